@@ -1,0 +1,37 @@
+"""Every error that pio raises on purpose; a message names what was found, what was expected and the remedy."""
+
+
+class PioError(Exception):
+    """Base of every error that pio raises on purpose."""
+
+
+class CheckpointError(PioError):
+    """A model folder is missing, damaged, contradictory or unsafe to read."""
+
+
+class ConfigError(PioError):
+    """A setting, sampling field or argument has a value that cannot be used."""
+
+
+class UnsupportedModelError(PioError):
+    """No installed plugin runs this architecture, or a feature of it is not implemented."""
+
+
+class OutOfMemoryError(PioError):
+    """A request needs more memory than the limit or the machine allows."""
+
+
+class CapacityError(PioError):
+    """A prompt or a request does not fit into the context or the cache."""
+
+
+class CancelledError(PioError):
+    """The request was cancelled before it finished."""
+
+
+class DeviceError(PioError):
+    """A device, its driver or its threading layer cannot do what was asked."""
+
+
+class TensorError(PioError, ValueError):
+    """Shapes, strides, dtypes or devices of tensors do not fit the operation."""

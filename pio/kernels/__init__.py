@@ -1,0 +1,1 @@
+"""Numba kernels: addresses and sizes in, no checks; callers use `pio.ops`, which checks."""

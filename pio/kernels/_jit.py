@@ -1,0 +1,202 @@
+"""The only place with Numba options: how kernels are compiled, specialised by element type, and cached on disk.
+
+Numba's own on-disk cache stamps one source file, so a changed callee in another file would go unnoticed. Here every
+kernel shares one stamp over all kernel sources, Numba's version and its debugging switches, in a folder that only the
+user can read (the files are pickles).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import types
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar, cast
+
+import llvmlite
+import numba
+from numba.core import config as numba_config
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+# "fast" would assume that no value is NaN or infinite, and a masked softmax works with -inf.
+FASTMATH: Final = {"reassoc", "contract", "nsz", "arcp"}
+# Kernels that promise the same bits however work is split keep the order of sums that is written down.
+CONTRACT: Final = {"contract", "nsz"}
+
+KEEP_STAMPS: Final = 4  # compiled kernels of the latest versions; older folders are removed
+
+_log = logging.getLogger("pio.kernels")
+
+
+def kernel(fn: F | None = None, *, fastmath: set[str] | None = None) -> Any:
+    """Compile a serial kernel: releases the GIL, no Python errors, sums in the written order unless told otherwise."""
+    return _compile(fn, fastmath=fastmath or CONTRACT)
+
+
+def parallel_kernel(fn: F) -> F:
+    """Compile a kernel that splits its work over threads in one ``prange`` and calls serial kernels.
+
+    Where only Numba's workqueue layer exists, which aborts the process when two threads enter it, the ``prange`` is
+    an ordinary loop.
+    """
+    return _compile(fn, fastmath=CONTRACT, parallel=threading_layer() != "none")
+
+
+def _compile(fn: Any, **options: Any) -> Any:
+    if fn is None:
+        return lambda f: _compile(f, **options)
+    dispatcher = numba.njit(nogil=True, error_model="numpy", **options)(fn)
+    if not numba_config.DISABLE_JIT:
+        folder = cache_folder()
+        if folder is not None:
+            dispatcher._cache = _KernelCache(fn)
+    return dispatcher
+
+
+class PerDtype(Generic[T]):
+    """One thing for each element type, made when first asked for: ``load["bfloat16"]``."""
+
+    def __init__(self, make: Callable[[str], T]) -> None:
+        self._make = make
+        self._made: dict[str, T] = {}
+
+    def __getitem__(self, dtype: str) -> T:
+        found = self._made.get(dtype)
+        if found is None:
+            found = self._made[dtype] = self._make(dtype)
+        return found
+
+
+def by_dtype(made: Mapping[str, T]) -> PerDtype[T]:
+    """Choose among existing functions by element type."""
+    return PerDtype(made.__getitem__)
+
+
+def kernel_per_dtype(fn: F) -> PerDtype[F]:
+    """Compile one kernel for each element type.
+
+    Every ``PerDtype`` that the function names (``load``, another such kernel) stands for the member of that type.
+    """
+    return PerDtype(lambda dtype: kernel(_specialise(fn, dtype)))
+
+
+def parallel_kernel_per_dtype(fn: F) -> PerDtype[F]:
+    """As ``kernel_per_dtype``, for a kernel that splits its work over threads."""
+    return PerDtype(lambda dtype: parallel_kernel(_specialise(fn, dtype)))
+
+
+def _specialise(fn: F, dtype: str) -> F:
+    """Return fn with its per-dtype globals replaced; its name carries the dtype, which keeps cache entries apart."""
+    scope = dict(fn.__globals__)
+    for name in fn.__code__.co_names:
+        value = scope.get(name)
+        if isinstance(value, PerDtype):
+            scope[name] = cast("PerDtype[Any]", value)[dtype]
+    made = types.FunctionType(fn.__code__, scope, f"{fn.__name__}_{dtype}", fn.__defaults__)
+    made.__qualname__ = f"{fn.__qualname__}_{dtype}"
+    made.__module__, made.__doc__ = fn.__module__, fn.__doc__
+    return cast("F", made)
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Return the folder of compiled kernels, made private to the user, or None where none can be used (said once)."""
+    base = numba_config.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    root = Path(base) / "pio" / "kernels"
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if root.stat().st_uid != os.getuid():
+            raise PermissionError(f"{root} belongs to user id {root.stat().st_uid}")
+        root.chmod(0o700)
+        folder = root / source_stamp()
+        if not folder.exists():
+            folder.mkdir(exist_ok=True, mode=0o700)
+            for old in sorted(root.iterdir(), key=lambda f: f.stat().st_mtime)[:-KEEP_STAMPS]:
+                shutil.rmtree(old, ignore_errors=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} cannot be written")
+    except OSError as error:
+        _log.warning(
+            "kernels are compiled anew in every process, which costs about 10 s at each start: %s. "
+            "Set XDG_CACHE_HOME or NUMBA_CACHE_DIR to a folder of your own.",
+            error,
+        )
+        return None
+    return folder
+
+
+@cache
+def source_stamp() -> str:
+    """Return a digest of everything that decides the machine code, except the processor (Numba's own key has it)."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    switches = [getattr(numba_config, name) for name in ("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE")]
+    versions = numba.__version__, llvmlite.__version__, threading_layer()
+    digest.update(repr((versions, switches)).encode())
+    return digest.hexdigest()[:24]
+
+
+class _Locator(_CacheLocator):
+    """Tell Numba where compiled kernels lie and what makes them stale."""
+
+    def __init__(self, py_func: Any) -> None:
+        self._line = str(py_func.__code__.co_firstlineno)
+        self._py_file = py_func.__code__.co_filename
+
+    def get_cache_path(self) -> str:
+        folder = cache_folder()
+        if folder is None:
+            raise OSError("no cache folder")
+        return str(folder)
+
+    def get_source_stamp(self) -> str:
+        return source_stamp()
+
+    def get_disambiguator(self) -> str:
+        return self._line
+
+
+class _CacheImpl(CompileResultCacheImpl):
+    def __init__(self, py_func: Any) -> None:
+        # the base class would ask the host program's locators first; these files are ours alone
+        self._lineno = py_func.__code__.co_firstlineno
+        self._locator = _Locator(py_func)
+        self._filename_base = self.get_filename_base(f"{py_func.__module__}.{py_func.__qualname__}", "")
+
+
+class _KernelCache(FunctionCache):
+    _impl_class = _CacheImpl
+
+
+def threads_available() -> int:
+    """Return how many threads a parallel kernel can use."""
+    return int(numba_config.NUMBA_NUM_THREADS)
+
+
+@cache
+def threading_layer() -> str:
+    """Return the layer parallel kernels run on: "omp", "tbb", or "none" where only the unsafe workqueue exists."""
+    wanted = str(numba_config.THREADING_LAYER).lower()
+    for name in _layers(wanted):
+        try:
+            __import__(f"numba.np.ufunc.{name}pool")
+        except ImportError:
+            continue
+        return name
+    return "none"
+
+
+def _layers(wanted: str) -> Iterator[str]:
+    """Yield the layers Numba would try, without workqueue, which aborts the process when two threads enter it."""
+    if wanted in ("tbb", "omp"):
+        yield wanted
+    elif wanted != "workqueue":
+        yield from ("tbb", "omp")

@@ -1,0 +1,120 @@
+"""Building blocks of LLVM code that the vector primitives and the tiles share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from llvmlite import ir
+from numba.core import cgutils
+
+LANES: Final = 16
+I8, I16, I32, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+F16, F32 = ir.HalfType(), ir.FloatType()
+F32X16, I32X16 = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
+F16X16, I16X16 = ir.VectorType(F16, LANES), ir.VectorType(I16, LANES)
+ITEMSIZE: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+def i64_const(value: int) -> Any:
+    return ir.Constant(I64, value)
+
+
+def function(b: Any, name: str, result: Any, arguments: Sequence[Any]) -> Any:
+    return cgutils.get_or_insert_function(b.module, ir.FunctionType(result, arguments), name)
+
+
+def pointer(b: Any, address: Any, ty: Any) -> Any:
+    return b.inttoptr(address, ir.PointerType(ty))
+
+
+def load(b: Any, address: Any, ty: Any, align: int) -> Any:
+    value = b.load(pointer(b, address, ty), typ=ty)
+    value.align = align
+    return value
+
+
+def store(b: Any, address: Any, value: Any, align: int) -> None:
+    b.store(value, pointer(b, address, value.type)).align = align
+
+
+def splat(b: Any, scalar: Any) -> Any:
+    ty = ir.VectorType(scalar.type, LANES)
+    undef = ir.Constant(ty, ir.Undefined)
+    first = b.insert_element(undef, scalar, ir.Constant(I32, 0))
+    return b.shuffle_vector(first, undef, ir.Constant(I32X16, [0] * LANES))
+
+
+def constant(value: float) -> Any:
+    return ir.Constant(F32X16, [value] * LANES)
+
+
+def fma(b: Any, x: Any, y: Any, z: Any) -> Any:
+    return b.call(function(b, "llvm.fmuladd.v16f32", F32X16, [F32X16] * 3), [x, y, z])
+
+
+def widen(b: Any, raw: Any, dtype: str) -> Any:
+    """Sixteen elements as stored -> float32 lanes."""
+    if dtype == "float16":
+        return b.fpext(raw, F32X16)
+    if dtype == "bfloat16":
+        return b.bitcast(b.shl(b.zext(raw, I32X16), ir.Constant(I32X16, [16] * LANES)), F32X16)
+    return raw
+
+
+def narrow(b: Any, value: Any, dtype: str) -> Any:
+    """Float32 lanes -> sixteen elements as stored, rounded to nearest even; NaN stays NaN."""
+    if dtype == "float16":
+        return b.fptrunc(value, F16X16)
+    if dtype == "bfloat16":
+        bits = b.bitcast(value, I32X16)
+        odd = b.and_(b.lshr(bits, ir.Constant(I32X16, [16] * LANES)), ir.Constant(I32X16, [1] * LANES))
+        rounded = b.add(b.add(bits, ir.Constant(I32X16, [0x7FFF] * LANES)), odd)
+        quiet = b.or_(bits, ir.Constant(I32X16, [0x400000] * LANES))
+        kept = b.select(b.fcmp_unordered("uno", value, value), quiet, rounded)
+        return b.trunc(b.lshr(kept, ir.Constant(I32X16, [16] * LANES)), I16X16)
+    return value
+
+
+def stored(dtype: str) -> Any:
+    return {"float32": F32X16, "float16": F16X16, "bfloat16": I16X16}[dtype]
+
+
+def load_as(b: Any, address: Any, dtype: str) -> Any:
+    return widen(b, load(b, address, stored(dtype), ITEMSIZE[dtype]), dtype)
+
+
+def copy(b: Any, target: Any, source: Any, nbytes: Any) -> None:
+    pointer = ir.PointerType(I8)
+    memcpy = function(b, "llvm.memcpy.p0.p0.i64", ir.VoidType(), [pointer, pointer, I64, ir.IntType(1)])
+    b.call(memcpy, [target, source, nbytes, ir.Constant(ir.IntType(1), 0)])
+
+
+def load_part_as(b: Any, address: Any, n: Any, dtype: str) -> Any:
+    """The first n lanes from memory, zeros behind: nothing past the end is read."""
+    ty = stored(dtype)
+    buffer = cgutils.alloca_once(b, ty)
+    b.store(ir.Constant(ty, [0] * LANES), buffer)
+    raw = ir.PointerType(I8)
+    copy(b, b.bitcast(buffer, raw), pointer(b, address, I8), b.mul(n, i64_const(ITEMSIZE[dtype])))
+    return widen(b, b.load(buffer, typ=ty), dtype)
+
+
+def store_part_as(b: Any, address: Any, value: Any, n: Any, dtype: str) -> None:
+    stored = narrow(b, value, dtype)
+    buffer = cgutils.alloca_once(b, stored.type)
+    b.store(stored, buffer)
+    raw = ir.PointerType(I8)
+    copy(b, pointer(b, address, I8), b.bitcast(buffer, raw), b.mul(n, i64_const(ITEMSIZE[dtype])))
+
+
+def fold(b: Any, value: Any, combine: Callable[[Any, Any], Any]) -> Any:
+    """Sixteen lanes -> one by halving: the same tree on every target."""
+    width = LANES
+    while width > 1:
+        half = width // 2
+        undef = ir.Constant(value.type, ir.Undefined)
+        low, high = (ir.Constant(ir.VectorType(I32, half), list(range(s, s + half))) for s in (0, half))
+        value = combine(b.shuffle_vector(value, undef, low), b.shuffle_vector(value, undef, high))
+        width = half
+    return b.extract_element(value, ir.Constant(I32, 0))

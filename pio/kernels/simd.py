@@ -1,0 +1,309 @@
+"""Vector primitives: sixteen float32 lanes on every target, as LLVM vector types.
+
+LLVM maps sixteen lanes to one AVX-512 register, two of AVX2 or four of NEON, so a kernel is written once and its sums
+have the same order, hence the same bits, everywhere. Each primitive is a plain Python function, which says what it
+does and runs where the JIT is disabled, and an emitter of LLVM code, which replaces it everywhere else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import inspect
+import math
+import operator
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import config as numba_config
+from numba.core.datamodel.models import PrimitiveModel
+from numba.core.datamodel.registry import register_default
+from numba.core.imputils import lower_builtin
+from numba.core.typing import signature
+from numba.core.typing.templates import ConcreteTemplate, infer_global
+from numba.extending import intrinsic
+
+from pio.kernels import _llvm as ll
+from pio.kernels._jit import by_dtype
+from pio.kernels._llvm import ITEMSIZE, LANES
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+JIT: Final = not numba_config.DISABLE_JIT
+WIDE: Final = bool(llvm.get_host_cpu_features().get("avx512f", False))  # thirty-two registers of sixteen lanes
+
+
+int64, int32, float32, void = types.int64, types.int32, types.float32, types.void
+
+
+class Vec(tuple[float, ...]):
+    """Sixteen float32 lanes; this class is what kernels see where the JIT is disabled."""
+
+    def __add__(self, other: Vec) -> Vec:  # type: ignore[override]
+        return _lanes(operator.add, self, other)
+
+    def __sub__(self, other: Vec) -> Vec:
+        return _lanes(operator.sub, self, other)
+
+    def __mul__(self, other: Vec) -> Vec:  # type: ignore[override]
+        return _lanes(operator.mul, self, other)
+
+    def __truediv__(self, other: Vec) -> Vec:
+        return _lanes(
+            lambda a, b: (
+                a / b if b else math.nan if a == 0 or a != a else math.copysign(math.inf, a * math.copysign(1, b))
+            ),
+            self,
+            other,
+        )
+
+
+def _single(x: float) -> float:
+    """Round to float32, to infinity where it does not fit."""
+    return ctypes.c_float(x).value
+
+
+def _lanes(f: Callable[..., float], *vectors: Sequence[float]) -> Vec:
+    return Vec(_single(f(*lane)) for lane in zip(*vectors, strict=True))
+
+
+def _fold_python(v: Sequence[float], combine: Callable[[float, float], float]) -> float:
+    lanes = list(v)
+    while len(lanes) > 1:
+        half = len(lanes) // 2
+        lanes = [_single(combine(a, c)) for a, c in zip(lanes[:half], lanes[half:], strict=True)]
+    return lanes[0]
+
+
+class _VecType(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name="F32x16")
+
+
+VEC: Final = _VecType()
+
+
+@register_default(_VecType)
+class _VecModel(PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, ll.F32X16)
+
+
+def _register(op: Any, instruction: str) -> None:
+    @infer_global(op)
+    class _Typing(ConcreteTemplate):
+        cases = (signature(VEC, VEC, VEC),)
+
+    @lower_builtin(op, VEC, VEC)
+    def _lower(context: Any, b: Any, sig: Any, args: Any) -> Any:
+        return getattr(b, instruction)(*args)
+
+
+for _op, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
+    _register(_op, _name)
+
+
+def primitive(result: Any, *arguments: Any, emit: Callable[..., Any]) -> Callable[[F], F]:
+    """Replace a Python function by LLVM code wherever kernels are compiled.
+
+    Args:
+        result: Numba type of the result.
+        *arguments: Numba types of the arguments.
+        emit: Called with the IR builder and the argument values; returns the result value, None for void.
+    """
+
+    def decorate(fn: F) -> F:
+        if not JIT:
+            return fn
+        sig = result(*arguments)
+
+        def define(typing_context: Any, *_: Any) -> Any:
+            def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+                value = emit(builder, *args)
+                return context.get_dummy_value() if value is None else value
+
+            return sig, codegen
+
+        own = inspect.signature(fn)
+        context = inspect.Parameter("typing_context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        define.__signature__ = own.replace(parameters=[context, *own.parameters.values()])  # type: ignore[attr-defined]
+        define.__name__ = define.__qualname__ = fn.__name__
+        define.__doc__, define.__module__ = fn.__doc__, fn.__module__
+        return intrinsic(define)
+
+    return decorate
+
+
+# --- memory ---
+
+
+def _decode(raw: bytes, dtype: str) -> Vec:
+    n = len(raw) // ITEMSIZE[dtype]
+    if dtype == "bfloat16":
+        values = [struct.unpack("<f", struct.pack("<I", h << 16))[0] for h in struct.unpack(f"<{n}H", raw)]
+    else:
+        values = struct.unpack(f"<{n}{'e' if dtype == 'float16' else 'f'}", raw)
+    return Vec([*values, *[0.0] * (LANES - n)])
+
+
+def _encode_one(x: float, dtype: str) -> bytes:
+    if dtype == "float32":
+        return struct.pack("<f", _single(x))
+    if dtype == "float16":
+        try:
+            return struct.pack("<e", x)
+        except OverflowError:
+            return struct.pack("<e", math.copysign(math.inf, x))
+    bits = struct.unpack("<I", struct.pack("<f", _single(x)))[0]
+    half = bits >> 16 | 0x40 if x != x else bits + 0x7FFF + (bits >> 16 & 1) >> 16
+    return struct.pack("<H", half)
+
+
+def _make_load(dtype: str) -> Callable[[int], Vec]:
+    @primitive(VEC, int64, emit=lambda b, address: ll.load_as(b, address, dtype))
+    def load(address: int) -> Vec:
+        """Read sixteen elements at an address."""
+        return _decode(ctypes.string_at(address, LANES * ITEMSIZE[dtype]), dtype)
+
+    return load
+
+
+def _make_load_part(dtype: str) -> Callable[[int, int], Vec]:
+    @primitive(VEC, int64, int64, emit=lambda b, address, n: ll.load_part_as(b, address, n, dtype))
+    def load_part(address: int, n: int) -> Vec:
+        """Read n <= 16 elements at an address; the other lanes are zero."""
+        return _decode(ctypes.string_at(address, n * ITEMSIZE[dtype]), dtype)
+
+    return load_part
+
+
+def _make_store(dtype: str) -> Callable[[int, Vec], None]:
+    def emit(b: Any, address: Any, value: Any) -> None:
+        ll.store(b, address, ll.narrow(b, value, dtype), ITEMSIZE[dtype])
+
+    @primitive(void, int64, VEC, emit=emit)
+    def store(address: int, value: Vec) -> None:
+        """Write sixteen lanes to an address, rounded to the element type."""
+        ctypes.memmove(address, b"".join(_encode_one(x, dtype) for x in value), LANES * ITEMSIZE[dtype])
+
+    return store
+
+
+def _make_store_part(dtype: str) -> Callable[[int, Vec, int], None]:
+    @primitive(void, int64, VEC, int64, emit=lambda b, address, v, n: ll.store_part_as(b, address, v, n, dtype))
+    def store_part(address: int, value: Vec, n: int) -> None:
+        """Write the first n <= 16 lanes to an address, rounded to the element type."""
+        ctypes.memmove(address, b"".join(_encode_one(x, dtype) for x in value[:n]), n * ITEMSIZE[dtype])
+
+    return store_part
+
+
+_LOAD = {d: _make_load(d) for d in ITEMSIZE}
+_LOAD_PART = {d: _make_load_part(d) for d in ITEMSIZE}
+_STORE = {d: _make_store(d) for d in ITEMSIZE}
+_STORE_PART = {d: _make_store_part(d) for d in ITEMSIZE}
+
+load_f32, load_part_f32 = _LOAD["float32"], _LOAD_PART["float32"]
+store_f32, store_part_f32 = _STORE["float32"], _STORE_PART["float32"]
+load, load_part = by_dtype(_LOAD), by_dtype(_LOAD_PART)  # by the kernel's element type
+store, store_part = by_dtype(_STORE), by_dtype(_STORE_PART)
+itemsize = by_dtype(ITEMSIZE)
+
+
+@primitive(float32, int64, emit=lambda b, address: ll.load(b, address, ll.F32, 4))
+def get_f32(address: int) -> float:
+    """Read one float32 at an address."""
+    return ctypes.c_float.from_address(address).value
+
+
+@primitive(void, int64, float32, emit=lambda b, address, value: ll.store(b, address, value, 4))
+def put_f32(address: int, value: float) -> None:
+    """Write one float32 to an address."""
+    ctypes.c_float.from_address(address).value = value
+
+
+@primitive(int64, int64, emit=lambda b, address: b.sext(ll.load(b, address, ll.I32, 4), ll.I64))
+def get_i32(address: int) -> int:
+    """Read one int32 at an address, widened to int64."""
+    return ctypes.c_int32.from_address(address).value
+
+
+# --- arithmetic ---
+
+
+@primitive(VEC, float32, emit=ll.splat)
+def splat(x: float) -> Vec:
+    """Sixteen times x."""
+    return Vec([_single(x)] * LANES)
+
+
+@primitive(VEC, VEC, VEC, VEC, emit=ll.fma)
+def fma(x: Vec, y: Vec, z: Vec) -> Vec:
+    """X * y + z, rounded once where the processor can."""
+    return _lanes(lambda a, c, d: a * c + d, x, y, z)
+
+
+def _maximum(b: Any, x: Any, y: Any) -> Any:
+    return b.select(b.fcmp_unordered("ugt", x, y), x, y)
+
+
+@primitive(VEC, VEC, VEC, emit=_maximum)
+def maximum(x: Vec, y: Vec) -> Vec:
+    """The larger of each lane; a NaN in x stays."""
+    return _lanes(lambda a, c: c if a <= c else a, x, y)
+
+
+@primitive(float32, VEC, emit=lambda b, v: ll.fold(b, v, b.fadd))
+def sum_lanes(v: Vec) -> float:
+    """Sum of the lanes, by halving."""
+    return _fold_python(v, operator.add)
+
+
+@primitive(float32, VEC, emit=lambda b, v: ll.fold(b, v, lambda x, y: _maximum(b, x, y)))
+def max_lanes(v: Vec) -> float:
+    """Largest lane."""
+    return _fold_python(v, lambda a, c: c if a <= c else a)
+
+
+def _emit_keep(b: Any, v: Any, first: Any, last: Any, other: Any) -> Any:
+    ty = ir.VectorType(ll.I64, LANES)
+    lane = ir.Constant(ty, list(range(LANES)))
+    inside = b.and_(b.icmp_signed(">=", lane, ll.splat(b, first)), b.icmp_signed("<", lane, ll.splat(b, last)))
+    return b.select(inside, v, ll.splat(b, other))
+
+
+@primitive(VEC, VEC, int64, int64, float32, emit=_emit_keep)
+def keep(v: Vec, first: int, last: int, other: float) -> Vec:
+    """Lanes first <= i < last of v, and ``other`` elsewhere."""
+    return Vec(x if first <= i < last else other for i, x in enumerate(v))
+
+
+def _emit_exp(b: Any, v: Any) -> Any:
+    """2^n * p(r) with v = n ln 2 + r, |r| <= ln 2 / 2, p of degree 6: 2e-7 relative; 0 below -87.3, inf above 88.7."""
+    rint = ll.function(b, "llvm.rint.v16f32", ll.F32X16, [ll.F32X16])
+    low, high = ll.constant(-87.33654), ll.constant(88.72283)
+    clamped = b.select(b.fcmp_ordered("<", v, low), low, b.select(b.fcmp_ordered(">", v, high), high, v))
+    n = b.call(rint, [b.fmul(clamped, ll.constant(1.4426950408889634))])
+    r = ll.fma(b, n, ll.constant(-0.693145751953125), clamped)
+    r = ll.fma(b, n, ll.constant(-1.42860682030941723212e-6), r)
+    p = ll.constant(1 / 720)
+    for c in (1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
+        p = ll.fma(b, p, r, ll.constant(c))
+    # 2^n in two factors: n reaches 128, one more than an exponent field holds
+    i = b.fptosi(n, ll.I32X16)
+    half = b.ashr(i, ir.Constant(ll.I32X16, [1] * LANES))
+    for part in (half, b.sub(i, half)):
+        biased = b.shl(b.add(part, ir.Constant(ll.I32X16, [127] * LANES)), ir.Constant(ll.I32X16, [23] * LANES))
+        p = b.fmul(p, b.bitcast(biased, ll.F32X16))
+    p = b.select(b.fcmp_ordered("<", v, low), ll.constant(0.0), p)
+    p = b.select(b.fcmp_ordered(">", v, high), ll.constant(math.inf), p)
+    return b.select(b.fcmp_unordered("uno", v, v), v, p)
+
+
+@primitive(VEC, VEC, emit=_emit_exp)
+def exp(v: Vec) -> Vec:
+    """E to the power of each lane: 2e-7 relative, 0 below -87.3, inf above 88.7, NaN for NaN."""
+    return _lanes(lambda x: x if x != x else 0.0 if x < -87.33654 else math.inf if x > 88.72283 else math.exp(x), v)

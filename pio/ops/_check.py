@@ -1,0 +1,40 @@
+"""Checks that every operation shares, and how its work is split."""
+
+from __future__ import annotations
+
+from pio.tensor import Tensor
+
+from pio.dtypes import DType, float32
+from pio.errors import TensorError
+from pio.kernels import _jit
+
+FLOATS = ("float32", "float16", "bfloat16")
+MIN_PART = 1 << 15  # elements that are worth a thread of their own
+
+
+def check(
+    op: str, name: str, x: Tensor, shape: tuple[int | None, ...] | None = None, dtype: DType | None = float32
+) -> None:
+    """Raise a TensorError unless x is contiguous and has this shape (None matches any size) and dtype (None: any)."""
+    if dtype is not None and x.dtype is not dtype:
+        raise TensorError(f"{op}: {name} is {x.dtype}, expected {dtype}; convert it with .astype({str(dtype)!r})")
+    if shape is not None and (
+        len(shape) != len(x.shape) or any(a is not None and a != b for a, b in zip(shape, x.shape, strict=True))
+    ):
+        wanted = ", ".join("any" if a is None else str(a) for a in shape)
+        raise TensorError(f"{op}: {name} has shape {x.shape}, expected ({wanted})")
+    if not x.is_contiguous:
+        raise TensorError(f"{op}: {name} is a strided view; make it .contiguous() first")
+
+
+def check_float(op: str, name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:
+    """As ``check``, for a weight of any floating type."""
+    check(op, name, x, shape, None)
+    if x.dtype.name not in FLOATS:
+        raise TensorError(f"{op}: {name} is {x.dtype}, expected one of {', '.join(FLOATS)}")
+
+
+def split(elements: int, threads: int | None) -> int:
+    """Return over how many threads to split work on that many elements."""
+    available = threads or _jit.threads_available()
+    return max(1, min(available, elements // MIN_PART))
