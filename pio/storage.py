@@ -1,0 +1,136 @@
+"""Storage: a stretch of memory with an address, and the object that keeps it alive."""
+
+from __future__ import annotations
+
+import builtins
+import ctypes
+from typing import NoReturn
+
+from pio.device import Allocation, MemoryBudget
+from pio.errors import TensorError
+
+_FULL_READ_ONLY = 0x11C  # PyBUF_FULL_RO: any strides, format included, writable or not
+
+
+class _PyBuffer(ctypes.Structure):
+    """The C struct Py_buffer."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.c_void_p),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+# Own prototypes: argtypes set on ctypes.pythonapi itself would change them for the whole process.
+_get_buffer = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p, ctypes.c_int)(
+    ("PyObject_GetBuffer", ctypes.pythonapi)
+)
+_release_buffer = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(("PyBuffer_Release", ctypes.pythonapi))
+
+
+class BufferHold:
+    """A buffer export that stays open, so that its owner can neither move nor free the memory.
+
+    Attributes:
+        address: Where element 0 lies.
+    """
+
+    __slots__ = ("__weakref__", "_at", "_release", "_view", "address")
+
+    def __init__(self, source: object) -> None:
+        """Open the buffer of ``source``; it may be read-only.
+
+        Raises:
+            TensorError: ``source`` exports no buffer.
+        """
+        self._release = None
+        view = _PyBuffer()
+        try:
+            _get_buffer(source, ctypes.addressof(view), _FULL_READ_ONLY)
+        except (TypeError, BufferError, ValueError) as error:
+            raise TensorError(f"cannot read a {type(source).__name__} as a buffer: {error}") from error
+        self._view = view
+        self._at = ctypes.addressof(view)
+        self._release = _release_buffer  # own references: the module may be gone when this dies
+        self.address: int = view.buf or 0
+
+    def __del__(self) -> None:
+        if self._release is not None:
+            self._release(self._at)
+
+
+class Storage:
+    """A stretch of memory.
+
+    Attributes:
+        address: Its first byte.
+        nbytes: Its length in bytes.
+        owner: The object that keeps it alive.
+        readonly: Whether writing is forbidden.
+    """
+
+    __slots__ = ("__weakref__", "address", "nbytes", "owner", "readonly")
+
+    def __init__(self, address: int, nbytes: int, owner: object, readonly: bool = False) -> None:
+        """Describe ``nbytes`` at ``address`` that stay valid while ``owner`` lives; nothing is checked."""
+        self.address = address
+        self.nbytes = nbytes
+        self.owner = owner
+        self.readonly = readonly
+
+    @classmethod
+    def allocate(cls, nbytes: int, *, budget: MemoryBudget | None = None, what: str = "a tensor") -> Storage:
+        """Allocate zeroed memory, 64-byte aligned; from 2 MiB on in huge pages where the system has them.
+
+        Args:
+            nbytes: Bytes wanted.
+            budget: Charged until the memory is freed.
+            what: What it is for; named in the error.
+
+        Raises:
+            OutOfMemoryError: The budget or the system refuses.
+        """
+        memory = Allocation(nbytes, budget, what)
+        return cls(memory.address, nbytes, memory)
+
+    @classmethod
+    def of(cls, source: object) -> Storage:
+        """Wrap the contiguous memory of an object with the buffer protocol, without a copy.
+
+        Raises:
+            TensorError: ``source`` exports no buffer, or one with gaps.
+        """
+        hold = BufferHold(source)
+        with memoryview(source) as view:  # pyright: ignore[reportArgumentType]
+            if not view.c_contiguous:
+                raise TensorError(f"cannot wrap a {type(source).__name__} whose elements are not contiguous")
+            return cls(hold.address, view.nbytes, hold, view.readonly)
+
+    def memoryview(self, address: int | None = None, nbytes: int | None = None) -> builtins.memoryview:
+        """Return a view of bytes that keeps this storage alive, read-only where the storage is.
+
+        Args:
+            address: First byte; the start of the storage if None.
+            nbytes: Length; the whole storage if None.
+        """
+        nbytes = self.nbytes if nbytes is None else nbytes
+        memory = (ctypes.c_ubyte * nbytes).from_address(self.address if address is None else address)
+        memory.__dict__["storage"] = self  # the view holds the array, the array holds the storage
+        view = builtins.memoryview(memory).cast("B")
+        return view.toreadonly() if self.readonly else view
+
+    def __reduce__(self) -> NoReturn:
+        raise TensorError("a Storage is an address in this process and cannot be pickled or copied; pickle the Tensor")
+
+    def __repr__(self) -> str:
+        access = ", readonly" if self.readonly else ""
+        return f"Storage({self.nbytes} bytes at {self.address:#x}{access})"

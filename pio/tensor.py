@@ -1,0 +1,442 @@
+"""Tensor: typed elements in a storage, seen through a shape and strides."""
+
+from __future__ import annotations
+
+import builtins
+import ctypes
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Any, Final, SupportsIndex, cast
+
+from pio import dtypes, elements, layout
+from pio.device import ALIGNMENT, MemoryBudget, check_device, format_bytes
+from pio.dtypes import DType
+from pio.elements import Nested
+from pio.errors import OutOfMemoryError, TensorError
+from pio.layout import Index, Shape, row_major
+from pio.storage import Storage
+
+__all__ = ["Arena", "Storage", "Tensor", "row_major"]
+
+_MAX_RUNS: Final = 256  # copies in fewer pieces go by memmove; more are worth a compiled loop
+_SHOWN: Final = 6
+
+
+class Tensor:
+    """Elements of one type in memory, seen through a shape and strides.
+
+    Indexing, ``reshape`` and ``transpose`` give views of the same memory; ``contiguous`` and ``astype`` copy where
+    they must. Equality is identity.
+
+    Attributes:
+        storage: The memory, kept alive by this reference.
+        address: Address of element 0.
+        dtype: Element type.
+        shape: Lengths.
+        strides: Elements (not bytes) from one position to the next along each axis; may be negative or zero.
+
+    Example:
+        >>> t = Tensor.from_list([[1, 2, 3], [4, 5, 6]])
+        >>> t[:, ::-2].tolist()
+        [[3.0, 1.0], [6.0, 4.0]]
+    """
+
+    __slots__ = ("__weakref__", "address", "dtype", "shape", "storage", "strides")
+
+    def __init__(self, storage: Storage, address: int, dtype: DType, shape: Shape, strides: Shape) -> None:
+        """Describe elements that lie inside ``storage``; nothing is checked, so that a view costs little."""
+        self.storage = storage
+        self.address = address
+        self.dtype = dtype
+        self.shape = shape
+        self.strides = strides
+
+    # Construction
+
+    @classmethod
+    def empty(cls, shape: SupportsIndex | Sequence[SupportsIndex], dtype: str | DType = dtypes.float32) -> Tensor:
+        """Allocate a row-major tensor; do not rely on what it holds.
+
+        Raises:
+            OutOfMemoryError: The system refuses the memory.
+            TensorError: The shape is no sequence of lengths.
+        """
+        kind = dtypes.dtype(dtype)
+        lengths = layout.check_shape(shape)
+        storage = Storage.allocate(prod(lengths) * kind.itemsize, what=f"a {kind} tensor of shape {lengths}")
+        return cls(storage, storage.address, kind, lengths, row_major(lengths))
+
+    @classmethod
+    def zeros(cls, shape: SupportsIndex | Sequence[SupportsIndex], dtype: str | DType = dtypes.float32) -> Tensor:
+        """Allocate a row-major tensor of zeros; errors as in ``empty``."""
+        return cls.empty(shape, dtype)  # fresh storage is zeroed
+
+    @classmethod
+    def full(
+        cls, shape: SupportsIndex | Sequence[SupportsIndex], value: float, dtype: str | DType = dtypes.float32
+    ) -> Tensor:
+        """Allocate a row-major tensor in which every element is ``value``; errors as in ``empty`` and ``fill_``."""
+        return cls.empty(shape, dtype).fill_(value)
+
+    @classmethod
+    def from_list(cls, nested: Nested, dtype: str | DType = dtypes.float32) -> Tensor:
+        """Copy a nested list (or one number, for shape ``()``) into a new tensor.
+
+        Floats are rounded once, to the nearest, ties to even; beyond the largest finite value they become infinite.
+
+        Raises:
+            TensorError: The list is ragged, or holds what the type cannot.
+        """
+        kind = dtypes.dtype(dtype)
+        shape = elements.shape_of(nested)
+        data = elements.encode(elements.flatten(nested, shape), kind)
+        out = cls.empty(shape, kind)
+        ctypes.memmove(out.address, data, len(data))
+        return out
+
+    @classmethod
+    def from_buffer(
+        cls, source: object, dtype: str | DType | None = None, shape: Sequence[SupportsIndex] | None = None
+    ) -> Tensor:
+        """Wrap the memory of an object with the buffer protocol, such as an array or a mapped file, without a copy.
+
+        Args:
+            source: The object; it is kept alive, and read-only memory gives a tensor that refuses writing.
+            dtype: Element type; read from the buffer's format if None. Buffers of bytes, and of 16-bit integers for
+                the 16-bit floats, are reinterpreted.
+            shape: Shape to see it in, one length may be -1; as in the buffer if None.
+
+        Raises:
+            TensorError: No buffer, a format pio has no type for, or sizes that do not agree.
+        """
+        from pio.buffers import wrap
+
+        tensor = wrap(source, None if dtype is None else dtypes.dtype(dtype))
+        return tensor if shape is None else tensor.reshape(*shape)
+
+    @classmethod
+    def from_dlpack(cls, source: object) -> Tensor:
+        """Wrap the memory of another library's CPU tensor by DLPack, without a copy.
+
+        Raises:
+            DeviceError: It lies on another device.
+            TensorError: ``source`` speaks no DLPack, or has an element type that pio lacks.
+        """
+        from pio.dlpack import import_tensor
+
+        return import_tensor(source)
+
+    # Properties
+
+    @property
+    def device(self) -> str:
+        """Name of the device whose memory this is."""
+        return "cpu"
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements, gaps between them not counted."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in row-major order without gaps."""
+        return layout.is_row_major(self.shape, self.strides)
+
+    @property
+    def readonly(self) -> bool:
+        """Whether writing is forbidden."""
+        return self.storage.readonly
+
+    # Views
+
+    def _view(self, offset: int, shape: Shape, strides: Shape) -> Tensor:
+        return Tensor(self.storage, self.address + offset * self.dtype.itemsize, self.dtype, shape, strides)
+
+    def __getitem__(self, key: Index | tuple[Index, ...]) -> Tensor:
+        return self._view(*layout.indexed(self.shape, self.strides, key))
+
+    def reshape(self, *shape: SupportsIndex | Sequence[SupportsIndex]) -> Tensor:
+        """Return a view in another shape, given as integers or as one sequence; one length may be -1.
+
+        Raises:
+            TensorError: The sizes differ, or no strides give that view.
+        """
+        given = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+        new = layout.resolve_shape(cast(Sequence[SupportsIndex], given), self.size)
+        strides = layout.reshaped(self.shape, self.strides, new)
+        if strides is None:
+            raise TensorError(
+                f"no view of shape {self.shape} and strides {self.strides} has the shape {new}; "
+                "call .contiguous() first"
+            )
+        return self._view(0, new, strides)
+
+    def transpose(self, *axes: SupportsIndex) -> Tensor:
+        """Return a view with its axes in the given order, or in reverse if none is given.
+
+        Raises:
+            TensorError: The axes are no permutation.
+        """
+        order = layout.permuted(axes, self.ndim)
+        return self._view(0, tuple(self.shape[i] for i in order), tuple(self.strides[i] for i in order))
+
+    @property
+    def T(self) -> Tensor:
+        """A view with its axes in reverse."""
+        return self._view(0, self.shape[::-1], self.strides[::-1])
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TensorError("a tensor of shape () has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for i in range(len(self)):
+            yield self[i]
+
+    # Numbers
+
+    def tolist(self) -> Any:
+        """Return the elements as nested lists of Python numbers, or as one number for shape ``()``."""
+        low, high = layout.span(self.shape, self.strides)
+        size = self.dtype.itemsize
+        data = _cast(self.storage.memoryview(self.address + low * size, (high - low) * size), self.dtype)
+        return elements.gather(data, -low, self.shape, self.strides, self.dtype)
+
+    def item(self) -> Any:
+        """Return the only element as a Python number.
+
+        Raises:
+            TensorError: There is not exactly one.
+        """
+        if self.size != 1:
+            raise TensorError(f"item() needs exactly one element, found shape {self.shape}")
+        return self._view(0, (), ()).tolist()
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise TensorError(f"a tensor of shape {self.shape} is neither true nor false; compare its size or elements")
+        return bool(self.item())
+
+    def memoryview(self) -> builtins.memoryview:
+        """Return the elements as a buffer that keeps the storage alive; the 16-bit floats show as ``"H"``.
+
+        It has this shape, or ``(0,)`` where there are no elements.
+
+        Raises:
+            TensorError: The elements are not contiguous.
+        """
+        if not self.is_contiguous:
+            raise TensorError(
+                f"no memoryview of shape {self.shape} with strides {self.strides}; call .contiguous() first"
+            )
+        data = self.storage.memoryview(self.address, self.nbytes)
+        return _cast(data, self.dtype, self.shape) if self.size else _cast(data, self.dtype)
+
+    # Copies
+
+    def clone(self) -> Tensor:
+        """Return a row-major copy."""
+        return Tensor.empty(self.shape, self.dtype).copy_(self)
+
+    def contiguous(self) -> Tensor:
+        """Return this tensor if it is row-major without gaps, else a copy that is."""
+        return self if self.is_contiguous else self.clone()
+
+    def astype(self, dtype: str | DType) -> Tensor:
+        """Return this tensor if it has that type, else a row-major copy converted to it."""
+        kind = dtypes.dtype(dtype)
+        return self if kind is self.dtype else Tensor.empty(self.shape, kind).copy_(self)
+
+    def to(self, device: str) -> Tensor:
+        """Return this tensor on a device.
+
+        Raises:
+            DeviceError: There is no such device.
+        """
+        check_device(device)
+        return self
+
+    def copy_(self, source: Tensor) -> Tensor:
+        """Overwrite the elements with those of ``source``, which has the same shape, and return this tensor.
+
+        Other element types are converted; the two may overlap.
+
+        Raises:
+            TensorError: The shapes differ, or this memory is read-only.
+        """
+        self._check_writable()
+        if source.shape != self.shape:
+            raise TensorError(f"cannot copy shape {source.shape} into shape {self.shape}; shapes must be equal")
+        if source.dtype is self.dtype:
+            length, outer = layout.runs(self.shape, self.strides, source.strides)
+            count = prod(outer)
+            if count > 1 and self._overlaps(source):
+                source = source.clone()
+            if count <= _MAX_RUNS:
+                self._copy_runs(source, length, outer)
+                return self
+        elif self._overlaps(source):
+            source = source.clone()
+        from pio import ops
+
+        ops.copy(self, source)
+        return self
+
+    def _copy_runs(self, source: Tensor, length: int, outer: Shape) -> None:
+        size = self.dtype.itemsize
+        targets = layout.offsets(outer, self.strides)
+        for to, at in zip(targets, layout.offsets(outer, source.strides), strict=True):
+            ctypes.memmove(self.address + to * size, source.address + at * size, length * size)
+
+    def fill_(self, value: float) -> Tensor:
+        """Set every element to ``value`` and return this tensor.
+
+        Raises:
+            TensorError: This memory is read-only, or the type cannot hold the value.
+        """
+        self._check_writable()
+        one = elements.encode([value], self.dtype)
+        if not self.is_contiguous:
+            cell = Tensor.from_list(0, self.dtype)
+            ctypes.memmove(cell.address, one, len(one))
+            return self.copy_(cell._view(0, self.shape, (0,) * self.ndim))
+        total = self.nbytes
+        if one.count(one[0]) == len(one):
+            ctypes.memset(self.address, one[0], total)
+        elif total:
+            ctypes.memmove(self.address, one, len(one))
+            done = len(one)
+            while done < total:  # each pass doubles what is filled
+                step = min(done, total - done)
+                ctypes.memmove(self.address + done, self.address, step)
+                done += step
+        return self
+
+    def _check_writable(self) -> None:
+        if self.storage.readonly:
+            raise TensorError("cannot write into read-only memory; write into a .clone() of this tensor")
+
+    def _overlaps(self, other: Tensor) -> bool:
+        (low, high), (begin, end) = (layout.span(t.shape, t.strides) for t in (self, other))
+        size, width = self.dtype.itemsize, other.dtype.itemsize
+        starts_before = self.address + low * size < other.address + end * width
+        return starts_before and other.address + begin * width < self.address + high * size
+
+    def __reduce__(self) -> tuple[object, tuple[DType, Shape, bytes]]:
+        return _rebuild, (self.dtype, self.shape, self.contiguous().memoryview().tobytes())
+
+    def __repr__(self) -> str:
+        shown = [
+            self._view(layout.offset_of(i, self.shape, self.strides), (), ()).item()
+            for i in range(min(self.size, _SHOWN))
+        ]
+        values = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in shown)
+        return f"Tensor({self.dtype}, shape={self.shape}, [{values}{', ...' if self.size > _SHOWN else ''}])"
+
+    # DLPack
+
+    def __dlpack__(
+        self,
+        *,
+        stream: object = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> object:
+        """Return a DLPack capsule for another library; see the Python array API standard.
+
+        Raises:
+            DeviceError: Another device or a stream is asked for.
+            TensorError: The memory is read-only and the consumer too old to be told so.
+        """
+        from pio.dlpack import export_tensor
+
+        return export_tensor(self, stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return DLPack's device type and index: the CPU is ``(1, 0)``."""
+        return (1, 0)
+
+    # Mathematics: pio.ops has the rest
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        from pio import ops
+
+        return ops.matmul(self, other)
+
+    def softmax(self) -> Tensor:
+        """Return ``pio.ops.softmax`` of this tensor, over its last axis."""
+        from pio import ops
+
+        return ops.softmax(self)
+
+    def gelu(self) -> Tensor:
+        """Return ``pio.ops.gelu`` of this tensor."""
+        from pio import ops
+
+        return ops.gelu(self)
+
+
+class Arena:
+    """One block of memory from which tensors are cut one after the other, and all are taken back at once.
+
+    Attributes:
+        storage: The block.
+        capacity: Bytes in total.
+        used: Bytes cut off so far, padding included.
+    """
+
+    __slots__ = ("capacity", "storage", "used")
+
+    def __init__(self, nbytes: int, *, budget: MemoryBudget | None = None, what: str = "an arena") -> None:
+        """Allocate the block; arguments and errors as in ``Storage.allocate``."""
+        self.storage = Storage.allocate(nbytes, budget=budget, what=what)
+        self.capacity = nbytes
+        self.used = 0
+
+    def take(self, shape: Shape, dtype: DType = dtypes.float32) -> Tensor:
+        """Return a row-major tensor on the next 64-byte boundary; it holds what was there before.
+
+        Raises:
+            OutOfMemoryError: It does not fit into the rest of the block.
+        """
+        start = self.used + -self.used % ALIGNMENT
+        end = start + prod(shape) * dtype.itemsize
+        if end > self.capacity:
+            raise OutOfMemoryError(
+                f"an arena of {format_bytes(self.capacity)} has {format_bytes(self.capacity - self.used)} left, "
+                f"too little for a {dtype} tensor of shape {shape}; make it larger or reset() it"
+            )
+        self.used = end
+        return Tensor(self.storage, self.storage.address + start, dtype, shape, row_major(shape))
+
+    def reset(self) -> None:
+        """Take everything back; tensors taken before share their memory with those taken after."""
+        self.used = 0
+
+    def __repr__(self) -> str:
+        return f"Arena(used={self.used}, capacity={self.capacity})"
+
+
+def _cast(data: builtins.memoryview, dtype: DType, *shape: Shape) -> builtins.memoryview:
+    """Return bytes as elements; the type stubs of ``cast`` want its format spelled out."""
+    return cast(Any, data).cast(dtype.format, *shape)
+
+
+def _rebuild(dtype: DType, shape: Shape, data: bytes) -> Tensor:
+    """Return the tensor that was pickled."""
+    out = Tensor.empty(shape, dtype)
+    ctypes.memmove(out.address, data, len(data))
+    return out
