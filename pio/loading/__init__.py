@@ -1,0 +1,1 @@
+"""Everything that reads a model folder: weights, config, tokenizer and chat template."""

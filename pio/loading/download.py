@@ -1,0 +1,100 @@
+"""Fetching a model from a Hugging Face hub into the local cache."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pio.errors import CheckpointError
+from pio.loading.hub_cache import cache_folder, is_complete, is_repo_id
+
+SMALL_FILES = ["*.json", "*.jinja", "merges.txt", "vocab.txt", "LICENSE*"]
+WEIGHT_FILES = ["*.safetensors"]
+
+
+def download(
+    repo: str, *, revision: str | None = None, progress: bool | None = None, endpoint: str | None = None
+) -> Path:
+    """Fetch what pio reads of a repo, and return its folder in the local Hugging Face cache.
+
+    Files that the cache holds already are not fetched again. An interrupted download is taken up where it ended, and
+    until it is complete the model is not found.
+
+    Args:
+        repo: ``org/name``.
+        revision: A branch, tag or commit; the default is ``main``.
+        progress: Whether to draw progress bars on standard error; by default only on a terminal.
+        endpoint: Base address of the hub, when it is not huggingface_hub's default.
+
+    Raises:
+        CheckpointError: No such repo or revision, no permission, no connection, no disk space, or no safetensors in it.
+    """
+    if not is_repo_id(repo) or "@" in repo:
+        raise CheckpointError(f"{repo[:200]!r} is no repo id; it has the form 'org/name', such as 'Qwen/Qwen3-0.6B'")
+    import huggingface_hub
+
+    hub: Any = huggingface_hub
+    options: dict[str, Any] = {
+        "cache_dir": cache_folder(),
+        "endpoint": endpoint,
+        "tqdm_class": _bars(progress),
+        "ignore_patterns": ["*/*"],
+    }
+    try:
+        # Weights come last and at the commit of the rest: a snapshot with all its weights is a whole one.
+        small = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=SMALL_FILES, **options))
+        if not (small / "config.json").is_file():
+            raise CheckpointError(
+                f"{repo} holds no config.json, so it is no model that pio can read; choose another repo"
+            )
+        folder = Path(hub.snapshot_download(repo, revision=small.name, allow_patterns=WEIGHT_FILES, **options))
+    except CheckpointError:
+        raise
+    except Exception as error:
+        _explain(repo, revision, error)
+    if not is_complete(folder):
+        raise CheckpointError(
+            f"{repo} holds no complete set of *.safetensors, the only weights that pio reads; choose another repo, "
+            "or a revision that was converted to safetensors"
+        )
+    return folder
+
+
+def _bars(progress: bool | None) -> type[Any]:
+    from huggingface_hub.utils import tqdm  # pyright: ignore[reportUnknownVariableType, reportPrivateImportUsage]
+
+    base: Any = tqdm
+
+    class Bars(base):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs["disable"] = None if progress is None else not progress  # None: off unless a terminal
+            base.__init__(self, *args, **kwargs)
+
+    return Bars
+
+
+def _explain(repo: str, revision: str | None, error: Exception) -> NoReturn:
+    """Raise the CheckpointError that says what went wrong in a download and what to do about it."""
+    from huggingface_hub import errors
+
+    at = f"{repo} at revision {revision}" if revision else repo
+    chain: list[BaseException] = [error]
+    while (following := chain[-1].__cause__ or chain[-1].__context__) is not None and len(chain) < 20:
+        chain.append(following)
+    if any(isinstance(link, errors.GatedRepoError) for link in chain):
+        problem = "its owner restricts access: accept the terms on the model's page, then run `hf auth login`"
+    elif any(isinstance(link, errors.RevisionNotFoundError) for link in chain):
+        problem = "the repo has no such revision: leave it out for the newest, or name a branch, tag or commit"
+    elif any(isinstance(link, errors.RepositoryNotFoundError) for link in chain):
+        problem = "there is no such repo, or it is private: correct the name, or run `hf auth login`"
+    elif any(isinstance(link, errors.OfflineModeIsEnabled) for link in chain):
+        problem = "HF_HUB_OFFLINE forbids downloads: unset it"
+    elif any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in chain):
+        problem = f"the disk of {cache_folder()} is full: free space, or set HF_HOME to a folder on another disk"
+    elif any(isinstance(link, PermissionError) for link in chain):
+        problem = f"{cache_folder()} cannot be written: set HF_HOME to a folder that you own"
+    else:
+        reason = f"{type(chain[-1]).__name__}: {str(chain[-1])[:200]}"
+        problem = f"the hub did not deliver it ({reason}): check the connection and run the download again to resume"
+    raise CheckpointError(f"cannot download {at}: {problem}") from error

@@ -1,0 +1,79 @@
+"""JSON from a model folder: bounded in size, values and depth, and without duplicate keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from pio.errors import CheckpointError
+from pio.loading.model_file import read_limited, shown
+
+MAX_DEPTH = 64
+_AGAIN = "download the file again"
+
+
+def read_object(path: Path, *, max_bytes: int, max_values: int = 200_000) -> dict[str, Any]:
+    """Return the JSON object that a file holds.
+
+    Raises:
+        CheckpointError: The file cannot be read, is larger than ``max_bytes``, or ``parse_object`` refuses it.
+    """
+    return parse_object(read_limited(path, max_bytes), str(path), max_values=max_values)
+
+
+def parse_object(data: bytes, where: str, *, max_values: int = 200_000) -> dict[str, Any]:
+    """Return the JSON object in ``data``.
+
+    Args:
+        data: UTF-8 text.
+        where: File name, for messages.
+        max_values: How many values the text may hold, because a few bytes of text make a large Python object.
+
+    Raises:
+        CheckpointError: Not UTF-8, not JSON, not an object, a key twice, too many values or nested too deeply.
+    """
+
+    def fail(problem: str, cause: Exception | None = None) -> NoReturn:
+        raise CheckpointError(f"{where} {problem}; {_AGAIN}") from cause
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            seen: set[str] = set()
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+            fail(f"holds the key {shown(twice)} twice in one object")
+        return found
+
+    # Commas and brackets inside strings are counted too, so the limit errs on the side of refusing.
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > max_values:
+        fail(f"holds more than {max_values} values")
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
+    except UnicodeDecodeError as error:
+        fail(f"is not UTF-8 text (byte {error.start})", error)
+    except RecursionError as error:
+        fail(f"is nested deeper than {MAX_DEPTH} levels", error)
+    except ValueError as error:
+        fail(f"is not valid JSON ({str(error)[:120]})", error)
+    if not isinstance(value, dict):
+        fail(f"holds {shown(value)}, a JSON object was expected")
+    found = cast("dict[str, Any]", value)
+    if _deeper_than(found, MAX_DEPTH):
+        fail(f"is nested deeper than {MAX_DEPTH} levels")
+    return found
+
+
+def _deeper_than(value: object, limit: int) -> bool:
+    level: list[object] = [value]
+    for _ in range(limit):
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(cast("dict[str, object]", item).values())
+            elif isinstance(item, list):
+                below.extend(cast("list[object]", item))
+        if not below:
+            return False
+        level = below
+    return any(isinstance(item, (dict, list)) for item in level)

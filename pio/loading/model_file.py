@@ -1,0 +1,140 @@
+"""One file of a model folder: regular, inside the folder, and read with a limit on its size."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from pio.errors import CheckpointError
+
+_SHARED_BLOB = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}")
+_SHARED_BLOBS_MARKER = ".huggingface-shared-blobs"
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """Return ``repr(value)``, cut to ``limit`` characters, for messages about text that a stranger wrote."""
+    if isinstance(value, str) and len(value) > limit:
+        return f"{value[:limit]!r}..."
+    text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else f"a {type(value).__name__}"
+    return text if len(text) <= limit + 20 else f"{text[:limit]}..."
+
+
+def unreadable(path: Path, error: OSError) -> CheckpointError:
+    """Return the CheckpointError that explains why ``path`` could not be opened, read or mapped."""
+    if isinstance(error, FileNotFoundError):
+        remedy = "the file does not exist; download the model again or correct the path"
+    elif isinstance(error, PermissionError):
+        remedy = "this user may not read it; give read permission with chmod or chown"
+    elif isinstance(error, (IsADirectoryError, NotADirectoryError)):
+        remedy = "a file was expected here; correct the path or download the model again"
+    else:
+        remedy = f"{error.strerror or error}; check the disk and download the model again"
+    return CheckpointError(f"cannot read {path}: {remedy}")
+
+
+def open_regular(path: Path) -> tuple[int, int]:
+    """Open a regular file for reading; return its descriptor, which the caller closes, and its size in bytes.
+
+    Pipes and devices, which could block for ever or never end, are refused without being read.
+
+    Raises:
+        CheckpointError: The file is missing, not readable or not a regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except ValueError as error:  # a NUL in the name
+        raise CheckpointError(f"{shown(str(path))} is not a usable file name; correct the path") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise CheckpointError(f"cannot read {path}: it is {kind}; a file was expected, download the model again")
+    return descriptor, status.st_size
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """Return the whole file, which may hold at most ``limit`` bytes.
+
+    Raises:
+        CheckpointError: It is longer, missing, unreadable, or shrank while it was read.
+    """
+    descriptor, size = open_regular(path)
+    with open(descriptor, "rb", buffering=0) as file:
+        if size > limit:
+            raise CheckpointError(
+                f"{path} holds {size} bytes, at most {limit} are accepted; it is damaged or not a model file, "
+                "download the model again"
+            )
+        try:
+            data = file.read(limit + 1)
+        except OSError as error:
+            raise unreadable(path, error) from error
+    if len(data) != size:
+        raise CheckpointError(f"{path} changed from {size} to {len(data)} bytes while it was read; load it again")
+    return data
+
+
+def check_inside(folder: Path, name: str, where: str) -> None:
+    """Check that file ``name``, which need not exist, lies in the folder.
+
+    Links may not lead out of the folder, except that a snapshot of the Hugging Face cache keeps its files in the
+    ``blobs`` folders of that cache.
+
+    Args:
+        folder: The model folder.
+        name: A plain file name, such as one named by an index file.
+        where: What named the file, for messages.
+
+    Raises:
+        CheckpointError: The name is no plain file name, or a link leads out of the folder.
+    """
+    if not name or name in (".", "..") or len(name) > 255 or "/" in name or "\\" in name or not name.isprintable():
+        raise CheckpointError(
+            f"{where} names the file {shown(name)}; a plain file name inside {folder} was expected; "
+            "do not use this folder unless you trust its source"
+        )
+    root, real = os.path.realpath(folder), os.path.realpath(folder / name)
+    if not _within(root, real) and not _hub_blob(root, real):
+        raise CheckpointError(
+            f"{folder / name} is a link that leads out of the model folder, to {real}; "
+            "replace it by a copy of the file, or load the folder that really holds the model"
+        )
+
+
+def find(folder: Path, name: str) -> Path | None:
+    """Return the path of file ``name`` of the folder, or None where there is none.
+
+    Raises:
+        CheckpointError: The name is no plain file name, a link leads out of the folder, or it may not be looked up.
+    """
+    check_inside(folder, name, "the caller")
+    path = folder / name
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return path
+
+
+def _within(root: str, real: str) -> bool:
+    return real.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def _hub_blob(root: str, real: str) -> bool:
+    """Say whether ``real`` is a blob of the Hugging Face cache whose snapshot folder is ``root``."""
+    snapshots, revision = os.path.split(root)
+    repo, kind = os.path.split(snapshots)
+    cache, repo_name = os.path.split(repo)
+    if kind != "snapshots" or not revision or not repo_name.startswith("models--"):
+        return False
+    if os.path.dirname(real) == os.path.join(repo, "blobs"):
+        return True
+    shared = os.path.join(cache, "blobs")  # newer caches keep one copy of a file that several repos hold
+    inner = os.path.relpath(real, shared)
+    return _SHARED_BLOB.fullmatch(inner) is not None and os.path.isfile(os.path.join(shared, _SHARED_BLOBS_MARKER))

@@ -1,0 +1,189 @@
+"""Safetensors files: mapped into memory without a copy, and written atomically."""
+
+from __future__ import annotations
+
+import io
+import json
+import mmap
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from pio import dtypes
+from pio.errors import CheckpointError
+from pio.layout import row_major
+from pio.loading.model_file import open_regular, shown, unreadable
+from pio.loading.safetensors_header import MAX_BYTES, Entry, parse_header
+from pio.storage import Storage
+from pio.tensor import Tensor
+
+_ALIGNMENT = 64
+
+
+class SafetensorsFile:
+    """A checked safetensors file whose tensors are views of the mapped file.
+
+    Pages are read when first touched, shared with every process that maps the file, and dropped by the system when it
+    needs memory. The mapping lives as long as this object or any tensor of it.
+
+    Attributes:
+        path: The file.
+        metadata: The strings under ``__metadata__``.
+
+    Raises:
+        CheckpointError: The file cannot be read or its header is not entirely valid.
+    """
+
+    __slots__ = ("_data", "_entries", "_storage", "metadata", "path")
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        descriptor, size = open_regular(self.path)
+        with io.FileIO(descriptor) as file:
+            try:
+                raw = self._read_header(file, size)
+                start = 8 + len(raw)
+                self._entries, self.metadata = parse_header(raw, size - start, str(self.path))
+                mapping = self._map(descriptor, size)
+            except OSError as error:
+                raise unreadable(self.path, error) from error
+        self._storage = Storage.of(mapping)
+        self._data = self._storage.address + start
+
+    def _read_header(self, file: io.FileIO, size: int) -> bytes:
+        def fail(problem: str) -> CheckpointError:
+            return CheckpointError(f"{self.path}: {problem}; the file is damaged or hostile, download it again")
+
+        prefix = file.read(8) or b""
+        if len(prefix) < 8:
+            raise fail(f"the file holds {size} bytes, a safetensors file holds at least 10")
+        length = int.from_bytes(prefix, "little")
+        if length > MAX_BYTES:
+            raise fail(f"the header claims {length} bytes, at most {MAX_BYTES} are accepted")
+        if length > size - 8:
+            raise fail(f"the header claims {length} bytes, but only {size - 8} follow (the file is truncated)")
+        raw = file.read(length) or b""
+        if len(raw) < length:
+            raise fail(f"the file ended {length - len(raw)} bytes before the end of its header")
+        return raw
+
+    def _map(self, descriptor: int, size: int) -> mmap.mmap:
+        try:
+            mapping = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
+            now = mapping.size()
+        except ValueError:  # the module's word for a file shorter than the mapping
+            mapping, now = None, os.fstat(descriptor).st_size
+        if mapping is None or now != size:  # a read beyond the end of a file that shrank would kill the process
+            raise CheckpointError(
+                f"{self.path} changed from {size} to {now} bytes while it was opened; "
+                "wait until it is written completely and load it again"
+            )
+        return mapping
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors' names, in the order of their data."""
+        return tuple(self._entries)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors together."""
+        return max((entry.end for entry in self._entries.values()), default=0)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def entry(self, name: str) -> Entry:
+        """Return type name, shape and place of a tensor, also where pio has no such type.
+
+        Raises:
+            CheckpointError: The file holds no tensor of that name.
+        """
+        found = self._entries.get(name)
+        if found is None:
+            raise CheckpointError(f"{self.path} holds no tensor {shown(name)}; download the model again")
+        return found
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor whose memory is the mapped file: read-only, and at an address that may be unaligned.
+
+        Raises:
+            CheckpointError: There is no such tensor, or pio cannot compute with its type.
+        """
+        entry = self.entry(name)
+        dtype = dtypes.from_safetensors(entry.dtype)
+        if dtype is None:
+            known = ", ".join(known.safetensors for known in dtypes.ALL)
+            raise CheckpointError(
+                f"{self.path}: tensor {shown(name)} has the type {shown(entry.dtype)}, pio reads {known}; "
+                "use a checkpoint in one of these, such as the model's bfloat16 original"
+            )
+        return Tensor(self._storage, self._data + entry.begin, dtype, entry.shape, row_major(entry.shape))
+
+
+def write_safetensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors to a file that appears complete or not at all.
+
+    The data begin at a multiple of 64 bytes, the widest elements first, so that each tensor is aligned to its type.
+
+    Args:
+        path: The file; one of that name is replaced.
+        tensors: Tensors by name; strided ones are made contiguous, one at a time.
+        metadata: Strings to store under ``__metadata__``.
+
+    Raises:
+        CheckpointError: The file could not be written, for instance because the disk is full.
+    """
+    target = Path(path)
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    position = 0
+    for name in order:
+        tensor = tensors[name]
+        end = position + tensor.size * tensor.dtype.itemsize
+        header[name] = {
+            "dtype": tensor.dtype.safetensors,
+            "shape": list(tensor.shape),
+            "data_offsets": [position, end],
+        }
+        position = end
+    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    raw += b" " * (-(8 + len(raw)) % _ALIGNMENT)
+    if len(raw) > MAX_BYTES:
+        raise CheckpointError(f"{target}: the header would take {len(raw)} bytes, at most {MAX_BYTES}; use more files")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        _write(temporary, raw, [tensors[name] for name in order])
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {target}: {error.strerror or error}; free disk space or choose another folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(path: Path, raw: bytes, tensors: list[Tensor]) -> None:
+    with open(path, "xb") as file:
+        file.write(len(raw).to_bytes(8, "little"))
+        file.write(raw)
+        for tensor in tensors:
+            if tensor.size:
+                file.write(tensor.contiguous().memoryview().cast("B"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,196 @@
+"""The tensors of a model folder: handed out once each with the shape that the model expects, and accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NoReturn, overload
+
+from pio import dtypes
+from pio.errors import CheckpointError
+from pio.loading.model_file import shown
+from pio.loading.safetensors import SafetensorsFile
+from pio.loading.safetensors_header import shown_shape
+from pio.loading.shard_index import INDEX, SINGLE, shard_map, weight_files
+
+if TYPE_CHECKING:
+    from pio.dtypes import DType
+    from pio.tensor import Tensor
+
+FLOATS = (dtypes.float32, dtypes.float16, dtypes.bfloat16)
+_LISTED = 10
+
+
+class Weights:
+    """All tensors of a folder by name, and which of them a model has taken.
+
+    Opening maps every file and checks every header; it reads no tensor.
+
+    Args:
+        folder: A folder with ``model.safetensors``, or an index and its shards, or one other safetensors file.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or files and index contradict each other.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._files: dict[str, SafetensorsFile] = {}
+        self._used: set[str] = set()
+        self._ignored: set[str] = set()
+        names = weight_files(self.folder)
+        files = {name: SafetensorsFile(self.folder / name) for name in names}
+        for file_name, file in files.items():
+            for name in file.names:
+                if name in self._files:
+                    self._fail(f"tensor {shown(name)} is in {self._files[name].path.name} and in {file_name}")
+                self._files[name] = file
+        if names != [SINGLE]:
+            self._check_index(files)
+
+    def _check_index(self, files: dict[str, SafetensorsFile]) -> None:
+        for name, file_name in (shard_map(self.folder) or {}).items():
+            if name not in files[file_name]:
+                self._fail(f"{INDEX} places tensor {shown(name)} in {file_name}, which does not hold it")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors in the folder, taken or not."""
+        return sum(file.nbytes for file in set(self._files.values()))
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Names of the tensors that were taken."""
+        return frozenset(self._used)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape as stored, without taking it.
+
+        Raises:
+            CheckpointError: There is no such tensor.
+        """
+        return self._file(name).entry(name).shape
+
+    @overload
+    def take(
+        self, name: str, shape: tuple[int, ...], *, optional: Literal[False] = False, dtypes: tuple[DType, ...] = FLOATS
+    ) -> Tensor: ...
+    @overload
+    def take(
+        self, name: str, shape: tuple[int, ...], *, optional: bool, dtypes: tuple[DType, ...] = FLOATS
+    ) -> Tensor | None: ...
+    def take(
+        self, name: str, shape: tuple[int, ...], *, optional: bool = False, dtypes: tuple[DType, ...] = FLOATS
+    ) -> Tensor | None:
+        """Return a tensor of the mapped file and mark it used; tied weights may be taken more than once.
+
+        Args:
+            name: Its name in the checkpoint.
+            shape: The shape that the configuration asks for.
+            optional: Return None where there is no such tensor.
+            dtypes: The element types that the model can use.
+
+        Raises:
+            CheckpointError: It is missing, or its shape or type is another.
+        """
+        if optional and name not in self._files:
+            return None
+        file = self._file(name)
+        found = file.entry(name).shape
+        if found != tuple(shape):
+            raise CheckpointError(
+                f"{file.path}: tensor {shown(name)} has shape {shown_shape(found)}, but config.json asks for "
+                f"{shown_shape(tuple(shape))}; config.json and weights belong to different models, download both again"
+            )
+        tensor = file.tensor(name)
+        if tensor.dtype not in dtypes:
+            raise CheckpointError(
+                f"{file.path}: tensor {shown(name)} has type {tensor.dtype}, expected "
+                f"{' or '.join(map(str, dtypes))}; use a checkpoint stored in one of these types"
+            )
+        self._used.add(name)
+        return tensor
+
+    def ignore(self, which: Callable[[str], bool] | Iterable[str]) -> None:
+        """Skip tensors knowingly, so that ``finish`` does not list them.
+
+        Args:
+            which: Names, which need not exist, or a function that says whether a name is to be skipped.
+        """
+        if callable(which):
+            self._ignored.update(name for name in self._files if which(name))
+        else:
+            self._ignored.update([which] if isinstance(which, str) else which)
+
+    def finish(self) -> None:
+        """Check that every tensor was taken or ignored.
+
+        Raises:
+            CheckpointError: Some were not; the message lists the first ten.
+        """
+        unused = self._unused()
+        if unused:
+            raise CheckpointError(
+                f"{self.folder}: the model does not use {len(unused)} of the {len(self)} tensors: {_listed(unused)}; "
+                "config.json does not describe these weights, or the model needs another plugin"
+            )
+
+    def check_finite(self, name: str) -> None:
+        """Read a whole tensor and check that it holds numbers.
+
+        Raises:
+            CheckpointError: It holds NaN or an infinity; the message says where.
+        """
+        file = self._file(name)
+        tensor = file.tensor(name)
+        index = first_non_finite(tensor) if tensor.dtype.is_float else None
+        if index is not None:
+            place: list[int] = []
+            for size in reversed(tensor.shape):
+                index, inner = divmod(index, size)
+                place.insert(0, inner)
+            raise CheckpointError(
+                f"{file.path}: tensor {shown(name)} holds NaN or infinity, first at {shown_shape(tuple(place))}; "
+                "the file is damaged or the model diverged in training, download it again or choose another"
+            )
+
+    def _unused(self) -> list[str]:
+        return [name for name in self._files if name not in self._used and name not in self._ignored]
+
+    def _file(self, name: str) -> SafetensorsFile:
+        file = self._files.get(name)
+        if file is None:
+            unused = self._unused()
+            rest = f"; tensors not used so far are {_listed(unused)}" if unused else ""
+            self._fail(f"tensor {shown(name)} is missing{rest}")
+        return file
+
+    def _fail(self, problem: str) -> NoReturn:
+        raise CheckpointError(
+            f"{self.folder}: {problem}; the files do not belong together or config.json describes another model, "
+            "download the model again"
+        )
+
+
+def first_non_finite(tensor: Tensor) -> int | None:
+    """Return the row-major index of the first NaN or infinity of a floating-point tensor, or None.
+
+    Shapes: tensor any.
+    """
+    from pio.ops import first_non_finite as scan  # compiles a kernel, which reading a header must not pay for
+
+    return scan(tensor)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(shown(name) for name in names[:_LISTED]) + more
