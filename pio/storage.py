@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import ctypes
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 from pio.device import Allocation, MemoryBudget
 from pio.errors import TensorError
@@ -124,7 +124,7 @@ class Storage:
         """
         nbytes = self.nbytes if nbytes is None else nbytes
         memory = (ctypes.c_ubyte * nbytes).from_address(self.address if address is None else address)
-        memory.__dict__["storage"] = self  # the view holds the array, the array holds the storage
+        cast(Any, memory).storage = self  # the view holds the array, the array holds the storage
         view = builtins.memoryview(memory).cast("B")
         return view.toreadonly() if self.readonly else view
 

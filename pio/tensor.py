@@ -8,17 +8,16 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any, Final, SupportsIndex, cast
 
-from pio import dtypes, elements, layout
-from pio.device import ALIGNMENT, MemoryBudget, check_device, format_bytes
+from pio import copies, dtypes, elements, layout
+from pio.device import check_device
 from pio.dtypes import DType
 from pio.elements import Nested
-from pio.errors import OutOfMemoryError, TensorError
+from pio.errors import TensorError
 from pio.layout import Index, Shape, row_major
 from pio.storage import Storage
 
-__all__ = ["Arena", "Storage", "Tensor", "row_major"]
+__all__ = ["Storage", "Tensor", "row_major"]
 
-_MAX_RUNS: Final = 256  # copies in fewer pieces go by memmove; more are worth a compiled loop
 _SHOWN: Final = 6
 
 
@@ -276,29 +275,8 @@ class Tensor:
         Raises:
             TensorError: The shapes differ, or this memory is read-only.
         """
-        self._check_writable()
-        if source.shape != self.shape:
-            raise TensorError(f"cannot copy shape {source.shape} into shape {self.shape}; shapes must be equal")
-        if source.dtype is self.dtype:
-            length, outer = layout.runs(self.shape, self.strides, source.strides)
-            count = prod(outer)
-            if count > 1 and self._overlaps(source):
-                source = source.clone()
-            if count <= _MAX_RUNS:
-                self._copy_runs(source, length, outer)
-                return self
-        elif self._overlaps(source):
-            source = source.clone()
-        from pio import ops
-
-        ops.copy(self, source)
+        copies.copy(self, source)
         return self
-
-    def _copy_runs(self, source: Tensor, length: int, outer: Shape) -> None:
-        size = self.dtype.itemsize
-        targets = layout.offsets(outer, self.strides)
-        for to, at in zip(targets, layout.offsets(outer, source.strides), strict=True):
-            ctypes.memmove(self.address + to * size, source.address + at * size, length * size)
 
     def fill_(self, value: float) -> Tensor:
         """Set every element to ``value`` and return this tensor.
@@ -306,33 +284,8 @@ class Tensor:
         Raises:
             TensorError: This memory is read-only, or the type cannot hold the value.
         """
-        self._check_writable()
-        one = elements.encode([value], self.dtype)
-        if not self.is_contiguous:
-            cell = Tensor.from_list(0, self.dtype)
-            ctypes.memmove(cell.address, one, len(one))
-            return self.copy_(cell._view(0, self.shape, (0,) * self.ndim))
-        total = self.nbytes
-        if one.count(one[0]) == len(one):
-            ctypes.memset(self.address, one[0], total)
-        elif total:
-            ctypes.memmove(self.address, one, len(one))
-            done = len(one)
-            while done < total:  # each pass doubles what is filled
-                step = min(done, total - done)
-                ctypes.memmove(self.address + done, self.address, step)
-                done += step
+        copies.fill(self, value)
         return self
-
-    def _check_writable(self) -> None:
-        if self.storage.readonly:
-            raise TensorError("cannot write into read-only memory; write into a .clone() of this tensor")
-
-    def _overlaps(self, other: Tensor) -> bool:
-        (low, high), (begin, end) = (layout.span(t.shape, t.strides) for t in (self, other))
-        size, width = self.dtype.itemsize, other.dtype.itemsize
-        starts_before = self.address + low * size < other.address + end * width
-        return starts_before and other.address + begin * width < self.address + high * size
 
     def __reduce__(self) -> tuple[object, tuple[DType, Shape, bytes]]:
         return _rebuild, (self.dtype, self.shape, self.contiguous().memoryview().tobytes())
@@ -387,47 +340,6 @@ class Tensor:
         from pio import ops
 
         return ops.gelu(self)
-
-
-class Arena:
-    """One block of memory from which tensors are cut one after the other, and all are taken back at once.
-
-    Attributes:
-        storage: The block.
-        capacity: Bytes in total.
-        used: Bytes cut off so far, padding included.
-    """
-
-    __slots__ = ("capacity", "storage", "used")
-
-    def __init__(self, nbytes: int, *, budget: MemoryBudget | None = None, what: str = "an arena") -> None:
-        """Allocate the block; arguments and errors as in ``Storage.allocate``."""
-        self.storage = Storage.allocate(nbytes, budget=budget, what=what)
-        self.capacity = nbytes
-        self.used = 0
-
-    def take(self, shape: Shape, dtype: DType = dtypes.float32) -> Tensor:
-        """Return a row-major tensor on the next 64-byte boundary; it holds what was there before.
-
-        Raises:
-            OutOfMemoryError: It does not fit into the rest of the block.
-        """
-        start = self.used + -self.used % ALIGNMENT
-        end = start + prod(shape) * dtype.itemsize
-        if end > self.capacity:
-            raise OutOfMemoryError(
-                f"an arena of {format_bytes(self.capacity)} has {format_bytes(self.capacity - self.used)} left, "
-                f"too little for a {dtype} tensor of shape {shape}; make it larger or reset() it"
-            )
-        self.used = end
-        return Tensor(self.storage, self.storage.address + start, dtype, shape, row_major(shape))
-
-    def reset(self) -> None:
-        """Take everything back; tensors taken before share their memory with those taken after."""
-        self.used = 0
-
-    def __repr__(self) -> str:
-        return f"Arena(used={self.used}, capacity={self.capacity})"
 
 
 def _cast(data: builtins.memoryview, dtype: DType, *shape: Shape) -> builtins.memoryview:

@@ -1,0 +1,200 @@
+"""DLPack in both directions: CPU tensors shared with other libraries without a copy."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Final
+
+from pio import dtypes, layout
+from pio.errors import DeviceError, TensorError
+from pio.storage import Storage
+from pio.tensor import Tensor
+from pio.trampolines import compiled, make_immortal
+
+_CPU: Final = (1, 0)
+_VERSION: Final = (1, 0)
+_READ_ONLY: Final = 1
+_IS_COPIED: Final = 2
+_MAX_NDIM: Final = 64
+
+
+class _DLTensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+class _Managed(ctypes.Structure):
+    _fields_ = (("tensor", _DLTensor), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p))
+
+
+class _Versioned(ctypes.Structure):
+    _fields_ = (
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("context", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+        ("flags", ctypes.c_uint64),
+        ("tensor", _DLTensor),
+    )
+
+
+def _name(text: bytes) -> int:
+    """Return the address of a C string that is never freed: capsules may outlive this module."""
+    buffer = ctypes.create_string_buffer(text)
+    make_immortal(buffer)
+    return ctypes.addressof(buffer)
+
+
+_NAMES: Final = {_Managed: _name(b"dltensor"), _Versioned: _name(b"dltensor_versioned")}
+_USED_NAMES: Final = {_Managed: _name(b"used_dltensor"), _Versioned: _name(b"used_dltensor_versioned")}
+
+
+def _api(name: str, result: Any, *arguments: Any) -> Any:
+    return ctypes.PYFUNCTYPE(result, *arguments)((name, ctypes.pythonapi))
+
+
+_new_capsule = _api("PyCapsule_New", ctypes.py_object, *[ctypes.c_void_p] * 3)
+_set_context = _api("PyCapsule_SetContext", ctypes.c_int, ctypes.py_object, ctypes.c_void_p)
+_is_valid = _api("PyCapsule_IsValid", ctypes.c_int, ctypes.py_object, ctypes.c_void_p)
+_get_pointer = _api("PyCapsule_GetPointer", ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+_set_name = _api("PyCapsule_SetName", ctypes.c_int, ctypes.py_object, ctypes.c_void_p)
+_increase = _api("Py_IncRef", None, ctypes.py_object)
+
+
+class _Export:
+    """A managed struct with all it points to; the one reference that C code holds keeps it alive."""
+
+    __slots__ = ("__weakref__", "managed", "shape", "strides", "tensor")
+
+    def __init__(self, tensor: Tensor, kind: type[_Managed] | type[_Versioned]) -> None:
+        self.tensor = tensor
+        self.shape = (ctypes.c_int64 * tensor.ndim)(*tensor.shape)
+        self.strides = (ctypes.c_int64 * tensor.ndim)(*tensor.strides)
+        self.managed = kind()
+        self.managed.context = id(self)
+        view = self.managed.tensor
+        view.data, view.ndim = tensor.address, tensor.ndim
+        view.device_type, view.device_id = _CPU
+        view.code, view.bits = tensor.dtype.dlpack
+        view.lanes = 1
+        view.shape = ctypes.cast(self.shape, ctypes.POINTER(ctypes.c_int64))
+        view.strides = ctypes.cast(self.strides, ctypes.POINTER(ctypes.c_int64))
+
+
+def export_tensor(
+    tensor: Tensor,
+    *,
+    stream: object,
+    max_version: tuple[int, int] | None,
+    dl_device: tuple[int, int] | None,
+    copy: bool | None,
+) -> object:
+    """Return a capsule over the memory of ``tensor``; arguments as in the Python array API standard.
+
+    Raises:
+        DeviceError: Another device or a stream is asked for.
+        TensorError: The memory is read-only and the consumer too old to be told so.
+    """
+    if stream is not None:
+        raise DeviceError(f"the CPU has no streams; pass stream=None, found {stream!r}")
+    if dl_device is not None and tuple(dl_device) != _CPU:
+        raise DeviceError(f"this tensor lies on the CPU, DLPack device {_CPU}; cannot export it to {tuple(dl_device)}")
+    kind = _Versioned if max_version is not None and max_version[0] >= _VERSION[0] else _Managed
+    if copy:
+        tensor = tensor.clone()
+    if tensor.readonly and kind is _Managed:
+        raise TensorError("read-only memory cannot be exported by unversioned DLPack; pass copy=True or a .clone()")
+    export = _Export(tensor, kind)
+    managed = export.managed
+    name = _NAMES[kind]
+    code = compiled(name, kind.context.offset)
+    managed.deleter = code.deleter
+    if isinstance(managed, _Versioned):
+        managed.major, managed.minor = _VERSION
+        managed.flags = (_READ_ONLY if tensor.readonly else 0) | (_IS_COPIED if copy else 0)
+    capsule = _new_capsule(ctypes.addressof(managed), name, code.capsule_destructor)
+    _increase(export)  # from here on the capsule owns it, and after the capsule whoever consumes it
+    _set_context(capsule, id(export))
+    return capsule
+
+
+class _Import:
+    """Another library's managed struct, given back to it when this dies."""
+
+    __slots__ = ("__weakref__", "_address", "_deleter")
+
+    def __init__(self, managed: _Managed | _Versioned) -> None:
+        self._address = ctypes.addressof(managed)
+        self._deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(managed.deleter) if managed.deleter else None
+
+    def __del__(self) -> None:
+        if self._deleter is not None:
+            self._deleter(self._address)
+
+
+def import_tensor(source: object) -> Tensor:
+    """Return a tensor over the memory of an object with ``__dlpack__``, which lives on while the tensor does.
+
+    Raises:
+        DeviceError: The memory is not the CPU's.
+        TensorError: The object cannot be exported, or its layout or element type cannot be represented.
+    """
+    capsule = _capsule_of(source)
+    kind = next((kind for kind, name in _NAMES.items() if _is_valid(capsule, name)), None)
+    if kind is None:
+        raise TensorError(f"the __dlpack__ of a {type(source).__name__} returned {capsule!r}, no unused DLPack capsule")
+    managed = kind.from_address(_get_pointer(capsule, _NAMES[kind]))
+    if isinstance(managed, _Versioned) and managed.major != _VERSION[0]:
+        raise TensorError(f"DLPack {managed.major}.{managed.minor} is not understood; pio reads version 1")
+    readonly = isinstance(managed, _Versioned) and bool(managed.flags & _READ_ONLY)
+    tensor = _describe(managed.tensor, readonly)  # all checks come before the capsule is taken over
+    tensor.storage.owner = _Import(managed)
+    _set_name(capsule, _USED_NAMES[kind])
+    return tensor
+
+
+def _capsule_of(source: Any) -> object:
+    """Ask ``source`` for a capsule, in the new protocol and then in the old one."""
+    if not hasattr(source, "__dlpack__") or not hasattr(source, "__dlpack_device__"):
+        raise TensorError(f"a {type(source).__name__} has no __dlpack__; use from_buffer or from_list")
+    device = tuple(int(part) for part in source.__dlpack_device__())
+    if device[0] != _CPU[0]:
+        raise DeviceError(
+            f"from_dlpack reads CPU memory, DLPack device {_CPU}; found {device}: copy it to the CPU first"
+        )
+    try:
+        try:
+            return source.__dlpack__(max_version=_VERSION)
+        except TypeError:  # written before the protocol had versions
+            return source.__dlpack__()
+    except BufferError as error:
+        raise TensorError(f"a {type(source).__name__} refuses to be shared by DLPack: {error}") from error
+
+
+def _describe(view: _DLTensor, readonly: bool) -> Tensor:
+    """Return a tensor over what ``view`` describes, not yet owned by anything."""
+    if view.device_type != _CPU[0]:
+        raise DeviceError(f"from_dlpack reads CPU memory, DLPack device {_CPU}; found type {view.device_type}")
+    dtype = dtypes.from_dlpack(view.code, view.bits) if view.lanes == 1 else None
+    if dtype is None:
+        found = f"code {view.code}, {view.bits} bits, {view.lanes} lanes"
+        raise TensorError(f"no element type for DLPack's {found}; convert it to one of {dtypes.ALL}")
+    if not 0 <= view.ndim <= _MAX_NDIM:
+        raise TensorError(f"a DLPack tensor has {view.ndim} dimensions; at most {_MAX_NDIM} are possible")
+    shape = layout.check_shape(view.shape[: view.ndim] if view.ndim else ())
+    strides = tuple(view.strides[: view.ndim]) if view.ndim and view.strides else layout.row_major(shape)
+    address = (view.data or 0) + view.byte_offset
+    low, high = layout.span(shape, strides)
+    size = dtype.itemsize
+    storage = Storage(address + low * size, (high - low) * size, None, readonly)
+    return Tensor(storage, address, dtype, shape, strides)
