@@ -1,0 +1,197 @@
+"""Copies between any two element types and any strides."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+from llvmlite import ir
+from numba import prange
+
+from pio.kernels import _llvm as ll
+from pio.kernels._jit import PerDtype, kernel_per_dtype, parallel_kernel_per_dtype
+from pio.kernels.simd import LANES, int64, load_part, primitive, splat, store_part, void
+
+INTEGERS: Final = {"int8": 8, "uint8": 8, "int32": 32, "int64": 64}  # bits
+_C_INTEGERS: Final = {
+    "int8": ctypes.c_int8,
+    "uint8": ctypes.c_uint8,
+    "int32": ctypes.c_int32,
+    "int64": ctypes.c_int64,
+}
+BLOCK = 32  # a transposed copy goes by blocks of so many rows and columns, which both stay in the first-level cache
+
+
+def bounds(dtype: str) -> tuple[int, int]:
+    """Return the smallest and the largest value of an integer type."""
+    bits = INTEGERS[dtype]
+    return (0, (1 << bits) - 1) if dtype == "uint8" else (-(1 << bits - 1), (1 << bits - 1) - 1)
+
+
+def size_of(dtype: str) -> int:
+    """Return the bytes of one element."""
+    return INTEGERS[dtype] // 8 if dtype in INTEGERS else ll.ITEMSIZE[dtype]
+
+
+def _pair(kind: str) -> tuple[str, str]:
+    """Split ``"float32_to_int8"``."""
+    source, _, target = kind.partition("_to_")
+    return source, target
+
+
+def _stored(dtype: str) -> Any:
+    """Sixteen elements in memory."""
+    return ir.VectorType(ir.IntType(INTEGERS[dtype]), LANES) if dtype in INTEGERS else ll.stored(dtype)
+
+
+def _convert(b: Any, raw: Any, source: str, target: str) -> Any:
+    if source == target:
+        return raw
+    if target in INTEGERS:
+        return _clamp(b, raw, source, target) if source in INTEGERS else _truncate(b, raw, source, target)
+    if source in INTEGERS:
+        return ll.narrow(b, (b.uitofp if source == "uint8" else b.sitofp)(raw, ll.F32X16), target)
+    return ll.narrow(b, ll.widen(b, raw, source), target)
+
+
+def _truncate(b: Any, raw: Any, source: str, target: str) -> Any:
+    ty, sign = _stored(target), "u" if target == "uint8" else "s"
+    name = f"llvm.fpto{sign}i.sat.v16i{INTEGERS[target]}.v16f32"
+    return b.call(ll.function(b, name, ty, [ll.F32X16]), [ll.widen(b, raw, source)])
+
+
+def _clamp(b: Any, raw: Any, source: str, target: str) -> Any:
+    wide = ir.VectorType(ll.I64, LANES)
+    value = raw if source == "int64" else (b.zext if source == "uint8" else b.sext)(raw, wide)
+    low, high = (ir.Constant(wide, [v] * LANES) for v in bounds(target))
+    value = b.select(b.icmp_signed("<", value, low), low, value)
+    value = b.select(b.icmp_signed(">", value, high), high, value)
+    return value if target == "int64" else b.trunc(value, _stored(target))
+
+
+def _move_python(to: int, at: int, source: str, target: str) -> None:
+    if source == target:
+        ctypes.memmove(to, at, size_of(source))
+        return
+    value: float = _C_INTEGERS[source].from_address(at).value if source in INTEGERS else load_part[source](at, 1)[0]
+    if target not in INTEGERS:
+        store_part[target](to, splat(value), 1)
+        return
+    low, high = bounds(target)
+    whole = 0 if value != value else low if value <= low else high if value >= high else math.trunc(value)
+    _C_INTEGERS[target].from_address(to).value = whole
+
+
+def _make_move(kind: str) -> Callable[[int, int], None]:
+    source, target = _pair(kind)
+
+    def emit(b: Any, to: Any, at: Any) -> None:
+        if source == target:
+            ll.store(b, to, ll.load(b, at, ir.IntType(8 * size_of(source)), 1), 1)
+            return
+        raw = ll.splat(b, ll.load(b, at, _stored(source).element, 1))
+        ll.store(b, to, b.extract_element(_convert(b, raw, source, target), ir.Constant(ll.I32, 0)), 1)
+
+    @primitive(void, int64, int64, emit=emit)
+    def move(to: int, at: int) -> None:
+        """Copy one element from one address to another, converted."""
+        _move_python(to, at, source, target)
+
+    return move
+
+
+def _make_move_lanes(kind: str) -> Callable[[int, int], None]:
+    source, target = _pair(kind)
+
+    def emit(b: Any, to: Any, at: Any) -> None:
+        ll.store(b, to, _convert(b, ll.load(b, at, _stored(source), 1), source, target), 1)
+
+    @primitive(void, int64, int64, emit=emit)
+    def move_lanes(to: int, at: int) -> None:
+        """Copy sixteen elements from one address to another, converted."""
+        for i in range(LANES):
+            _move_python(to + size_of(target) * i, at + size_of(source) * i, source, target)
+
+    return move_lanes
+
+
+move, move_lanes = PerDtype(_make_move), PerDtype(_make_move_lanes)
+from_size = PerDtype(lambda kind: size_of(_pair(kind)[0]))
+to_size = PerDtype(lambda kind: size_of(_pair(kind)[1]))
+
+
+@kernel_per_dtype
+def copy_line(to: int, at: int, n: int, step: int, from_step: int) -> None:
+    """Copy a vector, converted.
+
+    to[i * step] = at[i * from_step]
+
+    Shapes: n elements each; steps in elements. The two must not overlap.
+    """
+    done = 0
+    if step == 1 and from_step == 1:
+        done = n // LANES * LANES
+        for i in range(0, done, LANES):
+            move_lanes(to + to_size * i, at + from_size * i)
+    for i in range(done, n):
+        move(to + to_size * i * step, at + from_size * i * from_step)
+
+
+@kernel_per_dtype
+def copy_plane(to: int, at: int, rows: int, n: int, row: int, step: int, from_row: int, from_step: int) -> None:
+    """Copy a matrix, converted.
+
+    to[r * row + i * step] = at[r * from_row + i * from_step]
+
+    Shapes: (rows, n) each; strides in elements. The two must not overlap.
+    """
+    if step == 1 and from_step == 1:
+        for r in range(rows):
+            copy_line(to + to_size * r * row, at + from_size * r * from_row, n, step, from_step)
+        return
+    for r0 in range(0, rows, BLOCK):
+        for i0 in range(0, n, BLOCK):
+            for r in range(r0, min(r0 + BLOCK, rows)):
+                there, here = to + to_size * (r * row + i0 * step), at + from_size * (r * from_row + i0 * from_step)
+                copy_line(there, here, min(BLOCK, n - i0), step, from_step)
+
+
+@kernel_per_dtype
+def copy_box(
+    to: int, at: int, n0: int, n1: int, n2: int, n3: int, n4: int, n5: int,
+    t0: int, t1: int, t2: int, t3: int, t4: int, t5: int,
+    f0: int, f1: int, f2: int, f3: int, f4: int, f5: int,
+) -> None:  # fmt: skip
+    """Copy six dimensions, converted.
+
+    to[a * t0 + b * t1 + ...] = at[a * f0 + b * f1 + ...]
+
+    Shapes: (n0, n1, n2, n3, n4, n5) each; strides t and f in elements. The two must not overlap.
+    """
+    for a in range(n0):
+        for b in range(n1):
+            for c in range(n2):
+                for d in range(n3):
+                    there = to + to_size * (a * t0 + b * t1 + c * t2 + d * t3)
+                    here = at + from_size * (a * f0 + b * f1 + c * f2 + d * f3)
+                    copy_plane(there, here, n4, n5, t4, t5, f4, f5)
+
+
+@parallel_kernel_per_dtype
+def copy(
+    to: int, at: int, n0: int, n1: int, n2: int, n3: int, n4: int, n5: int,
+    t0: int, t1: int, t2: int, t3: int, t4: int, t5: int,
+    f0: int, f1: int, f2: int, f3: int, f4: int, f5: int, parts: int,
+) -> None:  # fmt: skip
+    """Copy six dimensions, split over threads along the first, or along the last where the first has length 1."""
+    for part in prange(parts):
+        first, last = part * n0 // parts, (part + 1) * n0 // parts
+        left, right = 0, n5
+        if n0 == 1:
+            first, last = 0, 1
+            left, right = part * n5 // parts, (part + 1) * n5 // parts
+        there, here = to + to_size * (first * t0 + left * t5), at + from_size * (first * f0 + left * f5)
+        count = right - left
+        copy_box(there, here, last - first, n1, n2, n3, n4, count, t0, t1, t2, t3, t4, t5, f0, f1, f2, f3, f4, f5)

@@ -1,0 +1,121 @@
+"""Rotary position embedding: the table of rotations and the rotation in place."""
+
+from __future__ import annotations
+
+import math
+
+from numba import prange, types
+
+from pio.kernels import _llvm as ll
+from pio.kernels._jit import kernel, parallel_kernel
+from pio.kernels.simd import (
+    LANES,
+    get_f32,
+    get_i32,
+    load_f32,
+    load_part_f32,
+    primitive,
+    put_f32,
+    splat,
+    store_f32,
+    store_part_f32,
+)
+
+
+@primitive(types.float64, types.float64, emit=lambda b, x: b.fpext(b.fptrunc(x, ll.F32), x.type))
+def single(x: float) -> float:
+    """Round to float32 and keep the result in a float64."""
+    return splat(x)[0]
+
+
+@kernel
+def rope_table_rows(
+    cos: int, sin: int, positions: int, inv_freq: int, first: int, last: int, half: int, scale: float
+) -> None:
+    """Compute the rotations of positions.
+
+    cos[t, i] = cos(angle) * scale, sin[t, i] = sin(angle) * scale, angle = float32(positions[t]) * inv_freq[i]
+
+    Shapes: cos, sin float32 (T, half), first <= t < last; positions int32 (T,); inv_freq float32 (half,).
+    The angle is a float32, as it was when the models were trained; cosine and sine are taken in float64.
+    """
+    for t in range(first, last):
+        position = single(get_i32(positions + 4 * t))
+        for i in range(half):
+            angle = single(position * get_f32(inv_freq + 4 * i))
+            put_f32(cos + 4 * (t * half + i), math.cos(angle) * scale)
+            put_f32(sin + 4 * (t * half + i), math.sin(angle) * scale)
+
+
+@parallel_kernel
+def rope_table(
+    cos: int, sin: int, positions: int, inv_freq: int, rows: int, half: int, scale: float, parts: int
+) -> None:
+    """Compute the rotations of positions, split over threads; arguments as ``rope_table_rows``."""
+    for part in prange(parts):
+        first, last = part * rows // parts, (part + 1) * rows // parts
+        rope_table_rows(cos, sin, positions, inv_freq, first, last, half, scale)
+
+
+@kernel
+def rotate_halves(x: int, cos: int, sin: int, half: int) -> None:
+    """Rotate the pairs (i, i + half) of one head.
+
+    x[i], x[i + half] = x[i] * cos[i] - x[i + half] * sin[i], x[i + half] * cos[i] + x[i] * sin[i]
+
+    Shapes: x float32 (2 * half,), in place; cos, sin float32 (half,).
+    """
+    y = x + 4 * half
+    whole = half // LANES * LANES
+    for i in range(0, 4 * whole, 4 * LANES):
+        a, b, c, s = load_f32(x + i), load_f32(y + i), load_f32(cos + i), load_f32(sin + i)
+        store_f32(x + i, a * c - b * s)
+        store_f32(y + i, b * c + a * s)
+    if half > whole:
+        i, n = 4 * whole, half - whole
+        a, b = load_part_f32(x + i, n), load_part_f32(y + i, n)
+        c, s = load_part_f32(cos + i, n), load_part_f32(sin + i, n)
+        store_part_f32(x + i, a * c - b * s, n)
+        store_part_f32(y + i, b * c + a * s, n)
+
+
+@kernel
+def rotate_pairs(x: int, cos: int, sin: int, half: int) -> None:
+    """Rotate the pairs (2 i, 2 i + 1) of one head.
+
+    x[2 i], x[2 i + 1] = x[2 i] * cos[i] - x[2 i + 1] * sin[i], x[2 i + 1] * cos[i] + x[2 i] * sin[i]
+
+    Shapes: x float32 (2 * half,), in place; cos, sin float32 (half,).
+    """
+    for i in range(half):
+        a, b = get_f32(x + 8 * i), get_f32(x + 8 * i + 4)
+        c, s = get_f32(cos + 4 * i), get_f32(sin + 4 * i)
+        put_f32(x + 8 * i, a * c - b * s)
+        put_f32(x + 8 * i + 4, b * c + a * s)
+
+
+@kernel
+def rope_rows(
+    x: int, cos: int, sin: int, first: int, last: int, heads: int, dim: int, half: int, ldx: int, interleaved: int
+) -> None:
+    """Rotate the first 2 * half elements of every head by the angles of its token.
+
+    Shapes: x float32 (T, heads, dim), first <= t < last, token stride ldx, in place; cos, sin float32 (T, half).
+    """
+    for t in range(first, last):
+        for head in range(heads):
+            row = x + 4 * (t * ldx + head * dim)
+            if interleaved != 0:
+                rotate_pairs(row, cos + 4 * t * half, sin + 4 * t * half, half)
+            else:
+                rotate_halves(row, cos + 4 * t * half, sin + 4 * t * half, half)
+
+
+@parallel_kernel
+def rope(
+    x: int, cos: int, sin: int, rows: int, heads: int, dim: int, half: int, ldx: int, interleaved: int, parts: int
+) -> None:
+    """Rotate every head by the angles of its token, tokens split over threads; arguments as ``rope_rows``."""
+    for part in prange(parts):
+        first, last = part * rows // parts, (part + 1) * rows // parts
+        rope_rows(x, cos, sin, first, last, heads, dim, half, ldx, interleaved)

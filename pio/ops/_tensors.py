@@ -1,0 +1,62 @@
+"""Results to write into, and rows to walk through, for operations on tensors."""
+
+from __future__ import annotations
+
+from pio.dtypes import DType, float32
+from pio.errors import TensorError
+from pio.ops._check import check
+from pio.tensor import Tensor
+
+
+def result(op: str, out: Tensor | None, shape: tuple[int, ...], dtype: DType = float32, *, name: str = "out") -> Tensor:
+    """Return the tensor to write into, made when not given.
+
+    Raises:
+        TensorError: It has another shape or dtype, is a strided view or is read-only.
+    """
+    if out is None:
+        return Tensor.empty(shape, dtype)
+    check(op, name, out, shape, dtype)
+    check_writable(op, name, out)
+    return out
+
+
+def check_writable(op: str, name: str, x: Tensor) -> None:
+    """Raise a TensorError where writing is forbidden."""
+    if x.storage.readonly:
+        raise TensorError(f"{op}: {name} is read-only memory; write into a copy, such as {name}.clone()")
+
+
+def check_last_axis(op: str, name: str, x: Tensor) -> int:
+    """Return the length of the last axis of a contiguous float32 tensor.
+
+    Raises:
+        TensorError: There is no axis, or x is strided or of another dtype.
+    """
+    check(op, name, x)
+    if not x.shape:
+        raise TensorError(f"{op}: {name} has shape (), expected at least one axis")
+    return x.shape[-1]
+
+
+def row_stride(op: str, name: str, x: Tensor, shape: tuple[int, ...] | None = None) -> int:
+    """Return how far the tokens of float32 x (tokens, ..., dim) lie apart, in elements.
+
+    Each token is contiguous; there may be gaps between tokens: x may be a slice of wider rows.
+
+    Raises:
+        TensorError: Another dtype, shape or order of elements.
+    """
+    if x.dtype is not float32:
+        raise TensorError(f'{op}: {name} is {x.dtype}, expected float32; convert it with .astype("float32")')
+    if shape is not None and x.shape != shape:
+        raise TensorError(f"{op}: {name} has shape {x.shape}, expected {shape}")
+    step = 1
+    for n, stride in zip(x.shape[:0:-1], x.strides[:0:-1], strict=True):
+        if n != 1 and stride != step:
+            raise TensorError(
+                f"{op}: {name} has strides {x.strides}, expected contiguous tokens of shape {x.shape[1:]}; "
+                "make it .contiguous() first"
+            )
+        step *= n
+    return x.strides[0] if x.shape[0] > 1 else step

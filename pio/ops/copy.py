@@ -1,0 +1,77 @@
+"""Copies of tensors, converted from one element type to another."""
+
+from __future__ import annotations
+
+from pio.errors import TensorError
+from pio.kernels import copy as kernels
+from pio.ops._check import split
+from pio.ops._tensors import check_writable
+from pio.tensor import Tensor
+
+Axis = tuple[int, int, int]  # length, stride of the target, stride of the source
+MAX_AXES = 6
+
+
+def copy(dst: Tensor, src: Tensor, *, threads: int | None = None) -> Tensor:
+    """Overwrite a tensor with the elements of another, converted where the types differ.
+
+    A float becomes another float by rounding to nearest, ties to even, too large ones infinite. A float becomes an
+    integer by rounding towards zero, NaN becomes 0. An integer becomes a float by way of float32. What an integer
+    type cannot hold becomes its nearest end.
+
+    Args:
+        dst: Any dtype, any strides.
+        src: Any dtype, any strides, of dst's shape. Must not share memory with dst.
+        threads: Over how many threads to split the work; as many as are worth it by default.
+
+    Returns:
+        dst.
+
+    Raises:
+        TensorError: The shapes differ, or dst is read-only.
+    """
+    if dst.shape != src.shape:
+        raise TensorError(f"copy: src has shape {src.shape}, expected {dst.shape} as dst has")
+    check_writable("copy", "dst", dst)
+    to, at = dst.address, src.address
+    axes: list[Axis] = []
+    for n, stride, from_stride in zip(dst.shape, dst.strides, src.strides, strict=True):
+        if stride < 0:  # walk the axis backwards in both, so that targets follow each other in memory
+            to += (n - 1) * stride * dst.dtype.itemsize
+            at += (n - 1) * from_stride * src.dtype.itemsize
+            stride, from_stride = -stride, -from_stride
+        if n != 1:
+            axes.append((n, stride, from_stride))
+    kind = f"{src.dtype.name}_to_{dst.dtype.name}"
+    if dst.size:
+        _copy_axes(kind, to, at, merged(axes), split(dst.size, threads))
+    return dst
+
+
+def merged(axes: list[Axis]) -> list[Axis]:
+    """Return the axes from the widest target stride to the narrowest, those that one stride walks through joined."""
+    out: list[Axis] = []
+    for n, stride, from_stride in sorted(axes, key=lambda axis: (-axis[1], -abs(axis[2]))):
+        if out and out[-1][1] == n * stride and out[-1][2] == n * from_stride:
+            out[-1] = (out[-1][0] * n, stride, from_stride)
+        else:
+            out.append((n, stride, from_stride))
+    return out
+
+
+def _copy_axes(kind: str, to: int, at: int, axes: list[Axis], parts: int) -> None:
+    if len(axes) > MAX_AXES:
+        n, stride, from_stride = axes[0]
+        for i in range(n):
+            there, here = to + i * stride * kernels.to_size[kind], at + i * from_stride * kernels.from_size[kind]
+            _copy_axes(kind, there, here, axes[1:], parts)
+        return
+    # the first axis is the one that is split, the last the one that is vectorised
+    ones: list[Axis] = [(1, 0, 0)] * (MAX_AXES - len(axes))
+    box = [*axes[:-1], *ones, axes[-1]] if axes else ones
+    sizes, strides, from_strides = zip(*box, strict=True)
+    parts = min(parts, sizes[0] if sizes[0] > 1 else sizes[-1])
+    if parts == 1:
+        kernels.copy_box[kind](to, at, *sizes, *strides, *from_strides)
+    else:
+        kernels.copy[kind](to, at, *sizes, *strides, *from_strides, parts)

@@ -1,0 +1,51 @@
+"""Arithmetic on tensors of the same shape."""
+
+from __future__ import annotations
+
+from pio.kernels import elementwise as kernels
+from pio.ops._check import check, split
+from pio.ops._tensors import result
+from pio.tensor import Tensor
+
+
+def add(x: Tensor, y: Tensor, *, out: Tensor | None = None, threads: int | None = None) -> Tensor:
+    """Add two tensors of the same shape.
+
+    Args:
+        x: float32, any shape, contiguous.
+        y: float32, of x's shape, contiguous.
+        out: float32, of x's shape; made when not given. It may be x or y.
+        threads: Over how many threads to split the elements; as many as are worth it by default.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        TensorError: Shapes or dtypes differ, or a tensor is strided.
+    """
+    check("add", "x", x)
+    check("add", "y", y, x.shape)
+    out = result("add", out, x.shape)
+    n, parts = x.size, split(x.size, threads)
+    if parts == 1:
+        kernels.add_range(out.address, x.address, y.address, 0, n)
+    else:
+        kernels.add(out.address, x.address, y.address, n, parts)
+    return out
+
+
+def mul(x: Tensor, y: Tensor, *, out: Tensor | None = None, threads: int | None = None) -> Tensor:
+    """Multiply two tensors of the same shape, element by element; arguments as in ``add``.
+
+    Raises:
+        TensorError: Shapes or dtypes differ, or a tensor is strided.
+    """
+    check("mul", "x", x)
+    check("mul", "y", y, x.shape)
+    out = result("mul", out, x.shape)
+    n, parts = x.size, split(x.size, threads)
+    if parts == 1:
+        kernels.mul_range(out.address, x.address, y.address, 0, n)
+    else:
+        kernels.mul(out.address, x.address, y.address, n, parts)
+    return out

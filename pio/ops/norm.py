@@ -1,0 +1,150 @@
+"""Normalisation of rows of tensors."""
+
+from __future__ import annotations
+
+from pio.errors import TensorError
+from pio.kernels import norm as kernels
+from pio.ops._check import check, check_float, split
+from pio.ops._tensors import check_last_axis, check_writable, result, row_stride
+from pio.tensor import Tensor
+
+
+def rms_norm(
+    x: Tensor,
+    weight: Tensor,
+    eps: float,
+    *,
+    out: Tensor | None = None,
+    zero_centred: bool = False,
+    threads: int | None = None,
+) -> Tensor:
+    """Divide rows by their root mean square and scale them: ``x / sqrt(mean(x²) + eps) * weight``.
+
+    Args:
+        x: float32 (..., dim), contiguous; or (rows, dim) or (tokens, heads, dim) with gaps between rows or tokens,
+            such as the queries inside a fused projection.
+        weight: float32, float16 or bfloat16 (dim,).
+        eps: Added to the mean square.
+        out: float32, of x's shape, gaps allowed as in x; made when not given. It may be x itself.
+        zero_centred: Scale by ``1 + weight``.
+        threads: Over how many threads to split the rows; as many as are worth it by default.
+
+    Returns:
+        ``out``. A row's bits do not depend on the other rows or on threads.
+
+    Raises:
+        TensorError: Shapes, strides or dtypes do not fit.
+    """
+    if not x.shape:
+        raise TensorError("rms_norm: x has shape (), expected at least one axis")
+    dim = x.shape[-1]
+    check_float("rms_norm", "weight", weight, (dim,))
+    if out is None:
+        out = Tensor.empty(x.shape)
+    check_writable("rms_norm", "out", out)
+    size = x.size
+    if not size:
+        return result("rms_norm", out, x.shape)
+    rows, heads = size // dim, 1
+    if x.is_contiguous and out.is_contiguous:
+        check("rms_norm", "x", x)
+        check("rms_norm", "out", out, x.shape)
+        ldx = ldo = dim
+    elif len(x.shape) in (2, 3):
+        ldx, ldo = row_stride("rms_norm", "x", x), row_stride("rms_norm", "out", out, x.shape)
+        heads = x.shape[1] if len(x.shape) == 3 else 1
+    else:
+        raise TensorError(f"rms_norm: x or out is a strided view of shape {x.shape}; make it .contiguous() first")
+    parts = split(size, threads)
+    kind, at = weight.dtype.name, (out.address, x.address, weight.address)
+    if parts == 1:
+        kernels.rms_norm_rows[kind](*at, 0, rows, heads, dim, ldo, ldx, eps, int(zero_centred))
+    else:
+        kernels.rms_norm[kind](*at, rows, heads, dim, ldo, ldx, eps, int(zero_centred), parts)
+    return out
+
+
+def fused_add_rms_norm(
+    x: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    eps: float,
+    *,
+    out: Tensor | None = None,
+    threads: int | None = None,
+) -> Tensor:
+    """Add to the residual stream in place, and normalise it: ``residual += x``, then ``rms_norm(residual)``.
+
+    Args:
+        x: float32 (..., dim), contiguous.
+        residual: float32, of x's shape, contiguous; overwritten with the sum.
+        weight: float32, float16 or bfloat16 (dim,).
+        eps: Added to the mean square.
+        out: float32, of x's shape, contiguous; made when not given. It may be x itself, not residual.
+        threads: Over how many threads to split the rows; as many as are worth it by default.
+
+    Returns:
+        ``out``. A row's bits do not depend on the other rows or on threads.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, a tensor is strided, or ``out`` is ``residual``.
+    """
+    dim = check_last_axis("fused_add_rms_norm", "x", x)
+    check("fused_add_rms_norm", "residual", residual, x.shape)
+    check_writable("fused_add_rms_norm", "residual", residual)
+    check_float("fused_add_rms_norm", "weight", weight, (dim,))
+    out = result("fused_add_rms_norm", out, x.shape)
+    if not x.size:
+        return out
+    if out.address == residual.address:
+        raise TensorError("fused_add_rms_norm: out is residual, which holds the sum; give another tensor or none")
+    rows, parts = x.size // dim, split(x.size, threads)
+    kind, at = weight.dtype.name, (out.address, residual.address, x.address, weight.address)
+    if parts == 1:
+        kernels.fused_add_rms_norm_rows[kind](*at, 0, rows, dim, eps)
+    else:
+        kernels.fused_add_rms_norm[kind](*at, rows, dim, eps, parts)
+    return out
+
+
+def layer_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    eps: float,
+    *,
+    out: Tensor | None = None,
+    threads: int | None = None,
+) -> Tensor:
+    """Centre rows, divide by their deviation: ``(x - mean(x)) / sqrt(var(x) + eps) * weight (+ bias)``.
+
+    Args:
+        x: float32 (..., dim), contiguous.
+        weight: float32, float16 or bfloat16 (dim,).
+        bias: (dim,) of the weight's type, or None.
+        eps: Added to the variance, which divides by dim.
+        out: float32, of x's shape, contiguous; made when not given. It may be x itself.
+        threads: Over how many threads to split the rows; as many as are worth it by default.
+
+    Returns:
+        ``out``. A row's bits do not depend on the other rows or on threads.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or a tensor is strided.
+    """
+    dim = check_last_axis("layer_norm", "x", x)
+    check_float("layer_norm", "weight", weight, (dim,))
+    at_bias = 0
+    if bias is not None:
+        check("layer_norm", "bias", bias, (dim,), weight.dtype)
+        at_bias = bias.address
+    out = result("layer_norm", out, x.shape)
+    if not x.size:
+        return out
+    rows, parts = x.size // dim, split(x.size, threads)
+    kind, at = weight.dtype.name, (out.address, x.address, weight.address, at_bias)
+    if parts == 1:
+        kernels.layer_norm_rows[kind](*at, 0, rows, dim, eps)
+    else:
+        kernels.layer_norm[kind](*at, rows, dim, eps, parts)
+    return out

@@ -1,0 +1,29 @@
+"""Searches through whole tensors."""
+
+from __future__ import annotations
+
+from pio.errors import TensorError
+from pio.kernels import reduce as kernels
+from pio.ops._check import FLOATS, check, split
+from pio.tensor import Tensor
+
+
+def first_non_finite(t: Tensor, *, threads: int | None = None) -> int | None:
+    """Return the position of the first NaN or infinity in row-major order, or None where there is none.
+
+    Args:
+        t: float32, float16 or bfloat16, any shape, contiguous.
+        threads: Over how many threads to split the elements; as many as are worth it by default.
+
+    Raises:
+        TensorError: t is strided, or not of a floating type.
+    """
+    check("first_non_finite", "t", t, None, None)
+    if t.dtype.name not in FLOATS:
+        raise TensorError(f"first_non_finite: t is {t.dtype}, expected one of {', '.join(FLOATS)}")
+    n, parts = t.size, split(t.size, threads)
+    if parts == 1:
+        found = kernels.first_non_finite_range[t.dtype.name](t.address, 0, n)
+    else:
+        found = kernels.first_non_finite[t.dtype.name](t.address, n, parts)
+    return int(found) if found < n else None

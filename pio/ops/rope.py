@@ -1,0 +1,85 @@
+"""Rotary position embedding on tensors."""
+
+from __future__ import annotations
+
+from pio.dtypes import int32
+from pio.errors import TensorError
+from pio.kernels import rope as kernels
+from pio.ops._check import check, split
+from pio.ops._tensors import check_writable, result, row_stride
+from pio.tensor import Tensor
+
+
+def rope_table(
+    positions: Tensor,
+    inv_freq: Tensor,
+    *,
+    scale: float = 1.0,
+    out_cos: Tensor | None = None,
+    out_sin: Tensor | None = None,
+    threads: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Compute the rotations of positions: cosine and sine of ``float32(position) * inv_freq``, times scale.
+
+    Args:
+        positions: int32 (T,).
+        inv_freq: float32 (half,), radians a position.
+        scale: Factor on both tables.
+        out_cos: float32 (T, half); made when not given.
+        out_sin: float32 (T, half); made when not given.
+        threads: Over how many threads to split the positions; as many as are worth it by default.
+
+    Returns:
+        Cosines and sines, float32 (T, half). The angle is rounded to float32, as in the models' training; its
+        cosine and sine are then exact to the last bit of a float32.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit.
+    """
+    check("rope_table", "positions", positions, (None,), int32)
+    check("rope_table", "inv_freq", inv_freq, (None,))
+    rows, half = positions.shape[0], inv_freq.shape[0]
+    cos = result("rope_table", out_cos, (rows, half), name="out_cos")
+    sin = result("rope_table", out_sin, (rows, half), name="out_sin")
+    at = cos.address, sin.address, positions.address, inv_freq.address
+    parts = split(16 * rows * half, threads)  # a cosine costs as much as many sums
+    if parts == 1:
+        kernels.rope_table_rows(*at, 0, rows, half, float(scale))
+    else:
+        kernels.rope_table(*at, rows, half, float(scale), parts)
+    return cos, sin
+
+
+def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, threads: int | None = None) -> Tensor:
+    """Rotate the first 2 * half elements of every head in place, by the angles of its token.
+
+    Args:
+        x: float32 (T, heads, head_dim); there may be gaps between tokens, as inside a fused projection.
+        cos: float32 (T, half), 2 * half <= head_dim; from ``rope_table``.
+        sin: float32 (T, half).
+        interleaved: Rotate the pairs (2 i, 2 i + 1) instead of (i, i + half).
+        threads: Over how many threads to split the tokens; as many as are worth it by default.
+
+    Returns:
+        x.
+
+    Raises:
+        TensorError: Shapes, strides or dtypes do not fit.
+    """
+    if len(x.shape) != 3:
+        raise TensorError(f"rope: x has shape {x.shape}, expected (tokens, heads, head_dim)")
+    rows, heads, dim = x.shape
+    ldx = row_stride("rope", "x", x)
+    check_writable("rope", "x", x)
+    check("rope", "cos", cos, (rows, None))
+    check("rope", "sin", sin, cos.shape)
+    half = cos.shape[1]
+    if 2 * half > dim:
+        raise TensorError(f"rope: cos has {half} angles a token, expected at most head_dim / 2 = {dim // 2}")
+    parts = split(x.size, threads)
+    at = x.address, cos.address, sin.address
+    if parts == 1:
+        kernels.rope_rows(*at, 0, rows, heads, dim, half, ldx, int(interleaved))
+    else:
+        kernels.rope(*at, rows, heads, dim, half, ldx, int(interleaved), parts)
+    return x
