@@ -70,7 +70,7 @@ def read_limited(path: Path, limit: int) -> bytes:
                 "download the model again"
             )
         try:
-            data = file.read(limit + 1)
+            data = file.read(size + 1)
         except OSError as error:
             raise unreadable(path, error) from error
     if len(data) != size:
