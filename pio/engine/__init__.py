@@ -1,0 +1,1 @@
+"""From requests to tokens: sequences, blocks, first-come-first-served scheduling, sampling, results."""

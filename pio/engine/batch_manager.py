@@ -1,0 +1,241 @@
+"""Runs requests from any thread on one model, first come, first served, as many at once as fit."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
+
+from pio.dtypes import float32
+from pio.engine.answer import Answer, Detokenizer, SplitReasoning
+from pio.engine.block_manager import BlockManager
+from pio.engine.consumer import Consumer, PromptLogits
+from pio.engine.generation import Generation
+from pio.engine.handle import Handle, LogitsHandle
+from pio.engine.random_numbers import derive_seed, fresh_seed
+from pio.engine.request import Request
+from pio.engine.runner import Cache, Model, Runner
+from pio.engine.sampling_params import SamplingParams
+from pio.engine.scheduler import Scheduler
+from pio.engine.sequence import Sequence as TokenSequence
+from pio.engine.worker import Worker
+from pio.errors import CapacityError, ConfigError, PioError
+from pio.ops.sampling import Penalties
+from pio.tensor import Tensor
+
+MakeDetokenizer: TypeAlias = Callable[[bool], Detokenizer]
+"""Makes a detokenizer for one answer; the argument says whether special tokens are left out."""
+
+EXIT_WAIT = 10.0  # seconds that a leaving interpreter waits for a step to end
+
+
+class BatchManager:
+    """The one owner of a model and its cache while requests run.
+
+    A thread of its own does the work; it starts with the first request and ends with ``close``, with the last
+    reference to the manager, or with the interpreter. All methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        cache: Cache,
+        *,
+        eos_token_ids: Iterable[int] = (),
+        detokenizer: MakeDetokenizer | None = None,
+        token_text: Callable[[int], str] | None = None,
+        max_batch_tokens: int | None = None,
+        max_batch_sequences: int | None = None,
+        prefill_chunk: int | None = None,
+    ) -> None:
+        """Make a manager; nothing runs yet.
+
+        Args:
+            model: What computes logits.
+            cache: Made by the model; its blocks are all handed out from here. The caller frees it, after ``close``.
+            eos_token_ids: Tokens that end an answer unless the request ignores them.
+            detokenizer: How to make text; without it texts are empty, and stop texts are refused.
+            token_text: Text of one token alone, for log probabilities.
+            max_batch_tokens: Tokens of a step, at most the model's.
+            max_batch_sequences: Answers that run at once, at most the model's.
+            prefill_chunk: Prompt tokens of a step; a smaller one lets running answers go on sooner.
+
+        Raises:
+            ConfigError: A limit is out of range.
+        """
+        tokens = _limit("max_batch_tokens", max_batch_tokens, model.max_batch_tokens)
+        sequences = _limit("max_batch_sequences", max_batch_sequences, min(tokens, model.max_batch_sequences))
+        blocks = BlockManager(cache.num_blocks, cache.block_size)
+        self._vocab_size = model.vocab_size
+        self._max_length = min(model.max_positions, blocks.num_tokens)
+        self._context = model.max_positions
+        self._eos_token_ids = frozenset(eos_token_ids)
+        self._detokenizer = detokenizer
+        self._token_text = token_text
+        scheduler = Scheduler(
+            blocks,
+            max_tokens=tokens,
+            max_sequences=sequences,
+            max_outputs=model.max_batch_outputs,
+            prefill_chunk=_limit("prefill_chunk", prefill_chunk, tokens),
+        )
+        runner = Runner(model, cache, max_tokens=tokens, max_sequences=sequences, max_length=self._max_length)
+        self._worker: Worker | None = Worker(scheduler, runner)
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._stop: Callable[[], object] = lambda: None
+
+    def submit(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        split_reasoning: SplitReasoning | None = None,
+    ) -> Handle:
+        """Queue a prompt.
+
+        Args:
+            prompt: Token ids, at least one.
+            params: How to choose and when to stop.
+            split_reasoning: Splits the finished text into reasoning and answer.
+
+        Raises:
+            ConfigError: The prompt is empty or has ids outside the vocabulary, or ``params`` do not fit the model.
+            CapacityError: The prompt can never fit into the context or the cache.
+            PioError: The manager is closed.
+        """
+        params = params or SamplingParams()
+        ids = self._check_prompt(prompt, room=1)
+        self._check_params(params)
+        request = Request[Generation](params.n)
+        seed = fresh_seed() if params.seed is None else params.seed
+        stops = frozenset(params.stop_token_ids)
+        if not params.ignore_eos:
+            stops |= self._eos_token_ids
+        max_new_tokens = min(params.max_new_tokens, self._max_length - len(ids))
+        sequences: list[TokenSequence] = []
+        for index in range(params.n):
+            answer = Answer(
+                request,
+                index,
+                params,
+                seed=derive_seed(seed, index),
+                max_new_tokens=max_new_tokens,
+                stop_token_ids=stops,
+                penalties=self._penalties(params, ids, max_new_tokens),
+                detokenizer=self._detokenizer(params.skip_special_tokens) if self._detokenizer else None,
+                token_text=self._token_text,
+                split_reasoning=split_reasoning,
+            )
+            sequences.append(TokenSequence(answer, ids))
+        self._enqueue(sequences)
+        return Handle(request, self, params.n)
+
+    def submit_logits(self, prompt: Sequence[int]) -> LogitsHandle:
+        """Queue a prompt for the logits of all its positions, float32 (tokens, vocabulary).
+
+        Raises:
+            ConfigError: The prompt is empty or has ids outside the vocabulary.
+            CapacityError: The prompt can never fit into the context or the cache.
+            OutOfMemoryError: The logits need more memory than there is.
+            PioError: The manager is closed.
+        """
+        ids = self._check_prompt(prompt, room=0)
+        request = Request[Tensor]()
+        consumer: Consumer = PromptLogits(request, Tensor.empty((len(ids), self._vocab_size), float32))
+        self._enqueue([TokenSequence(consumer, ids)])
+        return LogitsHandle(request, self)
+
+    def logits(self, prompt: Sequence[int]) -> Tensor:
+        """Wait for what ``submit_logits`` queues."""
+        return self.submit_logits(prompt).result()
+
+    def close(self) -> None:
+        """Cancel everything, end the thread and let go of the model; twice does no harm."""
+        with self._lock:
+            thread, self._thread, self._worker = self._thread, None, None
+            self._stop()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _enqueue(self, sequences: list[TokenSequence]) -> None:
+        with self._lock:
+            worker = self._worker
+            if worker is None:
+                raise PioError("the model is closed; load it again before the next request")
+            if self._thread is None:
+                self._thread = threading.Thread(target=worker.run, name="pio-batch", daemon=True)
+                self._stop = weakref.finalize(self, _stop, worker, self._thread)
+                self._thread.start()
+            worker.inbox.put(sequences)
+
+    def _check_prompt(self, prompt: Sequence[int], room: int) -> array[int]:
+        """The prompt as an array, if it fits with ``room`` tokens to spare."""
+        try:
+            ids = array("i", prompt)
+        except (TypeError, OverflowError) as error:
+            raise ConfigError(f"prompt: expected token ids below {self._vocab_size}, found {error}") from None
+        if not ids:
+            raise ConfigError("prompt: found no tokens, expected at least one")
+        for worst in (min(ids), max(ids)):
+            if not 0 <= worst < self._vocab_size:
+                raise ConfigError(
+                    f"prompt: token id {worst} at index {ids.index(worst)} is outside the vocabulary; expected 0 to "
+                    f"{self._vocab_size - 1}"
+                )
+        if len(ids) + room > self._max_length:
+            name = "context" if self._max_length == self._context else "cache"
+            raise CapacityError(
+                f"prompt: found {len(ids)} tokens, and the {name} holds {self._max_length}"
+                f"{' with the answer' if room else ''}; shorten the prompt"
+                f"{'' if name == 'context' else ', or give the cache more memory'}"
+            )
+        return ids
+
+    def _check_params(self, params: SamplingParams) -> None:
+        for name, ids in (("stop_token_ids", params.stop_token_ids), ("logit_bias", params.logit_bias)):
+            for token in ids:
+                if token >= self._vocab_size:
+                    raise ConfigError(
+                        f"{name}: token id {token} is outside the vocabulary; expected 0 to {self._vocab_size - 1}"
+                    )
+        if params.stop and self._detokenizer is None:
+            raise ConfigError(
+                "stop: this model has no tokenizer, so stop texts cannot be found; use stop_token_ids instead"
+            )
+
+    def _penalties(self, params: SamplingParams, ids: array[int], max_new_tokens: int) -> Penalties | None:
+        if (
+            params.repetition_penalty == 1
+            and not params.presence_penalty
+            and not params.frequency_penalty
+            and not params.logit_bias
+        ):
+            return None
+        return Penalties(
+            ids,
+            max_new_tokens,
+            self._vocab_size,
+            repetition=params.repetition_penalty,
+            presence=params.presence_penalty,
+            frequency=params.frequency_penalty,
+            bias=params.logit_bias,
+        )
+
+
+def _stop(worker: Worker, thread: threading.Thread) -> None:
+    """Tell the thread to end; where the interpreter is leaving, let it finish its step before memory goes away."""
+    worker.inbox.put(None)
+    if not threading.main_thread().is_alive() and thread is not threading.current_thread():
+        thread.join(EXIT_WAIT)
+
+
+def _limit(name: str, value: int | None, most: int) -> int:
+    """The value, or the most where none is given."""
+    if value is None:
+        return most
+    if not 1 <= value <= most:
+        raise ConfigError(f"{name}={value} cannot be used: expected 1 to {most}")
+    return value

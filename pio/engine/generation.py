@@ -1,0 +1,106 @@
+"""What a finished request returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+FinishReason: TypeAlias = Literal["stop", "length"]
+
+
+class TokenLogprobs(NamedTuple):
+    """How likely one token of the answer was, from the raw logits, before penalties and temperature.
+
+    Attributes:
+        token_id: The token that was chosen.
+        text: Its text alone; empty without a tokenizer.
+        logprob: Its natural log probability.
+        top: The likeliest tokens with their log probabilities, best first; equals by id.
+    """
+
+    token_id: int
+    text: str
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+class TokenEvent(NamedTuple):
+    """One token as it is generated.
+
+    Attributes:
+        sample: Which of the request's n answers it belongs to.
+        token_id: The token.
+        text: Text that became certain with it: whole characters, nothing that may still become a stop text.
+        logprobs: Its log probabilities, where the request asks for them.
+    """
+
+    sample: int
+    token_id: int
+    text: str
+    logprobs: TokenLogprobs | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of a request.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt.
+        completion_tokens: Tokens of the answer, the one that ended it included.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and answer together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where a request's time went, in seconds.
+
+    Attributes:
+        queue: From submission until its prompt began to run.
+        prefill: From there to its first token.
+        time_to_first_token: From submission to its first token.
+        decode: From its first token to its last.
+        tokens_per_second: Tokens after the first, divided by ``decode``; 0 for an answer of one token.
+    """
+
+    queue: float
+    prefill: float
+    time_to_first_token: float
+    decode: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A finished answer.
+
+    Attributes:
+        text: The answer; empty where the model has no tokenizer.
+        token_ids: Its tokens, the one that ended it included.
+        finish_reason: "stop" at an end token or a stop text, "length" at ``max_new_tokens`` or the end of the context.
+        stop_reason: The stop text or the token id that ended it, or None.
+        logprobs: One entry a token where the request asks for them, else None.
+        reasoning: What the model thought before it answered, where the model splits it off, else None.
+        usage: Token counts.
+        timings: Seconds of each phase.
+        seed: The seed that draws this answer again.
+        samples: All n answers, this one first, where the request asked for more than one.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason
+    stop_reason: str | int | None
+    logprobs: list[TokenLogprobs] | None
+    reasoning: str | None
+    usage: Usage
+    timings: Timings
+    seed: int
+    samples: tuple[Generation, ...] = ()

@@ -1,0 +1,128 @@
+"""The caller's end of a request: stream it, wait for it, cancel it; from any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+from pio.engine.generation import Generation, TokenEvent
+from pio.engine.request import Request
+from pio.errors import ConfigError
+from pio.tensor import Tensor
+
+T = TypeVar("T")
+
+
+class Handle:
+    """A request for one or more answers.
+
+    Iterating yields pieces of text as they become certain; an iterator that is closed or dropped before its end
+    cancels the request, and so does Ctrl-C while waiting.
+    """
+
+    def __init__(self, request: Request[Generation], owner: object, answers: int) -> None:
+        self._request = request
+        self._owner = owner  # the manager lives while somebody can wait for its results
+        self._answers = answers
+
+    @property
+    def done(self) -> bool:
+        """Whether the request finished, failed or was cancelled."""
+        return self._request.done
+
+    def result(self, timeout: float | None = None) -> Generation:
+        """Wait for the whole answer; with n > 1 the first one, whose ``samples`` has all.
+
+        Args:
+            timeout: Seconds to wait, None for ever. The request goes on after a TimeoutError.
+
+        Raises:
+            TimeoutError: The answer is not complete in time.
+            CancelledError: The request was cancelled, or the model closed.
+            PioError: The model failed.
+        """
+        answers = _cancel_if_interrupted(self._request, lambda: self._request.wait_results(timeout))
+        return answers[0] if self._answers == 1 else replace(answers[0], samples=tuple(answers))
+
+    def cancel(self) -> None:
+        """Stop the request, waiting, in its prompt or in its answer; does nothing to a finished one."""
+        self._request.cancel()
+
+    def __iter__(self) -> Iterator[str]:
+        """Stream the answer's text in pieces, none of them empty.
+
+        Raises:
+            ConfigError: The request has several answers; ``events`` tells them apart.
+        """
+        if self._answers > 1:
+            raise ConfigError(f"a stream of text has one answer, found n={self._answers}; use n=1 or events()")
+        return Stream(self._request, self._owner, lambda event: event.text or None)
+
+    def events(self) -> Iterator[TokenEvent]:
+        """Stream token by token, with ids and log probabilities, all answers of the request mixed as they come."""
+        return Stream(self._request, self._owner, lambda event: event)
+
+
+class LogitsHandle:
+    """A request for the logits of every position of a prompt."""
+
+    def __init__(self, request: Request[Tensor], owner: object) -> None:
+        self._request = request
+        self._owner = owner
+
+    @property
+    def done(self) -> bool:
+        """Whether the request finished, failed or was cancelled."""
+        return self._request.done
+
+    def result(self, timeout: float | None = None) -> Tensor:
+        """Wait for the logits, float32 (tokens, vocabulary).
+
+        Raises:
+            TimeoutError: They are not complete in time; the request goes on.
+            CancelledError: The request was cancelled, or the model closed.
+            PioError: The model failed.
+        """
+        return _cancel_if_interrupted(self._request, lambda: self._request.wait_results(timeout))[0]
+
+    def cancel(self) -> None:
+        """Stop the request; does nothing to a finished one."""
+        self._request.cancel()
+
+
+class Stream(Iterator[T], Generic[T]):
+    """Walks over a request's events as they come; cancels the request when it is dropped before the end."""
+
+    def __init__(self, request: Request[Generation], owner: object, select: Callable[[TokenEvent], T | None]) -> None:
+        """Yield what ``select`` makes of each event, but for None."""
+        self._request = request
+        self._owner = owner
+        self._select = select
+        self._next = 0
+
+    def __next__(self) -> T:
+        while True:
+            event = _cancel_if_interrupted(self._request, lambda: self._request.wait_event(self._next))
+            if event is None:
+                raise StopIteration
+            self._next += 1
+            selected = self._select(event)
+            if selected is not None:
+                return selected
+
+    def close(self) -> None:
+        """Cancel the request unless it is finished."""
+        self._request.cancel()
+
+    def __del__(self) -> None:
+        self._request.abandon()  # no lock here: the collector may run inside any other critical section
+
+
+def _cancel_if_interrupted(request: Request[Generation] | Request[Tensor], wait: Callable[[], T]) -> T:
+    """Wait; a KeyboardInterrupt leaves nobody to read the answer, so it ends the request."""
+    try:
+        return wait()
+    except KeyboardInterrupt:
+        request.cancel()
+        raise

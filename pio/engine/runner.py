@@ -1,0 +1,117 @@
+"""Runs one step: fills the batch, calls the model, hands each sequence its logits."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence as Collection
+from typing import Protocol
+
+from pio.cache.batch import Batch
+from pio.engine.sequence import Sequence
+from pio.errors import PioError
+from pio.ops.sampling import Sampler
+from pio.tensor import Tensor
+
+
+class Cache(Protocol):
+    """A paged cache made by a model."""
+
+    @property
+    def block_size(self) -> int:
+        """Tokens a block."""
+        ...
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks in all."""
+        ...
+
+
+class Model(Protocol):
+    """What the engine needs of a model."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Length of a row of logits."""
+        ...
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens of the context."""
+        ...
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Tokens one forward takes."""
+        ...
+
+    @property
+    def max_batch_sequences(self) -> int:
+        """Sequences one forward takes."""
+        ...
+
+    @property
+    def max_batch_outputs(self) -> int:
+        """Rows of logits one forward gives."""
+        ...
+
+    def forward(self, batch: Batch, cache: Cache, /) -> Tensor:
+        """Return the logits of the batch's output rows, float32 (R, vocabulary), valid until the next call."""
+        ...
+
+
+class Runner:
+    """Owns what steps reuse: the batch and the sampler's scratch."""
+
+    def __init__(self, model: Model, cache: Cache, *, max_tokens: int, max_sequences: int, max_length: int) -> None:
+        self._model = model
+        self._cache = cache
+        blocks = -(-max_length // cache.block_size)
+        self._batch = Batch(max_tokens, max_sequences, blocks, model.max_batch_outputs)
+        self._sampler = Sampler(model.vocab_size)
+
+    def forward(self, plan: Collection[Sequence]) -> Tensor:
+        """Compute the planned tokens; the logits of those that need them."""
+        batch = self._batch
+        batch.begin()
+        for sequence in plan:
+            past, count = sequence.num_computed, sequence.scheduled
+            outputs = "all" if sequence.scores_prompt else "last" if count == sequence.pending else "none"
+            batch.add(sequence.tokens[past : past + count], past, sequence.blocks, outputs)
+            if past == 0:
+                sequence.consumer.begin()
+        return self._model.forward(batch, self._cache)
+
+    def consume(self, plan: Collection[Sequence], logits: Tensor) -> list[Sequence]:
+        """Hand out the logits; return the finished sequences, failed ones among them."""
+        finished: list[Sequence] = []
+        row = 0
+        for sequence in plan:
+            count, pending = sequence.scheduled, sequence.pending
+            rows = count if sequence.scores_prompt else int(count == pending)
+            if rows and not sequence.consumer.dead:
+                try:
+                    done = sequence.consumer.take(sequence, logits, row, self._sampler)
+                except BaseException as error:  # a tokenizer's Rust panic is no Exception
+                    sequence.consumer.fail(deliverable(error))
+                    done = True
+                if done:
+                    finished.append(sequence)
+            sequence.num_computed += count
+            row += rows
+        return finished
+
+
+def deliverable(error: BaseException) -> PioError:
+    """Return the error as callers get it, without the frames that would keep a model's memory alive."""
+    told = "".join(traceback.format_exception(error))
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    if isinstance(error, PioError):
+        return error
+    error.add_note(told)
+    wrapped = PioError(f"the model failed while it ran: {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped

@@ -1,0 +1,143 @@
+"""Decides which tokens of which sequences the next step computes: first come, first served."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from pio.engine.block_manager import BlockManager
+from pio.engine.sequence import Sequence, Status
+from pio.errors import ConfigError
+
+
+class Scheduler:
+    """Continuous batching over a fixed pool of blocks.
+
+    Every step decodes one token of each sequence that has its prompt behind it, then spends what is left on prompts
+    in the order of arrival, in chunks. A prompt starts when its blocks are free, and no later one overtakes it. A
+    decoding sequence that finds no free block takes those of the youngest one, which starts again later; its tokens
+    stay the same, for a row's bits do not depend on how it was chunked.
+
+    Attributes:
+        waiting: Sequences not begun, or put back, in the order of arrival.
+        running: Sequences with blocks, in the order of arrival.
+        plan: What ``schedule`` chose last; each sequence's ``scheduled`` says how many tokens.
+    """
+
+    def __init__(
+        self, blocks: BlockManager, *, max_tokens: int, max_sequences: int, max_outputs: int, prefill_chunk: int
+    ) -> None:
+        """Set the limits of a step.
+
+        Args:
+            blocks: The pool.
+            max_tokens: Tokens of a step.
+            max_sequences: Sequences that run at once.
+            max_outputs: Rows of logits of a step.
+            prefill_chunk: Prompt tokens of a step, over all sequences.
+
+        Raises:
+            ConfigError: The limits contradict each other.
+        """
+        for name, value, least in (
+            ("max_batch_sequences", max_sequences, 1),
+            ("prefill_chunk", prefill_chunk, 1),
+            ("max_batch_tokens", max_tokens, max_sequences),
+            ("max_batch_outputs", max_outputs, max_sequences),
+        ):
+            if value < least:
+                raise ConfigError(f"{name}={value} is too small: expected at least {least}, one for each sequence")
+        self.blocks = blocks
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.plan: list[Sequence] = []
+        self._max_tokens = max_tokens
+        self._max_sequences = max_sequences
+        self._max_outputs = max_outputs
+        self._prefill_chunk = prefill_chunk
+
+    @property
+    def busy(self) -> bool:
+        """Whether any sequence is not finished."""
+        return bool(self.running or self.waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence behind all others."""
+        self.waiting.append(sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence and take its blocks back."""
+        if sequence.status is Status.RUNNING:
+            self.running.remove(sequence)
+        elif sequence.status is Status.WAITING:
+            self.waiting.remove(sequence)
+        self.blocks.release(sequence.blocks)
+        sequence.status = Status.FINISHED
+
+    def schedule(self) -> list[Sequence]:
+        """Choose the next step; empty only where nothing waits or runs."""
+        self.plan.clear()
+        self._schedule_decodes()
+        decodes = len(self.plan)
+        budget = min(self._max_tokens - decodes, self._prefill_chunk)
+        # every running answer keeps a row of logits, so that scoring a long prompt holds none of them up
+        outputs = self._max_outputs - sum(not s.scores_prompt for s in self.running)
+        for sequence in self.running:
+            if not self._decodes(sequence):
+                budget, outputs = self._schedule_prompt(sequence, budget, outputs)
+        while budget > 0 and outputs > 0 and self._admit():
+            newest = self.running[-1]
+            outputs -= not newest.scores_prompt
+            budget, outputs = self._schedule_prompt(newest, budget, outputs)
+        return self.plan
+
+    def _schedule_decodes(self) -> None:
+        i = 0
+        while i < len(self.running):
+            sequence = self.running[i]
+            if self._decodes(sequence) and self._grow(sequence):
+                sequence.scheduled = 1
+                self.plan.append(sequence)
+            i += 1
+
+    @staticmethod
+    def _decodes(sequence: Sequence) -> bool:
+        return sequence.pending == 1 and not sequence.scores_prompt
+
+    def _grow(self, sequence: Sequence) -> bool:
+        """Make room for one more token, at the expense of younger sequences; False where it had to give way itself."""
+        while not self.blocks.grow(sequence.blocks, len(sequence.tokens)):
+            youngest = self.running.pop()  # not in the plan: older ones come first
+            self.blocks.release(youngest.blocks)
+            youngest.num_computed = 0
+            youngest.status = Status.WAITING
+            self.waiting.appendleft(youngest)
+            if youngest is sequence:
+                return False
+        return True
+
+    def _schedule_prompt(self, sequence: Sequence, budget: int, outputs: int) -> tuple[int, int]:
+        """Plan a chunk of a prompt; return what is left of the budget of tokens and of output rows."""
+        count = min(sequence.pending, budget)
+        if sequence.scores_prompt:
+            count = min(count, outputs)
+            outputs -= count
+        if count > 0:
+            sequence.scheduled = count
+            self.plan.append(sequence)
+        return budget - count, outputs
+
+    def _admit(self) -> bool:
+        """Start the sequence that has waited longest, if it fits beside those that run."""
+        if not self.waiting or len(self.running) >= self._max_sequences:
+            return False
+        sequence = self.waiting[0]
+        needed = self.blocks.blocks_needed(len(sequence.tokens))
+        # a block in reserve for each running sequence, else the newcomer would soon be put back
+        if self.running and self.blocks.num_free - needed < len(self.running):
+            return False
+        if not self.blocks.grow(sequence.blocks, len(sequence.tokens)):
+            return False
+        self.waiting.popleft()
+        self.running.append(sequence)
+        sequence.status = Status.RUNNING
+        return True

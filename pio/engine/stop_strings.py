@@ -1,0 +1,72 @@
+"""Finds stop texts in streamed text and holds back what might become one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class StopStrings:
+    """Cuts streamed text at the stop text that is complete first; of those complete at once, the longest.
+
+    The outcome depends on the characters alone, never on how they were split into pieces. Work is linear in the text.
+
+    Attributes:
+        matched: The stop text that was found, or None.
+    """
+
+    def __init__(self, stops: Iterable[str], *, include: bool = False) -> None:
+        """Look for ``stops``; ``include`` keeps the one that is found in the text."""
+        self._stops = sorted(set(stops), key=len, reverse=True)
+        self._borders = [_borders(stop) for stop in self._stops]
+        self._states = [0] * len(self._stops)  # characters at the end of the text that begin each stop
+        self._held = ""
+        self._include = include
+        self.matched: str | None = None
+
+    def push(self, piece: str) -> str:
+        """Take more text; return what can be shown now, which is nothing once a stop text was found."""
+        if self.matched is not None:
+            return ""
+        if not self._stops:
+            return piece
+        text = self._held + piece
+        for end in range(len(self._held), len(text)):
+            if self._advance(text[end]):
+                return self._cut(text, end + 1)
+        hold = max(self._states)
+        self._held = text[len(text) - hold :]
+        return text[: len(text) - hold]
+
+    def flush(self) -> str:
+        """Return the text held back, when no more is to come."""
+        held, self._held = self._held, ""
+        return held
+
+    def _advance(self, character: str) -> bool:
+        """Move every state over one character; say whether a stop text is complete."""
+        for i, stop in enumerate(self._stops):
+            state, borders = self._states[i], self._borders[i]
+            while state and stop[state] != character:
+                state = borders[state - 1]
+            state += stop[state] == character
+            self._states[i] = state
+            if state == len(stop):  # longest first, and nothing is read after a match
+                self.matched = stop
+                return True
+        return False
+
+    def _cut(self, text: str, end: int) -> str:
+        self._held = ""
+        return text[: end if self._include else end - len(self.matched or "")]
+
+
+def _borders(stop: str) -> list[int]:
+    """For each prefix of stop, how many of its last characters begin stop again (Knuth, Morris, Pratt)."""
+    borders = [0] * len(stop)
+    length = 0
+    for i in range(1, len(stop)):
+        while length and stop[i] != stop[length]:
+            length = borders[length - 1]
+        length += stop[i] == stop[length]
+        borders[i] = length
+    return borders

@@ -1,0 +1,70 @@
+"""Sampling written naively, in float64: what the kernels are compared with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+
+def penalize(
+    logits: Sequence[float],
+    prompt: Sequence[int],
+    answer: Sequence[int],
+    *,
+    repetition: float = 1.0,
+    presence: float = 0.0,
+    frequency: float = 0.0,
+    bias: Mapping[int, float] | None = None,
+) -> list[float]:
+    """Return the logits after penalties and biases."""
+    out = list(logits)
+    for token in set(prompt) | set(answer):
+        out[token] = out[token] / repetition if out[token] > 0 else out[token] * repetition
+    for token in set(answer):
+        out[token] -= presence + frequency * answer.count(token)
+    for token, value in (bias or {}).items():
+        out[token] += value
+    return out
+
+
+def candidates(
+    logits: Sequence[float], temperature: float, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+) -> list[tuple[int, float]]:
+    """Return the tokens that may be drawn with their probabilities, likeliest first, equals by id."""
+    order = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
+    if top_k:
+        order = order[:top_k]
+    weights = [math.exp((logits[i] - logits[order[0]]) / temperature) for i in order]
+    total = math.fsum(weights)
+    kept: list[tuple[int, float]] = []
+    above = 0.0
+    for token, weight in zip(order, weights, strict=True):
+        if (top_p < 1 and above >= top_p * total) or weight < min_p:
+            break
+        kept.append((token, weight))
+        above += weight
+    mass = math.fsum(weight for _, weight in kept)
+    return [(token, weight / mass) for token, weight in kept]
+
+
+def draw(chances: Sequence[tuple[int, float]], u: float) -> int:
+    """Return the first token whose cumulative probability passes u."""
+    total = 0.0
+    for token, chance in chances:
+        total += chance
+        if total > u:
+            return token
+    return chances[-1][0]
+
+
+def log_softmax(logits: Sequence[float]) -> list[float]:
+    """Return natural log probabilities."""
+    largest = max(logits)
+    log_total = largest + math.log(math.fsum(math.exp(x - largest) for x in logits))
+    return [x - log_total for x in logits]
+
+
+def top_k(values: Sequence[float], k: int) -> list[tuple[float, int]]:
+    """Return the k largest values with their indices, best first, equals by index; NaN ranks as -inf."""
+    ranked = [(-math.inf if math.isnan(v) else v, i) for i, v in enumerate(values)]
+    return sorted(ranked, key=lambda e: (-e[0], e[1]))[:k]
