@@ -50,7 +50,10 @@ def check_shape(shape: SupportsIndex | Sequence[SupportsIndex]) -> Shape:
         TensorError: A length is no integer, or negative.
     """
     try:
-        out = (as_int(shape),) if isinstance(shape, SupportsIndex) else tuple(as_int(n) for n in shape)
+        if isinstance(shape, tuple | list) or not isinstance(shape, SupportsIndex):
+            out = tuple(map(as_int, shape))
+        else:
+            out = (as_int(shape),)
     except TypeError as error:
         raise TensorError(f"a shape is a sequence of integers, found {shape!r}") from error
     if out and min(out) < 0:
@@ -149,6 +152,8 @@ def indexed(shape: Shape, strides: Shape, key: Index | tuple[Index, ...]) -> tup
     Raises:
         TensorError: A position is out of range, there are too many, or one is no integer, slice or ellipsis.
     """
+    if type(key) is int and shape:  # the common case, without the loop
+        return _position(key, shape[0], 0) * strides[0], shape[1:], strides[1:]
     keys = key if isinstance(key, tuple) else (key,)
     dots = sum(k is Ellipsis for k in keys)
     missing = len(shape) - (len(keys) - dots)
@@ -203,9 +208,12 @@ def _slice(key: slice, n: int) -> tuple[int, int, int]:
 
 def _position(key: object, n: int, axis: int) -> int:
     """Return ``key`` as a position among ``n``, counted from the front."""
-    if isinstance(key, bool) or not isinstance(key, SupportsIndex):
+    if type(key) is int:
+        i = key
+    elif isinstance(key, bool) or not isinstance(key, SupportsIndex):
         raise TensorError(f"a tensor is indexed by integers, slices and ..., found {key!r}")
-    i = as_int(key)
+    else:
+        i = as_int(key)
     if not -n <= i < n:
         raise TensorError(f"index {i} is out of range for axis {axis} with {n} elements")
     return i + n if i < 0 else i

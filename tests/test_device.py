@@ -1,5 +1,6 @@
 """Allocation, accounting and budgets."""
 
+import gc
 import os
 import threading
 from pathlib import Path
@@ -17,9 +18,14 @@ from pio.tensor import Tensor
 MIB = 1 << 20
 
 
+def settled_bytes():
+    gc.collect()  # what earlier tests left in cycles must not vanish during this one
+    return device.allocated_bytes()
+
+
 @pytest.mark.parametrize("nbytes", [0, 1, 63, 65, 4097, MIB - 1, MIB, 2 * MIB, 3 * MIB + 5])
 def test_an_allocation_is_zeroed_aligned_and_counted(nbytes):
-    before = device.allocated_bytes()
+    before = settled_bytes()
     memory = Allocation(nbytes)
     assert memory.address % 64 == 0
     assert nbytes < 2 * MIB or memory.address % (2 * MIB) == 0
@@ -38,7 +44,7 @@ def resident_bytes():
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 def test_big_memory_returns_to_the_system_with_the_last_reference():
-    before, start = device.allocated_bytes(), resident_bytes()
+    before, start = settled_bytes(), resident_bytes()
     tensor = Tensor.full((48, MIB), 1, int8)
     view = tensor[5:7]
     assert resident_bytes() - start > 40 * MIB
@@ -52,14 +58,14 @@ def test_big_memory_returns_to_the_system_with_the_last_reference():
 
 @pytest.mark.parametrize("shape", [(1 << 50,), (1 << 70,), (1 << 40, 1 << 40)])
 def test_what_the_system_refuses_is_an_error_with_the_size(shape):
-    before = device.allocated_bytes()
+    before = settled_bytes()
     with pytest.raises(OutOfMemoryError, match=rf"\({4 * shape[0] * (shape[1] if len(shape) > 1 else 1)} bytes\)"):
         Tensor.empty(shape)
     assert device.allocated_bytes() == before
 
 
 def test_accounting_survives_many_threads():
-    before = device.allocated_bytes()
+    before = settled_bytes()
     failures = []
 
     def work(seed):
