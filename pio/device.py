@@ -140,9 +140,12 @@ class Allocation:
 
         Raises:
             OutOfMemoryError: The budget or the system refuses.
+            ConfigError: The size is negative.
         """
         self._key = -1
         self._budget: MemoryBudget | None = None
+        if nbytes < 0:
+            raise ConfigError(f"cannot allocate {nbytes} bytes for {what}")
         if budget is not None:
             budget.reserve(nbytes, what)
             self._budget = budget

@@ -64,6 +64,14 @@ def test_what_the_system_refuses_is_an_error_with_the_size(shape):
     assert device.allocated_bytes() == before
 
 
+def test_a_negative_size_is_refused():
+    before = settled_bytes()
+    for attempt in (Allocation, Storage.allocate, Arena):
+        with pytest.raises(ConfigError, match="-5 bytes"):
+            attempt(-5)
+    assert device.allocated_bytes() == before
+
+
 def test_accounting_survives_many_threads():
     before = settled_bytes()
     failures = []

@@ -2,6 +2,8 @@
 
 import ctypes
 import gc
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -304,6 +306,18 @@ def test_numpy_frees_from_other_threads():
     for thread in threads:
         thread.join()
     assert device.allocated_bytes() == before
+
+
+def test_shared_memory_outlives_the_interpreter_quietly():
+    pytest.importorskip("numpy")
+    script = (
+        "import sys, numpy as np; from pio.tensor import Tensor\n"
+        "kept = np.from_dlpack(Tensor.zeros((3, 5))); other = Tensor.from_dlpack(np.zeros(7, 'f4'))\n"
+        "capsule = Tensor.zeros(2).__dlpack__(); wrapped = Tensor.from_buffer(bytearray(9))\n"
+        "sys.kept = kept, other, capsule, wrapped, Tensor.zeros(1 << 20)\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("dtype", ALL, ids=str)
