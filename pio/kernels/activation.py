@@ -5,13 +5,112 @@ from __future__ import annotations
 from numba import prange
 
 from pio.kernels._jit import kernel, parallel_kernel
-from pio.kernels.simd import LANES, Vec, exp, load_f32, load_part_f32, splat, store_f32, store_part_f32
+from pio.kernels.simd import LANES, Vec, exp, fma, load_f32, load_part_f32, maximum, splat, store_f32, store_part_f32
 
 
 @kernel
 def silu_lanes(v: Vec) -> Vec:
-    """v / (1 + e^-v)."""
+    """Return v / (1 + e^-v)."""
     return v / (splat(1.0) + exp(splat(0.0) - v))
+
+
+@kernel
+def gelu_tanh_lanes(v: Vec) -> Vec:
+    """Return v / 2 * (1 + tanh(sqrt(2 / pi) * (v + 0.044715 v^3))), which is v / (1 + e^-2u) for the tanh of u."""
+    u = v * fma(v * v, splat(2 * 0.7978845608028654 * 0.044715), splat(2 * 0.7978845608028654))
+    return v / (splat(1.0) + exp(splat(0.0) - u))
+
+
+@kernel
+def gelu_lanes(v: Vec) -> Vec:
+    """Return v / 2 * (1 + erf(v / sqrt(2))), to 3e-7.
+
+    This is max(v, 0) - |v| q(|v|) with the upper tail of the normal distribution q(a) = t P(t) e^(-a^2 / 2), where
+    t = 1 / (1 + 0.4 a / sqrt(2)) and P is a least-maximum fit of degree 8, 6e-8 relative up to a = 14.
+    """
+    zero = splat(0.0)
+    a = maximum(v, zero - v)
+    a = zero - maximum(zero - a, splat(-20.0))  # the tail is 0 there, and an infinity times 0 would be NaN
+    t = splat(1.0) / fma(splat(0.4 * 0.7071067811865476), a, splat(1.0))
+    p = splat(0.0412530248 / 2)
+    p = fma(p, t, splat(-0.140319166 / 2))
+    p = fma(p, t, splat(0.0839871434 / 2))
+    p = fma(p, t, splat(0.0879645022 / 2))
+    p = fma(p, t, splat(0.0797563799 / 2))
+    p = fma(p, t, splat(0.193393255 / 2))
+    p = fma(p, t, splat(0.201887578 / 2))
+    p = fma(p, t, splat(0.226443113 / 2))
+    p = fma(p, t, splat(0.225634231 / 2))
+    return maximum(v, zero) - a * t * p * exp(splat(-0.5) * a * a)
+
+
+@kernel
+def silu_range(out: int, x: int, first: int, last: int) -> None:
+    """Sigmoid-weighted linear unit.
+
+    out[i] = x[i] / (1 + e^-x[i]),  first <= i < last
+
+    Shapes: x, out float32 (n,). out may be x.
+    """
+    whole = last - (last - first) % LANES
+    for i in range(4 * first, 4 * whole, 4 * LANES):
+        store_f32(out + i, silu_lanes(load_f32(x + i)))
+    if last > whole:
+        i, n = 4 * whole, last - whole
+        store_part_f32(out + i, silu_lanes(load_part_f32(x + i, n)), n)
+
+
+@parallel_kernel
+def silu(out: int, x: int, n: int, parts: int) -> None:
+    """As ``silu_range``, split over threads."""
+    for part in prange(parts):
+        silu_range(out, x, part * n // parts, (part + 1) * n // parts)
+
+
+@kernel
+def gelu_tanh_range(out: int, x: int, first: int, last: int) -> None:
+    """Gaussian error linear unit by the usual formula with tanh.
+
+    out[i] = x[i] / 2 * (1 + tanh(sqrt(2 / pi) * (x[i] + 0.044715 x[i]^3))),  first <= i < last
+
+    Shapes: x, out float32 (n,). out may be x.
+    """
+    whole = last - (last - first) % LANES
+    for i in range(4 * first, 4 * whole, 4 * LANES):
+        store_f32(out + i, gelu_tanh_lanes(load_f32(x + i)))
+    if last > whole:
+        i, n = 4 * whole, last - whole
+        store_part_f32(out + i, gelu_tanh_lanes(load_part_f32(x + i, n)), n)
+
+
+@parallel_kernel
+def gelu_tanh(out: int, x: int, n: int, parts: int) -> None:
+    """As ``gelu_tanh_range``, split over threads."""
+    for part in prange(parts):
+        gelu_tanh_range(out, x, part * n // parts, (part + 1) * n // parts)
+
+
+@kernel
+def gelu_range(out: int, x: int, first: int, last: int) -> None:
+    """Gaussian error linear unit.
+
+    out[i] = x[i] / 2 * (1 + erf(x[i] / sqrt(2))),  first <= i < last
+
+    Shapes: x, out float32 (n,). out may be x.
+    """
+    whole = last - (last - first) % LANES
+    for i in range(4 * first, 4 * whole, 4 * LANES):
+        store_f32(out + i, gelu_lanes(load_f32(x + i)))
+    if last > whole:
+        i, n = 4 * whole, last - whole
+        store_part_f32(out + i, gelu_lanes(load_part_f32(x + i, n)), n)
+
+
+@parallel_kernel
+def gelu(out: int, x: int, n: int, parts: int) -> None:
+    """As ``gelu_range``, split over threads."""
+    for part in prange(parts):
+        gelu_range(out, x, part * n // parts, (part + 1) * n // parts)
 
 
 @kernel

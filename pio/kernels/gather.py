@@ -23,8 +23,8 @@ from pio.kernels.simd import (
     splat,
     store_f32,
     store_part_f32,
-    void,
 )
+from pio.kernels.top_k import put_i32
 
 
 @primitive(int64, int64, emit=lambda b, address: ll.load(b, address, ll.I64, 8))
@@ -86,3 +86,73 @@ def gather(out: int, table: int, indices: int, n: int, dim: int, wide: int, part
     """Read rows of a table as float32, split over threads; arguments as ``gather_rows``."""
     for part in prange(parts):
         gather_rows(out, table, indices, part * n // parts, (part + 1) * n // parts, dim, wide)
+
+
+@kernel
+def add_scaled(out: int, x: int, first: int, last: int, scale: float) -> None:
+    """Add a multiple of a vector to another.
+
+    out[c] += scale * x[c],  first <= c < last
+
+    Shapes: x, out float32 (dim,).
+    """
+    factor = splat(scale)
+    whole = last - (last - first) % LANES
+    for i in range(4 * first, 4 * whole, 4 * LANES):
+        store_f32(out + i, fma(load_f32(x + i), factor, load_f32(out + i)))
+    if last > whole:
+        i, n = 4 * whole, last - whole
+        store_part_f32(out + i, fma(load_part_f32(x + i, n), factor, load_part_f32(out + i, n)), n)
+
+
+@kernel
+def scatter_add_columns(
+    out: int, indices: int, x: int, scales: int, n: int, first: int, last: int, dim: int, wide: int
+) -> None:
+    """Add rows to the rows of a table.
+
+    out[indices[i], c] += x[i, c] (* scales[i] if scales is not 0)  for i = 0, 1, ...,  first <= c < last
+
+    Shapes: out float32 (rows, dim); indices (n,), int64 if wide, else int32; x float32 (n, dim); scales float32 (n,).
+    Sums in float32 in the order of i. out must not overlap x.
+    """
+    for i in range(n):
+        scale = get_f32(scales + 4 * i) if scales != 0 else 1.0
+        add_scaled(out + 4 * index_at(indices, i, wide) * dim, x + 4 * i * dim, first, last, scale)
+
+
+@parallel_kernel
+def scatter_add(out: int, indices: int, x: int, scales: int, n: int, dim: int, wide: int, parts: int) -> None:
+    """Add rows to the rows of a table, columns split over threads; arguments as ``scatter_add_columns``.
+
+    Each thread walks all indices, so that one that comes twice adds up in the same order.
+    """
+    for part in prange(parts):
+        first, last = part * dim // parts, (part + 1) * dim // parts
+        scatter_add_columns(out, indices, x, scales, n, first, last, dim, wide)
+
+
+@kernel
+def count_value(keys: int, n: int, value: int, wide: int) -> int:
+    """Count the keys that equal a value.
+
+    Shapes: keys (n,), int64 if wide, else int32.
+    """
+    count = 0
+    for i in range(n):
+        if index_at(keys, i, wide) == value:
+            count += 1
+    return count
+
+
+@kernel
+def find_value(indices: int, keys: int, n: int, value: int, wide: int) -> None:
+    """List the positions of the keys that equal a value, in order.
+
+    Shapes: indices int32 (count_value(keys, ...),); keys (n,), int64 if wide, else int32.
+    """
+    found = 0
+    for i in range(n):
+        if index_at(keys, i, wide) == value:
+            put_i32(indices + 4 * found, i)
+            found += 1

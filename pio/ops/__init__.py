@@ -1,13 +1,15 @@
 """Operations on tensors: each checks its arguments, makes the result if none is given, and runs a kernel."""
 
-from pio.ops.activation import swiglu
+from pio.ops.activation import gelu, silu, swiglu
 from pio.ops.copy import copy
 from pio.ops.elementwise import add, mul
-from pio.ops.gather import gather
+from pio.ops.gather import gather, gather_by_value, scatter_add, scatter_add_by_index
 from pio.ops.linear import linear
+from pio.ops.matmul import matmul
 from pio.ops.norm import fused_add_rms_norm, layer_norm, rms_norm
 from pio.ops.reduce import first_non_finite
 from pio.ops.rope import rope, rope_table
+from pio.ops.softmax import softmax
 
 __all__ = [
     "add",
@@ -15,11 +17,18 @@ __all__ = [
     "first_non_finite",
     "fused_add_rms_norm",
     "gather",
+    "gather_by_value",
+    "gelu",
     "layer_norm",
     "linear",
+    "matmul",
     "mul",
     "rms_norm",
     "rope",
     "rope_table",
+    "scatter_add",
+    "scatter_add_by_index",
+    "silu",
+    "softmax",
     "swiglu",
 ]

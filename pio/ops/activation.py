@@ -2,11 +2,71 @@
 
 from __future__ import annotations
 
-from pio.errors import TensorError
+from typing import Any, Literal
+
+from pio.errors import ConfigError, TensorError
 from pio.kernels import activation as kernels
-from pio.ops._check import split
-from pio.ops._tensors import check_writable, row_stride
+from pio.ops._check import check, split
+from pio.ops._tensors import check_writable, result, row_stride
 from pio.tensor import Tensor
+
+
+def silu(x: Tensor, *, out: Tensor | None = None, threads: int | None = None) -> Tensor:
+    """Apply the sigmoid-weighted linear unit: ``x / (1 + exp(-x))``.
+
+    Args:
+        x: float32, any shape, contiguous.
+        out: float32, of x's shape; made when not given. It may be x.
+        threads: Over how many threads to split the elements; as many as are worth it by default.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or a tensor is strided.
+    """
+    return _apply("silu", kernels.silu_range, kernels.silu, x, out, threads)
+
+
+def gelu(
+    x: Tensor,
+    *,
+    approximate: Literal["tanh", "none"] = "tanh",
+    out: Tensor | None = None,
+    threads: int | None = None,
+) -> Tensor:
+    """Apply the Gaussian error linear unit: x times the probability that a normal variable is smaller.
+
+    Args:
+        x: float32, any shape, contiguous.
+        approximate: "tanh" for ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x³)))``, "none" for
+            ``x / 2 * (1 + erf(x / sqrt(2)))``, to 3e-7.
+        out: float32, of x's shape; made when not given. It may be x.
+        threads: Over how many threads to split the elements; as many as are worth it by default.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ConfigError: ``approximate`` is neither.
+        TensorError: Shapes or dtypes do not fit, or a tensor is strided.
+    """
+    if approximate == "tanh":
+        return _apply("gelu", kernels.gelu_tanh_range, kernels.gelu_tanh, x, out, threads)
+    if approximate == "none":
+        return _apply("gelu", kernels.gelu_range, kernels.gelu, x, out, threads)
+    raise ConfigError(f'gelu: approximate is {approximate!r}, expected "tanh" or "none"')
+
+
+def _apply(op: str, serial: Any, parallel: Any, x: Tensor, out: Tensor | None, threads: int | None) -> Tensor:
+    check(op, "x", x)
+    out = result(op, out, x.shape)
+    n, parts = x.size, split(4 * x.size, threads)  # an exponential costs as much as some sums
+    if parts == 1:
+        serial(out.address, x.address, 0, n)
+    else:
+        parallel(out.address, x.address, n, parts)
+    return out
 
 
 def swiglu(gate: Tensor, up: Tensor, *, out: Tensor | None = None, threads: int | None = None) -> Tensor:

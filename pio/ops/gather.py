@@ -6,8 +6,10 @@ from pio.dtypes import int32, int64
 from pio.errors import TensorError
 from pio.kernels import gather as kernels
 from pio.ops._check import check, check_float, split
-from pio.ops._tensors import result
+from pio.ops._tensors import check_writable, result
 from pio.tensor import Tensor
+
+MIN_COLUMNS = 64  # columns that are worth a thread of their own: a few cache lines that no other thread writes
 
 
 def gather(table: Tensor, indices: Tensor, *, out: Tensor | None = None, threads: int | None = None) -> Tensor:
@@ -38,16 +40,111 @@ def gather(table: Tensor, indices: Tensor, *, out: Tensor | None = None, threads
     return out
 
 
+def scatter_add(out: Tensor, indices: Tensor, values: Tensor, *, threads: int | None = None) -> Tensor:
+    """Add rows to the rows of a table, in place: ``out[indices[i]] += values[i]`` for i = 0, 1, ...
+
+    Args:
+        out: float32 (rows, dim), contiguous.
+        indices: int32 or int64 (n,), each from 0 to rows - 1; one that comes twice adds up in the order of i.
+        values: float32 (n, dim), contiguous. Must not share memory with out.
+        threads: Over how many threads to split the columns; as many as are worth it by default.
+
+    Returns:
+        ``out``. Its bits do not depend on threads.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or an index is out of range.
+    """
+    return _scatter_add("scatter_add", "values", out, indices, values, None, threads)
+
+
+def scatter_add_by_index(
+    out: Tensor, indices: Tensor, rows: Tensor, scales: Tensor | None = None, *, threads: int | None = None
+) -> Tensor:
+    """Add scaled rows to the rows of a table, in place: ``out[indices[i]] += scales[i] * rows[i]``.
+
+    It puts back what ``gather_by_value`` took out: the outputs of one expert, weighted by the router.
+
+    Args:
+        out: float32 (rows, dim), contiguous.
+        indices: int32 or int64 (n,), each from 0 to rows - 1; one that comes twice adds up in the order of i.
+        rows: float32 (n, dim), contiguous. Must not share memory with out.
+        scales: float32 (n,), or None for 1.
+        threads: Over how many threads to split the columns; as many as are worth it by default.
+
+    Returns:
+        ``out``. Its bits do not depend on threads.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or an index is out of range.
+    """
+    return _scatter_add("scatter_add_by_index", "rows", out, indices, rows, scales, threads)
+
+
+def _scatter_add(
+    op: str, name: str, out: Tensor, indices: Tensor, x: Tensor, scales: Tensor | None, threads: int | None
+) -> Tensor:
+    check(op, "out", out, (None, None))
+    check_writable(op, "out", out)
+    rows, dim = out.shape
+    n, wide = check_indices(op, indices, rows)
+    check(op, name, x, (n, dim))
+    at_scales = 0
+    if scales is not None:
+        check(op, "scales", scales, (n,))
+        at_scales = scales.address
+    parts = min(split(n * dim, threads), max(1, dim // MIN_COLUMNS))
+    if parts == 1:
+        kernels.scatter_add_columns(out.address, indices.address, x.address, at_scales, n, 0, dim, dim, wide)
+    else:
+        kernels.scatter_add(out.address, indices.address, x.address, at_scales, n, dim, wide, parts)
+    return out
+
+
+def gather_by_value(x: Tensor, keys: Tensor, value: int, *, threads: int | None = None) -> tuple[Tensor, Tensor]:
+    """Take the rows whose key has a value, in order: the tokens that a router sends to one expert.
+
+    Args:
+        x: float32, float16 or bfloat16 (n, dim), contiguous.
+        keys: int32 or int64 (n,).
+        value: The key wanted.
+        threads: Over how many threads to split the rows; as many as are worth it by default.
+
+    Returns:
+        The rows, float32 (count, dim), and their positions in x, int32 (count,).
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit.
+    """
+    check_float("gather_by_value", "x", x, (None, None))
+    wide = check_integers("gather_by_value", "keys", keys)
+    n = x.shape[0]
+    check("gather_by_value", "keys", keys, (n,), None)
+    indices = Tensor.empty((kernels.count_value(keys.address, n, value, wide),), int32)
+    kernels.find_value(indices.address, keys.address, n, value, wide)
+    return gather(x, indices, threads=threads), indices
+
+
+def check_integers(op: str, name: str, x: Tensor) -> int:
+    """Return whether integers are int64.
+
+    Raises:
+        TensorError: They are neither int32 nor int64.
+    """
+    if x.dtype is not int32 and x.dtype is not int64:
+        raise TensorError(f'{op}: {name} is {x.dtype}, expected int32 or int64; convert it with .astype("int32")')
+    return int(x.dtype is int64)
+
+
 def check_indices(op: str, indices: Tensor, rows: int) -> tuple[int, int]:
     """Return how many indices there are and whether they are int64.
 
     Raises:
         TensorError: They are not contiguous integers (n,) from 0 to rows - 1.
     """
-    if indices.dtype is not int32 and indices.dtype is not int64:
-        raise TensorError(f'{op}: indices are {indices.dtype}, expected int32 or int64; convert by .astype("int32")')
+    wide = check_integers(op, "indices", indices)
     check(op, "indices", indices, (None,), None)
-    n, wide = indices.shape[0], int(indices.dtype is int64)
+    n = indices.shape[0]
     bad = kernels.first_outside(indices.address, n, wide, rows)
     if bad >= 0:
         raise TensorError(f"{op}: indices[{bad}] is {indices[bad].item()}, expected 0 to {rows - 1}")

@@ -1,0 +1,44 @@
+"""Matrix products of tensors."""
+
+from __future__ import annotations
+
+from pio.errors import TensorError
+from pio.kernels import matmul as kernels
+from pio.ops._check import check, check_float, split
+from pio.ops._tensors import result
+from pio.tensor import Tensor
+
+
+def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None, threads: int | None = None) -> Tensor:
+    """Multiply matrices: ``a @ b``.
+
+    Weights stored as rows of outputs, as in checkpoints, go through ``linear``, which is faster.
+
+    Args:
+        a: float32 (m, k) or (batch, m, k), contiguous.
+        b: float32, float16 or bfloat16 (k, n) or (batch, k, n), contiguous.
+        out: float32 (m, n) or (batch, m, n); made when not given. Must not share memory with a or b.
+        threads: Over how many threads to split the work; as many as are worth it by default.
+
+    Returns:
+        ``out``. Sums in float32, in the order of k. A row's bits do not depend on the other rows or on threads.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or a tensor is strided.
+    """
+    if len(a.shape) not in (2, 3):
+        raise TensorError(f"matmul: a has shape {a.shape}, expected (m, k) or (batch, m, k)")
+    *outer, m, k = a.shape
+    check("matmul", "a", a)
+    check_float("matmul", "b", b, (*outer, k, None))
+    n = b.shape[-1]
+    out = result("matmul", out, (*outer, m, n))
+    if not out.size:
+        return out
+    batch, kind = outer[0] if outer else 1, b.dtype.name
+    parts = min(split(batch * m * n * k // 8, threads), max(batch, m // kernels.ROWS, n // kernels.PANEL))
+    if parts <= 1:
+        kernels.matmul_batch[kind](out.address, a.address, b.address, batch, m, k, n)
+    else:
+        kernels.matmul[kind](out.address, a.address, b.address, batch, m, k, n, parts)
+    return out
