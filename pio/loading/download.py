@@ -95,6 +95,7 @@ def _explain(repo: str, revision: str | None, error: Exception) -> NoReturn:
     elif any(isinstance(link, PermissionError) for link in chain):
         problem = f"{cache_folder()} cannot be written: set HF_HOME to a folder that you own"
     else:
-        reason = f"{type(chain[-1]).__name__}: {str(chain[-1])[:200]}"
+        first_line = str(chain[-1]).strip().partition("\n")[0]
+        reason = f"{type(chain[-1]).__name__}: {first_line[:200]}"
         problem = f"the hub did not deliver it ({reason}): check the connection and run the download again to resume"
     raise CheckpointError(f"cannot download {at}: {problem}") from error
