@@ -307,3 +307,20 @@ def _emit_exp(b: Any, v: Any) -> Any:
 def exp(v: Vec) -> Vec:
     """E to the power of each lane: 2e-7 relative, 0 below -87.3, inf above 88.7, NaN for NaN."""
     return _lanes(lambda x: x if x != x else 0.0 if x < -87.33654 else math.inf if x > 88.72283 else math.exp(x), v)
+
+
+def _make_copy_element(dtype: str) -> Callable[[int, int], None]:
+    ty = ll.I32 if ITEMSIZE[dtype] == 4 else ll.I16
+
+    def emit(b: Any, target: Any, source: Any) -> None:
+        ll.store(b, target, ll.load(b, source, ty, ITEMSIZE[dtype]), ITEMSIZE[dtype])
+
+    @primitive(void, int64, int64, emit=emit)
+    def copy_element(target: int, source: int) -> None:
+        """Copy the bits of one element from one address to another."""
+        ctypes.memmove(target, source, ITEMSIZE[dtype])
+
+    return copy_element
+
+
+copy_element = by_dtype({d: _make_copy_element(d) for d in ITEMSIZE})

@@ -1,6 +1,7 @@
 """Operations on tensors: each checks its arguments, makes the result if none is given, and runs a kernel."""
 
 from pio.ops.activation import gelu, silu, swiglu
+from pio.ops.attention import attention_scratch, paged_attention, scaled_dot_product_attention, write_cache
 from pio.ops.copy import copy
 from pio.ops.elementwise import add, mul
 from pio.ops.gather import gather, gather_by_value, scatter_add, scatter_add_by_index
@@ -10,9 +11,11 @@ from pio.ops.norm import fused_add_rms_norm, layer_norm, rms_norm
 from pio.ops.reduce import first_non_finite
 from pio.ops.rope import rope, rope_table
 from pio.ops.softmax import softmax
+from pio.ops.top_k import top_k
 
 __all__ = [
     "add",
+    "attention_scratch",
     "copy",
     "first_non_finite",
     "fused_add_rms_norm",
@@ -23,12 +26,16 @@ __all__ = [
     "linear",
     "matmul",
     "mul",
+    "paged_attention",
     "rms_norm",
     "rope",
     "rope_table",
+    "scaled_dot_product_attention",
     "scatter_add",
     "scatter_add_by_index",
     "silu",
     "softmax",
     "swiglu",
+    "top_k",
+    "write_cache",
 ]

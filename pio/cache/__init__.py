@@ -1,0 +1,1 @@
+"""Caches that models keep between steps: paged keys and values."""

@@ -1,0 +1,87 @@
+"""Keys and values of all sequences in a pool of blocks that is made once."""
+
+from __future__ import annotations
+
+from pio.device import MemoryBudget
+from pio.dtypes import DType
+from pio.errors import PioError
+from pio.ops.attention import BLOCK_SIZE, value_width
+from pio.storage import Storage
+from pio.tensor import Tensor, row_major
+
+
+class PagedKVCache:
+    """One pool of blocks a layer; every layer uses the same block numbers, so a sequence has one block table.
+
+    The memory is reserved at once and given by the system as blocks are first written.
+
+    Attributes:
+        keys: A layer's keys, transposed within a block: (num_blocks, kv_heads, head_dim, block_size).
+        values: A layer's values: (num_blocks, kv_heads, block_size, head_dim rounded up to 16).
+        block_size: Positions a block.
+        num_blocks: Blocks in all.
+        nbytes: Bytes in all.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        tokens: int,
+        kv_heads: int,
+        head_dim: int,
+        dtype: DType,
+        *,
+        budget: MemoryBudget | None = None,
+    ) -> None:
+        """Reserve a cache.
+
+        Args:
+            layers: Layers that attend.
+            tokens: Positions of all sequences together, rounded up to whole blocks.
+            kv_heads: Key and value heads.
+            head_dim: Width of a head.
+            dtype: float32, float16 or bfloat16.
+            budget: Counts the memory and refuses what exceeds its limit.
+
+        Raises:
+            OutOfMemoryError: The budget or the machine cannot give that much.
+        """
+        self.block_size = BLOCK_SIZE
+        self.num_blocks = max(1, -(-tokens // BLOCK_SIZE))
+        shapes = (
+            (self.num_blocks, kv_heads, head_dim, BLOCK_SIZE),
+            (self.num_blocks, kv_heads, BLOCK_SIZE, value_width(head_dim)),
+        )
+        sizes = [-(-_product(shape) * dtype.itemsize // 64) * 64 for shape in shapes]
+        self.nbytes = layers * sum(sizes)
+        what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens; ask for less with cache_tokens or context_length"
+        storage = Storage.allocate(self.nbytes, budget=budget, what=what)
+        self._pools: list[tuple[Tensor, Tensor]] | None = []
+        at = storage.address
+        for _ in range(layers):
+            made: list[Tensor] = []
+            for shape, size in zip(shapes, sizes, strict=True):
+                made.append(Tensor(storage, at, dtype, shape, row_major(shape)))
+                at += size
+            self._pools.append((made[0], made[1]))
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of a layer.
+
+        Raises:
+            PioError: The cache was freed.
+        """
+        if self._pools is None:
+            raise PioError("this cache was freed; make another with model.new_cache")
+        return self._pools[index]
+
+    def free(self) -> None:
+        """Give the memory back; the cache cannot be used any more."""
+        self._pools = None
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    total = 1
+    for n in shape:
+        total *= n
+    return total

@@ -1,0 +1,186 @@
+"""What a dense decoder's config.json says, checked."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pio.errors import CheckpointError, UnsupportedModelError
+from pio.loading import config_json
+
+LayerKind = Literal["full_attention", "sliding_attention"]
+
+_log = logging.getLogger("pio.config")
+
+# Fields that say nothing about what is computed in inference.
+_SILENT = frozenset(
+    """_name_or_path architectures attention_dropout auto_map bos_token_id dtype eos_token_id initializer_range
+    max_window_layers model_type output_attentions output_hidden_states pad_token_id pretraining_tp quantization_config
+    return_dict rope_parameters rope_scaling rope_theta torch_dtype transformers_version use_cache use_sliding_window
+    """.split()
+)
+
+
+class DecoderConfig(BaseModel):
+    """Dimensions and options of a decoder of attention and feed-forward layers.
+
+    A model's own config class narrows the fields to what its code can do.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    silent_fields: ClassVar[frozenset[str]] = _SILENT
+
+    model_type: str
+    """Architecture, as transformers names it."""
+
+    vocab_size: int = Field(gt=0, le=1 << 24)
+    """Rows of the embedding and of the output head."""
+
+    hidden_size: int = Field(gt=0, le=1 << 20)
+    """Width of the residual stream."""
+
+    intermediate_size: int = Field(gt=0, le=1 << 22)
+    """Width of the feed-forward block."""
+
+    num_hidden_layers: int = Field(gt=0, le=4096)
+    """Layers."""
+
+    num_attention_heads: int = Field(gt=0, le=65536)
+    """Query heads."""
+
+    num_key_value_heads: int = Field(gt=0, le=65536)
+    """Key and value heads."""
+
+    head_dim: int = Field(gt=0, le=65536, multiple_of=2)
+    """Width of a head; even, for rotary embedding."""
+
+    hidden_act: Literal["silu"]
+    """Activation of the feed-forward block."""
+
+    rms_norm_eps: float = Field(ge=0, lt=1)
+    """Added to the mean square in norms."""
+
+    max_position_embeddings: int = Field(gt=0, le=1 << 30)
+    """Tokens of context that the model was trained for."""
+
+    tie_word_embeddings: bool
+    """Whether the output head is the embedding."""
+
+    attention_bias: bool
+    """Whether the attention projections have biases."""
+
+    sliding_window: int | None = Field(default=None, gt=0)
+    """How many positions up to its own a token sees in layers of the kind sliding_attention."""
+
+    layer_types: tuple[LayerKind, ...]
+    """Kind of attention of each layer."""
+
+    rope: dict[str, Any]
+    """Rotary parameters, as ``pio.loading.config_json.rope_parameters`` gives them."""
+
+    stored_dtype: str | None
+    """Element type of the weights, as the file says."""
+
+    eos_token_ids: tuple[int, ...]
+    """Tokens that end an answer."""
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens of context, with the stretch of YaRN where a config leaves max_position_embeddings as it was."""
+        stretched = 0
+        if self.rope["rope_type"] == "yarn":
+            stretched = int(self.rope["factor"] * self.rope["original_max_position_embeddings"])
+        return max(self.max_position_embeddings, stretched)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        attention = self.head_dim * self.hidden_size * 2 * (self.num_attention_heads + self.num_key_value_heads)
+        layer = attention + 3 * self.hidden_size * self.intermediate_size
+        tables = 1 if self.tie_word_embeddings else 2
+        return self.num_hidden_layers * layer + tables * self.vocab_size * self.hidden_size
+
+    def window(self, layer: int) -> int | None:
+        """Return how many positions a token of that layer sees; None is all."""
+        return self.sliding_window if self.layer_types[layer] == "sliding_attention" else None
+
+    @classmethod
+    def from_checkpoint(cls, raw: dict[str, Any]) -> Self:
+        """Read config.json of either style, with the defaults that the architecture has in transformers.
+
+        Raises:
+            CheckpointError: A field is missing, has the wrong type, or contradicts another; the message names it.
+            UnsupportedModelError: A field asks for something that pio does not compute.
+        """
+        fields = {**raw, "rope": config_json.rope_parameters(raw), "stored_dtype": config_json.dtype(raw)}
+        fields["eos_token_ids"] = eos_token_ids(raw)
+        cls._fill(fields)
+        unknown = sorted(k for k, v in raw.items() if v is not None and k not in cls.model_fields)
+        unknown = [k for k in unknown if k not in cls.silent_fields]
+        if unknown:
+            _log.warning("config.json: pio does not know %s; the answers may differ from the model's", unknown[:8])
+        try:
+            config = cls(**fields)
+        except ValidationError as error:
+            raise _explain(error) from None
+        config._check()
+        return config
+
+    @classmethod
+    def _fill(cls, fields: dict[str, Any]) -> None:
+        """Put in the architecture's defaults; a model's config class overrides this."""
+        window = fields.get("sliding_window", 4096) if fields.get("use_sliding_window") else None
+        fields["sliding_window"] = window
+        layers = fields.get("num_hidden_layers")
+        if fields.get("layer_types") is None and isinstance(layers, int) and 0 < layers <= 4096:
+            first = fields.get("max_window_layers", 28)
+            sliding = [bool(window) and i >= first for i in range(layers)]
+            fields["layer_types"] = ["sliding_attention" if s else "full_attention" for s in sliding]
+
+    def _check(self) -> None:
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise CheckpointError(
+                f"config.json: num_attention_heads is {self.num_attention_heads}, expected a multiple of "
+                f"num_key_value_heads, {self.num_key_value_heads}; download the model again"
+            )
+        if len(self.layer_types) != self.num_hidden_layers:
+            raise CheckpointError(
+                f"config.json: layer_types has {len(self.layer_types)} entries, expected num_hidden_layers, "
+                f"{self.num_hidden_layers}; download the model again"
+            )
+        if "sliding_attention" in self.layer_types and self.sliding_window is None:
+            raise CheckpointError(
+                "config.json: layer_types has sliding_attention but sliding_window is not set, or use_sliding_window "
+                "is false; set both, or download the model again"
+            )
+
+
+def eos_token_ids(raw: dict[str, Any]) -> tuple[int, ...]:
+    """Return the tokens that end an answer, which files give as a number, a list, or not at all."""
+    value: Any = raw.get("eos_token_id")
+    found = value if isinstance(value, list) else [] if value is None else [value]
+    for token in found:  # pyright: ignore[reportUnknownVariableType]
+        if isinstance(token, bool) or not isinstance(token, int) or token < 0:
+            raise CheckpointError(
+                f"eos_token_id is {str(value)[:80]}, expected a token id or a list of them; download the model again"
+            )
+    return tuple(found)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _explain(error: ValidationError) -> CheckpointError | UnsupportedModelError:
+    """Say the first problem in one line that names the field."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "the file"
+    found = str(first.get("input"))[:80]
+    if first["type"] == "literal_error":
+        return UnsupportedModelError(
+            f"config.json: {field} is {found!r}, pio computes {first['ctx']['expected']} here; choose another model"
+            if "ctx" in first
+            else f"config.json: {field} is {found!r}, which pio does not compute; choose another model"
+        )
+    if first["type"] == "missing":
+        return CheckpointError(f"config.json: {field} is missing; download the model again")
+    return CheckpointError(f"config.json: {field} is {found!r}: {first['msg']}; download the model again")

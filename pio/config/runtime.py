@@ -1,0 +1,121 @@
+"""Runtime options: what the host program decides, in named profiles, checked and changed as a whole."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pio import dtypes
+from pio.dtypes import DType
+from pio.errors import ConfigError
+
+Profile = Literal["balanced", "performance", "memory_efficient", "accuracy"]
+KVCacheDType = Literal["auto", "float32", "float16", "bfloat16"]
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "balanced": {},
+    "performance": {"context_length": 16384, "prefill_chunk": 512, "max_batch_sequences": 32},
+    "memory_efficient": {
+        "context_length": 2048,
+        "prefill_chunk": 64,
+        "max_batch_sequences": 4,
+        "kv_cache_dtype": "float16",
+    },
+    "accuracy": {"kv_cache_dtype": "float32"},
+}
+
+
+class RuntimeConfig(BaseModel):
+    """How a model runs on this machine; the same for every request.
+
+    A value is never changed: ``updated`` returns a new, checked configuration.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+    profile: Profile = "balanced"
+    """Named preset that gives the defaults of the other fields: balanced; performance (longer context, larger steps);
+    memory_efficient (small cache and buffers); accuracy (keys and values kept in float32)."""
+
+    device: Literal["auto", "cpu"] = "auto"
+    """Where to run; auto takes the best there is."""
+
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    """Convert the weights when loading; None keeps them as stored, mapped from the file."""
+
+    quantize: None = None
+    """Reserved: weights run as stored."""
+
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    """Over how many threads to split; None is one for each core that this process may use."""
+
+    memory_limit: int | None = Field(default=None, ge=1)
+    """Bytes that weights, cache and buffers may take together; more is refused before it is allocated."""
+
+    context_length: int = Field(default=8192, ge=1, le=1 << 30)
+    """Tokens of prompt and answer together; at most the model's own context."""
+
+    cache_tokens: int | None = Field(default=None, ge=1, le=1 << 34)
+    """Tokens that all running requests share in the cache; None is context_length."""
+
+    kv_cache_dtype: KVCacheDType = "auto"
+    """Element type of cached keys and values; auto is float32 for float32 weights and float16 for others."""
+
+    prefill_chunk: int = Field(default=256, ge=1, le=65536)
+    """Prompt tokens of a step; fewer let running answers go on sooner, more prefill faster."""
+
+    max_batch_sequences: int = Field(default=16, ge=1, le=4096)
+    """Requests that run at once; others wait their turn."""
+
+    progress: bool | None = None
+    """Show a progress bar while loading or compiling; None shows it on a terminal when it takes over a second."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of the largest step: a chunk of a prompt beside every running request."""
+        return self.prefill_chunk + self.max_batch_sequences
+
+    @property
+    def batch_outputs(self) -> int:
+        """Rows of logits of the largest step."""
+        return max(16, self.max_batch_sequences)
+
+    def cache_dtype(self, weights: DType) -> DType:
+        """Return the element type of cached keys and values for weights of that type."""
+        if self.kv_cache_dtype != "auto":
+            return dtypes.dtype(self.kv_cache_dtype)
+        return dtypes.float32 if weights is dtypes.float32 else dtypes.float16
+
+    @classmethod
+    def from_options(cls, **options: Any) -> Self:
+        """Put a configuration together from a profile and single options, which win.
+
+        Raises:
+            ConfigError: An option is unknown or its value cannot be used; the message names it.
+        """
+        unknown = [name for name in options if name not in cls.model_fields]
+        if unknown:
+            near = get_close_matches(unknown[0], cls.model_fields, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known options are {', '.join(cls.model_fields)}"
+            raise ConfigError(f"unknown option {unknown[0]!r}; {hint}")
+        preset = PROFILES.get(str(options.get("profile", "balanced")), {})
+        try:
+            return cls(**{**preset, **options})
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"{field} is {str(first.get('input'))[:80]!r}: {first['msg']}") from None
+
+    def updated(self, **options: Any) -> Self:
+        """Return this configuration with some options changed; a new profile brings its own presets.
+
+        Raises:
+            ConfigError: An option is unknown or its value cannot be used; the message names it.
+        """
+        kept = {name: getattr(self, name) for name in self.model_fields_set}
+        if "profile" in options:
+            old = PROFILES[self.profile]
+            kept = {name: value for name, value in kept.items() if name not in old or value != old[name]}
+        return self.from_options(**{**kept, **options})

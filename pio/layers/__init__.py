@@ -1,0 +1,1 @@
+"""Blocks that models share; a model says which of them stand where."""

@@ -1,0 +1,68 @@
+"""Self-attention with grouped key and value heads over a paged cache."""
+
+from __future__ import annotations
+
+from pio import ops
+from pio.cache.batch import Batch
+from pio.cache.paged import PagedKVCache
+from pio.layers.linear import Linear
+from pio.layers.norm import RMSNorm
+from pio.layers.source import Source
+from pio.layers.workspace import Activations
+from pio.tensor import Tensor
+
+
+class GroupedQueryAttention:
+    """Attention whose query heads share key and value heads, with a norm on each head of q and k.
+
+    Grouped queries: Ainslie et al. 2023, arXiv:2305.13245. Norms of q and k: Qwen3 technical report, arXiv:2505.09388.
+
+    Args:
+        source: Weights of the block.
+        layer: Which layer of the cache is its own.
+        hidden: Width of the residual stream.
+        heads: Query heads.
+        kv_heads: Key and value heads; heads is a multiple.
+        head_dim: Width of a head.
+        eps: Of the norms.
+        bias: Whether the four projections have biases.
+        window: How many positions up to its own a token sees; None is all.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        layer: int,
+        *,
+        hidden: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        eps: float,
+        bias: bool = False,
+        window: int | None = None,
+    ) -> None:
+        self.q_proj = Linear(source / "q_proj", heads * head_dim, hidden, bias=bias)
+        self.k_proj = Linear(source / "k_proj", kv_heads * head_dim, hidden, bias=bias)
+        self.v_proj = Linear(source / "v_proj", kv_heads * head_dim, hidden, bias=bias)
+        self.o_proj = Linear(source / "o_proj", hidden, heads * head_dim, bias=bias)
+        self.q_norm = RMSNorm(source / "q_norm", head_dim, eps)
+        self.k_norm = RMSNorm(source / "k_norm", head_dim, eps)
+        self.layer = layer
+        self.window = window
+
+    def __call__(self, x: Tensor, residual: Tensor, a: Activations, batch: Batch, cache: PagedKVCache) -> None:
+        """Attend and add the output to the residual stream; the cache gains the batch's keys and values.
+
+        Shapes: x, residual float32 (T, hidden).
+        """
+        tokens = x.shape[0]
+        self.q_proj(x, a.q.reshape(tokens, -1))
+        self.k_proj(x, a.k.reshape(tokens, -1))
+        self.v_proj(x, a.v.reshape(tokens, -1))
+        ops.rope(self.q_norm(a.q, a.q), a.cos, a.sin)  # (T, heads, head_dim)
+        ops.rope(self.k_norm(a.k, a.k), a.cos, a.sin)  # (T, kv_heads, head_dim)
+        keys, values = cache.layer(self.layer)
+        ops.write_cache(keys, values, a.k, a.v, batch, a.scratch)
+        ops.paged_attention(a.q, keys, values, batch, a.scratch, out=a.attended, window=self.window)
+        self.o_proj(a.attended.reshape(tokens, -1), residual, add=True)

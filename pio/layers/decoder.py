@@ -1,0 +1,113 @@
+"""The decoder that all models share: embedding, a stack of layers, norm, output head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from pio import ops
+from pio.cache.batch import Batch
+from pio.cache.paged import PagedKVCache
+from pio.layers.embedding import Embedding
+from pio.layers.norm import RMSNorm
+from pio.layers.rotary import RotaryEmbedding
+from pio.layers.workspace import Activations, Workspace
+from pio.tensor import Tensor
+
+
+class Mixer(Protocol):
+    """Mixes tokens with each other: attention, or a recurrence."""
+
+    def __call__(self, x: Tensor, residual: Tensor, a: Activations, batch: Batch, cache: PagedKVCache, /) -> None:
+        """Add the mixer's output for x to the residual stream."""
+        ...
+
+
+class FeedForward(Protocol):
+    """Works on each token alone."""
+
+    def __call__(self, x: Tensor, residual: Tensor, a: Activations, /) -> None:
+        """Add the block's output for x to the residual stream."""
+        ...
+
+
+class DecoderLayer:
+    """``h = x + mixer(norm(x)); h + mlp(norm(h))``."""
+
+    def __init__(self, input_layernorm: RMSNorm, mixer: Mixer, post_attention_layernorm: RMSNorm, mlp: FeedForward):
+        self.input_layernorm = input_layernorm
+        self.mixer = mixer
+        self.post_attention_layernorm = post_attention_layernorm
+        self.mlp = mlp
+
+    def __call__(self, a: Activations, batch: Batch, cache: PagedKVCache) -> None:
+        """Advance the residual stream, a.x, by one layer."""
+        self.mixer(self.input_layernorm(a.x, a.normed), a.x, a, batch, cache)
+        self.mlp(self.post_attention_layernorm(a.x, a.normed), a.x, a)
+
+
+class Decoder:
+    """What the engine runs: flat batches in, logits of the wanted rows out.
+
+    Attributes:
+        vocab_size: Length of a row of logits.
+        max_positions: Tokens of the context.
+        max_batch_tokens: Tokens one forward takes.
+        max_batch_sequences: Sequences one forward takes.
+        max_batch_outputs: Rows of logits one forward gives.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_tokens: Embedding,
+        rotary: RotaryEmbedding,
+        layers: Sequence[DecoderLayer],
+        norm: RMSNorm,
+        lm_head: Tensor,
+        workspace: Workspace,
+        make_cache: Callable[[int], PagedKVCache],
+        max_positions: int,
+        max_batch_sequences: int,
+        threads: int,
+    ) -> None:
+        self.embed_tokens = embed_tokens
+        self.rotary = rotary
+        self.layers = list(layers)
+        self.norm = norm
+        self.lm_head = lm_head  # (vocab, hidden)
+        self.workspace = workspace
+        self.threads = threads
+        self._make_cache = make_cache
+        self.vocab_size = lm_head.shape[0]
+        self.max_positions = max_positions
+        self.max_batch_tokens = workspace.tokens
+        self.max_batch_sequences = max_batch_sequences
+        self.max_batch_outputs = workspace.logits.shape[0]
+
+    def new_cache(self, tokens: int) -> PagedKVCache:
+        """Return an empty cache for that many positions of all sequences together."""
+        return self._make_cache(tokens)
+
+    def forward(self, batch: Batch, cache: PagedKVCache) -> Tensor:
+        """Compute the batch's tokens.
+
+        Returns:
+            The logits of the batch's output rows, float32 (R, vocab), valid until the next call.
+        """
+        hidden = self.hidden_states(batch, cache)  # (T, hidden)
+        count = batch.num_outputs
+        rows, logits = self.workspace.rows[:count], self.workspace.logits[:count]
+        if count:
+            ops.gather(hidden, batch.output_rows[:count], out=rows)  # (R, hidden)
+            ops.linear(self.norm(rows, rows), self.lm_head, out=logits, threads=self.threads)
+        return logits
+
+    def hidden_states(self, batch: Batch, cache: PagedKVCache) -> Tensor:
+        """Return the residual stream behind the last layer, float32 (T, hidden), valid until the next call."""
+        a = self.workspace.activations(batch.num_tokens)
+        self.embed_tokens(batch.tokens[: batch.num_tokens], a.x)
+        self.rotary(batch.positions[: batch.num_tokens], a.cos, a.sin)
+        for layer in self.layers:
+            layer(a, batch, cache)
+        return a.x

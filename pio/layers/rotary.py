@@ -1,0 +1,107 @@
+"""Rotary position embedding and its scalings for long contexts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pio import ops
+from pio.errors import UnsupportedModelError
+from pio.tensor import Tensor
+
+
+class RotaryEmbedding:
+    """Angles of rotary position embedding (Su et al. 2021, arXiv:2104.09864).
+
+    Attributes:
+        inv_freq: Angle of one step for each pair of elements, float32 (rotary / 2,).
+        scale: Factor of cosine and sine (YaRN's attention factor).
+    """
+
+    def __init__(self, rope: Mapping[str, Any], width: int) -> None:
+        """Make the table of frequencies.
+
+        Args:
+            rope: Parameters as ``pio.loading.config_json.rope_parameters`` gives them.
+            width: How many elements of a head turn.
+
+        Raises:
+            UnsupportedModelError: The type of scaling is not known.
+        """
+        base = [rope["rope_theta"] ** (-2 * i / width) for i in range(width // 2)]
+        kind = rope["rope_type"]
+        make = _SCALINGS.get(kind)
+        if make is None:
+            raise UnsupportedModelError(
+                f"config.json: rope_type is {kind!r}, pio knows {', '.join(_SCALINGS)}; choose another checkpoint"
+            )
+        frequencies, self.scale = make(base, rope, width)
+        self.inv_freq = Tensor.from_list(frequencies)
+
+    def __call__(self, positions: Tensor, cos: Tensor, sin: Tensor) -> None:
+        """Fill the tables that all layers of a step share.
+
+        Shapes: positions int32 (T,); cos, sin float32 (T, rotary / 2).
+        """
+        ops.rope_table(positions, self.inv_freq, scale=self.scale, out_cos=cos, out_sin=sin)
+
+
+def _default(base: list[float], rope: Mapping[str, Any], width: int) -> tuple[list[float], float]:
+    return base, 1.0
+
+
+def _linear(base: list[float], rope: Mapping[str, Any], width: int) -> tuple[list[float], float]:
+    return [f / rope["factor"] for f in base], 1.0
+
+
+def _llama3(base: list[float], rope: Mapping[str, Any], width: int) -> tuple[list[float], float]:
+    """Long waves are stretched, short ones kept, those between blended (Llama 3.1 model card)."""
+    original, factor = rope["original_max_position_embeddings"], rope["factor"]
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+
+    def scaled(f: float) -> float:
+        turns = original * f / (2 * math.pi)  # how often the pair turns within the original context
+        if turns < low:
+            return f / factor
+        if turns > high:
+            return f
+        keep = (turns - low) / (high - low)
+        return (1 - keep) * f / factor + keep * f
+
+    return [scaled(f) for f in base], 1.0
+
+
+def _yarn(base: list[float], rope: Mapping[str, Any], width: int) -> tuple[list[float], float]:
+    """YaRN (Peng et al. 2023, arXiv:2309.00071): stretch by wavelength, and sharpen attention."""
+    original, factor, theta = rope["original_max_position_embeddings"], rope["factor"], rope["rope_theta"]
+
+    def pair(turns: float) -> float:
+        """The pair that turns so often within the original context."""
+        return width * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    first, last = pair(rope.get("beta_fast") or 32), pair(rope.get("beta_slow") or 1)
+    if rope.get("truncate", True):
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, width - 1)
+    if first == last:
+        last += 0.001
+    stretched = [min(max((i - first) / (last - first), 0.0), 1.0) for i in range(width // 2)]
+    frequencies = [f / factor * s + f * (1 - s) for f, s in zip(base, stretched, strict=True)]
+    return frequencies, _yarn_attention_factor(rope, factor)
+
+
+def _yarn_attention_factor(rope: Mapping[str, Any], factor: float) -> float:
+    given = rope.get("attention_factor")
+    if given is not None:
+        return given
+
+    def sharpen(strength: float) -> float:
+        return 0.1 * strength * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    if rope.get("mscale") and rope.get("mscale_all_dim"):
+        return sharpen(rope["mscale"]) / sharpen(rope["mscale_all_dim"])
+    return sharpen(1.0)
+
+
+_SCALINGS = {"default": _default, "linear": _linear, "llama3": _llama3, "yarn": _yarn}

@@ -1,0 +1,109 @@
+"""Memory for activations: made once for the largest batch, shared by all layers."""
+
+from __future__ import annotations
+
+from pio.arena import Arena
+from pio.device import MemoryBudget
+from pio.ops.attention import attention_scratch
+from pio.tensor import Tensor
+
+
+class Activations:
+    """Views for a batch of T tokens; every layer writes the same memory.
+
+    Attributes:
+        x: The residual stream, (T, hidden).
+        normed: What goes into a block, (T, hidden).
+        q: Queries, (T, heads, head_dim).
+        k: Keys, (T, kv_heads, head_dim).
+        v: Values, (T, kv_heads, head_dim).
+        attended: Outputs of attention, (T, heads, head_dim).
+        gate: (T, intermediate).
+        up: (T, intermediate).
+        cos: Rotary table, (T, rotary / 2).
+        sin: Rotary table, (T, rotary / 2).
+        scratch: Of attention, (threads, floats).
+    """
+
+    __slots__ = ("attended", "cos", "gate", "k", "normed", "q", "scratch", "sin", "up", "v", "x")
+
+    def __init__(self, full: dict[str, Tensor], tokens: int, scratch: Tensor) -> None:
+        self.x = full["x"][:tokens]
+        self.normed = full["normed"][:tokens]
+        self.q = full["q"][:tokens]
+        self.k = full["k"][:tokens]
+        self.v = full["v"][:tokens]
+        self.attended = full["attended"][:tokens]
+        self.gate = full["gate"][:tokens]
+        self.up = full["up"][:tokens]
+        self.cos = full["cos"][:tokens]
+        self.sin = full["sin"][:tokens]
+        self.scratch = scratch
+
+
+class Workspace:
+    """One allocation for the activations of a decoder.
+
+    Args:
+        tokens: Most tokens of a batch.
+        hidden: Width of the residual stream.
+        intermediate: Width of the feed-forward block.
+        heads: Query heads.
+        kv_heads: Key and value heads.
+        head_dim: Width of a head.
+        outputs: Most rows of logits of a batch.
+        vocab: Length of a row of logits.
+        threads: Over how many threads operations split.
+        budget: Counts the memory.
+    """
+
+    def __init__(
+        self,
+        tokens: int,
+        hidden: int,
+        intermediate: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        outputs: int,
+        vocab: int,
+        threads: int,
+        budget: MemoryBudget | None = None,
+    ) -> None:
+        shapes = {
+            "x": (tokens, hidden),
+            "normed": (tokens, hidden),
+            "q": (tokens, heads, head_dim),
+            "k": (tokens, kv_heads, head_dim),
+            "v": (tokens, kv_heads, head_dim),
+            "attended": (tokens, heads, head_dim),
+            "gate": (tokens, intermediate),
+            "up": (tokens, intermediate),
+            "cos": (tokens, head_dim // 2),
+            "sin": (tokens, head_dim // 2),
+            "rows": (outputs, hidden),
+            "logits": (outputs, vocab),
+        }
+        nbytes = sum(-(-4 * _product(shape) // 64) * 64 for shape in shapes.values())
+        arena = Arena(nbytes, budget=budget, what="the activations; ask for less with prefill_chunk")
+        self._full = {name: arena.take(shape) for name, shape in shapes.items()}
+        self._scratch = attention_scratch(head_dim, threads)
+        self._views: dict[int, Activations] = {}
+        self.nbytes = nbytes
+        self.tokens = tokens
+        self.rows = self._full["rows"]  # hidden states that need logits, (outputs, hidden)
+        self.logits = self._full["logits"]  # (outputs, vocab)
+
+    def activations(self, tokens: int) -> Activations:
+        """Return the views for that many tokens; the same object each time."""
+        found = self._views.get(tokens)
+        if found is None:
+            found = self._views[tokens] = Activations(self._full, tokens, self._scratch)
+        return found
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    total = 1
+    for n in shape:
+        total *= n
+    return total

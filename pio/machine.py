@@ -1,0 +1,59 @@
+"""What this machine gives the process: cores and memory, with the limits of its control group."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def cpu_count() -> int:
+    """Return how many cores this process may use: its affinity, cut by a control group's quota."""
+    affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _read(_CGROUP / "cpu.max").split()
+    if len(quota) == 2 and quota[0].isdigit() and quota[1].isdigit() and int(quota[1]):
+        affine = min(affine, max(1, int(quota[0]) // int(quota[1])))
+    return affine
+
+
+def available_memory() -> int | None:
+    """Return the bytes that can still be taken without swapping, or None where the system does not say."""
+    found = [value for value in (_system_available(), _cgroup_available()) if value is not None]
+    return min(found) if found else None
+
+
+def _system_available() -> int | None:
+    for line in _read(Path("/proc/meminfo")).splitlines():
+        name, _, rest = line.partition(":")
+        if name == "MemAvailable":
+            return int(rest.split()[0]) * 1024
+    return None
+
+
+def _cgroup_available() -> int | None:
+    limit, used = _read(_CGROUP / "memory.max").strip(), _read(_CGROUP / "memory.current").strip()
+    return max(0, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else None
+
+
+def resident_memory() -> int | None:
+    """Return the bytes of this process that are in memory, mapped files included, or None where unknown."""
+    fields = _read(Path("/proc/self/statm")).split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else None
+
+
+def cpu_name() -> str:
+    """Return the processor's name."""
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        name, _, rest = line.partition(":")
+        if name.strip() in ("model name", "Model"):
+            return rest.strip()
+    return os.uname().machine
+
+
+def _read(path: Path) -> str:
+    """The text of a small system file, empty where this system has none."""
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""

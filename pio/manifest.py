@@ -1,0 +1,94 @@
+"""What a plugin says of itself, in a file that is read without importing its code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pio.errors import ConfigError
+
+MANIFEST = "plugin_manifest.json"
+AREAS = ("config", "model", "attention", "mlp", "norm", "rotary_embedding", "kv_cache", "decoder")
+
+
+class PluginManifest(BaseModel):
+    """The content of ``plugin_manifest.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """Name of the plugin, equal to its folder's."""
+
+    version: str
+    """Version of the plugin."""
+
+    description: str
+    """One sentence."""
+
+    factory: str
+    """``module:function`` that makes the plugin, ``create_<name>_plugin``."""
+
+    plugin: str
+    """``module:class`` of the plugin."""
+
+    model_types: tuple[str, ...] = Field(min_length=1)
+    """Values of ``model_type`` in config.json that the plugin runs."""
+
+    checkpoints: tuple[str, ...]
+    """Repos that it was made for."""
+
+    dimensions: dict[str, int]
+    """Fields of config.json that tell those checkpoints from others of the same architecture."""
+
+    parameters: int = Field(gt=0)
+    """Number of weights of those checkpoints."""
+
+    memory_bytes: int = Field(gt=0)
+    """What those checkpoints need with the default options: weights, cache and buffers."""
+
+    modalities: tuple[str, ...]
+    """What goes in: text, image."""
+
+    capabilities: tuple[str, ...] = ()
+    """What the model was trained for: chat, reasoning, tools, code, fill_in_the_middle."""
+
+    components: dict[str, str]
+    """``module:name`` of the code for each area of a model."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a manifest.
+
+        Raises:
+            ConfigError: It is not a manifest; the message names the file and the field.
+        """
+        try:
+            return cls.model_validate(json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, ValidationError) as error:
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                problem = f"{'.'.join(str(p) for p in first['loc']) or 'the file'}: {first['msg']}"
+            else:
+                problem = str(error)
+            raise ConfigError(f"{path}: {problem}; correct the plugin's manifest") from None
+
+    def lists(self, config: dict[str, Any]) -> bool:
+        """Return whether a config.json is that of one of the plugin's own checkpoints."""
+        return all(config.get(name) == value for name, value in self.dimensions.items())
+
+
+def import_object(path: str) -> Any:
+    """Return what ``module:name`` names.
+
+    Raises:
+        ConfigError: There is no such module or name.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"plugin manifest: {path!r} cannot be imported: {error}; correct it") from None

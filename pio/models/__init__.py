@@ -1,0 +1,1 @@
+"""Model plugins, one folder each; none imports another."""

@@ -1,0 +1,1 @@
+"""Qwen3-4B-Instruct-2507."""

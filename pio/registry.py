@@ -1,0 +1,91 @@
+"""Which plugin runs a model: manifests are found without importing any plugin."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from pio.errors import ConfigError, UnsupportedModelError
+from pio.manifest import MANIFEST, PluginManifest
+
+ENTRY_POINTS = "pio.plugins"
+
+_log = logging.getLogger("pio.registry")
+
+
+@cache
+def manifests() -> dict[str, PluginManifest]:
+    """Return the manifests of all installed plugins by name: pio's own, then those of other packages.
+
+    A package adds a plugin with an entry point of the group ``pio.plugins`` that names the folder's package; a
+    manifest that cannot be read is logged and left out.
+    """
+    folders = sorted(path.parent for path in (Path(__file__).parent / "models").glob(f"*/{MANIFEST}"))
+    found = {m.name: m for m in map(_read, folders) if m is not None}
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            spec = importlib.util.find_spec(point.module)
+        except ImportError as error:
+            _log.warning("plugin %s cannot be found: %s", point.name, error)
+            continue
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            manifest = _read(Path(folder))
+            if manifest is not None:
+                found.setdefault(manifest.name, manifest)
+    return found
+
+
+def _read(folder: Path) -> PluginManifest | None:
+    try:
+        return PluginManifest.read(folder / MANIFEST)
+    except ConfigError as error:
+        _log.warning("plugin left out: %s", error)
+        return None
+
+
+def choose(config: dict[str, Any], plugin: str | None = None) -> tuple[PluginManifest, bool]:
+    """Return the plugin for a config.json, and whether it lists this very model.
+
+    Among the plugins of the architecture the one that lists the model's dimensions wins, then the one whose size is
+    nearest.
+
+    Args:
+        config: The object in config.json.
+        plugin: A plugin's name, which settles the choice.
+
+    Raises:
+        ConfigError: There is no plugin of that name.
+        UnsupportedModelError: No plugin runs this architecture, or the named one does not.
+    """
+    installed = manifests()
+    model_type = config.get("model_type")
+    if plugin is not None:
+        if plugin not in installed:
+            raise ConfigError(f"plugin {plugin!r} is not installed; installed are {', '.join(installed)}")
+        candidates = [installed[plugin]]
+    else:
+        candidates = list(installed.values())
+    fitting = [m for m in candidates if model_type in m.model_types]
+    if not fitting:
+        known = sorted({t for m in candidates for t in m.model_types})
+        raise UnsupportedModelError(
+            f"config.json: model_type is {str(model_type)[:80]!r}, {'plugin ' + plugin if plugin else 'pio'} runs "
+            f"{', '.join(known)}; choose such a model or install a plugin for this one"
+        )
+    for manifest in fitting:
+        if manifest.lists(config):
+            return manifest, True
+    return min(fitting, key=lambda m: abs(math.log(_size(config)) - math.log(_size(m.dimensions)))), False
+
+
+def _size(dimensions: dict[str, Any]) -> float:
+    """A rough measure of a model's size: layers x width squared."""
+    width, layers = dimensions.get("hidden_size"), dimensions.get("num_hidden_layers")
+    if isinstance(width, int) and isinstance(layers, int) and width > 0 and layers > 0:
+        return float(width) ** 2 * layers
+    return 1.0
