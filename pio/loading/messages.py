@@ -26,7 +26,7 @@ def check_messages(messages: object) -> list[dict[str, Any]]:
         ConfigError: A message has the wrong shape; the error names its index and field.
     """
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, (list, tuple)):
-        raise ConfigError(f"messages must be a list of dicts {_EXAMPLE}, found {shown(messages)}")
+        raise ConfigError(f"messages must be a list of dicts {_EXAMPLE}, found {shown(cast('object', messages))}")
     found = cast("list[object]", messages)
     if not found:
         raise ConfigError(f"messages is empty; give at least one message {_EXAMPLE}")
@@ -46,7 +46,7 @@ def check_tools(tools: object, name: str = "tools") -> list[dict[str, Any]] | No
     if tools is None:
         return None
     if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, (list, tuple)):
-        raise ConfigError(f"{name} must be a list of dicts, found {shown(tools)}")
+        raise ConfigError(f"{name} must be a list of dicts, found {shown(cast('object', tools))}")
     for index, tool in enumerate(cast("list[object]", tools)):
         if callable(tool):
             raise ConfigError(
@@ -94,7 +94,10 @@ def flatten_text(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     Raises:
         ConfigError: A part is not text.
     """
-    return [{**message, "content": _joined(message["content"], index)} for index, message in enumerate(messages)]
+    return [
+        {**message, "content": _joined(message["content"], index)} if "content" in message else message
+        for index, message in enumerate(messages)
+    ]
 
 
 def _joined(content: Any, message: int) -> Any:
@@ -117,7 +120,7 @@ def _key(key: object, name: str) -> str:
 
 
 def _message(message: object, name: str) -> dict[str, Any]:
-    def wrong(field: str, value: object, expected: str) -> NoReturn:
+    def wrong(field: str, value: Any, expected: str) -> NoReturn:
         raise ConfigError(f'{name}["{field}"] is {shown(value)}; {expected} was expected')
 
     if not isinstance(message, Mapping):
@@ -134,15 +137,14 @@ def _message(message: object, name: str) -> dict[str, Any]:
             found = "is None" if "content" in given else "is missing"
             raise ConfigError(f'{name}["content"] {found}; give a str or a list of parts (role {shown(role)})')
     elif not isinstance(given["content"], (str, list, tuple)):
-        wrong("content", given["content"], 'a str or a list such as [{"type": "text", "text": "Hi"}]')
+        wrong("content", cast("Any", given["content"]), 'a str or a list such as [{"type": "text", "text": "Hi"}]')
     calls = given.get("tool_calls")
     if calls is not None and not (
         isinstance(calls, (list, tuple)) and all(isinstance(call, Mapping) for call in cast("list[object]", calls))
     ):
         wrong("tool_calls", calls, "a list of dicts")
-    copied = cast("dict[str, Any]", plain(cast("object", message), name))
-    copied.setdefault("content", None)
-    if isinstance(copied["content"], list):
+    copied = cast("dict[str, Any]", plain(given, name))
+    if isinstance(copied.get("content"), list):
         _check_parts(cast("list[object]", copied["content"]), name)
     reasoning = next((copied[key] for key in _REASONING if copied.get(key) is not None), None)
     if reasoning is not None:

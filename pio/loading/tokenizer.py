@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pio.errors import CheckpointError, ConfigError, PioError
 from pio.loading.json_file import read_object
-from pio.loading.model_file import inside, read_limited, shown
+from pio.loading.model_file import find, read_limited, shown
 
 if TYPE_CHECKING:
     import tokenizers
@@ -68,7 +68,7 @@ class Tokenizer:
         self.eos_token = self.special_tokens.get("eos_token")
         self.pad_token = self.special_tokens.get("pad_token")
         known = [token for token in self.special_tokens.values() if backend.token_to_id(token) is not None]
-        backend.add_special_tokens(cast("list[Any]", known))
+        cast("Any", backend).add_special_tokens(known)
         added = backend.get_added_tokens_decoder()
         self.special_ids: frozenset[int] = frozenset(number for number, token in added.items() if token.special)
         self.size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -99,9 +99,9 @@ class Tokenizer:
             CheckpointError: A file is too large, damaged or not what it should be.
         """
         folder = Path(path)
-        if not (folder / "tokenizer.json").exists():
+        file = find(folder, "tokenizer.json")
+        if file is None:
             return None
-        file = inside(folder, "tokenizer.json", "pio")
         data = read_limited(file, MAX_TOKENIZER_BYTES)
         config = tokenizer_config(folder)
 
@@ -221,9 +221,8 @@ def tokenizer_config(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is too large or not a JSON object.
     """
-    if not (folder / "tokenizer_config.json").exists():
-        return {}
-    return read_object(inside(folder, "tokenizer_config.json", "pio"), max_bytes=MAX_CONFIG_BYTES)
+    file = find(folder, "tokenizer_config.json")
+    return read_object(file, max_bytes=MAX_CONFIG_BYTES) if file is not None else {}
 
 
 def special_tokens(config: dict[str, Any], where: str) -> dict[str, str]:
