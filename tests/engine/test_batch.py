@@ -1,0 +1,43 @@
+from array import array
+
+import pytest
+
+from pio.cache.batch import Batch
+from pio.errors import CapacityError
+
+
+def test_slices_of_several_sequences() -> None:
+    batch = Batch(max_tokens=9, max_sequences=3, max_blocks_per_sequence=4, max_outputs=5)
+    addresses = batch.tokens.address, batch.block_tables.address
+    for _ in range(2):  # refilled in place
+        batch.begin()
+        batch.add([5, 6, 7], 0, [2], "none")
+        batch.add(array("i", [8]), 11, array("i", [4, 1, 3]), "last")
+        batch.add((9, 10, 11), 4, (0, 5), "all")
+        assert (batch.num_tokens, batch.num_sequences, batch.num_outputs) == (7, 3, 4)
+        assert batch.tokens.tolist()[:7] == [5, 6, 7, 8, 9, 10, 11]
+        assert batch.positions.tolist()[:7] == [0, 1, 2, 11, 4, 5, 6]
+        assert batch.starts.tolist() == [0, 3, 4, 7]
+        assert batch.past.tolist() == [0, 11, 4]
+        assert [t[:n] for t, n in zip(batch.block_tables.tolist(), (1, 3, 2), strict=True)] == [[2], [4, 1, 3], [0, 5]]
+        assert batch.output_rows.tolist()[:4] == [3, 4, 5, 6]
+    assert addresses == (batch.tokens.address, batch.block_tables.address)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "table", "outputs", "words"),
+    [
+        ([1] * 10, [0], "none", "9 tokens, found 10"),
+        ([1], [0] * 5, "none", "4 blocks of one sequence, found 5"),
+        ([1] * 6, [0], "all", "5 output rows, found 6"),
+        ([], [0], "last", "at least one token"),
+    ],
+)
+def test_more_than_it_holds_is_refused(tokens: list[int], table: list[int], outputs: str, words: str) -> None:
+    batch = Batch(max_tokens=9, max_sequences=3, max_blocks_per_sequence=4, max_outputs=5)
+    with pytest.raises(CapacityError, match=words):
+        batch.add(tokens, 0, table, outputs)  # type: ignore[arg-type]
+    for _ in range(3):
+        batch.add([1], 0, [0], "none")
+    with pytest.raises(CapacityError, match="3 sequences, found 4"):
+        batch.add([1], 0, [0], "none")
