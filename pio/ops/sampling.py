@@ -201,8 +201,9 @@ class Sampler:
         self._sort(x, k)
         mass = kernels.weigh(self._values.address, k, temperature)
         complete = total is None
-        at = kernels.draw_sorted(self._values.address, k, complete, mass if total is None else total, top_p, min_p, u)
-        return int(self._sorted_ids[at]) if at >= 0 else -1
+        whole = mass if total is None else total
+        at = int(kernels.draw_sorted(self._values.address, k, int(complete), whole, top_p, min_p, u))
+        return self._sorted_ids[at] if at >= 0 else -1
 
 
 def _penalize(row: int, p: Penalties) -> None:

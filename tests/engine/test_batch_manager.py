@@ -521,7 +521,16 @@ def run_python(body: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_interpreter_leaves_while_a_request_runs() -> None:
-    done = run_python("model.step(3); print('left')")
+    done = run_python(
+        """
+        def go_on() -> None:
+            threading.main_thread().join()  # until the interpreter leaves
+            model.step(1000)
+
+        threading.Thread(target=go_on).start()
+        print("left")
+        """
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
 
 

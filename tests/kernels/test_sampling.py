@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pio.engine.random_numbers import uniform
 from pio.errors import ConfigError, PioError, TensorError
+from pio.kernels.simd import JIT
 from pio.ops import sampling
 from pio.ops.sampling import Penalties, Sampler
 from pio.tensor import Tensor
@@ -161,14 +162,14 @@ def test_draws_follow_the_probabilities() -> None:
 
 
 def test_vocabulary_of_a_real_model() -> None:
-    n = 151_936
+    n = 151_936 if JIT else 5_003
     row = [uniform(3, i) * 8 for i in range(n)]
-    for i in (5, 100_000, 151_935):
+    for i in (5, n // 2, n - 1):
         row[i] = 20.0 + i / n
     row = Tensor.from_list(row).tolist()
     x = Tensor.from_list([row])
     sampler = Sampler(n)
-    assert sampler.likeliest(x, 0) == 151_935
+    assert sampler.likeliest(x, 0) == n - 1
     for u in (0.1, 0.6, 0.9999):
         for k, p, m in ((20, 0.95, 0.0), (0, 0.9, 0.0), (0, 1.0, 0.5), (0, 1.0, 0.0)):
             chances = reference.candidates(row, 0.6, k, p, m)
