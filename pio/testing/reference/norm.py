@@ -1,0 +1,37 @@
+"""Normalisation of rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+Rows = Sequence[Sequence[float]]
+
+
+def rms_norm(x: Rows, weight: Sequence[float], eps: float, zero_centred: bool = False) -> list[list[float]]:
+    """Return ``x / sqrt(mean(x²) + eps) * weight`` by rows, or ``* (1 + weight)``."""
+    factors = [1.0 + w for w in weight] if zero_centred else list(weight)
+    out: list[list[float]] = []
+    for row in x:
+        root = math.sqrt(math.fsum(v * v for v in row) / len(row) + eps)
+        out.append([v / root * w for v, w in zip(row, factors, strict=True)])
+    return out
+
+
+def fused_add_rms_norm(
+    x: Rows, residual: Rows, weight: Sequence[float], eps: float
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Return the normalised sum and the sum."""
+    total = [[a + b for a, b in zip(*rows, strict=True)] for rows in zip(x, residual, strict=True)]
+    return rms_norm(total, weight, eps), total
+
+
+def layer_norm(x: Rows, weight: Sequence[float], bias: Sequence[float] | None, eps: float) -> list[list[float]]:
+    """Return ``(x - mean(x)) / sqrt(var(x) + eps) * weight + bias`` by rows."""
+    shift = bias if bias is not None else [0.0] * len(weight)
+    out: list[list[float]] = []
+    for row in x:
+        mean = math.fsum(row) / len(row)
+        deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in row) / len(row) + eps)
+        out.append([(v - mean) / deviation * w + b for v, w, b in zip(row, weight, shift, strict=True)])
+    return out

@@ -1,0 +1,41 @@
+"""Rotary position embedding."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+
+Heads = Sequence[Sequence[Sequence[float]]]
+
+
+def rope_table(
+    positions: Sequence[int], inv_freq: Sequence[float], scale: float = 1.0
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Return cosines and sines of every position times every frequency; the angle is rounded to float32."""
+    angles = [[_single(_single(position) * f) for f in inv_freq] for position in positions]
+    cos = [[math.cos(a) * scale for a in row] for row in angles]
+    return cos, [[math.sin(a) * scale for a in row] for row in angles]
+
+
+def rope(
+    x: Heads, cos: Sequence[Sequence[float]], sin: Sequence[Sequence[float]], interleaved: bool = False
+) -> list[list[list[float]]]:
+    """Return every head of every token turned by the token's angles, pair by pair, as complex numbers."""
+    return [
+        [_turn(head, [complex(c, s) for c, s in zip(*turns, strict=True)], interleaved) for head in heads]
+        for heads, *turns in zip(x, cos, sin, strict=True)
+    ]
+
+
+def _turn(head: Sequence[float], turns: Sequence[complex], interleaved: bool) -> list[float]:
+    out = list(head)
+    for i, turn in enumerate(turns):
+        real, imaginary = (2 * i, 2 * i + 1) if interleaved else (i, i + len(turns))
+        turned = complex(head[real], head[imaginary]) * turn
+        out[real], out[imaginary] = turned.real, turned.imag
+    return out
+
+
+def _single(x: float) -> float:
+    return ctypes.c_float(x).value
