@@ -1,0 +1,141 @@
+"""House rules that a linter does not know."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PIO = ROOT / "pio"
+SKIPPED = {"__pycache__", "build", "dist", "venv", "env", "html", "results", "node_modules"}
+TEXT = {".py", ".md", ".toml", ".yaml", ".yml", ".json", ""}
+MAX_FILE, MAX_FUNCTION = 400, 90  # lines
+
+# Variables that other programs define and that say where files are; pio has none of its own.
+ENVIRONMENT = {
+    "kernels/_jit.py": {"XDG_CACHE_HOME"},
+    "loading/hub_cache.py": {"XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"},
+}
+# Primitives and machinery, proved by the tests of what is built from them.
+NO_TWIN = {"__init__", "_jit", "_llvm", "simd", "tiles"}
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name in SKIPPED or path.name.endswith(".egg-info"):
+            continue
+        if path.is_dir():
+            yield from files_below(path)
+        else:
+            yield path
+
+
+SHIPPED = [path for path in files_below(PIO) if path.suffix == ".py" and "tests" not in path.parts]
+KERNELS = [path for path in SHIPPED if path.parent.name == "kernels"]
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def is_kernel(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(re.match(r"(parallel_)?kernel(_per_dtype)?\b", ast.unparse(d)) for d in node.decorator_list)
+
+
+def test_files_are_short() -> None:
+    assert {name(p): n for p in SHIPPED if (n := p.read_text("utf-8").count("\n")) > MAX_FILE} == {}
+
+
+def test_functions_are_short() -> None:
+    long = [
+        f"{name(path)}:{node.lineno} {node.name}"
+        for path in SHIPPED
+        for node in functions(path)
+        if (node.end_lineno or node.lineno) - node.lineno >= MAX_FUNCTION
+    ]
+    assert long == []
+
+
+def test_kernels_state_their_shapes() -> None:
+    found = [(path, node) for path in KERNELS for node in functions(path) if is_kernel(node)]
+    assert len(found) > 40
+    public = [(path, node) for path, node in found if not node.name.startswith("_")]
+    silent = [f"{name(p)}:{n.lineno} {n.name}" for p, n in public if "Shapes:" not in (ast.get_docstring(n) or "")]
+    assert silent == []
+
+
+@pytest.mark.parametrize("kernel", [path.stem for path in KERNELS if path.stem not in NO_TWIN])
+def test_a_kernel_has_a_twin_and_a_test(kernel: str) -> None:
+    twin = PIO / "testing" / "reference" / f"{kernel}.py"
+    assert twin.exists() and (ROOT / "tests" / "kernels" / f"test_{kernel}.py").exists()
+    borrowed = [node for node in ast.walk(parse(twin)) if isinstance(node, ast.ImportFrom | ast.Import)]
+    assert [text for text in map(ast.unparse, borrowed) if re.search(r"\b(pio|numba|numpy)\b", text)] == []
+
+
+def test_numba_options_stand_in_one_place() -> None:
+    pattern = re.compile(r"\bn?jit\(|fastmath=\{|cache=True|nogil=")
+    elsewhere = [name(path) for path in SHIPPED if path.stem != "_jit" and pattern.search(path.read_text("utf-8"))]
+    assert elsewhere == []
+
+
+def test_no_settings_from_the_environment() -> None:
+    for path in SHIPPED:
+        reads = {
+            argument.value
+            for node in ast.walk(parse(path))
+            if isinstance(node, ast.Call | ast.Subscript) and re.match(r"os\.(environ|getenv)", ast.unparse(node))
+            for argument in ast.walk(node)
+            if isinstance(argument, ast.Constant) and str(argument.value).isupper()
+        }
+        assert reads <= ENVIRONMENT.get(path.relative_to(PIO).as_posix(), set()), path
+        bare = [n for n in ast.walk(parse(path)) if isinstance(n, ast.Attribute) and ast.unparse(n) == "os.environ"]
+        assert not bare or path.relative_to(PIO).as_posix() in ENVIRONMENT, path
+
+
+def test_no_error_is_swallowed_and_no_check_can_be_switched_off() -> None:
+    for path in SHIPPED:
+        for node in ast.walk(parse(path)):
+            where = f"{name(path)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.ExceptHandler):
+                assert node.type is not None, f"{where}: a bare except catches KeyboardInterrupt too"
+                broad = ast.unparse(node.type) in ("Exception", "BaseException")
+                assert not (broad and all(isinstance(s, ast.Pass | ast.Continue) for s in node.body)), where
+            if isinstance(node, ast.Call) and path.parts[-2] != "cli":
+                assert ast.unparse(node.func) not in ("print", "atexit.register", "exit", "sys.exit"), where
+
+
+def test_no_ignore_without_a_reason() -> None:
+    pattern = re.compile(r"#\s*(type: ignore|pyright: ignore|noqa)\s*$", re.MULTILINE)
+    assert [name(path) for path in SHIPPED if pattern.search(path.read_text("utf-8"))] == []
+
+
+def test_nothing_is_left_open_and_no_machine_is_named() -> None:
+    open_ends = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+    machine = re.compile(r"(?<![\w.:])/(?:work|tmp|root|home|farm)/[\w.-]+")
+    found: list[str] = []
+    for path in files_below(ROOT):
+        if path.suffix not in TEXT or path.stat().st_size > 1 << 18 or path == Path(__file__):
+            continue
+        text = path.read_text("utf-8", "ignore")
+        if path.parent == ROOT / "tests" / "golden" and path.suffix != ".py":
+            continue  # stored answers and other people's text
+        found += [f"{name(path)}: {hit}" for hit in machine.findall(text) + open_ends.findall(text)]
+    assert found == []
+
+
+def test_the_package_is_marked_as_typed_and_licensed() -> None:
+    assert (PIO / "py.typed").exists()
+    assert "Apache License" in (ROOT / "LICENSE").read_text("utf-8")
+    assert "Python Software Foundation" in (PIO / "demo" / "README.md").read_text("utf-8")

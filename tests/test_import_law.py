@@ -1,0 +1,206 @@
+"""Imports go downwards only; read from the syntax trees, so that an import inside a function counts too."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PIO = ROOT / "pio"
+
+FOUNDATION = set(
+    "arena buffers copies device dlpack dtypes elements errors layout machine storage tensor trampolines".split()
+)
+PLUGIN = {"loader", "manifest", "metadata", "plugin", "progress", "registry"}
+
+# What each area may import besides itself. Folders and single modules of pio are areas; FOUNDATION is one.
+LAW: dict[str, set[str]] = {
+    "foundation": set(),
+    "kernels": set(),
+    "ops": FOUNDATION | {"kernels"},
+    "cache": FOUNDATION | {"ops"},
+    "layers": FOUNDATION | {"ops", "cache"},
+    "loading": FOUNDATION | {"ops", "progress"},
+    "config": FOUNDATION | {"loading"},
+    "engine": FOUNDATION | {"ops", "cache", "config"},
+    "models": FOUNDATION | {"layers", "ops", "cache", "loading", "config", "plugin"},
+    "plugin area": FOUNDATION | {"ops", "cache", "layers", "loading", "config", "engine"},
+    "cli": FOUNDATION | PLUGIN | {"ops", "cache", "layers", "loading", "config", "engine", "testing"},
+    "testing": FOUNDATION | PLUGIN | {"ops", "cache", "layers", "loading", "config", "engine"},
+    "__init__": FOUNDATION | PLUGIN | {"ops", "config", "engine"},
+    "__main__": {"cli"},
+}
+# Exceptions, each for one module, and only inside functions or for the type checker.
+LATER: dict[str, set[str]] = {
+    "copies": {"ops"},  # moving elements of any type and stride is a kernel
+    "tensor": {"ops"},  # the common operations are methods too
+    "progress": {"ops"},  # the first compilation is what takes long
+}
+# The command line shows what the checker finds; nothing else that is installed may lean on the test kit.
+TESTING_FOR_CLI = {"pio.testing.check_plugin"}
+
+PACKAGES: dict[str, set[str]] = {
+    "foundation": {"llvmlite"},  # DLPack's deleters are machine code, made when first needed
+    "kernels": {"numba", "llvmlite"},
+    "config": {"pydantic"},
+    "engine": {"pydantic"},
+    "models": {"pydantic"},
+    "plugin area": {"pydantic", "rich"},
+    "loading": {"tokenizers", "jinja2", "markupsafe", "huggingface_hub"},
+    "cli": {"typer", "click", "rich"},
+    "testing": {"hypothesis", "pytest"},
+}
+NEVER = {"numpy", "torch", "transformers"}
+DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub"}
+
+
+class Import(NamedTuple):
+    """One imported module, and where."""
+
+    area: str
+    file: str
+    line: int
+    module: str
+    later: bool
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} imports {self.module}"
+
+
+def area_of(path: Path) -> str:
+    parts = path.relative_to(PIO).with_suffix("").parts
+    if len(parts) > 1:
+        return parts[0]
+    return "foundation" if parts[0] in FOUNDATION else "plugin area" if parts[0] in PLUGIN else parts[0]
+
+
+def is_test(path: Path) -> bool:
+    return "tests" in path.relative_to(PIO).parts
+
+
+def is_module(dotted: str) -> bool:
+    path = ROOT.joinpath(*dotted.split("."))
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+def imports_of(path: Path, text: str | None = None) -> Iterator[Import]:
+    tree = ast.parse(path.read_text("utf-8") if text is None else text)
+    later = {
+        id(inner)
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(outer, ast.If) and ast.unparse(outer.test) == "TYPE_CHECKING")
+        for inner in ast.walk(outer)
+    }
+    for node in ast.walk(tree):
+        modules: list[str] = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path}:{node.lineno}: imports in pio are absolute"
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules = [
+                name if node.module.split(".")[0] == "pio" and is_module(name) else node.module for name in inside
+            ]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+            modules = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        for module in modules:
+            yield Import(area_of(path), str(path.relative_to(ROOT)), node.lineno, module, id(node) in later)
+
+
+FILES = [path for path in sorted(PIO.rglob("*.py")) if not is_test(path)]
+IMPORTS = [found for path in FILES for found in imports_of(path)]
+
+
+def breaks_law(found: Import) -> bool:
+    parts = found.module.split(".")
+    if parts[0] != "pio" or len(parts) == 1:
+        return parts[0] == "pio" and found.area in ("kernels", "foundation")
+    target, own = parts[1], Path(found.file).parts
+    if target == own[1].removesuffix(".py") or (found.area == "foundation" and target in FOUNDATION):
+        sibling = found.area == "models" and len(parts) > 2 and parts[2] != own[2]
+        return sibling
+    if found.area == "plugin area" and target in PLUGIN:
+        return False
+    if found.area == "cli" and target == "testing":
+        return found.module not in TESTING_FOR_CLI or not found.later
+    if found.later and target in LATER.get(own[1].removesuffix(".py"), ()):
+        return False
+    return target not in LAW[found.area]
+
+
+def test_every_area_has_a_law() -> None:
+    assert {area_of(path) for path in FILES} <= LAW.keys()
+    assert {path.stem for path in PIO.glob("*.py")} >= FOUNDATION | PLUGIN
+
+
+@pytest.mark.parametrize("area", sorted(LAW))
+def test_imports_go_downwards(area: str) -> None:
+    assert [str(found) for found in IMPORTS if found.area == area and breaks_law(found)] == []
+
+
+def test_only_ops_imports_kernels() -> None:
+    outside = [f for f in IMPORTS if f.module.startswith("pio.kernels") and f.area not in ("kernels", "ops")]
+    assert [str(found) for found in outside] == []
+
+
+def test_no_array_library() -> None:
+    assert [str(found) for found in IMPORTS if found.module.split(".")[0] in NEVER] == []
+
+
+def test_packages_are_used_where_they_belong_and_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {name.split(">")[0].split("[")[0] for name in project["dependencies"]}
+    foreign = [f for f in IMPORTS if f.module.split(".")[0] not in {"pio", "__future__", *sys.stdlib_module_names}]
+    assert [str(f) for f in foreign if f.module.split(".")[0] not in PACKAGES.get(f.area, ())] == []
+    assert [str(f) for f in foreign if f.area == "foundation" and not f.later] == []
+    used = {f.module.split(".")[0] for f in foreign if f.area != "testing"}
+    assert sorted(DISTRIBUTIONS.get(name, name) for name in used) == sorted(declared)
+
+
+def test_the_engine_names_no_model() -> None:
+    names = {folder.name for folder in (PIO / "models").iterdir() if (folder / "plugin_manifest.json").exists()}
+    families = {name.split("_")[0] for name in names}
+    assert families
+    for path in sorted((PIO / "engine").rglob("*.py")):
+        text = path.read_text("utf-8").lower()
+        assert not [family for family in families if family in text], path
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "broken"),
+    [
+        ("kernels/x.py", "from pio.tensor import Tensor", True),
+        ("kernels/x.py", "from pio.kernels.simd import load", False),
+        ("kernels/x.py", "import pio", True),
+        ("layers/x.py", "from pio.kernels import linear", True),
+        ("layers/x.py", "from pio import ops", False),
+        ("layers/x.py", "def f():\n    from pio import engine", True),
+        ("tensor.py", "from pio import ops", True),
+        ("tensor.py", "def f():\n    from pio import ops", False),
+        ("models/a/model.py", "from pio.models.b.model import build", True),
+        ("models/a/model.py", "from pio.models.a.config import Config", False),
+        ("models/a/model.py", "import pio.engine.scheduler", True),
+        ("engine/x.py", "import importlib\nimportlib.import_module('pio.models.a')", True),
+        ("engine/x.py", "from pio.testing import compare", True),
+        ("cli/x.py", "from pio.testing.check_plugin import check_plugin", True),
+        ("cli/x.py", "def f():\n    from pio.testing.check_plugin import check_plugin", False),
+        ("cli/x.py", "def f():\n    from pio.testing import strategies", True),
+    ],
+)
+def test_the_law_itself(place: str, line: str, broken: bool) -> None:
+    assert any(map(breaks_law, imports_of(PIO / place, line))) is broken
+
+
+def test_importing_pio_loads_nothing_heavy() -> None:
+    heavy = "numba llvmlite numpy pydantic tokenizers jinja2 rich typer huggingface_hub asyncio".split()
+    code = f"import sys, pio; print([name for name in {heavy!r} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.strip() == "[]"
