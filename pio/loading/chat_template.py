@@ -16,7 +16,7 @@ from pio.loading.tokenizer import special_tokens, tokenizer_config
 if TYPE_CHECKING:
     import jinja2
 
-MAX_TEMPLATE_CHARACTERS = 128_000
+MAX_TEMPLATE_CHARACTERS = 64_000
 _DEFAULT, _WITH_TOOLS = "default", "tool_use"
 
 
@@ -49,7 +49,7 @@ class ChatTemplate:
             where: The folder, for messages.
 
         Raises:
-            CheckpointError: A template is longer than 128,000 characters.
+            CheckpointError: A template is longer than 64,000 characters.
         """
         self.sources = {_DEFAULT: sources} if isinstance(sources, str) else dict(sources or {})
         self.special_tokens = dict(special_tokens or {})
@@ -175,7 +175,9 @@ def _compile(source: str) -> _Compiled | str:
     from pio.loading.template_sandbox import sandbox
 
     try:
-        return _Compiled(sandbox().from_string(source), _reads_parts(sandbox().parse(source)))
+        tree = sandbox().parse(source)
+        reads_parts = _reads_parts(tree)  # before compiling, which changes the tree
+        return _Compiled(sandbox().from_string(tree), reads_parts)
     except jinja2.TemplateSyntaxError as error:
         return f"{str(error.message)[:300]} (line {error.lineno})"
     except (RecursionError, MemoryError):

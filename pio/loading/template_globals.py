@@ -36,7 +36,7 @@ class Function:
         return "<function>"
 
 
-class _Namespace(Namespace):
+class TemplateNamespace(Namespace):
     """Jinja's namespace, without names that begin with an underscore and without writing its contents."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:  # `self` may be one of the names
@@ -88,7 +88,7 @@ def _dict(budget: Budget, *args: Any, **kwargs: Any) -> dict[Any, Any]:
 
 def _namespace(budget: Budget, *args: Any, **kwargs: Any) -> Namespace:
     budget.items(sum(len(item) for item in args) + len(kwargs))
-    return _Namespace(*args, **kwargs)
+    return TemplateNamespace(*args, **kwargs)
 
 
 def _range(budget: Budget, *args: Any) -> range:

@@ -8,7 +8,7 @@ from functools import cache
 from types import BuiltinMethodType, MethodType
 from typing import Any, Final, cast
 
-from jinja2 import pass_context
+from jinja2 import nodes, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.ext import loopcontrols
 from jinja2.runtime import Context, LoopContext, Macro, Undefined
@@ -17,10 +17,16 @@ from jinja2.utils import Namespace
 from markupsafe import Markup
 
 from pio.loading import template_methods as methods
-from pio.loading.template_budget import Budget, TemplateLimit, is_dict, is_sequence
-from pio.loading.template_compiler import BudgetedGenerator, GenerationTag
+from pio.loading.template_budget import Budget, TemplateLimit, is_dict, is_sequence, is_view
+from pio.loading.template_compiler import BudgetedGenerator, GenerationTag, prepared
 from pio.loading.template_filters import filters, tests
-from pio.loading.template_globals import FUNCTIONS, BudgetedEscapeFormatter, BudgetedFormatter, Function
+from pio.loading.template_globals import (
+    FUNCTIONS,
+    BudgetedEscapeFormatter,
+    BudgetedFormatter,
+    Function,
+    TemplateNamespace,
+)
 
 BUDGET: Final = "pio budget"  # no template can name a variable with a space
 _MAX_DEPTH = 60  # calls within calls; each takes several Python frames
@@ -55,6 +61,9 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         self.tests = tests(budget_of)
         self.globals: dict[str, Any] = dict(FUNCTIONS)
 
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        return prepared(super()._parse(source, name, filename))
+
     # What compiled templates call.
 
     def turn(self, context: Context, nodes: int) -> bool:
@@ -77,7 +86,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         budget = budget_of(context)
         if isinstance(value, str):
             budget.text(len(value))
-        elif is_sequence(value) or is_dict(value) or type(value).__name__.startswith("dict_"):
+        elif is_sequence(value) or is_dict(value) or is_view(value):
             size = budget.size(value)
             budget.text(10 * size)
             budget.spend(size >> 6)
@@ -139,6 +148,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         for value in (*args, *(value for name, value in kwargs.items() if name not in _PRIVATE)):
             budget.size(value)
         if isinstance(target, (Macro, LoopContext, Undefined)):
+            budget.spend(4)
             return budget.made(self._descend(budget, context, target, args, kwargs))
         for private in _PRIVATE:
             kwargs.pop(private, None)
@@ -167,6 +177,30 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             budget.depth -= 1
 
     # What Jinja's own runtime calls.
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """``a.b``."""
+        if type(obj) is TemplateNamespace and not attribute.startswith("_"):
+            try:  # the general way asks a namespace, which answers slowly, several times
+                return getattr(obj, attribute)
+            except AttributeError:
+                return self.undefined(obj=obj, name=attribute)
+        return self._known(super().getattr(obj, attribute), attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """``a["b"]``."""
+        return self._known(super().getitem(obj, argument), argument)
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        """Stop at private names; a method that changes data is undefined, for data may have a key of that name."""
+        if attribute.startswith("_") or not (is_dict(obj) or is_sequence(obj)):
+            raise SecurityError(f"it asks for {attribute[:80]!r} of a {type(obj).__name__}")
+        return super().unsafe_undefined(obj, attribute)
+
+    def _known(self, value: Any, name: Any) -> Any:
+        if isinstance(value, Undefined) and isinstance(name, str) and name.startswith("__"):
+            raise SecurityError(f"it asks for {name[:80]!r}")
+        return value
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Let templates see the methods in the list, the state of loops, and namespaces."""
