@@ -141,7 +141,7 @@ class Weights:
         if unused:
             raise CheckpointError(
                 f"{self.folder}: the model does not use {len(unused)} of the {len(self)} tensors: {_listed(unused)}; "
-                "config.json does not describe these weights: download both again, or choose the plugin written for this model"
+                "config.json does not describe these weights: download both again, or choose the plugin of this model"
             )
 
     def check_finite(self, name: str) -> None:

@@ -252,9 +252,6 @@ def test_leftover_tensors_are_listed_but_not_all(tmp_path: Path) -> None:
     [("0000c07f", "F32"), ("000080ff", "F32"), ("c07f", "BF16"), ("80ff", "BF16"), ("007e", "F16"), ("007c", "F16")],
 )
 def test_weights_that_are_no_numbers(bits: str, dtype: str, tmp_path: Path) -> None:
-    ops = pytest.importorskip("pio.ops")
-    if not hasattr(ops, "first_non_finite"):
-        pytest.skip("pio.ops.first_non_finite is not there yet")
     bad = bytes.fromhex(bits)
     data = bytes(len(bad)) * 7 + bad + bytes(len(bad)) + bad
     header = {"a": {"dtype": dtype, "shape": [2, 5], "data_offsets": [0, len(data)]}}
@@ -306,13 +303,17 @@ def test_cache_links_to_its_own_blobs_only(tmp_path: Path, monkeypatch: pytest.M
     refused(lambda: weights(snapshot), "model.safetensors", "leads out")
 
 
-def test_a_folder_that_only_looks_like_the_cache(tmp_path: Path) -> None:
-    folder = model_folder(tmp_path / "snapshots")
-    (tmp_path / "blobs").mkdir()
-    (tmp_path / "blobs" / "x").write_text("{}")
-    (folder / "config.json").unlink()
-    (folder / "config.json").symlink_to("../blobs/x")
-    refused(lambda: Checkpoint(folder).config, "leads out")
+@pytest.mark.parametrize("place", ["snapshots", "repo/snapshots/c", "models--org--name/copies/c"])
+def test_a_folder_that_only_looks_like_the_cache(place: str, tmp_path: Path) -> None:
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    folder = model_folder(tmp_path / place)
+    for blobs in (tmp_path / "blobs", tmp_path / place.split("/")[0] / "blobs"):
+        blobs.mkdir(parents=True)
+        (blobs / "x").write_text("{}")
+        (folder / "config.json").unlink()
+        (folder / "config.json").symlink_to(blobs / "x")
+        if blobs.parent != folder:
+            refused(lambda: Checkpoint(folder).config, "leads out")
 
 
 def test_shared_blobs_need_their_marker(tmp_path: Path) -> None:
@@ -330,7 +331,8 @@ def test_shared_blobs_need_their_marker(tmp_path: Path) -> None:
 def test_reference_that_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     repo, _ = hub_repo(tmp_path)
-    for content in ("../../..", "", "x" * 150, "C" * 40):
+    model_folder(tmp_path / "evil")
+    for content in ("../../evil", "", "x" * 150, "C" * 40):
         (repo / "refs" / "main").write_text(content)
         refused(lambda: resolve("org/name"), "org/name", "pio download org/name")
     (repo / "refs" / "main").write_text("c" * 5000)

@@ -106,6 +106,13 @@ def test_a_small_header_does_not_become_large_objects(text: str, tmp_path: Path)
     refused(lambda: load(path), str(path), peak=40_000_000)  # the text itself is up to 12 MB, and held twice
 
 
+@pytest.mark.parametrize("text", ["[],", "{},", "[[]],"])
+def test_a_header_of_brackets_is_refused_before_it_is_parsed(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(packed('{"a": [' + text * 300_000 + "1]}"))
+    refused(lambda: load(path), str(path), "nested", peak=4_000_000)
+
+
 def test_a_header_of_a_gigabyte_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     with open(path, "wb") as file:
@@ -157,19 +164,20 @@ def test_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     refused(lambda: load(path), str(path), "Input/output error")
 
 
-def test_file_that_shrinks_while_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [50, 9000], ids=["shrinks", "grows"])
+def test_file_that_changes_while_it_is_opened(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pio.loading import safetensors
 
     path = tmp_path / "w.safetensors"
     path.write_bytes(packed(HEADER))
     parse = safetensors.parse_header
 
-    def shrink_after(raw: bytes, data_bytes: int, where: str) -> object:
-        os.truncate(path, 50)
+    def change_first(raw: bytes, data_bytes: int, where: str) -> object:
+        os.truncate(path, size)
         return parse(raw, data_bytes, where)
 
-    monkeypatch.setattr(safetensors, "parse_header", shrink_after)
-    refused(lambda: load(path), str(path), "to 50 bytes")
+    monkeypatch.setattr(safetensors, "parse_header", change_first)
+    refused(lambda: load(path), str(path), f"to {size} bytes")
 
 
 def test_unknown_type_fails_only_when_taken(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.endpoint + template)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
         monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
         yield server
 
@@ -158,8 +158,16 @@ def test_weights_are_not_fetched_before_the_rest(hub: Hub) -> None:
     assert not any(name.endswith(".safetensors") for name in hub.fetched())
 
 
-def test_the_weights_belong_to_the_commit_of_the_rest(hub: Hub) -> None:
-    get(hub)
+def test_the_weights_belong_to_the_commit_of_the_rest(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch = huggingface_hub.snapshot_download
+
+    def then_somebody_pushes(*args: Any, **kwargs: Any) -> str:
+        folder = fetch(*args, **kwargs)
+        hub.revisions |= {"main": "d" * 40, "before": "a" * 40}
+        return folder
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", then_somebody_pushes)
+    assert resolve(get(hub)).name == "a" * 40
     commits = {path.split("/resolve/")[1].split("/")[0] for _, path, _ in hub.requests if "/resolve/" in path}
     assert commits == {"a" * 40}
 

@@ -113,9 +113,6 @@ def test_a_stored_tensor_that_the_index_forgets_counts_as_leftover(sharded: Path
 
 
 def test_finite_weights_pass(single: Path) -> None:
-    ops = pytest.importorskip("pio.ops")
-    if not hasattr(ops, "first_non_finite"):
-        pytest.skip("pio.ops.first_non_finite is not there yet")
     weights = Weights(single)
     for name in weights:
         weights.check_finite(name)
