@@ -13,13 +13,16 @@ import os
 import shutil
 import types
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, cast
 
 import llvmlite
+import llvmlite.binding
 import numba
 from numba.core import config as numba_config
+from numba.core import event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,6 +32,9 @@ T = TypeVar("T")
 FASTMATH: Final = {"reassoc", "contract", "nsz", "arcp"}
 # Kernels that promise the same bits however work is split keep the order of sums that is written down.
 CONTRACT: Final = {"contract", "nsz"}
+
+COMPILE: Final = "numba:compile"  # Numba's event around each compilation that its cache does not spare
+LOADED: Final = "pio:loaded"  # our own, after each kernel that the cache folder held
 
 KEEP_STAMPS: Final = 4  # compiled kernels of the latest versions; older folders are removed
 
@@ -175,10 +181,47 @@ class _CacheImpl(CompileResultCacheImpl):
 class _KernelCache(FunctionCache):
     _impl_class = _CacheImpl
 
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = super().load_overload(sig, target_context)
+        if found is not None:
+            event.broadcast(event.Event(LOADED, event.EventStatus.END, {"name": found.fndesc.qualname}))
+        return found
+
+
+class _Watcher(event.Listener):
+    def __init__(self, started: Callable[[str], None], finished: Callable[[str], None], loaded: Callable[[str], None]):
+        self._started, self._finished, self._loaded = started, finished, loaded
+
+    def on_start(self, event: Any) -> None:
+        function = event.data["dispatcher"].py_func
+        if function.__module__.startswith("pio.kernels"):
+            self._started(function.__name__)
+
+    def on_end(self, event: Any) -> None:
+        if event.kind == LOADED:
+            self._loaded(event.data["name"])
+        elif event.data["dispatcher"].py_func.__module__.startswith("pio.kernels"):
+            self._finished(event.data["dispatcher"].py_func.__name__)
+
+
+@contextmanager
+def watch_compilation(
+    started: Callable[[str], None], finished: Callable[[str], None], loaded: Callable[[str], None]
+) -> Iterator[None]:
+    """Call back, in the thread that compiles, with the names of kernels compiled or loaded from the cache folder."""
+    watcher = _Watcher(started, finished, loaded)
+    with event.install_listener(COMPILE, watcher), event.install_listener(LOADED, watcher):
+        yield
+
 
 def threads_available() -> int:
     """Return how many threads a parallel kernel can use."""
     return int(numba_config.NUMBA_NUM_THREADS)
+
+
+def cpu_features() -> dict[str, bool]:
+    """Return what the processor can do, by LLVM's names, as kernels are compiled for it."""
+    return dict(llvmlite.binding.get_host_cpu_features())
 
 
 @cache

@@ -1,0 +1,58 @@
+"""Kernels that do nothing but read, or nothing but multiply and add: what a machine can do at best."""
+
+from __future__ import annotations
+
+from pio.errors import TensorError
+from pio.kernels import _jit
+from pio.kernels import roofline as kernels
+from pio.ops._check import check
+from pio.tensor import Tensor
+
+
+def read_all(x: Tensor, *, threads: int | None = None) -> Tensor:
+    """Read a buffer once, as fast as the machine can.
+
+    Args:
+        x: float32 (n,).
+        threads: Over how many threads to split it; all by default.
+
+    Returns:
+        The sum of each thread's part, but for up to 127 elements at its end; float32 (threads,).
+
+    Raises:
+        TensorError: x is not a vector of float32.
+    """
+    check("read_all", "x", x, (None,))
+    sums = Tensor.empty((_parts("read_all", threads),))
+    kernels.read_all(sums.address, x.address, x.size, sums.size)
+    return sums
+
+
+def fma_all(rounds: int, x: float, y: float, *, threads: int | None = None) -> tuple[Tensor, int]:
+    """Multiply and add in registers, as fast as the machine can.
+
+    Args:
+        rounds: Multiply-adds of each chain.
+        x: Factor.
+        y: Summand.
+        threads: How many threads do this; all by default.
+
+    Returns:
+        The sum of what each thread's chains end with, float32 (threads,), and the floating-point operations done, two
+        for each multiply-add.
+
+    Raises:
+        TensorError: ``rounds`` is negative.
+    """
+    if rounds < 0:
+        raise TensorError(f"fma_all: rounds is {rounds}, expected 0 or more")
+    sums = Tensor.empty((_parts("fma_all", threads),))
+    kernels.fma_all(sums.address, rounds, x, y, sums.size)
+    return sums, 2 * rounds * kernels.CHAINS * kernels.LANES * sums.size
+
+
+def _parts(op: str, threads: int | None) -> int:
+    parts = _jit.threads_available() if threads is None else threads
+    if parts < 1:
+        raise TensorError(f"{op}: threads is {parts}, expected 1 or more")
+    return parts

@@ -1,0 +1,36 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numba.core import config
+
+from pio.errors import TensorError
+from pio.ops import roofline
+from pio.tensor import Tensor
+from pio.testing.compare import assert_close
+from pio.testing.reference import roofline as reference
+
+LARGEST = 300 if config.DISABLE_JIT else 5000
+
+
+@given(n=st.integers(0, LARGEST), threads=st.integers(1, 3))
+def test_every_whole_step_is_read(n, threads):
+    x = [float(i % 31 - 11) for i in range(n)]
+    found = roofline.read_all(Tensor.from_list(x) if x else Tensor.empty((0,)), threads=threads)
+    assert found.tolist() == reference.read_all(x, threads)  # whole numbers: no sum is rounded
+
+
+@given(rounds=st.integers(0, 9), threads=st.integers(1, 3))
+def test_every_multiply_add_is_done_and_counted(rounds, threads):
+    sums, operations = roofline.fma_all(rounds, 0.75, 0.5, threads=threads)
+    chains = operations // (2 * rounds * 16 * threads) if rounds else 12 if roofline.kernels.WIDE else 6
+    assert operations == 2 * rounds * chains * 16 * threads
+    assert_close(sums, reference.fma_all(rounds, 0.75, 0.5, threads, chains), relative=1e-5)
+
+
+def test_arguments_are_checked():
+    with pytest.raises(TensorError, match="read_all: x is int32"):
+        roofline.read_all(Tensor.from_list([1, 2], "int32"))
+    with pytest.raises(TensorError, match="threads is 0"):
+        roofline.read_all(Tensor.zeros((5,)), threads=0)
+    with pytest.raises(TensorError, match="rounds is -1"):
+        roofline.fma_all(-1, 1.0, 0.0)
