@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -145,6 +146,8 @@ def test_an_interrupted_download_is_no_model_and_resumes(hub: Hub) -> None:
 def test_a_broken_connection_resumes_where_it_broke(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     hub.cut[SHARDS[1]] = 5500
+    with contextlib.suppress(CheckpointError):  # early releases of huggingface_hub leave resuming to the next call
+        get(hub)
     folder = get(hub)
     ranges = [asked for method, path, asked in hub.requests if method == "GET" and path.endswith(SHARDS[1])]
     assert ranges == [None, "bytes=5000-"]
