@@ -105,7 +105,7 @@ class MemoryBudget:
         with self._lock:
             if self._used + nbytes > self._limit:
                 raise OutOfMemoryError(
-                    f"{what} needs {format_bytes(nbytes)}, but of the memory limit of {format_bytes(self._limit)} "
+                    f"{what}: {format_bytes(nbytes)} needed, and of the memory limit of {format_bytes(self._limit)} "
                     f"{format_bytes(self._used)} are in use; raise memory_limit or ask for less"
                 )
             self._used += nbytes

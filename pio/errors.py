@@ -29,6 +29,10 @@ class CancelledError(PioError):
     """The request was cancelled before it finished."""
 
 
+class NumericalError(PioError):
+    """A model computed NaN or infinity where numbers were expected."""
+
+
 class DeviceError(PioError):
     """A device, its driver or its threading layer cannot do what was asked."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import product
 from math import prod
 from operator import index as as_int
@@ -30,6 +31,7 @@ def row_major(shape: Shape) -> Shape:
     return tuple(strides)
 
 
+@lru_cache(maxsize=4096)  # asked of every argument of every operation
 def is_row_major(shape: Shape, strides: Shape) -> bool:
     """Return whether the elements lie in row-major order without gaps; the stride of a length of 1 does not matter."""
     step = 1

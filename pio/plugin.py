@@ -18,7 +18,7 @@ from pio.engine.batch_manager import BatchManager
 from pio.engine.generation import Generation
 from pio.engine.handle import Handle
 from pio.engine.sampling_params import SamplingParams
-from pio.errors import CapacityError, ConfigError, OutOfMemoryError, PioError
+from pio.errors import CapacityError, ConfigError, NumericalError, OutOfMemoryError, PioError
 from pio.layers.decoder import Decoder
 from pio.layers.source import Source
 from pio.loading.chat_template import ChatTemplate
@@ -429,8 +429,8 @@ class TextModelPlugin(ABC):
         """Name the damaged weight where a model computes no numbers."""
         try:
             return result()
-        except PioError as error:
-            if type(error) is PioError and "non-finite" in str(error) and self._weights is not None:
+        except NumericalError:
+            if self._weights is not None:
                 self.check_weights()
             raise
 

@@ -97,7 +97,7 @@ def test_accounting_survives_many_threads():
 def test_a_budget_names_what_did_not_fit():
     budget = MemoryBudget(1000)
     budget.reserve(600, "the weights")
-    with pytest.raises(OutOfMemoryError, match=r"the KV cache needs 401 bytes.*1000 bytes.* 600 bytes are in use"):
+    with pytest.raises(OutOfMemoryError, match=r"the KV cache: 401 bytes needed.*1000 bytes.* 600 bytes are in use"):
         budget.reserve(401, "the KV cache")
     assert (budget.used, budget.available, budget.limit) == (600, 400, 1000)
     budget.reserve(400, "the KV cache")

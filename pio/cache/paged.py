@@ -54,7 +54,7 @@ class PagedKVCache:
         )
         sizes = [-(-_product(shape) * dtype.itemsize // 64) * 64 for shape in shapes]
         self.nbytes = layers * sum(sizes)
-        what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens; ask for less with cache_tokens or context_length"
+        what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
         storage = Storage.allocate(self.nbytes, budget=budget, what=what)
         self._pools: list[tuple[Tensor, Tensor]] | None = []
         at = storage.address

@@ -56,13 +56,12 @@ class GroupedQueryAttention:
 
         Shapes: x, residual float32 (T, hidden).
         """
-        tokens = x.shape[0]
-        self.q_proj(x, a.q.reshape(tokens, -1))
-        self.k_proj(x, a.k.reshape(tokens, -1))
-        self.v_proj(x, a.v.reshape(tokens, -1))
+        self.q_proj(x, a.q_rows)
+        self.k_proj(x, a.k_rows)
+        self.v_proj(x, a.v_rows)
         ops.rope(self.q_norm(a.q, a.q), a.cos, a.sin)  # (T, heads, head_dim)
         ops.rope(self.k_norm(a.k, a.k), a.cos, a.sin)  # (T, kv_heads, head_dim)
         keys, values = cache.layer(self.layer)
         ops.write_cache(keys, values, a.k, a.v, batch, a.scratch)
         ops.paged_attention(a.q, keys, values, batch, a.scratch, out=a.attended, window=self.window)
-        self.o_proj(a.attended.reshape(tokens, -1), residual, add=True)
+        self.o_proj(a.attended_rows, residual, add=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pio import ops
-from pio.errors import UnsupportedModelError
+from pio.errors import CheckpointError, UnsupportedModelError
 from pio.tensor import Tensor
 
 
@@ -28,6 +28,7 @@ class RotaryEmbedding:
 
         Raises:
             UnsupportedModelError: The type of scaling is not known.
+            CheckpointError: A parameter of the scaling is missing or cannot be used.
         """
         base = [rope["rope_theta"] ** (-2 * i / width) for i in range(width // 2)]
         kind = rope["rope_type"]
@@ -36,6 +37,11 @@ class RotaryEmbedding:
             raise UnsupportedModelError(
                 f"config.json: rope_type is {kind!r}, pio knows {', '.join(_SCALINGS)}; choose another checkpoint"
             )
+        for field in _NEEDED.get(kind, ()):
+            if not isinstance(rope.get(field), (int, float)) or rope[field] <= 0:
+                raise CheckpointError(
+                    f"config.json: rope_type {kind!r} needs {field}, found {rope.get(field)!r}; download the model again"
+                )
         frequencies, self.scale = make(base, rope, width)
         self.inv_freq = Tensor.from_list(frequencies)
 
@@ -75,6 +81,8 @@ def _llama3(base: list[float], rope: Mapping[str, Any], width: int) -> tuple[lis
 def _yarn(base: list[float], rope: Mapping[str, Any], width: int) -> tuple[list[float], float]:
     """YaRN (Peng et al. 2023, arXiv:2309.00071): stretch by wavelength, and sharpen attention."""
     original, factor, theta = rope["original_max_position_embeddings"], rope["factor"], rope["rope_theta"]
+    if theta <= 1:
+        raise CheckpointError(f"config.json: rope_theta is {theta}, YaRN needs more than 1; download the model again")
 
     def pair(turns: float) -> float:
         """The pair that turns so often within the original context."""
@@ -104,4 +112,9 @@ def _yarn_attention_factor(rope: Mapping[str, Any], factor: float) -> float:
     return sharpen(1.0)
 
 
+_NEEDED = {
+    "linear": ("factor",),
+    "llama3": ("factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
+    "yarn": ("factor", "original_max_position_embeddings"),
+}
 _SCALINGS = {"default": _default, "linear": _linear, "llama3": _llama3, "yarn": _yarn}

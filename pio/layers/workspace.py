@@ -23,9 +23,27 @@ class Activations:
         cos: Rotary table, (T, rotary / 2).
         sin: Rotary table, (T, rotary / 2).
         scratch: Of attention, (threads, floats).
+
+    ``q_rows``, ``k_rows``, ``v_rows`` and ``attended_rows`` are the same memory as (T, heads * head_dim).
     """
 
-    __slots__ = ("attended", "cos", "gate", "k", "normed", "q", "scratch", "sin", "up", "v", "x")
+    __slots__ = (
+        "attended",
+        "attended_rows",
+        "cos",
+        "gate",
+        "k",
+        "k_rows",
+        "normed",
+        "q",
+        "q_rows",
+        "scratch",
+        "sin",
+        "up",
+        "v",
+        "v_rows",
+        "x",
+    )
 
     def __init__(self, full: dict[str, Tensor], tokens: int, scratch: Tensor) -> None:
         self.x = full["x"][:tokens]
@@ -39,6 +57,9 @@ class Activations:
         self.cos = full["cos"][:tokens]
         self.sin = full["sin"][:tokens]
         self.scratch = scratch
+        self.q_rows, self.k_rows, self.v_rows, self.attended_rows = (
+            x.reshape(tokens, -1) for x in (self.q, self.k, self.v, self.attended)
+        )
 
 
 class Workspace:
@@ -85,7 +106,7 @@ class Workspace:
             "logits": (outputs, vocab),
         }
         nbytes = sum(-(-4 * _product(shape) // 64) * 64 for shape in shapes.values())
-        arena = Arena(nbytes, budget=budget, what="the activations; ask for less with prefill_chunk")
+        arena = Arena(nbytes, budget=budget, what="the activations (fewer with prefill_chunk or max_batch_sequences)")
         self._full = {name: arena.take(shape) for name, shape in shapes.items()}
         self._scratch = attention_scratch(head_dim, threads)
         self._views: dict[int, Activations] = {}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pio.tensor import Tensor
-
 from pio.dtypes import DType, float32
 from pio.errors import TensorError
 from pio.kernels import _jit
+from pio.tensor import Tensor
 
 FLOATS = ("float32", "float16", "bfloat16")
 MIN_PART = 1 << 15  # elements that are worth a thread of their own
@@ -18,13 +17,15 @@ def check(
     """Raise a TensorError unless x is contiguous and has this shape (None matches any size) and dtype (None: any)."""
     if dtype is not None and x.dtype is not dtype:
         raise TensorError(f"{op}: {name} is {x.dtype}, expected {dtype}; convert it with .astype({str(dtype)!r})")
-    if shape is not None and (
-        len(shape) != len(x.shape) or any(a is not None and a != b for a, b in zip(shape, x.shape, strict=True))
-    ):
+    if shape is not None and shape != x.shape and not _matches(shape, x.shape):
         wanted = ", ".join("any" if a is None else str(a) for a in shape)
         raise TensorError(f"{op}: {name} has shape {x.shape}, expected ({wanted})")
     if not x.is_contiguous:
         raise TensorError(f"{op}: {name} is a strided view; make it .contiguous() first")
+
+
+def _matches(wanted: tuple[int | None, ...], found: tuple[int, ...]) -> bool:
+    return len(wanted) == len(found) and all(a is None or a == b for a, b in zip(wanted, found, strict=True))
 
 
 def check_float(op: str, name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:

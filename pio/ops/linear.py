@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pio.tensor import Tensor
-
 from pio.kernels import _jit
 from pio.kernels import linear as kernels
 from pio.ops._check import check, check_float
+from pio.tensor import Tensor
 
 
 def linear(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from pio.dtypes import int32
-from pio.errors import ConfigError, PioError, TensorError
+from pio.errors import ConfigError, NumericalError, TensorError
 from pio.kernels import sampling as kernels
 from pio.kernels import top_k as top_k_kernels
 from pio.ops._check import check
@@ -102,7 +102,7 @@ class Sampler:
             penalties: Applied to a copy of it.
 
         Raises:
-            PioError: The row has a NaN or +inf, or nothing but -inf.
+            NumericalError: The row has a NaN or +inf, or nothing but -inf.
         """
         x, largest = self._begin(logits, row, penalties)
         return int(kernels.first_index(x, self._maxima.address, self.vocab_size, largest))
@@ -131,7 +131,7 @@ class Sampler:
             penalties: Applied to a copy of the row.
 
         Raises:
-            PioError: The row has a NaN or +inf, or nothing but -inf.
+            NumericalError: The row has a NaN or +inf, or nothing but -inf.
         """
         x, largest = self._begin(logits, row, penalties)
         n = self.vocab_size
@@ -161,7 +161,7 @@ class Sampler:
             top: How many of the likeliest; among equals the lower ids first.
 
         Raises:
-            PioError: The row has a NaN or +inf, or nothing but -inf.
+            NumericalError: The row has a NaN or +inf, or nothing but -inf.
         """
         x, largest = self._begin(logits, row, None)
         log_total = largest + math.log(kernels.exp_sums(self._sums.address, x, self.vocab_size, largest, 1.0))
@@ -221,14 +221,14 @@ def _penalize(row: int, p: Penalties) -> None:
     )
 
 
-def _not_finite(logits: Tensor, row: int) -> PioError:
+def _not_finite(logits: Tensor, row: int) -> NumericalError:
     """The error that names the first bad element."""
     found = "nothing but -inf"
     for token, value in enumerate(logits[row].memoryview()):
         if math.isnan(value) or value == math.inf:
             found = f"{value} for token id {token}"
             break
-    return PioError(
+    return NumericalError(
         f"the model produced logits that cannot be sampled: found {found}, expected finite numbers; the weights hold "
         "NaN or infinity, or overflow in their type"
     )
