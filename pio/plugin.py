@@ -21,6 +21,7 @@ from pio.engine.sampling_params import SamplingParams
 from pio.errors import CapacityError, ConfigError, NumericalError, OutOfMemoryError, PioError
 from pio.layers.decoder import Decoder
 from pio.layers.source import Source
+from pio.layers.warm_up import warm_up
 from pio.loading.chat_template import ChatTemplate
 from pio.loading.checkpoint import Checkpoint, resolve
 from pio.loading.detokenizer import Detokenizer
@@ -149,6 +150,7 @@ class TextModelPlugin(ABC):
             max_batch_sequences=runtime.max_batch_sequences,
             prefill_chunk=min(runtime.prefill_chunk, model.max_batch_tokens),
         )
+        warm_up(model, cache)
 
     def open_weights(self, checkpoint: Checkpoint) -> Weights:
         """Return the tensors of the model; a subclass may take them from elsewhere than the folder."""
@@ -394,7 +396,7 @@ class TextModelPlugin(ABC):
 
     def chat_completion(self, messages: Messages, params: SamplingParams | None = None, **fields: Any) -> str:
         """Return the answer to a conversation, without the reasoning. Arguments and errors as ``generate``."""
-        if isinstance(messages, str) or not all(isinstance(m, Mapping) for m in messages):
+        if isinstance(messages, str) or not all(isinstance(m, Mapping) for m in cast("Sequence[Any]", messages)):
             raise ConfigError("chat_completion: expected a list of messages, each a dict with role and content")
         return self.generate(messages, params, **fields).text
 

@@ -1,0 +1,36 @@
+"""The first run of a model, before anybody waits for its answer."""
+
+from __future__ import annotations
+
+import copy
+
+from pio import ops
+from pio.cache.batch import Batch
+from pio.cache.paged import PagedKVCache
+from pio.layers.decoder import Decoder
+from pio.ops import compilation
+from pio.ops.sampling import Sampler
+from pio.tensor import Tensor
+
+_TOKENS = 2
+
+
+def warm_up(model: Decoder, cache: PagedKVCache) -> None:
+    """Run one layer of each kind once, so that every kernel of a request is compiled or loaded when this returns.
+
+    Weights of other layers are not read, so that a model maps as fast as ever. Whatever the first block of the cache
+    holds is overwritten. Without the compiler there is nothing to warm.
+    """
+    if not compilation.enabled() or model.max_batch_tokens < _TOKENS:
+        return
+    kinds = {(type(layer), type(layer.mixer), type(layer.mlp)): layer for layer in reversed(model.layers)}
+    small = copy.copy(model)
+    small.layers = list(kinds.values())
+    batch = Batch(_TOKENS, 1, 1, 1)
+    batch.add([0] * _TOKENS, 0, [0], "last")
+    hidden = small.hidden_states(batch, cache)  # (T, hidden)
+    row = ops.gather(hidden, batch.output_rows)  # (1, hidden)
+    ops.linear(model.norm(row, row), model.lm_head[:1], threads=model.threads)
+    sampler, logits = Sampler(model.vocab_size), Tensor.zeros((1, model.vocab_size))
+    sampler.likeliest(logits, 0)
+    sampler.draw(logits, 0, 0.5, 1.0, top_k=2, top_p=0.5)
