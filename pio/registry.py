@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -25,19 +26,24 @@ def manifests() -> dict[str, PluginManifest]:
     A package adds a plugin with an entry point of the group ``pio.plugins`` that names the folder's package; a
     manifest that cannot be read is logged and left out.
     """
-    folders = sorted(path.parent for path in (Path(__file__).parent / "models").glob(f"*/{MANIFEST}"))
-    found = {m.name: m for m in map(_read, folders) if m is not None}
+    found: dict[str, PluginManifest] = {}
+    for folder in plugin_folders():
+        manifest = _read(folder)
+        if manifest is not None:
+            found.setdefault(manifest.name, manifest)
+    return found
+
+
+def plugin_folders() -> Iterator[Path]:
+    """Yield the folders of installed plugins, whatever state their manifests are in."""
+    yield from sorted(path.parent for path in (Path(__file__).parent / "models").glob(f"*/{MANIFEST}"))
     for point in entry_points(group=ENTRY_POINTS):
         try:
             spec = importlib.util.find_spec(point.module)
         except ImportError as error:
             _log.warning("plugin %s cannot be found: %s", point.name, error)
             continue
-        for folder in (spec.submodule_search_locations or ()) if spec else ():
-            manifest = _read(Path(folder))
-            if manifest is not None:
-                found.setdefault(manifest.name, manifest)
-    return found
+        yield from map(Path, (spec.submodule_search_locations or ()) if spec else ())
 
 
 def _read(folder: Path) -> PluginManifest | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,13 +23,13 @@ _SILENT = frozenset(
 )
 
 
-class DecoderConfig(BaseModel):
+class DecoderConfig(BaseModel, frozen=True):
     """Dimensions and options of a decoder of attention and feed-forward layers.
 
     A model's own config class narrows the fields to what its code can do.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
 
     silent_fields: ClassVar[frozenset[str]] = _SILENT
 
@@ -97,11 +97,14 @@ class DecoderConfig(BaseModel):
 
     @property
     def parameters(self) -> int:
-        """Number of weights."""
-        attention = self.head_dim * self.hidden_size * 2 * (self.num_attention_heads + self.num_key_value_heads)
-        layer = attention + 3 * self.hidden_size * self.intermediate_size
+        """Number of weights, for layers with two norms and a norm on each head of queries and keys."""
+        width, heads = self.hidden_size, self.num_attention_heads + self.num_key_value_heads
+        attention = 2 * heads * self.head_dim * width + 2 * self.head_dim
+        if self.attention_bias:
+            attention += (heads + self.num_key_value_heads) * self.head_dim + width
+        layer = attention + 3 * width * self.intermediate_size + 2 * width
         tables = 1 if self.tie_word_embeddings else 2
-        return self.num_hidden_layers * layer + tables * self.vocab_size * self.hidden_size
+        return self.num_hidden_layers * layer + tables * self.vocab_size * width + width
 
     def window(self, layer: int) -> int | None:
         """Return how many positions a token of that layer sees; None is all."""
@@ -123,7 +126,7 @@ class DecoderConfig(BaseModel):
         if unknown:
             _log.warning("config.json: pio does not know %s; the answers may differ from the model's", unknown[:8])
         try:
-            config = cls(**fields)
+            config = cls.model_validate(fields)
         except ValidationError as error:
             raise _explain(error) from None
         config._check()
@@ -161,13 +164,14 @@ class DecoderConfig(BaseModel):
 def eos_token_ids(raw: dict[str, Any]) -> tuple[int, ...]:
     """Return the tokens that end an answer, which files give as a number, a list, or not at all."""
     value: Any = raw.get("eos_token_id")
-    found = value if isinstance(value, list) else [] if value is None else [value]
-    for token in found:  # pyright: ignore[reportUnknownVariableType]
+    found = cast("list[Any]", value) if isinstance(value, list) else [] if value is None else [value]
+    for token in found:
         if isinstance(token, bool) or not isinstance(token, int) or token < 0:
             raise CheckpointError(
-                f"eos_token_id is {str(value)[:80]}, expected a token id or a list of them; download the model again"
+                f"eos_token_id is {str(raw['eos_token_id'])[:80]}, expected a token id or a list of them; "
+                "download the model again"
             )
-    return tuple(found)  # pyright: ignore[reportUnknownArgumentType]
+    return tuple(found)
 
 
 def _explain(error: ValidationError) -> CheckpointError | UnsupportedModelError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence as Collection
-from typing import Protocol
+from typing import Any, Protocol
 
 from pio.cache.batch import Batch
 from pio.engine.sequence import Sequence
@@ -55,7 +55,7 @@ class Model(Protocol):
         """Rows of logits one forward gives."""
         ...
 
-    def forward(self, batch: Batch, cache: Cache, /) -> Tensor:
+    def forward(self, batch: Batch, cache: Any, /) -> Tensor:  # the kind of cache that the model makes
         """Return the logits of the batch's output rows, float32 (R, vocabulary), valid until the next call."""
         ...
 

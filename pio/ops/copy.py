@@ -74,4 +74,5 @@ def _copy_axes(kind: str, to: int, at: int, axes: list[Axis], parts: int) -> Non
     if parts == 1:
         kernels.copy_box[kind](to, at, *sizes, *strides, *from_strides)
     else:
-        kernels.copy[kind](to, at, *sizes, *strides, *from_strides, parts)
+        arguments = (to, at, *sizes, *strides, *from_strides, parts)
+        kernels.copy[kind](*arguments)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pio.config.decoder import DecoderConfig
 
 
-class Qwen3Config(DecoderConfig):
+class Qwen3Config(DecoderConfig, frozen=True):
     """config.json of a ``qwen3`` checkpoint."""
 
     model_type: Literal["qwen3"]

@@ -1,0 +1,93 @@
+"""Model folders with random weights of any shape: what tests and benchmarks run on where no checkpoint is at hand."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pio import dtypes, registry
+from pio.config.runtime import RuntimeConfig
+from pio.device import MemoryBudget
+from pio.layers.source import Source
+from pio.loading.checkpoint import DEMO, resolve
+from pio.loading.config_json import dtype as stored_dtype
+from pio.loading.safetensors import write_safetensors
+from pio.manifest import import_object
+from pio.tensor import Tensor
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+
+
+class RandomWeights:
+    """Makes each tensor when a model asks for it, and keeps it under its name.
+
+    Vectors scatter around one, as norms do; matrices around zero, such that a layer keeps the size of its input.
+
+    Args:
+        dtype: Element type of every tensor.
+        seed: The same seed, names and shapes give the same numbers.
+    """
+
+    def __init__(self, dtype: dtypes.DType, seed: int = 0) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._dtype = dtype
+        self._seed = seed
+
+    def __contains__(self, name: object) -> bool:
+        """Return False: a tensor that a model takes only where there is one is never made."""
+        return False
+
+    def take(self, name: str, shape: tuple[int, ...], *, optional: bool = False, **_: Any) -> Any:
+        """Return the tensor of that name, made on the first call; None for an optional one."""
+        if optional:
+            return None
+        if name not in self.tensors:
+            source = random.Random(f"{self._seed} {name} {shape}")
+            count = 1
+            for n in shape:
+                count *= n
+            centre, spread = (1.0, 0.2) if len(shape) == 1 else (0.0, 1.5 / shape[-1] ** 0.5)
+            numbers = [source.gauss(centre, spread) for _ in range(count)]
+            self.tensors[name] = Tensor.from_list(numbers, self._dtype).reshape(*shape)
+        return self.tensors[name]
+
+    def ignore(self, which: Callable[[str], bool] | Iterable[str]) -> None:
+        """Ignore nothing: only what a model takes exists."""
+
+
+def write_random_checkpoint(
+    folder: Path, config: Mapping[str, Any], *, plugin: str | None = None, seed: int = 0, tokenizer: bool = True
+) -> Path:
+    """Write a model folder with random weights.
+
+    Args:
+        folder: Where to; made if it is not there.
+        config: The object of its config.json.
+        plugin: The plugin whose model names the tensors; by default the one that fits the config best.
+        seed: Of the weights.
+        tokenizer: Put the demo model's tokenizer and chat template beside them; the vocabulary must hold its tokens.
+
+    Returns:
+        The folder.
+
+    Raises:
+        PioError: The config describes no model that the plugin can build.
+    """
+    raw = dict(config)
+    manifest, _ = registry.choose(raw, plugin)
+    made = import_object(manifest.factory)()
+    weights = RandomWeights(dtypes.dtype(stored_dtype(raw) or "float32"), seed)
+    runtime = RuntimeConfig(prefill_chunk=1, max_batch_sequences=1)
+    read = made.config_class.from_checkpoint(raw)
+    made.build_model(read, Source(weights), runtime, MemoryBudget(1 << 62))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(raw, indent=2), "utf-8")
+    write_safetensors(folder / "model.safetensors", weights.tensors, {"format": "pt"})
+    if tokenizer:
+        for name in TOKENIZER:
+            shutil.copyfile(resolve(DEMO) / name, folder / name)
+    return folder
