@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pio.errors import CheckpointError, ConfigError, PioError
 from pio.loading.json_file import read_object
 from pio.loading.model_file import find, read_limited, shown
+from pio.loading.tokenizer_checks import check_file, check_growth
 
 if TYPE_CHECKING:
     import tokenizers
@@ -57,10 +58,12 @@ class Tokenizer:
             where: The file, for messages.
 
         Raises:
-            CheckpointError: An id lies beyond any sensible vocabulary, or a special token is not text.
+            CheckpointError: An id lies beyond any sensible vocabulary, a special token is not text, or the tokenizer
+                would make texts many times as long.
         """
         self._backend = backend
         self._where = where
+        check_growth(backend, where)
         backend.no_truncation()
         backend.no_padding()
         self.special_tokens = special_tokens(config, where)
@@ -105,6 +108,8 @@ class Tokenizer:
         data = read_limited(file, MAX_TOKENIZER_BYTES)
         config = tokenizer_config(folder)
 
+        check_file(data, str(file))
+
         def load() -> Tokenizer:
             import tokenizers
 
@@ -123,7 +128,7 @@ class Tokenizer:
             ConfigError: Not a str, or text that is no valid Unicode.
         """
         _check_text(text, "text")
-        return self._call(lambda: self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        return self._known(self._call(lambda: self._backend.encode(text, add_special_tokens=add_special_tokens).ids))
 
     def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[int]]:
         """Return the token ids of each text; the same as ``encode`` of one after the other.
@@ -136,7 +141,7 @@ class Tokenizer:
         for index, text in enumerate(texts):
             _check_text(text, f"texts[{index}]")
         found = self._call(lambda: self._backend.encode_batch(list(texts), add_special_tokens=add_special_tokens))
-        return [encoding.ids for encoding in found]
+        return [self._known(encoding.ids) for encoding in found]
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False, keep: Collection[int] = _NOTHING) -> str:
         """Return the text of token ids; bytes that form no character become U+FFFD.
@@ -210,6 +215,15 @@ class Tokenizer:
         visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
         hidden = [byte for byte in range(256) if byte not in visible]
         return {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
+
+    def _known(self, ids: list[int]) -> list[int]:
+        """Return ids that the tokenizer made; a post-processor may name any number as a token."""
+        if max(ids, default=0) >= self.limit:
+            raise CheckpointError(
+                f"{self._where} makes the token id {max(ids)}, and the vocabulary ends at {self.limit - 1}; "
+                "download the file again"
+            )
+        return ids
 
     def _call(self, work: Callable[[], _Result]) -> _Result:
         return _guarded(work, PioError, f"the tokenizer {self._where} failed; check it, or download the file again")

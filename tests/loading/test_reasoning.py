@@ -1,0 +1,90 @@
+"""Reasoning and answer, whole and streamed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pio.loading.reasoning import ReasoningSplitter, opens_reasoning, split_reasoning
+
+WHOLE = [
+    ("plain answer\n", False, None, "plain answer\n"),
+    ("<think>\n17 × 23\n</think>\n\n391", False, "17 × 23", "391"),
+    ("<think>\n\n</think>\n\nshort", False, None, "short"),
+    ("\n <think>a</think>b", False, "a", "b"),
+    ("a</think>b", True, "a", "b"),
+    ("\n\na\n b\n\n</think>\n c \n", True, "a\n b", " c \n"),
+    ("<think>\na</think>b", True, "a", "b"),
+    ("never ends\n", True, "never ends", ""),
+    ("<think>never ends </thin", False, "never ends </thin", ""),
+    ("says <think> later</think>", False, None, "says <think> later</think>"),
+    ("<think>a</think>b<think>c</think>", False, "a", "b<think>c</think>"),
+    ("<think>a</think>", False, "a", ""),
+    ("<thin", False, None, "<thin"),
+    ("\n\n", False, None, "\n\n"),
+    ("<think>a < b </ c</think>d", False, "a < b </ c", "d"),
+    ("<think> a </think> b", False, " a ", " b"),
+    ("", False, None, ""),
+    ("", True, None, ""),
+    ("<</think>x", True, "<", "x"),
+    ("a</think</think>x", True, "a</think", "x"),
+]
+
+
+@pytest.mark.parametrize(("text", "inside", "reasoning", "answer"), WHOLE)
+def test_whole(text: str, inside: bool, reasoning: str | None, answer: str) -> None:
+    assert split_reasoning(text, inside=inside) == (reasoning, answer)
+
+
+def streamed(parts: list[str], inside: bool) -> tuple[str, str]:
+    splitter = ReasoningSplitter(inside=inside)
+    found = {"reasoning": "", "answer": ""}
+    for kind, piece in [pair for part in parts for pair in splitter.push(part)] + splitter.flush():
+        assert piece
+        assert kind == "answer" or not found["answer"]  # never back to reasoning
+        found[kind] += piece
+    return found["reasoning"], found["answer"]
+
+
+@pytest.mark.parametrize(("text", "inside", "reasoning", "answer"), WHOLE)
+def test_character_by_character(text: str, inside: bool, reasoning: str | None, answer: str) -> None:
+    assert streamed(list(text), inside) == (reasoning or "", answer)
+
+
+PARTS = st.lists(st.sampled_from(["<think>", "</think>", "<", "/", "think>", "</thi", "\n", " ", "a", "\n\n", "é", ""]))
+
+
+@given(PARTS, st.booleans())
+def test_any_cut(parts: list[str], inside: bool) -> None:
+    reasoning, answer = split_reasoning("".join(parts), inside=inside)
+    assert streamed(parts, inside) == (reasoning or "", answer)
+    assert streamed(list("".join(parts)), inside) == (reasoning or "", answer)
+
+
+@given(PARTS, st.booleans())
+def test_nothing_but_tags_and_line_ends_is_lost(parts: list[str], inside: bool) -> None:
+    text = "".join(parts)
+    reasoning, answer = split_reasoning(text, inside=inside)
+    bare = text.replace("<think>", "").replace("</think>", "").replace("\n", "").replace(" ", "")
+    kept = f"{reasoning or ''}{answer}".replace("<think>", "").replace("</think>", "")
+    assert kept.replace("\n", "").replace(" ", "") == bare
+
+
+def test_answer_is_not_held_back() -> None:
+    splitter = ReasoningSplitter()
+    assert splitter.push("a<thi") == [("answer", "a<thi")]
+    assert splitter.push("\n") == [("answer", "\n")]
+
+
+def test_reasoning_is_held_back_no_longer_than_needed() -> None:
+    splitter = ReasoningSplitter(inside=True)
+    assert splitter.push("ab") == [("reasoning", "ab")]
+    assert splitter.push("\n</t") == []
+    assert splitter.push("est") == [("reasoning", "\n</test")]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "opens"),
+    [("<|im_start|>assistant\n<think>\n", True), ("<think>\n\n</think>\n\n", False), ("", False), ("<think>a", False)],
+)
+def test_prompt_opens_reasoning(prompt: str, opens: bool) -> None:
+    assert opens_reasoning(prompt) is opens
