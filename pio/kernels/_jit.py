@@ -5,6 +5,10 @@ kernel shares one stamp over all kernel sources, Numba's version and its debuggi
 user can read (the files are pickles).
 """
 
+# numba and llvmlite come without type stubs
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportAttributeAccessIssue=false
+# pyright: reportUnknownLambdaType=false, reportIncompatibleMethodOverride=false, reportPrivateUsage=false
 from __future__ import annotations
 
 import hashlib
@@ -12,11 +16,11 @@ import logging
 import os
 import shutil
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import llvmlite
 import llvmlite.binding
@@ -41,7 +45,7 @@ KEEP_STAMPS: Final = 4  # compiled kernels of the latest versions; older folders
 _log = logging.getLogger("pio.kernels")
 
 
-def kernel(fn: F | None = None, *, fastmath: set[str] | None = None) -> Any:
+def kernel(fn: Callable[..., Any] | None = None, *, fastmath: set[str] | None = None) -> Any:
     """Compile a serial kernel: releases the GIL, no Python errors, sums in the written order unless told otherwise."""
     return _compile(fn, fastmath=fastmath or CONTRACT)
 
@@ -68,6 +72,12 @@ def _compile(fn: Any, **options: Any) -> Any:
 
 class PerDtype(Generic[T]):
     """One thing for each element type, made when first asked for: ``load["bfloat16"]``."""
+
+    if TYPE_CHECKING:
+        # inside a kernel that is made for each type, the name stands for the member of that type
+        __call__: T
+
+        def __mul__(self, other: int) -> int: ...
 
     def __init__(self, make: Callable[[str], T]) -> None:
         self._make = make
@@ -207,7 +217,7 @@ class _Watcher(event.Listener):
 @contextmanager
 def watch_compilation(
     started: Callable[[str], None], finished: Callable[[str], None], loaded: Callable[[str], None]
-) -> Iterator[None]:
+) -> Generator[None, None, None]:
     """Call back, in the thread that compiles, with the names of kernels compiled or loaded from the cache folder."""
     watcher = _Watcher(started, finished, loaded)
     with event.install_listener(COMPILE, watcher), event.install_listener(LOADED, watcher):

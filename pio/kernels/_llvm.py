@@ -1,5 +1,7 @@
 """Building blocks of LLVM code that the vector primitives and the tiles share."""
 
+# numba and llvmlite come without type stubs
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

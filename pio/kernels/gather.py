@@ -1,5 +1,7 @@
 """Rows chosen by index: read, added up, and grouped by a key."""
 
+# numba and llvmlite come without type stubs
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
 import ctypes

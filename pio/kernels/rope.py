@@ -1,5 +1,7 @@
 """Rotary position embedding: the table of rotations and the rotation in place."""
 
+# numba and llvmlite come without type stubs
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
 import math

@@ -5,6 +5,10 @@ have the same order, hence the same bits, everywhere. Each primitive is a plain 
 does and runs where the JIT is disabled, and an emitter of LLVM code, which replaces it everywhere else.
 """
 
+# numba and llvmlite come without type stubs
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportAttributeAccessIssue=false, reportOptionalCall=false
+# pyright: reportUntypedClassDecorator=false, reportPrivateImportUsage=false, reportReturnType=false
 from __future__ import annotations
 
 import ctypes

@@ -5,6 +5,9 @@ matrix product sums in the very order of a matrix-vector product. ``outer_tile``
 (attention scores over transposed keys, probabilities over values), sixteen outputs a vector, sums in order of i.
 """
 
+# numba and llvmlite come without type stubs
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
 from __future__ import annotations
 
 import ctypes

@@ -1,5 +1,7 @@
 """The k largest elements of a row, in order, without sorting the row."""
 
+# numba and llvmlite come without type stubs
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
 import ctypes
