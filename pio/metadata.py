@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pio.plugin import TextModelPlugin
@@ -44,22 +44,19 @@ class ModelMetadata:
     @classmethod
     def of(cls, plugin: TextModelPlugin) -> ModelMetadata:
         """Describe a plugin; what depends on the model is that of its manifest while none is loaded."""
-        manifest, config = plugin.manifest, plugin.config
-        loaded: dict[str, Any] = {"model_type": manifest.model_types[0], "parameters": manifest.parameters}
-        context = vocab = 0
-        if config is not None:
-            loaded = {"model_type": config.model_type, "parameters": config.parameters}
-            context, vocab = min(plugin.runtime.context_length, config.max_positions), config.vocab_size
+        manifest = plugin.manifest
+        loaded = plugin.loaded if plugin.is_loaded else None
         return cls(
             name=manifest.name,
             version=manifest.version,
             description=manifest.description,
             path=plugin.path,
-            listed=plugin.listed,
+            listed=loaded is None or manifest.lists(loaded.config.model_dump()),
+            model_type=loaded.config.model_type if loaded else manifest.model_types[0],
+            parameters=loaded.config.parameters if loaded else manifest.parameters,
             modalities=manifest.modalities,
             capabilities=manifest.capabilities,
-            context_length=context,
-            vocab_size=vocab,
-            memory=plugin.memory,
-            **loaded,
+            context_length=loaded.context_length if loaded else 0,
+            vocab_size=loaded.config.vocab_size if loaded else 0,
+            memory=loaded.memory if loaded else {"weights": 0, "cache": 0, "buffers": 0},
         )

@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeAlias, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
-from pio import dtypes, registry
-from pio.cache.paged import PagedKVCache
-from pio.config.decoder import DecoderConfig, eos_token_ids
+from pio import registry
+from pio.config.decoder import DecoderConfig
 from pio.config.runtime import RuntimeConfig
 from pio.device import MemoryBudget
-from pio.engine.batch_manager import BatchManager
 from pio.engine.generation import Generation
 from pio.engine.handle import Handle
 from pio.engine.sampling_params import SamplingParams
-from pio.errors import CapacityError, ConfigError, NumericalError, OutOfMemoryError, PioError
+from pio.errors import ConfigError, NumericalError, PioError
 from pio.layers.decoder import Decoder
 from pio.layers.source import Source
-from pio.layers.warm_up import warm_up
-from pio.loading.chat_template import ChatTemplate
+from pio.loaded import LoadedModel
 from pio.loading.checkpoint import Checkpoint, resolve
-from pio.loading.detokenizer import Detokenizer
-from pio.loading.reasoning import opens_reasoning, split_reasoning
-from pio.loading.tokenizer import Tokenizer
+from pio.loading.reasoning import split_reasoning
 from pio.loading.weights import Weights
-from pio.machine import available_memory, cpu_count
 from pio.manifest import PluginManifest
 from pio.metadata import ModelMetadata
 from pio.progress import Progress
+from pio.prompts import Message, Messages, Prompt
 from pio.tensor import Tensor
 
-Messages: TypeAlias = Sequence[Mapping[str, Any]]
-Prompt: TypeAlias = str | Sequence[int] | Messages
-
-_log = logging.getLogger("pio")
+T = TypeVar("T")
+Tools = Sequence[Mapping[str, Any]]
 
 
 class TextModelPlugin(ABC):
@@ -45,32 +37,31 @@ class TextModelPlugin(ABC):
 
     A plugin names its configuration class and builds its model; everything else is here. ``pio.load`` makes one;
     as a context manager it gives its memory back at the end.
+
+    Attributes:
+        manifest_name: Name of the plugin, which finds its manifest.
+        config_class: Reads config.json.
+        runtime: How the model runs, or will run once loaded.
     """
 
     manifest_name: ClassVar[str]
     config_class: ClassVar[type[DecoderConfig]]
 
     def __init__(self) -> None:
-        self._options: dict[str, Any] = {}
-        self._path: str | os.PathLike[str] | None = None
-        self._weights: Weights | None = None
-        self._model: Decoder | None = None
-        self._cache: PagedKVCache | None = None
-        self._manager: BatchManager | None = None
+        self._path: str | None = None
+        self._loaded: LoadedModel | None = None
         self._lock = threading.RLock()
         self.runtime = RuntimeConfig()
-        self.budget: MemoryBudget | None = None
-        self.config: DecoderConfig | None = None
-        self.tokenizer: Tokenizer | None = None
-        self.chat_template: ChatTemplate | None = None
-        self.generation_config: dict[str, Any] = {}
-        self.listed = True
 
     @abstractmethod
     def build_model(self, config: Any, source: Source, runtime: RuntimeConfig, budget: MemoryBudget) -> Decoder:
         """Build the model from its weights; every tensor of the checkpoint is taken or ignored by name."""
 
-    # --- life ---
+    def open_weights(self, checkpoint: Checkpoint) -> Weights:
+        """Return the tensors of the model; a subclass may take them from elsewhere than the folder."""
+        return checkpoint.weights()
+
+    # Loading
 
     def initialize(self, path: str | os.PathLike[str] | None = None, *, download: bool = False, **options: Any) -> bool:
         """Set where the model is and how it is to run; ``load_model`` does the work.
@@ -78,7 +69,7 @@ class TextModelPlugin(ABC):
         Args:
             path: As ``pio.load`` takes it.
             download: Fetch a repo that is not in the local cache.
-            **options: Fields of ``pio.config.runtime.RuntimeConfig``.
+            **options: Fields of ``RuntimeConfig``.
 
         Returns:
             True.
@@ -89,7 +80,7 @@ class TextModelPlugin(ABC):
         """
         self.runtime = RuntimeConfig.from_options(**options)
         if path is not None:
-            self._path = resolve(path, download=download)
+            self._path = os.fspath(resolve(path, download=download))
         return True
 
     def load_model(self, config: RuntimeConfig | None = None) -> Self:
@@ -108,64 +99,28 @@ class TextModelPlugin(ABC):
         """
         if self._path is None:
             raise ConfigError("there is no path; call initialize(path=...) first, or use pio.load(path)")
-        with self._lock:
+        with self._lock, Progress((config or self.runtime).progress, f"loading {self._path}"):
             self.cleanup()
             self.runtime = config or self.runtime
-            try:
-                with Progress(self.runtime.progress, f"loading {self._path}"):
-                    self._load(Checkpoint(self._path))
-            except BaseException:
-                self.cleanup()
-                raise
+            checkpoint = Checkpoint(self._path)
+            registry.choose(checkpoint.config, self.manifest_name)  # refuses another architecture, by name
+            model_config = self.config_class.from_checkpoint(checkpoint.config)
+            weights = self.open_weights(checkpoint)
+            self._loaded = LoadedModel(checkpoint, model_config, weights, self.runtime, self.build_model)
         return self
 
-    def _load(self, checkpoint: Checkpoint) -> None:
-        raw = checkpoint.config
-        if raw.get("model_type") not in self.manifest.model_types:
-            registry.choose(raw, self.manifest.name)  # raises the error that says so
-        self.listed = self.manifest.lists(raw)
-        config = self.config = self.config_class.from_checkpoint(raw)
-        self.generation_config = checkpoint.generation_config
-        self.tokenizer = Tokenizer.from_folder(checkpoint.path, vocab_size=config.vocab_size)
-        self.chat_template = ChatTemplate.from_folder(checkpoint.path)
-        weights = self.open_weights(checkpoint)
-        runtime, budget = self.runtime, MemoryBudget(self.runtime.memory_limit or 1 << 62)
-        self._weights, self.budget = weights, budget
-        budget.reserve(weights.nbytes, "the weights")
-        threads = runtime.threads or cpu_count()
-        dtype = None if runtime.dtype is None else dtypes.dtype(runtime.dtype)
-        model = self.build_model(config, Source(weights, threads=threads, dtype=dtype), runtime, budget)
-        weights.finish()
-        self._model = model
-        context = min(runtime.context_length, model.max_positions)
-        model.max_positions = context
-        tokens = runtime.cache_tokens or context
-        cache = self._cache = self._reserve_cache(model, tokens)
-        self._manager = BatchManager(
-            model,
-            cache,
-            eos_token_ids=self.eos_token_ids,
-            detokenizer=self._detokenizer if self.tokenizer else None,
-            token_text=self._token_text if self.tokenizer else None,
-            max_batch_sequences=runtime.max_batch_sequences,
-            prefill_chunk=min(runtime.prefill_chunk, model.max_batch_tokens),
-        )
-        warm_up(model, cache)
+    def update(self, **options: Any) -> RuntimeConfig:
+        """Change runtime options of a loaded model; requests that run are cancelled, and nothing changes on an error.
 
-    def open_weights(self, checkpoint: Checkpoint) -> Weights:
-        """Return the tensors of the model; a subclass may take them from elsewhere than the folder."""
-        return checkpoint.weights()
-
-    def _reserve_cache(self, model: Decoder, tokens: int) -> PagedKVCache:
-        cache = model.new_cache(tokens)
-        free = available_memory()
-        if free is not None and cache.nbytes > free:
-            cache.free()
-            raise OutOfMemoryError(
-                f"a cache of {tokens} tokens takes {cache.nbytes:,} bytes and the machine has {free:,} free; "
-                f"ask for fewer with context_length or cache_tokens"
-            )
-        return cache
+        Raises:
+            ConfigError: An option is unknown or its value cannot be used; the model goes on as it was.
+        """
+        with self._lock:
+            config = self.runtime.updated(**options)
+            if config != self.runtime and self._loaded is not None:
+                self.load_model(config)
+            self.runtime = config
+            return config
 
     def cleanup(self) -> bool:
         """Cancel what runs and give every byte back; more than once does no harm.
@@ -174,26 +129,10 @@ class TextModelPlugin(ABC):
             True.
         """
         with self._lock:
-            if self._manager is not None:
-                self._manager.close()
-            if self._cache is not None:
-                self._cache.free()
-            self._manager = self._cache = self._model = self._weights = self.budget = None
+            loaded, self._loaded = self._loaded, None
+            if loaded is not None:
+                loaded.close()
         return True
-
-    def update(self, **options: Any) -> RuntimeConfig:
-        """Change runtime options of a loaded model; requests that run are cancelled, and nothing changes on an error.
-
-        Raises:
-            ConfigError: An option is unknown or its value cannot be used; the model goes on as it was.
-        """
-        config = self.runtime.updated(**options)
-        if config != self.runtime:
-            if self._manager is None:
-                self.runtime = config
-            else:
-                self.load_model(config)
-        return self.runtime
 
     def __enter__(self) -> Self:
         return self
@@ -201,7 +140,7 @@ class TextModelPlugin(ABC):
     def __exit__(self, *_: object) -> None:
         self.cleanup()
 
-    # --- what it is ---
+    # What it is
 
     @property
     def manifest(self) -> PluginManifest:
@@ -211,7 +150,24 @@ class TextModelPlugin(ABC):
     @property
     def path(self) -> str | None:
         """The model's folder."""
-        return None if self._path is None else os.fspath(self._path)
+        return self._path
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model in memory.
+
+        Raises:
+            PioError: The plugin is not loaded, or was cleaned up.
+        """
+        loaded = self._loaded
+        if loaded is None:
+            raise PioError("the model is not loaded; call load_model(), or pio.load again after cleanup()")
+        return loaded
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return self._loaded is not None
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -228,46 +184,15 @@ class TextModelPlugin(ABC):
             return False
         return True
 
-    @property
-    def eos_token_ids(self) -> tuple[int, ...]:
-        """Tokens that end an answer: generation_config.json wins over config.json."""
-        assert self.config is not None
-        return eos_token_ids(self.generation_config) or self.config.eos_token_ids
-
-    @property
-    def model(self) -> Decoder:
-        """The loaded model.
+    def check_weights(self) -> None:
+        """Read all weights and check that they are numbers.
 
         Raises:
-            PioError: The plugin is not loaded, or was cleaned up.
+            CheckpointError: One holds NaN or an infinity; the message names it.
         """
-        if self._model is None:
-            raise PioError("the model is not loaded; call load_model(), or pio.load again after cleanup()")
-        return self._model
+        self.loaded.check_weights()
 
-    @property
-    def manager(self) -> BatchManager:
-        """What runs requests.
-
-        Raises:
-            PioError: The plugin is not loaded, or was cleaned up.
-        """
-        if self._manager is None:
-            raise PioError("the model is not loaded; call load_model(), or pio.load again after cleanup()")
-        return self._manager
-
-    @property
-    def memory(self) -> dict[str, int]:
-        """Bytes of weights, cache and buffers."""
-        if self._model is None or self._cache is None or self._weights is None:
-            return {"weights": 0, "cache": 0, "buffers": 0}
-        return {
-            "weights": self._weights.nbytes,
-            "cache": self._cache.nbytes,
-            "buffers": self._model.workspace.nbytes,
-        }
-
-    # --- text ---
+    # Text
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a text; special tokens in it count as such.
@@ -275,7 +200,7 @@ class TextModelPlugin(ABC):
         Raises:
             ConfigError: The folder has no tokenizer.
         """
-        return self._need_tokenizer().encode(text)
+        return self.loaded.prompts.tokenizer.encode(text)
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, special tokens included.
@@ -283,15 +208,10 @@ class TextModelPlugin(ABC):
         Raises:
             ConfigError: The folder has no tokenizer, or an id is outside its vocabulary.
         """
-        return self._need_tokenizer().decode(ids)
+        return self.loaded.prompts.tokenizer.decode(ids)
 
     def apply_chat_template(
-        self,
-        messages: Messages,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        **variables: Any,
+        self, messages: Messages, *, tools: Tools | None = None, add_generation_prompt: bool = True, **variables: Any
     ) -> str:
         """Return the prompt for a conversation, as the checkpoint's own template writes it.
 
@@ -305,63 +225,44 @@ class TextModelPlugin(ABC):
             ConfigError: The folder has no chat template, or a message is malformed.
             CheckpointError: The template is broken or does what a template must not.
         """
-        if self.chat_template is None:
-            raise ConfigError(f"{self._path} has no chat template; give the prompt as text, with generate_text")
-        return self.chat_template.render(
+        return self.loaded.prompts.render(
             messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables
         )
 
-    def encode_prompt(
-        self, prompt: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None, **variables: Any
-    ) -> tuple[list[int], bool]:
-        """Return the token ids of any kind of prompt, and whether it leaves the answer inside its reasoning."""
-        if isinstance(prompt, str):
-            return self.tokenize(prompt), False
-        items = list(cast("Sequence[Any]", prompt))
-        if items and isinstance(items[0], Mapping):
-            text = self.apply_chat_template(items, tools=tools, **variables)
-            return self._need_tokenizer().encode(text, add_special_tokens=False), opens_reasoning(text)
-        if tools or variables:
-            raise ConfigError("tools and template variables need a list of messages; found a plain prompt")
-        return items, False
+    def fit_messages(self, messages: Messages, budget: int, **variables: Any) -> list[Message]:
+        """Return the conversation without its oldest turns, so that its prompt has at most ``budget`` tokens.
 
-    def _need_tokenizer(self) -> Tokenizer:
-        if self._model is None:
-            self.model  # noqa: B018  raises what tells an unloaded model from one without a tokenizer
-        if self.tokenizer is None:
-            raise ConfigError(f"{self._path} has no tokenizer.json; give prompts as lists of token ids")
-        return self.tokenizer
+        System messages stay, and so does the last turn.
 
-    def _detokenizer(self, skip_special_tokens: bool) -> Detokenizer:
-        return Detokenizer(self._need_tokenizer(), skip_special_tokens=skip_special_tokens)
+        Raises:
+            CapacityError: What must stay is longer already.
+        """
+        return self.loaded.prompts.fit(messages, budget, **variables)
 
-    def _token_text(self, token: int) -> str:
-        return self._need_tokenizer().decode([token])
-
-    # --- answers ---
+    # Answers
 
     def submit(
         self,
         prompt: Prompt,
         params: SamplingParams | None = None,
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        template_variables: Mapping[str, Any] | None = None,
+        tools: Tools | None = None,
         enable_thinking: bool | None = None,
+        template_variables: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> Handle:
         """Queue a prompt and return at once; see ``generate`` for the arguments."""
-        manager = self.manager
-        merged = SamplingParams.merge(self.generation_config, params, **fields)
-        variables = dict(template_variables or {})
-        if enable_thinking is not None:
-            variables["enable_thinking"] = enable_thinking
-        ids, inside = self.encode_prompt(prompt, tools=tools, **variables)
+        loaded = self.loaded
+        merged = SamplingParams.merge(loaded.generation_config, params, **fields)
+        named = {"tools": tools, "enable_thinking": enable_thinking}
+        variables = {**(template_variables or {}), **{name: v for name, v in named.items() if v is not None}}
+        ids, inside = loaded.prompts.encode(prompt, **variables)
 
         def split(text: str) -> tuple[str | None, str]:
             return split_reasoning(text, inside=inside)
 
-        return manager.submit(ids, merged, split_reasoning=split if not isinstance(prompt, str) else None)
+        is_chat = not isinstance(prompt, str) and isinstance(next(iter(prompt), None), Mapping)
+        return loaded.manager.submit(ids, merged, split_reasoning=split if is_chat else None)
 
     def generate(self, prompt: Prompt, params: SamplingParams | None = None, **fields: Any) -> Generation:
         """Answer a prompt.
@@ -397,7 +298,7 @@ class TextModelPlugin(ABC):
     def chat_completion(self, messages: Messages, params: SamplingParams | None = None, **fields: Any) -> str:
         """Return the answer to a conversation, without the reasoning. Arguments and errors as ``generate``."""
         if isinstance(messages, str) or not all(isinstance(m, Mapping) for m in cast("Sequence[Any]", messages)):
-            raise ConfigError("chat_completion: expected a list of messages, each a dict with role and content")
+            raise ConfigError("messages: expected a list of dicts with role and content; for text use generate_text")
         return self.generate(messages, params, **fields).text
 
     def infer(self, x: Prompt, params: SamplingParams | None = None, **fields: Any) -> Generation:
@@ -410,7 +311,8 @@ class TextModelPlugin(ABC):
         """Answer several inputs together, first come, first served; each answer is the one it gets alone."""
         handles: list[Handle] = []
         try:
-            handles.extend(self.submit(x, params, **fields) for x in xs)
+            for x in xs:
+                handles.append(self.submit(x, params, **fields))  # noqa: PERF401  those queued are cancelled on error
             return [self._checked(handle.result) for handle in handles]
         except BaseException:
             for handle in handles:
@@ -423,59 +325,15 @@ class TextModelPlugin(ABC):
         Returns:
             float32 (tokens, vocabulary); row i predicts token i + 1.
         """
-        manager = self.manager
-        ids, _ = self.encode_prompt(prompt)
-        return self._checked(lambda: manager.logits(ids))
+        loaded = self.loaded
+        ids, _ = loaded.prompts.encode(prompt)
+        return loaded.manager.logits(ids)
 
-    def _checked(self, result: Callable[[], Any]) -> Any:
+    def _checked(self, result: Callable[[], T]) -> T:
         """Name the damaged weight where a model computes no numbers."""
         try:
             return result()
         except NumericalError:
-            if self._weights is not None:
-                self.check_weights()
+            if self._loaded is not None:
+                self._loaded.check_weights()
             raise
-
-    def check_weights(self) -> None:
-        """Read all weights and check that they are numbers.
-
-        Raises:
-            CheckpointError: One holds NaN or an infinity; the message names it.
-        """
-        weights = self._weights
-        if weights is None:
-            raise PioError("the model is not loaded; call load_model() first")
-        for name in sorted(weights.used):
-            weights.check_finite(name)
-
-    def fit_messages(self, messages: Messages, budget: int, **variables: Any) -> list[Mapping[str, Any]]:
-        """Return the conversation without its oldest turns, so that its prompt has at most ``budget`` tokens.
-
-        System messages stay, and so does the last message.
-
-        Raises:
-            CapacityError: What must stay is longer already.
-        """
-        return _fit(self, list(messages), budget, variables)
-
-
-def _fit(
-    plugin: TextModelPlugin, messages: list[Mapping[str, Any]], budget: int, variables: dict[str, Any]
-) -> list[Mapping[str, Any]]:
-    while True:
-        ids, _ = plugin.encode_prompt(messages, **variables)
-        if len(ids) <= budget:
-            return messages
-        turns = [i for i, m in enumerate(messages[:-1]) if m.get("role") != "system"]
-        if not turns:
-            raise CapacityError(
-                f"the last message and the system message take {len(ids)} tokens, the budget is {budget}; "
-                "shorten them or raise the budget"
-            )
-        drop = turns[0] + 1
-        while drop < len(messages) - 1 and messages[drop].get("role") != "user":
-            drop += 1
-        messages = [m for i, m in enumerate(messages) if i >= drop or m.get("role") == "system"]
-
-
-__all__ = ["Messages", "Prompt", "TextModelPlugin"]

@@ -18,6 +18,7 @@ from pio.kernels.simd import (
     exp,
     get_f32,
     get_i32,
+    int64,
     itemsize,
     keep,
     load_f32,
@@ -307,7 +308,7 @@ def attention(
             starts,
             past,
             scratch + part * scratch_stride,
-            part,
+            int64(part),  # the loop's index is unsigned, another signature  # pyright: ignore[reportArgumentType]
             parts,
             sequences,
             ldq,

@@ -1,0 +1,106 @@
+"""Prompts of every kind, brought to token ids with the checkpoint's own tokenizer and chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+from pio.errors import CapacityError, ConfigError
+from pio.loading.chat_template import ChatTemplate
+from pio.loading.detokenizer import Detokenizer
+from pio.loading.reasoning import opens_reasoning
+from pio.loading.tokenizer import Tokenizer
+
+Message: TypeAlias = Mapping[str, Any]
+Messages: TypeAlias = Sequence[Message]
+Prompt: TypeAlias = str | Sequence[int] | Messages
+
+
+class Prompts:
+    """A folder's tokenizer and chat template; either may be missing.
+
+    Args:
+        folder: Where they come from, for messages.
+        tokenizer: None where the folder has none: prompts are token ids then.
+        chat_template: Empty where the folder has none.
+    """
+
+    def __init__(self, folder: str, tokenizer: Tokenizer | None, chat_template: ChatTemplate) -> None:
+        self.folder = folder
+        self.optional_tokenizer = tokenizer
+        self.chat_template = chat_template
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            ConfigError: The folder has none.
+        """
+        if self.optional_tokenizer is None:
+            raise ConfigError(f"{self.folder} has no tokenizer.json; give prompts as lists of token ids")
+        return self.optional_tokenizer
+
+    def detokenizer(self, skip_special_tokens: bool) -> Detokenizer:
+        """Return what turns one answer's tokens into text as they come."""
+        return Detokenizer(self.tokenizer, skip_special_tokens=skip_special_tokens)
+
+    def token_text(self, token: int) -> str:
+        """Return the text of one token alone."""
+        return self.tokenizer.decode([token])
+
+    def render(self, messages: Messages, **variables: Any) -> str:
+        """Return the prompt for a conversation, as the template writes it.
+
+        Raises:
+            ConfigError: The folder has no chat template, or a message is malformed.
+            CheckpointError: The template is broken or does what a template must not.
+        """
+        return self.chat_template.render(messages, **variables)
+
+    def encode(self, prompt: Prompt, **variables: Any) -> tuple[list[int], bool]:
+        """Return a prompt's token ids, and whether it ends inside the reasoning of the answer.
+
+        Args:
+            prompt: Text, token ids, or a list of messages.
+            **variables: Of the template; for messages only.
+
+        Raises:
+            ConfigError: The prompt is of no such kind, or the folder lacks what it needs.
+        """
+        if isinstance(prompt, str):
+            _refuse(variables)
+            return self.tokenizer.encode(prompt), False
+        items = list(cast("Sequence[Any]", prompt))
+        if items and isinstance(items[0], Mapping):
+            text = self.render(items, **variables)
+            return self.tokenizer.encode(text, add_special_tokens=False), opens_reasoning(text)
+        _refuse(variables)
+        return items, False
+
+    def fit(self, messages: Messages, budget: int, **variables: Any) -> list[Message]:
+        """Return the conversation without its oldest turns, so that its prompt has at most ``budget`` tokens.
+
+        A turn is a user's message with what follows it. System messages stay, and so does the last turn.
+
+        Raises:
+            CapacityError: What must stay is longer already.
+        """
+        kept = list(messages)
+        while True:
+            count = len(self.encode(kept, **variables)[0])
+            if count <= budget:
+                return kept
+            users = [i for i, message in enumerate(kept) if message.get("role") == "user"]
+            if len(users) < 2:
+                raise CapacityError(
+                    f"the last turn and the system message take {count} tokens, the budget is {budget}; "
+                    "shorten them or raise the budget"
+                )
+            kept = [m for i, m in enumerate(kept) if i >= users[1] or m.get("role") == "system"]
+
+
+def _refuse(variables: dict[str, Any]) -> None:
+    given = [name for name, value in variables.items() if value is not None]
+    if given:
+        raise ConfigError(f"{', '.join(given)}: only a list of messages can use this; found a plain prompt")
