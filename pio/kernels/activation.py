@@ -10,13 +10,19 @@ from pio.kernels.simd import LANES, Vec, exp, fma, load_f32, load_part_f32, maxi
 
 @kernel
 def silu_lanes(v: Vec) -> Vec:
-    """Return v / (1 + e^-v)."""
+    """Return v / (1 + e^-v).
+
+    Shapes: sixteen lanes.
+    """
     return v / (splat(1.0) + exp(splat(0.0) - v))
 
 
 @kernel
 def gelu_tanh_lanes(v: Vec) -> Vec:
-    """Return v / 2 * (1 + tanh(sqrt(2 / pi) * (v + 0.044715 v^3))), which is v / (1 + e^-2u) for the tanh of u."""
+    """Return v / 2 * (1 + tanh(sqrt(2 / pi) * (v + 0.044715 v^3))), which is v / (1 + e^-2u) for the tanh of u.
+
+    Shapes: sixteen lanes.
+    """
     u = v * fma(v * v, splat(2 * 0.7978845608028654 * 0.044715), splat(2 * 0.7978845608028654))
     return v / (splat(1.0) + exp(splat(0.0) - u))
 
@@ -27,6 +33,8 @@ def gelu_lanes(v: Vec) -> Vec:
 
     This is max(v, 0) - |v| q(|v|) with the upper tail of the normal distribution q(a) = t P(t) e^(-a^2 / 2), where
     t = 1 / (1 + 0.4 a / sqrt(2)) and P is a least-maximum fit of degree 8, 6e-8 relative up to a = 14.
+
+    Shapes: sixteen lanes.
     """
     zero = splat(0.0)
     a = maximum(v, zero - v)
@@ -62,7 +70,10 @@ def silu_range(out: int, x: int, first: int, last: int) -> None:
 
 @parallel_kernel
 def silu(out: int, x: int, n: int, parts: int) -> None:
-    """As ``silu_range``, split over threads."""
+    """Do as ``silu_range`` does, split over threads.
+
+    Shapes: as ``silu_range``.
+    """
     for part in prange(parts):
         silu_range(out, x, part * n // parts, (part + 1) * n // parts)
 
@@ -85,7 +96,10 @@ def gelu_tanh_range(out: int, x: int, first: int, last: int) -> None:
 
 @parallel_kernel
 def gelu_tanh(out: int, x: int, n: int, parts: int) -> None:
-    """As ``gelu_tanh_range``, split over threads."""
+    """Do as ``gelu_tanh_range`` does, split over threads.
+
+    Shapes: as ``gelu_tanh_range``.
+    """
     for part in prange(parts):
         gelu_tanh_range(out, x, part * n // parts, (part + 1) * n // parts)
 
@@ -108,7 +122,10 @@ def gelu_range(out: int, x: int, first: int, last: int) -> None:
 
 @parallel_kernel
 def gelu(out: int, x: int, n: int, parts: int) -> None:
-    """As ``gelu_range``, split over threads."""
+    """Do as ``gelu_range`` does, split over threads.
+
+    Shapes: as ``gelu_range``.
+    """
     for part in prange(parts):
         gelu_range(out, x, part * n // parts, (part + 1) * n // parts)
 
@@ -134,6 +151,9 @@ def swiglu_rows(out: int, gate: int, up: int, first: int, last: int, n: int, ldo
 
 @parallel_kernel
 def swiglu(out: int, gate: int, up: int, rows: int, n: int, ldo: int, ldg: int, ldu: int, parts: int) -> None:
-    """Gate rows, split over threads; arguments as ``swiglu_rows``."""
+    """Gate rows, split over threads.
+
+    Shapes: as ``swiglu_rows``.
+    """
     for part in prange(parts):
         swiglu_rows(out, gate, up, part * rows // parts, (part + 1) * rows // parts, n, ldo, ldg, ldu)

@@ -26,7 +26,10 @@ def add_range(out: int, x: int, y: int, first: int, last: int) -> None:
 
 @parallel_kernel
 def add(out: int, x: int, y: int, n: int, parts: int) -> None:
-    """Add vectors, split over threads; arguments as ``add_range``."""
+    """Add vectors, split over threads.
+
+    Shapes: as ``add_range``.
+    """
     for part in prange(parts):
         add_range(out, x, y, part * n // parts, (part + 1) * n // parts)
 
@@ -49,6 +52,9 @@ def mul_range(out: int, x: int, y: int, first: int, last: int) -> None:
 
 @parallel_kernel
 def mul(out: int, x: int, y: int, n: int, parts: int) -> None:
-    """Multiply vectors element by element, split over threads; arguments as ``mul_range``."""
+    """Multiply vectors element by element, split over threads.
+
+    Shapes: as ``mul_range``.
+    """
     for part in prange(parts):
         mul_range(out, x, y, part * n // parts, (part + 1) * n // parts)

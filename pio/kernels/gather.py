@@ -37,7 +37,10 @@ def get_i64(address: int) -> int:
 
 @kernel
 def index_at(indices: int, i: int, wide: int) -> int:
-    """Return indices[i]; int64 (n,) if wide, else int32 (n,)."""
+    """Return indices[i].
+
+    Shapes: indices int64 (n,) if wide, else int32 (n,).
+    """
     if wide != 0:
         return get_i64(indices + 8 * i)
     return get_i32(indices + 4 * i)
@@ -85,7 +88,10 @@ def gather_rows(out: int, table: int, indices: int, first: int, last: int, dim: 
 
 @parallel_kernel_per_dtype
 def gather(out: int, table: int, indices: int, n: int, dim: int, wide: int, parts: int) -> None:
-    """Read rows of a table as float32, split over threads; arguments as ``gather_rows``."""
+    """Read rows of a table as float32, split over threads.
+
+    Shapes: as ``gather_rows``.
+    """
     for part in prange(parts):
         gather_rows(out, table, indices, part * n // parts, (part + 1) * n // parts, dim, wide)
 
@@ -125,7 +131,9 @@ def scatter_add_columns(
 
 @parallel_kernel
 def scatter_add(out: int, indices: int, x: int, scales: int, n: int, dim: int, wide: int, parts: int) -> None:
-    """Add rows to the rows of a table, columns split over threads; arguments as ``scatter_add_columns``.
+    """Add rows to the rows of a table, columns split over threads.
+
+    Shapes: as ``scatter_add_columns``.
 
     Each thread walks all indices, so that one that comes twice adds up in the same order.
     """

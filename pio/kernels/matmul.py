@@ -68,7 +68,10 @@ def matmul_panel(c: int, a: int, b: int, rows: int, wide: int, k: int, n: int) -
 
 @kernel_per_dtype
 def matmul_narrow(c: int, a: int, b: int, rows: int, k: int, n: int) -> None:
-    """Compute a product of fewer than LANES columns; arguments as ``matmul_panel``."""
+    """Compute a product of fewer than LANES columns.
+
+    Shapes: as ``matmul_panel``.
+    """
     for r in range(rows):
         acc = splat(0.0)
         for i in range(k):
@@ -114,7 +117,7 @@ def matmul_batch(c: int, a: int, b: int, batch: int, rows: int, k: int, n: int) 
 def matmul(c: int, a: int, b: int, batch: int, rows: int, k: int, n: int, parts: int) -> None:
     """Compute a batch of products, split over threads by matrix, else by rows, else by columns.
 
-    Arguments as ``matmul_batch``; parts <= max(batch, rows // ROWS, n // PANEL). No bit depends on the split.
+    Shapes: as ``matmul_batch``; parts <= max(batch, rows // ROWS, n // PANEL). No bit depends on the split.
     """
     for part in prange(parts):
         next_part = part + 1

@@ -107,7 +107,10 @@ def rms_norm(
     offset: int,
     parts: int,
 ) -> None:
-    """Divide rows by their root mean square, rows split over threads; arguments as ``rms_norm_rows``."""
+    """Divide rows by their root mean square, rows split over threads.
+
+    Shapes: as ``rms_norm_rows``.
+    """
     for part in prange(parts):
         first, last = part * rows // parts, (part + 1) * rows // parts
         rms_norm_rows(out, x, weight, first, last, heads, dim, ldo, ldx, eps, offset)
@@ -150,7 +153,10 @@ def fused_add_rms_norm_rows(
 def fused_add_rms_norm(
     out: int, residual: int, x: int, weight: int, rows: int, dim: int, eps: float, parts: int
 ) -> None:
-    """Add rows to the residual stream and normalise it, rows split over threads."""
+    """Add rows to the residual stream and normalise it, rows split over threads.
+
+    Shapes: as ``fused_add_rms_norm_rows``.
+    """
     for part in prange(parts):
         first, last = part * rows // parts, (part + 1) * rows // parts
         fused_add_rms_norm_rows(out, residual, x, weight, first, last, dim, eps)
@@ -221,6 +227,9 @@ def layer_norm_rows(out: int, x: int, weight: int, bias: int, first: int, last: 
 
 @parallel_kernel_per_dtype
 def layer_norm(out: int, x: int, weight: int, bias: int, rows: int, dim: int, eps: float, parts: int) -> None:
-    """Layer norm, rows split over threads; arguments as ``layer_norm_rows``."""
+    """Layer norm, rows split over threads.
+
+    Shapes: as ``layer_norm_rows``.
+    """
     for part in prange(parts):
         layer_norm_rows(out, x, weight, bias, part * rows // parts, (part + 1) * rows // parts, dim, eps)

@@ -42,7 +42,10 @@ def first_non_finite_range(x: int, first: int, last: int) -> int:
 
 @parallel_kernel_per_dtype
 def first_non_finite(x: int, n: int, parts: int) -> int:
-    """Return the first i at which x[i] is NaN or infinite, or n; the range split over threads."""
+    """Return the first i at which x[i] is NaN or infinite, or n; the range split over threads.
+
+    Shapes: x float32, float16 or bfloat16 (n,), the kernel's type.
+    """
     found = n
     for part in prange(parts):
         last = (part + 1) * n // parts

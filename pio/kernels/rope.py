@@ -53,7 +53,10 @@ def rope_table_rows(
 def rope_table(
     cos: int, sin: int, positions: int, inv_freq: int, rows: int, half: int, scale: float, parts: int
 ) -> None:
-    """Compute the rotations of positions, split over threads; arguments as ``rope_table_rows``."""
+    """Compute the rotations of positions, split over threads.
+
+    Shapes: as ``rope_table_rows``.
+    """
     for part in prange(parts):
         first, last = part * rows // parts, (part + 1) * rows // parts
         rope_table_rows(cos, sin, positions, inv_freq, first, last, half, scale)
@@ -117,7 +120,10 @@ def rope_rows(
 def rope(
     x: int, cos: int, sin: int, rows: int, heads: int, dim: int, half: int, ldx: int, interleaved: int, parts: int
 ) -> None:
-    """Rotate every head by the angles of its token, tokens split over threads; arguments as ``rope_rows``."""
+    """Rotate every head by the angles of its token, tokens split over threads.
+
+    Shapes: as ``rope_rows``.
+    """
     for part in prange(parts):
         first, last = part * rows // parts, (part + 1) * rows // parts
         rope_rows(x, cos, sin, first, last, heads, dim, half, ldx, interleaved)
