@@ -83,7 +83,7 @@ def _folder(plugin: str | Path | TextModelPlugin) -> Path:
         manifest = registry.manifests().get(plugin)
         if folder.name == plugin or (manifest is not None and folder == _home(manifest)):
             return folder
-    raise ConfigError(f"plugin {plugin!r} is not installed; installed are {', '.join(registry.manifests())}")
+    raise ConfigError(f"plugin {plugin[:80]!r} is not installed; installed are {', '.join(registry.manifests())}")
 
 
 def _home(manifest: PluginManifest) -> Path | None:

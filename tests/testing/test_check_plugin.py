@@ -1,0 +1,125 @@
+"""The checker names what a plugin does wrong, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from third_party import CONFIG, MANIFEST, NAME, PLUGIN, installed
+
+import pio
+from pio import registry
+from pio.errors import ConfigError
+from pio.testing.check_plugin import check_plugin
+from pio.testing.random_checkpoint import write_random_checkpoint
+
+
+def findings(folder: Path, by: Any = NAME, **broken: Any) -> list[str]:
+    with installed(folder, **broken) as own:
+        return [f"{f.where}: {f.problem}" for f in check_plugin(own if by is Path else by)]
+
+
+def one(found: list[str], *words: str) -> None:
+    assert len(found) == 1 and all(word in found[0] for word in words), found
+
+
+@pytest.mark.parametrize("name", sorted(registry.manifests()))
+def test_installed_plugins_comply(name: str) -> None:
+    assert check_plugin(name) == []
+
+
+def test_a_sound_plugin_has_no_findings(tmp_path: Path) -> None:
+    assert findings(tmp_path / "a") == []
+    assert findings(tmp_path / "b", Path) == []
+
+
+def test_a_plugin_of_another_package_loads_through_its_entry_point(tmp_path: Path) -> None:
+    with installed(tmp_path / "site"):
+        assert NAME in registry.manifests()
+        folder = write_random_checkpoint(tmp_path / "model", CONFIG, tokenizer=False)
+        with pio.load(folder) as model:
+            assert model.metadata.name == NAME and model.metadata.listed
+            answer = model.generate([3, 100, 7], temperature=0.0, max_new_tokens=5, ignore_eos=True)
+            assert len(answer.token_ids) == 5 and set(answer.token_ids) < set(range(CONFIG["vocab_size"]))
+    assert NAME not in registry.manifests()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "oak"}, ["name", "'oak'", "'acorn'"]),
+        ({"version": "one"}, ["version", "'one'"]),
+        ({"factory": "acorn_models.acorn.plugin:make"}, ["factory", "'make'", "create_acorn_plugin"]),
+        ({"plugin": "acorn_models.acorn.plugin:Missing"}, ["plugin_manifest.json", "Missing", "cannot be imported"]),
+        ({"plugin": "pio.tensor:Tensor"}, ["pio.tensor:Tensor", "subclass of pio.TextModelPlugin"]),
+        ({"modalities": []}, ["modalities"]),
+        ({"parameters": -1}, ["parameters", "greater than 0"]),
+        ({"surprise": 1}, ["surprise"]),
+        ({"components": {k: v for k, v in MANIFEST["components"].items() if k != "mlp"}}, ["components", "'mlp'"]),
+        ({"components": {**MANIFEST["components"], "norm": "pio.layers.norm:Nrom"}}, ["norm", "Nrom"]),
+        ({"components": {**MANIFEST["components"], "norm": "pio.layers.linear:Linear"}}, ["README.md", "Linear"]),
+    ],
+)
+def test_a_wrong_manifest(tmp_path: Path, change: dict[str, Any], words: list[str]) -> None:
+    found = findings(tmp_path, Path, manifest={**MANIFEST, **change})
+    assert [f for f in found if all(word in f for word in words)], found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("    def build_model(", "    def build_something(", ["build_model", "abstract"]),
+        ('manifest_name: ClassVar[str] = "acorn"', 'manifest_name: ClassVar[str] = "oak"', ["manifest_name", "'oak'"]),
+        ("config_class: ClassVar[type[DecoderConfig]] = AcornConfig", "config_class = dict", ["config_class"]),
+        ("    def build_model(", "    infer = None\n\n    def build_model(", [".infer", "expected a method"]),
+        (
+            "    def build_model(",
+            "    def tokenize(self): return []\n\n    def build_model(",
+            [".tokenize", "does not take text"],
+        ),
+        ("plugin.initialize(**options)", "pass", ["no_such_option", "ConfigError"]),
+        ("    plugin = AcornPlugin()", "    plugin = AcornPlugin(1)", ["create_acorn_plugin", "TypeError"]),
+        ("    return plugin\n", "    return None\n", ["made a NoneType"]),
+        (
+            "    def build_model(",
+            "    def cleanup(self): return None\n\n    def build_model(",
+            [".cleanup", "did not return True"],
+        ),
+        (
+            "    def build_model(",
+            "    def supports_config(self, config): return True\n\n    def build_model(",
+            [".supports_config", "is True for {}"],
+        ),
+        (
+            "    def build_model(",
+            "    def generate_text(self, prompt, params=None, **fields): return ''\n\n    def build_model(",
+            [".generate_text", "before load_model"],
+        ),
+    ],
+)
+def test_a_wrong_class(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
+    assert old in PLUGIN
+    found = findings(tmp_path, plugin=PLUGIN.replace(old, new))
+    assert [f for f in found if all(word in f for word in words)], found
+
+
+@pytest.mark.parametrize(
+    "line", ["from pio.engine.handle import Handle", "import pio.kernels.linear", "from pio.models import qwen3_0_6b"]
+)
+def test_an_import_that_reaches_too_far(tmp_path: Path, line: str) -> None:
+    one(findings(tmp_path, plugin=line + "\n" + PLUGIN), "plugin.py:1", "builds on")
+
+
+def test_a_plugin_without_readme_or_tests(tmp_path: Path) -> None:
+    with installed(tmp_path) as folder:
+        (folder / "README.md").unlink()
+        (folder / "tests" / "test_acorn.py").unlink()
+        assert sorted(f.where for f in check_plugin(NAME)) == ["README.md", "tests"]
+
+
+def test_an_unknown_plugin() -> None:
+    with pytest.raises(ConfigError, match=r"'walnut' is not installed; installed are .*qwen3_0_6b"):
+        check_plugin("walnut")
+    with pytest.raises(ConfigError, match="no folder"):
+        check_plugin(Path("walnut"))

@@ -1,0 +1,151 @@
+"""Writes a package of somebody else's, with a plugin for a tiny architecture, as pip would install it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pio import registry
+from pio.manifest import AREAS
+
+NAME = "acorn"
+CONFIG: dict[str, Any] = {
+    "model_type": "acorn",
+    "vocab_size": 131,
+    "hidden_size": 20,
+    "intermediate_size": 28,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 6,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 96,
+    "tie_word_embeddings": True,
+    "attention_bias": False,
+}
+COMPONENTS = {
+    "config": "acorn_models.acorn.plugin:AcornConfig",
+    "model": "acorn_models.acorn.plugin:AcornPlugin",
+    "attention": "pio.layers.attention:GroupedQueryAttention",
+    "mlp": "pio.layers.mlp:SwiGLU",
+    "norm": "pio.layers.norm:RMSNorm",
+    "rotary_embedding": "pio.layers.rotary:RotaryEmbedding",
+    "kv_cache": "pio.cache.paged:PagedKVCache",
+    "decoder": "pio.layers.decoder:Decoder",
+}
+MANIFEST: dict[str, Any] = {
+    "name": NAME,
+    "version": "1.2.3",
+    "description": "Acorn: a tiny model of somebody else's.",
+    "factory": "acorn_models.acorn.plugin:create_acorn_plugin",
+    "plugin": "acorn_models.acorn.plugin:AcornPlugin",
+    "model_types": ["acorn"],
+    "checkpoints": ["oak/acorn"],
+    "dimensions": {"hidden_size": 20, "num_hidden_layers": 2},
+    "parameters": 9000,
+    "memory_bytes": 1_000_000,
+    "modalities": ["text"],
+    "components": COMPONENTS,
+}
+PLUGIN = """
+from typing import Any, ClassVar, Literal
+
+from pio.cache.paged import PagedKVCache
+from pio.config.decoder import DecoderConfig
+from pio.layers.attention import GroupedQueryAttention
+from pio.layers.decoder import Decoder, DecoderLayer
+from pio.layers.embedding import Embedding
+from pio.layers.head import output_head
+from pio.layers.mlp import SwiGLU
+from pio.layers.norm import RMSNorm
+from pio.layers.rotary import RotaryEmbedding
+from pio.layers.workspace import Workspace
+from pio.plugin import TextModelPlugin
+
+
+class AcornConfig(DecoderConfig, frozen=True):
+    model_type: Literal["acorn"]
+
+
+class AcornPlugin(TextModelPlugin):
+    manifest_name: ClassVar[str] = "acorn"
+    config_class: ClassVar[type[DecoderConfig]] = AcornConfig
+
+    def build_model(self, config, source, runtime, budget):
+        c, eps = config, config.rms_norm_eps
+        embed = Embedding(source / "embed", c.vocab_size, c.hidden_size)
+
+        def layer(i):
+            at = source / "block" / i
+            sizes = dict(hidden=c.hidden_size, heads=c.num_attention_heads, kv_heads=c.num_key_value_heads)
+            attention = GroupedQueryAttention(at / "attn", i, **sizes, head_dim=c.head_dim, eps=eps)
+            before, after = (RMSNorm(at / name, c.hidden_size, eps) for name in ("before", "after"))
+            return DecoderLayer(before, attention, after, SwiGLU(at / "mlp", c.hidden_size, c.intermediate_size))
+
+        def make_cache(tokens):
+            dtype = runtime.cache_dtype(embed.weight.dtype)
+            return PagedKVCache(2, tokens, c.num_key_value_heads, c.head_dim, dtype, budget=budget)
+
+        return Decoder(
+            embed_tokens=embed,
+            rotary=RotaryEmbedding(c.rope, c.head_dim),
+            layers=[layer(i) for i in range(c.num_hidden_layers)],
+            norm=RMSNorm(source / "norm", c.hidden_size, eps),
+            lm_head=output_head(source, embed.weight, tied=True),
+            workspace=Workspace(
+                tokens=runtime.batch_tokens,
+                hidden=c.hidden_size,
+                intermediate=c.intermediate_size,
+                heads=c.num_attention_heads,
+                kv_heads=c.num_key_value_heads,
+                head_dim=c.head_dim,
+                outputs=runtime.batch_outputs,
+                vocab=c.vocab_size,
+                threads=source.threads,
+                budget=budget,
+            ),
+            make_cache=make_cache,
+            max_positions=c.max_positions,
+            max_batch_sequences=runtime.max_batch_sequences,
+            threads=source.threads,
+        )
+
+
+def create_acorn_plugin(**options: Any) -> AcornPlugin:
+    plugin = AcornPlugin()
+    plugin.initialize(**options)
+    return plugin
+"""
+
+
+@contextmanager
+def installed(site: Path, *, manifest: dict[str, Any] | None = None, plugin: str = PLUGIN) -> Iterator[Path]:
+    """Install the package into a folder on sys.path for the length of a ``with`` block; gives the plugin's folder."""
+    package = site / "acorn_models"
+    folder = package / NAME
+    (folder / "tests").mkdir(parents=True)
+    info = site / "acorn_models-1.2.3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acorn-models\nVersion: 1.2.3\n", "utf-8")
+    (info / "entry_points.txt").write_text(f"[pio.plugins]\n{NAME} = acorn_models.{NAME}\n", "utf-8")
+    (package / "__init__.py").touch()
+    (folder / "__init__.py").touch()
+    (folder / "plugin.py").write_text(plugin, "utf-8")
+    (folder / "plugin_manifest.json").write_text(json.dumps(MANIFEST if manifest is None else manifest), "utf-8")
+    (folder / "README.md").write_text(" ".join(path.split(":")[1] for path in COMPONENTS.values()), "utf-8")
+    (folder / "tests" / "test_acorn.py").write_text("", "utf-8")
+    assert COMPONENTS.keys() == set(AREAS)
+    sys.path.insert(0, str(site))
+    registry.manifests.cache_clear()
+    try:
+        yield folder
+    finally:
+        sys.path.remove(str(site))
+        for name in [name for name in sys.modules if name.split(".")[0] == "acorn_models"]:
+            del sys.modules[name]
+        registry.manifests.cache_clear()
