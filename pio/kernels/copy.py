@@ -71,13 +71,19 @@ def _clamp(b: Any, raw: Any, source: str, target: str) -> Any:
     return value if target == "int64" else b.trunc(value, _stored(target))
 
 
+def _sticky(x: int) -> int:
+    """Set the 40th bit where lower ones are cut: Python goes by way of a float64, and must not round twice."""
+    cut = max(x.bit_length() - 40, 0)
+    return (x >> cut | (x & (1 << cut) - 1 != 0)) << cut
+
+
 def _move_python(to: int, at: int, source: str, target: str) -> None:
     if source == target:
         ctypes.memmove(to, at, size_of(source))
         return
     value: float = _C_INTEGERS[source].from_address(at).value if source in INTEGERS else load_part[source](at, 1)[0]
     if target not in INTEGERS:
-        store_part[target](to, splat(value), 1)
+        store_part[target](to, splat(_sticky(value) if isinstance(value, int) else value), 1)
         return
     low, high = bounds(target)
     whole = 0 if value != value else low if value <= low else high if value >= high else math.trunc(value)
@@ -185,7 +191,10 @@ def copy(
     t0: int, t1: int, t2: int, t3: int, t4: int, t5: int,
     f0: int, f1: int, f2: int, f3: int, f4: int, f5: int, parts: int,
 ) -> None:  # fmt: skip
-    """Copy six dimensions, split over threads along the first, or along the last where the first has length 1."""
+    """Copy six dimensions, split over threads along the first, or along the last where the first has length 1.
+
+    Shapes: as ``copy_box``.
+    """
     for part in prange(parts):
         first, last = part * n0 // parts, (part + 1) * n0 // parts
         left, right = 0, n5

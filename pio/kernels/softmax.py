@@ -87,8 +87,8 @@ def softmax_rows(out: int, x: int, first: int, last: int, n: int) -> None:
 
     out[r, c] = e^(x[r, c] - m) / sum_j e^(x[r, j] - m) with m = max(x[r]),  first <= r < last
 
-    Shapes: x, out float32 (rows, n). Sums as in ``exp_row``. A row that holds NaN or +inf, or nothing but -inf, is all NaN.
-    out may be x.
+    Shapes: x, out float32 (rows, n). Sums as in ``exp_row``. A row with NaN or +inf, or of nothing but -inf,
+    is all NaN. out may be x.
     """
     for r in range(first, last):
         row, to = x + 4 * r * n, out + 4 * r * n
@@ -97,6 +97,9 @@ def softmax_rows(out: int, x: int, first: int, last: int, n: int) -> None:
 
 @parallel_kernel
 def softmax(out: int, x: int, rows: int, n: int, parts: int) -> None:
-    """Turn rows into probabilities, split over threads; arguments as ``softmax_rows``."""
+    """Turn rows into probabilities, split over threads.
+
+    Shapes: as ``softmax_rows``.
+    """
     for part in prange(parts):
         softmax_rows(out, x, part * rows // parts, (part + 1) * rows // parts, n)

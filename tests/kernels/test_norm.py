@@ -124,7 +124,10 @@ def test_norms_of_a_row_that_is_not_finite_leave_the_others_alone(value):
         (lambda x, w: ops.rms_norm(x.T, w[:2], 1e-6), r"contiguous tokens"),
         (lambda x, w: ops.rms_norm(x, w, 1e-6, out=x.T), r"out has shape \(3, 2\)|out has strides"),
         (lambda x, w: ops.rms_norm(x[0, 0].reshape(()), w, 1e-6), "at least one axis"),
-        (lambda x, w: ops.rms_norm(x.reshape(1, 2, 1, 3).transpose(1, 2, 0, 3)[:, :, :, ::2], w[:2], 1e-6), "strided view"),
+        (
+            lambda x, w: ops.rms_norm(x.reshape(1, 2, 1, 3).transpose(1, 2, 0, 3)[:, :, :, ::2], w[:2], 1e-6),
+            "strided view",
+        ),
         (lambda x, w: ops.layer_norm(x, w, w.astype("float16"), 1e-6), "bias is float16, expected float32"),
         (lambda x, w: ops.layer_norm(x[:, ::2], w[:2], None, 1e-6), "strided view"),
         (lambda x, w: ops.fused_add_rms_norm(x, x[:1], w, 1e-6), r"residual has shape \(1, 3\)"),

@@ -97,7 +97,9 @@ def test_products_of_turned_heads_depend_on_their_distance_alone(data, half, int
 
     query, key = (math.hypot(*head[0]) for head in x.tolist())
     slack = 1e-4 * query * key  # an angle of 600 is known to 3e-5
-    assert product(first, first + distance) == pytest.approx(product(first + shift, first + shift + distance), abs=slack)
+    assert product(first, first + distance) == pytest.approx(
+        product(first + shift, first + shift + distance), abs=slack
+    )
 
 
 def test_position_zero_turns_nothing():

@@ -20,7 +20,7 @@ def convert(x: float, target: str) -> float:
         if isinstance(x, float) and not math.isfinite(x):
             return 0 if math.isnan(x) else low if x < 0 else high
         return min(max(math.trunc(x), low), high)
-    single = ctypes.c_float(x).value
+    single = ctypes.c_float(_forty_bits(x) if isinstance(x, int) else x).value
     if target == "float32" or not math.isfinite(single):
         return single
     if target == "float16":
@@ -29,6 +29,13 @@ def convert(x: float, target: str) -> float:
         except OverflowError:
             return math.copysign(math.inf, single)
     return _bfloat16(single)
+
+
+def _forty_bits(x: int) -> int:
+    """Cut an integer to forty bits or so, odd where something was cut: it rounds to a float32 as the whole does."""
+    cut = max(x.bit_length() - 40, 0)
+    kept = x >> cut
+    return (kept if kept << cut == x else kept | 1) << cut
 
 
 def _bfloat16(x: float) -> float:

@@ -1,0 +1,68 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pio import ops
+from pio.errors import TensorError
+from pio.ops import _check
+from pio.tensor import Tensor
+from pio.testing.compare import assert_close
+from pio.testing.reference import elementwise as reference
+from pio.testing.strategies import FLOATS, SPECIAL, tensors
+
+THREADS = st.sampled_from((1, 2, 3))
+
+
+@pytest.mark.parametrize("name", ["add", "mul"])
+@given(data=st.data(), n=st.integers(0, 90), threads=THREADS, target=st.sampled_from(("new", "x", "y")))
+def test_arithmetic(data, name, n, threads, target):
+    x, y = data.draw(tensors((n,), special=SPECIAL)), data.draw(tensors((n,), special=SPECIAL))
+    expected = getattr(reference, name)(x.tolist(), y.tolist())
+    out = {"new": None, "x": x, "y": y}[target]
+    found = getattr(ops, name)(x, y, out=out, threads=threads)
+    assert_close(found, expected, relative=6e-8)
+    assert out is None or found is out
+
+
+@pytest.mark.parametrize("op", [ops.add, ops.mul])
+def test_arithmetic_refuses_what_does_not_fit(op):
+    x = Tensor.zeros((2, 3))
+    with pytest.raises(TensorError, match=r"y has shape \(3, 2\), expected \(2, 3\)"):
+        op(x, Tensor.zeros((3, 2)))
+    with pytest.raises(TensorError, match="y is int32, expected float32"):
+        op(x, Tensor.zeros((2, 3), "int32"))
+    with pytest.raises(TensorError, match="x is a strided view"):
+        op(Tensor.zeros((3, 2)).T, x)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@given(data=st.data(), n=st.integers(0, 700), threads=THREADS, bad=st.sampled_from((math.nan, math.inf, -math.inf)))
+def test_first_non_finite(data, dtype, n, threads, bad):
+    x = data.draw(tensors((n,), dtype))
+    assert ops.first_non_finite(x, threads=threads) is None
+    places = data.draw(st.lists(st.integers(0, n - 1), max_size=3)) if n else []
+    for place in places:
+        x[place : place + 1].fill_(bad)
+    assert ops.first_non_finite(x, threads=threads) == reference.first_non_finite(x.tolist())
+
+
+def test_the_largest_numbers_are_finite():
+    assert ops.first_non_finite(Tensor.full((400,), 3.4e38)) is None
+    assert ops.first_non_finite(Tensor.full((400,), 65504.0, "float16")) is None
+    assert ops.first_non_finite(Tensor.full((2, 200), 3e38, "bfloat16")) is None
+    assert ops.first_non_finite(Tensor.zeros((0, 3))) is None
+
+
+def test_first_non_finite_refuses_integers_and_gaps():
+    with pytest.raises(TensorError, match="t is int8, expected one of"):
+        ops.first_non_finite(Tensor.zeros((3,), "int8"))
+    with pytest.raises(TensorError, match="strided view"):
+        ops.first_non_finite(Tensor.zeros((3, 4))[:, ::2])
+
+
+def test_work_is_split_where_each_part_is_worth_a_thread(monkeypatch):
+    monkeypatch.setattr(_check, "MIN_PART", 100)
+    assert [_check.split(n, 4) for n in (0, 99, 199, 200, 399, 400, 10**6)] == [1, 1, 1, 2, 3, 4, 4]
+    assert _check.split(10**6, None) >= 1

@@ -1,0 +1,102 @@
+"""The register tiles by themselves: strides wider than rows, odd tails, and memory around them left alone."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numba import njit
+
+from pio.kernels.tiles import dot_tile, outer_tile
+from pio.tensor import Tensor
+from pio.testing.compare import assert_close
+from pio.testing.reference import linear, matmul
+from pio.testing.strategies import tensors, views
+
+
+def compiled_dot(rows, columns, dtype):
+    tile = dot_tile(rows, columns)[dtype]
+
+    @njit(error_model="numpy")
+    def run(y, x, w, k, ldy, ldx, ldw, add):
+        tile(y, x, w, k, ldy, ldx, ldw, add)
+
+    return run
+
+
+def compiled_outer(rows, vectors, dtype):
+    tile = outer_tile(rows, vectors)[dtype]
+
+    @njit(error_model="numpy")
+    def run(c, a, b, n, ldc, lda, ldb):
+        tile(c, a, b, n, ldc, lda, ldb)
+
+    return run
+
+
+DOT = {(r, c, d): compiled_dot(r, c, d) for r, c, d in [(4, 6, "float32"), (2, 3, "bfloat16"), (1, 8, "float16")]}
+OUTER = {(r, v, d): compiled_outer(r, v, d) for r, v, d in [(6, 4, "bfloat16"), (2, 1, "float32"), (1, 3, "float16")]}
+
+
+def magnitudes(rows, factor=1.0):
+    return [[abs(v) * factor for v in row] for row in rows]
+
+
+def around(view, before):
+    """What surrounds a view: its wider tensor as bytes, with the view's elements put back as they were."""
+    after = view.clone()
+    view.copy_(before)
+    wide = view.storage.memoryview().tobytes()
+    view.copy_(after)
+    return wide
+
+
+@pytest.mark.parametrize("case", DOT)
+@given(data=st.data(), k=st.integers(0, 70), add=st.booleans())
+def test_dot_tile(case, data, k, add):
+    rows, columns, dtype = case
+    x, w = data.draw(views(data.draw(tensors((rows, k))))), data.draw(views(data.draw(tensors((columns, k), dtype))))
+    y = data.draw(views(data.draw(tensors((rows, columns)))))
+    before, wide = y.clone(), y.storage.memoryview().tobytes()
+    old = before.tolist() if add else None
+    DOT[case](y.address, x.address, w.address, k, y.strides[0], x.strides[0], w.strides[0], int(add))
+    old_slack = magnitudes(old, 1e-6) if add else None
+    slack = linear.linear(magnitudes(x.tolist(), 1e-6), magnitudes(w.tolist()), None, old_slack)
+    assert_close(y, linear.linear(x.tolist(), w.tolist(), None, old), absolute=slack)
+    assert around(y, before) == wide
+
+
+@pytest.mark.parametrize("case", OUTER)
+@given(data=st.data(), n=st.integers(1, 20))
+def test_outer_tile(case, data, n):
+    rows, vectors, dtype = case
+    a = data.draw(views(data.draw(tensors((rows, n)))))
+    b = data.draw(views(data.draw(tensors((n, 16 * vectors), dtype))))
+    c = data.draw(views(data.draw(tensors((rows, 16 * vectors)))))
+    before, wide = c.clone(), c.storage.memoryview().tobytes()
+    OUTER[case](c.address, a.address, b.address, n, c.strides[0], a.strides[0], b.strides[0])
+    # the old c is one more product: with 1
+    left = [[1.0, *row] for row in a.tolist()]
+    for r, old in enumerate(before.tolist()):
+        right = [old, *b.tolist()]
+        slack = matmul.matmul(magnitudes(left[r : r + 1], 1e-6), magnitudes(right))
+        assert_close(c[r : r + 1], matmul.matmul(left[r : r + 1], right), absolute=slack)
+    assert around(c, before) == wide
+
+
+@pytest.mark.parametrize("k", [1, 15, 16, 17, 48])
+def test_a_dot_product_has_the_same_bits_in_every_tile(k):
+    x = Tensor.from_list([[0.1 * i + 0.3 / (j + 1) for j in range(k)] for i in range(4)])
+    w = Tensor.from_list([[0.7 / (i + 1) - 0.01 * j for j in range(k)] for i in range(6)])
+    whole = Tensor.zeros((4, 6))
+    DOT[4, 6, "float32"](whole.address, x.address, w.address, k, 6, k, k, 0)
+    one = compiled_dot(1, 1, "float32")
+    for r in range(4):
+        for c in range(6):
+            y = Tensor.zeros((1,))
+            one(y.address, x[r].address, w[c].address, k, 1, k, k, 0)
+            assert y.item() == whole[r, c].item()
+
+
+def test_outer_tile_adds_nothing_for_no_products():
+    c = Tensor.full((2, 16), 5.0)
+    OUTER[2, 1, "float32"](c.address, 0, 0, 0, 16, 1, 16)
+    assert c.tolist() == [[5.0] * 16] * 2
