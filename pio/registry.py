@@ -89,9 +89,9 @@ def choose(config: dict[str, Any], plugin: str | None = None) -> tuple[PluginMan
     return min(fitting, key=lambda m: abs(math.log(_size(config)) - math.log(_size(m.dimensions)))), False
 
 
-def _size(dimensions: dict[str, Any]) -> float:
+def _size(dimensions: dict[str, Any]) -> int:
     """A rough measure of a model's size: layers x width squared."""
     width, layers = dimensions.get("hidden_size"), dimensions.get("num_hidden_layers")
     if isinstance(width, int) and isinstance(layers, int) and width > 0 and layers > 0:
-        return float(width) ** 2 * layers
-    return 1.0
+        return width * width * layers
+    return 1
