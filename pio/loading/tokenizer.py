@@ -35,6 +35,7 @@ class Tokenizer:
         pad_token: Text of the token that fills up, or None.
         special_tokens: The named special tokens by name, such as ``{"eos_token": "<|im_end|>"}``.
         special_ids: Ids that ``skip_special_tokens`` leaves out.
+        reasoning_ids: Ids of ``<think>`` and ``</think>``; some tokenizers call them special, Qwen's do not.
         size: One more than the highest id that has a token.
         limit: One more than the highest id that ``decode`` accepts; models often have a few ids more than tokens.
         cleans_spaces: Whether ``decode`` takes out spaces before punctuation.
@@ -74,6 +75,8 @@ class Tokenizer:
         cast("Any", backend).add_special_tokens(known)
         added = backend.get_added_tokens_decoder()
         self.special_ids: frozenset[int] = frozenset(number for number, token in added.items() if token.special)
+        marks = (backend.token_to_id("<think>"), backend.token_to_id("</think>"))
+        self.reasoning_ids: frozenset[int] = frozenset(number for number in marks if number is not None)
         self.size: int = 1 + max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
         if not 0 < self.size <= MAX_VOCABULARY:
             raise CheckpointError(

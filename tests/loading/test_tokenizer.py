@@ -70,7 +70,7 @@ def test_special_tokens_are_left_out_on_demand() -> None:
     ids = [1, *tokenizer.encode("a"), 3, *tokenizer.encode("b"), 4, 2]
     assert tokenizer.decode(ids) == "<|im_start|>a<think>b</think><|im_end|>"
     assert tokenizer.decode(ids, skip_special_tokens=True) == "ab"
-    assert tokenizer.decode(ids, skip_special_tokens=True, keep={3, 4}) == "a<think>b</think>"
+    assert tokenizer.decode(ids, skip_special_tokens=True, keep=tokenizer.reasoning_ids) == "a<think>b</think>"
 
 
 def test_ids_of_the_model_that_have_no_token_decode_to_nothing() -> None:
