@@ -42,8 +42,9 @@ class Prompts:
         return self.optional_tokenizer
 
     def detokenizer(self, skip_special_tokens: bool) -> Detokenizer:
-        """Return what turns one answer's tokens into text as they come."""
-        return Detokenizer(self.tokenizer, skip_special_tokens=skip_special_tokens)
+        """Return what turns one answer's tokens into text as they come; the tags of reasoning always stay."""
+        tokenizer = self.tokenizer
+        return Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens, keep=tokenizer.reasoning_ids)
 
     def token_text(self, token: int) -> str:
         """Return the text of one token alone."""

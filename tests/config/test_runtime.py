@@ -1,0 +1,85 @@
+import pytest
+
+import pio
+from pio.config.runtime import PROFILES, RuntimeConfig
+
+
+def test_a_profile_gives_defaults_and_options_win():
+    config = RuntimeConfig.from_options(profile="memory_efficient", prefill_chunk=9)
+    assert (config.prefill_chunk, config.context_length, config.kv_cache_dtype) == (9, 2048, "float16")
+    assert RuntimeConfig.from_options() == RuntimeConfig()
+
+
+def test_every_preset_is_a_field_and_differs_from_the_default():
+    plain = RuntimeConfig()
+    for name, preset in PROFILES.items():
+        config = RuntimeConfig.from_options(profile=name)
+        for field, value in preset.items():
+            assert getattr(config, field) == value != getattr(plain, field), (name, field)
+
+
+def test_updates_are_new_and_checked():
+    first = RuntimeConfig.from_options(profile="performance", threads=3)
+    second = first.updated(prefill_chunk=11)
+    assert (first.prefill_chunk, second.prefill_chunk, second.threads) == (512, 11, 3)
+    third = second.updated(profile="accuracy")
+    assert (third.kv_cache_dtype, third.prefill_chunk, third.threads) == ("float32", 11, 3)
+    assert third.context_length == RuntimeConfig().context_length, "the old profile's presets went with it"
+    with pytest.raises(pio.ConfigError, match="prefill_chunk is '0'"):
+        second.updated(prefill_chunk=0)
+    with pytest.raises(pio.ConfigError, match="did you mean threads"):
+        second.updated(thread=1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "weights", "found"),
+    [
+        ("auto", pio.float32, pio.float32),
+        ("auto", pio.bfloat16, pio.float16),
+        ("auto", pio.float16, pio.float16),
+        ("bfloat16", pio.float32, pio.bfloat16),
+    ],
+)
+def test_type_of_the_cache(wanted, weights, found):
+    assert RuntimeConfig(kv_cache_dtype=wanted).cache_dtype(weights) is found
+
+
+@pytest.mark.parametrize(
+    ("options", "cache_type", "context"),
+    [
+        ({}, pio.float16, 2048),
+        ({"profile": "accuracy"}, pio.float32, 2048),
+        ({"profile": "memory_efficient"}, pio.float16, 2048),
+        ({"kv_cache_dtype": "bfloat16", "context_length": 70}, pio.bfloat16, 70),
+    ],
+)
+def test_options_reach_the_model(options, cache_type, context):
+    with pio.load("demo", **options) as model:
+        loaded = model.loaded
+        keys, _ = loaded.cache.layer(0)
+        assert keys.dtype is cache_type
+        assert loaded.context_length == context == model.metadata.context_length
+        assert loaded.cache.num_blocks == -(-context // 32)
+        assert (
+            model.metadata.memory["cache"]
+            == loaded.cache.nbytes
+            == sum(2 * k.nbytes for k in (loaded.cache.layer(i)[0] for i in range(6)))
+        )
+        with pytest.raises(pio.CapacityError, match=str(context)):
+            model.generate([5] * context)
+
+
+def test_weights_can_be_converted_when_loading():
+    ids = [20, 300, 4000]
+    with pio.load("demo", profile="accuracy") as stored, pio.load("demo", profile="accuracy", dtype="float32") as wide:
+        assert bytes(stored.logits(ids).memoryview()) == bytes(wide.logits(ids).memoryview())
+        assert wide.loaded.model.layers[3].mlp.up_proj.weight.dtype is pio.float32
+
+
+def test_fewer_requests_at_once_is_the_same_text():
+    prompts = ["def f(", "class A", "import ", "return "]
+    texts = []
+    for options in ({"max_batch_sequences": 1}, {"max_batch_sequences": 3, "cache_tokens": 64, "context_length": 64}):
+        with pio.load("demo", **options) as model:
+            texts.append([g.text for g in model.infer_batch(prompts, max_new_tokens=30, temperature=0.0)])
+    assert texts[0] == texts[1]

@@ -1,0 +1,59 @@
+"""Memory: what is promised, what is counted, and that all of it comes back."""
+
+import gc
+import json
+import subprocess
+import sys
+
+import pytest
+
+import pio
+from pio.device import allocated_bytes
+
+
+def test_cleanup_gives_every_byte_back():
+    with pio.load("demo") as model:  # whatever is made once a process is made now
+        model.generate("def f", max_new_tokens=3)
+    del model
+    gc.collect()
+    before = allocated_bytes()
+    with pio.load("demo") as model:
+        model.generate("def f", max_new_tokens=3)
+        held = sum(model.metadata.memory.values()) - model.metadata.memory["weights"]
+        assert allocated_bytes() - before >= held
+    assert not model.is_loaded
+    assert sum(model.metadata.memory.values()) == 0
+    gc.collect()
+    assert allocated_bytes() == before
+
+
+def test_the_limit_holds_before_anything_is_allocated():
+    with pio.load("demo") as model:
+        needed = sum(model.metadata.memory.values())
+    before = allocated_bytes()
+    with pytest.raises(pio.OutOfMemoryError, match="memory_limit"):
+        pio.load("demo", memory_limit=needed - 1_000_000)
+    gc.collect()
+    assert allocated_bytes() == before
+    with pio.load("demo", memory_limit=needed + 1_000_000) as model:
+        assert model.generate("def f", max_new_tokens=2).token_ids
+
+
+PEAK = """
+import json, resource, pio
+with pio.load("demo") as model:
+    model.generate("class Point:", max_new_tokens=60, ignore_eos=True)
+    model.logits(list(range(16, 700)))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps([peak, model.metadata.memory["weights"] + model.metadata.memory["cache"]]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts in kilobytes on Linux only")
+def test_peak_memory_of_a_process():
+    """At most 1.1 x (weights + cache) + 250 MB, once the kernels are compiled."""
+    for _ in range(2):
+        out = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True).stdout
+    peak, model = json.loads(out)
+    logits = 684 * 4096 * 4
+    assert peak <= 1.1 * model + 250e6 + logits
