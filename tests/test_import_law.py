@@ -18,7 +18,7 @@ PIO = ROOT / "pio"
 FOUNDATION = set(
     "arena buffers copies device dlpack dtypes elements errors layout machine storage tensor trampolines".split()
 )
-PLUGIN = {"loader", "manifest", "metadata", "plugin", "progress", "registry"}
+PLUGIN = {"loaded", "loader", "manifest", "metadata", "plugin", "progress", "prompts", "registry"}
 
 # What each area may import besides itself. Folders and single modules of pio are areas; FOUNDATION is one.
 LAW: dict[str, set[str]] = {
