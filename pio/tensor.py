@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any, Final, SupportsIndex, cast
 
-from pio import copies, dtypes, elements, layout
+from pio import dtypes
 from pio.device import check_device
 from pio.dtypes import DType
-from pio.elements import Nested
 from pio.errors import TensorError
-from pio.layout import Index, Shape, row_major
-from pio.storage import Storage
+from pio.memory import copies, elements, layout
+from pio.memory.elements import Nested
+from pio.memory.layout import Index, Shape, row_major
+from pio.memory.storage import Storage
 
 __all__ = ["Storage", "Tensor", "row_major"]
 
@@ -108,7 +109,7 @@ class Tensor:
         Raises:
             TensorError: No buffer, a format pio has no type for, or sizes that do not agree.
         """
-        from pio.buffers import wrap
+        from pio.memory.buffers import wrap
 
         tensor = wrap(source, None if dtype is None else dtypes.dtype(dtype))
         return tensor if shape is None else tensor.reshape(*shape)
@@ -121,7 +122,7 @@ class Tensor:
             DeviceError: It lies on another device.
             TensorError: ``source`` speaks no DLPack, or has an element type that pio lacks.
         """
-        from pio.dlpack import import_tensor
+        from pio.memory.dlpack import import_tensor
 
         return import_tensor(source)
 
@@ -314,7 +315,7 @@ class Tensor:
             DeviceError: Another device or a stream is asked for.
             TensorError: The memory is read-only and the consumer too old to be told so.
         """
-        from pio.dlpack import export_tensor
+        from pio.memory.dlpack import export_tensor
 
         return export_tensor(self, stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
 

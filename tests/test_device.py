@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from pio import device
-from pio.arena import Arena
 from pio.device import Allocation, MemoryBudget
 from pio.dtypes import bfloat16, float32, int8
 from pio.errors import ConfigError, DeviceError, OutOfMemoryError
-from pio.storage import Storage
+from pio.memory.arena import Arena
+from pio.memory.storage import Storage
 from pio.tensor import Tensor
 
 MIB = 1 << 20

@@ -11,7 +11,7 @@ import pytest
 
 from pio import device
 from pio.errors import TensorError
-from pio.storage import BufferHold, Storage
+from pio.memory.storage import BufferHold, Storage
 
 
 def settled_bytes():

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pio import device, dtypes, layout
+from pio import device, dtypes
 from pio.dtypes import bfloat16, float16, float32, int8, int32, int64, uint8
 from pio.errors import ConfigError, TensorError
+from pio.memory import layout
 from pio.tensor import Tensor, row_major
 
 

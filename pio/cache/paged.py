@@ -5,8 +5,8 @@ from __future__ import annotations
 from pio.device import MemoryBudget
 from pio.dtypes import DType
 from pio.errors import PioError
+from pio.memory.storage import Storage
 from pio.ops.attention import BLOCK_SIZE, value_width
-from pio.storage import Storage
 from pio.tensor import Tensor, row_major
 
 

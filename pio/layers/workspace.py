@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pio.arena import Arena
 from pio.device import MemoryBudget
+from pio.memory.arena import Arena
 from pio.ops.attention import attention_scratch
 from pio.tensor import Tensor
 

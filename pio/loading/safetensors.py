@@ -12,10 +12,10 @@ from pathlib import Path
 
 from pio import dtypes
 from pio.errors import CheckpointError
-from pio.layout import row_major
 from pio.loading.model_file import open_regular, shown, unreadable
 from pio.loading.safetensors_header import MAX_BYTES, Entry, parse_header
-from pio.storage import Storage
+from pio.memory.layout import row_major
+from pio.memory.storage import Storage
 from pio.tensor import Tensor
 
 _ALIGNMENT = 64

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias, cast
 from pio import dtypes
 from pio.dtypes import DType
 from pio.errors import TensorError
-from pio.layout import Shape
+from pio.memory.layout import Shape
 
 _MAX_DEPTH: Final = 64  # the buffer protocol has no more dimensions either; bounds a list that contains itself
 

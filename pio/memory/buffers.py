@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from pio import dtypes, layout
+from pio import dtypes
 from pio.dtypes import DType
 from pio.errors import TensorError
-from pio.storage import BufferHold, Storage
+from pio.memory import layout
+from pio.memory.storage import BufferHold, Storage
 from pio.tensor import Tensor
 
 _NATIVE_ORDER: Final = "@=<" if sys.byteorder == "little" else "@=>!"

@@ -8,8 +8,8 @@ from pio import dtypes
 from pio.device import ALIGNMENT, MemoryBudget, format_bytes
 from pio.dtypes import DType
 from pio.errors import OutOfMemoryError
-from pio.layout import Shape, row_major
-from pio.storage import Storage
+from pio.memory.layout import Shape, row_major
+from pio.memory.storage import Storage
 from pio.tensor import Tensor
 
 

@@ -6,11 +6,11 @@ import ctypes
 from math import prod
 from typing import TYPE_CHECKING, Final
 
-from pio import elements, layout
 from pio.errors import TensorError
+from pio.memory import elements, layout
 
 if TYPE_CHECKING:
-    from pio.layout import Shape
+    from pio.memory.layout import Shape
     from pio.tensor import Tensor
 
 _MAX_RUNS: Final = 256  # a copy in fewer pieces goes by memmove; more are worth a compiled loop

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 from typing import Any, Final
 
-from pio import dtypes, layout
+from pio import dtypes
 from pio.errors import DeviceError, TensorError
-from pio.storage import Storage
+from pio.memory import layout
+from pio.memory.storage import Storage
+from pio.memory.trampolines import compiled, make_immortal
 from pio.tensor import Tensor
-from pio.trampolines import compiled, make_immortal
 
 _CPU: Final = (1, 0)
 _VERSION: Final = (1, 0)
