@@ -1,0 +1,18 @@
+"""The command line, ``pio``: one file for each command, and nothing heavy imported before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command that ``sys.argv`` names; ends the process with its exit code."""
+    try:
+        from pio.cli.app import app
+
+        app(prog_name="pio")
+    except KeyboardInterrupt:  # so early that no command has begun
+        sys.exit(130)
+
+
+__all__ = ["main"]

@@ -1,0 +1,70 @@
+"""What a machine does at best, to hold a model's speed against: bytes read and floating-point operations a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from pio.machine import available_memory
+from pio.ops import roofline
+from pio.tensor import Tensor
+
+T = TypeVar("T")
+
+BUFFER = 1 << 30  # bytes, many times any cache; a quarter of the memory where that is less
+SECONDS = 0.1  # of one measurement of arithmetic
+
+
+class Machine:
+    """Measures the machine, round by round, beside whatever else is measured."""
+
+    def __init__(self, threads: int, buffer_bytes: int = BUFFER) -> None:
+        """Take the buffer that is read, and touch all of it.
+
+        Args:
+            threads: Over how many threads to split.
+            buffer_bytes: Size of the buffer; at most a quarter of the free memory is taken.
+        """
+        free = available_memory()
+        nbytes = buffer_bytes if free is None else min(buffer_bytes, free // 4)
+        self._buffer = Tensor.empty((max(1, nbytes // 4),)).fill_(1.0)
+        self._threads = threads
+        self._rounds = 1 << 12
+        while _aside(self._fma) < SECONDS / 4:
+            self._rounds *= 2
+        self._rounds *= 4
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Size of the buffer."""
+        return self._buffer.nbytes
+
+    def bandwidth(self) -> float:
+        """Read the buffer three times; return bytes a second of the fastest."""
+        return self._buffer.nbytes / _aside(lambda: min(seconds(self._read) for _ in range(3)))
+
+    def flops(self) -> float:
+        """Multiply and add in registers three times; return float32 operations a second of the fastest."""
+        operations = _aside(lambda: roofline.fma_all(self._rounds, 0.5, 0.5, threads=self._threads)[1])
+        return operations / _aside(lambda: min(self._fma() for _ in range(3)))
+
+    def _read(self) -> None:
+        roofline.read_all(self._buffer, threads=self._threads)
+
+    def _fma(self) -> float:
+        return seconds(lambda: roofline.fma_all(self._rounds, 0.5, 0.5, threads=self._threads))
+
+
+def _aside(work: Callable[[], T]) -> T:
+    """Run in a thread that ends: OpenMP keeps workers for every other, and they would get in the model's way."""
+    with ThreadPoolExecutor(1) as once:
+        return once.submit(work).result()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long a call takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

@@ -1,0 +1,197 @@
+"""How fast a loaded model is, and how near to what the machine can do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from pio.cli.bench_machine import BUFFER, Machine
+from pio.cli.process import peak_memory
+from pio.machine import cpu_name
+from pio.plugin import TextModelPlugin
+
+DECODE_PROMPT = 32  # tokens before the first one that is timed
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        prompt_tokens: Length of the prompt that prefill is timed on.
+        new_tokens: Tokens that decode is timed on.
+        rounds: How often each is measured; medians count.
+        buffer_bytes: What is read to measure the bandwidth.
+    """
+
+    prompt_tokens: int = 512
+    new_tokens: int = 64
+    rounds: int = 5
+    buffer_bytes: int = BUFFER
+
+    def fitted(self, context: int) -> Plan:
+        """Return the plan cut to a model's context."""
+        return Plan(
+            min(self.prompt_tokens, max(1, context - 1)),
+            min(self.new_tokens, max(2, context - DECODE_PROMPT - 1)),
+            self.rounds,
+            self.buffer_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was measured; bytes, seconds, tokens and operations a second.
+
+    Attributes:
+        model: Folder or config.
+        plugin: The plugin that ran it.
+        dtype: Element type of the weights.
+        parameters: Number of weights.
+        processor: Name of the processor.
+        threads: Over how many threads kernels split.
+        weights_bytes: All weights.
+        cache_bytes: Reserved for keys and values.
+        load_seconds: From the call to a model that is ready, compilation included.
+        prompt_tokens: Length of the prompt.
+        new_tokens: Length of the answer.
+        bandwidth: Bytes read a second, median and each round.
+        flops: float32 operations a second, median and each round.
+        decode: Tokens a second, median and each round.
+        bytes_per_token: Weights that one token reads.
+        bandwidth_share: bytes_per_token x decode / bandwidth.
+        prefill: Prompt tokens a second, median and each round.
+        flops_per_token: Operations on weights and in attention for a token of the prompt, on average.
+        flops_share: flops_per_token x prefill / flops.
+        time_to_first_token: From the request with that prompt to its first token, median.
+        peak_memory: Most bytes of this process in memory, before the machine was measured; None where unknown.
+        memory_bound: 1.1 x (weights + cache) + 250 MB, which it is held against.
+    """
+
+    model: str
+    plugin: str
+    dtype: str
+    parameters: int
+    processor: str
+    threads: int
+    weights_bytes: int
+    cache_bytes: int
+    load_seconds: float
+    prompt_tokens: int
+    new_tokens: int
+    bandwidth: Series
+    flops: Series
+    decode: Series
+    bytes_per_token: int
+    bandwidth_share: float
+    prefill: Series
+    flops_per_token: float
+    flops_share: float
+    time_to_first_token: float
+    peak_memory: int | None
+    memory_bound: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One quantity, measured several times."""
+
+    median: float
+    best: float
+    rounds: list[float]
+
+    @classmethod
+    def of(cls, values: list[float]) -> Series:
+        """Sum up measurements of a speed."""
+        return cls(median(values), max(values), values)
+
+
+def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: float) -> Report:
+    """Measure a loaded model and the machine in turns, so that both meet the same disturbances.
+
+    Args:
+        model: The model; nothing else runs on it.
+        plan: What to measure.
+        name: What to call it.
+        load_seconds: How long it took to load.
+    """
+    loaded, memory = model.loaded, model.loaded.memory
+    plan = plan.fitted(loaded.context_length)
+    prefill: list[float] = []
+    first: list[float] = []
+    decode: list[float] = []
+    _prefill(model, plan, [], [])  # pages of weights, cache and buffers are touched before anything is timed
+    _decode(model, plan, [])
+    peak = peak_memory()
+    machine = Machine(loaded.model.threads, plan.buffer_bytes)
+    bandwidth: list[float] = []
+    flops: list[float] = []
+    for _ in range(plan.rounds):
+        bandwidth.append(machine.bandwidth())
+        _decode(model, plan, decode)
+        flops.append(machine.flops())
+        _prefill(model, plan, prefill, first)
+    read, work = bytes_per_token(model), flops_per_token(model, plan.prompt_tokens)
+    return Report(
+        model=name,
+        plugin=model.manifest.name,
+        dtype=str(loaded.model.embed_tokens.weight.dtype),
+        parameters=loaded.config.parameters,
+        processor=cpu_name(),
+        threads=loaded.model.threads,
+        weights_bytes=memory["weights"],
+        cache_bytes=memory["cache"],
+        load_seconds=load_seconds,
+        prompt_tokens=plan.prompt_tokens,
+        new_tokens=plan.new_tokens,
+        bandwidth=Series.of(bandwidth),
+        flops=Series.of(flops),
+        decode=Series.of(decode),
+        bytes_per_token=read,
+        bandwidth_share=read * median(decode) / median(bandwidth),
+        prefill=Series.of(prefill),
+        flops_per_token=work,
+        flops_share=work * median(prefill) / median(flops),
+        time_to_first_token=median(first),
+        peak_memory=peak,
+        memory_bound=int(1.1 * (memory["weights"] + memory["cache"])) + 250_000_000,
+    )
+
+
+def bytes_per_token(model: TextModelPlugin) -> int:
+    """Return the bytes of weights that decoding one token reads: all, but of an untied embedding one row only."""
+    table, head = model.loaded.model.embed_tokens.weight, model.loaded.model.lm_head
+    tied = table.address == head.address
+    return model.loaded.memory["weights"] - (0 if tied else table.nbytes - table.nbytes // table.shape[0])
+
+
+def flops_per_token(model: TextModelPlugin, tokens: int) -> float:
+    """Return the floating-point operations for one of a prompt's tokens: two a weight, and attention to those before.
+
+    The output head counts once a prompt, for its last token.
+    """
+    config, head = model.loaded.config, model.loaded.model.lm_head.size
+    tables = head if config.tie_word_embeddings else 2 * head
+    attention = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * (tokens + 1) / 2
+    return 2 * (config.parameters - tables) + attention + 2 * head / tokens
+
+
+def _prompt(model: TextModelPlugin, tokens: int) -> list[int]:
+    return [1 + 7919 * i % (model.loaded.model.vocab_size - 1) for i in range(tokens)]
+
+
+def _prefill(model: TextModelPlugin, plan: Plan, speed: list[float], first: list[float]) -> None:
+    timings = model.generate(_prompt(model, plan.prompt_tokens), max_new_tokens=1, temperature=0.0).timings
+    speed.append(plan.prompt_tokens / timings.prefill)
+    first.append(timings.time_to_first_token)
+
+
+def _decode(model: TextModelPlugin, plan: Plan, speed: list[float]) -> None:
+    length = min(DECODE_PROMPT, max(1, model.loaded.context_length - plan.new_tokens - 1))
+    result = model.generate(_prompt(model, length), max_new_tokens=plan.new_tokens, temperature=0.0, ignore_eos=True)
+    speed.append(result.timings.tokens_per_second)

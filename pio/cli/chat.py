@@ -1,0 +1,148 @@
+"""``pio chat``: a conversation on the terminal, or over a pipe."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from pio.cli import options
+from pio.cli.console import complain, note, write
+from pio.cli.conversation import Conversation, Kind
+from pio.errors import ConfigError, PioError
+
+DIM, PLAIN = "\x1b[2m", "\x1b[0m"
+HELP = """/clear          forget the conversation
+/think          let the model think before it answers
+/no_think       let it answer at once
+/system TEXT    tell the model what it is to be; without TEXT, nothing
+/help           show this
+/exit           leave, as does Ctrl-D; Ctrl-C stops an answer"""
+
+
+def chat(
+    model: options.Model = "demo",
+    system: Annotated[str | None, typer.Option("--system", help="What the model is to be.", show_default=False)] = None,
+    think: Annotated[
+        bool | None,
+        typer.Option("--think/--no-think", help="Whether it thinks before it answers.", show_default=False),
+    ] = None,
+    max_new_tokens: options.MaxNewTokens = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    repetition_penalty: options.RepetitionPenalty = None,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    plugin: options.Plugin = None,
+    profile: options.Profile = None,
+    threads: options.Threads = None,
+    context_length: options.ContextLength = None,
+    dtype: options.Dtype = None,
+    memory_limit: options.MemoryLimit = None,
+    progress: options.Progress = None,
+) -> None:
+    """Talk with a model; it remembers what was said. /help shows the commands."""
+    given = dict(locals())
+    fields = {"max_new_tokens": 1024, **options.sampling_fields(given)}
+    if model == "demo":
+        fields.setdefault("repetition_penalty", 1.15)
+    from pio.loader import load
+
+    with load(model, **options.runtime_options(given)) as loaded:
+        if not loaded.loaded.prompts.chat_template:
+            raise ConfigError(f"{loaded.path} has no chat template; use pio generate")
+        conversation = Conversation(loaded, fields, system)
+        conversation.thinking = think
+        terminal = sys.stdin.isatty()
+        if terminal:
+            with suppress(ImportError):  # input() edits lines with it where Python was built with it
+                import_module("readline")
+            note(f"{loaded.manifest.name}: {loaded.path}. /help shows the commands, Ctrl-D leaves.")
+        while (line := _next_line(terminal)) is not None:
+            if not line.strip():
+                continue
+            if line.startswith("/") and _command(conversation, line.strip()):
+                continue
+            if line.strip() == "/exit":
+                break
+            _answer(conversation, line)
+
+
+def _next_line(terminal: bool) -> str | None:
+    """What the user says next; None at the end."""
+    while True:
+        try:
+            return input("> " if terminal else "")
+        except EOFError:
+            if terminal:
+                write("\n")
+            return None
+        except KeyboardInterrupt:
+            if not terminal:
+                raise
+            write("\n")
+            note("Ctrl-D leaves")
+
+
+def _command(conversation: Conversation, line: str) -> bool:
+    """Do what a line that begins with / asks for; False where it is no command, or /exit."""
+    name, _, rest = line.partition(" ")
+    match name:
+        case "/clear":
+            conversation.clear()
+            note("forgotten")
+        case "/think" | "/no_think" if not rest:
+            conversation.thinking = name == "/think"
+            note("thinking is on" if conversation.thinking else "thinking is off")
+        case "/system":
+            conversation.system = rest.strip() or None
+            note("system message set" if conversation.system else "system message removed")
+        case "/help":
+            note(HELP)
+        case "/exit":
+            return False
+        case _:
+            if " " in line or "/" in name[1:]:
+                return False  # a path, or words to the model
+            note(f"there is no command {name}; /help shows them")
+    return True
+
+
+def _answer(conversation: Conversation, text: str) -> None:
+    """Stream the answer; Ctrl-C ends it, and an error does not end the conversation."""
+    style = _Style(sys.stdout.isatty())
+    try:
+        for kind, piece in conversation.ask(text):
+            style.show(kind, piece)
+    except KeyboardInterrupt:
+        style.end()
+        note("stopped")
+    except PioError as error:
+        style.end()
+        complain(error)
+    else:
+        style.end()
+
+
+class _Style:
+    """Writes reasoning dimmed on a terminal, and not at all elsewhere."""
+
+    def __init__(self, terminal: bool) -> None:
+        self._terminal = terminal
+        self._last: Kind | None = None
+
+    def show(self, kind: Kind, piece: str) -> None:
+        if kind == "reasoning" and not self._terminal:
+            return
+        if self._terminal and kind != self._last:
+            write(DIM if kind == "reasoning" else f"{PLAIN}\n\n" if self._last == "reasoning" else "")
+        self._last = kind
+        write(piece)
+
+    def end(self) -> None:
+        write((PLAIN if self._terminal and self._last == "reasoning" else "") + "\n")

@@ -1,0 +1,91 @@
+"""The checks of ``pio verify``, each a title and a function that raises a PioError."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pio.cli.console import size
+from pio.errors import CheckpointError, ConfigError
+from pio.manifest import AREAS, PluginManifest, import_object
+
+if TYPE_CHECKING:
+    from pio.loaded import LoadedModel
+
+Check: TypeAlias = tuple[str, Callable[[], object]]
+
+
+def plugin_checks(manifest: PluginManifest) -> Iterator[Check]:
+    """Yield the checks of an installed plugin."""
+    yield "components", lambda: _components(manifest)
+    yield "interface, imports and behaviour", lambda: _promises(manifest)
+
+
+def _components(manifest: PluginManifest) -> str:
+    missing = [area for area in AREAS if area not in manifest.components]
+    if missing:
+        raise ConfigError(f"components lacks {', '.join(missing)}; name the code of each area, shared or own")
+    for path in manifest.components.values():
+        import_object(path)
+    return ", ".join(manifest.components)
+
+
+def _promises(manifest: PluginManifest) -> str:
+    from pio.testing.check_plugin import check_plugin
+
+    findings = check_plugin(manifest.name)
+    if findings:
+        raise ConfigError("; ".join(f"{finding.where}: {finding.problem}" for finding in findings))
+    return manifest.plugin
+
+
+def model_checks(name: str) -> Iterator[Check]:
+    """Yield the checks of a model; each builds on the ones before."""
+    from pio import registry
+    from pio.loader import load
+    from pio.loading.checkpoint import Checkpoint, resolve
+
+    found: dict[str, Any] = {}
+
+    def loaded() -> LoadedModel:
+        return found["model"].loaded
+
+    def folder() -> str:
+        found["folder"] = resolve(name)
+        return str(found["folder"])
+
+    def config() -> str:
+        raw = Checkpoint(found["folder"]).config
+        manifest, listed = registry.choose(raw)
+        return f"{raw['model_type']}, runs with {manifest.name}{'' if listed else ', the nearest plugin'}"
+
+    def tensors() -> str:
+        found["model"] = load(found["folder"])
+        return f"all accounted for, {size(loaded().memory['weights'])}"
+
+    def text() -> str:
+        tokenizer = loaded().prompts.optional_tokenizer
+        if tokenizer is None:
+            return "none: token ids only"
+        ids = tokenizer.encode("def f(x):\n    return x\n")
+        if not ids or max(ids) >= loaded().model.vocab_size:
+            raise CheckpointError("tokenizer.json makes token ids that the model does not have; download both again")
+        return f"{tokenizer.size} tokens"
+
+    def template() -> str:
+        prompts = loaded().prompts
+        if not prompts.chat_template:
+            return "none: no chat"
+        prompts.encode([{"role": "user", "content": "Hi"}])
+        return "renders"
+
+    yield "folder", folder
+    yield "config", config
+    try:
+        yield "tensors", tensors
+        yield "weights are numbers", lambda: found["model"].check_weights()
+        yield "tokenizer", text
+        yield "chat template", template
+    finally:
+        if "model" in found:
+            found["model"].cleanup()

@@ -1,0 +1,101 @@
+"""What commands write: answers on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+
+def write(text: str) -> None:
+    """Write text as it is, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Write a line to standard error."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def complain(error: Exception) -> None:
+    """Write an error in one line to standard error."""
+    note("error: " + " ".join(str(error).split()))
+
+
+def write_json(value: Any) -> None:
+    """Write a value as indented JSON."""
+    write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Write a table; columns whose title begins with ">" are numbers, set to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(file=sys.stdout, markup=False, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 160)  # a pipe has no width, and a folded line cannot be searched
+    console.print(table)
+
+
+def size(nbytes: int) -> str:
+    """Return a number of bytes in words, such as "1.2 GB"."""
+    for power, unit in ((9, "GB"), (6, "MB"), (3, "kB")):
+        if nbytes >= 10**power:
+            return (
+                f"{nbytes / 10**power:.3g} {unit}"
+                if nbytes < 10 ** (power + 3)
+                else f"{nbytes / 10**power:,.0f} {unit}"
+            )
+    return f"{nbytes} B"
+
+
+def count(number: int) -> str:
+    """Return a large number in words, such as "596 M"."""
+    return _scaled(number).strip()
+
+
+def _scaled(number: int) -> str:
+    for power, unit in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if number >= 10**power:
+            return f"{number / 10**power:.3g} {unit}"
+    return f"{number} "
+
+
+class _Notes(logging.Handler):
+    """Shows log records as lines; standard error is looked up each time, for tests replace it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(("note: " if record.levelno >= logging.WARNING else "") + record.getMessage())
+
+
+@contextmanager
+def notes(*, verbose: bool) -> Generator[None]:
+    """Show what pio logs while the context is open: warnings, and with ``verbose`` the rest."""
+    logger, handler = logging.getLogger("pio"), _Notes()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def hush_broken_pipe() -> None:
+    """Send what is still buffered nowhere, so that the interpreter's last flush does not complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -1,0 +1,85 @@
+"""A conversation with a model: its turns, what is sent of them, and how the model is told to think or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from pio.loading.reasoning import ReasoningSplitter
+
+if TYPE_CHECKING:
+    from pio.plugin import TextModelPlugin
+
+Kind = Literal["reasoning", "answer"]
+
+
+class Conversation:
+    """Messages so far.
+
+    Attributes:
+        thinking: True and False switch the model's reasoning on and off; None leaves it to the model.
+        messages: Dicts with ``role`` and ``content``, oldest first, without the system message.
+        system: What the model is told before everything else.
+    """
+
+    def __init__(self, model: TextModelPlugin, fields: dict[str, Any], system: str | None = None) -> None:
+        """Begin an empty conversation.
+
+        Args:
+            model: A loaded model with a chat template.
+            fields: Sampling fields of every answer.
+            system: The system message.
+        """
+        self._model = model
+        self._fields = fields
+        self.thinking: bool | None = None
+        self.system = system
+        self.messages: list[dict[str, str]] = []
+        sources = model.loaded.prompts.chat_template.sources.values()
+        self._has_switch = any("enable_thinking" in source for source in sources)
+
+    def clear(self) -> None:
+        """Forget all messages; the system message stays."""
+        self.messages.clear()
+
+    def ask(self, text: str) -> Iterator[tuple[Kind, str]]:
+        """Send a message and stream the answer, told apart from the reasoning before it.
+
+        What has come so far is kept when the iterator is closed or interrupted; a message that cannot be sent is not.
+
+        Raises:
+            ConfigError: The model has no chat template.
+            CapacityError: The message alone is longer than the context.
+        """
+        variables = {} if self.thinking is None else {"enable_thinking": self.thinking}
+        sent = [*self.messages, {"role": "user", "content": text + self._soft_switch()}]
+        if self.system is not None:
+            sent.insert(0, {"role": "system", "content": self.system})
+        fitting = self._model.fit_messages(sent, self._room, **variables)
+        _, inside = self._model.loaded.prompts.encode(fitting, **variables)
+        handle = self._model.submit(fitting, template_variables=variables, **self._fields)
+        self.messages.append({"role": "user", "content": text})
+        splitter, answer = ReasoningSplitter(inside=inside), ""
+        try:
+            for piece in handle:
+                for kind, part in splitter.push(piece):
+                    answer += part if kind == "answer" else ""
+                    yield kind, part
+            for kind, part in splitter.flush():
+                answer += part if kind == "answer" else ""
+                yield kind, part
+        finally:
+            handle.cancel()
+            self.messages.append({"role": "assistant", "content": answer})
+
+    @property
+    def _room(self) -> int:
+        """Tokens for the prompt: what the answer may need is left free, but never more than half of the context."""
+        context = self._model.metadata.context_length
+        return context - min(int(self._fields.get("max_new_tokens", context)), context // 2)
+
+    def _soft_switch(self) -> str:
+        """What a message ends with where the template itself has no switch."""
+        if self.thinking is None or self._has_switch:
+            return ""
+        return " /think" if self.thinking else " /no_think"

@@ -1,0 +1,27 @@
+"""``pio download``: from a Hugging Face hub into the local cache."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pio.cli.console import note, write
+
+
+def download(
+    repo: Annotated[str, typer.Argument(help="org/name, such as Qwen/Qwen3-0.6B.")],
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="A branch, tag or commit.", show_default="main")
+    ] = None,
+    progress: Annotated[
+        bool | None,
+        typer.Option("--progress/--no-progress", help="Draw progress bars.", show_default="on a terminal"),
+    ] = None,
+) -> None:
+    """Fetch a model into the local Hugging Face cache, and write its folder."""
+    from pio.loading.download import download as fetch
+
+    folder = fetch(repo, revision=revision, progress=progress)
+    note(f"pio generate {repo}{'@' + revision if revision else ''} PROMPT runs it")
+    write(f"{folder}\n")

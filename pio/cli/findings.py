@@ -1,0 +1,199 @@
+"""What ``pio doctor`` looks at."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pio import machine
+from pio.cli.console import size
+
+State = Literal["ok", "advice", "missing"]
+
+FEATURES = (
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512bw",
+    "avx512_vnni",
+    "avx512vnni",
+    "avx512bf16",
+    "avxvnni",
+    "amx-int8",
+    "amx-bf16",
+    "neon",
+    "dotprod",
+    "fullfp16",
+    "bf16",
+    "i8mm",
+    "sve",
+)
+PACKAGES = ("numba", "llvmlite", "tokenizers", "huggingface-hub", "pydantic", "jinja2", "rich", "typer")
+SMALL = 1 << 30  # bytes of memory below which hardly any model fits
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What it is.
+        value: What was found.
+        state: ok; advice, where something could be better; missing, where pio cannot run.
+        remedy: What to do about it, empty where all is well.
+    """
+
+    name: str
+    value: str
+    state: State = "ok"
+    remedy: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+def examine() -> list[Finding]:
+    """Look at everything; what cannot be looked at becomes a finding too."""
+    looks: tuple[Callable[[], Finding], ...] = (
+        _system,
+        _python,
+        _packages,
+        _processor,
+        _features,
+        _cores,
+        _threading,
+        _memory,
+        _huge_pages,
+        _cache,
+        _models,
+    )
+    return [look() for look in looks]
+
+
+def _system() -> Finding:
+    return Finding("system", f"{platform.system()} {platform.release()}, {platform.machine()}")
+
+
+def _python() -> Finding:
+    found = f"{platform.python_implementation()} {platform.python_version()}"
+    if sys.implementation.name != "cpython":
+        return Finding("Python", found, "missing", "Numba needs CPython")
+    return Finding("Python", found)
+
+
+def _packages() -> Finding:
+    found: list[str] = []
+    absent: list[str] = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            absent.append(name)
+    if absent:
+        return Finding("packages", ", ".join(found), "missing", f"pip install {' '.join(absent)}")
+    return Finding("packages", ", ".join(found))
+
+
+def _processor() -> Finding:
+    return Finding("processor", machine.cpu_name())
+
+
+def _features() -> Finding:
+    from pio.ops import compilation
+
+    has = compilation.cpu_features()
+    found = ", ".join(name for name in FEATURES if has.get(name)) or "none that kernels use"
+    if platform.machine() in ("x86_64", "AMD64") and not (has.get("avx2") and has.get("fma")):
+        return Finding(
+            "vector instructions",
+            found,
+            "advice",
+            "without avx2 and fma kernels are several times slower; a virtual machine may hide them: pass the host's "
+            "processor through",
+        )
+    if not compilation.enabled():
+        return Finding("vector instructions", found, "advice", "NUMBA_DISABLE_JIT is set: unset it to compile kernels")
+    return Finding("vector instructions", found)
+
+
+def _cores() -> Finding:
+    from pio.ops import compilation
+
+    usable, threads = machine.cpu_count(), compilation.threads_available()
+    found = f"{usable} usable, kernels split over up to {threads} threads"
+    if threads < usable:
+        return Finding("cores", found, "advice", "NUMBA_NUM_THREADS is below the number of cores: unset it")
+    return Finding("cores", found)
+
+
+def _threading() -> Finding:
+    from pio.ops import compilation
+
+    layer = compilation.threading_layer()
+    if layer == "none":
+        return Finding(
+            "threading layer",
+            "none that several threads may enter: kernels run in one thread",
+            "advice",
+            "install OpenMP's runtime: apt-get install libgomp1, dnf install libgomp, or pip install tbb; and unset "
+            "NUMBA_THREADING_LAYER if it is workqueue",
+        )
+    return Finding("threading layer", {"omp": "omp (OpenMP)", "tbb": "tbb (Threading Building Blocks)"}[layer])
+
+
+def _memory() -> Finding:
+    free = machine.available_memory()
+    if free is None:
+        return Finding("memory", "unknown: this system does not say how much is free")
+    if free < SMALL:
+        return Finding(
+            "memory", f"{size(free)} free", "advice", "close other programs, or use --profile memory_efficient"
+        )
+    return Finding("memory", f"{size(free)} free")
+
+
+def _huge_pages() -> Finding:
+    try:
+        text = HUGE_PAGES.read_text("ascii", "replace")
+    except OSError:
+        return Finding("huge pages", "unknown: this system does not say")
+    chosen = text.partition("[")[2].partition("]")[0]
+    if chosen == "never":
+        return Finding(
+            "huge pages", "never", "advice", f"caches and buffers are a little faster with: echo madvise > {HUGE_PAGES}"
+        )
+    return Finding("huge pages", chosen)
+
+
+def _cache() -> Finding:
+    from pio.ops import compilation
+
+    folder = compilation.cache_folder()
+    if folder is None:
+        return Finding(
+            "compiled kernels",
+            "no folder to keep them in",
+            "advice",
+            "every process compiles anew: set XDG_CACHE_HOME or NUMBA_CACHE_DIR to a folder that you own and can write",
+        )
+    files, nbytes = compilation.cache_size()
+    found = f"{files} in {folder} ({size(nbytes)})"
+    if not files:
+        return Finding("compiled kernels", found, "advice", "pio warmup compiles them now")
+    return Finding("compiled kernels", found)
+
+
+def _models() -> Finding:
+    from pio.loading.hub_cache import cache_folder
+
+    folder = cache_folder()
+    count = sum(1 for _ in folder.glob("models--*")) if folder.is_dir() else 0
+    return Finding("Hugging Face cache", f"{folder}: {count} model{'' if count == 1 else 's'}")

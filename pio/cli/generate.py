@@ -1,0 +1,137 @@
+"""``pio generate``: one prompt, one answer."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pio.cli import options
+from pio.cli.console import note, write, write_json
+from pio.cli.process import seconds_since_start
+from pio.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pio.engine.generation import Generation
+    from pio.plugin import TextModelPlugin
+
+# What the demo model shows of itself when nobody asks for anything.
+SHOWN_PROMPT = '''def read_json(path):
+    """Read a JSON file and return its content."""
+'''
+SHOWN_FIELDS: dict[str, Any] = {"repetition_penalty": 1.15, "max_new_tokens": 120, "seed": 1}
+
+
+def generate(
+    model: options.Model = "demo",
+    prompt: Annotated[
+        str | None, typer.Argument(help="The text to go on with; - reads it from standard input.", show_default=False)
+    ] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Ask the prompt as a question, by the chat template.")] = False,
+    echo: Annotated[bool | None, typer.Option("--echo/--no-echo", help="Write the prompt before the answer.")] = None,
+    json: options.Json = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Write tokens and speed to standard error.")] = False,
+    max_new_tokens: options.MaxNewTokens = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    repetition_penalty: options.RepetitionPenalty = None,
+    presence_penalty: options.PresencePenalty = None,
+    frequency_penalty: options.FrequencyPenalty = None,
+    logit_bias: options.LogitBias = None,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    stop_token_ids: options.StopTokenIds = None,
+    ignore_eos: options.IgnoreEos = False,
+    include_stop: options.IncludeStop = False,
+    special_tokens: options.SpecialTokens = False,
+    logprobs: options.Logprobs = None,
+    answers: options.Answers = None,
+    plugin: options.Plugin = None,
+    profile: options.Profile = None,
+    threads: options.Threads = None,
+    context_length: options.ContextLength = None,
+    dtype: options.Dtype = None,
+    memory_limit: options.MemoryLimit = None,
+    progress: options.Progress = None,
+) -> None:
+    """Go on with a prompt, and write the answer as it comes."""
+    given = dict(locals())
+    if logprobs is not None and not json:
+        raise ConfigError("--logprobs only shows in JSON; add --json")
+    fields = options.sampling_fields(given)
+    text = _read(model, prompt)
+    if prompt is None:
+        fields = {**SHOWN_FIELDS, **fields}
+    from pio.loader import load
+
+    began = time.perf_counter()
+    with load(model, **options.runtime_options(given)) as loaded:
+        load_seconds = time.perf_counter() - began
+        question: Any = [{"role": "user", "content": text}] if chat else text
+        handle = loaded.submit(question, **fields)
+        if not json and (prompt is None if echo is None else echo):
+            write(text)
+        first = None
+        if not json and answers in (None, 1):
+            first = _stream(iter(handle))
+        result = handle.result()
+        if json:
+            write_json(_record(loaded, result, load_seconds))
+        elif result.samples:
+            write("\n".join(f"--- {i + 1}\n{sample.text}" for i, sample in enumerate(result.samples)) + "\n")
+    if stats:
+        note(_line(result, load_seconds, first))
+
+
+def _read(model: str, prompt: str | None) -> str:
+    """The prompt's text."""
+    if prompt == "-":
+        return sys.stdin.read()
+    if prompt is None and model != "demo":
+        raise ConfigError(
+            "there is no prompt; give one after the model, or - to read it from standard input: "
+            f"pio generate {model if len(model.split()) == 1 else 'demo'} PROMPT"
+        )
+    return SHOWN_PROMPT if prompt is None else prompt
+
+
+def _stream(pieces: Iterator[str]) -> float | None:
+    """Write the answer as it comes; return the seconds from the start of the process to its first piece."""
+    first, last = None, ""
+    for last in pieces:
+        write(last)
+        if first is None:
+            first = seconds_since_start()
+    if not last.endswith("\n"):
+        write("\n")
+    return first
+
+
+def _record(model: TextModelPlugin, result: Generation, load_seconds: float) -> dict[str, Any]:
+    """The answer as JSON has it."""
+    from dataclasses import asdict
+
+    record = asdict(result)
+    if not result.samples:
+        del record["samples"]
+    return {"model": model.path, "plugin": model.manifest.name, **record, "load_seconds": load_seconds}
+
+
+def _line(result: Generation, load_seconds: float, first: float | None) -> str:
+    """Speed in one line."""
+    timings, usage = result.timings, result.usage
+    answers = result.samples or (result,)
+    parts = [
+        f"{usage.prompt_tokens} + {sum(a.usage.completion_tokens for a in answers)} tokens",
+        f"{timings.tokens_per_second:.1f} tok/s",
+        f"first token {timings.time_to_first_token:.3f} s after the prompt",
+        f"loaded in {load_seconds:.2f} s",
+    ]
+    if first is not None:
+        parts.insert(3, f"{first:.2f} s after the start of the process")
+    return ", ".join(parts)

@@ -1,0 +1,84 @@
+"""``pio models``: what can be run here."""
+
+from __future__ import annotations
+
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pio.cli import options
+from pio.cli.console import count, size, write, write_json, write_table
+from pio.errors import PioError
+
+if TYPE_CHECKING:
+    from pio.manifest import PluginManifest
+
+
+def models(json: options.Json = False) -> None:
+    """List the plugins, and the models in the local Hugging Face cache."""
+    from pio import registry
+
+    manifests, found = registry.manifests().values(), local_models()
+    if json:
+        plugins = [{**m.model_dump(mode="json"), "source": _source(m)} for m in manifests]
+        write_json({"plugins": plugins, "models": found})
+        return
+    rows = [
+        [
+            m.name,
+            ", ".join(m.checkpoints),
+            count(m.parameters),
+            size(m.memory_bytes),
+            ", ".join(m.capabilities),
+            _source(m),
+        ]
+        for m in manifests
+    ]
+    write_table("Plugins", ["name", "made for", ">parameters", ">memory", "capabilities", "from"], rows)
+    write("\n")
+    write_table(
+        "Models here", ["name", "architecture", "plugin"], [[m["name"], m["model_type"], m["plugin"]] for m in found]
+    )
+
+
+def local_models() -> list[dict[str, str]]:
+    """Return name, model_type and plugin of the demo model and of every complete model in the Hugging Face cache."""
+    from pio.loading.hub_cache import cache_folder, is_repo_id, snapshot
+
+    folders = {"demo": _demo()}
+    root = cache_folder()
+    for path in sorted(root.glob("models--*--*")) if root.is_dir() else []:
+        repo = path.name.removeprefix("models--").replace("--", "/", 1)
+        try:
+            folder = snapshot(repo) if is_repo_id(repo) else None
+        except PioError:  # half a download or a damaged one is no model that can be run
+            folder = None
+        if folder is not None:
+            folders[repo] = folder
+    return [_describe(name, folder) for name, folder in folders.items()]
+
+
+def _demo() -> Path:
+    from pio.loading.checkpoint import DEMO, resolve
+
+    return resolve(DEMO)
+
+
+def _describe(name: str, folder: Path) -> dict[str, str]:
+    from pio import registry
+    from pio.loading.checkpoint import Checkpoint
+
+    model_type = plugin = ""
+    try:
+        config: dict[str, Any] = Checkpoint(folder).config
+        model_type = str(config.get("model_type"))
+        plugin = registry.choose(config)[0].name
+    except PioError as error:
+        plugin = f"none: {type(error).__name__}"
+    return {"name": name, "model_type": model_type, "plugin": plugin, "path": str(folder)}
+
+
+def _source(manifest: PluginManifest) -> str:
+    """The installed distribution that a plugin comes from."""
+    package = manifest.plugin.partition(".")[0].partition(":")[0]
+    return "pio" if package == "pio" else ", ".join(packages_distributions().get(package, [package]))

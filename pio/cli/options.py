@@ -1,0 +1,126 @@
+"""Options that commands share: what to load, how to run it, how to choose tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from pio.errors import ConfigError
+
+_MODEL, _SAMPLING = "Model", "Sampling"
+
+
+def _runtime(*names: str, **options: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=_MODEL, show_default=False, **options)
+
+
+def _sampling(*names: str, **options: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=_SAMPLING, show_default=False, **options)
+
+
+Model: TypeAlias = Annotated[
+    str, typer.Argument(help="A model folder, a repo id in the local Hugging Face cache, or demo.", show_default="demo")
+]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON instead.")]
+
+Plugin: TypeAlias = Annotated[str | None, _runtime("--plugin", help="Run it with this plugin.")]
+Profile: TypeAlias = Annotated[
+    str | None, _runtime("--profile", help="balanced, performance, memory_efficient or accuracy.")
+]
+Threads: TypeAlias = Annotated[int | None, _runtime("--threads", help="Over how many threads to split.")]
+ContextLength: TypeAlias = Annotated[
+    int | None, _runtime("--context-length", help="Tokens of prompt and answer together.")
+]
+Dtype: TypeAlias = Annotated[str | None, _runtime("--dtype", help="Convert the weights: float32, float16 or bfloat16.")]
+MemoryLimit: TypeAlias = Annotated[
+    int | None, _runtime("--memory-limit", help="Bytes that weights, cache and buffers may take together.")
+]
+Progress: TypeAlias = Annotated[
+    bool | None, _runtime("--progress/--no-progress", help="Show progress; by default on a terminal, after a second.")
+]
+
+MaxNewTokens: TypeAlias = Annotated[
+    int | None, _sampling("--max-new-tokens", "-n", help="End the answer after this many tokens.")
+]
+Temperature: TypeAlias = Annotated[
+    float | None, _sampling("--temperature", "-t", help="0 always takes the likeliest token.")
+]
+TopK: TypeAlias = Annotated[int | None, _sampling("--top-k", help="Draw among the k likeliest tokens; 0 for all.")]
+TopP: TypeAlias = Annotated[
+    float | None, _sampling("--top-p", help="Draw among the likeliest tokens that reach this probability.")
+]
+MinP: TypeAlias = Annotated[
+    float | None, _sampling("--min-p", help="Draw among tokens at least this fraction as likely as the likeliest.")
+]
+RepetitionPenalty: TypeAlias = Annotated[
+    float | None, _sampling("--repetition-penalty", help="Above 1 makes tokens that were there less likely.")
+]
+PresencePenalty: TypeAlias = Annotated[
+    float | None, _sampling("--presence-penalty", help="Taken from the logit of every token the answer has.")
+]
+FrequencyPenalty: TypeAlias = Annotated[
+    float | None, _sampling("--frequency-penalty", help="As before, for each time the answer has it.")
+]
+LogitBias: TypeAlias = Annotated[
+    list[str] | None, _sampling("--logit-bias", metavar="ID=BIAS", help="Added to a token's logit; may be repeated.")
+]
+Seed: TypeAlias = Annotated[int | None, _sampling("--seed", help="The same seed gives the same answer.")]
+Stop: TypeAlias = Annotated[list[str] | None, _sampling("--stop", help="A text that ends the answer; may be repeated.")]
+StopTokenIds: TypeAlias = Annotated[
+    list[int] | None, _sampling("--stop-token-id", help="A token that ends the answer; may be repeated.")
+]
+IgnoreEos: TypeAlias = Annotated[bool, _sampling("--ignore-eos", help="Go on after the model's own end tokens.")]
+IncludeStop: TypeAlias = Annotated[bool, _sampling("--include-stop", help="Keep the text that ended the answer.")]
+SpecialTokens: TypeAlias = Annotated[bool, _sampling("--special-tokens", help="Keep special tokens in the text.")]
+Logprobs: TypeAlias = Annotated[
+    int | None, _sampling("--logprobs", help="Log probabilities of this many alternatives a token; with --json.")
+]
+Answers: TypeAlias = Annotated[int | None, _sampling("--answers", help="How many answers to draw.")]
+
+_RUNTIME_FIELDS = ("plugin", "profile", "threads", "context_length", "dtype", "memory_limit", "progress")
+_SAMPLING_FIELDS = (
+    "max_new_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "stop",
+    "stop_token_ids",
+    "logprobs",
+)
+
+
+def runtime_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of ``pio.load`` among a command's options, without those that were not given."""
+    return {name: given[name] for name in _RUNTIME_FIELDS if given.get(name) is not None}
+
+
+def sampling_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sampling fields among a command's options, without those that were not given.
+
+    Raises:
+        ConfigError: A bias does not have the form ID=BIAS.
+    """
+    fields = {name: given[name] for name in _SAMPLING_FIELDS if given.get(name) not in (None, [])}
+    fields.update({name: True for name in ("ignore_eos", "include_stop") if given.get(name)})
+    if given.get("special_tokens"):
+        fields["skip_special_tokens"] = False
+    if given.get("answers") is not None:
+        fields["n"] = given["answers"]
+    if given.get("logit_bias"):
+        fields["logit_bias"] = dict(map(_bias, given["logit_bias"]))
+    return fields
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token, _, bias = text.partition("=")
+    try:
+        return int(token), float(bias)
+    except ValueError:
+        raise ConfigError(f"--logit-bias is {text!r}, expected ID=BIAS, such as 42=-100") from None

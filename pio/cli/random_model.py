@@ -1,0 +1,177 @@
+"""A model with random weights of a config's shapes: speed and compilation need no download."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import mmap
+import os
+import random
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pio import dtypes, registry
+from pio.dtypes import DType
+from pio.errors import CheckpointError, OutOfMemoryError
+from pio.loading import config_json
+from pio.loading.checkpoint import MAX_CONFIG_BYTES, Checkpoint
+from pio.loading.json_file import read_object
+from pio.loading.weights import first_non_finite
+from pio.machine import available_memory
+from pio.manifest import import_object
+from pio.memory.storage import Storage
+from pio.plugin import TextModelPlugin
+from pio.tensor import Tensor, row_major
+
+_CHUNK = 64 << 20  # bytes mapped at once
+_BLOCK = (1 << 16) + 17  # random numbers before they repeat, a length that no row has
+
+
+class RandomWeights:
+    """Tensors of whatever shape a model asks for, in pages like those of a file that is in memory.
+
+    It stands in for ``pio.loading.weights.Weights``.
+    """
+
+    def __init__(self, dtype: DType, seed: int = 0) -> None:
+        """Make nothing yet.
+
+        Args:
+            dtype: Of every tensor.
+            seed: The same one gives the same weights.
+        """
+        self._dtype = dtype
+        self._random = random.Random(seed)
+        self._blocks: dict[int, Tensor] = {}
+        self._tensors: dict[str, Tensor] = {}
+        self._free = Storage(0, 0, None)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors that were made."""
+        return sum(tensor.nbytes for tensor in self._tensors.values())
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Names of the tensors that were made."""
+        return frozenset(self._tensors)
+
+    def take(self, name: str, shape: tuple[int, ...], *, optional: bool = False, **_: Any) -> Tensor | None:
+        """Return the tensor of that name, made when first asked for; an optional one is never there.
+
+        Matrices keep the size of what they multiply, and vectors, which scale, are all ones.
+        """
+        if optional:
+            return None
+        if name not in self._tensors:
+            tensor = self._allocate(shape)
+            if len(shape) == 1:
+                tensor.fill_(1.0)
+            else:
+                _repeat(self._block(shape[-1]), tensor)
+            self._tensors[name] = tensor
+        return self._tensors[name]
+
+    def ignore(self, which: Callable[[str], bool] | Iterable[str]) -> None:
+        """Do nothing: no tensor is left over."""
+
+    def finish(self) -> None:
+        """Let go of what only making tensors needs."""
+        self._blocks.clear()
+
+    def check_finite(self, name: str) -> None:
+        """Raise a CheckpointError if a tensor holds NaN or an infinity."""
+        if first_non_finite(self._tensors[name]) is not None:
+            raise CheckpointError(f"random tensor {name} holds NaN or infinity")
+
+    def _block(self, width: int) -> Tensor:
+        if width not in self._blocks:
+            gauss, scale = self._random.gauss, 1 / math.sqrt(width)
+            self._blocks[width] = Tensor.from_list([gauss(0.0, scale) for _ in range(_BLOCK)]).astype(self._dtype)
+        return self._blocks[width]
+
+    def _allocate(self, shape: tuple[int, ...]) -> Tensor:
+        nbytes = -(-math.prod(shape) * self._dtype.itemsize // 64) * 64
+        if nbytes > self._free.nbytes:
+            self._free = Storage.of(_pages(max(nbytes, _CHUNK)))
+        at, owner = self._free.address, self._free.owner
+        self._free = Storage(at + nbytes, self._free.nbytes - nbytes, owner)
+        return Tensor(Storage(at, nbytes, owner), at, self._dtype, shape, row_major(shape))
+
+
+def _pages(nbytes: int) -> mmap.mmap:
+    """Map pages of a file in memory: a model's weights have small pages too, which the allocator's own have not."""
+    if not hasattr(os, "memfd_create"):
+        return mmap.mmap(-1, nbytes)
+    file = os.memfd_create("weights")
+    try:
+        os.ftruncate(file, nbytes)
+        return mmap.mmap(file, nbytes)
+    finally:
+        os.close(file)
+
+
+def _repeat(block: Tensor, out: Tensor) -> None:
+    """Fill a tensor with a block again and again."""
+    done = min(block.nbytes, out.nbytes)
+    ctypes.memmove(out.address, block.address, done)
+    while 0 < done < out.nbytes:
+        step = min(done, out.nbytes - done)
+        ctypes.memmove(out.address + done, out.address, step)
+        done += step
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the object in a config.json, or in that of a folder.
+
+    Raises:
+        CheckpointError: There is none, or it is no JSON object.
+    """
+    return Checkpoint(path).config if path.is_dir() else read_object(path, max_bytes=MAX_CONFIG_BYTES)
+
+
+@contextmanager
+def random_model(
+    raw: dict[str, Any], *, plugin: str | None = None, dtype: str | None = None, **options: Any
+) -> Generator[TextModelPlugin]:
+    """Load a model with random weights; everything but the weights' origin is as ``pio.load`` does it.
+
+    Args:
+        raw: What config.json holds.
+        plugin: Name of the plugin; the one that fits best by default.
+        dtype: Element type of the weights; by default the one that the config names, else bfloat16.
+        **options: Fields of ``RuntimeConfig``.
+
+    Raises:
+        OutOfMemoryError: The machine has no room for the weights.
+        PioError: As ``pio.load``.
+    """
+    manifest, _ = registry.choose(raw, plugin)
+    base: type[TextModelPlugin] = import_object(manifest.plugin)
+    kind = dtypes.dtype(dtype or config_json.dtype(raw) or "bfloat16")
+    needed, free = base.config_class.from_checkpoint(raw).parameters * kind.itemsize, available_memory()
+    if free is not None and needed > free:
+        raise OutOfMemoryError(
+            f"random weights of this shape take {needed:,} bytes and the machine has {free:,} free; "
+            "choose a smaller config or a smaller --dtype"
+        )
+
+    def open_weights(self: TextModelPlugin, checkpoint: Checkpoint) -> RandomWeights:
+        return RandomWeights(kind)
+
+    loaded: TextModelPlugin = type(f"Random{base.__name__}", (base,), {"open_weights": open_weights})()
+    with tempfile.TemporaryDirectory(prefix="pio-") as folder:
+        Path(folder, "config.json").write_text(json.dumps(raw), "utf-8")
+        loaded.initialize(path=folder, **options)
+        with loaded.load_model():
+            yield loaded

@@ -1,0 +1,45 @@
+"""``pio verify``: whether plugins and model folders are what they claim to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from pio.cli.console import note, write
+from pio.errors import PioError
+
+Check: TypeAlias = tuple[str, Callable[[], object]]
+
+
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Plugins or models.", show_default="all plugins and the demo model")
+    ] = None,
+) -> None:
+    """Check plugins (their code is there and complete) and models (their files are whole, their weights numbers)."""
+    from pio import registry
+    from pio.cli.checks import model_checks, plugin_checks
+
+    installed = registry.manifests()
+    failed = 0
+    for name in names or [*installed, "demo"]:
+        write(f"{name}\n")
+        checks = plugin_checks(installed[name]) if name in installed else model_checks(name)
+        failed += _run(checks)
+    if failed:
+        note(f"error: {failed} check{'s' if failed > 1 else ''} failed")
+        raise typer.Exit(1)
+
+
+def _run(checks: Iterator[Check]) -> int:
+    """Run checks in order; what builds on one that failed is not tried. Return how many failed."""
+    for title, check in checks:
+        try:
+            found: Any = check()
+        except PioError as error:
+            write(f"  ✗ {title}: {' '.join(str(error).split())}\n")
+            return 1
+        write(f"  ✓ {title}{f': {found}' if isinstance(found, str) else ''}\n")
+    return 0

@@ -1,0 +1,112 @@
+"""``pio warmup``: compile everything once, so that no first request has to wait for it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pio.cli import options
+from pio.cli.console import note, size, write, write_json
+from pio.errors import DeviceError, PioError
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+# Small, and with a part of everything: several heads a group, rows that are no whole vectors.
+TINY: dict[str, Any] = {
+    "vocab_size": 519,
+    "hidden_size": 72,
+    "intermediate_size": 136,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 24,
+    "max_position_embeddings": 512,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+}
+
+# Requests that together use every way of choosing tokens.
+REQUESTS: tuple[dict[str, Any], ...] = (
+    {"temperature": 0.0, "logprobs": 2},
+    {"temperature": 0.7},
+    {"temperature": 0.7, "top_p": 0.9, "min_p": 0.05},
+    {"temperature": 0.7, "top_k": 5, "top_p": 0.9},
+    {
+        "temperature": 0.7,
+        "repetition_penalty": 1.1,
+        "presence_penalty": 0.1,
+        "frequency_penalty": 0.1,
+        "logit_bias": {1: 0.5},
+    },
+)
+
+
+def warmup(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Models to load and run.", show_default="all that plugins can need")
+    ] = None,
+    json: options.Json = False,
+    progress: options.Progress = None,
+) -> None:
+    """Compile kernels for this machine, once; they are kept on disk."""
+    from pio.ops import compilation
+    from pio.progress import Progress
+
+    folder = compilation.cache_folder()
+    if folder is None:
+        raise DeviceError("compiled kernels have no folder to be kept in; pio doctor says what to do about it")
+    compiled: list[str] = []
+    there: list[str] = []
+    with (
+        compilation.watch(compiled.append, loaded=there.append),
+        Progress(progress, "warming up", delay=0.0) as shown,
+    ):
+        if models:
+            for name in models:
+                shown.say(f"running {name}")
+                _run_model(name)
+        else:
+            _run_plugins(shown)
+    files, nbytes = compilation.cache_size()
+    if json:
+        write_json(
+            {
+                "compiled": len(compiled),
+                "already_there": len(there),
+                "cache_folder": str(folder),
+                "cache_kernels": files,
+                "cache_bytes": nbytes,
+            }
+        )
+        return
+    write(f"{len(compiled)} kernels compiled, {len(there)} were there already\n")
+    write(f"{files} are kept in {folder} ({size(nbytes)})\n")
+
+
+def _run_model(name: str) -> None:
+    from pio.loader import load
+
+    with load(name) as model:
+        model.generate([0, 0], max_new_tokens=2, ignore_eos=True)
+
+
+def _run_plugins(shown: Any) -> None:
+    """Run a tiny random model of each architecture that pio itself has, in each type of weights."""
+    from pio import registry
+    from pio.cli.random_model import random_model
+
+    for manifest in registry.manifests().values():
+        for dtype in DTYPES if manifest.plugin.startswith("pio.") else ():
+            shown.say(f"{manifest.name} with {dtype} weights")
+            raw = {"model_type": manifest.model_types[0], **TINY}
+            try:
+                with random_model(raw, plugin=manifest.name, dtype=dtype) as model:
+                    for fields in REQUESTS:
+                        model.generate([1, 2, 3], max_new_tokens=3, ignore_eos=True, seed=1, **fields)
+                    model.check_weights()
+                    model.logits([1, 2, 3])
+            except PioError as error:
+                note(f"note: {manifest.name} with {dtype} weights was left out: {error}")
