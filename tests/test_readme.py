@@ -62,7 +62,7 @@ def test_commands_exist() -> None:
 
     commands: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
     text = "\n".join(page.read_text("utf-8") for page in PAGES)
-    used = re.findall(r"(?<![\w.])pio ((?:%s)\b[^`\n&#]*)" % "|".join(commands), text)
+    used = re.findall(rf"(?<![\w.])pio ((?:{'|'.join(commands)})\b[^`\n&#]*)", text)
     assert {line.split()[0] for line in used} >= {"generate", "chat", "bench", "doctor", "download", "models", "warmup"}
     assert {name.split()[0] for name in re.findall(r"`pio ([a-z]+)", text)} <= commands.keys()
     for line in used:

@@ -1,0 +1,230 @@
+"""Operations at the shapes of Qwen3-0.6B: one token of a decode, and a chunk of a prompt."""
+
+from __future__ import annotations
+
+import random
+
+from pio import ops
+from pio.cache.batch import Batch
+from pio.cache.paged import PagedKVCache
+from pio.dtypes import dtype, int32
+from pio.ops.sampling import Penalties, Sampler
+from pio.tensor import Tensor
+
+HIDDEN, INTERMEDIATE, VOCAB = 1024, 3072, 151_936
+HEADS, KV_HEADS, HEAD_DIM = 16, 8, 128
+DECODE, PREFILL = 1, 128  # rows
+
+
+def random_tensor(*shape: int, kind: str = "float32", seed: int = 0) -> Tensor:
+    """Numbers around zero; a block of them repeats, which no kernel notices and which is quick to make."""
+    count = 1
+    for n in shape:
+        count *= n
+    source = random.Random(seed)
+    block = [source.gauss(0.0, 1.0) for _ in range(min(count, 4099))]
+    out = Tensor.empty((count,), dtype(kind))
+    pattern = Tensor.from_list(block, kind)
+    for at in range(0, count, len(block)):
+        part = out[at : at + len(block)]
+        part.copy_(pattern[: part.shape[0]])
+    return out.reshape(*shape)
+
+
+class Linear:
+    params = (["float32", "float16", "bfloat16"], [DECODE, PREFILL])
+    param_names = ("weights", "rows")
+
+    def setup(self, kind: str, rows: int) -> None:
+        self.x = random_tensor(rows, HIDDEN)
+        self.weight = random_tensor(INTERMEDIATE, HIDDEN, kind=kind, seed=1)
+        self.out = Tensor.empty((rows, INTERMEDIATE))
+        self.time_linear(kind, rows)
+
+    def time_linear(self, kind: str, rows: int) -> None:
+        ops.linear(self.x, self.weight, out=self.out)
+
+
+class Attention:
+    params = ([(1, 1024), (1, 8000), (PREFILL, 512)], ["float32", "float16"])
+    param_names = ("tokens, past", "cache")
+
+    def setup(self, shape: tuple[int, int], kind: str) -> None:
+        tokens, past = shape
+        self.cache = PagedKVCache(1, tokens + past, KV_HEADS, HEAD_DIM, dtype(kind))
+        self.batch = Batch(tokens, 1, self.cache.num_blocks, 1)
+        self.batch.add([0] * tokens, past, list(range(self.cache.num_blocks)), "none")
+        self.scratch = ops.attention_scratch(HEAD_DIM)
+        self.keys, self.values = self.cache.layer(0)
+        self.q, self.out = random_tensor(tokens, HEADS, HEAD_DIM), Tensor.empty((tokens, HEADS, HEAD_DIM))
+        self.k, self.v = (random_tensor(tokens, KV_HEADS, HEAD_DIM, seed=s) for s in (1, 2))
+        whole = Batch(past + tokens, 1, self.cache.num_blocks, 1)
+        whole.add([0] * (past + tokens), 0, list(range(self.cache.num_blocks)), "none")
+        k, v = (random_tensor(past + tokens, KV_HEADS, HEAD_DIM, seed=s) for s in (3, 4))
+        ops.write_cache(self.keys, self.values, k, v, whole, self.scratch)
+        self.time_write_cache(shape, kind)
+        self.time_paged_attention(shape, kind)
+
+    def time_write_cache(self, shape: tuple[int, int], kind: str) -> None:
+        ops.write_cache(self.keys, self.values, self.k, self.v, self.batch, self.scratch)
+
+    def time_paged_attention(self, shape: tuple[int, int], kind: str) -> None:
+        ops.paged_attention(self.q, self.keys, self.values, self.batch, self.scratch, out=self.out)
+
+
+class DenseAttention:
+    def setup(self) -> None:
+        self.q, self.k, self.v = (
+            random_tensor(256, heads, HEAD_DIM, seed=heads) for heads in (HEADS, KV_HEADS, KV_HEADS)
+        )
+        self.time_scaled_dot_product_attention()
+
+    def time_scaled_dot_product_attention(self) -> None:
+        ops.scaled_dot_product_attention(self.q, self.k, self.v)
+
+
+class Norm:
+    params = (DECODE, PREFILL)
+    param_names = ("rows",)
+
+    def setup(self, rows: int) -> None:
+        self.x, self.residual = random_tensor(rows, HIDDEN), random_tensor(rows, HIDDEN, seed=1)
+        self.weight, self.out = random_tensor(HIDDEN, kind="bfloat16"), Tensor.empty((rows, HIDDEN))
+        self.time_rms_norm(rows)
+        self.time_layer_norm(rows)
+        self.time_fused_add_rms_norm(rows)
+
+    def time_rms_norm(self, rows: int) -> None:
+        ops.rms_norm(self.x, self.weight, 1e-6, out=self.out)
+
+    def time_layer_norm(self, rows: int) -> None:
+        ops.layer_norm(self.x, self.weight, self.weight, 1e-6, out=self.out)
+
+    def time_fused_add_rms_norm(self, rows: int) -> None:
+        ops.fused_add_rms_norm(self.x, self.residual, self.weight, 1e-6, out=self.out)
+
+
+class Activation:
+    def setup(self) -> None:
+        self.gate, self.up = (random_tensor(PREFILL, INTERMEDIATE, seed=s) for s in (0, 1))
+        self.out = Tensor.empty((PREFILL, INTERMEDIATE))
+        self.time_silu()
+        self.time_gelu()
+        self.time_swiglu()
+
+    def time_silu(self) -> None:
+        ops.silu(self.gate, out=self.out)
+
+    def time_gelu(self) -> None:
+        ops.gelu(self.gate, out=self.out)
+
+    def time_swiglu(self) -> None:
+        ops.swiglu(self.gate, self.up, out=self.out)
+
+
+class Rope:
+    def setup(self) -> None:
+        self.positions = Tensor.from_list(list(range(PREFILL)), int32)
+        self.frequencies = Tensor.from_list([1e6 ** (-i / 64) for i in range(HEAD_DIM // 2)])
+        self.x = random_tensor(PREFILL, HEADS, HEAD_DIM)
+        self.cos, self.sin = ops.rope_table(self.positions, self.frequencies)
+        self.time_rope()
+
+    def time_rope_table(self) -> None:
+        ops.rope_table(self.positions, self.frequencies, out_cos=self.cos, out_sin=self.sin)
+
+    def time_rope(self) -> None:
+        ops.rope(self.x, self.cos, self.sin)
+
+
+class Softmax:
+    def setup(self) -> None:
+        self.x = random_tensor(8, VOCAB)
+        self.out = Tensor.empty(self.x.shape)
+        self.time_softmax()
+
+    def time_softmax(self) -> None:
+        ops.softmax(self.x, out=self.out)
+
+
+class Matmul:
+    def setup(self) -> None:
+        self.a, self.b = random_tensor(192, 256), random_tensor(256, 320, seed=1)
+        self.time_matmul()
+
+    def time_matmul(self) -> None:
+        ops.matmul(self.a, self.b)
+
+
+class Gather:
+    def setup(self) -> None:
+        self.table = random_tensor(4096, HIDDEN, kind="bfloat16")
+        self.rows = Tensor.from_list([i * 37 % 4096 for i in range(PREFILL)], int32)
+        self.x, self.sum = random_tensor(PREFILL, HIDDEN), Tensor.zeros((4096, HIDDEN))
+        self.keys = Tensor.from_list([i * 7 % 8 for i in range(PREFILL)], int32)
+        self.picked = ops.gather_by_value(self.x, self.keys, 3)
+        self.time_gather()
+        self.time_scatter_add()
+        self.time_scatter_add_by_index()
+
+    def time_gather(self) -> None:
+        ops.gather(self.table, self.rows)
+
+    def time_scatter_add(self) -> None:
+        ops.scatter_add(self.sum, self.rows, self.x)
+
+    def time_gather_by_value(self) -> None:
+        ops.gather_by_value(self.x, self.keys, 3)
+
+    def time_scatter_add_by_index(self) -> None:
+        ops.scatter_add_by_index(self.sum, self.rows, self.x)
+
+
+class Elementwise:
+    def setup(self) -> None:
+        self.x, self.y = (random_tensor(PREFILL, HIDDEN, seed=s) for s in (0, 1))
+        self.out = Tensor.empty(self.x.shape)
+        self.half = Tensor.empty((HIDDEN, PREFILL), "float16")
+        self.time_add()
+        self.time_mul()
+        self.time_copy_transposed_to_float16()
+        self.time_first_non_finite()
+
+    def time_add(self) -> None:
+        ops.add(self.x, self.y, out=self.out)
+
+    def time_mul(self) -> None:
+        ops.mul(self.x, self.y, out=self.out)
+
+    def time_copy_transposed_to_float16(self) -> None:
+        ops.copy(self.half, self.x.T)
+
+    def time_first_non_finite(self) -> None:
+        ops.first_non_finite(self.x)
+
+
+class Sampling:
+    def setup(self) -> None:
+        self.logits = random_tensor(1, VOCAB)
+        self.sampler = Sampler(VOCAB)
+        self.penalties = Penalties([1, 2, 3], 64, VOCAB, repetition=1.1)
+        self.time_greedy()
+        self.time_draw()
+        self.time_draw_top_p()
+        self.time_draw_top_k_with_penalties()
+        self.time_top_k()
+
+    def time_greedy(self) -> None:
+        self.sampler.likeliest(self.logits, 0)
+
+    def time_draw(self) -> None:
+        self.sampler.draw(self.logits, 0, 0.37, 0.8)
+
+    def time_draw_top_p(self) -> None:
+        self.sampler.draw(self.logits, 0, 0.37, 0.8, top_p=0.9)
+
+    def time_draw_top_k_with_penalties(self) -> None:
+        self.sampler.draw(self.logits, 0, 0.37, 0.8, top_k=20, penalties=self.penalties)
+
+    def time_top_k(self) -> None:
+        ops.top_k(self.logits, 50)
