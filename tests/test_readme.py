@@ -90,3 +90,10 @@ def test_every_field_is_documented_with_its_default(model: Any) -> None:
     for name, field in model.model_fields.items():
         default = field.get_default(call_default_factory=True)
         assert rows[name][1] == (repr(default) if default != () else "()"), name
+
+
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text("utf-8").replace(" --quiet", "")
+    first, tests = (block.strip() for block in blocks(README, "sh")[:2])
+    assert first == "pip install . && pio generate" and "pip install . && timeout 300 pio generate" in script
+    assert tests in script
