@@ -75,6 +75,19 @@ def test_any_strides(data, shape, source, target, threads):
     assert sum(b != 0 for b in wide.memoryview()) == sum(b != 0 for b in bits(back)), "gaps were written"
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_seven_axes_that_no_stride_joins(threads):
+    x = Tensor.from_list(list(range(3 * 2**6)), "int32").reshape(3, 2, 2, 2, 2, 2, 2)
+    out = Tensor.zeros((3, 2, 2, 2, 2, 2, 2)).transpose(0, 3, 1, 5, 2, 6, 4)
+    back = Tensor.zeros(out.shape, "int32")
+    source = x.transpose(6, 4, 2, 0, 1, 3, 5)
+    there = Tensor.zeros(source.shape)
+    assert ops.copy(there, source, threads=threads).tolist() == source.tolist()
+    assert ops.copy(out, ops.copy(back, x.reshape(out.shape), threads=threads), threads=threads).tolist() == (
+        x.reshape(out.shape).tolist()
+    )
+
+
 def test_one_row_for_all():
     row = Tensor.from_list([float(i) for i in range(37)])
     broadcast = Tensor(row.storage, row.address, row.dtype, (3, 37), (0, 1))

@@ -1,5 +1,3 @@
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +8,7 @@ from pio.ops import _check
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close
 from pio.testing.reference import elementwise as reference
-from pio.testing.strategies import FLOATS, SPECIAL, tensors
+from pio.testing.strategies import SPECIAL, tensors
 
 THREADS = st.sampled_from((1, 2, 3))
 
@@ -35,31 +33,6 @@ def test_arithmetic_refuses_what_does_not_fit(op):
         op(x, Tensor.zeros((2, 3), "int32"))
     with pytest.raises(TensorError, match="x is a strided view"):
         op(Tensor.zeros((3, 2)).T, x)
-
-
-@pytest.mark.parametrize("dtype", FLOATS)
-@given(data=st.data(), n=st.integers(0, 700), threads=THREADS, bad=st.sampled_from((math.nan, math.inf, -math.inf)))
-def test_first_non_finite(data, dtype, n, threads, bad):
-    x = data.draw(tensors((n,), dtype))
-    assert ops.first_non_finite(x, threads=threads) is None
-    places = data.draw(st.lists(st.integers(0, n - 1), max_size=3)) if n else []
-    for place in places:
-        x[place : place + 1].fill_(bad)
-    assert ops.first_non_finite(x, threads=threads) == reference.first_non_finite(x.tolist())
-
-
-def test_the_largest_numbers_are_finite():
-    assert ops.first_non_finite(Tensor.full((400,), 3.4e38)) is None
-    assert ops.first_non_finite(Tensor.full((400,), 65504.0, "float16")) is None
-    assert ops.first_non_finite(Tensor.full((2, 200), 3e38, "bfloat16")) is None
-    assert ops.first_non_finite(Tensor.zeros((0, 3))) is None
-
-
-def test_first_non_finite_refuses_integers_and_gaps():
-    with pytest.raises(TensorError, match="t is int8, expected one of"):
-        ops.first_non_finite(Tensor.zeros((3,), "int8"))
-    with pytest.raises(TensorError, match="strided view"):
-        ops.first_non_finite(Tensor.zeros((3, 4))[:, ::2])
 
 
 def test_work_is_split_where_each_part_is_worth_a_thread(monkeypatch):

@@ -42,13 +42,22 @@ def test_batches_of_matrices(data, shape, threads):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     ("m", "k", "n"),
-    [(1, 5, 131), (2, 3, 15), (7, 4, 16), (13, 6, 17), (5, 3, 63), (3, 2, 64), (19, 4, 80), (2, 5, 145), (3, 300, 66)],
+    [(1, 5, 131), (2, 3, 15), (7, 4, 16), (13, 6, 17), (5, 3, 63), (3, 2, 64), (19, 4, 80), (2, 5, 145), (15, 260, 81)],
 )
 def test_edges_of_tiles_panels_and_depth(m, k, n, threads):
     a = Tensor.from_list([[float((7 * i + 3 * j) % 11 - 5) for j in range(k)] for i in range(m)])
     b = Tensor.from_list([[float((5 * i + 2 * j) % 13 - 6) for j in range(n)] for i in range(k)])
     found = ops.matmul(a, b, threads=threads)
     assert found.tolist() == reference.matmul(a.tolist(), b.tolist()), "small whole numbers multiply exactly"
+
+
+@pytest.mark.parametrize(("batch", "m", "n"), [(2, 31, 5), (2, 3, 333), (3, 2, 18), (7, 4, 20)])
+def test_batches_over_more_threads(batch, m, n):
+    a = Tensor.from_list([[[float((i + j + z) % 7) for j in range(3)] for i in range(m)] for z in range(batch)])
+    b = Tensor.from_list([[[float((2 * i + j + z) % 5) for j in range(n)] for i in range(3)] for z in range(batch)])
+    expected = [reference.matmul(x, y) for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+    for threads in (3, 5, 8):
+        assert ops.matmul(a, b.astype("float16"), threads=threads).tolist() == expected
 
 
 @given(data=st.data(), shape=sizes((1, 15), (1, 9), (16, 90)))

@@ -131,5 +131,7 @@ def test_rope_refuses_other_types_and_gaps():
         ops.rope(Tensor.zeros((2, 1, 6)), table, Tensor.zeros((2, 2)))
     with pytest.raises(TensorError, match="positions is float32, expected int32"):
         ops.rope_table(Tensor.zeros((2,)), table[0])
+    with pytest.raises(TensorError, match="inv_freq is float16, expected float32"):
+        ops.rope_table(Tensor.zeros((2,), "int32"), Tensor.zeros((3,), "float16"))
     with pytest.raises(TensorError, match="out_sin has shape"):
         ops.rope_table(Tensor.zeros((2,), "int32"), table[0], out_sin=table[:1])

@@ -47,6 +47,45 @@ OPERATIONS = {
 }
 
 
+def guarded(shape):
+    """A tensor in the middle of a larger one filled with 7."""
+    count = shape[0] * shape[1]
+    wide = Tensor.full((count + 64,), 7.0)
+    return wide, wide[32 : 32 + count].reshape(*shape)
+
+
+WRITERS = {
+    "rms_norm": lambda x, out: ops.rms_norm(x, weights(x.shape[1]), 1e-6, out=out),
+    "layer_norm": lambda x, out: ops.layer_norm(x, weights(x.shape[1]), weights(x.shape[1]), 1e-6, out=out),
+    "fused_add_rms_norm": lambda x, out: ops.fused_add_rms_norm(x, x.clone(), weights(x.shape[1]), 1e-6, out=out),
+    "softmax": lambda x, out: ops.softmax(x, out=out),
+    "silu": lambda x, out: ops.silu(x, out=out),
+    "gelu": lambda x, out: ops.gelu(x, out=out),
+    "gelu none": lambda x, out: ops.gelu(x, approximate="none", out=out),
+    "swiglu": lambda x, out: ops.swiglu(x, x, out=out),
+    "add": lambda x, out: ops.add(x, x, out=out),
+    "mul": lambda x, out: ops.mul(x, x, out=out),
+    "linear": lambda x, out: ops.linear(x, weights(out.shape[1], x.shape[1]), weights(out.shape[1]), out=out),
+    "matmul": lambda x, out: ops.matmul(x, weights(x.shape[1], out.shape[1]), out=out),
+    "gather": lambda x, out: ops.gather(x, Tensor.from_list(list(range(x.shape[0])), "int32"), out=out),
+    "scatter_add": lambda x, out: ops.scatter_add(out, Tensor.from_list(list(range(x.shape[0])), "int32"), x),
+    "rope": lambda x, out: ops.rope(
+        out.reshape(len(x), 1, -1), *[weights(len(x), x.shape[1] // 2, dtype="float32")] * 2
+    ),
+    "copy": lambda x, out: ops.copy(out, x),
+}
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 16), (1, 37), (5, 81)])
+@pytest.mark.parametrize("name", WRITERS)
+def test_nothing_beside_the_result_is_written(name, shape):
+    wide, out = guarded(shape)
+    WRITERS[name](weights(*shape, dtype="float32"), out)
+    found = wide.tolist()
+    assert found[:32] == found[-32:] == [7.0] * 32
+    assert bits(out) != bits(Tensor.full(shape, 7.0))
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 @given(data=st.data(), shape=sizes((1, 14), (4, 150)))
 def test_a_row_alone_has_the_bits_it_has_among_others(name, data, shape):

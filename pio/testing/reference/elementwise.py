@@ -1,8 +1,7 @@
-"""Arithmetic on numbers in pairs, and the search for a number that is none."""
+"""Arithmetic on numbers in pairs."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 
@@ -14,8 +13,3 @@ def add(x: Sequence[float], y: Sequence[float]) -> list[float]:
 def mul(x: Sequence[float], y: Sequence[float]) -> list[float]:
     """Return ``x * y``, element by element."""
     return [a * b for a, b in zip(x, y, strict=True)]
-
-
-def first_non_finite(x: Sequence[float]) -> int | None:
-    """Return the position of the first NaN or infinity."""
-    return next((i for i, v in enumerate(x) if not math.isfinite(v)), None)
