@@ -90,7 +90,9 @@ class PluginCase:
     def test_initialise(self) -> None:
         """A plugin starts empty, takes its options, and refuses what it does not know by name."""
         made = self.create()
-        assert made.memory == {"weights": 0, "cache": 0, "buffers": 0}, f"an empty plugin holds {made.memory}"
+        assert made.metadata.memory == {"weights": 0, "cache": 0, "buffers": 0}, (
+            f"an empty plugin holds {made.metadata.memory}"
+        )
         assert made.initialize(self.folder, threads=1) is True
         assert made.runtime.threads == 1, "initialize(threads=1) was ignored"
         _expect(ConfigError, "no_such_option", lambda: made.initialize(no_such_option=1))
