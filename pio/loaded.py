@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pio import dtypes
@@ -75,10 +74,7 @@ class LoadedModel:
         weights.finish()
         self.context_length = self.model.max_positions = min(runtime.context_length, self.model.max_positions)
         self.cache = self._reserve_cache(runtime.cache_tokens or self.context_length)
-        with ThreadPoolExecutor(1) as once:
-            # OpenMP keeps workers for every thread that was in a parallel region, and with more of them than cores
-            # each region begins by waking one up: the thread that warms up takes its workers with it
-            once.submit(warm_up, self.model, self.cache).result()
+        warm_up(self.model, self.cache)
         text = self.prompts if tokenizer else None
         self.manager = BatchManager(
             self.model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -125,28 +126,18 @@ def _features() -> Finding:
 
 
 def _cores() -> Finding:
-    from pio.ops import compilation
-
-    usable, threads = machine.cpu_count(), compilation.threads_available()
-    found = f"{usable} usable, kernels split over up to {threads} threads"
-    if threads < usable:
-        return Finding("cores", found, "advice", "NUMBA_NUM_THREADS is below the number of cores: unset it")
-    return Finding("cores", found)
+    usable, there = machine.cpu_count(), os.cpu_count() or 1
+    if usable < there:
+        return Finding("cores", f"{usable} of {there} usable: the process's affinity or control group gives no more")
+    return Finding("cores", f"{usable} usable, as many threads by default")
 
 
 def _threading() -> Finding:
     from pio.ops import compilation
 
-    layer = compilation.threading_layer()
-    if layer == "none":
-        return Finding(
-            "threading layer",
-            "none that several threads may enter: kernels run in one thread",
-            "advice",
-            "install OpenMP's runtime: apt-get install libgomp1, dnf install libgomp, or pip install tbb; and unset "
-            "NUMBA_THREADING_LAYER if it is workqueue",
-        )
-    return Finding("threading layer", {"omp": "omp (OpenMP)", "tbb": "tbb (Threading Building Blocks)"}[layer])
+    _, sleeps = compilation.helpers()
+    idle = "sleep until they are woken" if sleeps else "look for work 5,000 times a second"
+    return Finding("threading layer", f"pio's own, safe to enter from any thread; idle helpers {idle}")
 
 
 def _memory() -> Finding:

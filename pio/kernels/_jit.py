@@ -16,7 +16,7 @@ import logging
 import os
 import shutil
 import types
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 import llvmlite
 import llvmlite.binding
 import numba
+from numba import int64, void
 from numba.core import config as numba_config
 from numba.core import event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.ccallback import CFunc
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -36,6 +38,9 @@ T = TypeVar("T")
 FASTMATH: Final = {"reassoc", "contract", "nsz", "arcp"}
 # Kernels that promise the same bits however work is split keep the order of sums that is written down.
 CONTRACT: Final = {"contract", "nsz"}
+
+BOUNDSCHECK: Final = bool(numba_config.BOUNDSCHECK)
+OPTIONS: Final = {"nogil": True, "error_model": "numpy"}  # threads run at once; division by zero is not an exception
 
 COMPILE: Final = "numba:compile"  # Numba's event around each compilation that its cache does not spare
 LOADED: Final = "pio:loaded"  # our own, after each kernel that the cache folder held
@@ -50,24 +55,25 @@ def kernel(fn: Callable[..., Any] | None = None, *, fastmath: set[str] | None = 
     return _compile(fn, fastmath=fastmath or CONTRACT)
 
 
-def parallel_kernel(fn: F) -> F:
-    """Compile a kernel that splits its work over threads in one ``prange`` and calls serial kernels.
-
-    Where only Numba's workqueue layer exists, which aborts the process when two threads enter it, the ``prange`` is
-    an ordinary loop.
-    """
-    return _compile(fn, fastmath=CONTRACT, parallel=threading_layer() != "none")
-
-
 def _compile(fn: Any, **options: Any) -> Any:
     if fn is None:
         return lambda f: _compile(f, **options)
-    dispatcher = numba.njit(nogil=True, error_model="numpy", **options)(fn)
+    dispatcher = numba.njit(**OPTIONS, **options)(fn)
     if not numba_config.DISABLE_JIT:
-        folder = cache_folder()
-        if folder is not None:
-            dispatcher._cache = _KernelCache(fn)
+        found = kernel_cache(fn)
+        if found is not None:
+            dispatcher._cache = found
     return dispatcher
+
+
+def compile_callback(fn: Any) -> int:
+    """Compile ``fn(int64, int64, int64)`` as a C function that takes no GIL, and return its address."""
+    made = CFunc(fn, ((int64,) * 3, void), {}, {**OPTIONS, "fastmath": CONTRACT})
+    found = kernel_cache(fn)
+    if found is not None:
+        made._cache = found
+    made.compile()
+    return int(made.address or 0)
 
 
 class PerDtype(Generic[T]):
@@ -100,15 +106,10 @@ def kernel_per_dtype(fn: F) -> PerDtype[F]:
 
     Every ``PerDtype`` that the function names (``load``, another such kernel) stands for the member of that type.
     """
-    return PerDtype(lambda dtype: kernel(_specialise(fn, dtype)))
+    return PerDtype(lambda dtype: kernel(specialise(fn, dtype)))
 
 
-def parallel_kernel_per_dtype(fn: F) -> PerDtype[F]:
-    """As ``kernel_per_dtype``, for a kernel that splits its work over threads."""
-    return PerDtype(lambda dtype: parallel_kernel(_specialise(fn, dtype)))
-
-
-def _specialise(fn: F, dtype: str) -> F:
+def specialise(fn: F, dtype: str) -> F:
     """Return fn with its per-dtype globals replaced; its name carries the dtype, which keeps cache entries apart."""
     scope = dict(fn.__globals__)
     for name in fn.__code__.co_names:
@@ -117,7 +118,7 @@ def _specialise(fn: F, dtype: str) -> F:
             scope[name] = cast("PerDtype[Any]", value)[dtype]
     made = types.FunctionType(fn.__code__, scope, f"{fn.__name__}_{dtype}", fn.__defaults__)
     made.__qualname__ = f"{fn.__qualname__}_{dtype}"
-    made.__module__, made.__doc__ = fn.__module__, fn.__doc__
+    made.__module__, made.__doc__, made.__annotations__ = fn.__module__, fn.__doc__, fn.__annotations__
     return cast("F", made)
 
 
@@ -155,7 +156,7 @@ def source_stamp() -> str:
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
     switches = [getattr(numba_config, name) for name in ("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE")]
-    versions = numba.__version__, llvmlite.__version__, threading_layer()
+    versions = numba.__version__, llvmlite.__version__
     digest.update(repr((versions, switches)).encode())
     return digest.hexdigest()[:24]
 
@@ -186,6 +187,11 @@ class _CacheImpl(CompileResultCacheImpl):
         self._lineno = py_func.__code__.co_firstlineno
         self._locator = _Locator(py_func)
         self._filename_base = self.get_filename_base(f"{py_func.__module__}.{py_func.__qualname__}", "")
+
+
+def kernel_cache(fn: Any) -> FunctionCache | None:
+    """Return the on-disk cache for a kernel, or None where no folder can be used."""
+    return None if cache_folder() is None else _KernelCache(fn)
 
 
 class _KernelCache(FunctionCache):
@@ -224,32 +230,6 @@ def watch_compilation(
         yield
 
 
-def threads_available() -> int:
-    """Return how many threads a parallel kernel can use."""
-    return int(numba_config.NUMBA_NUM_THREADS)
-
-
 def cpu_features() -> dict[str, bool]:
     """Return what the processor can do, by LLVM's names, as kernels are compiled for it."""
     return dict(llvmlite.binding.get_host_cpu_features())
-
-
-@cache
-def threading_layer() -> str:
-    """Return the layer parallel kernels run on: "omp", "tbb", or "none" where only the unsafe workqueue exists."""
-    wanted = str(numba_config.THREADING_LAYER).lower()
-    for name in _layers(wanted):
-        try:
-            __import__(f"numba.np.ufunc.{name}pool")
-        except ImportError:
-            continue
-        return name
-    return "none"
-
-
-def _layers(wanted: str) -> Iterator[str]:
-    """Yield the layers Numba would try, without workqueue, which aborts the process when two threads enter it."""
-    if wanted in ("tbb", "omp"):
-        yield wanted
-    elif wanted != "workqueue":
-        yield from ("tbb", "omp")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from numba import prange
-
-from pio.kernels._jit import kernel, parallel_kernel
+from pio.kernels._jit import kernel
+from pio.kernels.parallel import parallel_kernel
 from pio.kernels.simd import LANES, Vec, exp, fma, load_f32, load_part_f32, maximum, splat, store_f32, store_part_f32
 
 
@@ -69,13 +68,12 @@ def silu_range(out: int, x: int, first: int, last: int) -> None:
 
 
 @parallel_kernel
-def silu(out: int, x: int, n: int, parts: int) -> None:
+def silu(out: int, x: int, n: int, part: int, parts: int) -> None:
     """Do as ``silu_range`` does, split over threads.
 
     Shapes: as ``silu_range``.
     """
-    for part in prange(parts):
-        silu_range(out, x, part * n // parts, (part + 1) * n // parts)
+    silu_range(out, x, part * n // parts, (part + 1) * n // parts)
 
 
 @kernel
@@ -95,13 +93,12 @@ def gelu_tanh_range(out: int, x: int, first: int, last: int) -> None:
 
 
 @parallel_kernel
-def gelu_tanh(out: int, x: int, n: int, parts: int) -> None:
+def gelu_tanh(out: int, x: int, n: int, part: int, parts: int) -> None:
     """Do as ``gelu_tanh_range`` does, split over threads.
 
     Shapes: as ``gelu_tanh_range``.
     """
-    for part in prange(parts):
-        gelu_tanh_range(out, x, part * n // parts, (part + 1) * n // parts)
+    gelu_tanh_range(out, x, part * n // parts, (part + 1) * n // parts)
 
 
 @kernel
@@ -121,13 +118,12 @@ def gelu_range(out: int, x: int, first: int, last: int) -> None:
 
 
 @parallel_kernel
-def gelu(out: int, x: int, n: int, parts: int) -> None:
+def gelu(out: int, x: int, n: int, part: int, parts: int) -> None:
     """Do as ``gelu_range`` does, split over threads.
 
     Shapes: as ``gelu_range``.
     """
-    for part in prange(parts):
-        gelu_range(out, x, part * n // parts, (part + 1) * n // parts)
+    gelu_range(out, x, part * n // parts, (part + 1) * n // parts)
 
 
 @kernel
@@ -150,10 +146,11 @@ def swiglu_rows(out: int, gate: int, up: int, first: int, last: int, n: int, ldo
 
 
 @parallel_kernel
-def swiglu(out: int, gate: int, up: int, rows: int, n: int, ldo: int, ldg: int, ldu: int, parts: int) -> None:
+def swiglu(
+    out: int, gate: int, up: int, rows: int, n: int, ldo: int, ldg: int, ldu: int, part: int, parts: int
+) -> None:
     """Gate rows, split over threads.
 
     Shapes: as ``swiglu_rows``.
     """
-    for part in prange(parts):
-        swiglu_rows(out, gate, up, part * rows // parts, (part + 1) * rows // parts, n, ldo, ldg, ldu)
+    swiglu_rows(out, gate, up, part * rows // parts, (part + 1) * rows // parts, n, ldo, ldg, ldu)

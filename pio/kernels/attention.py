@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import math
 
-from numba import prange
-
-from pio.kernels._jit import kernel, kernel_per_dtype, parallel_kernel_per_dtype
+from pio.kernels._jit import kernel, kernel_per_dtype
+from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import (
     LANES,
     copy_element,
     exp,
     get_f32,
     get_i32,
-    int64,
     itemsize,
     keep,
     load_f32,
@@ -205,8 +203,8 @@ def attend_rows(
         scale_row(place, acc + 4 * r * value_dim, out_dim, 1.0 / get_f32(state + 8 * r + 4))
 
 
-@kernel_per_dtype
-def attention_part(
+@parallel_kernel_per_dtype
+def attention(
     out: int,
     q: int,
     keys: int,
@@ -215,8 +213,7 @@ def attention_part(
     starts: int,
     past: int,
     scratch: int,
-    part: int,
-    parts: int,
+    scratch_stride: int,
     sequences: int,
     ldq: int,
     ldt: int,
@@ -228,10 +225,18 @@ def attention_part(
     causal: int,
     window: int,
     scale: float,
+    part: int,
+    parts: int,
 ) -> None:
-    """Attend for every parts-th piece of work; a piece is one key/value head and up to ROWS queries of a sequence.
+    """Attend for a batch of sequences over their paged caches, pieces of work dealt to the parts in turn.
 
-    Shapes: as ``attention``.
+    out[t, h] = softmax(scale * q[t, h] . keys[j], j <= position of t if causal, inside the window) @ values[j]
+
+    Shapes: q float32 (T, kv_heads * group, head_dim), token stride ldq; out float32 (T, kv_heads * group, out_dim);
+    keys (blocks, kv_heads, head_dim, BLOCK) and values (blocks, kv_heads, BLOCK, value_dim) of the kernel's type,
+    value_dim = out_dim rounded up to 16; tables int32 (S, ldt); starts int32 (S + 1,); past int32 (S,); scratch
+    float32 (parts, scratch_stride bytes). A piece is one key/value head and up to ROWS queries of a sequence. Window 0
+    is none. Sums in float32.
     """
     token_step, head_step, heads = max(1, ROWS // group), min(group, ROWS), kv_heads * group
     piece = 0
@@ -249,7 +254,7 @@ def attention_part(
                         keys + itemsize * (head // group) * head_dim * BLOCK,
                         values + itemsize * (head // group) * BLOCK * value_dim,
                         tables + 4 * s * ldt,
-                        scratch,
+                        scratch + part * scratch_stride,
                         before + t - first,
                         min(token_step, last - t),
                         0 if causal else before + last - first,
@@ -263,65 +268,6 @@ def attention_part(
                         window,
                         scale,
                     )
-
-
-@parallel_kernel_per_dtype
-def attention(
-    out: int,
-    q: int,
-    keys: int,
-    values: int,
-    tables: int,
-    starts: int,
-    past: int,
-    scratch: int,
-    scratch_stride: int,
-    parts: int,
-    sequences: int,
-    ldq: int,
-    ldt: int,
-    kv_heads: int,
-    group: int,
-    head_dim: int,
-    value_dim: int,
-    out_dim: int,
-    causal: int,
-    window: int,
-    scale: float,
-) -> None:
-    """Attend for a batch of sequences over their paged caches, pieces of work dealt to threads in turn.
-
-    out[t, h] = softmax(scale * q[t, h] . keys[j], j <= position of t if causal, inside the window) @ values[j]
-
-    Shapes: q float32 (T, kv_heads * group, head_dim), token stride ldq; out float32 (T, kv_heads * group, out_dim);
-    keys (blocks, kv_heads, head_dim, BLOCK) and values (blocks, kv_heads, BLOCK, value_dim) of the kernel's type,
-    value_dim = out_dim rounded up to 16; tables int32 (S, ldt); starts int32 (S + 1,); past int32 (S,); scratch
-    float32 (parts, scratch_stride bytes). Window 0 is none. Sums in float32.
-    """
-    for part in prange(parts):
-        attention_part(
-            out,
-            q,
-            keys,
-            values,
-            tables,
-            starts,
-            past,
-            scratch + part * scratch_stride,
-            int64(part),  # the loop's index is unsigned, another signature  # pyright: ignore[reportArgumentType]
-            parts,
-            sequences,
-            ldq,
-            ldt,
-            kv_heads,
-            group,
-            head_dim,
-            value_dim,
-            out_dim,
-            causal,
-            window,
-            scale,
-        )
 
 
 @kernel_per_dtype

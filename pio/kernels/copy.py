@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from llvmlite import ir
-from numba import prange
 
 from pio.kernels import _llvm as ll
-from pio.kernels._jit import PerDtype, kernel_per_dtype, parallel_kernel_per_dtype
+from pio.kernels._jit import PerDtype, kernel_per_dtype
+from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import LANES, int64, load_part, primitive, splat, store_part, void
 
 INTEGERS: Final = {"int8": 8, "uint8": 8, "int32": 32, "int64": 64}  # bits
@@ -189,18 +189,17 @@ def copy_box(
 def copy(
     to: int, at: int, n0: int, n1: int, n2: int, n3: int, n4: int, n5: int,
     t0: int, t1: int, t2: int, t3: int, t4: int, t5: int,
-    f0: int, f1: int, f2: int, f3: int, f4: int, f5: int, parts: int,
+    f0: int, f1: int, f2: int, f3: int, f4: int, f5: int, part: int, parts: int,
 ) -> None:  # fmt: skip
     """Copy six dimensions, split over threads along the first, or along the last where the first has length 1.
 
     Shapes: as ``copy_box``.
     """
-    for part in prange(parts):
-        first, last = part * n0 // parts, (part + 1) * n0 // parts
-        left, right = 0, n5
-        if n0 == 1:
-            first, last = 0, 1
-            left, right = part * n5 // parts, (part + 1) * n5 // parts
-        there, here = to + to_size * (first * t0 + left * t5), at + from_size * (first * f0 + left * f5)
-        count = right - left
-        copy_box(there, here, last - first, n1, n2, n3, n4, count, t0, t1, t2, t3, t4, t5, f0, f1, f2, f3, f4, f5)
+    first, last = part * n0 // parts, (part + 1) * n0 // parts
+    left, right = 0, n5
+    if n0 == 1:
+        first, last = 0, 1
+        left, right = part * n5 // parts, (part + 1) * n5 // parts
+    there, here = to + to_size * (first * t0 + left * t5), at + from_size * (first * f0 + left * f5)
+    count = right - left
+    copy_box(there, here, last - first, n1, n2, n3, n4, count, t0, t1, t2, t3, t4, t5, f0, f1, f2, f3, f4, f5)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from numba import prange
-
-from pio.kernels._jit import kernel, parallel_kernel
+from pio.kernels._jit import kernel
+from pio.kernels.parallel import parallel_kernel
 from pio.kernels.simd import LANES, load_f32, load_part_f32, store_f32, store_part_f32
 
 
@@ -25,13 +24,12 @@ def add_range(out: int, x: int, y: int, first: int, last: int) -> None:
 
 
 @parallel_kernel
-def add(out: int, x: int, y: int, n: int, parts: int) -> None:
+def add(out: int, x: int, y: int, n: int, part: int, parts: int) -> None:
     """Add vectors, split over threads.
 
     Shapes: as ``add_range``.
     """
-    for part in prange(parts):
-        add_range(out, x, y, part * n // parts, (part + 1) * n // parts)
+    add_range(out, x, y, part * n // parts, (part + 1) * n // parts)
 
 
 @kernel
@@ -51,10 +49,9 @@ def mul_range(out: int, x: int, y: int, first: int, last: int) -> None:
 
 
 @parallel_kernel
-def mul(out: int, x: int, y: int, n: int, parts: int) -> None:
+def mul(out: int, x: int, y: int, n: int, part: int, parts: int) -> None:
     """Multiply vectors element by element, split over threads.
 
     Shapes: as ``mul_range``.
     """
-    for part in prange(parts):
-        mul_range(out, x, y, part * n // parts, (part + 1) * n // parts)
+    mul_range(out, x, y, part * n // parts, (part + 1) * n // parts)

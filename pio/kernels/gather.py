@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import ctypes
 
-from numba import prange
-
 from pio.kernels import _llvm as ll
-from pio.kernels._jit import kernel, kernel_per_dtype, parallel_kernel, parallel_kernel_per_dtype
+from pio.kernels._jit import kernel, kernel_per_dtype
+from pio.kernels.parallel import parallel_kernel, parallel_kernel_per_dtype
 from pio.kernels.simd import (
     LANES,
     fma,
@@ -87,13 +86,12 @@ def gather_rows(out: int, table: int, indices: int, first: int, last: int, dim: 
 
 
 @parallel_kernel_per_dtype
-def gather(out: int, table: int, indices: int, n: int, dim: int, wide: int, parts: int) -> None:
+def gather(out: int, table: int, indices: int, n: int, dim: int, wide: int, part: int, parts: int) -> None:
     """Read rows of a table as float32, split over threads.
 
     Shapes: as ``gather_rows``.
     """
-    for part in prange(parts):
-        gather_rows(out, table, indices, part * n // parts, (part + 1) * n // parts, dim, wide)
+    gather_rows(out, table, indices, part * n // parts, (part + 1) * n // parts, dim, wide)
 
 
 @kernel
@@ -130,16 +128,17 @@ def scatter_add_columns(
 
 
 @parallel_kernel
-def scatter_add(out: int, indices: int, x: int, scales: int, n: int, dim: int, wide: int, parts: int) -> None:
+def scatter_add(
+    out: int, indices: int, x: int, scales: int, n: int, dim: int, wide: int, part: int, parts: int
+) -> None:
     """Add rows to the rows of a table, columns split over threads.
 
     Shapes: as ``scatter_add_columns``.
 
     Each thread walks all indices, so that one that comes twice adds up in the same order.
     """
-    for part in prange(parts):
-        first, last = part * dim // parts, (part + 1) * dim // parts
-        scatter_add_columns(out, indices, x, scales, n, first, last, dim, wide)
+    first, last = part * dim // parts, (part + 1) * dim // parts
+    scatter_add_columns(out, indices, x, scales, n, first, last, dim, wide)
 
 
 @kernel

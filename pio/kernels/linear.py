@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from numba import prange
-
-from pio.kernels._jit import kernel_per_dtype, parallel_kernel_per_dtype
+from pio.kernels._jit import kernel_per_dtype
+from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import LANES, WIDE, itemsize, load, load_f32, load_part, load_part_f32, store_f32, store_part_f32
 from pio.kernels.tiles import dot_tile
 
 # Thirty-two registers hold 4 x 6 accumulators beside their operands; sixteen half as wide ones hold 2 x 2.
 ROWS, COLUMNS, SINGLE = (4, 6, 8) if WIDE else (2, 2, 4)
+STEP = COLUMNS * SINGLE  # parts are whole tiles, so that only the last one meets an edge
 ROW_BLOCK = 64  # rows of activations that stay in the second-level cache while all weights pass by
 
 tile_block = dot_tile(ROWS, COLUMNS)
@@ -74,8 +74,10 @@ def add_bias(y: int, bias: int, n: int) -> None:
         store_part_f32(y + 4 * whole, value, rest)
 
 
-@parallel_kernel_per_dtype
-def linear(y: int, x: int, w: int, bias: int, rows: int, n: int, k: int, ldy: int, add: int, parts: int) -> None:
+@parallel_kernel_per_dtype(parts_per_thread=4)  # a thread that is held up leaves the rest to the others
+def linear(
+    y: int, x: int, w: int, bias: int, rows: int, n: int, k: int, ldy: int, add: int, part: int, parts: int
+) -> None:
     """Compute a linear layer, its outputs split over threads.
 
     y[r, c] = sum_k x[r, k] * w[c, k] (+ y[r, c] if add) (+ bias[c] if bias is not 0)
@@ -83,8 +85,6 @@ def linear(y: int, x: int, w: int, bias: int, rows: int, n: int, k: int, ldy: in
     Shapes: x float32 (rows, k); w (n, k) and bias (n,) of the kernel's type; y float32 (rows, n), row stride ldy.
     Sums in float32, sixteen lanes over k; a row's bits depend on nothing but the row. y must not overlap x.
     """
-    for part in prange(parts):
-        # whole tiles a thread, so that only the last one meets an edge
-        first = part * n // parts // (COLUMNS * SINGLE) * (COLUMNS * SINGLE)
-        last = n if part == parts - 1 else (part + 1) * n // parts // (COLUMNS * SINGLE) * (COLUMNS * SINGLE)
-        linear_columns(y, x, w, bias, first, last, rows, k, ldy, add)
+    first = part * n // parts // STEP * STEP
+    last = n if part == parts - 1 else (part + 1) * n // parts // STEP * STEP
+    linear_columns(y, x, w, bias, first, last, rows, k, ldy, add)

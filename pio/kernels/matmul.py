@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from numba import prange
-
-from pio.kernels._jit import kernel, kernel_per_dtype, parallel_kernel_per_dtype
+from pio.kernels._jit import kernel, kernel_per_dtype
+from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import (
     LANES,
     WIDE,
@@ -114,24 +113,23 @@ def matmul_batch(c: int, a: int, b: int, batch: int, rows: int, k: int, n: int) 
 
 
 @parallel_kernel_per_dtype
-def matmul(c: int, a: int, b: int, batch: int, rows: int, k: int, n: int, parts: int) -> None:
+def matmul(c: int, a: int, b: int, batch: int, rows: int, k: int, n: int, part: int, parts: int) -> None:
     """Compute a batch of products, split over threads by matrix, else by rows, else by columns.
 
     Shapes: as ``matmul_batch``; parts <= max(batch, rows // ROWS, n // PANEL). No bit depends on the split.
     """
-    for part in prange(parts):
-        next_part = part + 1
-        if batch >= parts:
-            z, end = part * batch // parts, next_part * batch // parts
-            at_c, at_a, at_b = c + 4 * z * rows * n, a + 4 * z * rows * k, b + itemsize * z * k * n
-            matmul_batch(at_c, at_a, at_b, end - z, rows, k, n)
-            continue
-        for z in range(batch):
-            at_c, at_a, at_b = c + 4 * z * rows * n, a + 4 * z * rows * k, b + itemsize * z * k * n
-            if rows >= parts * ROWS:
-                r, last = part * rows // parts, next_part * rows // parts
-                matmul_block(at_c + 4 * r * n, at_a + 4 * r * k, at_b, last - r, 0, n, k, n)
-            else:
-                panels = n // PANEL
-                j, last = part * panels // parts * PANEL, next_part * panels // parts * PANEL
-                matmul_block(at_c, at_a, at_b, rows, j, n if next_part == parts else last, k, n)
+    next_part = part + 1
+    if batch >= parts:
+        z, end = part * batch // parts, next_part * batch // parts
+        at_c, at_a, at_b = c + 4 * z * rows * n, a + 4 * z * rows * k, b + itemsize * z * k * n
+        matmul_batch(at_c, at_a, at_b, end - z, rows, k, n)
+        return
+    for z in range(batch):
+        at_c, at_a, at_b = c + 4 * z * rows * n, a + 4 * z * rows * k, b + itemsize * z * k * n
+        if rows >= parts * ROWS:
+            r, last = part * rows // parts, next_part * rows // parts
+            matmul_block(at_c + 4 * r * n, at_a + 4 * r * k, at_b, last - r, 0, n, k, n)
+        else:
+            panels = n // PANEL
+            j, last = part * panels // parts * PANEL, next_part * panels // parts * PANEL
+            matmul_block(at_c, at_a, at_b, rows, j, n if next_part == parts else last, k, n)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from numba import prange
-
-from pio.kernels._jit import kernel, kernel_per_dtype, parallel_kernel_per_dtype
+from pio.kernels._jit import kernel, kernel_per_dtype
+from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import (
     LANES,
     fma,
@@ -105,15 +104,15 @@ def rms_norm(
     ldx: int,
     eps: float,
     offset: int,
+    part: int,
     parts: int,
 ) -> None:
     """Divide rows by their root mean square, rows split over threads.
 
     Shapes: as ``rms_norm_rows``.
     """
-    for part in prange(parts):
-        first, last = part * rows // parts, (part + 1) * rows // parts
-        rms_norm_rows(out, x, weight, first, last, heads, dim, ldo, ldx, eps, offset)
+    first, last = part * rows // parts, (part + 1) * rows // parts
+    rms_norm_rows(out, x, weight, first, last, heads, dim, ldo, ldx, eps, offset)
 
 
 @kernel
@@ -151,15 +150,14 @@ def fused_add_rms_norm_rows(
 
 @parallel_kernel_per_dtype
 def fused_add_rms_norm(
-    out: int, residual: int, x: int, weight: int, rows: int, dim: int, eps: float, parts: int
+    out: int, residual: int, x: int, weight: int, rows: int, dim: int, eps: float, part: int, parts: int
 ) -> None:
     """Add rows to the residual stream and normalise it, rows split over threads.
 
     Shapes: as ``fused_add_rms_norm_rows``.
     """
-    for part in prange(parts):
-        first, last = part * rows // parts, (part + 1) * rows // parts
-        fused_add_rms_norm_rows(out, residual, x, weight, first, last, dim, eps)
+    first, last = part * rows // parts, (part + 1) * rows // parts
+    fused_add_rms_norm_rows(out, residual, x, weight, first, last, dim, eps)
 
 
 @kernel
@@ -226,10 +224,11 @@ def layer_norm_rows(out: int, x: int, weight: int, bias: int, first: int, last: 
 
 
 @parallel_kernel_per_dtype
-def layer_norm(out: int, x: int, weight: int, bias: int, rows: int, dim: int, eps: float, parts: int) -> None:
+def layer_norm(
+    out: int, x: int, weight: int, bias: int, rows: int, dim: int, eps: float, part: int, parts: int
+) -> None:
     """Layer norm, rows split over threads.
 
     Shapes: as ``layer_norm_rows``.
     """
-    for part in prange(parts):
-        layer_norm_rows(out, x, weight, bias, part * rows // parts, (part + 1) * rows // parts, dim, eps)
+    layer_norm_rows(out, x, weight, bias, part * rows // parts, (part + 1) * rows // parts, dim, eps)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from numba import prange
-
-from pio.kernels._jit import kernel_per_dtype, parallel_kernel_per_dtype
-from pio.kernels.simd import LANES, itemsize, load, load_part, splat, sum_lanes
+from pio.kernels._jit import kernel_per_dtype
+from pio.kernels.parallel import parallel_kernel_per_dtype
+from pio.kernels.simd import LANES, itemsize, load, load_part, put_i64, splat, sum_lanes
 
 BLOCK = 16 * LANES  # elements looked at before the search stops to ask
 
@@ -41,14 +40,13 @@ def first_non_finite_range(x: int, first: int, last: int) -> int:
 
 
 @parallel_kernel_per_dtype
-def first_non_finite(x: int, n: int, parts: int) -> int:
-    """Return the first i at which x[i] is NaN or infinite, or n; the range split over threads.
+def first_non_finite(found: int, x: int, n: int, part: int, parts: int) -> None:
+    """Find the first i at which x[i] is NaN or infinite, or n, in each part's own range.
 
-    Shapes: x float32, float16 or bfloat16 (n,), the kernel's type.
+    found[p] = min({i in the part: x[i] is not finite} + {n})
+
+    Shapes: x float32, float16 or bfloat16 (n,), the kernel's type; found int64 (parts,).
     """
-    found = n
-    for part in prange(parts):
-        last = (part + 1) * n // parts
-        at = first_non_finite_range(x, part * n // parts, last)
-        found = min(found, at if at < last else n)
-    return found
+    last = (part + 1) * n // parts
+    at = first_non_finite_range(x, part * n // parts, last)
+    put_i64(found + 8 * part, at if at < last else n)

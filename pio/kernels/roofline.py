@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from numba import prange
-
-from pio.kernels._jit import kernel, parallel_kernel
+from pio.kernels._jit import kernel
+from pio.kernels.parallel import parallel_kernel
 from pio.kernels.simd import LANES, WIDE, fma, load_f32, put_f32, splat, sum_lanes
 
 UNROLL = 8  # streams of sums, so that no addition waits for the one before
@@ -30,16 +29,15 @@ def read_range(x: int, first: int, last: int) -> float:
 
 
 @parallel_kernel
-def read_all(sums: int, x: int, n: int, parts: int) -> None:
+def read_all(sums: int, x: int, n: int, part: int, parts: int) -> None:
     """Read a buffer once, split over threads; the sums are there so that no read can be left out.
 
     sums[p] = sum of x[i] over the part's own elements, whole steps of 128 of them
 
     Shapes: sums float32 (parts,); x float32 (n,).
     """
-    for part in prange(parts):
-        first, last = part * n // parts, (part + 1) * n // parts
-        put_f32(sums + 4 * part, read_range(x, first, last))
+    first, last = part * n // parts, (part + 1) * n // parts
+    put_f32(sums + 4 * part, read_range(x, first, last))
 
 
 @kernel
@@ -69,12 +67,11 @@ def fma_range(rounds: int, start: float, x: float, y: float) -> float:
 
 
 @parallel_kernel
-def fma_all(sums: int, rounds: int, x: float, y: float, parts: int) -> None:
+def fma_all(sums: int, rounds: int, x: float, y: float, part: int, parts: int) -> None:
     """Run ``fma_range`` in every thread.
 
     sums[p] = fma_range(rounds, p, x, y)
 
     Shapes: sums float32 (parts,).
     """
-    for part in prange(parts):
-        put_f32(sums + 4 * part, fma_range(rounds, float(part), x, y))
+    put_f32(sums + 4 * part, fma_range(rounds, float(part), x, y))

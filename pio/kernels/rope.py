@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import math
 
-from numba import prange, types
+from numba import types
 
 from pio.kernels import _llvm as ll
-from pio.kernels._jit import kernel, parallel_kernel
+from pio.kernels._jit import kernel
+from pio.kernels.parallel import parallel_kernel
 from pio.kernels.simd import (
     LANES,
     get_f32,
@@ -51,15 +52,14 @@ def rope_table_rows(
 
 @parallel_kernel
 def rope_table(
-    cos: int, sin: int, positions: int, inv_freq: int, rows: int, half: int, scale: float, parts: int
+    cos: int, sin: int, positions: int, inv_freq: int, rows: int, half: int, scale: float, part: int, parts: int
 ) -> None:
     """Compute the rotations of positions, split over threads.
 
     Shapes: as ``rope_table_rows``.
     """
-    for part in prange(parts):
-        first, last = part * rows // parts, (part + 1) * rows // parts
-        rope_table_rows(cos, sin, positions, inv_freq, first, last, half, scale)
+    first, last = part * rows // parts, (part + 1) * rows // parts
+    rope_table_rows(cos, sin, positions, inv_freq, first, last, half, scale)
 
 
 @kernel
@@ -118,12 +118,21 @@ def rope_rows(
 
 @parallel_kernel
 def rope(
-    x: int, cos: int, sin: int, rows: int, heads: int, dim: int, half: int, ldx: int, interleaved: int, parts: int
+    x: int,
+    cos: int,
+    sin: int,
+    rows: int,
+    heads: int,
+    dim: int,
+    half: int,
+    ldx: int,
+    interleaved: int,
+    part: int,
+    parts: int,
 ) -> None:
     """Rotate every head by the angles of its token, tokens split over threads.
 
     Shapes: as ``rope_rows``.
     """
-    for part in prange(parts):
-        first, last = part * rows // parts, (part + 1) * rows // parts
-        rope_rows(x, cos, sin, first, last, heads, dim, half, ldx, interleaved)
+    first, last = part * rows // parts, (part + 1) * rows // parts
+    rope_rows(x, cos, sin, first, last, heads, dim, half, ldx, interleaved)

@@ -235,6 +235,12 @@ def get_i32(address: int) -> int:
     return ctypes.c_int32.from_address(address).value
 
 
+@primitive(void, int64, int64, emit=lambda b, address, value: ll.store(b, address, value, 8))
+def put_i64(address: int, value: int) -> None:
+    """Write one int64 to an address."""
+    ctypes.c_int64.from_address(address).value = value
+
+
 # --- arithmetic ---
 
 

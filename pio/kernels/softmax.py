@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from numba import prange
-
-from pio.kernels._jit import kernel, parallel_kernel
+from pio.kernels._jit import kernel
+from pio.kernels.parallel import parallel_kernel
 from pio.kernels.simd import (
     LANES,
     exp,
@@ -96,10 +95,9 @@ def softmax_rows(out: int, x: int, first: int, last: int, n: int) -> None:
 
 
 @parallel_kernel
-def softmax(out: int, x: int, rows: int, n: int, parts: int) -> None:
+def softmax(out: int, x: int, rows: int, n: int, part: int, parts: int) -> None:
     """Turn rows into probabilities, split over threads.
 
     Shapes: as ``softmax_rows``.
     """
-    for part in prange(parts):
-        softmax_rows(out, x, part * rows // parts, (part + 1) * rows // parts, n)
+    softmax_rows(out, x, part * rows // parts, (part + 1) * rows // parts, n)

@@ -40,7 +40,8 @@ class RotaryEmbedding:
         for field in _NEEDED.get(kind, ()):
             if not isinstance(rope.get(field), (int, float)) or rope[field] <= 0:
                 raise CheckpointError(
-                    f"config.json: rope_type {kind!r} needs {field}, found {rope.get(field)!r}; download the model again"
+                    f"config.json: rope_type {kind!r} needs {field}, found {rope.get(field)!r}; "
+                    "download the model again"
                 )
         frequencies, self.scale = make(base, rope, width)
         self.inv_freq = Tensor.from_list(frequencies)

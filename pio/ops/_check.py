@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from pio.dtypes import DType, float32
 from pio.errors import TensorError
-from pio.kernels import _jit
+from pio.machine import cpu_count
 from pio.tensor import Tensor
 
 FLOATS = ("float32", "float16", "bfloat16")
@@ -24,6 +26,12 @@ def check(
         raise TensorError(f"{op}: {name} is a strided view; make it .contiguous() first")
 
 
+@cache
+def all_threads() -> int:
+    """Return how many threads an operation takes where it is not told."""
+    return cpu_count()
+
+
 def _matches(wanted: tuple[int | None, ...], found: tuple[int, ...]) -> bool:
     return len(wanted) == len(found) and all(a is None or a == b for a, b in zip(wanted, found, strict=True))
 
@@ -37,5 +45,4 @@ def check_float(op: str, name: str, x: Tensor, shape: tuple[int | None, ...]) ->
 
 def split(elements: int, threads: int | None) -> int:
     """Return over how many threads to split work on that many elements."""
-    available = threads or _jit.threads_available()
-    return max(1, min(available, elements // MIN_PART))
+    return max(1, min(threads or all_threads(), elements // MIN_PART))

@@ -25,7 +25,7 @@ def silu(x: Tensor, *, out: Tensor | None = None, threads: int | None = None) ->
     Raises:
         TensorError: Shapes or dtypes do not fit, or a tensor is strided.
     """
-    return _apply("silu", kernels.silu_range, kernels.silu, x, out, threads)
+    return _apply("silu", kernels.silu, x, out, threads)
 
 
 def gelu(
@@ -52,20 +52,17 @@ def gelu(
         TensorError: Shapes or dtypes do not fit, or a tensor is strided.
     """
     if approximate == "tanh":
-        return _apply("gelu", kernels.gelu_tanh_range, kernels.gelu_tanh, x, out, threads)
+        return _apply("gelu", kernels.gelu_tanh, x, out, threads)
     if approximate == "none":
-        return _apply("gelu", kernels.gelu_range, kernels.gelu, x, out, threads)
+        return _apply("gelu", kernels.gelu, x, out, threads)
     raise ConfigError(f'gelu: approximate is {approximate!r}, expected "tanh" or "none"')
 
 
-def _apply(op: str, serial: Any, parallel: Any, x: Tensor, out: Tensor | None, threads: int | None) -> Tensor:
+def _apply(op: str, kernel: Any, x: Tensor, out: Tensor | None, threads: int | None) -> Tensor:
     check(op, "x", x)
     out = result(op, out, x.shape)
     n, parts = x.size, split(4 * x.size, threads)  # an exponential costs as much as some sums
-    if parts == 1:
-        serial(out.address, x.address, 0, n)
-    else:
-        parallel(out.address, x.address, n, parts)
+    kernel(out.address, x.address, n, parts)
     return out
 
 
@@ -94,8 +91,5 @@ def swiglu(gate: Tensor, up: Tensor, *, out: Tensor | None = None, threads: int 
     rows, n = gate.shape
     parts = split(4 * rows * n, threads)  # an exponential costs as much as some sums
     at = out.address, gate.address, up.address
-    if parts == 1:
-        kernels.swiglu_rows(*at, 0, rows, n, ldo, ldg, ldu)
-    else:
-        kernels.swiglu(*at, rows, n, ldo, ldg, ldu, parts)
+    kernels.swiglu(*at, rows, n, ldo, ldg, ldu, parts)
     return out

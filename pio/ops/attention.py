@@ -7,9 +7,8 @@ from typing import Protocol
 
 from pio.dtypes import int32
 from pio.errors import TensorError
-from pio.kernels import _jit
 from pio.kernels import attention as kernels
-from pio.ops._check import check, check_float
+from pio.ops._check import all_threads, check, check_float
 from pio.tensor import Tensor
 
 BLOCK_SIZE = kernels.BLOCK
@@ -31,8 +30,7 @@ def value_width(head_dim: int) -> int:
 
 def attention_scratch(head_dim: int, threads: int | None = None) -> Tensor:
     """Return the scratch that ``paged_attention`` needs, so that a model can make it once."""
-    parts = threads or _jit.threads_available()
-    return Tensor.empty((parts, kernels.scratch_floats(head_dim, value_width(head_dim))))
+    return Tensor.empty((threads or all_threads(), kernels.scratch_floats(head_dim, value_width(head_dim))))
 
 
 def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slices, scratch: Tensor) -> None:
@@ -121,7 +119,6 @@ def paged_attention(
         batch.past.address,
         scratch.address,
         4 * floats,
-        parts,
         batch.num_sequences,
         heads * head_dim,
         batch.block_tables.shape[1],
@@ -133,6 +130,7 @@ def paged_attention(
         int(causal),
         window or 0,
         1.0 / math.sqrt(head_dim) if scale is None else scale,
+        parts,
     )
     return out
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from pio.kernels import _jit, simd
+from pio.kernels import _atomics as atomics
+from pio.kernels import _jit, parallel, simd
 
 
 def enabled() -> bool:
@@ -29,14 +30,9 @@ def cache_size() -> tuple[int, int]:
     return sum(entry.name.endswith(".nbc") for entry in files), sum(entry.stat().st_size for entry in files)
 
 
-def threading_layer() -> str:
-    """Return what parallel kernels run on: "omp", "tbb", or "none" where they run in one thread."""
-    return _jit.threading_layer()
-
-
-def threads_available() -> int:
-    """Return over how many threads a kernel can split."""
-    return _jit.threads_available()
+def helpers() -> tuple[int, bool]:
+    """Return how many helper threads this process has by now, and whether idle ones sleep until they are woken."""
+    return parallel.helpers(), atomics.SLEEPS
 
 
 def cpu_features() -> dict[str, bool]:

@@ -71,8 +71,5 @@ def _copy_axes(kind: str, to: int, at: int, axes: list[Axis], parts: int) -> Non
     box = [*axes[:-1], *ones, axes[-1]] if axes else ones
     sizes, strides, from_strides = zip(*box, strict=True)
     parts = min(parts, sizes[0] if sizes[0] > 1 else sizes[-1])
-    if parts == 1:
-        kernels.copy_box[kind](to, at, *sizes, *strides, *from_strides)
-    else:
-        arguments = (to, at, *sizes, *strides, *from_strides, parts)
-        kernels.copy[kind](*arguments)
+    arguments = (to, at, *sizes, *strides, *from_strides, parts)
+    kernels.copy[kind](*arguments)

@@ -27,10 +27,7 @@ def add(x: Tensor, y: Tensor, *, out: Tensor | None = None, threads: int | None 
     check("add", "y", y, x.shape)
     out = result("add", out, x.shape)
     n, parts = x.size, split(x.size, threads)
-    if parts == 1:
-        kernels.add_range(out.address, x.address, y.address, 0, n)
-    else:
-        kernels.add(out.address, x.address, y.address, n, parts)
+    kernels.add(out.address, x.address, y.address, n, parts)
     return out
 
 
@@ -44,8 +41,5 @@ def mul(x: Tensor, y: Tensor, *, out: Tensor | None = None, threads: int | None 
     check("mul", "y", y, x.shape)
     out = result("mul", out, x.shape)
     n, parts = x.size, split(x.size, threads)
-    if parts == 1:
-        kernels.mul_range(out.address, x.address, y.address, 0, n)
-    else:
-        kernels.mul(out.address, x.address, y.address, n, parts)
+    kernels.mul(out.address, x.address, y.address, n, parts)
     return out

@@ -33,10 +33,7 @@ def gather(table: Tensor, indices: Tensor, *, out: Tensor | None = None, threads
     out = result("gather", out, (n, dim))
     parts = split(n * dim, threads)
     kind, at = table.dtype.name, (out.address, table.address, indices.address)
-    if parts == 1:
-        kernels.gather_rows[kind](*at, 0, n, dim, wide)
-    else:
-        kernels.gather[kind](*at, n, dim, wide, parts)
+    kernels.gather[kind](*at, n, dim, wide, parts)
     return out
 
 
@@ -94,10 +91,7 @@ def _scatter_add(
         check(op, "scales", scales, (n,))
         at_scales = scales.address
     parts = min(split(n * dim, threads), max(1, dim // MIN_COLUMNS))
-    if parts == 1:
-        kernels.scatter_add_columns(out.address, indices.address, x.address, at_scales, n, 0, dim, dim, wide)
-    else:
-        kernels.scatter_add(out.address, indices.address, x.address, at_scales, n, dim, wide, parts)
+    kernels.scatter_add(out.address, indices.address, x.address, at_scales, n, dim, wide, parts)
     return out
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pio.kernels import _jit
 from pio.kernels import linear as kernels
-from pio.ops._check import check, check_float
+from pio.ops._check import all_threads, check, check_float
 from pio.tensor import Tensor
 
 
@@ -44,6 +43,7 @@ def linear(
     if bias is not None:
         check("linear", "bias", bias, (n,), weight.dtype)
         at_bias = bias.address
-    parts = threads or _jit.threads_available()
-    kernels.linear[weight.dtype.name](out.address, x.address, weight.address, at_bias, rows, n, k, n, int(add), parts)
+    kernels.linear[weight.dtype.name](
+        out.address, x.address, weight.address, at_bias, rows, n, k, n, int(add), threads or all_threads()
+    )
     return out

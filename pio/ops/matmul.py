@@ -36,9 +36,6 @@ def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None, threads: int | No
     if not out.size:
         return out
     batch, kind = outer[0] if outer else 1, b.dtype.name
-    parts = min(split(batch * m * n * k // 8, threads), max(batch, m // kernels.ROWS, n // kernels.PANEL))
-    if parts <= 1:
-        kernels.matmul_batch[kind](out.address, a.address, b.address, batch, m, k, n)
-    else:
-        kernels.matmul[kind](out.address, a.address, b.address, batch, m, k, n, parts)
+    parts = max(1, min(split(batch * m * n * k // 8, threads), max(batch, m // kernels.ROWS, n // kernels.PANEL)))
+    kernels.matmul[kind](out.address, a.address, b.address, batch, m, k, n, parts)
     return out

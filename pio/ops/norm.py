@@ -57,10 +57,7 @@ def rms_norm(
         raise TensorError(f"rms_norm: x or out is a strided view of shape {x.shape}; make it .contiguous() first")
     parts = split(size, threads)
     kind, at = weight.dtype.name, (out.address, x.address, weight.address)
-    if parts == 1:
-        kernels.rms_norm_rows[kind](*at, 0, rows, heads, dim, ldo, ldx, eps, int(zero_centred))
-    else:
-        kernels.rms_norm[kind](*at, rows, heads, dim, ldo, ldx, eps, int(zero_centred), parts)
+    kernels.rms_norm[kind](*at, rows, heads, dim, ldo, ldx, eps, int(zero_centred), parts)
     return out
 
 
@@ -100,10 +97,7 @@ def fused_add_rms_norm(
         raise TensorError("fused_add_rms_norm: out is residual, which holds the sum; give another tensor or none")
     rows, parts = x.size // dim, split(x.size, threads)
     kind, at = weight.dtype.name, (out.address, residual.address, x.address, weight.address)
-    if parts == 1:
-        kernels.fused_add_rms_norm_rows[kind](*at, 0, rows, dim, eps)
-    else:
-        kernels.fused_add_rms_norm[kind](*at, rows, dim, eps, parts)
+    kernels.fused_add_rms_norm[kind](*at, rows, dim, eps, parts)
     return out
 
 
@@ -143,8 +137,5 @@ def layer_norm(
         return out
     rows, parts = x.size // dim, split(x.size, threads)
     kind, at = weight.dtype.name, (out.address, x.address, weight.address, at_bias)
-    if parts == 1:
-        kernels.layer_norm_rows[kind](*at, 0, rows, dim, eps)
-    else:
-        kernels.layer_norm[kind](*at, rows, dim, eps, parts)
+    kernels.layer_norm[kind](*at, rows, dim, eps, parts)
     return out

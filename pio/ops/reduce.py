@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pio.dtypes import int64
 from pio.errors import TensorError
 from pio.kernels import reduce as kernels
 from pio.ops._check import FLOATS, check, split
@@ -22,8 +23,7 @@ def first_non_finite(t: Tensor, *, threads: int | None = None) -> int | None:
     if t.dtype.name not in FLOATS:
         raise TensorError(f"first_non_finite: t is {t.dtype}, expected one of {', '.join(FLOATS)}")
     n, parts = t.size, split(t.size, threads)
-    if parts == 1:
-        found = kernels.first_non_finite_range[t.dtype.name](t.address, 0, n)
-    else:
-        found = kernels.first_non_finite[t.dtype.name](t.address, n, parts)
-    return int(found) if found < n else None
+    found = Tensor.empty((parts,), int64)
+    kernels.first_non_finite[t.dtype.name](found.address, t.address, n, parts)
+    first = min(found.tolist())
+    return first if first < n else None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pio.errors import TensorError
-from pio.kernels import _jit
 from pio.kernels import roofline as kernels
-from pio.ops._check import check
+from pio.ops._check import all_threads, check
 from pio.tensor import Tensor
 
 
@@ -52,7 +51,7 @@ def fma_all(rounds: int, x: float, y: float, *, threads: int | None = None) -> t
 
 
 def _parts(op: str, threads: int | None) -> int:
-    parts = _jit.threads_available() if threads is None else threads
+    parts = all_threads() if threads is None else threads
     if parts < 1:
         raise TensorError(f"{op}: threads is {parts}, expected 1 or more")
     return parts

@@ -43,10 +43,7 @@ def rope_table(
     sin = result("rope_table", out_sin, (rows, half), name="out_sin")
     at = cos.address, sin.address, positions.address, inv_freq.address
     parts = split(16 * rows * half, threads)  # a cosine costs as much as many sums
-    if parts == 1:
-        kernels.rope_table_rows(*at, 0, rows, half, float(scale))
-    else:
-        kernels.rope_table(*at, rows, half, float(scale), parts)
+    kernels.rope_table(*at, rows, half, float(scale), parts)
     return cos, sin
 
 
@@ -78,8 +75,5 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, thre
         raise TensorError(f"rope: cos has {half} angles a token, expected at most head_dim / 2 = {dim // 2}")
     parts = split(x.size, threads)
     at = x.address, cos.address, sin.address
-    if parts == 1:
-        kernels.rope_rows(*at, 0, rows, heads, dim, half, ldx, int(interleaved))
-    else:
-        kernels.rope(*at, rows, heads, dim, half, ldx, int(interleaved), parts)
+    kernels.rope(*at, rows, heads, dim, half, ldx, int(interleaved), parts)
     return x

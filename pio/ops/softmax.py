@@ -29,8 +29,5 @@ def softmax(x: Tensor, *, out: Tensor | None = None, threads: int | None = None)
         return out
     rows = x.size // n
     parts = min(rows, split(4 * x.size, threads))  # an exponential costs as much as some sums
-    if parts == 1:
-        kernels.softmax_rows(out.address, x.address, 0, rows, n)
-    else:
-        kernels.softmax(out.address, x.address, rows, n, parts)
+    kernels.softmax(out.address, x.address, rows, n, parts)
     return out

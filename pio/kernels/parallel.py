@@ -1,0 +1,228 @@
+"""Parallel kernels: pieces of work that this thread and a few sleeping helpers claim one by one.
+
+One pool serves the process. A job is a compiled function, its arguments and a number of pieces; whoever is awake
+claims pieces until none is left, so a helper that the system has not scheduled costs nothing: the caller does the
+work itself and waits only for pieces that somebody has begun. A second caller finds the pool busy and does its own
+pieces. So any number of threads may call kernels at once, a forked child goes on without helpers, and nothing
+depends on an OpenMP or TBB library. Which thread does a piece never changes a bit of the result.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import inspect
+import struct
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from pio.kernels import _atomics as atomics
+from pio.kernels._jit import BOUNDSCHECK, PerDtype, compile_callback, kernel, specialise
+from pio.kernels.simd import JIT
+
+# One cache line for each field that threads wait on. The ticket holds the job's number above, pieces left below.
+TICKET, JOB, PENDING, SLEEPING, BUSY, ALONE_UNTIL, FIELDS = (64 * i for i in range(7))
+FUNCTION, ARGUMENTS, PIECES, HELPERS = (JOB + 8 * i for i in range(4))
+LEFT: Final = (1 << 32) - 1
+JOBS: Final = (1 << 31) - 1
+
+SPINS: Final = 20_000  # turns that a helper watches for the next job before it sleeps: about a millisecond
+PATIENCE: Final = 2_000  # turns that a caller waits for a begun piece before it offers its core to others
+STALL_NS: Final = 300_000  # a piece that takes so much longer than the caller's own was put aside by the system
+ALONE: Final = 4  # for how many stalls' time the caller then works alone
+
+
+@kernel
+def claim(control: int, helper: int) -> int:
+    """Do one piece of the current job, if there is one for this helper; 1 if so, else 0.
+
+    Shapes: control as laid out above; helper 0 is the caller.
+    """
+    ticket = atomics.load(control + TICKET)
+    left = ticket & LEFT
+    if left == 0:
+        return 0
+    function, arguments = atomics.load(control + FUNCTION), atomics.load(control + ARGUMENTS)
+    pieces, helpers = atomics.load(control + PIECES), atomics.load(control + HELPERS)
+    if helper > helpers:
+        return 0
+    # the fields belong to the ticket if it has not changed meanwhile: they are written only between jobs
+    if atomics.replace(control + TICKET, ticket, ticket - 1):
+        atomics.call(function, arguments, pieces - left, pieces)
+        atomics.add(control + PENDING, -1)
+    return 1
+
+
+@kernel
+def help_others(control: int, helper: int) -> None:
+    """Claim pieces of one job after another, for ever; sleep while there are none.
+
+    Shapes: control as laid out above.
+    """
+    idle = 0
+    while True:
+        if claim(control, helper):
+            idle = 0
+            continue
+        idle += 1
+        atomics.pause()
+        if idle > SPINS:
+            ticket = atomics.load(control + TICKET)
+            atomics.add(control + SLEEPING, 1)
+            # returns at once if the job's number, the ticket's upper half, is another by now
+            atomics.sleep(control + TICKET + 4, ticket >> 32)
+            atomics.add(control + SLEEPING, -1)
+            idle = 0
+
+
+@kernel
+def run(control: int, function: int, arguments: int, pieces: int, helpers: int) -> None:
+    """Call function(arguments, piece, pieces) for every piece, with the helpers that are awake, and wait for all.
+
+    Shapes: control as laid out above; helpers is how many may join.
+    """
+    alone = pieces == 1 or helpers == 0
+    if not alone:
+        until = atomics.load(control + ALONE_UNTIL)
+        alone = until > 0 and atomics.now() < until
+    if alone or not atomics.replace(control + BUSY, 0, 1):
+        for piece in range(pieces):
+            atomics.call(function, arguments, piece, pieces)
+        return
+    number = (atomics.load(control + TICKET) >> 32) + 1 & JOBS
+    atomics.store(control + FUNCTION, function)
+    atomics.store(control + ARGUMENTS, arguments)
+    atomics.store(control + PIECES, pieces)
+    atomics.store(control + HELPERS, helpers)
+    atomics.store(control + PENDING, pieces)
+    atomics.store(control + TICKET, number << 32 | pieces)
+    if atomics.load(control + SLEEPING) > 0:
+        atomics.wake(control + TICKET + 4)
+    while claim(control, 0):
+        pass
+    wait_for_pending(control)
+    atomics.store(control + BUSY, 0)
+
+
+@kernel
+def wait_for_pending(control: int) -> None:
+    """Wait for the pieces that others have begun; where one stalls, let the next jobs do without help for a while.
+
+    Shapes: control as laid out above.
+    """
+    turns, since = 0, 0
+    while atomics.load(control + PENDING) > 0:
+        turns += 1
+        if turns < PATIENCE:
+            atomics.pause()
+            continue
+        if turns == PATIENCE:
+            since = atomics.now()
+        atomics.give_way()
+    if turns >= PATIENCE:
+        waited = atomics.now() - since
+        if waited > STALL_NS:
+            atomics.store(control + ALONE_UNTIL, atomics.now() + ALONE * waited)
+
+
+class Pool:
+    """The helpers of this process and the memory through which they are called."""
+
+    def __init__(self) -> None:
+        self._memory = ctypes.create_string_buffer(FIELDS + 64)
+        self.control = -(-ctypes.addressof(self._memory) // 64) * 64
+        self.helpers = 0
+        self._lock = threading.Lock()
+
+    def grow(self, helpers: int) -> None:
+        """Have at least that many helpers; they sleep while there is nothing to do, and end with the process."""
+        with self._lock:
+            while self.helpers < helpers:
+                self.helpers += 1
+                name = f"pio-helper-{self.helpers}"
+                threading.Thread(target=help_others, args=(self.control, self.helpers), name=name, daemon=True).start()
+
+
+_pool = Pool()
+_local = threading.local()
+
+
+def helpers() -> int:
+    """Return how many helpers this process has by now."""
+    return _pool.helpers
+
+
+def _argument_buffer() -> tuple[Any, int]:
+    """Memory for the arguments of a job: one for each calling thread, for as long as the thread lives."""
+    found = getattr(_local, "buffer", None)
+    if found is None:
+        memory = ctypes.create_string_buffer(8 * 64)
+        found = _local.buffer = memory, ctypes.addressof(memory)
+    return found
+
+
+class Job:
+    """A kernel that does one piece of its work; calling it does all pieces.
+
+    The kernel's last two parameters are ``part`` and ``parts``. The call takes the others, and in their place how
+    many threads may take part.
+    """
+
+    __slots__ = ("_address", "_floats", "_fn", "_pack", "_per_thread", "_plain")
+
+    def __init__(self, fn: Callable[..., None], per_thread: int) -> None:
+        self._fn = fn
+        self._per_thread = per_thread
+        self._address = 0
+        parameters = list(inspect.signature(fn).parameters.values())[:-2]
+        self._floats = [p.annotation in (float, "float") for p in parameters]
+        self._pack = struct.Struct("".join("d" if is_float else "q" for is_float in self._floats)).pack_into
+        # with bounds checks a piece must be able to raise, which a callback cannot
+        self._plain: Callable[..., None] | None = kernel(fn) if BOUNDSCHECK or not JIT else None
+
+    def __call__(self, *values: Any) -> None:
+        """Do all of the work; the last value is how many threads may take part."""
+        threads = values[-1]
+        parts = threads * self._per_thread if threads > 1 else 1
+        if self._plain is not None:
+            for part in range(parts):
+                self._plain(*values[:-1], part, parts)
+            return
+        if threads - 1 > _pool.helpers:
+            _pool.grow(threads - 1)
+        buffer, at = _argument_buffer()
+        self._pack(buffer, 0, *values[:-1])
+        run(_pool.control, self._address or self._compile(), at, parts, threads - 1)
+
+    def _compile(self) -> int:
+        """Compile ``unpack(arguments, part, parts)``, which calls the kernel with what ``__call__`` packed."""
+        reads = [f"get_{'f' if is_float else 'i'}64(a + {8 * i})" for i, is_float in enumerate(self._floats)]
+        source = f"def unpack(a, part, parts):\n    kernel({', '.join([*reads, 'part', 'parts'])})\n"
+        scope: dict[str, Any] = {"kernel": kernel(self._fn), "get_i64": atomics.get_i64, "get_f64": atomics.get_f64}
+        exec(compile(source, self._fn.__code__.co_filename, "exec"), scope)  # its only names are the two above
+        unpack = scope["unpack"]
+        unpack.__name__, unpack.__qualname__ = f"{self._fn.__name__}_job", f"{self._fn.__qualname__}_job"
+        unpack.__module__ = self._fn.__module__
+        self._address = compile_callback(unpack)
+        return self._address
+
+
+def parallel_kernel(fn: Callable[..., None] | None = None, *, parts_per_thread: int = 1) -> Any:
+    """Compile a kernel of pieces: its last parameters are ``part`` and ``parts``, which say what to do of the whole.
+
+    Args:
+        fn: The kernel.
+        parts_per_thread: Into how many parts to cut what one thread does; more let a slow thread do less.
+    """
+    if fn is None:
+        return partial(parallel_kernel, parts_per_thread=parts_per_thread)
+    return Job(fn, parts_per_thread)
+
+
+def parallel_kernel_per_dtype(fn: Callable[..., None] | None = None, *, parts_per_thread: int = 1) -> Any:
+    """As ``parallel_kernel``, one for each element type; see ``kernel_per_dtype``."""
+    if fn is None:
+        return partial(parallel_kernel_per_dtype, parts_per_thread=parts_per_thread)
+    body = fn
+    return PerDtype(lambda dtype: Job(specialise(body, dtype), parts_per_thread))
