@@ -1,0 +1,158 @@
+import os
+import pty
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import pio as package
+from pio.cli.conversation import Conversation
+from pio.errors import CapacityError
+
+SHORT = ("-n", 12, "-t", 0, "--no-think")
+
+
+@pytest.fixture(scope="module")
+def model():
+    with package.load("demo") as model:
+        yield model
+
+
+def test_answers_over_a_pipe(pio, model):
+    ran = pio("chat", *SHORT, input="Write a function.\n\nAnd a class.\n")
+    conversation = Conversation(model, {"max_new_tokens": 12, "temperature": 0.0, "repetition_penalty": 1.15})
+    conversation.thinking = False
+    answers = [
+        "".join(part for kind, part in conversation.ask(q) if kind == "answer")
+        for q in ("Write a function.", "And a class.")
+    ]
+    assert ran.exit_code == 0 and ran.stderr == ""
+    assert ran.stdout == "".join(answer + "\n" for answer in answers)
+
+
+def test_commands(pio):
+    ran = pio(
+        "chat", *SHORT, input="/help\n/think\n/no_think\n/system Be brief.\n/system\n/clear\n/dance\n/exit\nnever\n"
+    )
+    assert (ran.exit_code, ran.stdout) == (0, "")
+    said = ran.stderr.splitlines()
+    assert "/clear" in said[0]
+    assert said[-6:] == [
+        "thinking is on",
+        "thinking is off",
+        "system message set",
+        "system message removed",
+        "forgotten",
+        "there is no command /dance; /help shows them",
+    ]
+
+
+def test_an_error_does_not_end_the_conversation(pio):
+    ran = pio("chat", "--context-length", 64, *SHORT, input="x = 1; " * 100 + "\nshort\n")
+    assert ran.exit_code == 0 and ran.stderr.startswith("error: ") and ran.stderr.count("\n") == 1
+    assert len(ran.stdout.splitlines()) >= 2
+
+
+def test_turns_are_kept_and_the_oldest_dropped(model):
+    conversation = Conversation(model, {"max_new_tokens": 5, "temperature": 0.0}, system="Be brief.")
+    for question in ("one", "two"):
+        answer = "".join(part for kind, part in conversation.ask(question) if kind == "answer")
+        assert conversation.messages[-2:] == [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer},
+        ]
+    with package.load("demo", context_length=96) as small:
+        short = Conversation(small, {"max_new_tokens": 5, "temperature": 0.0})
+        for number in range(12):
+            list(short.ask(f"question number {number}"))  # far more than 96 tokens together
+        assert len(short.messages) == 24
+        with pytest.raises(CapacityError):
+            list(short.ask("word " * 200))
+        assert len(short.messages) == 24
+        short.clear()
+        assert short.messages == []
+
+
+def test_an_answer_that_is_stopped_is_kept(model):
+    conversation = Conversation(model, {"max_new_tokens": 200, "ignore_eos": True, "seed": 1})
+    conversation.thinking = False
+    pieces = conversation.ask("Write a function.")
+    seen = "".join(part for _, part in (next(pieces), next(pieces)))
+    pieces.close()
+    assert conversation.messages[-1] == {"role": "assistant", "content": seen}
+
+
+def test_thinking_is_switched_by_template_or_by_message(model, monkeypatch):
+    sent = []
+
+    def submit(messages, **given):
+        sent.append((messages[-1]["content"], given["template_variables"]))
+        return original(messages, **given)
+
+    original = model.submit
+    monkeypatch.setattr(model, "submit", submit)
+    conversation = Conversation(model, {"max_new_tokens": 1})
+    for has_switch in (True, False):
+        conversation._has_switch = has_switch
+        for thinking in (None, True, False):
+            conversation.thinking = thinking
+            list(conversation.ask("Hi"))
+    assert sent == [
+        ("Hi", {}),
+        ("Hi", {"enable_thinking": True}),
+        ("Hi", {"enable_thinking": False}),
+        ("Hi", {}),
+        ("Hi /think", {"enable_thinking": True}),
+        ("Hi /no_think", {"enable_thinking": False}),
+    ]
+
+
+def test_a_model_without_a_template_is_refused(pio, model, tmp_path):
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        shutil.copy(Path(model.path) / name, tmp_path)
+    ran = pio("chat", tmp_path, input="Hi\n")
+    assert ran.exit_code == 1 and "no chat template; use pio generate" in ran.stderr
+
+
+class Terminal:
+    """The program on a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process, self.terminal = pty.fork()
+        if self.process == 0:
+            os.environ.update(TERM="xterm", COLUMNS="100")
+            os.execv(sys.executable, [sys.executable, "-m", "pio", *arguments])
+        self.seen = ""
+
+    def expect(self, pattern: str) -> str:
+        """Read until the pattern is there; what came before it is forgotten."""
+        while (found := re.search(pattern, self.seen)) is None:
+            self.seen += os.read(self.terminal, 4096).decode("utf-8", "replace")
+        before, self.seen = self.seen[: found.end()], self.seen[found.end() :]
+        return before
+
+    def send(self, text: str) -> None:
+        os.write(self.terminal, text.encode())
+
+    def end(self) -> int:
+        code = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+        os.close(self.terminal)
+        return code
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_on_a_terminal():
+    chat = Terminal("chat", "demo", "-n", "1500", "--seed", "1")
+    chat.expect("> ")
+    chat.send("Write a function.\n")
+    assert "\x1b[2m" in chat.expect(r"\x1b\[2m[^\x1b]{20}")  # the demo model thinks first, dimmed
+    chat.send("\x03")
+    chat.expect("stopped\r\n")
+    chat.expect("> ")
+    chat.send("\x03")
+    chat.expect("Ctrl-D leaves")
+    chat.expect("> ")
+    chat.send("\x04")
+    assert chat.end() == 0

@@ -1,0 +1,97 @@
+import json
+import os
+import stat
+
+import pytest
+from numba.core import config
+
+from pio.cli import findings
+from pio.machine import cpu_count
+from pio.ops import compilation
+
+
+def by_name(ran):
+    return {f["name"]: f for f in json.loads(ran.stdout)["findings"]}
+
+
+def test_this_machine_can_run_it(pio):
+    ran = pio("doctor", "--json")
+    assert ran.exit_code == 0 and json.loads(ran.stdout)["ok"] is True
+    found = by_name(ran)
+    assert all(f["value"] for f in found.values())
+    assert all(bool(f["remedy"]) == (f["state"] != "ok") for f in found.values())
+    assert found["cores"]["value"].startswith(str(cpu_count()))
+    for name in ("numba", "llvmlite", "tokenizers"):
+        assert name in found["packages"]["value"]
+    assert stat.S_IMODE(os.stat(compilation.cache_folder()).st_mode) == 0o700
+
+
+def test_the_table_ends_with_advice(pio, monkeypatch):
+    monkeypatch.setattr(compilation, "cache_folder", lambda: None)
+    ran = pio("doctor")
+    assert ran.exit_code == 0 and "\n! compiled kernels: every process compiles anew: set XDG_CACHE_HOME" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("patch", "name", "words"),
+    [
+        (lambda m: m.setattr(compilation, "cache_folder", lambda: None), "compiled kernels", "XDG_CACHE_HOME"),
+        (lambda m: m.setattr(compilation, "cache_size", lambda: (0, 0)), "compiled kernels", "pio warmup"),
+        (lambda m: m.setattr(compilation, "enabled", lambda: False), "vector instructions", "NUMBA_DISABLE_JIT"),
+        (lambda m: m.setattr(findings.machine, "available_memory", lambda: 1000), "memory", "memory_efficient"),
+    ],
+)
+def test_advice(pio, monkeypatch, patch, name, words):
+    if name == "vector instructions":
+        monkeypatch.setattr(compilation, "cpu_features", lambda: {"avx2": True, "fma": True})
+    patch(monkeypatch)
+    ran = pio("doctor", "--json")
+    found = by_name(ran)[name]
+    assert ran.exit_code == 0 and found["state"] == "advice" and words in found["remedy"]
+
+
+def test_fewer_cores_than_the_machine_has(pio, monkeypatch):
+    monkeypatch.setattr(findings.os, "cpu_count", lambda: 999)
+    assert f"{cpu_count()} of 999 usable" in by_name(pio("doctor", "--json"))["cores"]["value"]
+
+
+def test_a_processor_without_vectors(pio, monkeypatch):
+    monkeypatch.setattr(findings.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(compilation, "cpu_features", lambda: {"sse2": True})
+    found = by_name(pio("doctor", "--json"))["vector instructions"]
+    assert found["state"] == "advice" and "avx2" in found["remedy"]
+
+
+def test_huge_pages(pio, monkeypatch, tmp_path):
+    monkeypatch.setattr(findings, "HUGE_PAGES", tmp_path / "enabled")
+    assert by_name(pio("doctor", "--json"))["huge pages"]["state"] == "ok"
+    for chosen, state in (("always madvise [never]", "advice"), ("always [madvise] never", "ok")):
+        (tmp_path / "enabled").write_text(chosen)
+        assert by_name(pio("doctor", "--json"))["huge pages"]["state"] == state
+
+
+def test_a_missing_package_is_essential(pio, monkeypatch):
+    monkeypatch.setattr(findings, "PACKAGES", ("numba", "no-such-package-at-all"))
+    ran = pio("doctor", "--json")
+    assert ran.exit_code == 1 and json.loads(ran.stdout)["ok"] is False
+    assert by_name(ran)["packages"]["remedy"] == "pip install no-such-package-at-all"
+
+
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled")
+def test_warm_up_and_then_again(pio):
+    first, second = (json.loads(pio("warmup", "--json").stdout) for _ in range(2))
+    assert second["compiled"] == 0 and first["cache_kernels"] == second["cache_kernels"] > 40
+    assert first["compiled"] + first["already_there"] > 0
+
+
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled")
+def test_warm_up_a_model(pio):
+    ran = pio("warmup", "demo")
+    assert ran.exit_code == 0 and "0 kernels compiled" in ran.stdout and str(compilation.cache_folder()) in ran.stdout
+    assert pio("warmup", "nowhere").exit_code == 1
+
+
+def test_warm_up_without_a_folder_is_refused(pio, monkeypatch):
+    monkeypatch.setattr(compilation, "cache_folder", lambda: None)
+    ran = pio("warmup")
+    assert ran.exit_code == 1 and "pio doctor" in ran.stderr

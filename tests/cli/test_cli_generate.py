@@ -1,0 +1,179 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pio as package
+from pio.cli import generate as command
+
+PROMPT = "def add(a, b):\n"
+GREEDY = ("-t", 0, "-n", 9)
+
+
+@pytest.fixture(scope="module")
+def model():
+    with package.load("demo") as model:
+        yield model
+
+
+def test_text_is_all_there_is_on_standard_output(pio, model):
+    ran = pio("generate", "demo", PROMPT, *GREEDY)
+    expected = model.generate_text(PROMPT, temperature=0.0, max_new_tokens=9)
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, expected + "\n", "")
+
+
+def test_alone_it_shows_the_demo_model(pio, model):
+    ran = pio("generate", "-n", 7)
+    fields = {**command.SHOWN_FIELDS, "max_new_tokens": 7}
+    assert ran.stdout == command.SHOWN_PROMPT + model.generate_text(command.SHOWN_PROMPT, **fields) + "\n"
+
+
+def test_the_prompt_comes_from_standard_input(pio):
+    given = pio("generate", "demo", PROMPT, *GREEDY, "--echo")
+    assert given.stdout.startswith(PROMPT)
+    assert pio("generate", "demo", "-", *GREEDY, "--echo", input=PROMPT).stdout == given.stdout
+
+
+def test_json_holds_the_whole_result(pio, model):
+    ran = pio("generate", "demo", PROMPT, "--json", "--seed", 5, "-n", 8, "--logprobs", 2)
+    found = json.loads(ran.stdout)
+    expected = model.generate(PROMPT, seed=5, max_new_tokens=8, logprobs=2)
+    assert found["token_ids"] == expected.token_ids and found["text"] == expected.text
+    assert found["usage"] == {"prompt_tokens": len(model.tokenize(PROMPT)), "completion_tokens": 8}
+    assert found["seed"] == 5 and found["plugin"] == "qwen3_0_6b" and found["finish_reason"] == "length"
+    assert [len(entry[3]) for entry in found["logprobs"]] == [2] * 8
+    assert found["timings"]["time_to_first_token"] > 0 and found["load_seconds"] > 0
+
+
+def test_every_sampling_field_arrives(pio, model):
+    fields = {
+        "max_new_tokens": 11,
+        "temperature": 0.9,
+        "top_k": 30,
+        "top_p": 0.8,
+        "min_p": 0.01,
+        "repetition_penalty": 1.2,
+        "presence_penalty": 0.3,
+        "frequency_penalty": 0.4,
+        "logit_bias": {7: -100.0, 300: 1.5},
+        "seed": 11,
+        "stop": ["zzzz", "qqqq"],
+        "stop_token_ids": [9, 10],
+        "ignore_eos": True,
+        "include_stop": True,
+        "skip_special_tokens": False,
+    }
+    options: list[object] = []
+    for name, value in fields.items():
+        if name == "logit_bias":
+            options += [part for token, bias in value.items() for part in ("--logit-bias", f"{token}={bias}")]
+        elif name == "skip_special_tokens":
+            options.append("--special-tokens")
+        elif value is True:
+            options.append(f"--{name.replace('_', '-')}")
+        elif isinstance(value, list):
+            option = "--stop-token-id" if name == "stop_token_ids" else "--stop"
+            options += [part for each in value for part in (option, each)]
+        else:
+            options += [f"--{name.replace('_', '-')}", value]
+    seen = {}
+
+    def submit(self, prompt, **given):
+        seen.update(given)
+        return original(self, prompt, **given)
+
+    original = package.TextModelPlugin.submit
+    package.TextModelPlugin.submit = submit
+    try:
+        ran = pio("generate", "demo", PROMPT, *options)
+    finally:
+        package.TextModelPlugin.submit = original
+    assert ran.exit_code == 0 and seen == fields
+    assert ran.stdout == model.generate_text(PROMPT, **fields) + "\n"
+
+
+def test_several_answers(pio, model):
+    ran = pio("generate", "demo", PROMPT, "--answers", 2, "--seed", 1, "-n", 6)
+    first, second = model.generate(PROMPT, n=2, seed=1, max_new_tokens=6).samples
+    assert ran.stdout == f"--- 1\n{first.text}\n--- 2\n{second.text}\n"
+
+
+def test_a_question_goes_through_the_chat_template(pio, model):
+    ran = pio("generate", "demo", "Write a function.", "--chat", "--json", "-n", 5, "-t", 0)
+    asked = model.apply_chat_template([{"role": "user", "content": "Write a function."}])
+    assert json.loads(ran.stdout)["usage"]["prompt_tokens"] == len(model.tokenize(asked))
+
+
+def test_stats_are_one_line_on_standard_error(pio):
+    ran = pio("generate", "demo", PROMPT, *GREEDY, "--stats")
+    assert ran.stderr.count("\n") == 1 and "+ 9 tokens" in ran.stderr and "tok/s" in ran.stderr
+
+
+def test_runtime_options_arrive(pio):
+    long = pio("generate", "demo", "x = 1\n" * 40, "--context-length", 32, "-n", 1)
+    assert long.exit_code == 1 and "32" in long.stderr
+    assert pio("generate", "demo", PROMPT, "--profile", "swift").exit_code == 1
+    assert pio("generate", "demo", PROMPT, "--memory-limit", 1000).stderr.startswith("error: the weights")
+    one = pio("generate", "demo", PROMPT, *GREEDY, "--threads", 1, "--dtype", "float32", "--profile", "accuracy")
+    assert one.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["demo", "x", "--temperature", "-1"], 1, "temperature=-1"),
+        (["no-such-folder", "x"], 1, "no folder"),
+        (["no-such-folder"], 1, "there is no prompt"),
+        (["demo", ""], 1, "prompt"),
+        (["demo", "x", "--logprobs", "1"], 1, "--json"),
+        (["demo", "x", "--logit-bias", "7"], 1, "ID=BIAS"),
+        (["demo", "x", "--plugin", "none"], 1, "not installed"),
+        (["demo", "x", "--sorcery"], 2, "--sorcery"),
+        (["demo", "x", "--top-k", "many"], 2, "top-k"),
+    ],
+)
+def test_mistakes_get_one_line(pio, arguments, code, words):
+    ran = pio("generate", *arguments)
+    assert ran.exit_code == code and words in ran.stderr and ran.stdout == ""
+    if code == 1:
+        assert ran.stderr.startswith("error: ") and ran.stderr.count("\n") == 1
+
+
+def test_another_size_is_noted(pio, model, tmp_path):
+    folder = shutil.copytree(model.path, tmp_path / "copy")
+    ran = pio("generate", folder, PROMPT, *GREEDY)
+    assert ran.exit_code == 0 and ran.stderr.startswith("note: ") and "qwen3_0_6b" in ran.stderr
+
+
+def start(*arguments: str, **pipes: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "pio", *arguments], cwd=Path(package.__file__).parent, **pipes)
+
+
+def test_a_reader_that_leaves_is_no_error():
+    ran = start("generate", "demo", "x", "--ignore-eos", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert ran.stdout and ran.stderr
+    assert os.read(ran.stdout.fileno(), 1)
+    ran.stdout.close()
+    assert ran.stderr.read() == b""
+    assert ran.wait() == 141
+    ran.stderr.close()
+
+
+def test_ctrl_c_ends_it():
+    ran = start("generate", "demo", "x", "-n", "2000", "--ignore-eos", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert ran.stdout and os.read(ran.stdout.fileno(), 1)
+    ran.send_signal(signal.SIGINT)
+    _, errors = ran.communicate()
+    assert (ran.returncode, errors) == (130, b"")
+
+
+def test_help_and_version(pio):
+    assert pio("--version").stdout == f"pio {package.__version__}\n"
+    helped = pio("--help").stdout
+    for name in ("generate", "chat", "models", "verify", "download", "warmup", "doctor", "bench"):
+        assert name in helped

@@ -1,0 +1,159 @@
+import io
+import os
+import pty
+import subprocess
+import sys
+import threading
+import tty
+from pathlib import Path
+
+import numba
+import pytest
+from numba.core import config
+
+import pio
+from pio.progress import Progress
+
+compiles = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled")
+
+
+class Terminal:
+    """A pseudo-terminal: what is written to ``stream`` is what ``written`` returns."""
+
+    def __init__(self) -> None:
+        self._reader, writer = pty.openpty()
+        tty.setraw(writer)
+        self.stream = open(writer, "w", encoding="utf-8")
+        self._seen = b""
+        self._thread = threading.Thread(target=self._read)  # a terminal that nobody reads fills up
+        self._thread.start()
+
+    def _read(self) -> None:
+        try:
+            while piece := os.read(self._reader, 65536):
+                self._seen += piece
+        except OSError:  # how Linux says that the other end is closed
+            pass
+
+    def written(self) -> str:
+        self.stream.close()
+        self._thread.join()
+        os.close(self._reader)
+        return self._seen.decode("utf-8")
+
+
+@pytest.fixture(autouse=True)
+def plain_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+def compile_one(module: str, name: str) -> None:
+    """Compile a function that says it is of some module."""
+
+    def function(x):
+        return x + 1
+
+    function.__module__, function.__name__ = module, name
+    numba.njit(function).compile("int64(int64)")
+
+
+@pytest.mark.parametrize("wanted", [True, None])
+def test_a_terminal_shows_it_and_is_left_clean(wanted):
+    terminal = Terminal()
+    with Progress(wanted, "loading a model", delay=0.0, stream=terminal.stream) as progress:
+        if progress._timer is not None:
+            progress._timer.join()
+        progress.say("reading", ": tensor 7")
+    seen = terminal.written()
+    assert "loading a model" in seen and "reading: tensor 7" in seen
+    assert seen.endswith("\x1b[2K")  # the line is erased, and nothing is written behind it
+
+
+def test_quick_work_shows_nothing():
+    terminal = Terminal()
+    with Progress(None, "loading", delay=3600.0, stream=terminal.stream):
+        pass
+    assert terminal.written() == ""
+
+
+def test_switched_off_it_shows_nothing():
+    terminal = Terminal()
+    with Progress(False, "loading", delay=0.0, stream=terminal.stream):
+        pass
+    assert terminal.written() == ""
+
+
+def test_elsewhere_it_is_off_unless_asked_for():
+    silent, asked = io.StringIO(), io.StringIO()
+    with Progress(None, "loading", delay=0.0, stream=silent) as progress:
+        assert progress._timer is None
+        progress.say("reading")
+    with Progress(True, "loading", stream=asked) as progress:
+        progress.say("reading", ": 1")
+        progress.say("reading", ": 2")
+        progress.say("mapping")
+    assert (silent.getvalue(), asked.getvalue()) == ("", "loading\nreading\nmapping\n")
+
+
+def test_one_at_a_time():
+    outer, inner, later = io.StringIO(), io.StringIO(), io.StringIO()
+    with Progress(True, "outer", stream=outer), Progress(True, "inner", stream=inner):
+        pass
+    with Progress(True, "later", stream=later):
+        pass
+    assert (outer.getvalue(), inner.getvalue(), later.getvalue()) == ("outer\n", "", "later\n")
+
+
+def test_an_error_ends_it():
+    stream = io.StringIO()
+    with pytest.raises(ValueError, match="no"), Progress(True, "failing", stream=stream):
+        raise ValueError("no")
+    with Progress(True, "after", stream=stream):
+        pass
+    assert stream.getvalue() == "failing\nafter\n"
+
+
+@compiles
+def test_compiled_kernels_are_named_and_counted_and_others_are_not(caplog):
+    caplog.set_level("INFO", "pio")
+    terminal = Terminal()
+    with Progress(True, "loading", stream=terminal.stream) as progress:
+        compile_one("pio.kernels.anything", "first_kernel")
+        compile_one("someone.elses", "not_ours")
+        compile_one("pio.kernels.anything", "second_kernel")
+    compile_one("pio.kernels.anything", "third_kernel")
+    seen = terminal.written()
+    assert "compiling kernels for this machine (once): first_kernel (1)" in seen
+    assert "second_kernel (2)" in seen and "not_ours" not in seen and "third_kernel" not in seen
+    assert progress.compiled == 2
+    assert [r.getMessage() for r in caplog.records] == ["compiling first_kernel", "compiling second_kernel"]
+
+
+def test_the_api_switches_it(capsys):
+    with pio.load("demo", progress=True) as model:
+        assert model.runtime.progress is True
+    assert capsys.readouterr().err.startswith("loading ")
+    with pio.load("demo"):
+        pass
+    assert capsys.readouterr() == ("", "")
+
+
+@compiles
+def test_a_first_run_shows_progress_and_then_nothing_but_text(tmp_path):
+    terminal = Terminal()
+    code = "import pio; print(pio.load('demo', progress=True).generate_text('x', max_new_tokens=4, seed=1))"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "TERM": "xterm", "COLUMNS": "120"}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=terminal.stream,
+        cwd=Path(pio.__file__).parent.parent,
+        check=True,
+    )
+    with pio.load("demo") as model:
+        assert ran.stdout.decode() == model.generate_text("x", max_new_tokens=4, seed=1) + "\n"
+    seen = terminal.written()
+    assert "compiling kernels for this machine (once)" in seen and seen.endswith("\x1b[2K")
