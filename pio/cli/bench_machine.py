@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from pio.machine import available_memory
 from pio.ops import roofline
 from pio.tensor import Tensor
-
-T = TypeVar("T")
 
 BUFFER = 1 << 30  # bytes, many times any cache; a quarter of the memory where that is less
 SECONDS = 0.1  # of one measurement of arithmetic
@@ -32,7 +28,7 @@ class Machine:
         self._buffer = Tensor.empty((max(1, nbytes // 4),)).fill_(1.0)
         self._threads = threads
         self._rounds = 1 << 12
-        while _aside(self._fma) < SECONDS / 4:
+        while self._fma() < SECONDS / 4:
             self._rounds *= 2
         self._rounds *= 4
 
@@ -43,24 +39,18 @@ class Machine:
 
     def bandwidth(self) -> float:
         """Read the buffer three times; return bytes a second of the fastest."""
-        return self._buffer.nbytes / _aside(lambda: min(seconds(self._read) for _ in range(3)))
+        return self._buffer.nbytes / min(seconds(self._read) for _ in range(3))
 
     def flops(self) -> float:
         """Multiply and add in registers three times; return float32 operations a second of the fastest."""
-        operations = _aside(lambda: roofline.fma_all(self._rounds, 0.5, 0.5, threads=self._threads)[1])
-        return operations / _aside(lambda: min(self._fma() for _ in range(3)))
+        operations = roofline.fma_all(self._rounds, 0.5, 0.5, threads=self._threads)[1]
+        return operations / min(self._fma() for _ in range(3))
 
     def _read(self) -> None:
         roofline.read_all(self._buffer, threads=self._threads)
 
     def _fma(self) -> float:
         return seconds(lambda: roofline.fma_all(self._rounds, 0.5, 0.5, threads=self._threads))
-
-
-def _aside(work: Callable[[], T]) -> T:
-    """Run in a thread that ends: OpenMP keeps workers for every other, and they would get in the model's way."""
-    with ThreadPoolExecutor(1) as once:
-        return once.submit(work).result()
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -60,7 +60,7 @@ def model_checks(name: str) -> Iterator[Check]:
         return f"{raw['model_type']}, runs with {manifest.name}{'' if listed else ', the nearest plugin'}"
 
     def tensors() -> str:
-        found["model"] = load(found["folder"])
+        found["model"] = load(name)
         return f"all accounted for, {size(loaded().memory['weights'])}"
 
     def text() -> str:
