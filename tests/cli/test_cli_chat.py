@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import pio as package
+from pio.cli.chat import _next_line, _Style
 from pio.cli.conversation import Conversation
 from pio.errors import CapacityError
 
@@ -144,15 +145,41 @@ class Terminal:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_on_a_terminal():
-    chat = Terminal("chat", "demo", "-n", "1500", "--seed", "1")
+    wild = ("-t", "3", "--top-k", "0", "--top-p", "1")  # so that no end token comes for long
+    chat = Terminal("chat", "demo", "-n", "1900", "--seed", "1", *wild)
     chat.expect("> ")
     chat.send("Write a function.\n")
-    assert "\x1b[2m" in chat.expect(r"\x1b\[2m[^\x1b]{20}")  # the demo model thinks first, dimmed
+    chat.expect(r"function\.\r\n.{20}")
     chat.send("\x03")
     chat.expect("stopped\r\n")
     chat.expect("> ")
-    chat.send("\x03")
-    chat.expect("Ctrl-D leaves")
-    chat.expect("> ")
     chat.send("\x04")
     assert chat.end() == 0
+
+
+def test_ctrl_c_between_questions_says_how_to_leave(monkeypatch, capsys):
+    lines = iter((KeyboardInterrupt, "Hi", EOFError))
+
+    def read(prompt):
+        line = next(lines)
+        if isinstance(line, str):
+            return line
+        raise line
+
+    monkeypatch.setattr("builtins.input", read)
+    assert _next_line(terminal=True) == "Hi"
+    assert capsys.readouterr() == ("\n", "Ctrl-D leaves\n")
+    assert _next_line(terminal=True) is None
+
+
+def test_reasoning_is_dimmed_on_a_terminal_and_left_out_elsewhere(capsys):
+    for terminal, expected in ((True, "\x1b[2mhm, so\x1b[0m\n\nyes.\n"), (False, "yes.\n")):
+        style = _Style(terminal)
+        for kind, piece in (("reasoning", "hm"), ("reasoning", ", so"), ("answer", "yes"), ("answer", ".")):
+            style.show(kind, piece)
+        style.end()
+        assert capsys.readouterr().out == expected
+    style = _Style(True)
+    style.show("reasoning", "cut off")
+    style.end()
+    assert capsys.readouterr().out == "\x1b[2mcut off\x1b[0m\n"
