@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pio.errors import TensorError
 from pio.ops.top_k import top_k
 from pio.tensor import Tensor
-from pio.testing.reference import sampling as reference
+from pio.testing.reference import top_k as reference
 
 # few distinct values, so that ties, infinities and NaN meet in one row
 VALUES = st.one_of(

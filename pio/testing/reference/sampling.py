@@ -62,9 +62,3 @@ def log_softmax(logits: Sequence[float]) -> list[float]:
     largest = max(logits)
     log_total = largest + math.log(math.fsum(math.exp(x - largest) for x in logits))
     return [x - log_total for x in logits]
-
-
-def top_k(values: Sequence[float], k: int) -> list[tuple[float, int]]:
-    """Return the k largest values with their indices, best first, equals by index; NaN ranks as -inf."""
-    ranked = [(-math.inf if math.isnan(v) else v, i) for i, v in enumerate(values)]
-    return sorted(ranked, key=lambda e: (-e[0], e[1]))[:k]
