@@ -14,7 +14,7 @@ ROW_BLOCK = 64  # rows of activations that stay in the second-level cache while 
 
 tile_block = dot_tile(ROWS, COLUMNS)
 tile_edge = dot_tile(ROWS, 1)
-tile_row = dot_tile(1, SINGLE)
+tile_row = dot_tile(1, SINGLE, ahead=True)
 tile_one = dot_tile(1, 1)
 
 

@@ -29,7 +29,7 @@ JOBS: Final = (1 << 31) - 1
 
 SPINS: Final = 20_000  # turns that a helper watches for the next job before it sleeps: about a millisecond
 PATIENCE: Final = 2_000  # turns that a caller waits for a begun piece before it offers its core to others
-STALL_NS: Final = 300_000  # a piece that takes so much longer than the caller's own was put aside by the system
+STALL_NS: Final = 300_000  # a piece that takes so much longer than two of the caller's was put aside by the system
 ALONE: Final = 4  # for how many stalls' time the caller then works alone
 
 
@@ -99,17 +99,18 @@ def run(control: int, function: int, arguments: int, pieces: int, helpers: int) 
     atomics.store(control + TICKET, number << 32 | pieces)
     if atomics.load(control + SLEEPING) > 0:
         atomics.wake(control + TICKET + 4)
+    begin, mine = atomics.now(), 0
     while claim(control, 0):
-        pass
-    wait_for_pending(control)
+        mine += 1
+    wait_for_pending(control, (atomics.now() - begin) // max(mine, 1))
     atomics.store(control + BUSY, 0)
 
 
 @kernel
-def wait_for_pending(control: int) -> None:
+def wait_for_pending(control: int, usual: int) -> None:
     """Wait for the pieces that others have begun; where one stalls, let the next jobs do without help for a while.
 
-    Shapes: control as laid out above.
+    Shapes: control as laid out above; usual is how long a piece takes, in nanoseconds.
     """
     turns, since = 0, 0
     while atomics.load(control + PENDING) > 0:
@@ -122,7 +123,7 @@ def wait_for_pending(control: int) -> None:
         atomics.give_way()
     if turns >= PATIENCE:
         waited = atomics.now() - since
-        if waited > STALL_NS:
+        if waited > STALL_NS + 2 * usual:
             atomics.store(control + ALONE_UNTIL, atomics.now() + ALONE * waited)
 
 

@@ -35,17 +35,18 @@ def _at(b: Any, base: Any, *terms: tuple[Any, Any]) -> Any:
 
 
 @cache
-def dot_tile(rows: int, columns: int) -> PerDtype[Tile]:
+def dot_tile(rows: int, columns: int, *, ahead: bool = False) -> PerDtype[Tile]:
     """Return the tile ``y[r, c] = sum_k x[r, k] * w[c, k]`` for fixed rows and columns, by element type of w.
 
     The tile takes ``(y, x, w, k, ldy, ldx, ldw, add)``: addresses, the number of products, row strides in elements,
     and whether the old y is added (0 or 1). y and x are float32. Each output has one accumulator of sixteen lanes,
-    folded by halving at the end.
+    folded by halving at the end. With ``ahead``, the next tile's weights are asked for meanwhile: the processor's own
+    prefetcher begins anew with each of the short rows, and then a matrix streams from memory at full speed.
     """
-    return PerDtype(lambda dtype: _dot_tile(rows, columns, dtype))
+    return PerDtype(lambda dtype: _dot_tile(rows, columns, dtype, ahead))
 
 
-def _dot_tile(rows: int, columns: int, dtype: str) -> Tile:
+def _dot_tile(rows: int, columns: int, dtype: str, ahead: bool) -> Tile:
     size = ITEMSIZE[dtype]
 
     def emit(b: Any, y: Any, x: Any, w: Any, k: Any, ldy: Any, ldx: Any, ldw: Any, add: Any) -> None:
@@ -61,6 +62,8 @@ def _dot_tile(rows: int, columns: int, dtype: str) -> Tile:
 
         whole = b.and_(k, ll.i64_const(-LANES))
         with cgutils.for_range_slice(b, ll.i64_const(0), whole, ll.i64_const(LANES), ll.I64) as (at, _):
+            for c in range(columns, 2 * columns if ahead else columns):
+                ll.prefetch(b, _at(b, w, (ldw, c * size), (at, size)))
             accumulate(at, lambda address, kind: ll.load_as(b, address, kind))
         tail = b.sub(k, whole)
         with b.if_then(b.icmp_signed(">", tail, ll.i64_const(0)), likely=False):
