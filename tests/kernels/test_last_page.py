@@ -1,0 +1,85 @@
+"""Weights lie in mapped files: what ends with the last page must be read to its end and not one byte further."""
+
+import ctypes
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from pio import ops
+from pio.dtypes import dtype as dtype_of
+from pio.tensor import Tensor
+from pio.testing.compare import bits
+from pio.testing.strategies import FLOATS
+
+
+@contextmanager
+def at_the_end(x: Tensor) -> Iterator[Tensor]:
+    """Lend a copy of x whose last byte is the last of a page; touching the next page kills the process."""
+    page = mmap.PAGESIZE
+    pages = -(-x.nbytes // page)
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    memory = mmap.mmap(-1, (pages + 1) * page)
+    whole = Tensor.from_buffer(memory, "uint8")
+    assert protect(whole.address + pages * page, page, 0) == 0
+    start = pages * page - x.nbytes
+    try:
+        yield Tensor.from_buffer(memoryview(memory)[start : pages * page], x.dtype, x.shape).copy_(x)
+    finally:
+        assert protect(whole.address + pages * page, page, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+
+
+def pattern(*shape: int, dtype: str = "float32") -> Tensor:
+    count = 1
+    for n in shape:
+        count *= n
+    return Tensor.from_list([float(i % 7 - 3) for i in range(count)], dtype_of(dtype)).reshape(*shape)
+
+
+X = pattern(3, 37)
+READERS = {
+    "gather": lambda w: ops.gather(w, Tensor.from_list([4, 0, 4], "int32")),
+    "linear": lambda w: ops.linear(X, w, threads=1),
+    "linear bias": lambda w: ops.linear(pattern(3, 2), pattern(37, 2, dtype=w.dtype.name), w[4], threads=1),
+    "matmul": lambda w: ops.matmul(pattern(2, 5), w, threads=1),
+    "narrow matmul": lambda w: ops.matmul(pattern(2, 37), w.reshape(37, 5), threads=1),
+    "rms_norm": lambda w: ops.rms_norm(X, w[4], 1e-6),
+    "layer_norm": lambda w: ops.layer_norm(X, w[4], w[4], 1e-6),
+    "fused_add_rms_norm": lambda w: ops.fused_add_rms_norm(X, X.clone(), w[4], 1e-6),
+    "copy": lambda w: ops.copy(Tensor.zeros((5, 37)), w),
+    "copy of columns": lambda w: ops.copy(Tensor.zeros((37, 5), "int8"), w.T),
+}
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", READERS)
+def test_weights(name, dtype):
+    w = pattern(5, 37, dtype=dtype)
+    with at_the_end(w) as mapped:
+        assert bits(READERS[name](mapped)) == bits(READERS[name](w))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("n", [1, 31, 37, 64, 255, 289])
+def test_a_search(n, dtype):
+    with at_the_end(pattern(n, dtype=dtype)) as mapped:
+        assert ops.first_non_finite(mapped) is None
+
+
+@pytest.mark.parametrize("n", [5, 37, 64])
+def test_activations_in_place(n):
+    functions = [ops.softmax, ops.silu, ops.gelu, lambda x, out: ops.swiglu(x, x, out=out)]
+    for function in [*functions, lambda x, out: ops.add(x, x, out=out)]:
+        x = pattern(2, n)
+        with at_the_end(x) as mapped:
+            assert bits(function(mapped, out=mapped)) == bits(function(x, out=x.clone()))
+
+
+def test_rotation_in_place():
+    for interleaved in (False, True):
+        x, table = pattern(3, 2, 38), pattern(3, 19)
+        with at_the_end(x) as mapped, at_the_end(table) as end:
+            found = ops.rope(mapped, end, end, interleaved=interleaved)
+            assert bits(found) == bits(ops.rope(x, table, table, interleaved=interleaved))
