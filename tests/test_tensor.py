@@ -211,7 +211,9 @@ def brain_value(bits):
     return sign * (fraction / 128 * 2.0**-126 if exponent == 0 else (1 + fraction / 128) * 2.0 ** (exponent - 127))
 
 
-@pytest.mark.parametrize(("dtype", "value"), [(float16, half_value), (bfloat16, brain_value)], ids=["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "value"), [(float16, half_value), (bfloat16, brain_value)], ids=["float16", "bfloat16"]
+)
 def test_every_16_bit_float_decodes_and_encodes(dtype, value):
     bits = array("H", range(65536))
     numbers = Tensor.from_buffer(bits, dtype).tolist()
