@@ -270,7 +270,7 @@ def attention(
                     )
 
 
-@kernel_per_dtype
+@parallel_kernel_per_dtype
 def write_cache(
     keys: int,
     values: int,
@@ -280,6 +280,7 @@ def write_cache(
     starts: int,
     past: int,
     scratch: int,
+    scratch_stride: int,
     sequences: int,
     ldk: int,
     ldv: int,
@@ -288,26 +289,29 @@ def write_cache(
     head_dim: int,
     value_dim: int,
     v_dim: int,
+    part: int,
+    parts: int,
 ) -> None:
-    """Store the keys and values of a batch in the blocks of its sequences.
+    """Store the keys and values of a batch in the blocks of its sequences; heads are dealt to the parts in turn.
 
     keys[block, h, :, p % BLOCK] = k[t, h];  values[block, h, p % BLOCK, :v_dim] = v[t, h];  block = table[p // BLOCK]
 
     Shapes: k float32 (T, kv_heads, head_dim), token stride ldk; v float32 (T, kv_heads, v_dim), token stride ldv;
-    keys, values, tables, starts, past as in ``attention``; scratch (head_dim,) of the kernel's type. Rounded to the
-    cache's type.
+    keys, values, tables, starts, past as in ``attention``; scratch (parts, scratch_stride bytes), in which head_dim
+    elements of the kernel's type fit. Rounded to the cache's type.
     """
+    rounded = scratch + part * scratch_stride
     for s in range(sequences):
         first, last, before = get_i32(starts + 4 * s), get_i32(starts + 4 * s + 4), get_i32(past + 4 * s)
         for t in range(first, last):
             at = before + t - first
             page = get_i32(tables + 4 * (s * ldt + at // BLOCK)) * kv_heads
             slot = at % BLOCK
-            for head in range(kv_heads):
-                round_row(scratch, k + 4 * (t * ldk + head * head_dim), head_dim)
+            for head in range(part, kv_heads, parts):
+                round_row(rounded, k + 4 * (t * ldk + head * head_dim), head_dim)
                 column = keys + itemsize * ((page + head) * head_dim * BLOCK + slot)
                 for i in range(head_dim):
-                    copy_element(column + itemsize * i * BLOCK, scratch + itemsize * i)
+                    copy_element(column + itemsize * i * BLOCK, rounded + itemsize * i)
                 row = values + itemsize * ((page + head) * BLOCK + slot) * value_dim
                 round_row(row, v + 4 * (t * ldv + head * v_dim), v_dim)
 

@@ -13,7 +13,8 @@ import ctypes
 import inspect
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -163,6 +164,61 @@ def _argument_buffer() -> tuple[Any, int]:
     return found
 
 
+@kernel
+def run_all(control: int, jobs: int, count: int) -> None:
+    """Run one job after another.
+
+    Shapes: control as laid out above; jobs int64 (count, 4): function, arguments, pieces, helpers.
+    """
+    for i in range(count):
+        job = jobs + 32 * i
+        function, arguments = atomics.get_i64(job), atomics.get_i64(job + 8)
+        run(control, function, arguments, atomics.get_i64(job + 16), atomics.get_i64(job + 24))
+
+
+class Program:
+    """Jobs in a row, recorded once and run again in one call: the same memory, whatever it holds by then.
+
+    What runs between the jobs in Python is not part of it.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: list[tuple[int, bytes, int, int]] = []
+        self._memory: tuple[Any, Any, int] | None = None
+
+    def add(self, function: int, arguments: bytes, parts: int, helpers: int) -> None:
+        """Record a job that was called."""
+        self._jobs.append((function, arguments, parts, helpers))
+
+    def run(self) -> None:
+        """Run the jobs again, in order."""
+        if self._memory is None:
+            self._memory = self._laid_out()
+        _, jobs, count = self._memory
+        run_all(_pool.control, ctypes.addressof(jobs), count)
+
+    def _laid_out(self) -> tuple[Any, Any, int]:
+        """The jobs as ``run_all`` reads them, and the arguments that they point to."""
+        packed = b"".join(arguments for _, arguments, _, _ in self._jobs)
+        memory = ctypes.create_string_buffer(packed, len(packed) + 1)
+        at, fields = ctypes.addressof(memory), list[int]()
+        for function, arguments, parts, helpers in self._jobs:
+            fields += function, at, parts, helpers
+            at += len(arguments)
+        return memory, (ctypes.c_int64 * len(fields))(*fields), len(self._jobs)
+
+
+@contextmanager
+def recording() -> Generator[Program | None]:
+    """Record the parallel kernels that this thread calls meanwhile; None where they are not compiled to jobs."""
+    program = None if BOUNDSCHECK or not JIT else Program()
+    _local.program = program
+    try:
+        yield program
+    finally:
+        _local.program = None
+
+
 class Job:
     """A kernel that does one piece of its work; calling it does all pieces.
 
@@ -194,7 +250,11 @@ class Job:
             _pool.grow(threads - 1)
         buffer, at = _argument_buffer()
         self._pack(buffer, 0, *values[:-1])
-        run(_pool.control, self._address or self._compile(), at, parts, threads - 1)
+        address = self._address or self._compile()
+        program: Program | None = getattr(_local, "program", None)
+        if program is not None:
+            program.add(address, buffer.raw[: 8 * len(self._floats)], parts, threads - 1)
+        run(_pool.control, address, at, parts, threads - 1)
 
     def _compile(self) -> int:
         """Compile ``unpack(arguments, part, parts)``, which calls the kernel with what ``__call__`` packed."""

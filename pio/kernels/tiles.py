@@ -41,7 +41,8 @@ def dot_tile(rows: int, columns: int, *, ahead: bool = False) -> PerDtype[Tile]:
     The tile takes ``(y, x, w, k, ldy, ldx, ldw, add)``: addresses, the number of products, row strides in elements,
     and whether the old y is added (0 or 1). y and x are float32. Each output has one accumulator of sixteen lanes,
     folded by halving at the end. With ``ahead``, the next tile's weights are asked for meanwhile: the processor's own
-    prefetcher begins anew with each of the short rows, and then a matrix streams from memory at full speed.
+    prefetcher begins anew with each of the short rows, and then a matrix streams from memory at full speed. The
+    rows of w then lie one behind the other.
     """
     return PerDtype(lambda dtype: _dot_tile(rows, columns, dtype, ahead))
 
@@ -62,8 +63,11 @@ def _dot_tile(rows: int, columns: int, dtype: str, ahead: bool) -> Tile:
 
         whole = b.and_(k, ll.i64_const(-LANES))
         with cgutils.for_range_slice(b, ll.i64_const(0), whole, ll.i64_const(LANES), ll.I64) as (at, _):
-            for c in range(columns, 2 * columns if ahead else columns):
-                ll.prefetch(b, _at(b, w, (ldw, c * size), (at, size)))
+            if ahead:
+                # in the order of memory, each line once: a step's share of the tile that follows
+                line, step = _at(b, w, (ldw, columns * size), (at, columns * size)), columns * size * LANES
+                for offset in range(0, step, ll.LINE):
+                    ll.prefetch(b, _at(b, line, (offset, 1)))
             accumulate(at, lambda address, kind: ll.load_as(b, address, kind))
         tail = b.sub(k, whole)
         with b.if_then(b.icmp_signed(">", tail, ll.i64_const(0)), likely=False):

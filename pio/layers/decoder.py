@@ -79,6 +79,8 @@ class Decoder:
         self.workspace = workspace
         self.threads = threads
         self._make_cache = make_cache
+        self._recorded_for: tuple[Batch, PagedKVCache] | None = None
+        self._programs: dict[tuple[int, int, int], ops.Program] = {}
         self.vocab_size = lm_head.shape[0]
         self.max_positions = max_positions
         self.max_batch_tokens = workspace.tokens
@@ -92,9 +94,29 @@ class Decoder:
     def forward(self, batch: Batch, cache: PagedKVCache) -> Tensor:
         """Compute the batch's tokens.
 
+        A step that gives every sequence one token is recorded as it first runs; later ones of its shape run in one
+        call, without Python between the kernels.
+
         Returns:
             The logits of the batch's output rows, float32 (R, vocab), valid until the next call.
         """
+        shape = batch.num_tokens, batch.num_sequences, batch.num_outputs
+        if self._recorded_for != (batch, cache):
+            self._recorded_for, self._programs = (batch, cache), {}
+        program = self._programs.get(shape)
+        if program is not None:
+            cache.layer(0)  # raises if the cache was freed meanwhile: the program knows addresses only
+            program.run()
+            return self.workspace.logits[: batch.num_outputs]
+        if batch.num_tokens > batch.num_sequences:  # a prompt: what Python adds is nothing beside its arithmetic
+            return self._forward(batch, cache)
+        with ops.recording() as program:
+            logits = self._forward(batch, cache)
+        if program is not None:
+            self._programs[shape] = program
+        return logits
+
+    def _forward(self, batch: Batch, cache: PagedKVCache) -> Tensor:
         hidden = self.hidden_states(batch, cache)  # (T, hidden)
         count = batch.num_outputs
         rows, logits = self.workspace.rows[:count], self.workspace.logits[:count]

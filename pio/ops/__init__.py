@@ -8,12 +8,14 @@ from pio.ops.gather import gather, gather_by_value, scatter_add, scatter_add_by_
 from pio.ops.linear import linear
 from pio.ops.matmul import matmul
 from pio.ops.norm import fused_add_rms_norm, layer_norm, rms_norm
+from pio.ops.program import Program, recording
 from pio.ops.reduce import first_non_finite
 from pio.ops.rope import rope, rope_table
 from pio.ops.softmax import softmax
 from pio.ops.top_k import top_k
 
 __all__ = [
+    "Program",
     "add",
     "attention_scratch",
     "copy",
@@ -27,6 +29,7 @@ __all__ = [
     "matmul",
     "mul",
     "paged_attention",
+    "recording",
     "rms_norm",
     "rope",
     "rope_table",

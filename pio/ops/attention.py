@@ -8,7 +8,7 @@ from typing import Protocol
 from pio.dtypes import int32
 from pio.errors import TensorError
 from pio.kernels import attention as kernels
-from pio.ops._check import all_threads, check, check_float
+from pio.ops._check import all_threads, check, check_float, split
 from pio.tensor import Tensor
 
 BLOCK_SIZE = kernels.BLOCK
@@ -51,6 +51,7 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
     check_float("write_cache", "keys", keys, (None, kv_heads, head_dim, BLOCK_SIZE))
     check("write_cache", "values", values, (keys.shape[0], kv_heads, BLOCK_SIZE, width), keys.dtype)
     row = kv_heads * head_dim
+    parts, floats = scratch.shape
     kernels.write_cache[keys.dtype.name](
         keys.address,
         values.address,
@@ -60,6 +61,7 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
         batch.starts.address,
         batch.past.address,
         scratch.address,
+        4 * floats,
         batch.num_sequences,
         row,
         row,
@@ -68,6 +70,7 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
         head_dim,
         width,
         head_dim,
+        min(parts, split(2 * k.size, parts)),
     )
 
 
