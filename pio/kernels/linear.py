@@ -74,7 +74,7 @@ def add_bias(y: int, bias: int, n: int) -> None:
         store_part_f32(y + 4 * whole, value, rest)
 
 
-@parallel_kernel_per_dtype(parts_per_thread=4)  # a thread that is held up leaves the rest to the others
+@parallel_kernel_per_dtype(parts_per_thread=2)  # a thread that is held up leaves the rest to the others
 def linear(
     y: int, x: int, w: int, bias: int, rows: int, n: int, k: int, ldy: int, add: int, part: int, parts: int
 ) -> None:

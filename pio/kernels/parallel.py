@@ -31,7 +31,8 @@ JOBS: Final = (1 << 31) - 1
 SPINS: Final = 20_000  # turns that a helper watches for the next job before it sleeps: about a millisecond
 PATIENCE: Final = 2_000  # turns that a caller waits for a begun piece before it offers its core to others
 STALL_NS: Final = 300_000  # a piece that takes so much longer than two of the caller's was put aside by the system
-ALONE: Final = 4  # for how many stalls' time the caller then works alone
+ALONE: Final = 4  # for how many stalls' time the caller then works alone,
+ALONE_NS: Final = 20_000_000  # but no longer than this
 
 
 @kernel
@@ -125,7 +126,7 @@ def wait_for_pending(control: int, usual: int) -> None:
     if turns >= PATIENCE:
         waited = atomics.now() - since
         if waited > STALL_NS + 2 * usual:
-            atomics.store(control + ALONE_UNTIL, atomics.now() + ALONE * waited)
+            atomics.store(control + ALONE_UNTIL, atomics.now() + min(ALONE * waited, ALONE_NS))
 
 
 class Pool:
