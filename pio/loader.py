@@ -32,7 +32,7 @@ def load(
         plugin: Name of the plugin to run it with; by default the one that fits best.
         download: Fetch a repo that is not in the local cache.
         profile: Preset of the options: balanced, performance, memory_efficient or accuracy.
-        **options: Fields of ``RuntimeConfig``: device, dtype, quantize, memory_limit, threads, context_length, …
+        **options: Fields of ``RuntimeConfig``: device, dtype, memory_limit, threads, context_length, …
 
     Returns:
         The model, ready to be called from any thread. Use it as a context manager, or call ``cleanup()``.

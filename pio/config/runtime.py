@@ -45,9 +45,6 @@ class RuntimeConfig(BaseModel):
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     """Convert the weights when loading; None keeps them as stored, mapped from the file."""
 
-    quantize: None = None
-    """Reserved: weights run as stored."""
-
     threads: int | None = Field(default=None, ge=1, le=1024)
     """Over how many threads to split; None is one for each core that this process may use."""
 
