@@ -233,3 +233,12 @@ def watch_compilation(
 def cpu_features() -> dict[str, bool]:
     """Return what the processor can do, by LLVM's names, as kernels are compiled for it."""
     return dict(llvmlite.binding.get_host_cpu_features())
+
+
+def compiles_for(feature: str) -> bool:
+    """Return whether kernels may use a feature of the processor, as NUMBA_CPU_NAME and NUMBA_CPU_FEATURES leave it."""
+    given = numba_config.CPU_FEATURES
+    if given is not None:
+        return f"+{feature}" in str(given).split(",")
+    named = numba_config.CPU_NAME not in (None, "", "host")
+    return not named and cpu_features().get(feature, False)

@@ -19,7 +19,6 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import config as numba_config
@@ -31,13 +30,13 @@ from numba.core.typing.templates import ConcreteTemplate, infer_global
 from numba.extending import intrinsic
 
 from pio.kernels import _llvm as ll
-from pio.kernels._jit import by_dtype
+from pio.kernels._jit import by_dtype, compiles_for
 from pio.kernels._llvm import ITEMSIZE, LANES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 JIT: Final = not numba_config.DISABLE_JIT
-WIDE: Final = bool(llvm.get_host_cpu_features().get("avx512f", False))  # thirty-two registers of sixteen lanes
+WIDE: Final = compiles_for("avx512f")  # thirty-two registers of sixteen lanes
 
 
 int64, int32, float32, void = types.int64, types.int32, types.float32, types.void
