@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from pio.kernels import _atomics as atomics
 from pio.kernels._jit import BOUNDSCHECK, PerDtype, compile_callback, kernel, specialise
-from pio.kernels.simd import JIT
+from pio.kernels.simd import JIT, int64
 
 # One cache line for each field that threads wait on. The ticket holds the job's number above, pieces left below.
 TICKET, JOB, PENDING, SLEEPING, BUSY, ALONE_UNTIL, FIELDS = (64 * i for i in range(7))
@@ -141,10 +141,17 @@ class Pool:
     def grow(self, helpers: int) -> None:
         """Have at least that many helpers; they sleep while there is nothing to do, and end with the process."""
         with self._lock:
+            if self.helpers < helpers:
+                # here and not in the first helper: a child forked meanwhile would wait for the compiler's lock for ever
+                help_others.compile((int64, int64))
             while self.helpers < helpers:
                 self.helpers += 1
                 name = f"pio-helper-{self.helpers}"
-                threading.Thread(target=help_others, args=(self.control, self.helpers), name=name, daemon=True).start()
+                threading.Thread(target=self._help, args=(self.helpers,), name=name, daemon=True).start()
+
+    def _help(self, helper: int) -> None:
+        """Be a helper; its reference to the pool keeps the memory that it reads, also while the interpreter leaves."""
+        help_others(self.control, helper)
 
 
 _pool = Pool()

@@ -66,6 +66,22 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or after != 
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=120).returncode == 0
 
 
+def test_helpers_are_compiled_before_they_start_and_keep_what_they_read():
+    if not parallel.JIT:
+        pytest.skip("there are no helpers without the compiler")
+    script = """
+import gc, weakref
+from pio.kernels.parallel import Pool, help_others
+pool = Pool()
+pool.grow(1)
+compiled = list(help_others.signatures)
+pool = weakref.ref(pool)
+gc.collect()
+raise SystemExit(0 if compiled and pool() is not None else f"compiled {compiled}, pool {pool()}")
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
 def test_the_protocol_in_plain_python():
     """The control block, one step at a time, with a callback that only records."""
     if parallel.JIT:
