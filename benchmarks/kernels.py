@@ -45,6 +45,18 @@ class Linear:
         ops.linear(self.x, self.weight, out=self.out)
 
 
+class Linears(Linear):
+    """Gate and up in one job."""
+
+    def setup(self, kind: str, rows: int) -> None:
+        self.up = random_tensor(INTERMEDIATE, HIDDEN, kind=kind, seed=2)
+        self.up_out = Tensor.empty((rows, INTERMEDIATE))
+        super().setup(kind, rows)
+
+    def time_linear(self, kind: str, rows: int) -> None:
+        ops.linears(self.x, (self.weight, self.up), (self.out, self.up_out))
+
+
 class Attention:
     params = ([(1, 1024), (1, 8000), (PREFILL, 512)], ["float32", "float16"])
     param_names = ("tokens, past", "cache")

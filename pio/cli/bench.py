@@ -78,7 +78,7 @@ def _show(r: Report) -> None:
         ["float32 peak", f"{r.flops.median / 1e9:.1f} Gflop/s", f"best {r.flops.best / 1e9:.1f}"],
         ["decode", f"{r.decode.median:.2f} tok/s", f"best {r.decode.best:.2f}; {r.new_tokens} tokens"],
         ["  weights read a token", size(r.bytes_per_token), ""],
-        ["  share of bandwidth", f"{r.bandwidth_share:.1%}", "bytes x tok/s / bandwidth"],
+        ["  share of bandwidth", f"{r.bandwidth_share:.1%}", "bytes x tok/s / bandwidth, round by round"],
         ["prefill", f"{r.prefill.median:.1f} tok/s", f"best {r.prefill.best:.1f}; {r.prompt_tokens} tokens"],
         ["  share of float32 peak", f"{r.flops_share:.1%}", f"{r.flops_per_token / 1e9:.3g} Gflop a token"],
         ["  time to first token", f"{r.time_to_first_token:.3f} s", ""],

@@ -38,13 +38,13 @@ class Machine:
         return self._buffer.nbytes
 
     def bandwidth(self) -> float:
-        """Read the buffer three times; return bytes a second of the fastest."""
-        return self._buffer.nbytes / min(seconds(self._read) for _ in range(3))
+        """Read the buffer three times; return bytes a second."""
+        return 3 * self._buffer.nbytes / sum(seconds(self._read) for _ in range(3))
 
     def flops(self) -> float:
-        """Multiply and add in registers three times; return float32 operations a second of the fastest."""
+        """Multiply and add in registers three times; return float32 operations a second."""
         operations = roofline.fma_all(self._rounds, 0.5, 0.5, threads=self._threads)[1]
-        return operations / min(self._fma() for _ in range(3))
+        return 3 * operations / sum(self._fma() for _ in range(3))
 
     def _read(self) -> None:
         roofline.read_all(self._buffer, threads=self._threads)

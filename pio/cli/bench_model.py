@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -56,14 +57,14 @@ class Report:
         load_seconds: From the call to a model that is ready, compilation included.
         prompt_tokens: Length of the prompt.
         new_tokens: Length of the answer.
-        bandwidth: Bytes read a second, median and each round.
-        flops: float32 operations a second, median and each round.
+        bandwidth: Bytes read a second, just before and after decoding; median and each round.
+        flops: float32 operations a second, just before and after prefill; median and each round.
         decode: Tokens a second, median and each round.
         bytes_per_token: Weights that one token reads.
-        bandwidth_share: bytes_per_token x decode / bandwidth.
+        bandwidth_share: bytes_per_token x decode / bandwidth, the median of the rounds.
         prefill: Prompt tokens a second, median and each round.
         flops_per_token: Operations on weights and in attention for a token of the prompt, on average.
-        flops_share: flops_per_token x prefill / flops.
+        flops_share: flops_per_token x prefill / flops, the median of the rounds.
         time_to_first_token: From the request with that prompt to its first token, median.
         peak_memory: Most bytes of this process in memory, before the machine was measured; None where unknown.
         memory_bound: 1.1 x (weights + cache) + 250 MB, which it is held against.
@@ -132,10 +133,8 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
     bandwidth: list[float] = []
     flops: list[float] = []
     for _ in range(plan.rounds):
-        bandwidth.append(machine.bandwidth())
-        _decode(model, plan, decode)
-        flops.append(machine.flops())
-        _prefill(model, plan, prefill, first)
+        bandwidth.append(_around(machine.bandwidth, lambda: _decode(model, plan, decode)))
+        flops.append(_around(machine.flops, lambda: _prefill(model, plan, prefill, first)))
     read, work = bytes_per_token(model), flops_per_token(model, plan.prompt_tokens)
     return Report(
         model=name,
@@ -153,14 +152,21 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
         flops=Series.of(flops),
         decode=Series.of(decode),
         bytes_per_token=read,
-        bandwidth_share=read * median(decode) / median(bandwidth),
+        bandwidth_share=median(read * d / b for d, b in zip(decode, bandwidth, strict=True)),
         prefill=Series.of(prefill),
         flops_per_token=work,
-        flops_share=work * median(prefill) / median(flops),
+        flops_share=median(work * p / f for p, f in zip(prefill, flops, strict=True)),
         time_to_first_token=median(first),
         peak_memory=peak,
         memory_bound=int(1.1 * (memory["weights"] + memory["cache"])) + 250_000_000,
     )
+
+
+def _around(speed: Callable[[], float], work: Callable[[], None]) -> float:
+    """Do the work; return the machine's speed around it, which on shared machines doubles and halves in seconds."""
+    before = speed()
+    work()
+    return (before + speed()) / 2
 
 
 def bytes_per_token(model: TextModelPlugin) -> int:

@@ -88,3 +88,43 @@ def linear(
     first = part * n // parts // STEP * STEP
     last = n if part == parts - 1 else (part + 1) * n // parts // STEP * STEP
     linear_columns(y, x, w, bias, first, last, rows, k, ldy, add)
+
+
+@parallel_kernel_per_dtype(parts_per_thread=2)
+def linear_three(
+    x: int,
+    y0: int,
+    w0: int,
+    bias0: int,
+    n0: int,
+    y1: int,
+    w1: int,
+    bias1: int,
+    n1: int,
+    y2: int,
+    w2: int,
+    bias2: int,
+    n2: int,
+    rows: int,
+    k: int,
+    part: int,
+    parts: int,
+) -> None:
+    """Compute up to three linear layers of one input as if their weights were stacked: one job instead of three.
+
+    yi[r, c] = sum_k x[r, k] * wi[c, k] (+ biasi[c] if biasi is not 0)
+
+    Shapes: x float32 (rows, k); wi (ni, k) and biasi (ni,) of the kernel's type; yi float32 (rows, ni); ni may be 0.
+    Sums as in ``linear``, to the bit. No y may overlap x.
+    """
+    n = n0 + n1 + n2
+    first = part * n // parts // STEP * STEP
+    last = n if part == parts - 1 else (part + 1) * n // parts // STEP * STEP
+    if first < n0:
+        linear_columns(y0, x, w0, bias0, first, min(last, n0), rows, k, n0, 0)
+    first, last = first - n0, last - n0
+    if last > 0 and first < n1:
+        linear_columns(y1, x, w1, bias1, max(first, 0), min(last, n1), rows, k, n1, 0)
+    first, last = first - n1, last - n1
+    if last > 0 and first < n2:
+        linear_columns(y2, x, w2, bias2, max(first, 0), min(last, n2), rows, k, n2, 0)

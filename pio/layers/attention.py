@@ -5,7 +5,7 @@ from __future__ import annotations
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.paged import PagedKVCache
-from pio.layers.linear import Linear
+from pio.layers.linear import Linear, together
 from pio.layers.norm import RMSNorm
 from pio.layers.source import Source
 from pio.layers.workspace import Activations
@@ -56,9 +56,7 @@ class GroupedQueryAttention:
 
         Shapes: x, residual float32 (T, hidden).
         """
-        self.q_proj(x, a.q_rows)
-        self.k_proj(x, a.k_rows)
-        self.v_proj(x, a.v_rows)
+        together(x, (self.q_proj, self.k_proj, self.v_proj), (a.q_rows, a.k_rows, a.v_rows))
         ops.rope(self.q_norm(a.q, a.q), a.cos, a.sin)  # (T, heads, head_dim)
         ops.rope(self.k_norm(a.k, a.k), a.cos, a.sin)  # (T, kv_heads, head_dim)
         keys, values = cache.layer(self.layer)

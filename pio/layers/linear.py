@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pio import ops
 from pio.layers.source import Source
 from pio.tensor import Tensor
@@ -23,3 +25,12 @@ class Linear:
         Shapes: x float32 (T, in), out float32 (T, out).
         """
         return ops.linear(x, self.weight, self.bias, out=out, add=add, threads=self.threads)
+
+
+def together(x: Tensor, layers: Sequence[Linear], outs: Sequence[Tensor]) -> None:
+    """Compute several layers of one input at once.
+
+    Shapes: x float32 (T, in), outs float32 (T, out) of each layer.
+    """
+    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+    ops.linears(x, weights, outs, biases, threads=layers[0].threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pio import ops
-from pio.layers.linear import Linear
+from pio.layers.linear import Linear, together
 from pio.layers.source import Source
 from pio.layers.workspace import Activations
 from pio.tensor import Tensor
@@ -22,7 +22,6 @@ class SwiGLU:
 
         Shapes: x, residual float32 (T, hidden).
         """
-        gate = self.gate_proj(x, a.gate)  # (T, intermediate)
-        up = self.up_proj(x, a.up)  # (T, intermediate)
-        ops.swiglu(gate, up, out=gate, threads=self.down_proj.threads)
-        self.down_proj(gate, residual, add=True)
+        together(x, (self.gate_proj, self.up_proj), (a.gate, a.up))  # (T, intermediate)
+        ops.swiglu(a.gate, a.up, out=a.gate, threads=self.down_proj.threads)
+        self.down_proj(a.gate, residual, add=True)

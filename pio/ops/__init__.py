@@ -5,7 +5,7 @@ from pio.ops.attention import attention_scratch, paged_attention, scaled_dot_pro
 from pio.ops.copy import copy
 from pio.ops.elementwise import add, mul
 from pio.ops.gather import gather, gather_by_value, scatter_add, scatter_add_by_index
-from pio.ops.linear import linear
+from pio.ops.linear import linear, linears
 from pio.ops.matmul import matmul
 from pio.ops.norm import fused_add_rms_norm, layer_norm, rms_norm
 from pio.ops.program import Program, recording
@@ -26,6 +26,7 @@ __all__ = [
     "gelu",
     "layer_norm",
     "linear",
+    "linears",
     "matmul",
     "mul",
     "paged_attention",
