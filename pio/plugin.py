@@ -114,11 +114,16 @@ class TextModelPlugin(ABC):
 
         Raises:
             ConfigError: An option is unknown or its value cannot be used; the model goes on as it was.
+            OutOfMemoryError: The model does not fit with these options; it is loaded as it was.
         """
         with self._lock:
-            config = self.runtime.updated(**options)
-            if config != self.runtime and self._loaded is not None:
-                self.load_model(config)
+            before, config = self.runtime, self.runtime.updated(**options)
+            if config != before and self._loaded is not None:
+                try:
+                    self.load_model(config)
+                except Exception:
+                    self.load_model(before)
+                    raise
             self.runtime = config
             return config
 
@@ -293,11 +298,17 @@ class TextModelPlugin(ABC):
 
         Closing the iterator, or dropping it, cancels the request. Arguments and errors as ``generate``.
         """
-        return iter(self.submit(prompt, params, **fields))
+        handle = self.submit(prompt, params, **fields)
+        try:
+            return iter(handle)
+        except ConfigError:  # several answers: nobody will read them
+            handle.cancel()
+            raise
 
     def chat_completion(self, messages: Messages, params: SamplingParams | None = None, **fields: Any) -> str:
         """Return the answer to a conversation, without the reasoning. Arguments and errors as ``generate``."""
-        if isinstance(messages, str) or not all(isinstance(m, Mapping) for m in cast("Sequence[Any]", messages)):
+        given: Any = messages
+        if not isinstance(given, (list, tuple)) or not all(isinstance(m, Mapping) for m in cast("list[Any]", given)):
             raise ConfigError("messages: expected a list of dicts with role and content; for text use generate_text")
         return self.generate(messages, params, **fields).text
 

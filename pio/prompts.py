@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from pio.errors import CapacityError, ConfigError
@@ -72,7 +72,12 @@ class Prompts:
         if isinstance(prompt, str):
             _refuse(variables)
             return self.tokenizer.encode(prompt), False
-        items = list(cast("Sequence[Any]", prompt))
+        given: Any = prompt
+        if isinstance(given, (bytes, bytearray)) or not isinstance(given, Iterable):
+            raise ConfigError(
+                f"prompt: found {type(given).__name__}, expected a str, a list of token ids or a list of messages"
+            )
+        items = list(cast("Iterable[Any]", given))
         if items and isinstance(items[0], Mapping):
             text = self.render(items, **variables)
             return self.tokenizer.encode(text, add_special_tokens=False), opens_reasoning(text)

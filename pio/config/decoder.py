@@ -140,6 +140,11 @@ class DecoderConfig(BaseModel, frozen=True):
         layers = fields.get("num_hidden_layers")
         if fields.get("layer_types") is None and isinstance(layers, int) and 0 < layers <= 4096:
             first = fields.get("max_window_layers", 28)
+            if window and not isinstance(first, int):
+                raise CheckpointError(
+                    f"config.json: max_window_layers is {str(first)[:80]!r}, expected a whole number; "
+                    "download the model again"
+                )
             sliding = [bool(window) and i >= first for i in range(layers)]
             fields["layer_types"] = ["sliding_attention" if s else "full_attention" for s in sliding]
 

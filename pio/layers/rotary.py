@@ -66,6 +66,11 @@ def _llama3(base: list[float], rope: Mapping[str, Any], width: int) -> tuple[lis
     """Long waves are stretched, short ones kept, those between blended (Llama 3.1 model card)."""
     original, factor = rope["original_max_position_embeddings"], rope["factor"]
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    if low >= high:
+        raise CheckpointError(
+            f"config.json: low_freq_factor is {low}, expected less than high_freq_factor, {high}; "
+            "download the model again"
+        )
 
     def scaled(f: float) -> float:
         turns = original * f / (2 * math.pi)  # how often the pair turns within the original context

@@ -8,7 +8,15 @@ from pio.errors import CheckpointError, UnsupportedModelError
 from pio.loading.model_file import shown
 
 _SCALED = ("yarn", "llama3", "longrope")
-_POSITIVE = ("rope_theta", "factor", "original_max_position_embeddings", "attention_factor", "partial_rotary_factor")
+_POSITIVE = (
+    "rope_theta",
+    "factor",
+    "original_max_position_embeddings",
+    "attention_factor",
+    "partial_rotary_factor",
+    "low_freq_factor",
+    "high_freq_factor",
+)
 
 
 def dtype(raw: dict[str, Any]) -> str | None:
@@ -60,6 +68,8 @@ def rope_parameters(raw: dict[str, Any], *, default_theta: float = 10_000.0) -> 
     for key in ("beta_fast", "beta_slow", "mscale", "mscale_all_dim"):
         if key in found:
             found[key] = _number(key, found[key])
+            if found[key] < 0:
+                _fail(key, found[key], "a number of at least 0")
     if not isinstance(found.get("truncate", True), bool):
         _fail("truncate", found["truncate"], "true or false")
     return found
@@ -111,7 +121,7 @@ def _number(key: str, value: Any) -> float:
 
 
 def _positive(key: str, value: Any) -> float | int:
-    if _number(key, value) <= 0:
+    if _number(key, value) < 1e-30:  # so that no power or quotient of these leaves float64
         _fail(key, value, "a number above zero")
     if key == "original_max_position_embeddings":
         if not isinstance(value, int):

@@ -108,6 +108,16 @@ def answers(model):
         ({"rope_scaling": {"rope_type": "yarn", "factor": "four"}}, pio.CheckpointError, ["factor", "four"]),
         ({"rope_scaling": {"rope_type": "linear"}}, pio.CheckpointError, ["factor"]),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, pio.CheckpointError, ["low_freq_factor"]),
+        (
+            {"rope_scaling": {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 4, "high_freq_factor": 4}},
+            pio.CheckpointError,
+            ["low_freq_factor", "high_freq_factor"],
+        ),
+        (
+            {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": None},
+            pio.CheckpointError,
+            ["max_window_layers", "None"],
+        ),
         ({"rope_theta": 0}, pio.CheckpointError, ["rope_theta"]),
         (
             {"rope_theta": 1.0, "rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
@@ -174,6 +184,8 @@ def test_a_file_that_shrinks_while_it_is_used(tmp_path):
         ([1, -1], {}, pio.ConfigError, ["-1", "index 1"]),
         ([1, 2.5], {}, pio.ConfigError, ["prompt"]),
         ([2**40], {}, pio.ConfigError, ["prompt"]),
+        (None, {}, pio.ConfigError, ["prompt", "NoneType"]),
+        (b"text", {}, pio.ConfigError, ["prompt", "bytes"]),
         ([1] * 64, {}, pio.CapacityError, ["64", "context"]),
         ([1], {"temperature": -1}, pio.ConfigError, ["temperature", "-1"]),
         ([1], {"temperature": math.nan}, pio.ConfigError, ["temperature"]),
@@ -220,6 +232,15 @@ def test_options_that_cannot_be_used(tmp_path, healthy, options, error, words):
     assert answers(healthy)
 
 
+def test_a_stream_of_several_answers_leaves_nothing_running(healthy, monkeypatch):
+    queue, handles = healthy.loaded.manager.submit, []
+    monkeypatch.setattr(healthy.loaded.manager, "submit", lambda *a, **k: handles.append(queue(*a, **k)) or handles[0])
+    with pytest.raises(pio.ConfigError, match="n=2"):
+        healthy.stream([1, 2], n=2, temperature=1.0, ignore_eos=True)
+    with pytest.raises(pio.CancelledError):
+        handles[0].result()
+
+
 def test_an_update_that_fails_leaves_the_model_as_it_was(tmp_path):
     with pio.load(folder(tmp_path / "model"), prefill_chunk=5) as model:
         before = answers(model)
@@ -227,6 +248,9 @@ def test_an_update_that_fails_leaves_the_model_as_it_was(tmp_path):
             model.update(threads=-3)
         with pytest.raises(pio.ConfigError, match="prefil_chunk"):
             model.update(prefil_chunk=9)
+        with pytest.raises(pio.OutOfMemoryError, match="memory_limit"):
+            model.update(memory_limit=1000)
+        assert model.runtime.memory_limit is None
         assert model.runtime.prefill_chunk == 5
         assert answers(model) == before
         assert model.update(profile="memory_efficient", threads=1).kv_cache_dtype == "float16"
