@@ -39,6 +39,19 @@ def test_the_limit_holds_before_anything_is_allocated():
         assert model.generate("def f", max_new_tokens=2).token_ids
 
 
+def test_converted_weights_count():
+    """A mapped file is not memory of the process's own; what it is converted to is."""
+    options = {"dtype": "float32", "kv_cache_dtype": "float16"}
+    with pio.load("demo", **options) as model:
+        memory = model.metadata.memory
+        table = model.loaded.model.embed_tokens.weight
+        assert table.dtype is pio.float32
+    with pytest.raises(pio.OutOfMemoryError, match="the weights as float32"):
+        pio.load("demo", **options, memory_limit=sum(memory.values()) + 1_000_000)
+    with pio.load("demo", **options, memory_limit=sum(memory.values()) + 2 * memory["weights"] + 1_000_000) as model:
+        assert model.generate("def f", max_new_tokens=2).token_ids
+
+
 PEAK = """
 import json, pathlib, pio
 with pio.load("demo") as model:
