@@ -33,7 +33,12 @@ def _system_available() -> int | None:
 
 def _cgroup_available() -> int | None:
     limit, used = _read(_CGROUP / "memory.max").strip(), _read(_CGROUP / "memory.current").strip()
-    return max(0, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else None
+    if not limit.isdigit() or not used.isdigit():
+        return None
+    # files that were read count as used, and are dropped for whoever needs memory
+    fields = [line.split() for line in _read(_CGROUP / "memory.stat").splitlines()]
+    files = sum(int(value) for name, value in fields if name in ("active_file", "inactive_file"))
+    return max(0, int(limit) - int(used) + files)
 
 
 def resident_memory() -> int | None:
