@@ -9,6 +9,7 @@ from pio.dtypes import int32
 from pio.errors import TensorError
 from pio.kernels import attention as kernels
 from pio.ops._check import all_threads, check, check_float, split
+from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
 
 BLOCK_SIZE = kernels.BLOCK
@@ -50,6 +51,8 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
     check("write_cache", "v", v, k.shape)
     check_float("write_cache", "keys", keys, (None, kv_heads, head_dim, BLOCK_SIZE))
     check("write_cache", "values", values, (keys.shape[0], kv_heads, BLOCK_SIZE, width), keys.dtype)
+    check_writable("write_cache", "keys", keys)
+    check_writable("write_cache", "values", values)
     row = kv_heads * head_dim
     parts, floats = scratch.shape
     kernels.write_cache[keys.dtype.name](
@@ -107,6 +110,7 @@ def paged_attention(
     width = value_width(head_dim)
     check("attention", "q", q)
     check("attention", "out", out, q.shape)
+    check_writable("attention", "out", out)
     check_float("attention", "keys", keys, (None, kv_heads, head_dim, BLOCK_SIZE))
     check("attention", "values", values, (keys.shape[0], kv_heads, BLOCK_SIZE, width), keys.dtype)
     if heads % kv_heads:
@@ -165,11 +169,13 @@ def scaled_dot_product_attention(
     Raises:
         TensorError: Shapes or dtypes do not fit.
     """
-    tokens, _, head_dim = q.shape
-    length, kv_heads, _ = k.shape
-    check("scaled_dot_product_attention", "q", q)
+    check("scaled_dot_product_attention", "q", q, (None, None, None))
+    tokens, heads, head_dim = q.shape
     check("scaled_dot_product_attention", "k", k, (None, None, head_dim))
     check("scaled_dot_product_attention", "v", v, k.shape)
+    length, kv_heads, _ = k.shape
+    if 0 in (heads, kv_heads, head_dim):
+        raise TensorError(f"scaled_dot_product_attention: q {q.shape} or k {k.shape} has no heads, or heads of width 0")
     if tokens > length:
         raise TensorError(f"scaled_dot_product_attention: {tokens} queries but only {length} keys")
     if window is not None and (window < 1 or not causal):

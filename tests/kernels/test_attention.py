@@ -133,6 +133,12 @@ def test_errors_name_the_argument():
     q, k = Tensor.zeros((3, 4, 6)), Tensor.zeros((5, 3, 6))
     with pytest.raises(TensorError, match="4 query heads do not divide among 3"):
         ops.scaled_dot_product_attention(q, k, k)
+    with pytest.raises(TensorError, match=r"q has shape \(3, 8\)"):
+        ops.scaled_dot_product_attention(Tensor.zeros((3, 8)), Tensor.zeros((3, 8)), Tensor.zeros((3, 8)))
+    for heads, kv_heads, dim in ((0, 1, 8), (2, 0, 8), (2, 1, 0)):
+        keys = Tensor.zeros((3, kv_heads, dim))
+        with pytest.raises(TensorError, match="no heads, or heads of width 0"):
+            ops.scaled_dot_product_attention(Tensor.zeros((3, heads, dim)), keys, keys)
     with pytest.raises(TensorError, match="3 queries but only 2 keys"):
         ops.scaled_dot_product_attention(q, k[:2].contiguous(), k[:2].contiguous())
     with pytest.raises(TensorError, match="k has shape"):
