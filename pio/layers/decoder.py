@@ -121,7 +121,7 @@ class Decoder:
         count = batch.num_outputs
         rows, logits = self.workspace.rows[:count], self.workspace.logits[:count]
         if count:
-            ops.gather(hidden, batch.output_rows[:count], out=rows)  # (R, hidden)
+            ops.gather(hidden, batch.output_rows[:count], out=rows, threads=self.threads)  # (R, hidden)
             ops.linear(self.norm(rows, rows), self.lm_head, out=logits, threads=self.threads)
         return logits
 
@@ -129,7 +129,7 @@ class Decoder:
         """Return the residual stream behind the last layer, float32 (T, hidden), valid until the next call."""
         a = self.workspace.activations(batch.num_tokens)
         self.embed_tokens(batch.tokens[: batch.num_tokens], a.x)
-        self.rotary(batch.positions[: batch.num_tokens], a.cos, a.sin)
+        self.rotary(batch.positions[: batch.num_tokens], a.cos, a.sin, self.threads)
         for layer in self.layers:
             layer(a, batch, cache)
         return a.x

@@ -21,4 +21,4 @@ class Embedding:
 
         Shapes: tokens int32 (T,), out float32 (T, hidden).
         """
-        return ops.gather(self.weight, tokens, out=out)
+        return ops.gather(self.weight, tokens, out=out, threads=self.threads)

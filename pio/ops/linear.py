@@ -83,12 +83,12 @@ def linears(
         for weight, out, bias in zip(weights, outs, given, strict=True):
             linear(x, weight, bias, out=out, threads=threads)
         return
+    check("linears", "x", x, (None, None))
     rows, k = x.shape
-    check("linears", "x", x, (rows, k))
     fields: list[int] = []
     for weight, out, bias in zip(weights, outs, given, strict=True):
+        check_float("linears", "weight", weight, (None, k))
         n = weight.shape[0]
-        check_float("linears", "weight", weight, (n, k))
         check("linears", "out", out, (rows, n))
         check_writable("linears", "out", out)
         if bias is not None:

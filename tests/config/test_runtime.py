@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 import pio
@@ -74,6 +77,18 @@ def test_weights_can_be_converted_when_loading():
     with pio.load("demo", profile="accuracy") as stored, pio.load("demo", profile="accuracy", dtype="float32") as wide:
         assert bytes(stored.logits(ids).memoryview()) == bytes(wide.logits(ids).memoryview())
         assert wide.loaded.model.layers[3].mlp.up_proj.weight.dtype is pio.float32
+
+
+def test_one_thread_is_one_thread():
+    """Every operation of a step asks for no more than the option gives: a process of its own starts no helper."""
+    script = """
+import pio
+from pio.ops import compilation
+with pio.load("demo", threads=1, prefill_chunk=1024) as model:
+    model.generate(list(range(16, 1016)), max_new_tokens=2)
+raise SystemExit(compilation.helpers()[0])
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
 
 
 def test_fewer_requests_at_once_is_the_same_text():
