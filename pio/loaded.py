@@ -11,6 +11,7 @@ from pio.config.decoder import DecoderConfig, eos_token_ids
 from pio.config.runtime import RuntimeConfig
 from pio.device import MemoryBudget, format_bytes
 from pio.engine.batch_manager import BatchManager
+from pio.engine.sampling_params import SamplingParams
 from pio.errors import OutOfMemoryError
 from pio.layers.decoder import Decoder
 from pio.layers.source import Source
@@ -63,6 +64,7 @@ class LoadedModel:
         """
         self.config = config
         self.generation_config = checkpoint.generation_config
+        SamplingParams.merge(self.generation_config)  # refuses defaults that no request could run with
         tokenizer = Tokenizer.from_folder(checkpoint.path, vocab_size=config.vocab_size)
         self.prompts = Prompts(str(checkpoint.path), tokenizer, ChatTemplate.from_folder(checkpoint.path))
         self.weights = weights

@@ -41,12 +41,6 @@ def _cgroup_available() -> int | None:
     return max(0, int(limit) - int(used) + files)
 
 
-def resident_memory() -> int | None:
-    """Return the bytes of this process that are in memory, mapped files included, or None where unknown."""
-    fields = _read(Path("/proc/self/statm")).split()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else None
-
-
 def cpu_name() -> str:
     """Return the processor's name."""
     for line in _read(Path("/proc/cpuinfo")).splitlines():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from pio.device import MemoryBudget
 from pio.dtypes import DType
 from pio.errors import PioError
@@ -52,7 +54,7 @@ class PagedKVCache:
             (self.num_blocks, kv_heads, head_dim, BLOCK_SIZE),
             (self.num_blocks, kv_heads, BLOCK_SIZE, value_width(head_dim)),
         )
-        sizes = [-(-_product(shape) * dtype.itemsize // 64) * 64 for shape in shapes]
+        sizes = [-(-prod(shape) * dtype.itemsize // 64) * 64 for shape in shapes]
         self.nbytes = layers * sum(sizes)
         what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
         storage = Storage.allocate(self.nbytes, budget=budget, what=what)
@@ -78,10 +80,3 @@ class PagedKVCache:
     def free(self) -> None:
         """Give the memory back; the cache cannot be used any more."""
         self._pools = None
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    total = 1
-    for n in shape:
-        total *= n
-    return total

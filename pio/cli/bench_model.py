@@ -170,10 +170,13 @@ def _around(speed: Callable[[], float], work: Callable[[], None]) -> float:
 
 
 def bytes_per_token(model: TextModelPlugin) -> int:
-    """Return the bytes of weights that decoding one token reads: all, but of an untied embedding one row only."""
+    """Return the bytes of weights that decoding one token reads: all, but of an untied embedding one row only.
+
+    A tied model whose folder stores its head all the same reads the table once.
+    """
     table, head = model.loaded.model.embed_tokens.weight, model.loaded.model.lm_head
-    tied = table.address == head.address
-    return model.loaded.memory["weights"] - (0 if tied else table.nbytes - table.nbytes // table.shape[0])
+    total = model.loaded.config.parameters * head.dtype.itemsize
+    return total - (0 if model.loaded.config.tie_word_embeddings else table.nbytes - table.nbytes // table.shape[0])
 
 
 def flops_per_token(model: TextModelPlugin, tokens: int) -> float:

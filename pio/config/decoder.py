@@ -159,6 +159,12 @@ class DecoderConfig(BaseModel, frozen=True):
                 f"config.json: layer_types has {len(self.layer_types)} entries, expected num_hidden_layers, "
                 f"{self.num_hidden_layers}; download the model again"
             )
+        turning = self.rope.get("partial_rotary_factor", 1.0)
+        if turning != 1.0:
+            raise UnsupportedModelError(
+                f"config.json: partial_rotary_factor is {turning}, this architecture turns whole heads; "
+                "choose another model or a plugin for this one"
+            )
         if "sliding_attention" in self.layer_types and self.sliding_window is None:
             raise CheckpointError(
                 "config.json: layer_types has sliding_attention but sliding_window is not set, or use_sliding_window "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from pio.device import MemoryBudget
 from pio.memory.arena import Arena
 from pio.ops.attention import attention_scratch
@@ -105,7 +107,7 @@ class Workspace:
             "rows": (outputs, hidden),
             "logits": (outputs, vocab),
         }
-        nbytes = sum(-(-4 * _product(shape) // 64) * 64 for shape in shapes.values())
+        nbytes = sum(-(-4 * prod(shape) // 64) * 64 for shape in shapes.values())
         arena = Arena(nbytes, budget=budget, what="the activations (fewer with prefill_chunk or max_batch_sequences)")
         self._full = {name: arena.take(shape) for name, shape in shapes.items()}
         self._scratch = attention_scratch(head_dim, threads)
@@ -121,10 +123,3 @@ class Workspace:
         if found is None:
             found = self._views[tokens] = Activations(self._full, tokens, self._scratch)
         return found
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    total = 1
-    for n in shape:
-        total *= n
-    return total

@@ -119,6 +119,7 @@ def answers(model):
             ["max_window_layers", "None"],
         ),
         ({"rope_theta": 0}, pio.CheckpointError, ["rope_theta"]),
+        ({"partial_rotary_factor": 0.5}, pio.UnsupportedModelError, ["partial_rotary_factor", "0.5"]),
         (
             {"rope_theta": 1.0, "rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
             pio.CheckpointError,
@@ -165,6 +166,14 @@ def test_a_tied_model_may_store_its_head_and_it_counts_when_it_differs(tmp_path,
         view[9, c] = 40.0 * weights["model.norm.weight"].memoryview()[c]
     with pio.load(folder(tmp_path / "other", weights=other)) as model:
         assert bytes(model.logits([1, 2]).memoryview()) != bytes(healthy.logits([1, 2]).memoryview())
+
+
+@pytest.mark.parametrize("field", ["top_k", "top_p", "temperature"])
+def test_defaults_that_no_request_could_run_with(tmp_path, field):
+    path = folder(tmp_path / "bad")
+    (path / "generation_config.json").write_text(json.dumps({field: -1}))
+    with pytest.raises(pio.CheckpointError, match=rf"generation_config.json: .*{field}"):
+        pio.load(path)
 
 
 def test_a_file_that_shrinks_while_it_is_used(tmp_path):
