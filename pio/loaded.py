@@ -71,7 +71,7 @@ class LoadedModel:
         budget = MemoryBudget(runtime.memory_limit or UNLIMITED)
         budget.reserve(weights.nbytes, "the weights")
         dtype = None if runtime.dtype is None else dtypes.dtype(runtime.dtype)
-        source = Source(weights, threads=runtime.threads or cpu_count(), dtype=dtype, budget=budget)
+        source = Source(weights, threads=min(runtime.threads or cpu_count(), cpu_count()), dtype=dtype, budget=budget)
         self.model = build(config, source, runtime, budget)
         weights.finish()
         self.context_length = self.model.max_positions = min(runtime.context_length, self.model.max_positions)

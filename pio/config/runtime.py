@@ -46,7 +46,7 @@ class RuntimeConfig(BaseModel):
     """Convert the weights when loading; None keeps them as stored, mapped from the file."""
 
     threads: int | None = Field(default=None, ge=1, le=1024)
-    """Over how many threads to split; None is one for each core that this process may use."""
+    """Over how many threads to split, at most one for each core that this process may use; None is all of them."""
 
     memory_limit: int | None = Field(default=None, ge=1)
     """Bytes that weights, cache and buffers may take together; more is refused before it is allocated."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from array import array
@@ -85,6 +86,7 @@ class BatchManager:
         self._worker: Worker | None = Worker(scheduler, runner)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._stop: Callable[[], object] = lambda: None
 
     def submit(
@@ -161,6 +163,8 @@ class BatchManager:
             thread.join()
 
     def _enqueue(self, sequences: list[TokenSequence]) -> None:
+        if os.getpid() != self._process:
+            raise PioError("this model was loaded before the process forked; load it again in the child")
         with self._lock:
             worker = self._worker
             if worker is None:

@@ -198,10 +198,22 @@ class _KernelCache(FunctionCache):
     _impl_class = _CacheImpl
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        found = super().load_overload(sig, target_context)
+        try:
+            found = super().load_overload(sig, target_context)
+        except Exception as error:  # whatever a damaged pickle raises
+            index = Path(self._cache_file._index_path)
+            _log.warning("a damaged file of compiled kernels is made anew: %s: %s", index, error)
+            index.unlink(missing_ok=True)
+            return None
         if found is not None:
             event.broadcast(event.Event(LOADED, event.EventStatus.END, {"name": found.fndesc.qualname}))
         return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            _log.warning("a compiled kernel cannot be kept in %s: %s; free some space there", self.cache_path, error)
 
 
 class _Watcher(event.Listener):
