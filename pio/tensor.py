@@ -229,6 +229,17 @@ class Tensor:
             raise TensorError(f"a tensor of shape {self.shape} is neither true nor false; compare its size or elements")
         return bool(self.item())
 
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.is_float:
+            raise TensorError(f"a {self.dtype} tensor is no index; call int() on it, or .astype('int64')")
+        return int(self.item())
+
     def memoryview(self) -> builtins.memoryview:
         """Return the elements as a buffer that keeps the storage alive; the 16-bit floats show as ``"H"``.
 
@@ -299,7 +310,18 @@ class Tensor:
         values = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in shown)
         return f"Tensor({self.dtype}, shape={self.shape}, [{values}{', ...' if self.size > _SHOWN else ''}])"
 
-    # DLPack
+    # Exchange with other libraries
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """What ``numpy.asarray`` reads: the same memory without a copy, read-only where this tensor is.
+
+        Raises:
+            TensorError: The elements are bfloat16, which NumPy lacks; ``.astype("float32")`` first.
+        """
+        from pio.memory.buffers import array_interface
+
+        return array_interface(self)
 
     def __dlpack__(
         self,

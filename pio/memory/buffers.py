@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
+from typing import Any, Final
 
 from pio import dtypes
 from pio.dtypes import DType
@@ -50,6 +50,26 @@ def _over(view: memoryview, hold: BufferHold, dtype: DType | None) -> Tensor:
     start = hold.address + low * kind.itemsize
     storage = Storage(start, (high - low) * kind.itemsize, hold, view.readonly)
     return Tensor(storage, hold.address, kind, shape, strides)
+
+
+def array_interface(tensor: Tensor) -> dict[str, Any]:
+    """Describe a tensor as version 3 of NumPy's array interface, which shares the memory.
+
+    Raises:
+        TensorError: The interface has no name for the element type.
+    """
+    kind = tensor.dtype
+    if kind is dtypes.bfloat16:
+        raise TensorError('NumPy has no bfloat16; convert the tensor with .astype("float32") first')
+    order = "|" if kind.itemsize == 1 else "<" if sys.byteorder == "little" else ">"
+    letter = "f" if kind.is_float else "u" if kind is dtypes.uint8 else "i"
+    return {
+        "version": 3,
+        "typestr": f"{order}{letter}{kind.itemsize}",
+        "shape": tensor.shape,
+        "strides": tuple(stride * kind.itemsize for stride in tensor.strides),
+        "data": (tensor.address, tensor.readonly),
+    }
 
 
 _REINTERPRETED: Final = frozenset("BbcHhe")
