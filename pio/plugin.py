@@ -14,7 +14,7 @@ from pio.config.runtime import RuntimeConfig
 from pio.device import MemoryBudget
 from pio.engine.generation import Generation
 from pio.engine.handle import Handle
-from pio.engine.sampling_params import SamplingParams
+from pio.engine.sampling_params import Params, SamplingParams
 from pio.errors import ConfigError, NumericalError, PioError
 from pio.layers.decoder import Decoder
 from pio.layers.source import Source
@@ -249,7 +249,7 @@ class TextModelPlugin(ABC):
     def submit(
         self,
         prompt: Prompt,
-        params: SamplingParams | None = None,
+        params: Params | None = None,
         *,
         tools: Tools | None = None,
         enable_thinking: bool | None = None,
@@ -269,12 +269,13 @@ class TextModelPlugin(ABC):
         is_chat = not isinstance(prompt, str) and isinstance(next(iter(prompt), None), Mapping)
         return loaded.manager.submit(ids, merged, split_reasoning=split if is_chat else None)
 
-    def generate(self, prompt: Prompt, params: SamplingParams | None = None, **fields: Any) -> Generation:
+    def generate(self, prompt: Prompt, params: Params | None = None, **fields: Any) -> Generation:
         """Answer a prompt.
 
         Args:
             prompt: Text, token ids, or a list of messages.
-            params: How to choose tokens and when to stop; the checkpoint's own defaults hold for the rest.
+            params: How to choose tokens and when to stop, as ``SamplingParams`` or a dict of its fields; the
+                checkpoint's own defaults hold for the rest.
             **fields: Single sampling fields, which win over ``params``; and for messages ``tools``,
                 ``enable_thinking`` and ``template_variables``.
 
@@ -289,11 +290,11 @@ class TextModelPlugin(ABC):
         """
         return self._checked(self.submit(prompt, params, **fields).result)
 
-    def generate_text(self, prompt: Prompt, params: SamplingParams | None = None, **fields: Any) -> str:
+    def generate_text(self, prompt: Prompt, params: Params | None = None, **fields: Any) -> str:
         """Return the text of ``generate``."""
         return self.generate(prompt, params, **fields).text
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None = None, **fields: Any) -> Iterator[str]:
+    def stream(self, prompt: Prompt, params: Params | None = None, **fields: Any) -> Iterator[str]:
         """Yield the answer as it comes, in whole characters; reasoning comes with its tags.
 
         Closing the iterator, or dropping it, cancels the request. Arguments and errors as ``generate``.
@@ -305,20 +306,18 @@ class TextModelPlugin(ABC):
             handle.cancel()
             raise
 
-    def chat_completion(self, messages: Messages, params: SamplingParams | None = None, **fields: Any) -> str:
+    def chat_completion(self, messages: Messages, params: Params | None = None, **fields: Any) -> str:
         """Return the answer to a conversation, without the reasoning. Arguments and errors as ``generate``."""
         given: Any = messages
         if not isinstance(given, (list, tuple)) or not all(isinstance(m, Mapping) for m in cast("list[Any]", given)):
             raise ConfigError("messages: expected a list of dicts with role and content; for text use generate_text")
         return self.generate(messages, params, **fields).text
 
-    def infer(self, x: Prompt, params: SamplingParams | None = None, **fields: Any) -> Generation:
+    def infer(self, x: Prompt, params: Params | None = None, **fields: Any) -> Generation:
         """Answer one input of any kind the model takes; as ``generate``."""
         return self.generate(x, params, **fields)
 
-    def infer_batch(
-        self, xs: Sequence[Prompt], params: SamplingParams | None = None, **fields: Any
-    ) -> list[Generation]:
+    def infer_batch(self, xs: Sequence[Prompt], params: Params | None = None, **fields: Any) -> list[Generation]:
         """Answer several inputs together, first come, first served; each answer is the one it gets alone."""
         handles: list[Handle] = []
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias, cast
 
 from pydantic import (
     BaseModel,
@@ -20,6 +20,9 @@ from pydantic import (
 from pio.errors import CheckpointError, ConfigError
 
 Defaults: TypeAlias = Mapping[str, object]
+
+Params: TypeAlias = "SamplingParams | Mapping[str, Any]"
+"""How callers give sampling fields: checked before, or as a plain dict."""
 
 # What generation_config.json calls like the fields here; do_sample and the end tokens are handled apart.
 _FROM_CHECKPOINT: Final = (
@@ -41,6 +44,8 @@ _ALLOWED: Final = {
 
 class SamplingParams(BaseModel):
     """Everything a request can say about choosing tokens and about stopping.
+
+    A field that is None is as if it were not given.
 
     Raises:
         ConfigError: A field is unknown, out of its range, or contradicts another; the message names it.
@@ -110,24 +115,20 @@ class SamplingParams(BaseModel):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @classmethod
-    def merge(cls, defaults: Defaults | None = None, params: SamplingParams | None = None, **fields: Any) -> Self:
-        """Put together what applies to a request; the later source wins, field by field.
+    def merge(cls, defaults: Defaults | None = None, params: Params | None = None, **fields: Any) -> Self:
+        """Put together what applies to a request; the later source wins, field by field, and None says nothing.
 
         Args:
             defaults: The checkpoint's ``generation_config.json``; fields that are no sampling field are skipped.
-            params: The caller's parameters; only fields that were set when it was made count.
+            params: The caller's parameters; only fields that were set when it was made count. A dict of fields does
+                as well.
             **fields: Single fields given with the call.
 
         Raises:
             CheckpointError: The checkpoint's defaults are out of range.
             ConfigError: A field of the caller is unknown, out of range or contradictory.
         """
-        _refuse_unknown(fields)
-        merged = cls._from_checkpoint(defaults or {})
-        if params is not None:
-            merged.update({name: getattr(params, name) for name in params.model_fields_set})
-        merged.update(fields)
-        return cls(**merged)
+        return cls(**(cls._from_checkpoint(defaults or {}) | _given(params) | _given(fields)))
 
     @classmethod
     def _from_checkpoint(cls, defaults: Defaults) -> dict[str, Any]:
@@ -144,7 +145,7 @@ class SamplingParams(BaseModel):
     @classmethod
     def _raise_config_error(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if isinstance(data, dict):
-            _refuse_unknown(data)  # pyright: ignore[reportUnknownArgumentType]
+            data = _given(cast("dict[str, Any]", data))
         try:
             return handler(data)
         except ValidationError as error:
@@ -185,6 +186,21 @@ class SamplingParams(BaseModel):
                 "answer; set stop, or leave include_stop out"
             )
         return self
+
+
+def _given(params: Params | None) -> dict[str, Any]:
+    """The fields that say something, all of them known."""
+    if params is None:
+        return {}
+    if isinstance(params, SamplingParams):
+        return {name: getattr(params, name) for name in params.model_fields_set}
+    if not isinstance(cast("object", params), Mapping):
+        raise ConfigError(
+            f"params: found {_short(params)}, expected SamplingParams or a dict of its fields; single fields go by "
+            "name, such as temperature=0"
+        )
+    _refuse_unknown(params)
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def _refuse_unknown(fields: Mapping[Any, object]) -> None:

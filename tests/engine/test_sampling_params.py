@@ -117,3 +117,22 @@ def test_merge_does_not_share_the_bias() -> None:
     params = SamplingParams(logit_bias=bias)
     bias[1] = 9.0
     assert SamplingParams.merge(None, params).logit_bias == {1: 2.0}
+
+
+def test_none_is_as_if_a_field_were_not_given() -> None:
+    assert SamplingParams(stop=None, temperature=None, max_new_tokens=None) == SamplingParams()  # type: ignore[arg-type]
+    assert SamplingParams(stop=None).model_fields_set == set()  # type: ignore[arg-type]
+    defaults = {"temperature": 0.6, "top_k": 20}
+    merged = SamplingParams.merge(defaults, SamplingParams(top_k=5, seed=9), top_k=None, temperature=None, seed=None)
+    assert (merged.temperature, merged.top_k, merged.seed) == (0.6, 5, 9)
+    with pytest.raises(ConfigError, match="unknown sampling field 'temprature'"):
+        SamplingParams(temprature=None)  # type: ignore[call-arg]
+
+
+def test_a_dict_does_as_parameters() -> None:
+    merged = SamplingParams.merge({"top_k": 20}, {"temperature": 0, "top_k": None, "stop": ["x"]}, stop="y")
+    assert (merged.temperature, merged.top_k, merged.stop_strings) == (0, 20, ("y",))
+    with pytest.raises(ConfigError, match="unknown sampling field 'temp'"):
+        SamplingParams.merge(None, {"temp": 0})
+    with pytest.raises(ConfigError, match=r"params: found 0.7, expected SamplingParams or a dict .*temperature="):
+        SamplingParams.merge(None, 0.7)  # type: ignore[arg-type]
