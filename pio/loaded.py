@@ -12,7 +12,7 @@ from pio.config.runtime import RuntimeConfig
 from pio.device import MemoryBudget, format_bytes
 from pio.engine.batch_manager import BatchManager
 from pio.engine.sampling_params import SamplingParams
-from pio.errors import OutOfMemoryError
+from pio.errors import ConfigError, OutOfMemoryError
 from pio.layers.decoder import Decoder
 from pio.layers.source import Source
 from pio.layers.warm_up import warm_up
@@ -60,6 +60,7 @@ class LoadedModel:
 
         Raises:
             CheckpointError: Weights and config contradict each other, or a file is damaged.
+            ConfigError: The runtime options ask for more context than the model has.
             OutOfMemoryError: It does not fit the limit or the machine.
         """
         self.config = config
@@ -74,7 +75,7 @@ class LoadedModel:
         source = Source(weights, threads=min(runtime.threads or cpu_count(), cpu_count()), dtype=dtype, budget=budget)
         self.model = build(config, source, runtime, budget)
         weights.finish()
-        self.context_length = self.model.max_positions = min(runtime.context_length, self.model.max_positions)
+        self.context_length = self.model.max_positions = _context_length(runtime, self.model.max_positions)
         self.cache = self._reserve_cache(runtime.cache_tokens or self.context_length)
         warm_up(self.model, self.cache)
         text = self.prompts if tokenizer else None
@@ -120,3 +121,13 @@ class LoadedModel:
         """Cancel what runs and let go of all memory."""
         self.manager.close()
         self.cache.free()
+
+
+def _context_length(runtime: RuntimeConfig, most: int) -> int:
+    """The model's context where a default goes beyond it; refuses a wish that does."""
+    if runtime.context_length > most and "context_length" in runtime.model_fields_set:
+        raise ConfigError(
+            f"context_length={runtime.context_length} cannot be used: this model's context has {most} tokens; ask for "
+            f"at most {most}, or leave context_length out"
+        )
+    return min(runtime.context_length, most)

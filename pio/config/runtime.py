@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pio import dtypes
 from pio.dtypes import DType
@@ -30,7 +30,8 @@ PROFILES: dict[str, dict[str, Any]] = {
 class RuntimeConfig(BaseModel):
     """How a model runs on this machine; the same for every request.
 
-    A value is never changed: ``updated`` returns a new, checked configuration.
+    A value is never changed: ``updated`` returns a new, checked configuration. An option that is None is as if it were
+    not given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
@@ -52,7 +53,8 @@ class RuntimeConfig(BaseModel):
     """Bytes that weights, cache and buffers may take together; more is refused before it is allocated."""
 
     context_length: int = Field(default=8192, ge=1, le=1 << 30)
-    """Tokens of prompt and answer together; at most the model's own context."""
+    """Tokens of prompt and answer together. A default beyond the model's own context is cut to it, and asking for more
+    is an error."""
 
     cache_tokens: int | None = Field(default=None, ge=1, le=1 << 34)
     """Tokens that all running requests share in the cache; None is context_length."""
@@ -68,6 +70,11 @@ class RuntimeConfig(BaseModel):
 
     progress: bool | None = None
     """Show a progress bar while loading or compiling; None shows it on a terminal when it takes over a second."""
+
+    @field_validator("dtype", "kv_cache_dtype", mode="before")
+    @classmethod
+    def _name(cls, value: Any) -> Any:
+        return value.name if isinstance(value, DType) else value
 
     @property
     def batch_tokens(self) -> int:
@@ -97,22 +104,22 @@ class RuntimeConfig(BaseModel):
             near = get_close_matches(unknown[0], cls.model_fields, 1)
             hint = f"did you mean {near[0]}?" if near else f"known options are {', '.join(cls.model_fields)}"
             raise ConfigError(f"unknown option {unknown[0]!r}; {hint}")
-        preset = PROFILES.get(str(options.get("profile", "balanced")), {})
+        chosen = {name: value for name, value in options.items() if value is not None}
+        preset = PROFILES.get(str(chosen.get("profile", "balanced")), {})
         try:
-            return cls(**{**preset, **options})
+            config = cls(**{**preset, **chosen})
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise ConfigError(f"{field} is {str(first.get('input'))[:80]!r}: {first['msg']}") from None
+        config.model_fields_set.intersection_update(chosen)  # what a profile sets is a default
+        return config
 
     def updated(self, **options: Any) -> Self:
-        """Return this configuration with some options changed; a new profile brings its own presets.
+        """Return this configuration with some options changed; a new profile brings its own presets, None a default.
 
         Raises:
             ConfigError: An option is unknown or its value cannot be used; the message names it.
         """
         kept = {name: getattr(self, name) for name in self.model_fields_set}
-        if "profile" in options:
-            old = PROFILES[self.profile]
-            kept = {name: value for name, value in kept.items() if name not in old or value != old[name]}
         return self.from_options(**{**kept, **options})

@@ -34,6 +34,28 @@ def test_updates_are_new_and_checked():
         second.updated(thread=1)
 
 
+def test_none_is_the_default_and_types_have_names():
+    none = dict.fromkeys(RuntimeConfig.model_fields)
+    assert RuntimeConfig.from_options(**none) == RuntimeConfig()
+    assert RuntimeConfig.from_options(profile="memory_efficient", context_length=None).context_length == 2048
+    assert RuntimeConfig.from_options(threads=3).updated(threads=None).threads is None
+    config = RuntimeConfig.from_options(dtype=pio.float16, kv_cache_dtype=pio.bfloat16)
+    assert (config.dtype, config.kv_cache_dtype) == ("float16", "bfloat16")
+    with pytest.raises(pio.ConfigError, match="dtype is 'int8'"):
+        RuntimeConfig.from_options(dtype=pio.int8)
+
+
+def test_more_context_than_the_model_has_is_refused_unless_it_is_a_default():
+    with pytest.raises(pio.ConfigError, match=r"context_length=2049 .* context has 2048 tokens"):
+        pio.load("demo", context_length=2049)
+    with pio.load("demo", profile="performance", dtype=pio.float32) as model:
+        assert model.metadata.context_length == 2048
+        with pytest.raises(pio.ConfigError, match="at most 2048"):
+            model.update(context_length=4096)
+        model.update(profile="accuracy", prefill_chunk=None)
+        assert (model.metadata.context_length, model.runtime.prefill_chunk) == (2048, 256)
+
+
 @pytest.mark.parametrize(
     ("wanted", "weights", "found"),
     [
