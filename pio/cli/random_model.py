@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import json
 import math
-import mmap
-import os
 import random
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -27,12 +25,12 @@ from pio.memory.storage import Storage
 from pio.plugin import TextModelPlugin
 from pio.tensor import Tensor, row_major
 
-_CHUNK = 64 << 20  # bytes mapped at once
+_CHUNK = 64 << 20  # bytes allocated at once
 _BLOCK = (1 << 16) + 17  # random numbers before they repeat, a length that no row has
 
 
 class RandomWeights:
-    """Tensors of whatever shape a model asks for, in pages like those of a file that is in memory.
+    """Tensors of whatever shape a model asks for, in huge pages, as those of a mapped file are where the system can.
 
     It stands in for ``pio.loading.weights.Weights``.
     """
@@ -103,22 +101,10 @@ class RandomWeights:
     def _allocate(self, shape: tuple[int, ...]) -> Tensor:
         nbytes = -(-math.prod(shape) * self._dtype.itemsize // 64) * 64
         if nbytes > self._free.nbytes:
-            self._free = Storage.of(_pages(max(nbytes, _CHUNK)))
+            self._free = Storage.allocate(max(nbytes, _CHUNK))
         at, owner = self._free.address, self._free.owner
         self._free = Storage(at + nbytes, self._free.nbytes - nbytes, owner)
         return Tensor(Storage(at, nbytes, owner), at, self._dtype, shape, row_major(shape))
-
-
-def _pages(nbytes: int) -> mmap.mmap:
-    """Map pages of a file in memory: a model's weights have small pages too, which the allocator's own have not."""
-    if not hasattr(os, "memfd_create"):
-        return mmap.mmap(-1, nbytes)
-    file = os.memfd_create("weights")
-    try:
-        os.ftruncate(file, nbytes)
-        return mmap.mmap(file, nbytes)
-    finally:
-        os.close(file)
 
 
 def _repeat(block: Tensor, out: Tensor) -> None:

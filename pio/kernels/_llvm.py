@@ -41,13 +41,6 @@ def store(b: Any, address: Any, value: Any, align: int) -> None:
     b.store(value, pointer(b, address, value.type)).align = align
 
 
-def prefetch(b: Any, address: Any) -> None:
-    """Ask for a line of memory to be in the second-level cache soon; any address will do."""
-    read, second_level, data = (ir.Constant(I32, v) for v in (0, 2, 1))
-    ask = function(b, "llvm.prefetch.p0", ir.VoidType(), [ir.PointerType(I8), I32, I32, I32])
-    b.call(ask, [pointer(b, address, I8), read, second_level, data])
-
-
 def splat(b: Any, scalar: Any) -> Any:
     ty = ir.VectorType(scalar.type, LANES)
     undef = ir.Constant(ty, ir.Undefined)

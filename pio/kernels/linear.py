@@ -8,13 +8,13 @@ from pio.kernels.simd import LANES, WIDE, itemsize, load, load_f32, load_part, l
 from pio.kernels.tiles import dot_tile
 
 # Thirty-two registers hold 4 x 6 accumulators beside their operands; sixteen half as wide ones hold 2 x 2.
-ROWS, COLUMNS, SINGLE = (4, 6, 8) if WIDE else (2, 2, 4)
-STEP = COLUMNS * SINGLE  # parts are whole tiles, so that only the last one meets an edge
+ROWS, COLUMNS = (4, 6) if WIDE else (2, 2)
 ROW_BLOCK = 64  # rows of activations that stay in the second-level cache while all weights pass by
 
 tile_block = dot_tile(ROWS, COLUMNS)
 tile_edge = dot_tile(ROWS, 1)
-tile_row = dot_tile(1, SINGLE, ahead=True)
+# One row of activations reads the weights in the very order of memory, which the processor's prefetcher follows at
+# full speed; several columns at once would be several streams, each of them begun anew with every short row.
 tile_one = dot_tile(1, 1)
 
 
@@ -42,16 +42,10 @@ def linear_columns(
                 else:
                     tile_edge(y + 4 * (r * ldy + c), x + 4 * r * k, at_w, k, ldy, k, k, add)
             c += step
-        c = first
-        while whole < r1 and c < last:
-            step = SINGLE if last - c >= SINGLE else 1
-            at_w = w + itemsize * c * k
-            for r in range(whole, r1):
-                if step == SINGLE:
-                    tile_row(y + 4 * (r * ldy + c), x + 4 * r * k, at_w, k, ldy, k, k, add)
-                else:
-                    tile_one(y + 4 * (r * ldy + c), x + 4 * r * k, at_w, k, ldy, k, k, add)
-            c += step
+        if whole < r1:
+            for c in range(first, last):
+                for r in range(whole, r1):
+                    tile_one(y + 4 * (r * ldy + c), x + 4 * r * k, w + itemsize * c * k, k, ldy, k, k, add)
     if bias != 0:
         for r in range(rows):
             add_bias(y + 4 * (r * ldy + first), bias + itemsize * first, last - first)
@@ -85,8 +79,8 @@ def linear(
     Shapes: x float32 (rows, k); w (n, k) and bias (n,) of the kernel's type; y float32 (rows, n), row stride ldy.
     Sums in float32, sixteen lanes over k; a row's bits depend on nothing but the row. y must not overlap x.
     """
-    first = part * n // parts // STEP * STEP
-    last = n if part == parts - 1 else (part + 1) * n // parts // STEP * STEP
+    first = part * n // parts // COLUMNS * COLUMNS  # whole tiles, so that only the last part meets an edge
+    last = n if part == parts - 1 else (part + 1) * n // parts // COLUMNS * COLUMNS
     linear_columns(y, x, w, bias, first, last, rows, k, ldy, add)
 
 
@@ -118,8 +112,8 @@ def linear_three(
     Sums as in ``linear``, to the bit. No y may overlap x.
     """
     n = n0 + n1 + n2
-    first = part * n // parts // STEP * STEP
-    last = n if part == parts - 1 else (part + 1) * n // parts // STEP * STEP
+    first = part * n // parts // COLUMNS * COLUMNS  # whole tiles, so that only the last part meets an edge
+    last = n if part == parts - 1 else (part + 1) * n // parts // COLUMNS * COLUMNS
     if first < n0:
         linear_columns(y0, x, w0, bias0, first, min(last, n0), rows, k, n0, 0)
     first, last = first - n0, last - n0

@@ -35,19 +35,17 @@ def _at(b: Any, base: Any, *terms: tuple[Any, Any]) -> Any:
 
 
 @cache
-def dot_tile(rows: int, columns: int, *, ahead: bool = False) -> PerDtype[Tile]:
+def dot_tile(rows: int, columns: int) -> PerDtype[Tile]:
     """Return the tile ``y[r, c] = sum_k x[r, k] * w[c, k]`` for fixed rows and columns, by element type of w.
 
     The tile takes ``(y, x, w, k, ldy, ldx, ldw, add)``: addresses, the number of products, row strides in elements,
     and whether the old y is added (0 or 1). y and x are float32. Each output has one accumulator of sixteen lanes,
-    folded by halving at the end. With ``ahead``, the next tile's weights are asked for meanwhile: the processor's own
-    prefetcher begins anew with each of the short rows, and then a matrix streams from memory at full speed. The
-    rows of w then lie one behind the other.
+    folded by halving at the end.
     """
-    return PerDtype(lambda dtype: _dot_tile(rows, columns, dtype, ahead))
+    return PerDtype(lambda dtype: _dot_tile(rows, columns, dtype))
 
 
-def _dot_tile(rows: int, columns: int, dtype: str, ahead: bool) -> Tile:
+def _dot_tile(rows: int, columns: int, dtype: str) -> Tile:
     size = ITEMSIZE[dtype]
 
     def emit(b: Any, y: Any, x: Any, w: Any, k: Any, ldy: Any, ldx: Any, ldw: Any, add: Any) -> None:
@@ -63,11 +61,6 @@ def _dot_tile(rows: int, columns: int, dtype: str, ahead: bool) -> Tile:
 
         whole = b.and_(k, ll.i64_const(-LANES))
         with cgutils.for_range_slice(b, ll.i64_const(0), whole, ll.i64_const(LANES), ll.I64) as (at, _):
-            if ahead:
-                # in the order of memory, each line once: a step's share of the tile that follows
-                line, step = _at(b, w, (ldw, columns * size), (at, columns * size)), columns * size * LANES
-                for offset in range(0, step, ll.LINE):
-                    ll.prefetch(b, _at(b, line, (offset, 1)))
             accumulate(at, lambda address, kind: ll.load_as(b, address, kind))
         tail = b.sub(k, whole)
         with b.if_then(b.icmp_signed(">", tail, ll.i64_const(0)), likely=False):

@@ -15,7 +15,7 @@ from pio.errors import CheckpointError
 from pio.loading.model_file import open_regular, shown, unreadable
 from pio.loading.safetensors_header import MAX_BYTES, Entry, parse_header
 from pio.memory.layout import row_major
-from pio.memory.storage import Storage
+from pio.memory.storage import Storage, prefer_huge_pages
 from pio.tensor import Tensor
 
 _ALIGNMENT = 64
@@ -79,6 +79,7 @@ class SafetensorsFile:
                 f"{self.path} changed from {size} to {now} bytes while it was opened; "
                 "wait until it is written completely and load it again"
             )
+        prefer_huge_pages(mapping)
         return mapping
 
     @property
