@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeVar, cast
 
-from pio import registry
+from pio import prompts, registry
 from pio.config.decoder import DecoderConfig
 from pio.config.runtime import RuntimeConfig
 from pio.device import MemoryBudget
@@ -216,7 +216,13 @@ class TextModelPlugin(ABC):
         return self.loaded.prompts.tokenizer.decode(ids)
 
     def apply_chat_template(
-        self, messages: Messages, *, tools: Tools | None = None, add_generation_prompt: bool = True, **variables: Any
+        self,
+        messages: Messages,
+        *,
+        tools: Tools | None = None,
+        add_generation_prompt: bool = True,
+        template_variables: Mapping[str, Any] | None = None,
+        **variables: Any,
     ) -> str:
         """Return the prompt for a conversation, as the checkpoint's own template writes it.
 
@@ -224,25 +230,34 @@ class TextModelPlugin(ABC):
             messages: Dicts with ``role`` and ``content``.
             tools: JSON schemas of functions that the model may call.
             add_generation_prompt: End with the beginning of an answer.
-            **variables: What the template knows besides, such as ``enable_thinking``.
+            template_variables: What the template knows besides, such as ``enable_thinking``.
+            **variables: The same, one by one.
 
         Raises:
-            ConfigError: The folder has no chat template, or a message is malformed.
+            ConfigError: The folder has no chat template, it has no place for tools, or a message is malformed.
             CheckpointError: The template is broken or does what a template must not.
         """
-        return self.loaded.prompts.render(
-            messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables
-        )
+        named = {"tools": tools, "add_generation_prompt": add_generation_prompt, **variables}
+        return self.loaded.prompts.render(messages, **prompts.template_variables(template_variables, **named))
 
-    def fit_messages(self, messages: Messages, budget: int, **variables: Any) -> list[Message]:
+    def fit_messages(
+        self,
+        messages: Messages,
+        budget: int,
+        *,
+        template_variables: Mapping[str, Any] | None = None,
+        **variables: Any,
+    ) -> list[Message]:
         """Return the conversation without its oldest turns, so that its prompt has at most ``budget`` tokens.
 
-        System messages stay, and so does the last turn.
+        System messages stay, and so does the last turn. Variables as in ``apply_chat_template``.
 
         Raises:
             CapacityError: What must stay is longer already.
+            ConfigError: The folder has no chat template, or a message is malformed.
         """
-        return self.loaded.prompts.fit(messages, budget, **variables)
+        given = prompts.template_variables(template_variables, **variables)
+        return self.loaded.prompts.fit(messages, budget, **given)
 
     # Answers
 
@@ -259,8 +274,7 @@ class TextModelPlugin(ABC):
         """Queue a prompt and return at once; see ``generate`` for the arguments."""
         loaded = self.loaded
         merged = SamplingParams.merge(loaded.generation_config, params, **fields)
-        named = {"tools": tools, "enable_thinking": enable_thinking}
-        variables = {**(template_variables or {}), **{name: v for name, v in named.items() if v is not None}}
+        variables = prompts.template_variables(template_variables, tools=tools, enable_thinking=enable_thinking)
         ids, inside = loaded.prompts.encode(prompt, **variables)
 
         def split(text: str) -> tuple[str | None, str]:
@@ -321,7 +335,7 @@ class TextModelPlugin(ABC):
         """Answer several inputs together, first come, first served; each answer is the one it gets alone."""
         handles: list[Handle] = []
         try:
-            for x in xs:
+            for x in prompts.check_prompts(xs):
                 handles.append(self.submit(x, params, **fields))  # noqa: PERF401  those queued are cancelled on error
             return [self._checked(handle.result) for handle in handles]
         except BaseException:

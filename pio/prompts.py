@@ -8,6 +8,8 @@ from typing import Any, TypeAlias, cast
 from pio.errors import CapacityError, ConfigError
 from pio.loading.chat_template import ChatTemplate
 from pio.loading.detokenizer import Detokenizer
+from pio.loading.messages import check_messages
+from pio.loading.model_file import shown
 from pio.loading.reasoning import opens_reasoning
 from pio.loading.tokenizer import Tokenizer
 
@@ -50,7 +52,7 @@ class Prompts:
         """Return the text of one token alone."""
         return self.tokenizer.decode([token])
 
-    def render(self, messages: Messages, **variables: Any) -> str:
+    def render(self, messages: Messages, /, **variables: Any) -> str:
         """Return the prompt for a conversation, as the template writes it.
 
         Raises:
@@ -59,7 +61,7 @@ class Prompts:
         """
         return self.chat_template.render(messages, **variables)
 
-    def encode(self, prompt: Prompt, **variables: Any) -> tuple[list[int], bool]:
+    def encode(self, prompt: Prompt, /, **variables: Any) -> tuple[list[int], bool]:
         """Return a prompt's token ids, and whether it ends inside the reasoning of the answer.
 
         Args:
@@ -73,9 +75,10 @@ class Prompts:
             _refuse(variables)
             return self.tokenizer.encode(prompt), False
         given: Any = prompt
-        if isinstance(given, (bytes, bytearray)) or not isinstance(given, Iterable):
+        if isinstance(given, (bytes, bytearray, Mapping)) or not isinstance(given, Iterable):
             raise ConfigError(
-                f"prompt: found {type(given).__name__}, expected a str, a list of token ids or a list of messages"
+                f"prompt: found a {type(cast('object', given)).__name__}, expected a str, a list of token ids or a "
+                "list of messages"
             )
         items = list(cast("Iterable[Any]", given))
         if items and isinstance(items[0], Mapping):
@@ -84,14 +87,16 @@ class Prompts:
         _refuse(variables)
         return items, False
 
-    def fit(self, messages: Messages, budget: int, **variables: Any) -> list[Message]:
+    def fit(self, messages: Messages, budget: int, /, **variables: Any) -> list[Message]:
         """Return the conversation without its oldest turns, so that its prompt has at most ``budget`` tokens.
 
         A turn is a user's message with what follows it. System messages stay, and so does the last turn.
 
         Raises:
             CapacityError: What must stay is longer already.
+            ConfigError: There is no chat template, or a message is malformed.
         """
+        check_messages(messages)
         kept = list(messages)
         while True:
             count = len(self.encode(kept, **variables)[0])
@@ -104,6 +109,35 @@ class Prompts:
                     "shorten them or raise the budget"
                 )
             kept = [m for i, m in enumerate(kept) if i >= users[1] or m.get("role") == "system"]
+
+
+def template_variables(given: Mapping[str, Any] | None, /, **named: Any) -> dict[str, Any]:
+    """Return the variables of a chat template, those with names of their own winning; None is none.
+
+    Raises:
+        ConfigError: They are no dict, or one would replace the messages.
+    """
+    found: Any = {} if given is None else given
+    if not isinstance(found, Mapping) or "messages" in found:
+        raise ConfigError(
+            f"template_variables: found {shown(cast('object', found))}, expected a dict of what the chat template "
+            'reads besides the messages, such as {"enable_thinking": False}'
+        )
+    return {**cast("Mapping[str, Any]", found), **{name: value for name, value in named.items() if value is not None}}
+
+
+def check_prompts(prompts: object) -> Iterable[Prompt]:
+    """Return several prompts as they are.
+
+    Raises:
+        ConfigError: They are one prompt, or none at all.
+    """
+    if isinstance(prompts, (str, bytes, bytearray, Mapping)) or not isinstance(prompts, Iterable):
+        raise ConfigError(
+            f"infer_batch: found {shown(cast('object', prompts))}, expected a list of prompts; give one prompt in a "
+            "list of its own, or to generate"
+        )
+    return cast("Iterable[Prompt]", prompts)
 
 
 def _refuse(variables: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 import pio
+from pio.loading.chat_template import ChatTemplate
 
 PROMPT = "def area(width, height):"
 
@@ -19,3 +20,45 @@ def test_fields_in_a_dict_are_fields(model):
     assert named.token_ids == given.token_ids and len(given.token_ids) == 7
     with pytest.raises(pio.ConfigError, match="params: found 0, expected"):
         model.generate(PROMPT, 0)
+
+
+CHAT = [{"role": "user", "content": "Add two numbers."}]
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+
+
+@pytest.mark.parametrize("given", ["a text", b"a text", CHAT[0], 3, None])
+def test_several_prompts_are_a_list(model, given):
+    with pytest.raises(pio.ConfigError, match=r"infer_batch: found .* expected a list of prompts; give one prompt in"):
+        model.infer_batch(given, max_new_tokens=1)
+
+
+@pytest.mark.parametrize("given", ["hello", b"hello", CHAT[0], [], [1, 2], ["hello"], None])
+def test_only_messages_are_fitted(model, given):
+    with pytest.raises(pio.ConfigError, match="messages"):
+        model.fit_messages(given, 50)
+    assert model.fit_messages(CHAT, 500) == CHAT
+
+
+def test_a_message_without_its_list_is_refused(model):
+    with pytest.raises(pio.ConfigError, match=r"prompt: found a dict, expected .* list of messages"):
+        model.generate(CHAT[0])
+
+
+def test_tools_that_the_model_would_not_see_are_refused(model):
+    for call in (model.apply_chat_template, model.chat_completion):
+        with pytest.raises(pio.ConfigError, match=r"tools: the chat template of .* has no place for tools"):
+            call(CHAT, tools=TOOLS)
+    assert model.apply_chat_template(CHAT, tools=[]) == model.apply_chat_template(CHAT)
+
+
+def test_template_variables_reach_the_template(model, monkeypatch):
+    source = "{{ mood }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    monkeypatch.setattr(model.loaded.prompts, "chat_template", ChatTemplate(source))
+    assert model.apply_chat_template(CHAT, template_variables={"mood": "glad: "}) == "glad: Add two numbers."
+    assert model.apply_chat_template(CHAT, template_variables={"mood": "x"}, mood="y") == "yAdd two numbers."
+    long = [*CHAT, {"role": "assistant", "content": "def"}, *CHAT]
+    assert model.fit_messages(long, 45, template_variables={"mood": "very " * 20}) == CHAT
+    for wrong in ("mood", {"messages": CHAT}):
+        for call in (model.apply_chat_template, model.generate):
+            with pytest.raises(pio.ConfigError, match=r"template_variables: found .* expected a dict"):
+                call(CHAT, template_variables=wrong)

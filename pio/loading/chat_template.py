@@ -107,15 +107,21 @@ class ChatTemplate:
             **variables: What else the template reads, such as ``enable_thinking=False``; plain data.
 
         Raises:
-            ConfigError: The folder has no template, a message has the wrong shape, or the template refuses the
-                conversation.
+            ConfigError: The folder has no template, a message has the wrong shape, the template does not use the tools
+                or documents, or it refuses the conversation.
             CheckpointError: The template is no valid Jinja, reaches for Python internals, or works beyond all bounds.
         """
         conversation = check_messages(messages)
-        schemas = check_tools(tools)
+        schemas, texts = check_tools(tools), check_tools(documents, "documents")
         names = self.special_tokens | {name: plain(value, name) for name, value in variables.items()}
         source = self._choose(schemas is not None)
         compiled = self._compiled(source)
+        for name, given in (("tools", schemas), ("documents", texts)):
+            if given and name not in compiled.reads:
+                raise ConfigError(
+                    f"{name}: the chat template of {self._where} has no place for {name}, so the model would not see "
+                    f"them; leave {name} out, or load a model that was trained with them"
+                )
         if not compiled.reads_parts:
             conversation = flatten_text(conversation)
         return self._run(
@@ -124,7 +130,7 @@ class ChatTemplate:
                 **names,
                 "messages": conversation,
                 "tools": schemas,
-                "documents": check_tools(documents, "documents"),
+                "documents": texts,
                 "add_generation_prompt": bool(add_generation_prompt),
             },
         )
@@ -165,19 +171,22 @@ class ChatTemplate:
 class _Compiled(NamedTuple):
     template: jinja2.Template
     reads_parts: bool  # whether it looks into a content that is a list
+    reads: frozenset[str]  # the names in it
 
 
 @lru_cache(maxsize=32)
 def _compile(source: str) -> _Compiled | str:
     """Compile a template, or say why it cannot be; hostile ones are remembered too."""
     import jinja2
+    from jinja2 import nodes
 
     from pio.loading.template_sandbox import sandbox
 
     try:
         tree = sandbox().parse(source)
         reads_parts = _reads_parts(tree)  # before compiling, which changes the tree
-        return _Compiled(sandbox().from_string(tree), reads_parts)
+        reads = frozenset(name.name for name in tree.find_all(nodes.Name))
+        return _Compiled(sandbox().from_string(tree), reads_parts, reads)
     except jinja2.TemplateSyntaxError as error:
         return f"{str(error.message)[:300]} (line {error.lineno})"
     except (RecursionError, MemoryError):

@@ -147,6 +147,8 @@ def cases(model: str) -> dict[str, dict[str, Any]]:
     found = conversations()
     if model in ("qwen3-vl-2b", "glm-4.7-flash"):
         found |= part_conversations()
+    if model == "demo":  # its template has no place for tools, which is an error
+        found = {name: given for name, given in found.items() if not given.get("tools")}
     return found
 
 
