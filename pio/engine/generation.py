@@ -46,7 +46,8 @@ class Usage:
 
     Attributes:
         prompt_tokens: Tokens of the prompt.
-        completion_tokens: Tokens of the answer, the one that ended it included.
+        completion_tokens: Tokens of the answer, the one that ended it included; of all answers where the request asked
+            for several.
     """
 
     prompt_tokens: int
@@ -54,7 +55,7 @@ class Usage:
 
     @property
     def total_tokens(self) -> int:
-        """Prompt and answer together."""
+        """Prompt and answers together."""
         return self.prompt_tokens + self.completion_tokens
 
 
@@ -91,7 +92,7 @@ class Generation:
         usage: Token counts.
         timings: Seconds of each phase.
         seed: The seed that draws this answer again.
-        samples: All n answers, this one first, where the request asked for more than one.
+        samples: All n answers, this one first, where the request asked for more than one; each with its own usage.
     """
 
     text: str

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-from pio.engine.generation import Generation, TokenEvent
+from pio.engine.generation import Generation, TokenEvent, Usage
 from pio.engine.request import Request
 from pio.errors import ConfigError
 from pio.tensor import Tensor
@@ -32,7 +32,7 @@ class Handle:
         return self._request.done
 
     def result(self, timeout: float | None = None) -> Generation:
-        """Wait for the whole answer; with n > 1 the first one, whose ``samples`` has all.
+        """Wait for the whole answer; with n > 1 the first one, whose ``samples`` has all, and ``usage`` their tokens.
 
         Args:
             timeout: Seconds to wait, None for ever. The request goes on after a TimeoutError.
@@ -43,7 +43,10 @@ class Handle:
             PioError: The model failed.
         """
         answers = _cancel_if_interrupted(self._request, lambda: self._request.wait_results(timeout))
-        return answers[0] if self._answers == 1 else replace(answers[0], samples=tuple(answers))
+        if self._answers == 1:
+            return answers[0]
+        usage = Usage(answers[0].usage.prompt_tokens, sum(answer.usage.completion_tokens for answer in answers))
+        return replace(answers[0], samples=tuple(answers), usage=usage)
 
     def cancel(self) -> None:
         """Stop the request, waiting, in its prompt or in its answer; does nothing to a finished one."""

@@ -149,6 +149,8 @@ def test_several_answers_of_one_prompt() -> None:
     params = SamplingParams(seed=5, n=3, max_new_tokens=8, ignore_eos=True)
     handle = manager.submit([3, 1], params)
     result = handle.result(STEP)
+    assert (result.usage.prompt_tokens, result.usage.completion_tokens) == (2, 3 * 8)
+    assert [s.usage.completion_tokens for s in result.samples] == [8, 8, 8]
     assert len(result.samples) == 3
     assert result.samples[0].token_ids == result.token_ids
     assert len({tuple(s.token_ids) for s in result.samples}) == 3
