@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pio import dtypes
@@ -87,6 +88,7 @@ class LoadedModel:
             token_text=text.token_text if text else None,
             max_batch_sequences=runtime.max_batch_sequences,
             prefill_chunk=runtime.prefill_chunk,
+            check_weights=partial(_check_weights, weights),  # no method: the manager must not keep this object
         )
 
     def _reserve_cache(self, tokens: int) -> PagedKVCache:
@@ -114,13 +116,17 @@ class LoadedModel:
         Raises:
             CheckpointError: One holds NaN or an infinity; the message names it.
         """
-        for name in sorted(self.weights.used):
-            self.weights.check_finite(name)
+        _check_weights(self.weights)
 
     def close(self) -> None:
         """Cancel what runs and let go of all memory."""
         self.manager.close()
         self.cache.free()
+
+
+def _check_weights(weights: Weights) -> None:
+    for name in sorted(weights.used):
+        weights.check_finite(name)
 
 
 def _context_length(runtime: RuntimeConfig, most: int) -> int:

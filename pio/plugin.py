@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeVar, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self, cast
 
 from pio import prompts, registry
 from pio.config.decoder import DecoderConfig
@@ -15,7 +15,7 @@ from pio.device import MemoryBudget
 from pio.engine.generation import Generation
 from pio.engine.handle import Handle
 from pio.engine.sampling_params import Params, SamplingParams
-from pio.errors import ConfigError, NumericalError, PioError
+from pio.errors import ConfigError, PioError
 from pio.layers.decoder import Decoder
 from pio.layers.source import Source
 from pio.loaded import LoadedModel
@@ -28,7 +28,6 @@ from pio.progress import Progress
 from pio.prompts import Message, Messages, Prompt
 from pio.tensor import Tensor
 
-T = TypeVar("T")
 Tools = Sequence[Mapping[str, Any]]
 
 
@@ -302,7 +301,7 @@ class TextModelPlugin(ABC):
             CapacityError: The prompt does not fit into the context or the cache.
             CancelledError: The model was closed meanwhile.
         """
-        return self._checked(self.submit(prompt, params, **fields).result)
+        return self.submit(prompt, params, **fields).result()
 
     def generate_text(self, prompt: Prompt, params: Params | None = None, **fields: Any) -> str:
         """Return the text of ``generate``."""
@@ -337,7 +336,7 @@ class TextModelPlugin(ABC):
         try:
             for x in prompts.check_prompts(xs):
                 handles.append(self.submit(x, params, **fields))  # noqa: PERF401  those queued are cancelled on error
-            return [self._checked(handle.result) for handle in handles]
+            return [handle.result() for handle in handles]
         except BaseException:
             for handle in handles:
                 handle.cancel()
@@ -352,12 +351,3 @@ class TextModelPlugin(ABC):
         loaded = self.loaded
         ids, _ = loaded.prompts.encode(prompt)
         return loaded.manager.logits(ids)
-
-    def _checked(self, result: Callable[[], T]) -> T:
-        """Name the damaged weight where a model computes no numbers."""
-        try:
-            return result()
-        except NumericalError:
-            if self._loaded is not None:
-                self._loaded.check_weights()
-            raise

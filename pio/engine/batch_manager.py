@@ -50,6 +50,7 @@ class BatchManager:
         max_batch_tokens: int | None = None,
         max_batch_sequences: int | None = None,
         prefill_chunk: int | None = None,
+        check_weights: Callable[[], object] | None = None,
     ) -> None:
         """Make a manager; nothing runs yet.
 
@@ -62,6 +63,7 @@ class BatchManager:
             max_batch_tokens: Tokens of a step, at most the model's.
             max_batch_sequences: Answers that run at once, at most the model's.
             prefill_chunk: Prompt tokens of a step; a smaller one lets running answers go on sooner.
+            check_weights: Called by those who wait where the model computed no numbers: raises an error that says why.
 
         Raises:
             ConfigError: A limit is out of range.
@@ -75,6 +77,7 @@ class BatchManager:
         self._eos_token_ids = frozenset(eos_token_ids)
         self._detokenizer = detokenizer
         self._token_text = token_text
+        self._check_weights = check_weights
         scheduler = Scheduler(
             blocks,
             max_tokens=tokens,
@@ -154,10 +157,17 @@ class BatchManager:
         """Wait for what ``submit_logits`` queues."""
         return self.submit_logits(prompt).result()
 
+    def explain_not_finite(self) -> None:
+        """Raise an error that says why the model computed no numbers, where ``check_weights`` finds out."""
+        check = self._check_weights
+        if check is not None:
+            check()
+
     def close(self) -> None:
         """Cancel everything, end the thread and let go of the model; twice does no harm."""
         with self._lock:
             thread, self._thread, self._worker = self._thread, None, None
+            self._check_weights = None
             self._stop()
         if thread is not None and thread is not threading.current_thread():
             thread.join()

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from pio.engine.generation import Generation, TokenEvent, Usage
 from pio.engine.request import Request
-from pio.errors import ConfigError
+from pio.errors import ConfigError, NumericalError
 from pio.tensor import Tensor
 
 T = TypeVar("T")
+
+
+class Owner(Protocol):
+    """What runs requests; it lives while somebody can wait for its results."""
+
+    def explain_not_finite(self) -> None:
+        """Raise an error that says why a model computed no numbers, where that can be found out."""
+        ...
 
 
 class Handle:
@@ -21,9 +29,9 @@ class Handle:
     cancels the request, and so does Ctrl-C while waiting.
     """
 
-    def __init__(self, request: Request[Generation], owner: object, answers: int) -> None:
+    def __init__(self, request: Request[Generation], owner: Owner, answers: int) -> None:
         self._request = request
-        self._owner = owner  # the manager lives while somebody can wait for its results
+        self._owner = owner
         self._answers = answers
 
     @property
@@ -40,9 +48,10 @@ class Handle:
         Raises:
             TimeoutError: The answer is not complete in time.
             CancelledError: The request was cancelled, or the model closed.
+            CheckpointError: The model computed no numbers, because of a damaged weight; the message names it.
             PioError: The model failed.
         """
-        answers = _cancel_if_interrupted(self._request, lambda: self._request.wait_results(timeout))
+        answers = _wait(self._request, self._owner, lambda: self._request.wait_results(timeout))
         if self._answers == 1:
             return answers[0]
         usage = Usage(answers[0].usage.prompt_tokens, sum(answer.usage.completion_tokens for answer in answers))
@@ -70,7 +79,7 @@ class Handle:
 class LogitsHandle:
     """A request for the logits of every position of a prompt."""
 
-    def __init__(self, request: Request[Tensor], owner: object) -> None:
+    def __init__(self, request: Request[Tensor], owner: Owner) -> None:
         self._request = request
         self._owner = owner
 
@@ -87,7 +96,7 @@ class LogitsHandle:
             CancelledError: The request was cancelled, or the model closed.
             PioError: The model failed.
         """
-        return _cancel_if_interrupted(self._request, lambda: self._request.wait_results(timeout))[0]
+        return _wait(self._request, self._owner, lambda: self._request.wait_results(timeout))[0]
 
     def cancel(self) -> None:
         """Stop the request; does nothing to a finished one."""
@@ -97,7 +106,7 @@ class LogitsHandle:
 class Stream(Iterator[T], Generic[T]):
     """Walks over a request's events as they come; cancels the request when it is dropped before the end."""
 
-    def __init__(self, request: Request[Generation], owner: object, select: Callable[[TokenEvent], T | None]) -> None:
+    def __init__(self, request: Request[Generation], owner: Owner, select: Callable[[TokenEvent], T | None]) -> None:
         """Yield what ``select`` makes of each event, but for None."""
         self._request = request
         self._owner = owner
@@ -106,7 +115,7 @@ class Stream(Iterator[T], Generic[T]):
 
     def __next__(self) -> T:
         while True:
-            event = _cancel_if_interrupted(self._request, lambda: self._request.wait_event(self._next))
+            event = _wait(self._request, self._owner, lambda: self._request.wait_event(self._next))
             if event is None:
                 raise StopIteration
             self._next += 1
@@ -122,10 +131,13 @@ class Stream(Iterator[T], Generic[T]):
         self._request.abandon()  # no lock here: the collector may run inside any other critical section
 
 
-def _cancel_if_interrupted(request: Request[Generation] | Request[Tensor], wait: Callable[[], T]) -> T:
+def _wait(request: Request[Generation] | Request[Tensor], owner: Owner, wait: Callable[[], T]) -> T:
     """Wait; a KeyboardInterrupt leaves nobody to read the answer, so it ends the request."""
     try:
         return wait()
     except KeyboardInterrupt:
         request.cancel()
+        raise
+    except NumericalError:
+        owner.explain_not_finite()
         raise

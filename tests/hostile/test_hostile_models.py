@@ -140,6 +140,25 @@ def test_configs_that_contradict(tmp_path, healthy, config, error, words):
     assert answers(healthy) == before
 
 
+ANSWERS = {
+    "generate": lambda model, ids: model.generate(ids),
+    "stream": lambda model, ids: list(model.stream(ids)),
+    "infer_batch": lambda model, ids: model.infer_batch([ids]),
+    "handle": lambda model, ids: model.submit(ids).result(),
+    "pieces": lambda model, ids: list(model.submit(ids)),
+    "events": lambda model, ids: list(model.submit(ids).events()),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_every_way_to_an_answer_names_the_damaged_weight(tmp_path, answer):
+    weights = tensors()
+    weights["model.norm.weight"].memoryview()[4] = math.nan
+    with pio.load(folder(tmp_path / "bad", weights=weights)) as model:
+        with pytest.raises(pio.CheckpointError, match=r"model.norm.weight.*\[4\]"):
+            ANSWERS[answer](model, [1, 2, 7])
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("name", ["model.layers.1.mlp.up_proj.weight", "model.embed_tokens.weight"])
 def test_weights_that_are_no_numbers_are_named(tmp_path, healthy, name, value):
