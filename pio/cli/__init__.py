@@ -5,16 +5,25 @@ from __future__ import annotations
 import gc
 import sys
 
+from pio.cli.streams import OutputError, prepare_streams
+
 
 def main() -> None:
     """Run the command that ``sys.argv`` names; ends the process with its exit code."""
     gc.set_threshold(50_000)  # imports make many objects and no garbage: a tenth of the time to the first token
     try:
+        prepare_streams()
         from pio.cli.app import app
 
         app(prog_name="pio")
     except KeyboardInterrupt:  # so early that no command has begun
         sys.exit(130)
+    except OutputError as error:
+        if str(error):
+            from pio.cli.console import complain
+
+            complain(error)
+        sys.exit(error.exit_code)
 
 
 __all__ = ["main"]

@@ -9,11 +9,10 @@ from typer.core import TyperGroup
 
 import pio
 from pio.cli import bench, chat, doctor, download, generate, models, verify, warmup
-from pio.cli.console import complain, hush_broken_pipe, notes
+from pio.cli.console import complain, notes
 from pio.errors import PioError
 
 INTERRUPTED = 130  # as a shell reports a process that Ctrl-C ended
-BROKEN_PIPE = 141  # as a shell reports a process whose reader went away
 
 
 class Commands(TyperGroup):
@@ -29,9 +28,6 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            hush_broken_pipe()
-            raise typer.Exit(BROKEN_PIPE) from None
 
 
 app = typer.Typer(

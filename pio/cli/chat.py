@@ -12,6 +12,7 @@ import typer
 from pio.cli import options
 from pio.cli.console import complain, note, write
 from pio.cli.conversation import Conversation, Kind
+from pio.cli.streams import require_text
 from pio.errors import ConfigError, PioError
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
@@ -56,7 +57,7 @@ def chat(
     with load(model, **options.runtime_options(given)) as loaded:
         if not loaded.loaded.prompts.chat_template:
             raise ConfigError(f"{loaded.path} has no chat template; use pio generate")
-        conversation = Conversation(loaded, fields, system)
+        conversation = Conversation(loaded, fields, system and require_text(system, "--system"))
         conversation.thinking = think
         terminal = sys.stdin.isatty()
         if terminal:
@@ -117,7 +118,7 @@ def _answer(conversation: Conversation, text: str) -> None:
     """Stream the answer; Ctrl-C ends it, and an error does not end the conversation."""
     style = _Style(sys.stdout.isatty())
     try:
-        for kind, piece in conversation.ask(text):
+        for kind, piece in conversation.ask(require_text(text, "the message", sys.stdin.encoding)):
             style.show(kind, piece)
     except KeyboardInterrupt:
         style.end()

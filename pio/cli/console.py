@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+
+MARKS = {"ok": "✓", "advice": "!", "missing": "✗", "failed": "✗"}
 
 
 def write(text: str) -> None:
@@ -18,9 +19,10 @@ def write(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Write a line to standard error."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    """Write a line to standard error; where nobody can read it, the command goes on all the same."""
+    with suppress(AttributeError, OSError):  # closed, or on a full disk
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 def complain(error: Exception) -> None:
@@ -30,7 +32,22 @@ def complain(error: Exception) -> None:
 
 def write_json(value: Any) -> None:
     """Write a value as indented JSON."""
-    write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    write((text if _can_show(text) else json.dumps(value, indent=2)) + "\n")
+
+
+def mark(state: str) -> str:
+    """Return the symbol of a state, or its name where the terminal has no such character."""
+    symbol = MARKS[state]
+    return symbol if _can_show(symbol) else state
+
+
+def _can_show(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -92,10 +109,3 @@ def notes(*, verbose: bool) -> Generator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
-
-
-def hush_broken_pipe() -> None:
-    """Send what is still buffered nowhere, so that the interpreter's last flush does not complain."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from pio.cli import options
-from pio.cli.console import write, write_json, write_table
+from pio.cli.console import mark, write, write_json, write_table
 
 
 def doctor(json: options.Json = False) -> None:
@@ -17,10 +17,9 @@ def doctor(json: options.Json = False) -> None:
     if json:
         write_json({"ok": not broken, "findings": [finding.as_dict() for finding in findings]})
     else:
-        marks = {"ok": "✓", "advice": "!", "missing": "✗"}
-        write_table("", ["", "", ""], [[marks[f.state], f.name, f.value] for f in findings])
+        write_table("", ["", "", ""], [[mark(f.state), f.name, f.value] for f in findings])
         advice = [f for f in findings if f.remedy]
         if advice:
-            write("\n" + "".join(f"{marks[f.state]} {f.name}: {f.remedy}\n" for f in advice))
+            write("\n" + "".join(f"{mark(f.state)} {f.name}: {f.remedy}\n" for f in advice))
     if broken:
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ import typer
 from pio.cli import options
 from pio.cli.console import note, write, write_json
 from pio.cli.process import seconds_since_start
+from pio.cli.streams import require_text
 from pio.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,13 +92,13 @@ def generate(
 def _read(model: str, prompt: str | None) -> str:
     """The prompt's text."""
     if prompt == "-":
-        return sys.stdin.read()
+        return require_text(sys.stdin.read(), "standard input", sys.stdin.encoding)
     if prompt is None and model != "demo":
         raise ConfigError(
             "there is no prompt; give one after the model, or - to read it from standard input: "
             f"pio generate {model if len(model.split()) == 1 else 'demo'} PROMPT"
         )
-    return SHOWN_PROMPT if prompt is None else prompt
+    return SHOWN_PROMPT if prompt is None else require_text(prompt, "the prompt")
 
 
 def _stream(pieces: Iterator[str]) -> float | None:

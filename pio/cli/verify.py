@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from pio.cli.console import note, write
+from pio.cli.console import mark, note, write
 from pio.errors import PioError
 
 Check: TypeAlias = tuple[str, Callable[[], object]]
@@ -39,7 +39,7 @@ def _run(checks: Iterator[Check]) -> int:
         try:
             found: Any = check()
         except PioError as error:
-            write(f"  ✗ {title}: {' '.join(str(error).split())}\n")
+            write(f"  {mark('failed')} {title}: {' '.join(str(error).split())}\n")
             return 1
-        write(f"  ✓ {title}{f': {found}' if isinstance(found, str) else ''}\n")
+        write(f"  {mark('ok')} {title}{f': {found}' if isinstance(found, str) else ''}\n")
     return 0

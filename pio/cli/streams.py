@@ -1,0 +1,107 @@
+"""Standard output and input as commands need them: no character is refused, and a failure ends the command in order."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from pio.errors import ConfigError
+
+BROKEN_PIPE = 141  # as a shell reports a process whose reader went away
+STRICT = ("strict", "surrogateescape")  # ways to encode that refuse characters
+UNDECODED = re.compile("[\udc80-\udcff]")  # what Python makes of bytes that are not in an encoding
+
+
+class OutputError(Exception):
+    """Standard output cannot be written; nobody but the outermost frame has anything to do about it.
+
+    Its message is for standard error, and empty where nothing is to be said.
+
+    Attributes:
+        exit_code: What the process ends with.
+    """
+
+    def __init__(self, message: str = "", exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Output(io.TextIOWrapper):
+    """Standard output; what its encoding lacks is written as an escape, and what goes wrong is an OutputError."""
+
+    _failure: OutputError | None = None  # raised again, for input() swallows the first one
+
+    def write(self, text: str, /) -> int:
+        """Write text."""
+        if self._failure is not None:
+            raise self._failure
+        with self._failing_in_order():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Write what is still buffered."""
+        with self._failing_in_order():
+            super().flush()
+
+    @contextmanager
+    def _failing_in_order(self) -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._discard()
+            if isinstance(error, BrokenPipeError):
+                self._failure = OutputError(exit_code=BROKEN_PIPE)
+            else:
+                self._failure = OutputError(f"standard output cannot be written: {error.strerror}; write it elsewhere")
+            raise self._failure from None
+
+    def _discard(self) -> None:
+        """Send what is buffered, and all that follows, nowhere: the interpreter's last flush must not fail again."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+
+
+def prepare_streams() -> None:
+    """Put an Output in the place of standard output, and let input through that is not in its encoding.
+
+    Raises:
+        OutputError: Standard output is closed.
+    """
+    given: Any = sys.stdin
+    if given is None:  # closed, as <&- does it: there is nothing to read
+        sys.stdin = open(os.devnull, encoding="utf-8")
+    elif isinstance(given, io.TextIOWrapper):
+        given.reconfigure(errors="surrogateescape")  # require_text refuses it where it matters
+    out: Any = sys.stdout
+    if out is None:  # as >&- does it
+        raise OutputError("standard output is closed; open it, or send it to /dev/null")
+    if type(out) is io.TextIOWrapper:
+        errors = "backslashreplace" if out.errors in STRICT else out.errors
+        buffer: Any = out.buffer
+        sys.stdout = Output(buffer, out.encoding, errors, line_buffering=out.line_buffering)
+
+
+def require_text(text: str, what: str, encoding: str | None = None) -> str:
+    """Return a text from outside, if it is one.
+
+    Args:
+        text: As it was read, with surrogates for bytes that are not in the encoding.
+        what: Its name in the error.
+        encoding: How it was read; None for an argument.
+
+    Raises:
+        ConfigError: It holds such bytes.
+    """
+    if found := UNDECODED.search(text):
+        byte, encoding = ord(found[0]) - 0xDC00, encoding or sys.getfilesystemencoding()
+        raise ConfigError(
+            f"{what} is no {encoding} text: found byte 0x{byte:02X} after {found.start()} characters; "
+            "convert it to UTF-8, and set PYTHONUTF8=1 where the locale has another encoding"
+        )
+    return text

@@ -1,0 +1,102 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pio as package
+from pio.cli.streams import require_text
+from pio.errors import ConfigError
+from pio.loading.checkpoint import resolve
+
+FOLDER = Path(package.__file__).parent
+FULL = Path("/dev/full")
+WRITING = [
+    ("generate", "demo", "x", "-n", "3"),
+    ("generate", "demo", "x", "-n", "3", "--json"),
+    ("chat", "-n", "3"),
+    ("models",),
+    ("doctor",),
+    ("generate", "--help"),
+    ("--version",),
+]
+
+
+def run(*arguments: str | bytes, encoding: str = "utf-8", **streams: object) -> "subprocess.CompletedProcess[bytes]":
+    streams = {"input": b"Hi\n", "stderr": subprocess.PIPE, **streams}
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    return subprocess.run([sys.executable, "-m", "pio", *arguments], cwd=FOLDER, env=environment, **streams)
+
+
+def shell(line: str) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(["sh", "-c", f'"$0" -m pio {line}', sys.executable], cwd=FOLDER, capture_output=True)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("arguments", WRITING, ids=" ".join)
+def test_a_full_disk_is_one_line(arguments):
+    with FULL.open("wb") as full:
+        ran = run(*arguments, stdout=full)
+    expected = b"error: standard output cannot be written: No space left on device; write it elsewhere\n"
+    assert (ran.returncode, ran.stderr) == (1, expected)
+
+
+@pytest.mark.parametrize("arguments", WRITING, ids=" ".join)
+def test_a_reader_that_left_is_no_error(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ran = run(*arguments, stdout=writing)
+    finally:
+        os.close(writing)
+    assert (ran.returncode, ran.stderr) == (141, b"")
+
+
+def test_a_reader_that_leaves_in_the_middle_is_no_error():
+    command = [sys.executable, "-m", "pio", "generate", "demo", "x", "--ignore-eos"]
+    ran = subprocess.Popen(command, cwd=FOLDER, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert ran.stdout and ran.stderr
+    assert os.read(ran.stdout.fileno(), 1)
+    ran.stdout.close()
+    assert ran.stderr.read() == b""
+    assert ran.wait() == 141
+    ran.stderr.close()
+
+
+def test_closed_streams():
+    ran = shell("generate demo x -n 3 >&-")
+    assert (ran.returncode, ran.stderr.count(b"\n")) == (1, 1)
+    assert ran.stderr.startswith(b"error: standard output is closed")
+    ran = shell("generate demo - <&-")
+    assert ran.returncode == 1 and ran.stderr.startswith(b"error: prompt: ")
+    ran = shell("chat <&-")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
+    assert shell("generate demo x -n 3 --stats 2>&-").returncode == 0
+
+
+def test_characters_that_the_terminal_lacks_are_escaped():
+    shown = run("generate", "demo", "é → 日 = ", "--echo", "-n", "2", encoding="ascii", stdout=subprocess.PIPE)
+    assert shown.returncode == 0 and shown.stdout.startswith(rb"\xe9 \u2192 \u65e5 = ")
+    checked = run("verify", "demo", encoding="ascii", stdout=subprocess.PIPE)
+    assert checked.returncode == 0 and b"  ok tokenizer: 4096 tokens\n" in checked.stdout
+    helped = run("--help", encoding="ascii", stdout=subprocess.PIPE)
+    assert helped.returncode == 0 and helped.stdout.isascii() and b"generate" in helped.stdout
+
+
+def test_json_stays_json_where_characters_lack(tmp_path):
+    folder = tmp_path / "modèle"
+    folder.symlink_to(resolve("demo"))
+    ran = run("generate", str(folder), "x", "-n", "2", "--json", encoding="ascii", stdout=subprocess.PIPE)
+    assert ran.stdout.isascii() and json.loads(ran.stdout)["model"] == str(folder)
+
+
+def test_bytes_that_are_no_text_are_refused():
+    ran = run("generate", "demo", "-", input=b"abc\xff\xfe", stdout=subprocess.PIPE)
+    assert (ran.returncode, ran.stdout) == (1, b"")
+    assert ran.stderr.startswith(b"error: standard input is no utf-8 text: found byte 0xFF after 3 characters; ")
+    ran = run("chat", "-n", "3", input=b"abc\xff\nHi\n", stdout=subprocess.PIPE)
+    assert ran.returncode == 0 and ran.stderr.startswith(b"error: the message is no utf-8 text: found byte 0xFF")
+    with pytest.raises(ConfigError, match=r"--system is no .* text: found byte 0x80 after 1 characters"):
+        require_text("é\udc80", "--system")
