@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
 from pio import prompts, registry
@@ -13,7 +13,7 @@ from pio.config.decoder import DecoderConfig
 from pio.config.runtime import RuntimeConfig
 from pio.device import MemoryBudget
 from pio.engine.generation import Generation
-from pio.engine.handle import Handle
+from pio.engine.handle import Handle, Stream
 from pio.engine.sampling_params import Params, SamplingParams
 from pio.errors import ConfigError, PioError
 from pio.layers.decoder import Decoder
@@ -307,7 +307,7 @@ class TextModelPlugin(ABC):
         """Return the text of ``generate``."""
         return self.generate(prompt, params, **fields).text
 
-    def stream(self, prompt: Prompt, params: Params | None = None, **fields: Any) -> Iterator[str]:
+    def stream(self, prompt: Prompt, params: Params | None = None, **fields: Any) -> Stream[str]:
         """Yield the answer as it comes, in whole characters; reasoning comes with its tags.
 
         Closing the iterator, or dropping it, cancels the request. Arguments and errors as ``generate``.

@@ -61,7 +61,7 @@ class Handle:
         """Stop the request, waiting, in its prompt or in its answer; does nothing to a finished one."""
         self._request.cancel()
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Stream[str]:
         """Stream the answer's text in pieces, none of them empty.
 
         Raises:
@@ -71,7 +71,7 @@ class Handle:
             raise ConfigError(f"a stream of text has one answer, found n={self._answers}; use n=1 or events()")
         return Stream(self._request, self._owner, lambda event: event.text or None)
 
-    def events(self) -> Iterator[TokenEvent]:
+    def events(self) -> Stream[TokenEvent]:
         """Stream token by token, with ids and log probabilities, all answers of the request mixed as they come."""
         return Stream(self._request, self._owner, lambda event: event)
 
@@ -112,19 +112,22 @@ class Stream(Iterator[T], Generic[T]):
         self._owner = owner
         self._select = select
         self._next = 0
+        self._closed = False
 
     def __next__(self) -> T:
-        while True:
+        while not self._closed:
             event = _wait(self._request, self._owner, lambda: self._request.wait_event(self._next))
             if event is None:
-                raise StopIteration
+                break
             self._next += 1
             selected = self._select(event)
             if selected is not None:
                 return selected
+        raise StopIteration
 
     def close(self) -> None:
-        """Cancel the request unless it is finished."""
+        """Cancel the request unless it is finished; the iterator is at its end then."""
+        self._closed = True
         self._request.cancel()
 
     def __del__(self) -> None:
