@@ -26,10 +26,13 @@ from pio.errors import (
 if TYPE_CHECKING:
     from pio import ops
     from pio.config.runtime import RuntimeConfig
-    from pio.dtypes import bfloat16, float16, float32, int8, int32, int64, uint8
-    from pio.engine.generation import Generation
+    from pio.dtypes import DType, bfloat16, float16, float32, int8, int32, int64, uint8
+    from pio.engine.generation import Generation, Timings, TokenEvent, TokenLogprobs, Usage
+    from pio.engine.handle import Handle, Stream
     from pio.engine.sampling_params import SamplingParams
     from pio.loader import load
+    from pio.manifest import PluginManifest
+    from pio.metadata import ModelMetadata
     from pio.plugin import TextModelPlugin
     from pio.tensor import Tensor
 
@@ -40,17 +43,26 @@ __all__ = [
     "CapacityError",
     "CheckpointError",
     "ConfigError",
+    "DType",
     "DeviceError",
     "Generation",
+    "Handle",
+    "ModelMetadata",
     "NumericalError",
     "OutOfMemoryError",
     "PioError",
+    "PluginManifest",
     "RuntimeConfig",
     "SamplingParams",
+    "Stream",
     "Tensor",
     "TensorError",
     "TextModelPlugin",
+    "Timings",
+    "TokenEvent",
+    "TokenLogprobs",
     "UnsupportedModelError",
+    "Usage",
     "bfloat16",
     "float16",
     "float32",
@@ -64,13 +76,16 @@ __all__ = [
 
 # Imported when first used: importing pio takes milliseconds, and never numba.
 _LAZY = {
-    "Generation": "pio.engine.generation",
     "RuntimeConfig": "pio.config.runtime",
     "SamplingParams": "pio.engine.sampling_params",
     "Tensor": "pio.tensor",
     "TextModelPlugin": "pio.plugin",
+    "ModelMetadata": "pio.metadata",
+    "PluginManifest": "pio.manifest",
     "load": "pio.loader",
-    **dict.fromkeys(("bfloat16", "float16", "float32", "int8", "int32", "int64", "uint8"), "pio.dtypes"),
+    **dict.fromkeys(("Handle", "Stream"), "pio.engine.handle"),
+    **dict.fromkeys(("Generation", "Timings", "TokenEvent", "TokenLogprobs", "Usage"), "pio.engine.generation"),
+    **dict.fromkeys(("DType", "bfloat16", "float16", "float32", "int8", "int32", "int64", "uint8"), "pio.dtypes"),
 }
 
 
