@@ -58,12 +58,8 @@ def warmup(
     folder = compilation.cache_folder()
     if folder is None:
         raise DeviceError("compiled kernels have no folder to be kept in; pio doctor says what to do about it")
-    compiled: list[str] = []
-    there: list[str] = []
-    with (
-        compilation.watch(compiled.append, loaded=there.append),
-        Progress(progress, "warming up", delay=0.0) as shown,
-    ):
+    there, _ = compilation.cache_size()
+    with Progress(progress, "warming up", delay=0.0) as shown:
         if models:
             for name in models:
                 shown.say(f"running {name}")
@@ -74,16 +70,15 @@ def warmup(
     if json:
         write_json(
             {
-                "compiled": len(compiled),
-                "already_there": len(there),
+                "compiled": files - there,
+                "already_there": there,
                 "cache_folder": str(folder),
-                "cache_kernels": files,
                 "cache_bytes": nbytes,
             }
         )
         return
-    write(f"{len(compiled)} kernels compiled, {len(there)} were there already\n")
-    write(f"{files} are kept in {folder} ({size(nbytes)})\n")
+    write(f"{files - there} kernels compiled, {there} were there already\n")
+    write(f"They are kept in {folder} ({size(nbytes)}).\n")
 
 
 def _run_model(name: str) -> None:
@@ -94,9 +89,10 @@ def _run_model(name: str) -> None:
 
 
 def _run_plugins(shown: Any) -> None:
-    """Run a tiny random model of each architecture that pio itself has, in each type of weights."""
+    """Run a tiny random model of each architecture that pio itself has, in each type of weights; convert each type."""
     from pio import registry
     from pio.cli.random_model import random_model
+    from pio.tensor import Tensor
 
     for manifest in registry.manifests().values():
         for dtype in DTYPES if manifest.plugin.startswith("pio.") else ():
@@ -110,3 +106,7 @@ def _run_plugins(shown: Any) -> None:
                     model.logits([1, 2, 3])
             except PioError as error:
                 note(f"note: {manifest.name} with {dtype} weights was left out: {error}")
+    shown.say("conversions")
+    for stored in DTYPES:
+        for wanted in DTYPES:
+            Tensor.zeros((2, 3), stored).astype(wanted)

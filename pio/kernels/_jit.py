@@ -12,12 +12,13 @@ user can read (the files are pickles).
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import os
 import shutil
 import types
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 import llvmlite
 import llvmlite.binding
 import numba
-from numba import int64, void
+from numba import float64, int64, void
 from numba.core import config as numba_config
 from numba.core import event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
@@ -44,6 +45,7 @@ OPTIONS: Final = {"nogil": True, "error_model": "numpy"}  # threads run at once;
 
 COMPILE: Final = "numba:compile"  # Numba's event around each compilation that its cache does not spare
 LOADED: Final = "pio:loaded"  # our own, after each kernel that the cache folder held
+ELSEWHERE: Final = "pio:elsewhere"  # our own, around each kernel that another process compiles for this one
 
 KEEP_STAMPS: Final = 4  # compiled kernels of the latest versions; older folders are removed
 
@@ -66,14 +68,26 @@ def _compile(fn: Any, **options: Any) -> Any:
     return dispatcher
 
 
-def compile_callback(fn: Any) -> int:
-    """Compile ``fn(int64, int64, int64)`` as a C function that takes no GIL, and return its address."""
+def callback(fn: Any) -> CFunc:
+    """Return ``fn(int64, int64, int64)`` as a C function that takes no GIL, yet to be compiled."""
     made = CFunc(fn, ((int64,) * 3, void), {}, {**OPTIONS, "fastmath": CONTRACT})
     found = kernel_cache(fn)
     if found is not None:
         made._cache = found
-    made.compile()
-    return int(made.address or 0)
+    return made
+
+
+def signature(fn: Any) -> tuple[Any, ...]:
+    """Return the types that a kernel is compiled for, as its annotations name them."""
+    names = inspect.get_annotations(fn)
+    return tuple(float64 if names[p] in (float, "float") else int64 for p in inspect.signature(fn).parameters)
+
+
+def is_kept(made: Any) -> bool:
+    """Return whether the folder of compiled kernels holds this serial kernel or callback."""
+    if isinstance(made, CFunc):
+        return isinstance(made._cache, _KernelCache) and made._cache.holds(made._sig, CFunc._targetdescr)
+    return isinstance(made._cache, _KernelCache) and made._cache.holds(signature(made.py_func), made.targetdescr)
 
 
 class PerDtype(Generic[T]):
@@ -119,26 +133,27 @@ def specialise(fn: F, dtype: str) -> F:
     made = types.FunctionType(fn.__code__, scope, f"{fn.__name__}_{dtype}", fn.__defaults__)
     made.__qualname__ = f"{fn.__qualname__}_{dtype}"
     made.__module__, made.__doc__, made.__annotations__ = fn.__module__, fn.__doc__, fn.__annotations__
+    made.__dict__.update(generic=fn.__name__, dtype=dtype)
     return cast("F", made)
 
 
 @cache
 def cache_folder() -> Path | None:
-    """Return the folder of compiled kernels, made private to the user, or None where none can be used (said once)."""
+    """Return the folder of compiled kernels, or None where none can be used (said once).
+
+    It is made private to the user. One that is there may be read-only, as in a container's image.
+    """
     base = numba_config.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     root = Path(base) / "pio" / "kernels"
+    folder = root / source_stamp()
     try:
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if root.stat().st_uid != os.getuid():
-            raise PermissionError(f"{root} belongs to user id {root.stat().st_uid}")
-        root.chmod(0o700)
-        folder = root / source_stamp()
-        if not folder.exists():
+        if not folder.is_dir():
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder.mkdir(exist_ok=True, mode=0o700)
             for old in sorted(root.iterdir(), key=lambda f: f.stat().st_mtime)[:-KEEP_STAMPS]:
                 shutil.rmtree(old, ignore_errors=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(f"{folder} cannot be written")
+        for each in (root, folder):
+            _check_trusted(each)
     except OSError as error:
         _log.warning(
             "kernels are compiled anew in every process, which costs about 10 s at each start: %s. "
@@ -147,6 +162,24 @@ def cache_folder() -> Path | None:
         )
         return None
     return folder
+
+
+def _check_trusted(folder: Path) -> None:
+    """Raise unless only this user or root can have written what the folder holds, which is code."""
+    status = folder.stat()
+    if status.st_uid not in (os.getuid(), 0):
+        raise PermissionError(f"{folder} belongs to user id {status.st_uid}")
+    if status.st_mode & 0o022:
+        raise PermissionError(f"{folder} can be written by others; chmod go-w {folder}")
+
+
+@cache
+def is_writable(folder: Path) -> bool:
+    """Return whether compiled kernels can be kept there; said once if not."""
+    writable = os.access(folder, os.W_OK)
+    if not writable:
+        _log.warning("%s lacks a kernel and cannot be written; it is compiled anew at each start", folder)
+    return writable
 
 
 @cache
@@ -206,10 +239,19 @@ class _KernelCache(FunctionCache):
             index.unlink(missing_ok=True)
             return None
         if found is not None:
-            event.broadcast(event.Event(LOADED, event.EventStatus.END, {"name": found.fndesc.qualname}))
+            announce(LOADED, event.EventStatus.END, found.fndesc.qualname)
         return found
 
+    def holds(self, sig: Any, target: Any) -> bool:
+        """Return whether the folder has an entry; whether it can be read shows when it is."""
+        try:
+            return self._index_key(sig, target.target_context.codegen()) in self._cache_file._load_index()
+        except Exception:  # whatever a damaged pickle raises
+            return False
+
     def save_overload(self, sig: Any, data: Any) -> None:
+        if not is_writable(Path(self.cache_path)):
+            return
         try:
             super().save_overload(sig, data)
         except OSError as error:
@@ -221,15 +263,27 @@ class _Watcher(event.Listener):
         self._started, self._finished, self._loaded = started, finished, loaded
 
     def on_start(self, event: Any) -> None:
-        function = event.data["dispatcher"].py_func
-        if function.__module__.startswith("pio.kernels"):
-            self._started(function.__name__)
+        name = _kernel_name(event)
+        if name is not None:
+            self._started(name)
 
     def on_end(self, event: Any) -> None:
-        if event.kind == LOADED:
-            self._loaded(event.data["name"])
-        elif event.data["dispatcher"].py_func.__module__.startswith("pio.kernels"):
-            self._finished(event.data["dispatcher"].py_func.__name__)
+        name = _kernel_name(event)
+        if name is not None:
+            (self._loaded if event.kind == LOADED else self._finished)(name)
+
+
+def _kernel_name(event: Any) -> str | None:
+    """The kernel that an event is about; None where the host program compiles something of its own."""
+    if event.kind != COMPILE:
+        return event.data["name"]
+    function = event.data["dispatcher"].py_func
+    return function.__name__ if function.__module__.startswith("pio.kernels") else None
+
+
+def announce(kind: str, status: event.EventStatus, name: str) -> None:
+    """Tell those who watch about a kernel."""
+    event.broadcast(event.Event(kind, status, {"name": name}))
 
 
 @contextmanager
@@ -238,7 +292,9 @@ def watch_compilation(
 ) -> Generator[None, None, None]:
     """Call back, in the thread that compiles, with the names of kernels compiled or loaded from the cache folder."""
     watcher = _Watcher(started, finished, loaded)
-    with event.install_listener(COMPILE, watcher), event.install_listener(LOADED, watcher):
+    with ExitStack() as stack:
+        for kind in (COMPILE, LOADED, ELSEWHERE):
+            stack.enter_context(event.install_listener(kind, watcher))
         yield
 
 

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Final
 
 from pio.kernels import _atomics as atomics
-from pio.kernels._jit import BOUNDSCHECK, PerDtype, compile_callback, kernel, specialise
+from pio.kernels._jit import BOUNDSCHECK, PerDtype, callback, kernel, specialise
 from pio.kernels.simd import JIT, int64
 
 # One cache line for each field that threads wait on. The ticket holds the job's number above, pieces left below.
@@ -227,6 +227,16 @@ def recording() -> Generator[Program | None]:
         _local.program = None
 
 
+@contextmanager
+def listing() -> Generator[list[Job]]:
+    """List the parallel kernels that this thread calls meanwhile, without running them: what they write stays as is."""
+    _local.listed = listed = list[Job]()
+    try:
+        yield listed
+    finally:
+        _local.listed = None
+
+
 class Job:
     """A kernel that does one piece of its work; calling it does all pieces.
 
@@ -248,6 +258,10 @@ class Job:
 
     def __call__(self, *values: Any) -> None:
         """Do all of the work; the last value is how many threads may take part."""
+        listed: list[Job] | None = getattr(_local, "listed", None)
+        if listed is not None:
+            listed.append(self)
+            return
         threads = values[-1]
         parts = threads * self._per_thread if threads > 1 else 1
         if self._plain is not None:
@@ -264,8 +278,13 @@ class Job:
             program.add(address, buffer.raw[: 8 * len(self._floats)], parts, threads - 1)
         run(_pool.control, address, at, parts, threads - 1)
 
-    def _compile(self) -> int:
-        """Compile ``unpack(arguments, part, parts)``, which calls the kernel with what ``__call__`` packed."""
+    @property
+    def kernel(self) -> Callable[..., None]:
+        """The function that does a piece."""
+        return self._fn
+
+    def callback(self) -> Any:
+        """Return ``unpack(arguments, part, parts)``, which calls the kernel with what ``__call__`` packed."""
         reads = [f"get_{'f' if is_float else 'i'}64(a + {8 * i})" for i, is_float in enumerate(self._floats)]
         source = f"def unpack(a, part, parts):\n    kernel({', '.join([*reads, 'part', 'parts'])})\n"
         scope: dict[str, Any] = {"kernel": kernel(self._fn), "get_i64": atomics.get_i64, "get_f64": atomics.get_f64}
@@ -273,7 +292,12 @@ class Job:
         unpack = scope["unpack"]
         unpack.__name__, unpack.__qualname__ = f"{self._fn.__name__}_job", f"{self._fn.__qualname__}_job"
         unpack.__module__ = self._fn.__module__
-        self._address = compile_callback(unpack)
+        return callback(unpack)
+
+    def _compile(self) -> int:
+        made = self.callback()
+        made.compile()
+        self._address = int(made.address)
         return self._address
 
 

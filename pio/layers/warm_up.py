@@ -26,11 +26,19 @@ def warm_up(model: Decoder, cache: PagedKVCache) -> None:
     kinds = {(type(layer), type(layer.mixer), type(layer.mlp)): layer for layer in reversed(model.layers)}
     small = copy.copy(model)
     small.layers = list(kinds.values())
-    batch = Batch(_TOKENS, 1, 1, 1)
-    batch.add([0] * _TOKENS, 0, [0], "last")
-    hidden = small.hidden_states(batch, cache)  # (T, hidden)
-    row = ops.gather(hidden, batch.output_rows)  # (1, hidden)
-    ops.linear(model.norm(row, row), model.lm_head[:1], threads=model.threads)
+    with compilation.listing() as jobs:
+        _run(small, cache)
+    compilation.compile_missing(jobs)
+    _run(small, cache)
     sampler, logits = Sampler(model.vocab_size), Tensor.zeros((1, model.vocab_size))
     sampler.likeliest(logits, 0)
     sampler.draw(logits, 0, 0.5, 1.0, top_k=2, top_p=0.5)
+
+
+def _run(model: Decoder, cache: PagedKVCache) -> None:
+    """Compute one row of the output head behind two tokens."""
+    batch = Batch(_TOKENS, 1, 1, 1)
+    batch.add([0] * _TOKENS, 0, [0], "last")
+    hidden = model.hidden_states(batch, cache)  # (T, hidden)
+    row = ops.gather(hidden, batch.output_rows)  # (1, hidden)
+    ops.linear(model.norm(row, row), model.lm_head[:1], threads=model.threads)

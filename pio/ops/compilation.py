@@ -3,17 +3,52 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pio.kernels import _atomics as atomics
-from pio.kernels import _jit, parallel, simd
+from pio.kernels import _compilers, _jit, gather, parallel, sampling, simd, top_k
+from pio.kernels.parallel import listing as listing
+from pio.machine import available_memory, cpu_count
+
+# What a request runs besides the parallel kernels: the pool that these run on, and choosing tokens.
+SERIAL = (
+    parallel.run,
+    parallel.run_all,
+    parallel.help_others,
+    gather.first_outside,
+    sampling.scaled_sum,
+    sampling.first_index,
+    sampling.exp_sums,
+    sampling.draw_any,
+    sampling.weigh,
+    sampling.draw_sorted,
+    sampling.penalize,
+    top_k.block_maxima,
+    top_k.top_k,
+)
+COMPILER_BYTES = 512 << 20  # free memory for each process that compiles
 
 
 def enabled() -> bool:
     """Return whether kernels are compiled at all; without the compiler they run as slow Python."""
     return simd.JIT
+
+
+def checked() -> bool:
+    """Return whether kernels check every index, as NUMBA_BOUNDSCHECK asks for."""
+    return _jit.BOUNDSCHECK
+
+
+def compile_missing(jobs: Iterable[parallel.Job]) -> None:
+    """Compile what the cache folder lacks of these and of ``SERIAL``, in other processes, as many as fit the machine.
+
+    Where no process can be started nothing is done: kernels are compiled when they are first called.
+    """
+    free = available_memory()
+    room = cpu_count() if free is None else free // COMPILER_BYTES
+    _compilers.compile_missing([*jobs, *SERIAL], max(1, min(cpu_count(), room)))
 
 
 def cache_folder() -> Path | None:

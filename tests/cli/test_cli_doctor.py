@@ -80,8 +80,8 @@ def test_a_missing_package_is_essential(pio, monkeypatch):
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled")
 def test_warm_up_and_then_again(pio):
     first, second = (json.loads(pio("warmup", "--json").stdout) for _ in range(2))
-    assert second["compiled"] == 0 and first["cache_kernels"] == second["cache_kernels"] > 40
-    assert first["compiled"] + first["already_there"] > 0
+    assert second["compiled"] == 0
+    assert first["compiled"] + first["already_there"] == second["already_there"] > 40
 
 
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled")

@@ -1,0 +1,147 @@
+"""Kernels that other processes compile: all that a model needs, whatever happens to those processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from pio.kernels import gather, linear, norm, top_k
+from pio.kernels._compilers import Order
+from pio.kernels.simd import JIT
+from pio.ops import compilation
+
+pytestmark = pytest.mark.skipif(not compilation.enabled() or compilation.checked(), reason="nothing is handed over")
+
+LOAD = """
+import json, logging, sys
+logging.basicConfig(format="%(message)s", level=logging.WARNING)
+from numba.core import event
+import pio
+here = []
+
+class Here(event.Listener):
+    def on_start(self, event):
+        here.append(event.data["dispatcher"].py_func.__name__)
+    def on_end(self, event):
+        pass
+
+with event.install_listener("numba:compile", Here()):
+    with pio.load("demo") as model:
+        loaded = len(here)
+        text = model.generate("def add(a, b):", max_new_tokens=8, seed=3, temperature=0.7, top_p=0.9).text
+print(json.dumps([text, loaded, len(here)]))
+"""
+
+
+def start(folder, script=LOAD):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def run(folder, script=LOAD):
+    process = start(folder, script)
+    out, error = process.communicate()
+    assert process.returncode == 0, error
+    return *json.loads(out), error
+
+
+@pytest.fixture(scope="module")
+def cold(tmp_path_factory):
+    """A folder of kernels filled by the first load ever, and what that gave."""
+    folder = tmp_path_factory.mktemp("kernels")
+    return folder, run(folder)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [linear.linear["float16"], linear.linear_columns["float32"], norm.layer_norm["bfloat16"], top_k.top_k],
+    ids=["parallel", "serial of a type", "another file", "serial"],
+)
+def test_an_order_finds_its_kernel(kernel):
+    assert Order(*json.loads(json.dumps(Order.of(kernel)))).find() is kernel
+
+
+def test_an_order_names_what_numba_compiles():
+    assert Order.of(gather.first_outside) == ("pio.kernels.gather", "first_outside", "")
+    assert JIT
+
+
+def test_a_first_load_compiles_nothing_itself_and_the_next_finds_all(cold):
+    folder, (text, loaded, total, error) = cold
+    assert loaded <= 2 and error == ""  # checking indices is needed to find out what is needed
+    assert total == loaded  # and no token waits for the compiler
+    assert run(folder) == (text, 0, 0, "")
+
+
+def test_where_no_process_can_be_started_this_one_compiles(cold, tmp_path):
+    program = tmp_path / "python3"
+    program.write_text("#!/bin/sh\nexit 3\n")
+    program.chmod(0o755)
+    for executable, word in ((str(program), "ended early"), ("", "")):
+        text, loaded, _, error = run(
+            tmp_path / f"cache{len(executable)}", f"import sys\nsys.executable = {executable!r}\n{LOAD}"
+        )
+        assert text == cold[1][0] and loaded > 20
+        assert (word in error) if word else error == ""
+
+
+@pytest.mark.skipif(shutil.which("chattr") is None, reason="makes a folder read-only also for root")
+def test_kernels_of_a_read_only_folder_are_used(cold, tmp_path):
+    kernels = tmp_path / "image"
+    shutil.copytree(cold[0], kernels)
+    for folder in kernels.glob("pio/kernels/*"):
+        for removed in list(folder.glob("*swiglu*")):
+            os.remove(removed)
+    (folder,) = kernels.glob("pio/kernels/*")
+    if subprocess.run(["chattr", "+i", str(folder)], capture_output=True).returncode:
+        pytest.skip("chattr may not be used here")
+    try:
+        text, loaded, _, error = run(kernels)
+    finally:
+        subprocess.run(["chattr", "-i", str(folder)], check=True)
+    assert text == cold[1][0]
+    assert 0 < loaded < 6 and error.count("cannot be written") == 1
+
+
+def test_a_folder_that_others_can_write_is_not_trusted(cold, tmp_path):
+    kernels = tmp_path / "shared"
+    shutil.copytree(cold[0], kernels)
+    (folder,) = kernels.glob("pio/kernels/*")
+    folder.chmod(0o777)
+    script = "import sys\nfrom pio.ops import compilation\nimport json\nprint(json.dumps([compilation.cache_folder()]))"
+    nothing, error = run(kernels, script)
+    assert nothing is None and "can be written by others" in error
+
+
+def test_ctrl_c_ends_a_first_load_at_once(tmp_path):
+    script = """
+import os, signal, sys
+from pio.ops import compilation
+import pio
+
+def started(name):
+    print(name, flush=True)
+
+try:
+    with compilation.watch(started):
+        pio.load("demo")
+except KeyboardInterrupt:
+    import json, subprocess
+    children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+    print(json.dumps(["interrupted", children]), flush=True)
+"""
+    process = start(tmp_path, script)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == "linear_three_bfloat16":
+            break
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate()
+    assert json.loads(out.splitlines()[-1]) == ["interrupted", []]
+    assert process.returncode == 0 and error == ""
