@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pio.loaded import LoadedModel
     from pio.plugin import TextModelPlugin
 
 
@@ -42,10 +43,9 @@ class ModelMetadata:
     memory: dict[str, int]
 
     @classmethod
-    def of(cls, plugin: TextModelPlugin) -> ModelMetadata:
-        """Describe a plugin; what depends on the model is that of its manifest while none is loaded."""
+    def of(cls, plugin: TextModelPlugin, loaded: LoadedModel | None) -> ModelMetadata:
+        """Describe a plugin; what depends on the model is that of its manifest where none is given."""
         manifest = plugin.manifest
-        loaded = plugin.loaded if plugin.is_loaded else None
         return cls(
             name=manifest.name,
             version=manifest.version,

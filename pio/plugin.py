@@ -6,7 +6,8 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self, cast
+from dataclasses import replace
+from typing import Any, ClassVar, NoReturn, Self, cast
 
 from pio import prompts, registry
 from pio.config.decoder import DecoderConfig
@@ -49,6 +50,7 @@ class TextModelPlugin(ABC):
     def __init__(self) -> None:
         self._path: str | None = None
         self._loaded: LoadedModel | None = None
+        self._metadata: ModelMetadata | None = None  # of the model that was loaded last
         self._lock = threading.RLock()
         self.runtime = RuntimeConfig()
 
@@ -79,7 +81,7 @@ class TextModelPlugin(ABC):
         """
         self.runtime = RuntimeConfig.from_options(**options)
         if path is not None:
-            self._path = os.fspath(resolve(path, download=download))
+            self._path, self._metadata = os.fspath(resolve(path, download=download)), None
         return True
 
     def load_model(self, config: RuntimeConfig | None = None) -> Self:
@@ -106,6 +108,7 @@ class TextModelPlugin(ABC):
             model_config = self.config_class.from_checkpoint(checkpoint.config)
             weights = self.open_weights(checkpoint)
             self._loaded = LoadedModel(checkpoint, model_config, weights, self.runtime, self.build_model)
+            self._metadata = ModelMetadata.of(self, self._loaded)
         return self
 
     def update(self, **options: Any) -> RuntimeConfig:
@@ -144,6 +147,12 @@ class TextModelPlugin(ABC):
     def __exit__(self, *_: object) -> None:
         self.cleanup()
 
+    def __reduce__(self) -> NoReturn:
+        raise PioError(
+            "a model belongs to its process and can neither be copied nor pickled; pass its path instead, and load it "
+            f"in each process: pio.load({self._path!r})"
+        )
+
     # What it is
 
     @property
@@ -175,8 +184,14 @@ class TextModelPlugin(ABC):
 
     @property
     def metadata(self) -> ModelMetadata:
-        """What the plugin and the loaded model are, and the memory they take."""
-        return ModelMetadata.of(self)
+        """What the plugin and its model are, and the memory they take.
+
+        Before the model is loaded it is what the manifest says; after ``cleanup`` the model's, without memory.
+        """
+        loaded, last = self._loaded, self._metadata
+        if loaded is None and last is not None:
+            return replace(last, memory=dict.fromkeys(last.memory, 0))
+        return ModelMetadata.of(self, loaded)
 
     def supports_config(self, config: Mapping[str, Any]) -> bool:
         """Return whether the plugin runs a model with this config.json."""

@@ -1,5 +1,9 @@
 """What a model says to its callers: arguments taken and refused, whichever way they are given."""
 
+import copy
+import pickle
+from dataclasses import replace
+
 import pytest
 
 import pio
@@ -62,3 +66,19 @@ def test_template_variables_reach_the_template(model, monkeypatch):
         for call in (model.apply_chat_template, model.generate):
             with pytest.raises(pio.ConfigError, match=r"template_variables: found .* expected a dict"):
                 call(CHAT, template_variables=wrong)
+
+
+def test_metadata_stay_those_of_the_model():
+    with pio.load("demo") as model:
+        loaded = model.metadata
+    assert loaded.memory["weights"] > 0
+    assert model.metadata == replace(loaded, memory={"weights": 0, "cache": 0, "buffers": 0})
+    assert (model.metadata.context_length, model.metadata.parameters) == (2048, loaded.parameters)
+    model.initialize(path="demo")
+    assert model.metadata.context_length == 0, "nothing is known of a model that was never loaded"
+
+
+@pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_model_is_not_pickled_but_loaded_again(model, take):
+    with pytest.raises(pio.PioError, match=r"load it in each process: pio.load\('.*demo'\)"):
+        take(model)
