@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, NoReturn, Self, cast
+from functools import partial
+from typing import Any, ClassVar, NoReturn, Self, TypeVar, cast
 
 from pio import prompts, registry
 from pio.config.decoder import DecoderConfig
 from pio.config.runtime import RuntimeConfig
 from pio.device import MemoryBudget
 from pio.engine.generation import Generation
-from pio.engine.handle import Handle, Stream
+from pio.engine.handle import Handle, LogitsHandle, Stream
 from pio.engine.sampling_params import Params, SamplingParams
 from pio.errors import ConfigError, PioError
 from pio.layers.decoder import Decoder
@@ -29,6 +31,7 @@ from pio.progress import Progress
 from pio.prompts import Message, Messages, Prompt
 from pio.tensor import Tensor
 
+T = TypeVar("T")
 Tools = Sequence[Mapping[str, Any]]
 
 
@@ -112,7 +115,9 @@ class TextModelPlugin(ABC):
         return self
 
     def update(self, **options: Any) -> RuntimeConfig:
-        """Change runtime options of a loaded model; requests that run are cancelled, and nothing changes on an error.
+        """Change runtime options of a loaded model; requests that run are cancelled, new ones wait for it.
+
+        Nothing changes on an error, nor on Ctrl-C: the model is loaded as it was.
 
         Raises:
             ConfigError: An option is unknown or its value cannot be used; the model goes on as it was.
@@ -123,7 +128,8 @@ class TextModelPlugin(ABC):
             if config != before and self._loaded is not None:
                 try:
                     self.load_model(config)
-                except Exception:
+                except BaseException as error:
+                    traceback.clear_frames(error.__traceback__)  # they keep the memory of half a model
                     self.load_model(before)
                     raise
             self.runtime = config
@@ -167,12 +173,15 @@ class TextModelPlugin(ABC):
 
     @property
     def loaded(self) -> LoadedModel:
-        """The model in memory.
+        """The model in memory; waits for one that is being loaded.
 
         Raises:
             PioError: The plugin is not loaded, or was cleaned up.
         """
         loaded = self._loaded
+        if loaded is None:
+            with self._lock:
+                loaded = self._loaded
         if loaded is None:
             raise PioError("the model is not loaded; call load_model(), or pio.load again after cleanup()")
         return loaded
@@ -286,16 +295,16 @@ class TextModelPlugin(ABC):
         **fields: Any,
     ) -> Handle:
         """Queue a prompt and return at once; see ``generate`` for the arguments."""
-        loaded = self.loaded
-        merged = SamplingParams.merge(loaded.generation_config, params, **fields)
         variables = prompts.template_variables(template_variables, tools=tools, enable_thinking=enable_thinking)
-        ids, inside = loaded.prompts.encode(prompt, **variables)
 
-        def split(text: str) -> tuple[str | None, str]:
-            return split_reasoning(text, inside=inside)
+        def start(loaded: LoadedModel) -> Handle:
+            merged = SamplingParams.merge(loaded.generation_config, params, **fields)
+            ids, inside = loaded.prompts.encode(prompt, **variables)
+            is_chat = not isinstance(prompt, str) and isinstance(next(iter(prompt), None), Mapping)
+            split = partial(split_reasoning, inside=inside) if is_chat else None
+            return loaded.manager.submit(ids, merged, split_reasoning=split)
 
-        is_chat = not isinstance(prompt, str) and isinstance(next(iter(prompt), None), Mapping)
-        return loaded.manager.submit(ids, merged, split_reasoning=split if is_chat else None)
+        return self._start(start)
 
     def generate(self, prompt: Prompt, params: Params | None = None, **fields: Any) -> Generation:
         """Answer a prompt.
@@ -363,6 +372,18 @@ class TextModelPlugin(ABC):
         Returns:
             float32 (tokens, vocabulary); row i predicts token i + 1.
         """
-        loaded = self.loaded
-        ids, _ = loaded.prompts.encode(prompt)
-        return loaded.manager.logits(ids)
+
+        def start(loaded: LoadedModel) -> LogitsHandle:
+            return loaded.manager.submit_logits(loaded.prompts.encode(prompt)[0])
+
+        return self._start(start).result()
+
+    def _start(self, start: Callable[[LoadedModel], T]) -> T:
+        """Start a request; where ``update`` replaces the model meanwhile, on the new one."""
+        while True:
+            loaded = self.loaded
+            try:
+                return start(loaded)
+            except PioError:
+                if loaded is self._loaded:
+                    raise
