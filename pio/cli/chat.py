@@ -12,6 +12,7 @@ import typer
 from pio.cli import options
 from pio.cli.console import complain, note, write
 from pio.cli.conversation import Conversation, Kind
+from pio.cli.loading import loaded_model
 from pio.cli.streams import require_text
 from pio.errors import ConfigError, PioError
 
@@ -46,15 +47,14 @@ def chat(
     dtype: options.Dtype = None,
     memory_limit: options.MemoryLimit = None,
     progress: options.Progress = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Talk with a model; it remembers what was said. /help shows the commands."""
     given = dict(locals())
     fields = {"max_new_tokens": 1024, **options.sampling_fields(given)}
     if model == "demo":
         fields.setdefault("repetition_penalty", 1.15)
-    from pio.loader import load
-
-    with load(model, **options.runtime_options(given)) as loaded:
+    with loaded_model(model, options.runtime_options(given)) as loaded:
         if not loaded.loaded.prompts.chat_template:
             raise ConfigError(f"{loaded.path} has no chat template; use pio generate")
         conversation = Conversation(loaded, fields, system and require_text(system, "--system"))

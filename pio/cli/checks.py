@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pio.cli.console import size
+from pio.cli.loading import describe
 from pio.errors import CheckpointError, ConfigError
 from pio.manifest import AREAS, PluginManifest, import_object
 
@@ -61,6 +62,7 @@ def model_checks(name: str) -> Iterator[Check]:
 
     def tensors() -> str:
         found["model"] = load(name)
+        describe(name, found["model"])
         return f"all accounted for, {size(loaded().memory['weights'])}"
 
     def text() -> str:

@@ -99,13 +99,20 @@ class _Notes(logging.Handler):
 
 @contextmanager
 def notes(*, verbose: bool) -> Generator[None]:
-    """Show what pio logs while the context is open: warnings, and with ``verbose`` the rest."""
+    """Show what pio logs while the context is open: warnings, and with ``verbose``, or ``say_more``, the rest."""
     logger, handler = logging.getLogger("pio"), _Notes()
     before = logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logger.setLevel(logging.WARNING)
+    say_more(verbose)
     try:
         yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
+
+
+def say_more(wanted: bool) -> None:
+    """Show, where it is wanted, what is loaded and compiled."""
+    if wanted:
+        logging.getLogger("pio").setLevel(logging.INFO)

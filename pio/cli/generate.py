@@ -11,6 +11,7 @@ import typer
 
 from pio.cli import options
 from pio.cli.console import note, write, write_json
+from pio.cli.loading import loaded_model
 from pio.cli.process import seconds_since_start
 from pio.cli.streams import require_text
 from pio.errors import ConfigError
@@ -59,6 +60,7 @@ def generate(
     dtype: options.Dtype = None,
     memory_limit: options.MemoryLimit = None,
     progress: options.Progress = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Go on with a prompt, and write the answer as it comes."""
     given = dict(locals())
@@ -68,10 +70,8 @@ def generate(
     text = _read(model, prompt)
     if prompt is None:
         fields = {**SHOWN_FIELDS, **fields}
-    from pio.loader import load
-
     began = time.perf_counter()
-    with load(model, **options.runtime_options(given)) as loaded:
+    with loaded_model(model, options.runtime_options(given)) as loaded:
         load_seconds = time.perf_counter() - began
         question: Any = [{"role": "user", "content": text}] if chat else text
         handle = loaded.submit(question, **fields)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from pio.cli.console import say_more
 from pio.errors import ConfigError
 
 _MODEL, _SAMPLING = "Model", "Sampling"
@@ -40,6 +41,8 @@ MemoryLimit: TypeAlias = Annotated[
 Progress: TypeAlias = Annotated[
     bool | None, _runtime("--progress/--no-progress", help="Show progress; by default on a terminal, after a second.")
 ]
+
+Verbose: TypeAlias = Annotated[bool, _runtime("--verbose", help="Say what is loaded and compiled.", callback=say_more)]
 
 MaxNewTokens: TypeAlias = Annotated[
     int | None, _sampling("--max-new-tokens", "-n", help="End the answer after this many tokens.")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from pio.cli import options
 from pio.cli.console import mark, note, write
 from pio.errors import PioError
 
@@ -17,6 +18,7 @@ def verify(
     names: Annotated[
         list[str] | None, typer.Argument(help="Plugins or models.", show_default="all plugins and the demo model")
     ] = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Check plugins (their code is there and complete) and models (their files are whole, their weights numbers)."""
     from pio import registry

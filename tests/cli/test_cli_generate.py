@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -112,6 +113,23 @@ def test_a_question_goes_through_the_chat_template(pio, model):
 def test_stats_are_one_line_on_standard_error(pio):
     ran = pio("generate", "demo", PROMPT, *GREEDY, "--stats")
     assert ran.stderr.count("\n") == 1 and "+ 9 tokens" in ran.stderr and "tok/s" in ran.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--verbose", "generate", "demo", "x"), ("generate", "demo", "x", "--verbose")])
+def test_verbose_says_what_is_loaded_and_compiled(pio, model, arguments):
+    ran = pio(*arguments, "-n", 2, "--threads", 1)
+    assert ran.exit_code == 0
+    *compiled, found, plugin, memory, kernels = ran.stderr.splitlines()
+    assert all(line.startswith("compiling ") for line in compiled)
+    assert found == f"model: demo is {model.path}"
+    assert plugin == "plugin: qwen3_0_6b runs 5.77 M parameters in bfloat16 on 1 thread"
+    assert memory.startswith("memory: weights 11.5 MB, cache ") and memory.endswith(", for a context of 2048 tokens")
+    assert re.fullmatch(r"kernels: \d+ compiled, \d+ taken from .+", kernels)
+    assert "compiled" not in pio("generate", "demo", "x", "-n", 2).stderr
+
+
+def test_verbose_verify(pio, model):
+    assert f"model: demo is {model.path}\n" in pio("verify", "demo", "--verbose").stderr
 
 
 def test_runtime_options_arrive(pio):

@@ -1,0 +1,54 @@
+"""The model of a command: loaded with the command's options, and described for who asks with ``--verbose``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pio.cli.console import count, size
+
+if TYPE_CHECKING:
+    from pio.plugin import TextModelPlugin
+
+_log = logging.getLogger("pio.cli")
+
+
+@contextmanager
+def loaded_model(name: str, options: Mapping[str, Any]) -> Generator[TextModelPlugin]:
+    """Load a model for as long as the context is open; log where it is, what it takes and where its kernels are from.
+
+    Args:
+        name: As ``pio.load`` takes it.
+        options: Arguments of ``pio.load``.
+    """
+    from pio.loader import load
+    from pio.ops import compilation
+
+    if _log.isEnabledFor(logging.INFO):
+        options = {"progress": False, **options}  # a line that moves and lines that stay would tear each other
+    compiled: list[str] = []
+    there: list[str] = []
+    with compilation.watch(compiled.append, loaded=there.append), load(name, **options) as model:
+        describe(name, model)
+        yield model
+        folder = compilation.cache_folder()
+        _log.info("kernels: %d compiled, %d taken from %s", len(compiled), len(there), folder or "nowhere")
+
+
+def describe(name: str, model: TextModelPlugin) -> None:
+    """Log what was loaded."""
+    metadata, inner = model.metadata, model.loaded.model
+    weights, threads = inner.embed_tokens.weight.dtype, inner.threads
+    _log.info("model: %s is %s", name, metadata.path)
+    _log.info(
+        "plugin: %s runs %s parameters in %s on %d thread%s",
+        metadata.name,
+        count(metadata.parameters),
+        weights,
+        threads,
+        "" if threads == 1 else "s",
+    )
+    taken = ", ".join(f"{part} {size(nbytes)}" for part, nbytes in metadata.memory.items())
+    _log.info("memory: %s, for a context of %d tokens", taken, metadata.context_length)
