@@ -71,7 +71,7 @@ def chat(
                 continue
             if line.strip() == "/exit":
                 break
-            _answer(conversation, line)
+            _answer(conversation, line, terminal)
 
 
 def _next_line(terminal: bool) -> str | None:
@@ -114,14 +114,16 @@ def _command(conversation: Conversation, line: str) -> bool:
     return True
 
 
-def _answer(conversation: Conversation, text: str) -> None:
-    """Stream the answer; Ctrl-C ends it, and an error does not end the conversation."""
+def _answer(conversation: Conversation, text: str, terminal: bool) -> None:
+    """Stream the answer; on a terminal Ctrl-C ends it, and nowhere does an error end the conversation."""
     style = _Style(sys.stdout.isatty())
     try:
         for kind, piece in conversation.ask(require_text(text, "the message", sys.stdin.encoding)):
             style.show(kind, piece)
     except KeyboardInterrupt:
         style.end()
+        if not terminal:
+            raise
         note("stopped")
     except PioError as error:
         style.end()

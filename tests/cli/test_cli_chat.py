@@ -4,6 +4,7 @@ import re
 import select
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -167,6 +168,19 @@ def test_on_a_terminal():
     chat.expect("> ")
     chat.send("\x04")
     assert chat.end() == 0
+
+
+def test_ctrl_c_ends_a_conversation_over_a_pipe(tmp_path):
+    questions = tmp_path / "questions"
+    questions.write_text("Write a function.\n" * 50)
+    wild = ("-n", "1900", "-t", "3", "--top-k", "0", "--top-p", "1", "--no-think")
+    with questions.open() as file:
+        command = [sys.executable, "-m", "pio", "chat", "demo", *wild]
+        chat = subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert chat.stdout and os.read(chat.stdout.fileno(), 1)
+    chat.send_signal(signal.SIGINT)
+    _, errors = chat.communicate()
+    assert (chat.returncode, errors) == (130, b"")
 
 
 def test_ctrl_c_between_questions_says_how_to_leave(monkeypatch, capsys):
