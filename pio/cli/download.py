@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from pio.cli.console import note, write
+from pio.errors import ConfigError
 
 
 def download(
-    repo: Annotated[str, typer.Argument(help="org/name, such as Qwen/Qwen3-0.6B.")],
+    repo: Annotated[str, typer.Argument(help="org/name, such as Qwen/Qwen3-0.6B, or org/name@revision.")],
     revision: Annotated[
         str | None, typer.Option("--revision", help="A branch, tag or commit.", show_default="main")
     ] = None,
@@ -22,6 +23,10 @@ def download(
     """Fetch a model into the local Hugging Face cache, and write its folder."""
     from pio.loading.download import download as fetch
 
-    folder = fetch(repo, revision=revision, progress=progress)
-    note(f"pio generate {repo}{'@' + revision if revision else ''} PROMPT runs it")
+    name, _, named = repo.partition("@")
+    if named and revision not in (None, named):
+        raise ConfigError(f"{repo} and --revision {revision} name two revisions; leave one out")
+    revision = named or revision
+    folder = fetch(name, revision=revision, progress=progress)
+    note(f"pio generate {name}{'@' + revision if revision else ''} PROMPT runs it")
     write(f"{folder}\n")

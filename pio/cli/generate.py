@@ -33,7 +33,9 @@ def generate(
         str | None, typer.Argument(help="The text to go on with; - reads it from standard input.", show_default=False)
     ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask the prompt as a question, by the chat template.")] = False,
-    echo: Annotated[bool | None, typer.Option("--echo/--no-echo", help="Write the prompt before the answer.")] = None,
+    echo: Annotated[
+        bool | None, typer.Option("--echo/--no-echo", help="Write the prompt before the answer; the built-in one is.")
+    ] = None,
     json: options.Json = False,
     stats: Annotated[bool, typer.Option("--stats", help="Write tokens and speed to standard error.")] = False,
     max_new_tokens: options.MaxNewTokens = None,
@@ -66,6 +68,8 @@ def generate(
     given = dict(locals())
     if logprobs is not None and not json:
         raise ConfigError("--logprobs only shows in JSON; add --json")
+    if json and echo is not None:
+        raise ConfigError("--echo and --no-echo are for text; leave them out with --json")
     fields = options.sampling_fields(given)
     text = _read(model, prompt)
     if prompt is None:
@@ -76,7 +80,7 @@ def generate(
         question: Any = [{"role": "user", "content": text}] if chat else text
         handle = loaded.submit(question, **fields)
         if not json and (prompt is None if echo is None else echo):
-            write(text)
+            write(text + ("\n" if chat else ""))
         first = None
         if not json and answers in (None, 1):
             first = _stream(iter(handle))

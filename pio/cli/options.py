@@ -22,7 +22,7 @@ def _sampling(*names: str, **options: Any) -> Any:
 
 
 Model: TypeAlias = Annotated[
-    str, typer.Argument(help="A model folder, a repo id in the local Hugging Face cache, or demo.", show_default="demo")
+    str, typer.Argument(help="A model folder, a repo id in the local Hugging Face cache, or demo.")
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON instead.")]
 
@@ -52,7 +52,7 @@ Temperature: TypeAlias = Annotated[
 ]
 TopK: TypeAlias = Annotated[int | None, _sampling("--top-k", help="Draw among the k likeliest tokens; 0 for all.")]
 TopP: TypeAlias = Annotated[
-    float | None, _sampling("--top-p", help="Draw among the likeliest tokens that reach this probability.")
+    float | None, _sampling("--top-p", help="Draw among the likeliest tokens that together reach this probability.")
 ]
 MinP: TypeAlias = Annotated[
     float | None, _sampling("--min-p", help="Draw among tokens at least this fraction as likely as the likeliest.")
@@ -64,7 +64,7 @@ PresencePenalty: TypeAlias = Annotated[
     float | None, _sampling("--presence-penalty", help="Taken from the logit of every token the answer has.")
 ]
 FrequencyPenalty: TypeAlias = Annotated[
-    float | None, _sampling("--frequency-penalty", help="As before, for each time the answer has it.")
+    float | None, _sampling("--frequency-penalty", help="The same, for each time the answer has it.")
 ]
 LogitBias: TypeAlias = Annotated[
     list[str] | None, _sampling("--logit-bias", metavar="ID=BIAS", help="Added to a token's logit; may be repeated.")

@@ -11,6 +11,7 @@ import pytest
 
 import pio as package
 from pio.cli import generate as command
+from pio.cli.app import app
 
 PROMPT = "def add(a, b):\n"
 GREEDY = ("-t", 0, "-n", 9)
@@ -108,6 +109,8 @@ def test_a_question_goes_through_the_chat_template(pio, model):
     ran = pio("generate", "demo", "Write a function.", "--chat", "--json", "-n", 5, "-t", 0)
     asked = model.apply_chat_template([{"role": "user", "content": "Write a function."}])
     assert json.loads(ran.stdout)["usage"]["prompt_tokens"] == len(model.tokenize(asked))
+    echoed = pio("generate", "demo", "Write a function.", "--chat", "--echo", "-n", 5, "-t", 0)
+    assert echoed.stdout.startswith("Write a function.\n")
 
 
 def test_stats_are_one_line_on_standard_error(pio):
@@ -149,6 +152,7 @@ def test_runtime_options_arrive(pio):
         (["no-such-folder"], 1, "there is no prompt"),
         (["demo", ""], 1, "prompt"),
         (["demo", "x", "--logprobs", "1"], 1, "--json"),
+        (["demo", "x", "--json", "--echo"], 1, "--echo"),
         (["demo", "x", "--logit-bias", "7"], 1, "ID=BIAS"),
         (["demo", "x", "--plugin", "none"], 1, "not installed"),
         (["demo", "x", "--sorcery"], 2, "--sorcery"),
@@ -185,3 +189,15 @@ def test_help_and_version(pio):
     helped = pio("--help").stdout
     for name in ("generate", "chat", "models", "verify", "download", "warmup", "doctor", "bench"):
         assert name in helped
+    assert "[default: demo]" in " ".join(pio("generate", "--help").stdout.split())
+
+
+def test_every_option_says_what_it_does():
+    import typer.main
+
+    commands = vars(typer.main.get_command(app))["commands"]
+    assert len(commands) == 8
+    for name, described in commands.items():
+        assert described.help, name
+        for parameter in described.params:
+            assert parameter.help and parameter.help.endswith("."), f"{name} {parameter.name}"

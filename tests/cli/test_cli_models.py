@@ -112,6 +112,11 @@ def test_download(pio, monkeypatch, tmp_path):
     assert asked == [("org/name", {"revision": "v2", "progress": False})]
     assert ran.stdout == f"{tmp_path}\n" and "pio generate org/name@v2" in ran.stderr
 
+    assert pio("download", "org/name@v2").stderr == ran.stderr
+    assert asked[1] == ("org/name", {"revision": "v2", "progress": None})
+    twice = pio("download", "org/name@v2", "--revision", "v3")
+    assert twice.exit_code == 1 and "two revisions" in twice.stderr and len(asked) == 2
+
 
 def test_download_refuses_what_is_no_repo(pio):
     ran = pio("download", "nonsense")
