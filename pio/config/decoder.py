@@ -9,10 +9,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pio.errors import CheckpointError, UnsupportedModelError
 from pio.loading import config_json
+from pio.loading.model_file import shown
 
 LayerKind = Literal["full_attention", "sliding_attention"]
 
 _log = logging.getLogger("pio.config")
+
+_TYPES = {  # what pydantic's kinds of error ask for, in the words of JSON
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+}
 
 # Fields that say nothing about what is computed in inference.
 _SILENT = frozenset(
@@ -29,7 +39,7 @@ class DecoderConfig(BaseModel, frozen=True):
     A model's own config class narrows the fields to what its code can do.
     """
 
-    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="ignore", strict=True, use_attribute_docstrings=True)
 
     silent_fields: ClassVar[frozenset[str]] = _SILENT
 
@@ -121,6 +131,9 @@ class DecoderConfig(BaseModel, frozen=True):
         fields = {**raw, "rope": config_json.rope_parameters(raw), "stored_dtype": config_json.dtype(raw)}
         fields["eos_token_ids"] = eos_token_ids(raw)
         cls._fill(fields)
+        layer_types: Any = fields.get("layer_types")
+        if isinstance(layer_types, list):
+            fields["layer_types"] = tuple(cast("list[Any]", layer_types))
         unknown = sorted(k for k, v in raw.items() if v is not None and k not in cls.model_fields)
         unknown = [k for k in unknown if k not in cls.silent_fields]
         if unknown:
@@ -135,16 +148,16 @@ class DecoderConfig(BaseModel, frozen=True):
     @classmethod
     def _fill(cls, fields: dict[str, Any]) -> None:
         """Put in the architecture's defaults; a model's config class overrides this."""
-        window = fields.get("sliding_window", 4096) if fields.get("use_sliding_window") else None
+        used = fields.get("use_sliding_window")
+        if not isinstance(used, bool | None):
+            raise _wrong("use_sliding_window", used, "true or false")
+        window = fields.get("sliding_window", 4096) if used else None
         fields["sliding_window"] = window
         layers = fields.get("num_hidden_layers")
         if fields.get("layer_types") is None and isinstance(layers, int) and 0 < layers <= 4096:
             first = fields.get("max_window_layers", 28)
-            if window and not isinstance(first, int):
-                raise CheckpointError(
-                    f"config.json: max_window_layers is {str(first)[:80]!r}, expected a whole number; "
-                    "download the model again"
-                )
+            if window and (isinstance(first, bool) or not isinstance(first, int)):
+                raise _wrong("max_window_layers", first, "a whole number")
             sliding = [bool(window) and i >= first for i in range(layers)]
             fields["layer_types"] = ["sliding_attention" if s else "full_attention" for s in sliding]
 
@@ -189,13 +202,19 @@ def _explain(error: ValidationError) -> CheckpointError | UnsupportedModelError:
     """Say the first problem in one line that names the field."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"]) or "the file"
-    found = str(first.get("input"))[:80]
+    found: Any = first.get("input")
     if first["type"] == "literal_error":
         return UnsupportedModelError(
-            f"config.json: {field} is {found!r}, pio computes {first['ctx']['expected']} here; choose another model"
-            if "ctx" in first
-            else f"config.json: {field} is {found!r}, which pio does not compute; choose another model"
+            f"config.json: {field} is {shown(found)}, pio computes {first.get('ctx', {}).get('expected')} here; "
+            "choose another model"
         )
     if first["type"] == "missing":
         return CheckpointError(f"config.json: {field} is missing; download the model again")
-    return CheckpointError(f"config.json: {field} is {found!r}: {first['msg']}; download the model again")
+    expected = _TYPES.get(first["type"]) or first["msg"].replace("Input should be", "a value that is")
+    return _wrong(field, found, expected)
+
+
+def _wrong(field: str, found: Any, expected: str) -> CheckpointError:
+    return CheckpointError(
+        f"config.json: {field} is {shown(found)}, expected {expected}; correct the field or download the model again"
+    )
