@@ -22,7 +22,7 @@ from pio.tensor import Tensor
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
-class RandomWeights:
+class RandomTensors:
     """Makes each tensor when a model asks for it, and keeps it under its name.
 
     Vectors scatter around one, as norms do; matrices around zero, such that a layer keeps the size of its input.
@@ -80,7 +80,7 @@ def write_random_checkpoint(
     raw = dict(config)
     manifest, _ = registry.choose(raw, plugin)
     made = import_object(manifest.factory)()
-    weights = RandomWeights(dtypes.dtype(stored_dtype(raw) or "float32"), seed)
+    weights = RandomTensors(dtypes.dtype(stored_dtype(raw) or "float32"), seed)
     runtime = RuntimeConfig(prefill_chunk=1, max_batch_sequences=1)
     read = made.config_class.from_checkpoint(raw)
     made.build_model(read, Source(weights), runtime, MemoryBudget(1 << 62))
