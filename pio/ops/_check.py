@@ -13,10 +13,20 @@ FLOATS = ("float32", "float16", "bfloat16")
 MIN_PART = 1 << 15  # elements that are worth a thread of their own
 
 
+def check_tensor(op: str, name: str, x: object) -> None:
+    """Raise a TensorError unless x is a tensor."""
+    if not isinstance(x, Tensor):
+        raise TensorError(
+            f"{op}: {name} is a {type(x).__name__}, expected a pio.Tensor; make one with Tensor.from_list, or with "
+            "Tensor.from_buffer from an array"
+        )
+
+
 def check(
     op: str, name: str, x: Tensor, shape: tuple[int | None, ...] | None = None, dtype: DType | None = float32
 ) -> None:
     """Raise a TensorError unless x is contiguous and has this shape (None matches any size) and dtype (None: any)."""
+    check_tensor(op, name, x)
     if dtype is not None and x.dtype is not dtype:
         raise TensorError(f"{op}: {name} is {x.dtype}, expected {dtype}; convert it with .astype({str(dtype)!r})")
     if shape is not None and shape != x.shape and not _matches(shape, x.shape):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pio.dtypes import DType, float32
 from pio.errors import TensorError
-from pio.ops._check import check
+from pio.ops._check import check, check_tensor
 from pio.tensor import Tensor
 
 
@@ -23,6 +23,7 @@ def result(op: str, out: Tensor | None, shape: tuple[int, ...], dtype: DType = f
 
 def check_writable(op: str, name: str, x: Tensor) -> None:
     """Raise a TensorError where writing is forbidden."""
+    check_tensor(op, name, x)
     if x.storage.readonly:
         raise TensorError(f"{op}: {name} is read-only memory; write into a copy, such as {name}.clone()")
 
@@ -47,6 +48,7 @@ def row_stride(op: str, name: str, x: Tensor, shape: tuple[int, ...] | None = No
     Raises:
         TensorError: Another dtype, shape or order of elements.
     """
+    check_tensor(op, name, x)
     if x.dtype is not float32:
         raise TensorError(f'{op}: {name} is {x.dtype}, expected float32; convert it with .astype("float32")')
     if shape is not None and x.shape != shape:

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pio.errors import ConfigError, TensorError
 from pio.kernels import activation as kernels
-from pio.ops._check import check, split
+from pio.ops._check import check, check_tensor, split
+from pio.ops._overlap import check_same_or_apart
 from pio.ops._tensors import check_writable, result, row_stride
 from pio.tensor import Tensor
 
@@ -61,6 +62,7 @@ def gelu(
 def _apply(op: str, kernel: Any, x: Tensor, out: Tensor | None, threads: int | None) -> Tensor:
     check(op, "x", x)
     out = result(op, out, x.shape)
+    check_same_or_apart(op, "out", out, x=x)
     n, parts = x.size, split(4 * x.size, threads)  # an exponential costs as much as some sums
     kernel(out.address, x.address, n, parts)
     return out
@@ -81,6 +83,7 @@ def swiglu(gate: Tensor, up: Tensor, *, out: Tensor | None = None, threads: int 
     Raises:
         TensorError: Shapes, strides or dtypes do not fit.
     """
+    check_tensor("swiglu", "gate", gate)
     if len(gate.shape) != 2:
         raise TensorError(f"swiglu: gate has shape {gate.shape}, expected (rows, n)")
     if out is None:
@@ -88,6 +91,7 @@ def swiglu(gate: Tensor, up: Tensor, *, out: Tensor | None = None, threads: int 
     check_writable("swiglu", "out", out)
     ldg, ldu = row_stride("swiglu", "gate", gate), row_stride("swiglu", "up", up, gate.shape)
     ldo = row_stride("swiglu", "out", out, gate.shape)
+    check_same_or_apart("swiglu", "out", out, gate=gate, up=up)
     rows, n = gate.shape
     parts = split(4 * rows * n, threads)  # an exponential costs as much as some sums
     at = out.address, gate.address, up.address

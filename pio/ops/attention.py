@@ -9,6 +9,7 @@ from pio.dtypes import int32
 from pio.errors import TensorError
 from pio.kernels import attention as kernels
 from pio.ops._check import all_threads, check, check_float, split
+from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
 
@@ -45,9 +46,10 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
         batch: Where each token belongs.
         scratch: From ``attention_scratch``.
     """
+    check("write_cache", "scratch", scratch, (None, None))
+    check("write_cache", "k", k, (None, None, None))
     _, kv_heads, head_dim = k.shape
     width = value_width(head_dim)
-    check("write_cache", "k", k)
     check("write_cache", "v", v, k.shape)
     check_float("write_cache", "keys", keys, (None, kv_heads, head_dim, BLOCK_SIZE))
     check("write_cache", "values", values, (keys.shape[0], kv_heads, BLOCK_SIZE, width), keys.dtype)
@@ -105,13 +107,15 @@ def paged_attention(
     Returns:
         ``out``. A token's bits do not depend on the rest of the batch or on threads.
     """
+    check("attention", "q", q, (None, None, None))
+    check("attention", "scratch", scratch, (None, None))
     _, heads, head_dim = q.shape
+    check_float("attention", "keys", keys, (None, None, head_dim, BLOCK_SIZE))
     kv_heads = keys.shape[1]
     width = value_width(head_dim)
-    check("attention", "q", q)
     check("attention", "out", out, q.shape)
     check_writable("attention", "out", out)
-    check_float("attention", "keys", keys, (None, kv_heads, head_dim, BLOCK_SIZE))
+    check_apart("attention", "out", out, q=q, keys=keys, values=values)
     check("attention", "values", values, (keys.shape[0], kv_heads, BLOCK_SIZE, width), keys.dtype)
     if heads % kv_heads:
         raise TensorError(f"attention: {heads} query heads do not divide among {kv_heads} key and value heads")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pio.errors import TensorError
 from pio.kernels import copy as kernels
-from pio.ops._check import split
+from pio.ops._check import check_tensor, split
+from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
 
@@ -30,9 +31,12 @@ def copy(dst: Tensor, src: Tensor, *, threads: int | None = None) -> Tensor:
     Raises:
         TensorError: The shapes differ, or dst is read-only.
     """
+    check_tensor("copy", "dst", dst)
+    check_tensor("copy", "src", src)
     if dst.shape != src.shape:
         raise TensorError(f"copy: src has shape {src.shape}, expected {dst.shape} as dst has")
     check_writable("copy", "dst", dst)
+    check_apart("copy", "dst", dst, src=src)
     to, at = dst.address, src.address
     axes: list[Axis] = []
     for n, stride, from_stride in zip(dst.shape, dst.strides, src.strides, strict=True):

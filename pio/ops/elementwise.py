@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pio.kernels import elementwise as kernels
 from pio.ops._check import check, split
+from pio.ops._overlap import check_same_or_apart
 from pio.ops._tensors import result
 from pio.tensor import Tensor
 
@@ -26,6 +27,7 @@ def add(x: Tensor, y: Tensor, *, out: Tensor | None = None, threads: int | None 
     check("add", "x", x)
     check("add", "y", y, x.shape)
     out = result("add", out, x.shape)
+    check_same_or_apart("add", "out", out, x=x, y=y)
     n, parts = x.size, split(x.size, threads)
     kernels.add(out.address, x.address, y.address, n, parts)
     return out
@@ -40,6 +42,7 @@ def mul(x: Tensor, y: Tensor, *, out: Tensor | None = None, threads: int | None 
     check("mul", "x", x)
     check("mul", "y", y, x.shape)
     out = result("mul", out, x.shape)
+    check_same_or_apart("mul", "out", out, x=x, y=y)
     n, parts = x.size, split(x.size, threads)
     kernels.mul(out.address, x.address, y.address, n, parts)
     return out

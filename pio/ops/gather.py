@@ -5,7 +5,8 @@ from __future__ import annotations
 from pio.dtypes import int32, int64
 from pio.errors import TensorError
 from pio.kernels import gather as kernels
-from pio.ops._check import check, check_float, split
+from pio.ops._check import check, check_float, check_tensor, split
+from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable, result
 from pio.tensor import Tensor
 
@@ -31,6 +32,7 @@ def gather(table: Tensor, indices: Tensor, *, out: Tensor | None = None, threads
     rows, dim = table.shape
     n, wide = check_indices("gather", indices, rows)
     out = result("gather", out, (n, dim))
+    check_apart("gather", "out", out, table=table, indices=indices)
     parts = split(n * dim, threads)
     kind, at = table.dtype.name, (out.address, table.address, indices.address)
     kernels.gather[kind](*at, n, dim, wide, parts)
@@ -90,6 +92,7 @@ def _scatter_add(
     if scales is not None:
         check(op, "scales", scales, (n,))
         at_scales = scales.address
+    check_apart(op, "out", out, indices=indices, scales=scales, **{name: x})
     parts = min(split(n * dim, threads), max(1, dim // MIN_COLUMNS))
     kernels.scatter_add(out.address, indices.address, x.address, at_scales, n, dim, wide, parts)
     return out
@@ -125,6 +128,7 @@ def check_integers(op: str, name: str, x: Tensor) -> int:
     Raises:
         TensorError: They are neither int32 nor int64.
     """
+    check_tensor(op, name, x)
     if x.dtype is not int32 and x.dtype is not int64:
         raise TensorError(f'{op}: {name} is {x.dtype}, expected int32 or int64; convert it with .astype("int32")')
     return int(x.dtype is int64)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pio.kernels import linear as kernels
-from pio.ops._check import all_threads, check, check_float
+from pio.ops._check import all_threads, check, check_float, check_tensor
+from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
 
@@ -49,6 +50,7 @@ def linear(
     if bias is not None:
         check("linear", "bias", bias, (n,), weight.dtype)
         at_bias = bias.address
+    check_apart("linear", "out", out, x=x, weight=weight, bias=bias)
     kernels.linear[weight.dtype.name](
         out.address, x.address, weight.address, at_bias, rows, n, k, n, int(add), threads or all_threads()
     )
@@ -78,6 +80,10 @@ def linears(
         TensorError: Shapes or dtypes do not fit, or an output is read-only.
     """
     given = list(biases) if biases is not None else [None] * len(weights)
+    for weight in weights:
+        check_tensor("linears", "weight", weight)
+    if not weights:
+        return
     kind = weights[0].dtype
     if len(weights) > MANY or any(weight.dtype is not kind for weight in weights):
         for weight, out, bias in zip(weights, outs, given, strict=True):
@@ -93,6 +99,7 @@ def linears(
         check_writable("linears", "out", out)
         if bias is not None:
             check("linears", "bias", bias, (n,), kind)
+        check_apart("linears", "out", out, x=x, weight=weight, bias=bias)
         fields += out.address, weight.address, 0 if bias is None else bias.address, n
     fields += [0] * (4 * (MANY - len(weights)))
     kernels.linear_three[kind.name](x.address, *fields, rows, k, threads or all_threads())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pio.errors import TensorError
 from pio.kernels import matmul as kernels
-from pio.ops._check import check, check_float, split
+from pio.ops._check import check, check_float, check_tensor, split
+from pio.ops._overlap import check_apart
 from pio.ops._tensors import result
 from pio.tensor import Tensor
 
@@ -24,8 +25,9 @@ def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None, threads: int | No
         ``out``. Sums in float32, in the order of k. A row's bits do not depend on the other rows or on threads.
 
     Raises:
-        TensorError: Shapes or dtypes do not fit, or a tensor is strided.
+        TensorError: Shapes or dtypes do not fit, a tensor is strided, or out shares memory with an input.
     """
+    check_tensor("matmul", "a", a)
     if len(a.shape) not in (2, 3):
         raise TensorError(f"matmul: a has shape {a.shape}, expected (m, k) or (batch, m, k)")
     *outer, m, k = a.shape
@@ -33,6 +35,7 @@ def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None, threads: int | No
     check_float("matmul", "b", b, (*outer, k, None))
     n = b.shape[-1]
     out = result("matmul", out, (*outer, m, n))
+    check_apart("matmul", "out", out, a=a, b=b)
     if not out.size:
         return out
     batch, kind = outer[0] if outer else 1, b.dtype.name

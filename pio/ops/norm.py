@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pio.errors import TensorError
 from pio.kernels import norm as kernels
-from pio.ops._check import check, check_float, split
+from pio.ops._check import check, check_float, check_tensor, split
+from pio.ops._overlap import check_apart, check_same_or_apart
 from pio.ops._tensors import check_last_axis, check_writable, result, row_stride
 from pio.tensor import Tensor
 
@@ -35,6 +36,7 @@ def rms_norm(
     Raises:
         TensorError: Shapes, strides or dtypes do not fit.
     """
+    check_tensor("rms_norm", "x", x)
     if not x.shape:
         raise TensorError("rms_norm: x has shape (), expected at least one axis")
     dim = x.shape[-1]
@@ -55,6 +57,8 @@ def rms_norm(
         heads = x.shape[1] if len(x.shape) == 3 else 1
     else:
         raise TensorError(f"rms_norm: x or out is a strided view of shape {x.shape}; make it .contiguous() first")
+    check_same_or_apart("rms_norm", "out", out, x=x)
+    check_apart("rms_norm", "out", out, weight=weight)
     parts = split(size, threads)
     kind, at = weight.dtype.name, (out.address, x.address, weight.address)
     kernels.rms_norm[kind](*at, rows, heads, dim, ldo, ldx, eps, int(zero_centred), parts)
@@ -84,7 +88,7 @@ def fused_add_rms_norm(
         ``out``. A row's bits do not depend on the other rows or on threads.
 
     Raises:
-        TensorError: Shapes or dtypes do not fit, a tensor is strided, or ``out`` is ``residual``.
+        TensorError: Shapes or dtypes do not fit, a tensor is strided, or ``out`` shares memory with ``residual``.
     """
     dim = check_last_axis("fused_add_rms_norm", "x", x)
     check("fused_add_rms_norm", "residual", residual, x.shape)
@@ -93,8 +97,10 @@ def fused_add_rms_norm(
     out = result("fused_add_rms_norm", out, x.shape)
     if not x.size:
         return out
-    if out.address == residual.address:
-        raise TensorError("fused_add_rms_norm: out is residual, which holds the sum; give another tensor or none")
+    check_apart("fused_add_rms_norm", "residual", residual, weight=weight)
+    check_same_or_apart("fused_add_rms_norm", "residual", residual, x=x)
+    check_apart("fused_add_rms_norm", "out", out, residual=residual, weight=weight)
+    check_same_or_apart("fused_add_rms_norm", "out", out, x=x)
     rows, parts = x.size // dim, split(x.size, threads)
     kind, at = weight.dtype.name, (out.address, residual.address, x.address, weight.address)
     kernels.fused_add_rms_norm[kind](*at, rows, dim, eps, parts)
@@ -135,6 +141,8 @@ def layer_norm(
     out = result("layer_norm", out, x.shape)
     if not x.size:
         return out
+    check_same_or_apart("layer_norm", "out", out, x=x)
+    check_apart("layer_norm", "out", out, weight=weight, bias=bias)
     rows, parts = x.size // dim, split(x.size, threads)
     kind, at = weight.dtype.name, (out.address, x.address, weight.address, at_bias)
     kernels.layer_norm[kind](*at, rows, dim, eps, parts)

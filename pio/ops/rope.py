@@ -5,7 +5,8 @@ from __future__ import annotations
 from pio.dtypes import int32
 from pio.errors import TensorError
 from pio.kernels import rope as kernels
-from pio.ops._check import check, split
+from pio.ops._check import check, check_tensor, split
+from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable, result, row_stride
 from pio.tensor import Tensor
 
@@ -41,6 +42,8 @@ def rope_table(
     rows, half = positions.shape[0], inv_freq.shape[0]
     cos = result("rope_table", out_cos, (rows, half), name="out_cos")
     sin = result("rope_table", out_sin, (rows, half), name="out_sin")
+    check_apart("rope_table", "out_cos", cos, positions=positions, inv_freq=inv_freq, out_sin=sin)
+    check_apart("rope_table", "out_sin", sin, positions=positions, inv_freq=inv_freq)
     at = cos.address, sin.address, positions.address, inv_freq.address
     parts = split(16 * rows * half, threads)  # a cosine costs as much as many sums
     kernels.rope_table(*at, rows, half, float(scale), parts)
@@ -63,6 +66,7 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, thre
     Raises:
         TensorError: Shapes, strides or dtypes do not fit.
     """
+    check_tensor("rope", "x", x)
     if len(x.shape) != 3:
         raise TensorError(f"rope: x has shape {x.shape}, expected (tokens, heads, head_dim)")
     rows, heads, dim = x.shape
@@ -70,6 +74,7 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, thre
     check_writable("rope", "x", x)
     check("rope", "cos", cos, (rows, None))
     check("rope", "sin", sin, cos.shape)
+    check_apart("rope", "x", x, cos=cos, sin=sin)
     half = cos.shape[1]
     if 2 * half > dim:
         raise TensorError(f"rope: cos has {half} angles a token, expected at most head_dim / 2 = {dim // 2}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pio.kernels import softmax as kernels
 from pio.ops._check import split
+from pio.ops._overlap import check_same_or_apart
 from pio.ops._tensors import check_last_axis, result
 from pio.tensor import Tensor
 
@@ -25,6 +26,7 @@ def softmax(x: Tensor, *, out: Tensor | None = None, threads: int | None = None)
     """
     n = check_last_axis("softmax", "x", x)
     out = result("softmax", out, x.shape)
+    check_same_or_apart("softmax", "out", out, x=x)
     if not x.size:
         return out
     rows = x.size // n

@@ -142,7 +142,7 @@ def test_norms_refuse_what_does_not_fit(call, message):
 
 def test_fused_add_rms_norm_refuses_the_residual_as_output():
     x, residual = Tensor.zeros((2, 3)), Tensor.zeros((2, 3))
-    with pytest.raises(TensorError, match="out is residual"):
+    with pytest.raises(TensorError, match="out shares memory with residual"):
         ops.fused_add_rms_norm(x, residual, Tensor.zeros((3,)), 1e-6, out=residual)
 
 

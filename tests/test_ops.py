@@ -1,0 +1,171 @@
+"""Operations refuse what is no tensor, and results that lie in memory which is still to be read."""
+
+import inspect
+
+import pytest
+
+import pio
+from pio import ops
+from pio.tensor import Tensor
+
+
+def floats(*shape):
+    size = 1
+    for n in shape:
+        size *= n
+    return Tensor.from_list([0.25 + (7 * i % 11) / 8 for i in range(size)]).reshape(*shape)
+
+
+def ints(*values):
+    return Tensor.from_list(list(values), "int32")
+
+
+# The arguments of each operation that are tensors, such that it runs, with an `out` for those that take one.
+GIVEN = {
+    "add": lambda: {"x": floats(3, 5), "y": floats(3, 5), "out": floats(3, 5)},
+    "copy": lambda: {"dst": floats(3, 5), "src": floats(3, 5)},
+    "first_non_finite": lambda: {"t": floats(3, 5)},
+    "fused_add_rms_norm": lambda: {
+        "x": floats(3, 5),
+        "residual": floats(3, 5),
+        "weight": floats(5),
+        "eps": 1e-6,
+        "out": floats(3, 5),
+    },
+    "gather": lambda: {"table": floats(4, 5), "indices": ints(3, 0), "out": floats(2, 5)},
+    "gather_by_value": lambda: {"x": floats(2, 5), "keys": ints(3, 0), "value": 3},
+    "gelu": lambda: {"x": floats(3, 5), "out": floats(3, 5)},
+    "layer_norm": lambda: {"x": floats(3, 5), "weight": floats(5), "bias": floats(5), "eps": 0.0, "out": floats(3, 5)},
+    "linear": lambda: {"x": floats(3, 5), "weight": floats(2, 5), "bias": floats(2), "out": floats(3, 2)},
+    "matmul": lambda: {"a": floats(3, 5), "b": floats(5, 2), "out": floats(3, 2)},
+    "mul": lambda: {"x": floats(3, 5), "y": floats(3, 5), "out": floats(3, 5)},
+    "rms_norm": lambda: {"x": floats(3, 5), "weight": floats(5), "eps": 1e-6, "out": floats(3, 5)},
+    "rope": lambda: {"x": floats(3, 2, 4), "cos": floats(3, 2), "sin": floats(3, 2)},
+    "rope_table": lambda: {
+        "positions": ints(0, 1, 5),
+        "inv_freq": floats(2),
+        "out_cos": floats(3, 2),
+        "out_sin": floats(3, 2),
+    },
+    "scaled_dot_product_attention": lambda: {"q": floats(3, 2, 4), "k": floats(5, 1, 4), "v": floats(5, 1, 4)},
+    "scatter_add": lambda: {"out": floats(4, 5), "indices": ints(3, 0), "values": floats(2, 5)},
+    "scatter_add_by_index": lambda: {
+        "out": floats(4, 5),
+        "indices": ints(3, 0),
+        "rows": floats(2, 5),
+        "scales": floats(2),
+    },
+    "silu": lambda: {"x": floats(3, 5), "out": floats(3, 5)},
+    "softmax": lambda: {"x": floats(3, 5), "out": floats(3, 5)},
+    "swiglu": lambda: {"gate": floats(3, 5), "up": floats(3, 5), "out": floats(3, 5)},
+    "top_k": lambda: {"x": floats(3, 5), "k": 2},
+}
+CASES = [(op, name) for op, make in GIVEN.items() for name, x in make().items() if isinstance(x, Tensor)]
+# Lists of tensors, and the caches of a batch, which models write.
+ELSEWHERE = {"Program", "recording", "attention_scratch", "linears", "paged_attention", "write_cache"}
+
+
+def test_every_operation_is_here():
+    assert GIVEN.keys() | ELSEWHERE == set(ops.__all__)
+
+
+@pytest.mark.parametrize("op", GIVEN)
+def test_the_arguments_fit(op):
+    getattr(ops, op)(**GIVEN[op]())
+    outs = [name for name in inspect.signature(getattr(ops, op)).parameters if name.startswith("out")]
+    assert set(outs) <= GIVEN[op]().keys()
+
+
+@pytest.mark.parametrize("wrong", [[1.0], 3.0, memoryview(b"abcd")], ids=["list", "number", "buffer"])
+@pytest.mark.parametrize(("op", "name"), CASES)
+def test_what_is_no_tensor_is_named(op, name, wrong):
+    given = GIVEN[op]() | {name: wrong}
+    with pytest.raises(pio.TensorError, match=rf"^{op}: {name} is a {type(wrong).__name__}, expected a pio.Tensor"):
+        getattr(ops, op)(**given)
+
+
+def test_lists_of_tensors_hold_tensors():
+    x, weight, out = floats(3, 5), floats(2, 5), floats(3, 2)
+    ops.linears(x, [], [])
+    for weights, outs in (([[1.0]], [out]), ([weight], [[1.0]]), ([weight, None], [out, out])):
+        with pytest.raises(pio.TensorError, match=r"linears: .* expected a pio.Tensor"):
+            ops.linears(x, weights, outs)
+    with pytest.raises(pio.TensorError, match=r"linears: out shares memory with x"):
+        ops.linears(x, [floats(5, 5)], [x])
+
+
+APART = [
+    ("copy", "dst", "src"),
+    ("fused_add_rms_norm", "out", "residual"),
+    ("fused_add_rms_norm", "out", "weight"),
+    ("fused_add_rms_norm", "residual", "weight"),
+    ("gather", "out", "table"),
+    ("layer_norm", "out", "weight"),
+    ("layer_norm", "out", "bias"),
+    ("linear", "out", "x"),
+    ("linear", "out", "weight"),
+    ("linear", "out", "bias"),
+    ("matmul", "out", "a"),
+    ("matmul", "out", "b"),
+    ("rms_norm", "out", "weight"),
+    ("rope", "x", "cos"),
+    ("rope", "x", "sin"),
+    ("rope_table", "out_cos", "inv_freq"),
+    ("rope_table", "out_cos", "out_sin"),
+    ("rope_table", "out_sin", "inv_freq"),
+    ("scatter_add", "out", "values"),
+    ("scatter_add_by_index", "out", "rows"),
+    ("scatter_add_by_index", "out", "scales"),
+]
+SAME = [
+    (op, name)
+    for op in ("add", "fused_add_rms_norm", "gelu", "layer_norm", "mul", "rms_norm", "silu", "softmax", "swiglu")
+    for name in GIVEN[op]()
+    if name in ("x", "y", "gate", "up")
+]
+
+
+def beside(one, other, shift):
+    """Two tensors of these shapes in one piece of memory, the second so many elements further on."""
+    memory = floats(shift + max(one.size, shift + other.size))
+    return memory[: one.size].reshape(one.shape), memory[shift : shift + other.size].reshape(other.shape)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize(("op", "out", "name"), APART)
+def test_a_result_must_not_lie_in_an_input(op, out, name, shift):
+    given = GIVEN[op]()
+    given[out], given[name] = beside(given[out], given[name], shift)
+    with pytest.raises(pio.TensorError, match=f"^{op}: {out} shares memory with {name}"):
+        getattr(ops, op)(**given)
+
+
+@pytest.mark.parametrize(("op", "name"), SAME)
+def test_a_result_may_be_an_input_but_not_overlap_it(op, name):
+    given = GIVEN[op]()
+    expected = getattr(ops, op)(**given).tolist()
+    given = GIVEN[op]()
+    given["out"] = given[name]
+    assert getattr(ops, op)(**given).tolist() == expected
+    given = GIVEN[op]()
+    given["out"], given[name] = beside(given["out"], given[name], 3)
+    with pytest.raises(pio.TensorError, match=f"^{op}: out overlaps {name} without being it"):
+        getattr(ops, op)(**given)
+
+
+def test_a_square_matrix_is_not_multiplied_into_itself():
+    z = floats(4, 4)
+    with pytest.raises(pio.TensorError, match="matmul: out shares memory with a"):
+        ops.matmul(z, z, out=z)
+
+
+def test_columns_of_the_same_rows_lie_beside_each_other():
+    fused = floats(3, 15)
+    gate, up, out = fused[:, :5], fused[:, 5:10], fused[:, 10:]
+    expected = ops.swiglu(gate.clone(), up.clone()).tolist()
+    assert ops.swiglu(gate, up, out=out).tolist() == expected
+    assert ops.swiglu(gate, up, out=gate).tolist() == expected
+    with pytest.raises(pio.TensorError, match="out overlaps up"):
+        ops.swiglu(gate, up, out=fused[:, 9:14])
+    with pytest.raises(pio.TensorError, match="out overlaps gate"):
+        ops.swiglu(fused[:2, 5:10], fused[:2, 10:], out=fused.reshape(45)[5:15].reshape(2, 5))
