@@ -88,6 +88,7 @@ class LoadedModel:
             token_text=text.token_text if text else None,
             max_batch_sequences=runtime.max_batch_sequences,
             prefill_chunk=runtime.prefill_chunk,
+            budget=budget,
             check_weights=partial(_check_weights, weights),  # no method: the manager must not keep this object
         )
 
@@ -107,7 +108,7 @@ class LoadedModel:
         return {
             "weights": self.weights.nbytes,
             "cache": self.cache.nbytes,
-            "buffers": self.model.workspace.nbytes,
+            "buffers": self.model.workspace.nbytes + self.manager.nbytes,
         }
 
     def check_weights(self) -> None:

@@ -371,6 +371,9 @@ class TextModelPlugin(ABC):
 
         Returns:
             float32 (tokens, vocabulary); row i predicts token i + 1.
+
+        Raises:
+            OutOfMemoryError: They do not fit into ``memory_limit`` or the machine. They count as long as they live.
         """
 
         def start(loaded: LoadedModel) -> LogitsHandle:

@@ -9,7 +9,9 @@ import sys
 import pytest
 
 import pio
+from pio import ops
 from pio.device import allocated_bytes
+from pio.engine import batch_manager
 
 
 def test_cleanup_gives_every_byte_back():
@@ -38,6 +40,41 @@ def test_the_limit_holds_before_anything_is_allocated():
     assert allocated_bytes() == before
     with pio.load("demo", memory_limit=needed + 1_000_000) as model:
         assert model.generate("def f", max_new_tokens=2).token_ids
+
+
+def test_the_limit_counts_every_buffer():
+    with pio.load("demo") as model:
+        needed = sum(model.metadata.memory.values())
+    with pytest.raises(pio.OutOfMemoryError, match="the sampler's scratch"):
+        pio.load("demo", memory_limit=needed - 1)
+    with pio.load("demo", memory_limit=needed) as model:
+        assert model.generate("def f", max_new_tokens=2).token_ids
+
+
+def test_logits_count_as_long_as_they_live():
+    with pio.load("demo") as model:
+        memory, row = model.metadata.memory, 4 * model.metadata.vocab_size
+        scratch = ops.attention_scratch(model.loaded.config.head_dim, model.loaded.model.threads).nbytes
+        assert memory["buffers"] > scratch + model.loaded.model.workspace.logits.nbytes
+    with pio.load("demo", memory_limit=sum(memory.values()) + 12 * row) as model:
+        with pytest.raises(
+            pio.OutOfMemoryError, match=rf"the logits of 13 tokens .*\({13 * row} bytes\) needed.*memory_limit"
+        ):
+            model.logits(range(20, 33))
+        kept = model.logits(range(20, 30))
+        with pytest.raises(pio.OutOfMemoryError, match="the logits of 3 tokens"):
+            model.logits(range(3))
+        del kept
+        gc.collect()
+        assert model.logits(range(20, 32)).shape[0] == 12
+
+
+def test_logits_beyond_the_machine_are_refused(monkeypatch):
+    with pio.load("demo") as model:
+        monkeypatch.setattr(batch_manager, "available_memory", lambda: 8 * 4 * 4096)
+        with pytest.raises(pio.OutOfMemoryError, match=r"logits of 9 tokens take .* give a shorter prompt"):
+            model.logits(range(9))
+        assert model.logits(range(8)).shape == (8, 4096)
 
 
 def test_converted_weights_count():

@@ -50,7 +50,8 @@ class RuntimeConfig(BaseModel):
     """Over how many threads to split, at most one for each core that this process may use; None is all of them."""
 
     memory_limit: int | None = Field(default=None, ge=1)
-    """Bytes that weights, cache and buffers may take together; more is refused before it is allocated."""
+    """Bytes that weights, cache, buffers and the results of ``logits`` may take together; more is refused before it is
+    allocated."""
 
     context_length: int = Field(default=8192, ge=1, le=1 << 30)
     """Tokens of prompt and answer together. A default beyond the model's own context is cut to it, and asking for more

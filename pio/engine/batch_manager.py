@@ -7,8 +7,10 @@ import threading
 import weakref
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from math import prod
 from typing import TypeAlias
 
+from pio.device import MemoryBudget, format_bytes
 from pio.dtypes import float32
 from pio.engine.answer import Answer, Detokenizer, SplitReasoning
 from pio.engine.block_manager import BlockManager
@@ -22,7 +24,9 @@ from pio.engine.sampling_params import SamplingParams
 from pio.engine.scheduler import Scheduler
 from pio.engine.sequence import Sequence as TokenSequence
 from pio.engine.worker import Worker
-from pio.errors import CapacityError, ConfigError, PioError
+from pio.errors import CapacityError, ConfigError, OutOfMemoryError, PioError
+from pio.machine import available_memory
+from pio.memory.arena import Arena
 from pio.ops.sampling import Penalties
 from pio.tensor import Tensor
 
@@ -37,6 +41,9 @@ class BatchManager:
 
     A thread of its own does the work; it starts with the first request and ends with ``close``, with the last
     reference to the manager, or with the interpreter. All methods may be called from any thread.
+
+    Attributes:
+        nbytes: Bytes of what sampling needs.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class BatchManager:
         max_batch_sequences: int | None = None,
         prefill_chunk: int | None = None,
         check_weights: Callable[[], object] | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         """Make a manager; nothing runs yet.
 
@@ -64,9 +72,11 @@ class BatchManager:
             max_batch_sequences: Answers that run at once, at most the model's.
             prefill_chunk: Prompt tokens of a step; a smaller one lets running answers go on sooner.
             check_weights: Called by those who wait where the model computed no numbers: raises an error that says why.
+            budget: Counts what sampling needs, and the logits of prompts.
 
         Raises:
             ConfigError: A limit is out of range.
+            OutOfMemoryError: The budget is spent.
         """
         tokens = _limit("max_batch_tokens", max_batch_tokens, model.max_batch_tokens)
         sequences = _limit("max_batch_sequences", max_batch_sequences, min(tokens, model.max_batch_sequences))
@@ -85,7 +95,11 @@ class BatchManager:
             max_outputs=model.max_batch_outputs,
             prefill_chunk=_limit("prefill_chunk", prefill_chunk, tokens),
         )
-        runner = Runner(model, cache, max_tokens=tokens, max_sequences=sequences, max_length=self._max_length)
+        runner = Runner(
+            model, cache, max_tokens=tokens, max_sequences=sequences, max_length=self._max_length, budget=budget
+        )
+        self.nbytes = runner.nbytes
+        self._budget = budget
         self._worker: Worker | None = Worker(scheduler, runner)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -144,12 +158,12 @@ class BatchManager:
         Raises:
             ConfigError: The prompt is empty or has ids outside the vocabulary.
             CapacityError: The prompt can never fit into the context or the cache.
-            OutOfMemoryError: The logits need more memory than there is.
+            OutOfMemoryError: The logits need more memory than the budget or the machine has left.
             PioError: The manager is closed.
         """
         ids = self._check_prompt(prompt, room=0)
         request = Request[Tensor]()
-        consumer: Consumer = PromptLogits(request, Tensor.empty((len(ids), self._vocab_size), float32))
+        consumer: Consumer = PromptLogits(request, self._prompt_logits(len(ids)))
         self._enqueue([TokenSequence(consumer, ids)])
         return LogitsHandle(request, self)
 
@@ -184,6 +198,18 @@ class BatchManager:
                 self._stop = weakref.finalize(self, _stop, worker, self._thread)
                 self._thread.start()
             worker.inbox.put(sequences)
+
+    def _prompt_logits(self, tokens: int) -> Tensor:
+        """Memory for the logits of a prompt, counted until the caller lets go of it."""
+        shape = tokens, self._vocab_size
+        nbytes, free = float32.itemsize * prod(shape), available_memory()
+        if free is not None and nbytes > free:
+            raise OutOfMemoryError(
+                f"the logits of {tokens} tokens take {format_bytes(nbytes)} and the machine has {format_bytes(free)} "
+                "free; give a shorter prompt"
+            )
+        what = f"the logits of {tokens} tokens (fewer for a shorter prompt)"
+        return Arena(nbytes, budget=self._budget, what=what).take(shape)
 
     def _check_prompt(self, prompt: Sequence[int], room: int) -> array[int]:
         """The prompt as an array, if it fits with ``room`` tokens to spare."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence as Collection
 from typing import Any, Protocol
 
 from pio.cache.batch import Batch
+from pio.device import MemoryBudget
 from pio.engine.sequence import Sequence
 from pio.errors import PioError
 from pio.ops.sampling import Sampler
@@ -61,14 +62,28 @@ class Model(Protocol):
 
 
 class Runner:
-    """Owns what steps reuse: the batch and the sampler's scratch."""
+    """Owns what steps reuse: the batch and the sampler's scratch.
 
-    def __init__(self, model: Model, cache: Cache, *, max_tokens: int, max_sequences: int, max_length: int) -> None:
+    Attributes:
+        nbytes: Bytes of the scratch.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        cache: Cache,
+        *,
+        max_tokens: int,
+        max_sequences: int,
+        max_length: int,
+        budget: MemoryBudget | None = None,
+    ) -> None:
         self._model = model
         self._cache = cache
         blocks = -(-max_length // cache.block_size)
         self._batch = Batch(max_tokens, max_sequences, blocks, model.max_batch_outputs)
-        self._sampler = Sampler(model.vocab_size)
+        self._sampler = Sampler(model.vocab_size, budget)
+        self.nbytes = self._sampler.nbytes
 
     def forward(self, plan: Collection[Sequence]) -> Tensor:
         """Compute the planned tokens; the logits of those that need them."""

@@ -6,7 +6,7 @@ from math import prod
 
 from pio.device import MemoryBudget
 from pio.memory.arena import Arena
-from pio.ops.attention import attention_scratch
+from pio.ops.attention import attention_scratch_shape
 from pio.tensor import Tensor
 
 
@@ -47,7 +47,7 @@ class Activations:
         "x",
     )
 
-    def __init__(self, full: dict[str, Tensor], tokens: int, scratch: Tensor) -> None:
+    def __init__(self, full: dict[str, Tensor], tokens: int) -> None:
         self.x = full["x"][:tokens]
         self.normed = full["normed"][:tokens]
         self.q = full["q"][:tokens]
@@ -58,7 +58,7 @@ class Activations:
         self.up = full["up"][:tokens]
         self.cos = full["cos"][:tokens]
         self.sin = full["sin"][:tokens]
-        self.scratch = scratch
+        self.scratch = full["scratch"]
         self.q_rows, self.k_rows, self.v_rows, self.attended_rows = (
             x.reshape(tokens, -1) for x in (self.q, self.k, self.v, self.attended)
         )
@@ -106,11 +106,11 @@ class Workspace:
             "sin": (tokens, head_dim // 2),
             "rows": (outputs, hidden),
             "logits": (outputs, vocab),
+            "scratch": attention_scratch_shape(head_dim, threads),
         }
         nbytes = sum(-(-4 * prod(shape) // 64) * 64 for shape in shapes.values())
         arena = Arena(nbytes, budget=budget, what="the activations (fewer with prefill_chunk or max_batch_sequences)")
         self._full = {name: arena.take(shape) for name, shape in shapes.items()}
-        self._scratch = attention_scratch(head_dim, threads)
         self._views: dict[int, Activations] = {}
         self.nbytes = nbytes
         self.tokens = tokens
@@ -121,5 +121,5 @@ class Workspace:
         """Return the views for that many tokens; the same object each time."""
         found = self._views.get(tokens)
         if found is None:
-            found = self._views[tokens] = Activations(self._full, tokens, self._scratch)
+            found = self._views[tokens] = Activations(self._full, tokens)
         return found

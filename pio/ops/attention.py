@@ -30,9 +30,14 @@ def value_width(head_dim: int) -> int:
     return -(-head_dim // kernels.LANES) * kernels.LANES
 
 
+def attention_scratch_shape(head_dim: int, threads: int | None = None) -> tuple[int, int]:
+    """Return the shape of ``attention_scratch``, for a model that takes it from memory of its own."""
+    return threads or all_threads(), kernels.scratch_floats(head_dim, value_width(head_dim))
+
+
 def attention_scratch(head_dim: int, threads: int | None = None) -> Tensor:
     """Return the scratch that ``paged_attention`` needs, so that a model can make it once."""
-    return Tensor.empty((threads or all_threads(), kernels.scratch_floats(head_dim, value_width(head_dim))))
+    return Tensor.empty(attention_scratch_shape(head_dim, threads))
 
 
 def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slices, scratch: Tensor) -> None:

@@ -7,10 +7,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from pio.device import ALIGNMENT, MemoryBudget
 from pio.dtypes import int32
 from pio.errors import ConfigError, NumericalError, TensorError
 from pio.kernels import sampling as kernels
 from pio.kernels import top_k as top_k_kernels
+from pio.memory.arena import Arena
 from pio.ops._check import check
 from pio.tensor import Tensor
 
@@ -81,16 +83,33 @@ class Penalties:
 
 
 class Sampler:
-    """Chooses tokens from rows of logits, which it leaves as they are; for one thread at a time."""
+    """Chooses tokens from rows of logits, which it leaves as they are; for one thread at a time.
 
-    def __init__(self, vocab_size: int) -> None:
+    Attributes:
+        vocab_size: Length of a row of logits.
+        nbytes: Bytes of its scratch.
+    """
+
+    def __init__(self, vocab_size: int, budget: MemoryBudget | None = None) -> None:
+        """Make the scratch.
+
+        Args:
+            vocab_size: Length of a row of logits.
+            budget: Counts the memory.
+
+        Raises:
+            OutOfMemoryError: The budget or the system refuses.
+        """
         self.vocab_size = vocab_size
         blocks = -(-vocab_size // top_k_kernels.BLOCK)
-        self._row = Tensor.empty((vocab_size,))
-        self._maxima = Tensor.empty((blocks,))
-        self._sums = Tensor.empty((blocks,))
-        self._values = Tensor.empty((vocab_size,))
-        self._ids = Tensor.empty((vocab_size,), int32)
+        nbytes = 3 * _whole_lines(4 * vocab_size) + 2 * _whole_lines(4 * blocks)
+        arena = Arena(nbytes, budget=budget, what="the sampler's scratch")
+        self.nbytes = nbytes
+        self._row = arena.take((vocab_size,))
+        self._maxima = arena.take((blocks,))
+        self._sums = arena.take((blocks,))
+        self._values = arena.take((vocab_size,))
+        self._ids = arena.take((vocab_size,), int32)
         self._sorted_values, self._sorted_ids = self._values.memoryview(), self._ids.memoryview()
 
     def likeliest(self, logits: Tensor, row: int, penalties: Penalties | None = None) -> int:
@@ -204,6 +223,10 @@ class Sampler:
         whole = mass if total is None else total
         at = int(kernels.draw_sorted(self._values.address, k, int(complete), whole, top_p, min_p, u))
         return self._sorted_ids[at] if at >= 0 else -1
+
+
+def _whole_lines(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def _penalize(row: int, p: Penalties) -> None:
