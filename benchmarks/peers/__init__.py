@@ -1,0 +1,1 @@
+"""pio beside other engines: same weights, same machine, same minutes. ``python -m benchmarks.peers --help``."""

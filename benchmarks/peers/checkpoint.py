@@ -1,0 +1,140 @@
+"""A model folder with random weights of a config's shapes, which every engine is given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import shutil
+import struct
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+ARCHITECTURES = {"qwen3": "Qwen3ForCausalLM"}
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+BLOCK = (1 << 20) + 7  # random numbers before they repeat, a length that no row has
+ONE = 0x3F80  # in bfloat16
+
+
+def name_of(config: dict[str, Any], seed: int) -> str:
+    """Return a folder name that differs where weights do."""
+    digest = hashlib.sha256(json.dumps([config, seed], sort_keys=True).encode()).hexdigest()
+    return f"{config['model_type']}-{config['hidden_size']}x{config['num_hidden_layers']}-{digest[:8]}"
+
+
+def shapes(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the name and shape of every tensor.
+
+    Raises:
+        ValueError: The config is of no architecture that all engines know.
+    """
+    if config.get("model_type") not in ARCHITECTURES:
+        raise ValueError(f"model_type: expected one of {', '.join(ARCHITECTURES)}, found {config.get('model_type')!r}")
+    hidden, inner, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    head = config["head_dim"]
+    queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
+    layer = {
+        "input_layernorm": (hidden,),
+        "self_attn.q_proj": (queries, hidden),
+        "self_attn.k_proj": (keys, hidden),
+        "self_attn.v_proj": (keys, hidden),
+        "self_attn.q_norm": (head,),
+        "self_attn.k_norm": (head,),
+        "self_attn.o_proj": (hidden, queries),
+        "post_attention_layernorm": (hidden,),
+        "mlp.gate_proj": (inner, hidden),
+        "mlp.up_proj": (inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+    }
+    yield "model.embed_tokens.weight", (vocabulary, hidden)
+    for i in range(config["num_hidden_layers"]):
+        for name, shape in layer.items():
+            yield f"model.layers.{i}.{name}.weight", shape
+    yield "model.norm.weight", (hidden,)
+    if not config.get("tie_word_embeddings", False):
+        yield "lm_head.weight", (vocabulary, hidden)
+
+
+def write_checkpoint(folder: Path, config_path: Path, seed: int = 0) -> Path:
+    """Write the folder: config.json, bfloat16 weights in safetensors, a tokenizer.
+
+    The same config and seed give the same bytes. Vectors, which scale, are ones; matrices keep the size of what they
+    multiply. The tokenizer is the one beside the config, or one made up with as many tokens.
+
+    Args:
+        folder: Where to; what is there already is kept.
+        config_path: The config.json.
+        seed: Of the weights.
+
+    Returns:
+        The folder.
+    """
+    config = json.loads(config_path.read_text("utf-8"))
+    done = folder / "model.safetensors"
+    if done.is_file():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "bfloat16"}, indent=2), "utf-8")
+    if all((config_path.parent / name).is_file() for name in TOKENIZER):
+        for name in TOKENIZER:
+            shutil.copyfile(config_path.parent / name, folder / name)
+    else:
+        write_tokenizer(folder, config)
+    partial = folder / "model.partial"
+    with partial.open("wb") as file:
+        _write_weights(file, dict(shapes(config)), seed)
+    partial.rename(done)
+    return folder
+
+
+def _write_weights(file: BinaryIO, tensors: dict[str, tuple[int, ...]], seed: int) -> None:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in tensors.items():
+        begin, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": (begin, end)}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(struct.pack("<Q", len(text)) + text)
+    source = random.Random(seed)
+    normal = [source.gauss(0.0, 1.0) for _ in range(min(BLOCK, max(map(math.prod, tensors.values()))))]
+    blocks: dict[int, bytes] = {}
+    for shape in tensors.values():
+        count, width = math.prod(shape), shape[-1]
+        if len(shape) == 1:
+            file.write(struct.pack("<H", ONE) * count)
+            continue
+        if width not in blocks:
+            blocks[width] = to_bfloat16([x / math.sqrt(width) for x in normal])
+        start = 2 * source.randrange(len(normal))
+        left = 2 * count
+        while left:
+            file.write(piece := blocks[width][start : start + left])
+            left, start = left - len(piece), 0
+
+
+def to_bfloat16(numbers: list[float]) -> bytes:
+    """Return the upper halves of float32 numbers, rounded to nearest, little-endian."""
+    bits = array("I", array("f", numbers).tobytes())
+    return struct.pack(f"<{len(bits)}H", *((b + 0x7FFF + (b >> 16 & 1)) >> 16 for b in bits))
+
+
+def write_tokenizer(folder: Path, config: dict[str, Any]) -> None:
+    """Write a byte-level tokenizer with a name for every id of the vocabulary."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    size = config["vocab_size"]
+    names = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "th", "the"]
+    names += [f"Ġword{i}" for i in range(size - len(names) - 1)]
+    tokenizer = Tokenizer(
+        models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[("t", "h"), ("th", "e")], fuse_unk=False)
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.save(str(folder / TOKENIZER[0]))
+    facts = {"tokenizer_class": "Qwen2TokenizerFast", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    (folder / TOKENIZER[1]).write_text(json.dumps(facts, indent=2), "utf-8")

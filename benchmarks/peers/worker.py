@@ -1,0 +1,86 @@
+"""The side of a comparison that runs in an engine's own environment: requests in, results out, a JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+MARK = "converted.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What an engine loads.
+
+    Attributes:
+        source: The model as Hugging Face stores it, in bfloat16.
+        converted: Folder for what the engine makes of it.
+        variant: How the engine stores the weights.
+        threads: Over how many threads it computes.
+        sequences: How many sequences it decodes together.
+        context: Tokens of a sequence that is alone, prompt and answer.
+        shared_context: Tokens of each sequence of a batch.
+    """
+
+    source: Path
+    converted: Path
+    variant: str
+    threads: int
+    sequences: int
+    context: int
+    shared_context: int
+
+    @classmethod
+    def read(cls, fields: dict[str, Any]) -> Job:
+        """Return the job that a request describes."""
+        return cls(**fields | {name: Path(fields[name]) for name in ("source", "converted")})
+
+
+class Engine(Protocol):
+    """What each engine's file implements."""
+
+    def convert(self, job: Job) -> None:
+        """Make ``job.converted``, which exists and is empty, from ``job.source``."""
+
+    def load(self, job: Job) -> dict[str, Any]:
+        """Load the model; return ``version`` of the engine and ``weights``, the bytes that a token reads."""
+
+    def generate(self, prompts: list[list[int]], new_tokens: int) -> list[float]:
+        """Answer all prompts together, greedily, on and on; return the seconds after which each had n tokens."""
+
+
+def serve(engine: Engine) -> None:
+    """Do what the runner asks for until it closes the pipe.
+
+    Whatever an engine prints goes to standard error, which the runner keeps in a file.
+    """
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def load(job: dict[str, Any]) -> dict[str, Any]:
+        return engine.load(Job.read(job))
+
+    def convert(job: dict[str, Any]) -> dict[str, Any]:
+        read = Job.read(job)
+        engine.convert(read)
+        (read.converted / MARK).write_text(read.variant, "utf-8")
+        return {}
+
+    def generate(prompts: list[list[int]], new_tokens: int) -> dict[str, Any]:
+        return {"seconds": engine.generate(prompts, new_tokens)}
+
+    calls: dict[str, Callable[..., dict[str, Any]]] = {"load": load, "convert": convert, "generate": generate}
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            reply = calls[request.pop("do")](**request)
+        except Exception as error:
+            traceback.print_exc()
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(reply), file=replies, flush=True)
