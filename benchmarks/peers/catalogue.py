@@ -20,6 +20,7 @@ class Peer:
         packages: What its own environment holds; none runs in the environment of the runner.
         build: Packages of these that are built from source, optimised for this machine.
         variables: Environment of that build.
+        without: Packages that these pull in, that nothing here needs, and that not every build of PyTorch fits.
     """
 
     module: str
@@ -27,6 +28,7 @@ class Peer:
     packages: tuple[str, ...] = ()
     build: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
 
 
 PEERS = {
@@ -49,15 +51,14 @@ PEERS = {
             "nncf==3.4.0",
             "optimum-intel==2.2.0",
         ),
+        without=("torchvision",),
     ),
     "onnxruntime": Peer(
         "benchmarks.peers.onnxruntime",
-        {"int4": ("int4",)},
+        {"int8": ("int8",), "int4": ("int4",)},
         (TORCH, TRANSFORMERS, "onnxruntime-genai==0.18.0", "onnxruntime==1.31.1", "onnx==1.23.2", "onnx-ir==1.1.0"),
     ),
-    "transformers": Peer(
-        "benchmarks.peers.transformers", {"bf16": ("bfloat16", "float32")}, (TORCH, TRANSFORMERS)
-    ),
+    "transformers": Peer("benchmarks.peers.transformers", {"bf16": ("bfloat16", "float32")}, (TORCH, TRANSFORMERS)),
 }
 
 

@@ -39,9 +39,12 @@ def install(cache: Path, engine: str) -> None:
     folder, peer = folder_of(cache, engine), PEERS[engine]
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True)
-    command = [str(python_of(cache, engine)), "-m", "pip", "install", "--quiet", "--progress-bar=off"]
-    command += [option for package in peer.build for option in (f"--no-binary={package}", f"--no-cache-dir")]
+    pip = [str(python_of(cache, engine)), "-m", "pip"]
+    command = [*pip, "install", "--quiet", "--progress-bar=off"]
+    command += [option for package in peer.build for option in (f"--no-binary={package}", "--no-cache-dir")]
     subprocess.run([*command, *peer.packages], check=True, env=os.environ | peer.variables)
+    if peer.without:
+        subprocess.run([*pip, "uninstall", "--quiet", "--yes", *peer.without], check=True)
     (folder / MARK).write_text(_contents(peer), "utf-8")
 
 

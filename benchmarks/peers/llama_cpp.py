@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import shutil
 import time
 from pathlib import Path
@@ -40,6 +41,7 @@ class Engine:
         import llama_cpp
 
         self.job, self.contexts = job, {}
+        logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
         llama_cpp.llama_backend_init()
         self.model = llama_cpp.llama_model_load_from_file(
             bytes(job.converted / FILE), llama_cpp.llama_model_default_params()
@@ -48,7 +50,7 @@ class Engine:
             raise RuntimeError("llama.cpp could not load the model")
         self.vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
         weights = llama_cpp.llama_model_size(self.model)
-        return {"version": f"{llama_cpp.__version__} (Python)", "weights": weights}
+        return {"version": llama_cpp.__version__, "weights": weights}
 
     def generate(self, prompts: list[list[int]], new_tokens: int) -> list[float]:
         import llama_cpp

@@ -50,7 +50,10 @@ class Engine:
         properties = PROPERTIES | {"INFERENCE_NUM_THREADS": job.threads}
         self.pipeline = openvino_genai.ContinuousBatchingPipeline(job.converted, scheduler, "CPU", properties)
         self.numbers = itertools.count()
-        return {"version": openvino_genai.__version__, "weights": (job.converted / MODEL).with_suffix(".bin").stat().st_size}
+        return {
+            "version": openvino_genai.__version__,
+            "weights": (job.converted / MODEL).with_suffix(".bin").stat().st_size,
+        }
 
     def generate(self, prompts: list[list[int]], new_tokens: int) -> list[float]:
         import numpy

@@ -72,8 +72,8 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.communicate()
+        with self._process:  # closes the pipes and waits
+            self._process.kill()
 
     def _read(self, name: str) -> str:
         return Path(f"/proc/{self._process.pid}/{name}").read_text("utf-8")

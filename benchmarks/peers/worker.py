@@ -39,7 +39,8 @@ class Job:
     @classmethod
     def read(cls, fields: dict[str, Any]) -> Job:
         """Return the job that a request describes."""
-        return cls(**fields | {name: Path(fields[name]) for name in ("source", "converted")})
+        folders = {name: Path(fields[name]) for name in ("source", "converted")}
+        return cls(**{**fields, **folders})
 
 
 class Engine(Protocol):
@@ -47,12 +48,15 @@ class Engine(Protocol):
 
     def convert(self, job: Job) -> None:
         """Make ``job.converted``, which exists and is empty, from ``job.source``."""
+        ...
 
     def load(self, job: Job) -> dict[str, Any]:
         """Load the model; return ``version`` of the engine and ``weights``, the bytes that a token reads."""
+        ...
 
     def generate(self, prompts: list[list[int]], new_tokens: int) -> list[float]:
         """Answer all prompts together, greedily, on and on; return the seconds after which each had n tokens."""
+        ...
 
 
 def serve(engine: Engine) -> None:
