@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pio.manifest import PluginManifest
     from pio.metadata import ModelMetadata
     from pio.plugin import TextModelPlugin
+    from pio.quantizer import quantize
     from pio.tensor import Tensor
 
 __version__ = "0.1.0"
@@ -71,6 +72,7 @@ __all__ = [
     "int64",
     "load",
     "ops",
+    "quantize",
     "uint8",
 ]
 
@@ -83,6 +85,7 @@ _LAZY = {
     "ModelMetadata": "pio.metadata",
     "PluginManifest": "pio.manifest",
     "load": "pio.loader",
+    "quantize": "pio.quantizer",
     **dict.fromkeys(("Handle", "Stream"), "pio.engine.handle"),
     **dict.fromkeys(("Generation", "Timings", "TokenEvent", "TokenLogprobs", "Usage"), "pio.engine.generation"),
     **dict.fromkeys(("DType", "bfloat16", "float16", "float32", "int8", "int32", "int64", "uint8"), "pio.dtypes"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any
 
 from pio import dtypes
@@ -13,15 +14,18 @@ from pio.config.runtime import RuntimeConfig
 from pio.device import MemoryBudget, format_bytes
 from pio.engine.batch_manager import BatchManager
 from pio.engine.sampling_params import SamplingParams
-from pio.errors import ConfigError, OutOfMemoryError
+from pio.errors import CheckpointError, ConfigError, OutOfMemoryError
 from pio.layers.decoder import Decoder
-from pio.layers.source import Source
+from pio.layers.outline import Outline
+from pio.layers.quantization import Quantization, Records
+from pio.layers.source import Held, Source
 from pio.layers.warm_up import warm_up
 from pio.loading.chat_template import ChatTemplate
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.tokenizer import Tokenizer
 from pio.loading.weights import Weights
 from pio.machine import available_memory, cpu_count
+from pio.ops.quantized import packed_shape
 from pio.prompts import Prompts
 
 BuildModel = Callable[[Any, Source, RuntimeConfig, MemoryBudget], Decoder]
@@ -49,6 +53,7 @@ class LoadedModel:
         weights: Weights,
         runtime: RuntimeConfig,
         build: BuildModel,
+        packing: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Put a model together.
 
@@ -58,10 +63,11 @@ class LoadedModel:
             weights: Its tensors.
             runtime: How to run.
             build: Makes the model, and takes or ignores every tensor.
+            packing: Called with the name of each weight that is quantized.
 
         Raises:
             CheckpointError: Weights and config contradict each other, or a file is damaged.
-            ConfigError: The runtime options ask for more context than the model has.
+            ConfigError: The runtime options ask for more context than the model has, or for another quantization.
             OutOfMemoryError: It does not fit the limit or the machine.
         """
         self.config = config
@@ -71,11 +77,15 @@ class LoadedModel:
         self.prompts = Prompts(str(checkpoint.path), tokenizer, ChatTemplate.from_folder(checkpoint.path))
         self.weights = weights
         budget = MemoryBudget(runtime.memory_limit or UNLIMITED)
-        budget.reserve(weights.nbytes, "the weights")
-        dtype = None if runtime.dtype is None else dtypes.dtype(runtime.dtype)
-        source = Source(weights, threads=min(runtime.threads or cpu_count(), cpu_count()), dtype=dtype, budget=budget)
-        self.model = build(config, source, runtime, budget)
+        quantization = _quantization(config, runtime, packing)
+        if quantization.forms:  # what is mapped is given back as it is packed
+            _reserve_packed(outline(build, config, weights), quantization, runtime, budget)
+        else:
+            budget.reserve(weights.nbytes, "the weights")
+        self._source = _source(weights, runtime, budget, quantization)
+        self.model = build(config, self._source, runtime, budget)
         weights.finish()
+        _check_stored(config, self._source.held)
         self.context_length = self.model.max_positions = _context_length(runtime, self.model.max_positions)
         self.cache = self._reserve_cache(runtime.cache_tokens or self.context_length)
         warm_up(self.model, self.cache)
@@ -106,10 +116,16 @@ class LoadedModel:
     def memory(self) -> dict[str, int]:
         """Bytes of weights, cache and buffers."""
         return {
-            "weights": self.weights.nbytes,
+            "weights": self._source.held.total,
             "cache": self.cache.nbytes,
-            "buffers": self.model.workspace.nbytes + self.manager.nbytes,
+            "buffers": self.model.workspace.nbytes + self._source.records.nbytes + self.manager.nbytes,
         }
+
+    @property
+    def formats(self) -> dict[str, str]:
+        """How matrices are held: of ``layers``, and of ``tables``, the embedding and the output head."""
+        names = {"linear": "layers", "table": "tables"}
+        return {names[role]: ", ".join(sorted(forms)) for role, forms in sorted(self._source.held.formats.items())}
 
     def check_weights(self) -> None:
         """Read all weights and check that they are numbers.
@@ -123,6 +139,74 @@ class LoadedModel:
         """Cancel what runs and let go of all memory."""
         self.manager.close()
         self.cache.free()
+
+
+def outline(build: BuildModel, config: DecoderConfig, weights: Weights) -> Outline:
+    """Return what a model takes from its weights, without reading a matrix.
+
+    Raises:
+        CheckpointError: A tensor is missing or has another shape than the config asks for.
+    """
+    found = Outline(weights, Records(1))
+    build(config, found, RuntimeConfig(prefill_chunk=1, max_batch_sequences=1), MemoryBudget(UNLIMITED))
+    return found
+
+
+def _quantization(config: DecoderConfig, runtime: RuntimeConfig, packing: Callable[[str], None]) -> Quantization:
+    """What is to become of matrices; nothing where the folder has them packed."""
+    stored = config.quantization
+    if stored is None:
+        return Quantization.of(runtime.quantize, runtime.quantize_policy, packing)
+    for option, found in (("quantize", stored.format), ("quantize_policy", stored.policy)):
+        wanted = getattr(runtime, option)
+        if wanted != found and wanted is not None and option in runtime.model_fields_set:
+            raise ConfigError(
+                f"{option}={wanted!r} cannot be used: this folder is quantized already, with {option}={found!r}; leave "
+                "the option out, or load the original folder"
+            )
+    return Quantization()
+
+
+def _reserve_packed(found: Outline, quantization: Quantization, runtime: RuntimeConfig, budget: MemoryBudget) -> None:
+    """Take the memory of packed weights out of the budget; refuse what does not fit before the first is packed."""
+    forms, what = quantization.forms, f"the weights with quantize={runtime.quantize!r}"
+    packed = sum(
+        prod(packed_shape(shape, forms[role])) if role in forms else 0 for shape, role in found.matrices.values()
+    )
+    budget.reserve(packed + sum(found.others.values()), what)
+    free = available_memory()
+    if free is not None and packed > free:
+        raise OutOfMemoryError(
+            f"{what} take {format_bytes(packed)} and the machine has {format_bytes(free)} free; choose a smaller model "
+            "or a format of fewer bits, or let pio quantize write a folder that is mapped"
+        )
+
+
+def _source(weights: Weights, runtime: RuntimeConfig, budget: MemoryBudget, quantization: Quantization) -> Source:
+    """Where layers take their weights from, as the runtime options want them."""
+    return Source(
+        weights,
+        Records(runtime.batch_tokens, budget),
+        threads=min(runtime.threads or cpu_count(), cpu_count()),
+        dtype=None if runtime.dtype is None else dtypes.dtype(runtime.dtype),
+        budget=budget,
+        quantization=quantization,
+    )
+
+
+def _check_stored(config: DecoderConfig, held: Held) -> None:
+    """Refuse a folder whose matrices are packed otherwise than config.json says."""
+    stored = config.quantization
+    expected = Quantization.of(stored.format, stored.policy).forms if stored else {}
+    for role, forms in held.stored.items():
+        if forms != {expected.get(role, "")}:
+            found = " and ".join(form or "floats" for form in sorted(forms))
+            what = "layers" if role == "linear" else "the embedding and the output head"
+            raise CheckpointError(
+                f"config.json: by quantization_config, {what} are {expected.get(role) or 'floats'}, but they are "
+                f"stored as {found}; the files do not belong together, quantize the original folder again with pio "
+                "quantize, or download it again"
+            )
 
 
 def _check_weights(weights: Weights) -> None:

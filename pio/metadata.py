@@ -26,6 +26,8 @@ class ModelMetadata:
         capabilities: What the plugin's own checkpoints were trained for.
         context_length: Tokens of prompt and answer together.
         vocab_size: Length of a row of logits.
+        formats: How matrices are held, such as ``{"layers": "int4", "tables": "int8"}``; tables are the embedding and
+            the output head. Empty before the model is loaded.
         memory: Bytes of weights, cache and buffers; zero while not loaded.
     """
 
@@ -40,6 +42,7 @@ class ModelMetadata:
     capabilities: tuple[str, ...]
     context_length: int
     vocab_size: int
+    formats: dict[str, str]
     memory: dict[str, int]
 
     @classmethod
@@ -58,5 +61,6 @@ class ModelMetadata:
             capabilities=manifest.capabilities,
             context_length=loaded.context_length if loaded else 0,
             vocab_size=loaded.config.vocab_size if loaded else 0,
+            formats=loaded.formats if loaded else {},
             memory=loaded.memory if loaded else {"weights": 0, "cache": 0, "buffers": 0},
         )

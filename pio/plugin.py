@@ -103,14 +103,15 @@ class TextModelPlugin(ABC):
         """
         if self._path is None:
             raise ConfigError("there is no path; call initialize(path=...) first, or use pio.load(path)")
-        with self._lock, Progress((config or self.runtime).progress, f"loading {self._path}"):
+        with self._lock, Progress((config or self.runtime).progress, f"loading {self._path}") as shown:
             self.cleanup()
             self.runtime = config or self.runtime
             checkpoint = Checkpoint(self._path)
             registry.choose(checkpoint.config, self.manifest_name)  # refuses another architecture, by name
             model_config = self.config_class.from_checkpoint(checkpoint.config)
             weights = self.open_weights(checkpoint)
-            self._loaded = LoadedModel(checkpoint, model_config, weights, self.runtime, self.build_model)
+            packing = partial(shown.say, f"quantizing to {self.runtime.quantize}: ")
+            self._loaded = LoadedModel(checkpoint, model_config, weights, self.runtime, self.build_model, packing)
             self._metadata = ModelMetadata.of(self, self._loaded)
         return self
 

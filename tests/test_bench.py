@@ -49,7 +49,8 @@ def test_the_demo_model():
     report = json.loads(bench(*QUICK, "--threads", 1))
     check(report, threads=1)
     assert report["bytes_per_token"] == report["weights_bytes"]  # tied: the table is the head
-    assert (report["prompt_tokens"], report["new_tokens"], report["dtype"]) == (21, 4, "bfloat16")
+    assert (report["prompt_tokens"], report["new_tokens"]) == (21, 4)
+    assert report["formats"] == {"layers": "bfloat16", "tables": "bfloat16"}
 
 
 @compiled
@@ -59,7 +60,7 @@ def test_random_weights_of_a_config(tmp_path, dtype):
     options = ("--dtype", dtype) if dtype == "float32" else ()
     report = json.loads(bench("--config", tmp_path / "config.json", *QUICK, "--threads", 2, *options))
     check(report, threads=2)
-    assert report["dtype"] == dtype and "random weights" in report["model"]
+    assert report["formats"] == {"layers": dtype, "tables": dtype} and "random weights" in report["model"]
 
 
 @compiled

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import pio
-from pio.cli import bench, chat, doctor, download, generate, models, verify, warmup
+from pio.cli import bench, chat, doctor, download, generate, models, quantize, verify, warmup
 from pio.cli.console import complain, notes
 from pio.errors import PioError
 
@@ -62,6 +62,7 @@ app.command("chat")(chat.chat)
 app.command("models")(models.models)
 app.command("verify")(verify.verify)
 app.command("download")(download.download)
+app.command("quantize")(quantize.quantize)
 app.command("warmup")(warmup.warmup)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)

@@ -10,6 +10,7 @@ import typer
 
 from pio.cli import options
 from pio.cli.console import count, size, write_json, write_table
+from pio.cli.loading import named
 from pio.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def bench(
     threads: options.Threads = None,
     context_length: options.ContextLength = None,
     dtype: options.Dtype = None,
+    quantize: options.Quantize = None,
+    quantize_policy: options.QuantizePolicy = None,
     memory_limit: options.MemoryLimit = None,
     progress: options.Progress = None,
 ) -> None:
@@ -71,7 +74,8 @@ def _measure_random(config: Path, plan: Plan, given: dict[str, Any]) -> Report:
 
 
 def _show(r: Report) -> None:
-    title = f"{r.model}: {r.plugin}, {count(r.parameters)} parameters in {r.dtype}; {r.processor}, {r.threads} threads"
+    held = f"{count(r.parameters)} parameters in {named(r.formats)}"
+    title = f"{r.model}: {r.plugin}, {held}; {r.processor}, {r.threads} threads"
     peak = "unknown" if r.peak_memory is None else size(r.peak_memory)
     rows = [
         ["read bandwidth", f"{r.bandwidth.median / 1e9:.2f} GB/s", f"best {r.bandwidth.best / 1e9:.2f}"],

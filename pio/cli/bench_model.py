@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from math import prod
 from statistics import median
 from typing import Any
 
@@ -48,7 +49,7 @@ class Report:
     Attributes:
         model: Folder or config.
         plugin: The plugin that ran it.
-        dtype: Element type of the weights.
+        formats: How the matrices of layers, and of tables (embedding and output head), are held.
         parameters: Number of weights.
         processor: Name of the processor.
         threads: Over how many threads kernels split.
@@ -72,7 +73,7 @@ class Report:
 
     model: str
     plugin: str
-    dtype: str
+    formats: dict[str, str]
     parameters: int
     processor: str
     threads: int
@@ -139,7 +140,7 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
     return Report(
         model=name,
         plugin=model.manifest.name,
-        dtype=str(loaded.model.embed_tokens.weight.dtype),
+        formats=loaded.formats,
         parameters=loaded.config.parameters,
         processor=cpu_name(),
         threads=loaded.model.threads,
@@ -170,13 +171,10 @@ def _around(speed: Callable[[], float], work: Callable[[], None]) -> float:
 
 
 def bytes_per_token(model: TextModelPlugin) -> int:
-    """Return the bytes of weights that decoding one token reads: all, but of an untied embedding one row only.
-
-    A tied model whose folder stores its head all the same reads the table once.
-    """
-    table, head = model.loaded.model.embed_tokens.weight, model.loaded.model.lm_head
-    total = model.loaded.config.parameters * head.dtype.itemsize
-    return total - (0 if model.loaded.config.tie_word_embeddings else table.nbytes - table.nbytes // table.shape[0])
+    """Return the bytes of weights that decoding one token reads: all, but of an untied embedding one row only."""
+    loaded = model.loaded
+    table, head = loaded.model.embed_tokens.weight, loaded.model.lm_head.weight
+    return loaded.memory["weights"] - (0 if head is table else table.nbytes - table.nbytes // table.shape[0])
 
 
 def flops_per_token(model: TextModelPlugin, tokens: int) -> float:
@@ -184,7 +182,8 @@ def flops_per_token(model: TextModelPlugin, tokens: int) -> float:
 
     The output head counts once a prompt, for its last token.
     """
-    config, head = model.loaded.config, model.loaded.model.lm_head.size
+    config = model.loaded.config
+    head = prod(model.loaded.model.lm_head.weight.shape)
     tables = head if config.tie_word_embeddings else 2 * head
     attention = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * (tokens + 1) / 2
     return 2 * (config.parameters - tables) + attention + 2 * head / tokens

@@ -60,6 +60,8 @@ def generate(
     threads: options.Threads = None,
     context_length: options.ContextLength = None,
     dtype: options.Dtype = None,
+    quantize: options.Quantize = None,
+    quantize_policy: options.QuantizePolicy = None,
     memory_limit: options.MemoryLimit = None,
     progress: options.Progress = None,
     verbose: options.Verbose = False,

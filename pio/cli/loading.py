@@ -37,16 +37,23 @@ def loaded_model(name: str, options: Mapping[str, Any]) -> Generator[TextModelPl
         _log.info("kernels: %d compiled, %d taken from %s", len(compiled), len(there), folder or "nowhere")
 
 
+def named(formats: Mapping[str, str]) -> str:
+    """Return how matrices are held in a few words, such as "layers int4, tables int8", or "bfloat16" for all."""
+    if len(set(formats.values())) == 1:
+        return next(iter(formats.values()))
+    return ", ".join(f"{part} {form}" for part, form in formats.items())
+
+
 def describe(name: str, model: TextModelPlugin) -> None:
     """Log what was loaded."""
     metadata, inner = model.metadata, model.loaded.model
-    weights, threads = inner.embed_tokens.weight.dtype, inner.threads
+    threads = inner.threads
     _log.info("model: %s is %s", name, metadata.path)
     _log.info(
         "plugin: %s runs %s parameters in %s on %d thread%s",
         metadata.name,
         count(metadata.parameters),
-        weights,
+        named(metadata.formats),
         threads,
         "" if threads == 1 else "s",
     )

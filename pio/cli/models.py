@@ -67,12 +67,14 @@ def _demo() -> Path:
 def _describe(name: str, folder: Path) -> dict[str, str]:
     from pio import registry
     from pio.loading.checkpoint import Checkpoint
+    from pio.loading.quantization_config import StoredQuantization
 
     model_type = plugin = ""
     try:
         config: dict[str, Any] = Checkpoint(folder).config
         model_type = str(config.get("model_type"))
         plugin = registry.choose(config)[0].name
+        StoredQuantization.read(config)  # refuses what other programs quantized
     except PioError as error:
         plugin = f"none: {type(error).__name__}"
     return {"name": name, "model_type": model_type, "plugin": plugin, "path": str(folder)}

@@ -35,6 +35,13 @@ ContextLength: TypeAlias = Annotated[
     int | None, _runtime("--context-length", help="Tokens of prompt and answer together.")
 ]
 Dtype: TypeAlias = Annotated[str | None, _runtime("--dtype", help="Convert the weights: float32, float16 or bfloat16.")]
+Quantize: TypeAlias = Annotated[
+    str | None, _runtime("--quantize", help="Quantize the weights: int8, int4 or int4_zero_point.")
+]
+QuantizePolicy: TypeAlias = Annotated[
+    str | None,
+    _runtime("--quantize-policy", help="balanced keeps embedding and output head in int8; uniform does not."),
+]
 MemoryLimit: TypeAlias = Annotated[
     int | None, _runtime("--memory-limit", help="Bytes that weights, cache and buffers may take together.")
 ]
@@ -82,7 +89,17 @@ Logprobs: TypeAlias = Annotated[
 ]
 Answers: TypeAlias = Annotated[int | None, _sampling("--answers", help="How many answers to draw.")]
 
-_RUNTIME_FIELDS = ("plugin", "profile", "threads", "context_length", "dtype", "memory_limit", "progress")
+_RUNTIME_FIELDS = (
+    "plugin",
+    "profile",
+    "threads",
+    "context_length",
+    "dtype",
+    "quantize",
+    "quantize_policy",
+    "memory_limit",
+    "progress",
+)
 _SAMPLING_FIELDS = (
     "max_new_tokens",
     "temperature",

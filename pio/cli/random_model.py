@@ -80,6 +80,17 @@ class RandomWeights:
             self._tensors[name] = tensor
         return self._tensors[name]
 
+    def take_packed(self, name: str, shape: tuple[int, int]) -> None:
+        """Return None: nothing is stored packed."""
+
+    def same(self, one: str, other: str) -> bool:
+        """Return whether two names are one tensor."""
+        return one == other
+
+    def let_go(self, name: str) -> None:
+        """Forget a tensor that was converted."""
+        self._tensors.pop(name, None)
+
     def ignore(self, which: Callable[[str], bool] | Iterable[str]) -> None:
         """Do nothing: no tensor is left over."""
 

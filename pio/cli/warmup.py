@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from pio.cli import options
 from pio.cli.console import note, size, write, write_json
-from pio.errors import DeviceError, PioError
+from pio.errors import ConfigError, DeviceError, PioError
+
+if TYPE_CHECKING:
+    from pio.manifest import PluginManifest
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -48,10 +51,15 @@ def warmup(
     models: Annotated[
         list[str] | None, typer.Argument(help="Models to load and run.", show_default="all that plugins can need")
     ] = None,
+    quantize: options.Quantize = None,
+    quantize_policy: options.QuantizePolicy = None,
     json: options.Json = False,
     progress: options.Progress = None,
 ) -> None:
     """Compile kernels for this machine, once; they are kept on disk."""
+    given = options.runtime_options({"quantize": quantize, "quantize_policy": quantize_policy})
+    if given and not models:
+        raise ConfigError("--quantize is for models that are named; without one, every format is warmed up")
     from pio.ops import compilation
     from pio.progress import Progress
 
@@ -63,7 +71,7 @@ def warmup(
         if models:
             for name in models:
                 shown.say(f"running {name}")
-                _run_model(name)
+                _run_model(name, given)
         else:
             _run_plugins(shown)
     files, nbytes = compilation.cache_size()
@@ -81,32 +89,41 @@ def warmup(
     write(f"They are kept in {folder} ({size(nbytes)}).\n")
 
 
-def _run_model(name: str) -> None:
+def _run_model(name: str, given: dict[str, Any]) -> None:
     from pio.loader import load
 
-    with load(name) as model:
+    with load(name, **given) as model:
         model.generate([0, 0], max_new_tokens=2, ignore_eos=True)
 
 
 def _run_plugins(shown: Any) -> None:
-    """Run a tiny random model of each architecture that pio itself has, in each type of weights; convert each type."""
+    """Run a tiny random model of each architecture that pio itself has, with weights of each kind; convert types."""
     from pio import registry
-    from pio.cli.random_model import random_model
+    from pio.loading.quantization_config import Format
     from pio.tensor import Tensor
 
+    kinds = [{"dtype": dtype} for dtype in DTYPES]
+    kinds += [{"dtype": "bfloat16", "quantize": form, "quantize_policy": "uniform"} for form in get_args(Format)]
     for manifest in registry.manifests().values():
-        for dtype in DTYPES if manifest.plugin.startswith("pio.") else ():
-            shown.say(f"{manifest.name} with {dtype} weights")
-            raw = {"model_type": manifest.model_types[0], **TINY}
+        for kind in kinds if manifest.plugin.startswith("pio.") else ():
+            title = f"{manifest.name} with {kind.get('quantize', kind['dtype'])} weights"
+            shown.say(title)
             try:
-                with random_model(raw, plugin=manifest.name, dtype=dtype) as model:
-                    for fields in REQUESTS:
-                        model.generate([1, 2, 3], max_new_tokens=3, ignore_eos=True, seed=1, **fields)
-                    model.check_weights()
-                    model.logits([1, 2, 3])
+                _run_random(manifest, kind)
             except PioError as error:
-                note(f"note: {manifest.name} with {dtype} weights was left out: {error}")
+                note(f"note: {title} was left out: {error}")
     shown.say("conversions")
     for stored in DTYPES:
         for wanted in DTYPES:
             Tensor.zeros((2, 3), stored).astype(wanted)
+
+
+def _run_random(manifest: PluginManifest, kind: dict[str, str]) -> None:
+    from pio.cli.random_model import random_model
+
+    raw = {"model_type": manifest.model_types[0], **TINY}
+    with random_model(raw, plugin=manifest.name, **kind) as model:
+        for fields in REQUESTS:
+            model.generate([1, 2, 3], max_new_tokens=3, ignore_eos=True, seed=1, **fields)
+        model.check_weights()
+        model.logits([1, 2, 3])

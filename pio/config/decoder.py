@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pio.errors import CheckpointError, UnsupportedModelError
 from pio.loading import config_json
 from pio.loading.model_file import shown
+from pio.loading.quantization_config import StoredQuantization
 
 LayerKind = Literal["full_attention", "sliding_attention"]
 
@@ -97,6 +98,9 @@ class DecoderConfig(BaseModel, frozen=True):
     eos_token_ids: tuple[int, ...]
     """Tokens that end an answer."""
 
+    quantization: StoredQuantization | None = None
+    """How the folder's matrices are packed; None where they are floats."""
+
     @property
     def max_positions(self) -> int:
         """Tokens of context, with the stretch of YaRN where a config leaves max_position_embeddings as it was."""
@@ -126,10 +130,12 @@ class DecoderConfig(BaseModel, frozen=True):
 
         Raises:
             CheckpointError: A field is missing, has the wrong type, or contradicts another; the message names it.
-            UnsupportedModelError: A field asks for something that pio does not compute.
+            UnsupportedModelError: A field asks for something that pio does not compute, or the weights are quantized in
+                a way that it does not read.
         """
         fields = {**raw, "rope": config_json.rope_parameters(raw), "stored_dtype": config_json.dtype(raw)}
         fields["eos_token_ids"] = eos_token_ids(raw)
+        fields["quantization"] = StoredQuantization.read(raw)
         cls._fill(fields)
         layer_types: Any = fields.get("layer_types")
         if isinstance(layer_types, list):

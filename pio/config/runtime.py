@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pio import dtypes
 from pio.dtypes import DType
 from pio.errors import ConfigError
+from pio.loading.quantization_config import Format, Policy
 
 Profile = Literal["balanced", "performance", "memory_efficient", "accuracy"]
-KVCacheDType = Literal["auto", "float32", "float16", "bfloat16"]
+KVCacheDType = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 
 PROFILES: dict[str, dict[str, Any]] = {
     "balanced": {},
@@ -46,6 +47,14 @@ class RuntimeConfig(BaseModel):
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     """Convert the weights when loading; None keeps them as stored, mapped from the file."""
 
+    quantize: Format | None = None
+    """Quantize the weights' matrices when loading, in groups of 32: int8, int4, or int4 with a minimum for each group;
+    None keeps them as stored, mapped from the file. ``pio quantize`` stores them so once and for all."""
+
+    quantize_policy: Policy = "balanced"
+    """Which matrices keep more bits: balanced stores the embedding and the output head as int8 when others are int4;
+    uniform makes no difference."""
+
     threads: int | None = Field(default=None, ge=1, le=1024)
     """Over how many threads to split, at most one for each core that this process may use; None is all of them."""
 
@@ -61,7 +70,8 @@ class RuntimeConfig(BaseModel):
     """Tokens that all running requests share in the cache; None is context_length."""
 
     kv_cache_dtype: KVCacheDType = "auto"
-    """Element type of cached keys and values; auto is float32 for float32 weights and float16 for others."""
+    """Element type of cached keys and values; auto is float32 for float32 weights, int8 for quantized ones, and float16
+    for others."""
 
     prefill_chunk: int = Field(default=256, ge=1, le=65536)
     """Prompt tokens of a step; fewer let running answers go on sooner, more prefill faster."""
@@ -87,10 +97,12 @@ class RuntimeConfig(BaseModel):
         """Rows of logits of the largest step."""
         return max(16, self.max_batch_sequences)
 
-    def cache_dtype(self, weights: DType) -> DType:
-        """Return the element type of cached keys and values for weights of that type."""
+    def cache_dtype(self, weights: DType, *, packed: bool = False) -> DType:
+        """Return the element type of cached keys and values for weights of that type, or for packed ones."""
         if self.kv_cache_dtype != "auto":
             return dtypes.dtype(self.kv_cache_dtype)
+        if packed:
+            return dtypes.int8
         return dtypes.float32 if weights is dtypes.float32 else dtypes.float16
 
     @classmethod

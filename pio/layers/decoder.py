@@ -9,6 +9,7 @@ from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.paged import PagedKVCache
 from pio.layers.embedding import Embedding
+from pio.layers.head import OutputHead
 from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding
 from pio.layers.workspace import Activations, Workspace
@@ -64,7 +65,7 @@ class Decoder:
         rotary: RotaryEmbedding,
         layers: Sequence[DecoderLayer],
         norm: RMSNorm,
-        lm_head: Tensor,
+        lm_head: OutputHead,
         workspace: Workspace,
         make_cache: Callable[[int], PagedKVCache],
         max_positions: int,
@@ -75,13 +76,13 @@ class Decoder:
         self.rotary = rotary
         self.layers = list(layers)
         self.norm = norm
-        self.lm_head = lm_head  # (vocab, hidden)
+        self.lm_head = lm_head
         self.workspace = workspace
         self.threads = threads
         self._make_cache = make_cache
         self._recorded_for: tuple[Batch, PagedKVCache] | None = None
         self._programs: dict[tuple[int, int, int], ops.Program] = {}
-        self.vocab_size = lm_head.shape[0]
+        self.vocab_size = lm_head.vocab_size
         self.max_positions = max_positions
         self.max_batch_tokens = workspace.tokens
         self.max_batch_sequences = max_batch_sequences
@@ -122,7 +123,7 @@ class Decoder:
         rows, logits = self.workspace.rows[:count], self.workspace.logits[:count]
         if count:
             ops.gather(hidden, batch.output_rows[:count], out=rows, threads=self.threads)  # (R, hidden)
-            ops.linear(self.norm(rows, rows), self.lm_head, out=logits, threads=self.threads)
+            self.lm_head(self.norm(rows, rows), logits)
         return logits
 
     def hidden_states(self, batch: Batch, cache: PagedKVCache) -> Tensor:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from pio import ops
 from pio.layers.source import Source
+from pio.ops.quantized import PackedWeight
 from pio.tensor import Tensor
 
 
 class Embedding:
-    """A row of the table for each token, as float32."""
+    """A row of the table for each token, as float32.
 
-    __slots__ = ("threads", "weight")
+    Attributes:
+        weight: (vocab, hidden); floats as stored, or packed.
+        name: Of the table in the checkpoint.
+    """
+
+    __slots__ = ("name", "threads", "weight")
 
     def __init__(self, source: Source, rows: int, width: int) -> None:
-        self.weight = source.take("weight", rows, width)  # (vocab, hidden)
+        self.weight = source.matrix("weight", rows, width, "table")  # (vocab, hidden)
+        self.name = source.full_name("weight")
         self.threads = source.threads
 
     def __call__(self, tokens: Tensor, out: Tensor) -> Tensor:
@@ -21,4 +28,6 @@ class Embedding:
 
         Shapes: tokens int32 (T,), out float32 (T, hidden).
         """
+        if isinstance(self.weight, PackedWeight):
+            return ops.unpack(self.weight, tokens, out=out, threads=self.threads)
         return ops.gather(self.weight, tokens, out=out, threads=self.threads)

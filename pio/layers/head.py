@@ -1,22 +1,51 @@
-"""The output head's weight: its own, or the embedding's."""
+"""The output head: a matrix of its own, or the embedding's."""
 
 from __future__ import annotations
 
+from pio.layers.embedding import Embedding
+from pio.layers.linear import project
 from pio.layers.source import Source
+from pio.ops.quantized import PackedWeight
 from pio.tensor import Tensor
 
+NAME = "lm_head.weight"
 
-def output_head(source: Source, embedding: Tensor, *, tied: bool) -> Tensor:
-    """Return the weight of the output head, (vocab, hidden).
+
+class OutputHead:
+    """Logits of hidden states.
 
     Some checkpoints with tied embeddings store ``lm_head.weight`` all the same. An equal one is skipped, so that the
     table is read once; one that differs is what the model was saved with, and is used, as transformers does.
+
+    Attributes:
+        weight: (vocab, hidden); the embedding's own where they are tied.
     """
-    name = "lm_head.weight"
-    if not tied:
-        return (source / "lm_head").take("weight", *embedding.shape)
-    if name not in source.weights:
-        return embedding
-    stored = (source / "lm_head").take("weight", *embedding.shape)
-    same = stored.dtype is embedding.dtype and stored.memoryview() == embedding.memoryview()
-    return embedding if same else stored
+
+    def __init__(self, source: Source, embedding: Embedding, *, tied: bool) -> None:
+        own = source / "lm_head"
+        shape = embedding.weight.shape
+        self.weight: Tensor | PackedWeight = embedding.weight
+        if not tied or (NAME in source.weights and not source.weights.same(NAME, embedding.name)):
+            self.weight = own.matrix("weight", shape[0], shape[1], "table")
+        self.threads = source.threads
+        self._records = source.records
+
+    @property
+    def vocab_size(self) -> int:
+        """Length of a row of logits."""
+        return self.weight.shape[0]
+
+    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
+        """Compute logits.
+
+        Shapes: x float32 (R, hidden), out float32 (R, vocab).
+        """
+        return project(x, self.weight, None, out, self._records, threads=self.threads)
+
+    def first(self, x: Tensor) -> Tensor:
+        """Compute the first logit of each row alone, which reads nearly nothing of the weight.
+
+        Shapes: x float32 (R, hidden); returns float32 (R, 1).
+        """
+        weight = self.weight.first(1) if isinstance(self.weight, PackedWeight) else self.weight[:1]
+        return project(x, weight, None, Tensor.empty((x.shape[0], 1)), self._records, threads=self.threads)

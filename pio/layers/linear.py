@@ -1,30 +1,66 @@
-"""A linear layer."""
+"""A linear layer, of weights as stored or quantized."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from pio import ops
+from pio.layers.quantization import Records, Role
 from pio.layers.source import Source
+from pio.ops.quantized import PackedWeight
 from pio.tensor import Tensor
 
 
 class Linear:
-    """``x @ weight.T + bias``."""
+    """``x @ weight.T + bias``.
 
-    __slots__ = ("bias", "threads", "weight")
+    Attributes:
+        weight: (out, in); floats as stored, or packed.
+        bias: (out,) or None; float32 beside a packed weight.
+    """
 
-    def __init__(self, source: Source, out_features: int, in_features: int, *, bias: bool = False) -> None:
-        self.weight = source.take("weight", out_features, in_features)  # (out, in)
+    __slots__ = ("_records", "bias", "threads", "weight")
+
+    def __init__(
+        self, source: Source, out_features: int, in_features: int, *, bias: bool = False, role: Role = "linear"
+    ) -> None:
+        self.weight = source.matrix("weight", out_features, in_features, role)  # (out, in)
         self.bias = source.take("bias", out_features) if bias else None  # (out,)
+        if self.bias is not None and isinstance(self.weight, PackedWeight):
+            self.bias = self.bias.astype("float32")
         self.threads = source.threads
+        self._records = source.records
 
     def __call__(self, x: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
         """Write the product to ``out``, or add it to what is there (a residual connection).
 
         Shapes: x float32 (T, in), out float32 (T, out).
         """
-        return ops.linear(x, self.weight, self.bias, out=out, add=add, threads=self.threads)
+        return project(x, self.weight, self.bias, out, self._records, add=add, threads=self.threads)
+
+    @property
+    def records(self) -> Records:
+        """Where its quantized inputs are put."""
+        return self._records
+
+
+def project(
+    x: Tensor,
+    weight: Tensor | PackedWeight,
+    bias: Tensor | None,
+    out: Tensor,
+    records: Records,
+    *,
+    add: bool = False,
+    threads: int,
+) -> Tensor:
+    """Multiply rows by a weight of either kind.
+
+    Shapes: x float32 (T, in), weight (out, in), bias (out,), out float32 (T, out).
+    """
+    if isinstance(weight, PackedWeight):
+        return ops.quantized_linear(x, weight, bias, out=out, add=add, scratch=records.buffer, threads=threads)
+    return ops.linear(x, weight, bias, out=out, add=add, threads=threads)
 
 
 def together(x: Tensor, layers: Sequence[Linear], outs: Sequence[Tensor]) -> None:
@@ -32,5 +68,13 @@ def together(x: Tensor, layers: Sequence[Linear], outs: Sequence[Tensor]) -> Non
 
     Shapes: x float32 (T, in), outs float32 (T, out) of each layer.
     """
-    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-    ops.linears(x, weights, outs, biases, threads=layers[0].threads)
+    threads, biases = layers[0].threads, [layer.bias for layer in layers]
+    packed = [layer.weight for layer in layers if isinstance(layer.weight, PackedWeight)]
+    plain = [layer.weight for layer in layers if isinstance(layer.weight, Tensor)]
+    if len(packed) == len(layers):
+        ops.quantized_linears(x, packed, outs, biases, scratch=layers[0].records.buffer, threads=threads)
+    elif len(plain) == len(layers):
+        ops.linears(x, plain, outs, biases, threads=threads)
+    else:
+        for layer, out in zip(layers, outs, strict=True):
+            layer(x, out)

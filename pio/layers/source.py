@@ -1,18 +1,21 @@
-"""Where a block gets its weights from: a place in the checkpoint's tree of names."""
+"""Where layers take their weights from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pio.device import MemoryBudget
 from pio.dtypes import DType
+from pio.layers.quantization import Quantization, Records, Role
+from pio.memory.layout import row_major
 from pio.memory.storage import Storage
-from pio.tensor import Tensor, row_major
+from pio.ops.quantized import FORMATS, PackedWeight
+from pio.tensor import Tensor
 
 
 class Weights(Protocol):
-    """Tensors of a checkpoint by name; each is checked and accounted for when taken."""
+    """The tensors of a checkpoint."""
 
     def __contains__(self, name: object, /) -> bool:
         """Return whether the checkpoint has a tensor of that name."""
@@ -22,6 +25,43 @@ class Weights(Protocol):
         """Return a tensor, or raise a CheckpointError if it is missing or has another shape."""
         ...
 
+    def take_packed(self, name: str, shape: tuple[int, int], /) -> PackedWeight | None:
+        """Return a matrix that is stored packed; None where it is not."""
+        ...
+
+    def same(self, one: str, other: str, /) -> bool:
+        """Return whether two tensors are stored alike, to the bit; the first is skipped then."""
+        ...
+
+    def let_go(self, name: str, /) -> None:
+        """Give back the memory of a mapped tensor that was converted; it can still be read."""
+        ...
+
+
+@dataclass(slots=True)
+class Held:
+    """What a model holds.
+
+    Attributes:
+        nbytes: Bytes of weights by name: mapped from files, or converted.
+        formats: In what form there are matrices, by role.
+        stored: The packed forms in which files have them, by role; ``""`` for floats.
+    """
+
+    nbytes: dict[str, int] = field(default_factory=dict[str, int])
+    formats: dict[Role, set[str]] = field(default_factory=dict[Role, set[str]])
+    stored: dict[Role, set[str]] = field(default_factory=dict[Role, set[str]])
+
+    @property
+    def packed(self) -> bool:
+        """Whether some matrices are quantized."""
+        return any(form in FORMATS for forms in self.formats.values() for form in forms)
+
+    @property
+    def total(self) -> int:
+        """Bytes of all weights."""
+        return sum(self.nbytes.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -29,28 +69,59 @@ class Source:
 
     Attributes:
         weights: The checkpoint.
+        records: Memory for quantized activations.
         prefix: Names so far, such as ``model.layers.3.self_attn``.
         threads: Over how many threads operations split.
         dtype: Convert weights to this type; None keeps what is stored.
         budget: Counts the memory of converted weights.
+        quantization: What becomes of matrices.
+        held: What was taken.
     """
 
     weights: Weights
+    records: Records
     prefix: str = ""
     threads: int = 1
     dtype: DType | None = None
     budget: MemoryBudget | None = None
+    quantization: Quantization = field(default_factory=Quantization)
+    held: Held = field(default_factory=Held)
 
     def __truediv__(self, name: str | int) -> Source:
         """Return the source one name further down."""
-        return replace(self, prefix=f"{self.prefix}.{name}" if self.prefix else str(name))
+        return replace(self, prefix=self.full_name(str(name)))
+
+    def full_name(self, name: str) -> str:
+        """Return a name with the prefix before it."""
+        return f"{self.prefix}.{name}" if self.prefix else name
 
     def take(self, name: str, *shape: int) -> Tensor:
         """Return the tensor of that name below the prefix."""
-        tensor = self.weights.take(f"{self.prefix}.{name}" if self.prefix else name, shape)
-        if self.dtype is None or tensor.dtype is self.dtype:
-            return tensor
-        nbytes = tensor.size * self.dtype.itemsize
-        what = f"the weights as {self.dtype} (none with dtype=None)"
-        storage = Storage.allocate(nbytes, budget=self.budget, what=what)
-        return Tensor(storage, storage.address, self.dtype, tensor.shape, row_major(tensor.shape)).copy_(tensor)
+        full = self.full_name(name)
+        tensor = self.weights.take(full, shape)
+        if self.dtype is not None and tensor.dtype is not self.dtype:
+            nbytes = tensor.size * self.dtype.itemsize
+            what = f"the weights as {self.dtype} (none with dtype=None)"
+            storage = Storage.allocate(nbytes, budget=self.budget, what=what)
+            tensor = Tensor(storage, storage.address, self.dtype, tensor.shape, row_major(tensor.shape)).copy_(tensor)
+            self.weights.let_go(full)
+        self.held.nbytes[full] = tensor.nbytes
+        return tensor
+
+    def matrix(self, name: str, rows: int, columns: int, role: Role = "linear") -> Tensor | PackedWeight:
+        """Return the matrix of that name below the prefix, packed where it is stored so or is to be so."""
+        full = self.full_name(name)
+        packed = self.weights.take_packed(full, (rows, columns))
+        self.held.stored.setdefault(role, set()).add(packed.form.name if packed else "")
+        form = self.quantization.forms.get(role)
+        if packed is None and form is not None:
+            packed = self.quantization.pack(full, self.weights.take(full, (rows, columns)), form, self.threads)
+            self.weights.let_go(full)
+        if packed is None:
+            matrix = self.take(name, rows, columns)
+            self.held.formats.setdefault(role, set()).add(matrix.dtype.name)
+            return matrix
+        self.records.expect(columns)
+        self.held.formats.setdefault(role, set()).add(packed.form.name)
+        self.held.nbytes[full] = packed.nbytes
+        return packed

@@ -41,4 +41,4 @@ def _run(model: Decoder, cache: PagedKVCache) -> None:
     batch.add([0] * _TOKENS, 0, [0], "last")
     hidden = model.hidden_states(batch, cache)  # (T, hidden)
     row = ops.gather(hidden, batch.output_rows)  # (1, hidden)
-    ops.linear(model.norm(row, row), model.lm_head[:1], threads=model.threads)
+    model.lm_head.first(model.norm(row, row))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import mmap
 import os
 import secrets
@@ -14,11 +13,10 @@ from pio import dtypes
 from pio.errors import CheckpointError
 from pio.loading.model_file import open_regular, shown, unreadable
 from pio.loading.safetensors_header import MAX_BYTES, Entry, parse_header
+from pio.loading.safetensors_writer import Described, SafetensorsWriter, sync_folder
 from pio.memory.layout import row_major
 from pio.memory.storage import Storage, prefer_huge_pages
 from pio.tensor import Tensor
-
-_ALIGNMENT = 64
 
 
 class SafetensorsFile:
@@ -35,7 +33,7 @@ class SafetensorsFile:
         CheckpointError: The file cannot be read or its header is not entirely valid.
     """
 
-    __slots__ = ("_data", "_entries", "_storage", "metadata", "path")
+    __slots__ = ("_data", "_entries", "_mapping", "_storage", "metadata", "path")
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -48,6 +46,7 @@ class SafetensorsFile:
                 mapping = self._map(descriptor, size)
             except OSError as error:
                 raise unreadable(self.path, error) from error
+        self._mapping = mapping
         self._storage = Storage.of(mapping)
         self._data = self._storage.address + start
 
@@ -125,6 +124,19 @@ class SafetensorsFile:
             )
         return Tensor(self._storage, self._data + entry.begin, dtype, entry.shape, row_major(entry.shape))
 
+    def let_go(self, name: str) -> None:
+        """Drop a tensor's pages from this process's memory; they are read again when touched.
+
+        Raises:
+            CheckpointError: There is no such tensor.
+        """
+        entry = self.entry(name)
+        start = self._data - self._storage.address
+        first = -(-(start + entry.begin) // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = start + entry.end - first
+        if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED, first, length)
+
 
 def write_safetensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
@@ -142,49 +154,18 @@ def write_safetensors(
         CheckpointError: The file could not be written, for instance because the disk is full.
     """
     target = Path(path)
-    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    position = 0
-    for name in order:
-        tensor = tensors[name]
-        end = position + tensor.size * tensor.dtype.itemsize
-        header[name] = {
-            "dtype": tensor.dtype.safetensors,
-            "shape": list(tensor.shape),
-            "data_offsets": [position, end],
-        }
-        position = end
-    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    raw += b" " * (-(8 + len(raw)) % _ALIGNMENT)
-    if len(raw) > MAX_BYTES:
-        raise CheckpointError(f"{target}: the header would take {len(raw)} bytes, at most {MAX_BYTES}; use more files")
+    order = [Described(name, tensor.dtype, tensor.shape) for name, tensor in sorted(tensors.items())]
+    order.sort(key=lambda described: -described.dtype.itemsize)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
-        _write(temporary, raw, [tensors[name] for name in order])
+        with SafetensorsWriter(temporary, order, metadata) as writer:
+            for described in order:
+                writer.write(tensors[described.name])
         os.replace(temporary, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise CheckpointError(
             f"cannot write {target}: {error.strerror or error}; free disk space or choose another folder"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _write(path: Path, raw: bytes, tensors: list[Tensor]) -> None:
-    with open(path, "xb") as file:
-        file.write(len(raw).to_bytes(8, "little"))
-        file.write(raw)
-        for tensor in tensors:
-            if tensor.size:
-                file.write(tensor.contiguous().memoryview().cast("B"))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Literal, NoReturn, get_args, overload
 
 from pio import dtypes
 from pio.errors import CheckpointError
 from pio.loading.model_file import shown
+from pio.loading.quantization_config import Format
 from pio.loading.safetensors import SafetensorsFile
 from pio.loading.safetensors_header import shown_shape
 from pio.loading.shard_index import INDEX, SINGLE, shard_map, weight_files
 
 if TYPE_CHECKING:
     from pio.dtypes import DType
+    from pio.ops.quantized import PackedWeight
     from pio.tensor import Tensor
 
 FLOATS = (dtypes.float32, dtypes.float16, dtypes.bfloat16)
 _LISTED = 10
+_COMPARED = 1 << 24  # bytes at once
 
 
 class Weights:
@@ -38,6 +41,8 @@ class Weights:
         self._files: dict[str, SafetensorsFile] = {}
         self._used: set[str] = set()
         self._ignored: set[str] = set()
+        self._packed: dict[str, PackedWeight] = {}
+        self._same: dict[tuple[str, str], bool] = {}
         names = weight_files(self.folder)
         files = {name: SafetensorsFile(self.folder / name) for name in names}
         for file_name, file in files.items():
@@ -120,6 +125,60 @@ class Weights:
         self._used.add(name)
         return tensor
 
+    def take_packed(self, name: str, shape: tuple[int, int]) -> PackedWeight | None:
+        """Return a matrix that ``pio quantize`` packed and mark it used; None where it is stored as floats.
+
+        Args:
+            name: Its name in the checkpoint.
+            shape: The shape of the matrix that the configuration asks for.
+
+        Raises:
+            CheckpointError: It is missing, or packed in another way than such a matrix is.
+        """
+        file = self._file(name)
+        entry = file.entry(name)
+        if entry.dtype != dtypes.uint8.safetensors:
+            return None
+        from pio.ops.quantized import PackedWeight, form_of, packed_shape  # only such folders need the kernels
+
+        form = form_of(entry.shape)
+        if form is None or entry.shape != packed_shape(shape, form):
+            wanted = [f"{shown_shape(packed_shape(shape, known))} as {known}" for known in get_args(Format)]
+            raise CheckpointError(
+                f"{file.path}: tensor {shown(name)} has packed bytes of shape {shown_shape(entry.shape)}, but a matrix "
+                f"of shape {shown_shape(shape)}, which config.json asks for, has {' or '.join(wanted)}; "
+                "quantize the original folder again with pio quantize, or download it again"
+            )
+        packed = PackedWeight(self.take(name, entry.shape, dtypes=(dtypes.uint8,)), form, shape)
+        self._packed[name] = packed
+        return packed
+
+    def same(self, one: str, other: str) -> bool:
+        """Return whether two tensors are stored alike, to the bit; the first is skipped then.
+
+        The memory of both is given back piece by piece, so that a large table is not held twice.
+        """
+        if (one, other) not in self._same:
+            files = self._file(one), self._file(other)
+            first, second = files[0].tensor(one), files[1].tensor(other)
+            alike = (first.dtype, first.shape) == (second.dtype, second.shape)
+            bytes_of = [tensor.storage.memoryview(tensor.address, tensor.nbytes) for tensor in (first, second)]
+            for start in range(0, first.nbytes if alike else 0, _COMPARED):
+                pieces = [bytes(view[start : start + _COMPARED]) for view in bytes_of]
+                self.let_go(one)
+                self.let_go(other)
+                if pieces[0] != pieces[1]:
+                    alike = False
+                    break
+            self._same[one, other] = alike
+        if self._same[one, other]:
+            self._ignored.add(one)
+        return self._same[one, other]
+
+    def let_go(self, name: str) -> None:
+        """Drop a tensor's pages from this process's memory; they are read again when touched."""
+        self._file(name).let_go(name)
+
     def ignore(self, which: Callable[[str], bool] | Iterable[str]) -> None:
         """Skip tensors knowingly, so that ``finish`` does not list them.
 
@@ -151,15 +210,25 @@ class Weights:
             CheckpointError: It holds NaN or an infinity; the message says where.
         """
         file = self._file(name)
+        if name in self._packed:
+            from pio.loading.packed_scales import bad_scale  # only such folders need it
+
+            place = bad_scale(self._packed[name])
+            if place is not None:
+                raise CheckpointError(
+                    f"{file.path}: tensor {shown(name)} has a scale that is NaN or infinite, first for the group at "
+                    f"{shown_shape(place)}; the file is damaged, quantize the original folder again with pio quantize"
+                )
+            return
         tensor = file.tensor(name)
         index = first_non_finite(tensor) if tensor.dtype.is_float else None
         if index is not None:
-            place: list[int] = []
+            at: list[int] = []
             for size in reversed(tensor.shape):
                 index, inner = divmod(index, size)
-                place.insert(0, inner)
+                at.insert(0, inner)
             raise CheckpointError(
-                f"{file.path}: tensor {shown(name)} holds NaN or infinity, first at {shown_shape(tuple(place))}; "
+                f"{file.path}: tensor {shown(name)} holds NaN or infinity, first at {shown_shape(tuple(at))}; "
                 "the file is damaged or the model diverged in training, download it again or choose another"
             )
 

@@ -12,6 +12,7 @@ from typing import Any
 from pio import dtypes, registry
 from pio.config.runtime import RuntimeConfig
 from pio.device import MemoryBudget
+from pio.layers.quantization import Records
 from pio.layers.source import Source
 from pio.loading.checkpoint import DEMO, resolve
 from pio.loading.config_json import dtype as stored_dtype
@@ -55,6 +56,16 @@ class RandomTensors:
             self.tensors[name] = Tensor.from_list(numbers, self._dtype).reshape(*shape)
         return self.tensors[name]
 
+    def take_packed(self, name: str, shape: tuple[int, int]) -> None:
+        """Return None: nothing is stored packed."""
+
+    def same(self, one: str, other: str) -> bool:
+        """Return whether two names are one tensor."""
+        return one == other
+
+    def let_go(self, name: str) -> None:
+        """Keep the tensor: nothing is mapped."""
+
     def ignore(self, which: Callable[[str], bool] | Iterable[str]) -> None:
         """Ignore nothing: only what a model takes exists."""
 
@@ -83,7 +94,7 @@ def write_random_checkpoint(
     weights = RandomTensors(dtypes.dtype(stored_dtype(raw) or "float32"), seed)
     runtime = RuntimeConfig(prefill_chunk=1, max_batch_sequences=1)
     read = made.config_class.from_checkpoint(raw)
-    made.build_model(read, Source(weights), runtime, MemoryBudget(1 << 62))
+    made.build_model(read, Source(weights, Records(1)), runtime, MemoryBudget(1 << 62))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(raw, indent=2), "utf-8")
     write_safetensors(folder / "model.safetensors", weights.tensors, {"format": "pt"})

@@ -254,7 +254,7 @@ def test_requests_that_cannot_be_answered(healthy, prompt, fields, error, words)
         ({"thread": 2}, pio.ConfigError, ["thread", "threads"]),
         ({"threads": 0}, pio.ConfigError, ["threads", "0"]),
         ({"device": "tpu"}, pio.ConfigError, ["device", "tpu"]),
-        ({"quantize": "int3"}, pio.ConfigError, ["quantize", "known options"]),
+        ({"quantize": "int3"}, pio.ConfigError, ["quantize", "int3", "int4_zero_point"]),
         ({"kv_cache_dtype": "int1"}, pio.ConfigError, ["kv_cache_dtype"]),
         ({"memory_limit": 1000}, pio.OutOfMemoryError, ["weights", "1000 bytes"]),
         ({"memory_limit": 40_000}, pio.OutOfMemoryError, ["activations", "prefill_chunk", "40000 bytes"]),

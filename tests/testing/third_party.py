@@ -60,7 +60,7 @@ from pio.config.decoder import DecoderConfig
 from pio.layers.attention import GroupedQueryAttention
 from pio.layers.decoder import Decoder, DecoderLayer
 from pio.layers.embedding import Embedding
-from pio.layers.head import output_head
+from pio.layers.head import OutputHead
 from pio.layers.mlp import SwiGLU
 from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding
@@ -79,6 +79,7 @@ class AcornPlugin(TextModelPlugin):
     def build_model(self, config, source, runtime, budget):
         c, eps = config, config.rms_norm_eps
         embed = Embedding(source / "embed", c.vocab_size, c.hidden_size)
+        norm = RMSNorm(source / "norm", c.hidden_size, eps)
 
         def layer(i):
             at = source / "block" / i
@@ -88,15 +89,15 @@ class AcornPlugin(TextModelPlugin):
             return DecoderLayer(before, attention, after, SwiGLU(at / "mlp", c.hidden_size, c.intermediate_size))
 
         def make_cache(tokens):
-            dtype = runtime.cache_dtype(embed.weight.dtype)
+            dtype = runtime.cache_dtype(norm.weight.dtype)
             return PagedKVCache(2, tokens, c.num_key_value_heads, c.head_dim, dtype, budget=budget)
 
         return Decoder(
             embed_tokens=embed,
             rotary=RotaryEmbedding(c.rope, c.head_dim),
             layers=[layer(i) for i in range(c.num_hidden_layers)],
-            norm=RMSNorm(source / "norm", c.hidden_size, eps),
-            lm_head=output_head(source, embed.weight, tied=True),
+            norm=norm,
+            lm_head=OutputHead(source, embed, tied=True),
             workspace=Workspace(
                 tokens=runtime.batch_tokens,
                 hidden=c.hidden_size,

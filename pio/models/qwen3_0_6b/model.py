@@ -8,7 +8,7 @@ from pio.device import MemoryBudget
 from pio.layers.attention import GroupedQueryAttention
 from pio.layers.decoder import Decoder, DecoderLayer
 from pio.layers.embedding import Embedding
-from pio.layers.head import output_head
+from pio.layers.head import OutputHead
 from pio.layers.mlp import SwiGLU
 from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding
@@ -21,6 +21,7 @@ def build(config: Qwen3Config, source: Source, runtime: RuntimeConfig, budget: M
     """Put the model together; the names are those of the checkpoint's tensors."""
     c, model = config, source / "model"
     embed_tokens = Embedding(model / "embed_tokens", c.vocab_size, c.hidden_size)
+    norm = RMSNorm(model / "norm", c.hidden_size, c.rms_norm_eps)
 
     def layer(i: int) -> DecoderLayer:
         at = model / "layers" / i
@@ -42,17 +43,16 @@ def build(config: Qwen3Config, source: Source, runtime: RuntimeConfig, budget: M
             SwiGLU(at / "mlp", c.hidden_size, c.intermediate_size),
         )
 
-    cache_dtype = runtime.cache_dtype(embed_tokens.weight.dtype)
-
     def make_cache(tokens: int) -> PagedKVCache:
-        return PagedKVCache(c.num_hidden_layers, tokens, c.num_key_value_heads, c.head_dim, cache_dtype, budget=budget)
+        dtype = runtime.cache_dtype(norm.weight.dtype, packed=source.held.packed)
+        return PagedKVCache(c.num_hidden_layers, tokens, c.num_key_value_heads, c.head_dim, dtype, budget=budget)
 
     return Decoder(
         embed_tokens=embed_tokens,
         rotary=RotaryEmbedding(c.rope, c.head_dim),
         layers=[layer(i) for i in range(c.num_hidden_layers)],
-        norm=RMSNorm(model / "norm", c.hidden_size, c.rms_norm_eps),
-        lm_head=output_head(source, embed_tokens.weight, tied=c.tie_word_embeddings),
+        norm=norm,
+        lm_head=OutputHead(source, embed_tokens, tied=c.tie_word_embeddings),
         workspace=Workspace(
             tokens=runtime.batch_tokens,
             hidden=c.hidden_size,

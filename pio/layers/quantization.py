@@ -1,0 +1,95 @@
+"""Which matrices of a model are quantized, and the memory for activations that meet them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from typing import Literal
+
+from pio.device import MemoryBudget
+from pio.dtypes import uint8
+from pio.errors import CheckpointError, NumericalError
+from pio.memory.layout import row_major
+from pio.memory.storage import Storage
+from pio.ops.quantized import PackedWeight, pack, packed_shape, record_bytes
+from pio.tensor import Tensor
+
+Role = Literal["linear", "table"]  # a layer's matrix; the embedding or the output head
+
+# Formats of layers and of tables, by policy. A table is read a row at a time, or decides between tokens.
+POLICIES: dict[str, dict[str, str]] = {
+    "balanced": {"int8": "int8", "int4": "int8", "int4_zero_point": "int8"},
+    "uniform": {"int8": "int8", "int4": "int4", "int4_zero_point": "int4_zero_point"},
+}
+
+
+class Records:
+    """Memory for quantized activations: one step's rows of the widest layer, shared by all layers.
+
+    Args:
+        rows: Most rows of a step.
+        budget: Counts the memory.
+    """
+
+    def __init__(self, rows: int, budget: MemoryBudget | None = None) -> None:
+        self._rows = rows
+        self._budget = budget
+        self._row_bytes = 0
+        self._buffer: Tensor | None = None
+
+    def expect(self, columns: int) -> None:
+        """Note that there is a quantized layer with that many inputs."""
+        self._row_bytes = max(self._row_bytes, record_bytes(columns))
+
+    @property
+    def buffer(self) -> Tensor:
+        """uint8, allocated when the first layer runs; its address stays."""
+        if self._buffer is None:
+            nbytes = self._rows * self._row_bytes
+            storage = Storage.allocate(nbytes, budget=self._budget, what="quantized activations")
+            self._buffer = Tensor(storage, storage.address, uint8, (nbytes,), (1,))
+        return self._buffer
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are or will be taken."""
+        return self._rows * self._row_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """What becomes of matrices while a model loads.
+
+    Attributes:
+        forms: Format by role; a role that is missing keeps what is stored.
+        packed: Called with the name of each matrix before it is packed.
+    """
+
+    forms: dict[Role, str] = field(default_factory=dict[Role, str])
+    packed: Callable[[str], None] = lambda _: None
+
+    @classmethod
+    def of(cls, form: str | None, policy: str, packed: Callable[[str], None] = lambda _: None) -> Quantization:
+        """Return what a format and a policy ask for; None keeps every matrix as stored."""
+        forms: dict[Role, str] = {} if form is None else {"linear": form, "table": POLICIES[policy][form]}
+        return cls(forms, packed)
+
+    def pack(self, name: str, weight: Tensor, form: str, threads: int | None) -> PackedWeight:
+        """Quantize a matrix into memory of its own.
+
+        Raises:
+            CheckpointError: It holds what is no number, or too large a one.
+        """
+        self.packed(name)
+        rows, columns = weight.shape
+        shape = packed_shape((rows, columns), form)
+        storage = Storage.allocate(prod(shape), what=f"the weights as {form}")
+        out = Tensor(storage, storage.address, uint8, shape, row_major(shape))
+        try:
+            return pack(weight, form, out=out, threads=threads)
+        except NumericalError as error:
+            raise CheckpointError(
+                f"tensor {name!r} cannot be quantized: {error}; the file is damaged or the model diverged in training, "
+                "download it again or load it without quantize"
+            ) from error
