@@ -32,7 +32,7 @@ def quantize(
     with _terminated_as_interrupted():
         folder = quantize(src, dst, format=format, policy=policy, plugin=plugin, threads=threads, progress=progress)
     taken = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    note(f"weights take {size(taken)}; pio chat {folder} runs them")
+    note(f"weights take {size(taken)}; pio chat {folder} runs it")
     write(f"{folder}\n")
 
 

@@ -91,6 +91,15 @@ def test_warm_up_a_model(pio):
     assert pio("warmup", "nowhere").exit_code == 1
 
 
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled")
+def test_warm_up_covers_every_format(pio):
+    assert pio("warmup").exit_code == 0
+    for form in ("int8", "int4", "int4_zero_point"):
+        assert "0 kernels compiled" in pio("warmup", "demo", "--quantize", form).stdout, form
+    ran = pio("warmup", "--quantize", "int4")
+    assert ran.exit_code == 1 and "for models that are named" in ran.stderr
+
+
 def test_warm_up_without_a_folder_is_refused(pio, monkeypatch):
     monkeypatch.setattr(compilation, "cache_folder", lambda: None)
     ran = pio("warmup")

@@ -187,7 +187,7 @@ def test_ctrl_c_ends_it():
 def test_help_and_version(pio):
     assert pio("--version").stdout == f"pio {package.__version__}\n"
     helped = pio("--help").stdout
-    for name in ("generate", "chat", "models", "verify", "download", "warmup", "doctor", "bench"):
+    for name in ("generate", "chat", "models", "verify", "download", "quantize", "warmup", "doctor", "bench"):
         assert name in helped
     assert "[default: demo]" in " ".join(pio("generate", "--help").stdout.split())
 
@@ -196,7 +196,7 @@ def test_every_option_says_what_it_does():
     import typer.main
 
     commands = vars(typer.main.get_command(app))["commands"]
-    assert len(commands) == 8
+    assert len(commands) == 9
     for name, described in commands.items():
         assert described.help, name
         for parameter in described.params:
