@@ -41,6 +41,21 @@ def store(b: Any, address: Any, value: Any, align: int) -> None:
     b.store(value, pointer(b, address, value.type)).align = align
 
 
+def at(b: Any, base: Any, *terms: tuple[Any, Any]) -> Any:
+    """Base address plus products of offsets; integers and values may be mixed."""
+    for x, y in terms:
+        x, y = (i64_const(v) if isinstance(v, int) else v for v in (x, y))
+        base = b.add(base, b.mul(x, y))
+    return base
+
+
+def prefetch(b: Any, address: Any) -> None:
+    """Ask for a line of memory to be in the first-level cache soon; any address will do."""
+    read, first_level, data = (ir.Constant(I32, v) for v in (0, 3, 1))
+    ask = function(b, "llvm.prefetch.p0", ir.VoidType(), [ir.PointerType(I8), I32, I32, I32])
+    b.call(ask, [pointer(b, address, I8), read, first_level, data])
+
+
 def splat(b: Any, scalar: Any) -> Any:
     ty = ir.VectorType(scalar.type, LANES)
     undef = ir.Constant(ty, ir.Undefined)

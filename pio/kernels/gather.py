@@ -1,12 +1,7 @@
 """Rows chosen by index: read, added up, and grouped by a key."""
 
-# numba and llvmlite come without type stubs
-# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
-import ctypes
-
-from pio.kernels import _llvm as ll
 from pio.kernels._jit import kernel, kernel_per_dtype
 from pio.kernels.parallel import parallel_kernel, parallel_kernel_per_dtype
 from pio.kernels.simd import (
@@ -14,24 +9,17 @@ from pio.kernels.simd import (
     fma,
     get_f32,
     get_i32,
-    int64,
+    get_i64,
     itemsize,
     load,
     load_f32,
     load_part,
     load_part_f32,
-    primitive,
+    put_i32,
     splat,
     store_f32,
     store_part_f32,
 )
-from pio.kernels.top_k import put_i32
-
-
-@primitive(int64, int64, emit=lambda b, address: ll.load(b, address, ll.I64, 8))
-def get_i64(address: int) -> int:
-    """Read one int64 at an address."""
-    return ctypes.c_int64.from_address(address).value
 
 
 @kernel

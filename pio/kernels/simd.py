@@ -211,6 +211,7 @@ _STORE_PART = {d: _make_store_part(d) for d in ITEMSIZE}
 
 load_f32, load_part_f32 = _LOAD["float32"], _LOAD_PART["float32"]
 store_f32, store_part_f32 = _STORE["float32"], _STORE_PART["float32"]
+load_f16_lanes = _LOAD["float16"]
 load, load_part = by_dtype(_LOAD), by_dtype(_LOAD_PART)  # by the kernel's element type
 store, store_part = by_dtype(_STORE), by_dtype(_STORE_PART)
 itemsize = by_dtype(ITEMSIZE)
@@ -234,10 +235,73 @@ def get_i32(address: int) -> int:
     return ctypes.c_int32.from_address(address).value
 
 
+@primitive(void, int64, int64, emit=lambda b, address, value: ll.store(b, address, b.trunc(value, ll.I32), 4))
+def put_i32(address: int, value: int) -> None:
+    """Write one int32 to an address."""
+    ctypes.c_int32.from_address(address).value = value
+
+
+@primitive(int64, int64, emit=lambda b, address: ll.load(b, address, ll.I64, 8))
+def get_i64(address: int) -> int:
+    """Read one int64 at an address."""
+    return ctypes.c_int64.from_address(address).value
+
+
 @primitive(void, int64, int64, emit=lambda b, address, value: ll.store(b, address, value, 8))
 def put_i64(address: int, value: int) -> None:
     """Write one int64 to an address."""
     ctypes.c_int64.from_address(address).value = value
+
+
+@primitive(int64, int64, emit=lambda b, address: b.zext(ll.load(b, address, ll.I8, 1), ll.I64))
+def get_u8(address: int) -> int:
+    """Read one byte at an address, widened to int64."""
+    return ctypes.c_uint8.from_address(address).value
+
+
+@primitive(void, int64, int64, emit=lambda b, address, value: ll.store(b, address, b.trunc(value, ll.I8), 1))
+def put_u8(address: int, value: int) -> None:
+    """Write the lowest byte of a number to an address."""
+    ctypes.c_uint8.from_address(address).value = value & 255
+
+
+def _emit_store_u8(b: Any, address: Any, v: Any) -> None:
+    # adding 1.5 * 2^23 rounds to a whole number, in the lowest bits; a NaN is some byte
+    whole = b.bitcast(b.fadd(v, ll.constant(12_582_912.0)), ll.I32X16)
+    ll.store(b, address, b.trunc(whole, ir.VectorType(ll.I8, LANES)), 1)
+
+
+@primitive(void, int64, VEC, emit=_emit_store_u8)
+def store_u8(address: int, v: Vec) -> None:
+    """Write sixteen lanes from 0 to 255 to an address as bytes, rounded to nearest, halves to even."""
+    (ctypes.c_uint8 * LANES).from_address(address)[:] = [round(x) & 255 if math.isfinite(x) else 0 for x in v]
+
+
+def _emit_put_bytes(b: Any, address: Any, which: Any, v: Any) -> None:
+    whole = b.bitcast(b.fadd(v, ll.constant(12_582_912.0)), ll.I32X16)
+    shift = ll.splat(b, b.trunc(b.shl(which, ll.i64_const(3)), ll.I32))
+    byte = ir.Constant(ll.I32X16, [255] * LANES)
+    kept = b.and_(ll.load(b, address, ll.I32X16, 1), b.not_(b.shl(byte, shift)))
+    ll.store(b, address, b.or_(kept, b.shl(b.and_(whole, byte), shift)), 1)
+
+
+@primitive(void, int64, int64, VEC, emit=_emit_put_bytes)
+def put_bytes(address: int, which: int, v: Vec) -> None:
+    """Write sixteen lanes from -128 to 127 as bytes, rounded to nearest: byte ``which`` of each of sixteen fours."""
+    for i, x in enumerate(v):
+        ctypes.c_uint8.from_address(address + 4 * i + which).value = round(x) & 255 if math.isfinite(x) else 0
+
+
+@primitive(float32, int64, emit=lambda b, address: b.fpext(ll.load(b, address, ll.F16, 2), ll.F32))
+def get_f16(address: int) -> float:
+    """Read one float16 at an address, widened to float32."""
+    return _decode(ctypes.string_at(address, 2), "float16")[0]
+
+
+@primitive(void, int64, float32, emit=lambda b, address, value: ll.store(b, address, b.fptrunc(value, ll.F16), 2))
+def put_f16(address: int, value: float) -> None:
+    """Write a float32 to an address as float16, rounded to nearest even."""
+    ctypes.memmove(address, _encode_one(value, "float16"), 2)
 
 
 # --- arithmetic ---
@@ -263,6 +327,18 @@ def _maximum(b: Any, x: Any, y: Any) -> Any:
 def maximum(x: Vec, y: Vec) -> Vec:
     """The larger of each lane; a NaN in x stays."""
     return _lanes(lambda a, c: c if a <= c else a, x, y)
+
+
+@primitive(VEC, VEC, VEC, emit=lambda b, x, y: b.select(b.fcmp_unordered("ult", x, y), x, y))
+def minimum(x: Vec, y: Vec) -> Vec:
+    """The smaller of each lane; a NaN in x stays."""
+    return _lanes(lambda a, c: c if a >= c else a, x, y)
+
+
+@primitive(VEC, VEC, emit=lambda b, v: b.call(ll.function(b, "llvm.rint.v16f32", ll.F32X16, [ll.F32X16]), [v]))
+def rint(v: Vec) -> Vec:
+    """Each lane rounded to the nearest whole number, halves to the even one."""
+    return _lanes(lambda x: float(round(x)) if math.isfinite(x) else x, v)
 
 
 @primitive(float32, VEC, emit=lambda b, v: ll.fold(b, v, b.fadd))

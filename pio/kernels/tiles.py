@@ -21,17 +21,10 @@ from numba.core import cgutils
 from pio.kernels import _llvm as ll
 from pio.kernels._jit import PerDtype
 from pio.kernels._llvm import ITEMSIZE, LANES
+from pio.kernels._llvm import at as _at
 from pio.kernels.simd import fma, int64, load, load_part, primitive, splat, sum_lanes, void
 
 Tile = Callable[..., None]
-
-
-def _at(b: Any, base: Any, *terms: tuple[Any, Any]) -> Any:
-    """Base address plus products of offsets; integers and values may be mixed."""
-    for x, y in terms:
-        x, y = (ll.i64_const(v) if isinstance(v, int) else v for v in (x, y))
-        base = b.add(base, b.mul(x, y))
-    return base
 
 
 @cache

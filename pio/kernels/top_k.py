@@ -1,37 +1,25 @@
 """The k largest elements of a row, in order, without sorting the row."""
 
-# numba and llvmlite come without type stubs
-# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
-import ctypes
 import math
 
-from pio.kernels import _llvm as ll
 from pio.kernels._jit import kernel
 from pio.kernels.simd import (
     LANES,
     get_f32,
     get_i32,
-    int64,
     keep,
     load_f32,
     load_part_f32,
     max_lanes,
     maximum,
-    primitive,
     put_f32,
+    put_i32,
     splat,
-    void,
 )
 
 BLOCK = 64  # elements that one maximum stands for; a row of 151,936 has 2,374 of them
-
-
-@primitive(void, int64, int64, emit=lambda b, address, value: ll.store(b, address, b.trunc(value, ll.I32), 4))
-def put_i32(address: int, value: int) -> None:
-    """Write one int32 to an address."""
-    ctypes.c_int32.from_address(address).value = value
 
 
 @kernel

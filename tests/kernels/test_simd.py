@@ -13,14 +13,21 @@ from pio.kernels import simd
 from pio.kernels.simd import (
     exp,
     fma,
+    get_f16,
     get_f32,
     get_i32,
+    get_u8,
     keep,
+    load_f16_lanes,
     load_f32,
     load_part_f32,
     max_lanes,
     maximum,
+    minimum,
+    put_f16,
     put_f32,
+    put_u8,
+    rint,
     splat,
     store_f32,
     store_part_f32,
@@ -33,6 +40,7 @@ from pio.testing.strategies import FLOATS
 
 ANY = st.floats(width=32)
 FINITE = st.floats(-1000, 1000, width=32)
+INF = math.inf
 
 
 def lanes(elements=ANY):
@@ -100,14 +108,15 @@ def run_arithmetic(out, x, y, z):
     store_f32(out + 192, a / b)
     store_f32(out + 256, fma(a, b, c))
     store_f32(out + 320, maximum(a, b))
+    store_f32(out + 384, minimum(a, b))
 
 
 @given(x=lanes(), y=lanes(), z=lanes())
 @example([0.0, -0.0, 1.0, math.inf] * 4, [0.0, 0.0, 0.0, math.inf] * 4, [1.0] * 16)
 def test_arithmetic(x, y, z):
-    out, vectors = Tensor.zeros((6, 16)), [Tensor.from_list(v) for v in (x, y, z)]
+    out, vectors = Tensor.zeros((7, 16)), [Tensor.from_list(v) for v in (x, y, z)]
     run_arithmetic(out.address, *(v.address for v in vectors))
-    added, subtracted, multiplied, divided, fused, larger = out.tolist()
+    added, subtracted, multiplied, divided, fused, larger, smaller = out.tolist()
     for i, (a, b, c) in enumerate(zip(*(v.tolist() for v in vectors), strict=True)):
         assert_close(added[i], _single(a + b))
         assert_close(subtracted[i], _single(a - b))
@@ -117,13 +126,28 @@ def test_arithmetic(x, y, z):
         if abs(a * b) < 1e38 and abs(c) < 1e38:
             assert abs(fused[i] - _single(a * b + c)) <= slack + 1e-7 * abs(fused[i])
         if a == a and b == b:
-            assert larger[i] == max(a, b)
+            assert larger[i] == max(a, b) and smaller[i] == min(a, b)
         elif a != a:
-            assert larger[i] != larger[i]
+            assert larger[i] != larger[i] and smaller[i] != smaller[i]
 
 
 def _single(x):
     return ctypes.c_float(x).value
+
+
+@njit(error_model="numpy")
+def run_rint(out, x):
+    store_f32(out, rint(load_f32(x)))
+
+
+@given(x=lanes(st.one_of(ANY, st.integers(-20, 20).map(lambda n: n / 2))))
+@example(
+    [0.5, 1.5, 2.5, -0.5, -1.5, 8388607.5, -8388607.5, 3e38, INF, -INF, math.nan, 0.49999997, -0.0, 0.0, 1e-45, 3.0]
+)
+def test_rint(x):
+    t, out = Tensor.from_list(x), Tensor.zeros((16,))
+    run_rint(out.address, t.address)
+    assert_close(out, [float(round(v)) if math.isfinite(v) else v for v in t.tolist()])
 
 
 @njit(error_model="numpy")
@@ -205,9 +229,43 @@ def run_scalars(out, x, i):
 
 @given(x=ANY, i=st.integers(-(2**31), 2**31 - 1))
 def test_scalars(x, i):
-    t, out = Tensor.from_list([x]), Tensor.zeros((16,))
-    assert run_scalars(out.address, t.address, Tensor.from_list([i], "int32").address) == i
+    t, whole, out = Tensor.from_list([x]), Tensor.from_list([i], "int32"), Tensor.zeros((16,))
+    assert run_scalars(out.address, t.address, whole.address) == i
     assert bits(out) == bits(t) * 16 or x != x
+
+
+@njit(error_model="numpy")
+def run_bytes(at, value):
+    before = get_u8(at)
+    put_u8(at, value)
+    return before
+
+
+@given(old=st.integers(0, 255), value=st.integers(-(2**40), 2**40), place=st.integers(0, 4))
+def test_bytes(old, value, place):
+    t = Tensor.full((5,), old, "uint8")
+    assert run_bytes(t[place:].address, value) == old
+    assert t.tolist() == [value % 256 if i == place else old for i in range(5)]
+
+
+@njit(error_model="numpy")
+def run_halves(single, half, lanes):
+    put_f16(half, get_f32(single))
+    put_f32(single, get_f16(half))
+    store_f32(lanes, load_f16_lanes(half))
+
+
+@given(x=ANY)
+@example(65519.0)
+@example(65520.0)
+@example(-3e-8)
+@example(1.00048828125)
+def test_halves(x):
+    t, half, all_lanes = Tensor.from_list([x]), Tensor.full((18,), 5.0, "float16"), Tensor.zeros((16,))
+    run_halves(t.address, half[1:].address, all_lanes.address)
+    assert_close(t, [convert(x, "float16")])
+    assert_close(half, [5.0, t.item(), *[5.0] * 16])
+    assert_close(all_lanes, [t.item(), *[5.0] * 15])
 
 
 @njit(error_model="numpy")
@@ -228,3 +286,72 @@ def test_parts_at_the_very_end_of_a_mapping():
             run_tail(at, at, n)
             assert ctypes.c_float.from_address(start + page - 4).value == {1: 1.0, 5: 2.0, 15: 3.0}[n]
         del view
+
+
+@njit(error_model="numpy")
+def run_store_u8(out, x):
+    simd.store_u8(out, load_f32(x))
+
+
+@given(x=lanes(st.floats(0, 255, width=32)))
+@example(
+    [0.0, -0.0, 0.5, 1.5, 2.5, 253.5, 254.5, 255.0, 126.5, 127.0, 127.5, 0.49999997, 0.50000006, 1e-40, 200.5, 77.0]
+)
+def test_store_u8_rounds_to_the_nearest_byte(x):
+    t, wide = Tensor.from_list(x), Tensor.full((18,), 99, "uint8")
+    run_store_u8(wide[1:].address, t.address)
+    assert wide.tolist() == [99, *(round(v) for v in t.tolist()), 99]
+
+
+@given(x=lanes(), n=st.integers(0, 15), bad=st.sampled_from((math.nan, -math.nan, math.inf, -math.inf)))
+def test_store_u8_takes_what_is_no_number(x, n, bad):
+    """Its byte is anything; those beside it are theirs."""
+    fine = [float(i * 17) for i in range(16)]
+    out = Tensor.zeros((16,), "uint8")
+    t = Tensor.from_list([*fine[:n], bad, *fine[n + 1 :]])
+    run_store_u8(out.address, t.address)
+    found = out.tolist()
+    assert [v for i, v in enumerate(found) if i != n] == [v for i, v in enumerate(fine) if i != n]
+    t = Tensor.from_list(x)
+    run_store_u8(out.address, t.address)
+
+
+@njit(error_model="numpy")
+def run_put_bytes(out, which, x):
+    simd.put_bytes(out, which, load_f32(x))
+
+
+@given(x=lanes(st.floats(-128, 127, width=32)), old=st.binary(min_size=66, max_size=66), which=st.integers(0, 3))
+@example(
+    [-128.0, -127.5, -126.5, -0.5, -1.5, 0.5, 1.5, 127.0, 126.5, -0.0, 0.0, 1.0, -1.0, 63.5, 64.5, -64.5], b"?" * 66, 2
+)
+def test_put_bytes_writes_one_of_four(x, old, which):
+    t, wide = Tensor.from_list(x), Tensor.from_buffer(bytearray(old), "uint8")
+    run_put_bytes(wide[1:].address, which, t.address)  # at an odd address too
+    expected = list(old)
+    for i, v in enumerate(t.tolist()):
+        expected[1 + 4 * i + which] = round(v) % 256
+    assert wide.tolist() == expected
+
+
+@given(x=lanes(), old=st.binary(min_size=64, max_size=64), which=st.integers(0, 3))
+@example([math.nan, -math.nan, math.inf, -math.inf, *[3e38] * 6, *[-3e38] * 6], b"\x5a" * 64, 1)
+def test_put_bytes_leaves_the_others_alone_whatever_it_writes(x, old, which):
+    t, wide = Tensor.from_list(x), Tensor.from_buffer(bytearray(old), "uint8")
+    run_put_bytes(wide.address, which, t.address)
+    assert [v for i, v in enumerate(wide.tolist()) if i % 4 != which] == [
+        v for i, v in enumerate(old) if i % 4 != which
+    ]
+
+
+@njit(error_model="numpy")
+def run_integers(out, source):
+    simd.put_i32(out, simd.get_i64(source))
+
+
+@given(x=st.integers(-(2**63), 2**63 - 1))
+def test_get_i64_and_put_i32(x):
+    """A number that is too wide loses what is above 32 bits."""
+    source, out = Tensor.from_list([x], "int64"), Tensor.full((3,), 7, "int32")
+    run_integers(out[1:].address, source.address)
+    assert out.tolist() == [7, (x + 2**31) % 2**32 - 2**31, 7]
