@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        with self._process:  # closes the pipes and waits
+        with suppress(BrokenPipeError), self._process:  # which closes the pipes and waits
             self._process.kill()
 
     def _read(self, name: str) -> str:

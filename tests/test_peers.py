@@ -1,0 +1,178 @@
+"""The comparison with other engines, as far as it needs none of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+
+import pio
+from benchmarks.peers import checkpoint, report
+from benchmarks.peers.catalogue import FORMATS, PEERS, Contestant, contestants
+from benchmarks.peers.environments import is_ready, python_of
+from benchmarks.peers.gguf_file import renamed
+from benchmarks.peers.process import PeerError, Worker
+from benchmarks.peers.rounds import Plan, Result
+
+CONFIG: dict[str, Any] = {
+    "model_type": "qwen3",
+    "architectures": ["Qwen3ForCausalLM"],
+    "vocab_size": 307,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+    "head_dim": 16,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": True,
+    "attention_bias": False,
+    "rope_theta": 1e6,
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(CONFIG), "utf-8")
+    return path
+
+
+def result(name: str, format: str, **rounds: list[float]) -> Result:
+    engine, variant = name.split()
+    return Result(Contestant(engine, format, variant), "1.2", 500_000_000, 900_000_000, rounds)
+
+
+def test_a_checkpoint_loads_and_answers(config: Path, tmp_path: Path) -> None:
+    folder = checkpoint.write_checkpoint(tmp_path / "model", config)
+    with pio.load(folder, progress=False) as model:
+        assert len(model.generate([3, 5, 7], max_new_tokens=4, ignore_eos=True).token_ids) == 4
+        assert model.detokenize(model.tokenize("the thaw")) == "the thaw"
+
+
+def test_same_config_and_seed_same_bytes(config: Path, tmp_path: Path) -> None:
+    def weights(name: str, seed: int) -> bytes:
+        return (checkpoint.write_checkpoint(tmp_path / name, config, seed) / "model.safetensors").read_bytes()
+
+    assert weights("a", 4) == weights("b", 4) != weights("c", 5)
+    assert checkpoint.name_of(CONFIG, 4) != checkpoint.name_of(CONFIG, 5)
+    assert checkpoint.name_of(CONFIG | {"rope_theta": 1e4}, 4) != checkpoint.name_of(CONFIG, 4)
+
+
+def test_an_untied_head_is_written(config: Path) -> None:
+    assert "lm_head.weight" not in dict(checkpoint.shapes(CONFIG))
+    assert dict(checkpoint.shapes(CONFIG | {"tie_word_embeddings": False}))["lm_head.weight"] == (307, 48)
+
+
+def test_an_unknown_architecture_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"model_type: expected one of qwen3, found 'gpt'"):
+        list(checkpoint.shapes(CONFIG | {"model_type": "gpt"}))
+
+
+def test_bfloat16_rounds_to_nearest_and_ties_to_even() -> None:
+    numbers = [1.0, -2.5, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20]
+    assert struct.unpack("<5H", checkpoint.to_bfloat16(numbers)) == (0x3F80, 0xC020, 0x3F80, 0x3F82, 0x3F81)
+
+
+def test_a_tokenizer_beside_the_config_is_taken(config: Path, tmp_path: Path) -> None:
+    for name in checkpoint.TOKENIZER:
+        (tmp_path / name).write_text('{"name": "mine"}', "utf-8")
+    folder = checkpoint.write_checkpoint(tmp_path / "model", config)
+    assert json.loads((folder / "tokenizer.json").read_text("utf-8")) == {"name": "mine"}
+
+
+def test_a_made_tokenizer_names_every_id(tmp_path: Path) -> None:
+    checkpoint.write_tokenizer(tmp_path, CONFIG)
+    assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).get_vocab_size() == CONFIG["vocab_size"]
+
+
+def test_every_tensor_has_a_name_for_llama_cpp() -> None:
+    names = [renamed(name) for name, _ in checkpoint.shapes(CONFIG | {"tie_word_embeddings": False})]
+    assert len(set(names)) == len(names)
+    assert {"token_embd.weight", "output.weight", "output_norm.weight", "blk.1.ffn_down.weight"} < set(names)
+
+
+def test_ratios_are_medians_of_each_rounds_own() -> None:
+    ours = result("pio int4", "int4", decode=[60.0, 10.0, 90.0], start=[1.0, 1.0, 4.0])
+    theirs = result("openvino int4", "int4", decode=[30.0, 20.0, 30.0], start=[3.0, 2.0, 4.0])
+    assert report.ratios(ours, theirs) == {"decode": 2.0, "start": 2.0}
+
+
+def test_share_of_the_bandwidth_is_that_around_each_answer() -> None:
+    found = report.medians(result("pio int4", "int4", decode=[40.0, 20.0, 30.0], bandwidth=[40e9, 10e9, 20e9]))
+    assert found == {"decode": 30.0, "bandwidth": 20e9, "bandwidth_share": 0.75}
+
+
+def test_pio_is_compared_within_a_format_and_never_with_itself() -> None:
+    names = [("pio bf16", "bf16"), ("pio int4", "int4"), ("llama.cpp Q4_0", "int4"), ("openvino int8", "int8")]
+    pairs = report.compared([result(name, format, decode=[1.0]) for name, format in names])
+    assert [(a.contestant.name, b.contestant.name) for a, b, _ in pairs] == [("pio int4", "llama.cpp Q4_0")]
+
+
+def test_the_report_shows_what_was_measured_and_what_could_not_be() -> None:
+    plan = Plan(Path("config.json"), Path("cache"), rounds=2, threads=3)
+    results = [
+        result("pio int4", "int4", prefill=[900.0, 1000.0], decode=[60.0, 62.0], bandwidth=[30e9, 31e9]),
+        result("openvino int4", "int4", prefill=[500.0, 450.0], decode=[30.0, 31.0], bandwidth=[20e9, 31e9]),
+    ]
+    text = report.as_text(plan, results, {"onnxruntime int4": "no model"})
+    assert re.search(r"^pio int4 +950\.0 +61\.0 +– +– +0\.50 +100% +0\.90$", text, re.MULTILINE)
+    assert re.search(r"^pio int4 : openvino int4 +2\.01 +2\.00 +– +–$", text, re.MULTILINE)
+    assert "Bandwidth: 30.5 GB/s (20.0 to 31.0)." in text
+    assert text.endswith("Left out: onnxruntime int4: no model")
+    found = json.loads(json.dumps(report.as_dict(plan, results, {}), default=str))
+    assert found["results"][1]["medians"]["prefill"] == 475.0
+    assert found["ratios"][0]["other"] == "openvino int4"
+
+
+def test_a_table_aligns_its_columns() -> None:
+    lines = report.table([["name", "a"], ["long name", "1.5"], ["x", "10.25"]]).splitlines()
+    assert lines == ["name           a", "----------------", "long name    1.5", "x          10.25"]
+
+
+def test_every_engine_is_pinned_and_has_a_format() -> None:
+    for name, peer in PEERS.items():
+        assert peer.variants and set(peer.variants) <= set(FORMATS), name
+        assert all("==" in package for package in peer.packages), name
+    everyone = contestants(list(PEERS), list(FORMATS))
+    assert len({contestant.name for contestant in everyone}) == len(everyone)
+    with pytest.raises(ValueError, match="'vllm': expected one of pio, llama"):
+        contestants(["vllm"], ["int4"])
+
+
+def test_an_environment_is_ready_when_it_holds_what_is_asked_for(tmp_path: Path) -> None:
+    assert is_ready(tmp_path, "pio") and not is_ready(tmp_path, "openvino")
+    assert python_of(tmp_path, "openvino").is_relative_to(tmp_path)
+    assert not python_of(tmp_path, "pio").is_relative_to(tmp_path)
+
+
+def test_a_worker_answers_and_says_what_failed(config: Path, tmp_path: Path) -> None:
+    folder = checkpoint.write_checkpoint(tmp_path / "model", config)
+    worker = Worker(python_of(tmp_path, "pio"), "benchmarks.peers.pio", tmp_path / "logs" / "pio.log", 1)
+    job = {"source": folder, "converted": tmp_path / "c", "variant": "bf16"}
+    job |= {"threads": 1, "sequences": 3, "context": 40, "shared_context": 20}
+    try:
+        assert worker.request("load", job=job)["weights"] > 0
+        seconds = worker.request("generate", prompts=[[1, 2], [3, 4], [5, 6]], new_tokens=5)["seconds"]
+        assert len(seconds) == 5 and seconds == sorted(seconds)
+        assert worker.peak_memory() > 1 << 20 and worker.cpu_seconds() > 0
+        with pytest.raises(PeerError, match=r"pio: CheckpointError: .*; see .*pio\.log"):
+            worker.request("load", job=job | {"source": tmp_path / "nothing"})
+    finally:
+        worker.close()
+        worker.close()
+
+
+def test_a_worker_that_ends_is_an_error(tmp_path: Path) -> None:
+    worker = Worker(python_of(tmp_path, "pio"), "benchmarks.peers.nothing", tmp_path / "log", 1)
+    with pytest.raises(PeerError, match=r"nothing: ended with status 1; see .*log"):
+        worker.request("load", job={})
+    worker.close()
+    assert "No module named benchmarks.peers.nothing" in (tmp_path / "log").read_text("utf-8")
