@@ -9,9 +9,13 @@ import sys
 import pytest
 
 import pio
-from pio import ops
+from pio import loaded, ops
+from pio.cli.random_model import RandomWeights
 from pio.device import allocated_bytes
 from pio.engine import batch_manager
+from pio.layers.quantization import Quantization
+from pio.loading.safetensors import write_safetensors
+from pio.models.qwen3_0_6b.plugin import Qwen3_0_6BPlugin
 
 
 def test_cleanup_gives_every_byte_back():
@@ -88,6 +92,82 @@ def test_converted_weights_count():
         pio.load("demo", **options, memory_limit=sum(memory.values()) + 1_000_000)
     with pio.load("demo", **options, memory_limit=sum(memory.values()) + 2 * memory["weights"] + 1_000_000) as model:
         assert model.generate("def f", max_new_tokens=2).token_ids
+
+
+@pytest.mark.parametrize("form", ["int8", "int4"])
+def test_quantized_weights_count_before_the_first_is_packed(form, monkeypatch):
+    with pio.load("demo", quantize=form) as model:
+        memory = model.metadata.memory
+    before = allocated_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Quantization, "pack", lambda *_: pytest.fail("packed"))
+        with pytest.raises(pio.OutOfMemoryError, match=f"the weights with quantize='{form}': .* needed.*memory_limit"):
+            pio.load("demo", quantize=form, memory_limit=memory["weights"] - 1)
+        patch.setattr(loaded, "available_memory", lambda: memory["weights"] // 2)
+        with pytest.raises(pio.OutOfMemoryError, match=f"the weights with quantize='{form}' take .* free; choose"):
+            pio.load("demo", quantize=form)
+    gc.collect()
+    assert allocated_bytes() == before
+    with pytest.raises(pio.OutOfMemoryError, match="the sampler's scratch"):
+        pio.load("demo", quantize=form, memory_limit=sum(memory.values()) - 1)
+    with pio.load("demo", quantize=form, memory_limit=sum(memory.values())) as model:
+        assert model.generate("def f", max_new_tokens=2).token_ids
+
+
+# 33 MB of table and 36 MB a layer
+SHAPE = {
+    "model_type": "qwen3",
+    "vocab_size": 16_390,
+    "hidden_size": 1024,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+    "hidden_act": "silu",
+    "dtype": "bfloat16",
+}
+QUANTIZED_PEAK = """
+import json, pathlib, sys, pio
+
+def most():
+    return int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+
+def load(name):
+    with pio.load(name, quantize="int4", context_length=64, prefill_chunk=8, max_batch_sequences=1) as model:
+        model.generate([1, 2, 3], max_new_tokens=3, ignore_eos=True)
+        memory = model.metadata.memory
+        return memory["weights"], memory["cache"] + memory["buffers"]
+
+load("demo")
+before = most()
+pio.quantize(sys.argv[1], sys.argv[2])
+quantized = most() - before
+weights, rest = load(sys.argv[1])
+print(json.dumps([quantized, most() - before, weights, rest]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_quantizing_takes_little_more_than_its_result(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(SHAPE))
+    random, plugin = RandomWeights(pio.bfloat16), Qwen3_0_6BPlugin()
+    found = loaded.outline(plugin.build_model, plugin.config_class.from_checkpoint(SHAPE), random)
+    tensors = {name: random.take(name, shape) for name, (shape, _) in found.matrices.items()}
+    tensors.update({name: random.take(name, (size // 2,)) for name, size in found.others.items()})
+    write_safetensors(folder / "model.safetensors", tensors)
+    original, largest = sum(t.nbytes for t in tensors.values()), max(t.nbytes for t in tensors.values())
+    assert 100e6 < original < 120e6
+    command = [sys.executable, "-c", QUANTIZED_PEAK, str(folder), str(tmp_path / "made")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    to_folder, on_the_fly, weights, rest = json.loads(run.stdout)
+    assert to_folder < 1.6 * largest + 8e6  # one tensor, as it was and packed
+    assert weights < 0.4 * original
+    assert on_the_fly < weights + rest + largest + 8e6 < original
 
 
 PEAK = """

@@ -7,6 +7,7 @@ import pytest
 
 from pio import dtypes
 from pio.errors import CheckpointError
+from pio.loading import weights as weights_module
 from pio.loading.safetensors import write_safetensors
 from pio.loading.weights import Weights
 from pio.tensor import Tensor
@@ -116,3 +117,33 @@ def test_finite_weights_pass(single: Path) -> None:
     weights = Weights(single)
     for name in weights:
         weights.check_finite(name)
+
+
+@pytest.mark.parametrize("differ", [None, 0, 777, 1036])
+def test_an_equal_tensor_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, differ: int | None) -> None:
+    monkeypatch.setattr(weights_module, "_COMPARED", 256)
+    table = Tensor.from_list([float(i % 97) for i in range(1037)], dtypes.bfloat16).reshape(17, 61)
+    head = table.clone()
+    if differ is not None:
+        head.reshape(-1)[differ : differ + 1].fill_(-1.0)
+    write_safetensors(tmp_path / "model.safetensors", {"head": head, "table": table, "wide": table.astype("float32")})
+    weights = Weights(tmp_path)
+    weights.take("table", (17, 61))
+    for _ in range(2):
+        assert weights.same("head", "table") == (differ is None)
+        assert not weights.same("wide", "table")
+    weights.ignore("wide")
+    assert weights.used == {"table"}
+    if differ is None:
+        weights.finish()
+    else:
+        with pytest.raises(CheckpointError, match="'head'"):
+            weights.finish()
+
+
+def test_memory_that_was_let_go_is_read_again(single: Path) -> None:
+    weights = Weights(single)
+    tensor = weights.take("embed.weight", (2, 3))
+    before = tensor.tolist()
+    weights.let_go("embed.weight")
+    assert tensor.tolist() == before
