@@ -57,6 +57,44 @@ class Linears(Linear):
         ops.linears(self.x, (self.weight, self.up), (self.out, self.up_out))
 
 
+class QuantizedLinear:
+    params = (["int8", "int4", "int4_zero_point"], [DECODE, PREFILL])
+    param_names = ("format", "rows")
+
+    def setup(self, form: str, rows: int) -> None:
+        self.x = random_tensor(rows, HIDDEN)
+        self.weight, self.up = (ops.pack(random_tensor(INTERMEDIATE, HIDDEN, seed=s), form) for s in (1, 2))
+        self.out, self.up_out = Tensor.empty((rows, INTERMEDIATE)), Tensor.empty((rows, INTERMEDIATE))
+        self.time_quantized_linear(form, rows)
+        self.time_quantized_linears(form, rows)
+
+    def time_quantized_linear(self, form: str, rows: int) -> None:
+        ops.quantized_linear(self.x, self.weight, out=self.out)
+
+    def time_quantized_linears(self, form: str, rows: int) -> None:
+        """Gate and up in one job."""
+        ops.quantized_linears(self.x, (self.weight, self.up), (self.out, self.up_out))
+
+
+class Packing:
+    params = ("int8", "int4", "int4_zero_point")
+    param_names = ("format",)
+
+    def setup(self, form: str) -> None:
+        self.weight = random_tensor(INTERMEDIATE, HIDDEN, kind="bfloat16")
+        self.packed = ops.pack(self.weight, form)
+        self.data, self.out = self.packed.data.clone(), Tensor.empty((PREFILL, HIDDEN))
+        self.rows = Tensor.from_list([i * 37 % INTERMEDIATE for i in range(PREFILL)], int32)
+        self.time_unpack(form)
+
+    def time_pack(self, form: str) -> None:
+        ops.pack(self.weight, form, out=self.data)
+
+    def time_unpack(self, form: str) -> None:
+        """Rows of an embedding."""
+        ops.unpack(self.packed, self.rows, out=self.out)
+
+
 class Attention:
     params = ([(1, 1024), (1, 8000), (PREFILL, 512)], ["float32", "float16"])
     param_names = ("tokens, past", "cache")

@@ -39,6 +39,14 @@ GIVEN = {
     "linear": lambda: {"x": floats(3, 5), "weight": floats(2, 5), "bias": floats(2), "out": floats(3, 2)},
     "matmul": lambda: {"a": floats(3, 5), "b": floats(5, 2), "out": floats(3, 2)},
     "mul": lambda: {"x": floats(3, 5), "y": floats(3, 5), "out": floats(3, 5)},
+    "pack": lambda: {"weight": floats(3, 5), "form": "int4", "out": Tensor.zeros((1, 1, 576), "uint8")},
+    "quantized_linear": lambda: {
+        "x": floats(3, 5),
+        "weight": ops.pack(floats(2, 5), "int8"),
+        "bias": floats(2),
+        "out": floats(3, 2),
+        "scratch": Tensor.zeros((240,), "uint8"),
+    },
     "rms_norm": lambda: {"x": floats(3, 5), "weight": floats(5), "eps": 1e-6, "out": floats(3, 5)},
     "rope": lambda: {"x": floats(3, 2, 4), "cos": floats(3, 2), "sin": floats(3, 2)},
     "rope_table": lambda: {
@@ -59,10 +67,12 @@ GIVEN = {
     "softmax": lambda: {"x": floats(3, 5), "out": floats(3, 5)},
     "swiglu": lambda: {"gate": floats(3, 5), "up": floats(3, 5), "out": floats(3, 5)},
     "top_k": lambda: {"x": floats(3, 5), "k": 2},
+    "unpack": lambda: {"packed": ops.pack(floats(4, 5), "int4"), "indices": ints(3, 0), "out": floats(2, 5)},
 }
 CASES = [(op, name) for op, make in GIVEN.items() for name, x in make().items() if isinstance(x, Tensor)]
-# Lists of tensors, and the caches of a batch, which models write.
-ELSEWHERE = {"Program", "recording", "attention_scratch", "linears", "paged_attention", "write_cache"}
+# Lists of tensors, the caches of a batch, which models write, and what is no operation.
+ELSEWHERE = {"attention_scratch", "linears", "paged_attention", "quantized_linears", "write_cache"}
+ELSEWHERE |= {"PackedWeight", "Program", "recording"}
 
 
 def test_every_operation_is_here():
@@ -90,6 +100,16 @@ def test_lists_of_tensors_hold_tensors():
     for weights, outs in (([[1.0]], [out]), ([weight], [[1.0]]), ([weight, None], [out, out])):
         with pytest.raises(pio.TensorError, match=r"linears: .* expected a pio.Tensor"):
             ops.linears(x, weights, outs)
+    ops.quantized_linears(x, [], [])
+    packed = ops.pack(weight, "int8")
+    for weights, outs, wanted in (
+        ([weight], [out], "PackedWeight"),
+        ([packed, [1.0]], [out, out], "PackedWeight"),
+        ([packed], [[1.0]], "pio.Tensor"),
+        ([packed], [None], "pio.Tensor"),
+    ):
+        with pytest.raises(pio.TensorError, match=rf"quantized_linears: .* expected a {wanted}"):
+            ops.quantized_linears(x, weights, outs)
     with pytest.raises(pio.TensorError, match=r"linears: out shares memory with x"):
         ops.linears(x, [floats(5, 5)], [x])
 
@@ -107,6 +127,8 @@ APART = [
     ("linear", "out", "bias"),
     ("matmul", "out", "a"),
     ("matmul", "out", "b"),
+    ("quantized_linear", "out", "x"),
+    ("quantized_linear", "out", "bias"),
     ("rms_norm", "out", "weight"),
     ("rope", "x", "cos"),
     ("rope", "x", "sin"),

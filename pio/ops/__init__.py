@@ -9,12 +9,14 @@ from pio.ops.linear import linear, linears
 from pio.ops.matmul import matmul
 from pio.ops.norm import fused_add_rms_norm, layer_norm, rms_norm
 from pio.ops.program import Program, recording
+from pio.ops.quantized import PackedWeight, pack, quantized_linear, quantized_linears, unpack
 from pio.ops.reduce import first_non_finite
 from pio.ops.rope import rope, rope_table
 from pio.ops.softmax import softmax
 from pio.ops.top_k import top_k
 
 __all__ = [
+    "PackedWeight",
     "Program",
     "add",
     "attention_scratch",
@@ -29,7 +31,10 @@ __all__ = [
     "linears",
     "matmul",
     "mul",
+    "pack",
     "paged_attention",
+    "quantized_linear",
+    "quantized_linears",
     "recording",
     "rms_norm",
     "rope",
@@ -41,5 +46,6 @@ __all__ = [
     "softmax",
     "swiglu",
     "top_k",
+    "unpack",
     "write_cache",
 ]

@@ -9,6 +9,7 @@ import pytest
 
 from pio import ops
 from pio.dtypes import dtype as dtype_of
+from pio.ops import PackedWeight
 from pio.tensor import Tensor
 from pio.testing.compare import bits
 from pio.testing.strategies import FLOATS
@@ -51,6 +52,27 @@ READERS = {
     "copy": lambda w: ops.copy(Tensor.zeros((5, 37)), w),
     "copy of columns": lambda w: ops.copy(Tensor.zeros((37, 5), "int8"), w.T),
 }
+
+
+@pytest.mark.parametrize("form", ["int8", "int4", "int4_zero_point"])
+def test_packed_weights(form):
+    packed = ops.pack(pattern(5, 37), form)
+    with at_the_end(packed.data) as data:
+        mapped = PackedWeight(data, form, (5, 37))
+        assert bits(ops.quantized_linear(X, mapped)) == bits(ops.quantized_linear(X, packed))
+        assert bits(ops.unpack(mapped)) == bits(ops.unpack(packed))
+
+
+@pytest.mark.parametrize("form", ["int8", "int4", "int4_zero_point"])
+def test_activations_bias_and_results_of_packed_weights(form):
+    packed, bias, out = ops.pack(pattern(7, 37), form), pattern(7), Tensor.zeros((3, 7))
+    expected = bits(ops.quantized_linear(X, packed, bias))
+    scratch = Tensor.zeros((240,), "uint8")
+    with at_the_end(X) as x, at_the_end(bias) as b, at_the_end(out) as y, at_the_end(scratch) as records:
+        assert bits(ops.quantized_linear(x, packed, b, out=y, scratch=records)) == expected
+    weight = pattern(5, 45)
+    with at_the_end(weight) as mapped:
+        assert bits(ops.pack(mapped, form).data) == bits(ops.pack(weight, form).data)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

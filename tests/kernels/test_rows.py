@@ -20,6 +20,10 @@ def weights(*shape, dtype="bfloat16"):
     return Tensor.from_list([source.gauss(0, 1) for _ in range(count)], dtype).reshape(*shape)
 
 
+def packed(rows, columns, form):
+    return ops.pack(weights(rows, columns), form)
+
+
 def rope(x, threads, interleaved):
     rows, n = x.shape
     table = ops.rope_table(Tensor.full((rows,), 77, "int32"), weights(n // 4, dtype="float32"))
@@ -41,6 +45,10 @@ OPERATIONS = {
     "rope interleaved": lambda x, t: rope(x, t, interleaved=True),
     "linear": lambda x, t: ops.linear(x, weights(67, x.shape[1]), weights(67), threads=t),
     "linear of float16": lambda x, t: ops.linear(x, weights(9, x.shape[1], dtype="float16"), threads=t),
+    "quantized_linear": lambda x, t: ops.quantized_linear(x, packed(67, x.shape[1], "int4"), threads=t),
+    "quantized_linear of int8": lambda x, t: ops.quantized_linear(
+        x, packed(19, x.shape[1], "int8"), weights(19, dtype="float32"), threads=t
+    ),
     "matmul": lambda x, t: ops.matmul(x, weights(x.shape[1], 83), threads=t),
     "narrow matmul": lambda x, t: ops.matmul(x, weights(x.shape[1], 5, dtype="float32"), threads=t),
     "copy": lambda x, t: ops.copy(Tensor.zeros(x.shape, "bfloat16"), x, threads=t),
@@ -66,6 +74,10 @@ WRITERS = {
     "add": lambda x, out: ops.add(x, x, out=out),
     "mul": lambda x, out: ops.mul(x, x, out=out),
     "linear": lambda x, out: ops.linear(x, weights(out.shape[1], x.shape[1]), weights(out.shape[1]), out=out),
+    "quantized_linear": lambda x, out: ops.quantized_linear(
+        x, packed(out.shape[1], x.shape[1], "int4_zero_point"), weights(out.shape[1], dtype="float32"), out=out
+    ),
+    "unpack": lambda x, out: ops.unpack(ops.pack(x, "int4"), out=out),
     "matmul": lambda x, out: ops.matmul(x, weights(x.shape[1], out.shape[1]), out=out),
     "gather": lambda x, out: ops.gather(x, Tensor.from_list(list(range(x.shape[0])), "int32"), out=out),
     "scatter_add": lambda x, out: ops.scatter_add(out, Tensor.from_list(list(range(x.shape[0])), "int32"), x),

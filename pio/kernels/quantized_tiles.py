@@ -1,0 +1,216 @@
+"""Register tiles over quantized weights: integer dot products of groups, scaled and summed in float32.
+
+A tile multiplies rows of quantized activations by one block of 16 outputs. The integer sums are exact, and each output
+adds its groups in their order to one float32 accumulator, so that a row's bits are the same in every tile. Four bytes
+of weights times four of activations, added to an int32 lane, are one instruction with AVX-512 VNNI and on ARM with
+dot products, three with AVX2, and a handful elsewhere.
+"""
+
+# numba and llvmlite come without type stubs
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from pio.kernels import _llvm as ll
+from pio.kernels._formats import BLOCK, FORMATS, GROUP, PAIR, RECORD, Format
+from pio.kernels._jit import PerDtype, compiles_for
+from pio.kernels._llvm import at as _at
+from pio.kernels.simd import fma, int64, load_f16_lanes, primitive, splat, store_part_f32, void
+
+Tile = Callable[..., None]
+
+I8X64, I16X32 = ir.VectorType(ll.I8, 64), ir.VectorType(ll.I16, 32)
+I8X32, I16X16, I32X8 = ir.VectorType(ll.I8, 32), ir.VectorType(ll.I16, 16), ir.VectorType(ll.I32, 8)
+I8X16, I32X4 = ir.VectorType(ll.I8, 16), ir.VectorType(ll.I32, 4)
+
+AHEAD: Final = 6  # pairs between the one that is computed and the one that is asked for
+
+DOT: Final = next(
+    (
+        name
+        for feature, name in (("avx512vnni", "vnni"), ("avx2", "avx2"), ("dotprod", "sdot"))
+        if compiles_for(feature) and (feature != "avx512vnni" or compiles_for("avx512f"))
+    ),
+    "portable",
+)
+
+
+def _pieces(b: Any, value: Any, count: int, lanes: int) -> list[Any]:
+    """Cut a vector into equal ones."""
+    undef = ir.Constant(value.type, ir.Undefined)
+    index = [ir.Constant(ir.VectorType(ll.I32, lanes), list(range(i * lanes, (i + 1) * lanes))) for i in range(count)]
+    return [b.shuffle_vector(value, undef, which) for which in index]
+
+
+def _joined(b: Any, parts: list[Any]) -> Any:
+    """Put equal vectors together."""
+    while len(parts) > 1:
+        lanes = 2 * parts[0].type.count
+        index = ir.Constant(ir.VectorType(ll.I32, lanes), list(range(lanes)))
+        parts = [b.shuffle_vector(x, y, index) for x, y in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+def _dot_vnni(b: Any, acc: Any, w: Any, x: Any, bits: int) -> Any:
+    name = "llvm.x86.avx512.vpdpbusd.512"
+    return b.call(ll.function(b, name, ll.I32X16, [ll.I32X16, I8X64, I8X64]), [acc, w, x])
+
+
+def _dot_avx2(b: Any, acc: Any, w: Any, x: Any, bits: int) -> Any:
+    """Sixteen-bit products by the pair: of bytes where these cannot overflow, else of even and of odd bytes."""
+    madd = ll.function(b, "llvm.x86.avx2.pmadd.wd", I32X8, [I16X16, I16X16])
+    maddubs = ll.function(b, "llvm.x86.avx2.pmadd.ub.sw", I16X16, [I8X32, I8X32])
+    sums: list[Any] = []
+    for wi, xi in zip(_pieces(b, w, 2, 32), _pieces(b, x, 2, 32), strict=True):
+        if bits == 4:
+            sums.append(b.call(madd, [b.call(maddubs, [wi, xi]), ir.Constant(I16X16, [1] * 16)]))
+            continue
+        wide, signed, eight = b.bitcast(wi, I16X16), b.bitcast(xi, I16X16), ir.Constant(I16X16, [8] * 16)
+        even = b.call(madd, [b.and_(wide, ir.Constant(I16X16, [255] * 16)), b.ashr(b.shl(signed, eight), eight)])
+        sums.append(b.add(even, b.call(madd, [b.lshr(wide, eight), b.ashr(signed, eight)])))
+    return b.add(acc, _joined(b, sums))
+
+
+def _dot_sdot(b: Any, acc: Any, w: Any, x: Any, bits: int) -> Any:
+    """Weights as signed bytes, 128 less: the caller's start value has 128 times the sum of x more."""
+    sdot = ll.function(b, "llvm.aarch64.neon.sdot.v4i32.v16i8", I32X4, [I32X4, I8X16, I8X16])
+    if bits == 8:
+        w = b.xor(w, ir.Constant(I8X64, [128] * 64))
+    parts = zip(_pieces(b, acc, 4, 4), _pieces(b, w, 4, 16), _pieces(b, x, 4, 16), strict=True)
+    return _joined(b, [b.call(sdot, [a, wi, xi]) for a, wi, xi in parts])
+
+
+def _dot_portable(b: Any, acc: Any, w: Any, x: Any, bits: int) -> Any:
+    """Byte by byte of each lane."""
+    w, x = b.bitcast(w, ll.I32X16), b.bitcast(x, ll.I32X16)
+    for j in range(4):
+        low = b.and_(b.lshr(w, _i32(8 * j)), _i32(255))
+        signed = b.ashr(b.shl(x, _i32(24 - 8 * j)), _i32(24))
+        acc = b.add(acc, b.mul(low, signed))
+    return acc
+
+
+def _i32(value: int) -> Any:
+    return ir.Constant(ll.I32X16, [value] * 16)
+
+
+DOTS: Final = {"vnni": _dot_vnni, "avx2": _dot_avx2, "sdot": _dot_sdot, "portable": _dot_portable}
+
+
+@cache
+def quantized_tile(rows: int, dot: str = DOT) -> PerDtype[Tile]:
+    """Return the tile ``y[r, o] (+)= sum_k x[r, k] * w[o, k]`` for fixed rows and one block of outputs, by format of w.
+
+    The tile takes ``(y, x, w, pairs, ldy, count, add)``: addresses of the output, of records of activations and of a
+    block of weights, pairs of groups, row stride of y in elements, how many of the 16 outputs are there, and whether
+    the old y is added (0 or 1). y is float32.
+    """
+    return PerDtype(lambda name: _quantized_tile(rows, FORMATS[name], dot))
+
+
+def _unpacked(b: Any, at: Any, bits: int) -> list[Any]:
+    """Sixteen outputs' next stored numbers, four inputs a vector: two vectors of nibbles or one of bytes."""
+    raw = ll.load(b, at, I8X64, 1)
+    if bits == 8:
+        return [raw]
+    low = ir.Constant(I8X64, [15] * 64)
+    high = b.bitcast(b.lshr(b.bitcast(raw, I16X32), ir.Constant(I16X32, [4] * 32)), I8X64)
+    return [b.and_(raw, low), b.and_(high, low)]
+
+
+def _quantized_tile(rows: int, form: Format, dot: str) -> Tile:
+    product = DOTS[dot]
+
+    def group(b: Any, g: int, x: list[Any], w: Any, total: list[Any]) -> None:
+        """Add one group of a pair to the totals."""
+        offsets = PAIR + 8 + 4 * g
+        part = [ir.Constant(ll.I32X16, [0] * 16)] * rows
+        if not form.minima:
+            starts = [ll.load(b, _at(b, row, (offsets, 1)), ll.I32, 4) for row in x]
+            if dot == "sdot" and form.bits == 8:  # the offset is in the signed weights already
+                starts = [ir.Constant(ll.I32, 0)] * rows
+            part = [ll.splat(b, start) for start in starts]
+        for q in range(form.group_bytes // 64):
+            vectors = _unpacked(b, _at(b, w, (form.header_bytes + g * form.group_bytes + 64 * q, 1)), form.bits)
+            for i, vector in enumerate(vectors):
+                inputs = GROUP * g + 4 * (q * len(vectors) + i)
+                for r in range(rows):
+                    four = ll.load(b, _at(b, x[r], (inputs, 1)), ll.I32, 4)
+                    part[r] = product(b, part[r], vector, b.bitcast(ll.splat(b, four), I8X64), form.bits)
+        scale = ll.load_as(b, _at(b, w, (2 * BLOCK * g, 1)), "float16")
+        for r in range(rows):
+            factor = b.fmul(scale, ll.splat(b, ll.load(b, _at(b, x[r], (PAIR + 4 * g, 1)), ll.F32, 4)))
+            value = ll.fma(b, b.sitofp(part[r], ll.F32X16), factor, b.load(total[r]))
+            if form.minima:
+                least = ll.load_as(b, _at(b, w, (2 * BLOCK * (2 + g), 1)), "float16")
+                value = ll.fma(b, least, ll.splat(b, ll.load(b, _at(b, x[r], (offsets, 1)), ll.F32, 4)), value)
+            b.store(value, total[r])
+
+    def emit(b: Any, y: Any, x: Any, w: Any, pairs: Any, ldy: Any, count: Any, add: Any) -> None:
+        total = [cgutils.alloca_once_value(b, ll.constant(0.0)) for _ in range(rows)]
+        stride = b.mul(pairs, ll.i64_const(RECORD))
+        with cgutils.for_range(b, pairs, intp=ll.I64) as loop:
+            at_x = [_at(b, x, (stride, r), (loop.index, RECORD)) for r in range(rows)]
+            at_w = _at(b, w, (loop.index, form.pair_bytes))
+            if rows > 1:  # one row alone runs so fast that its own loads reach far enough ahead
+                for line in range(0, form.pair_bytes, ll.LINE):
+                    ll.prefetch(b, _at(b, at_w, (form.pair_bytes * AHEAD + line, 1)))
+            for g in range(2):
+                group(b, g, at_x, at_w, total)
+        places = [_at(b, y, (ldy, 4 * r)) for r in range(rows)]
+        with b.if_else(b.icmp_signed("==", count, ll.i64_const(BLOCK)), likely=True) as (whole, some):
+            with whole:
+                keeps = b.icmp_signed("!=", add, ll.i64_const(0))
+                for place, sums in zip(places, total, strict=True):
+                    with b.if_then(keeps):
+                        b.store(b.fadd(b.load(sums), ll.load_as(b, place, "float32")), sums)
+                    ll.store(b, place, b.load(sums), 4)
+            with some:
+                keeps = b.icmp_signed("!=", add, ll.i64_const(0))
+                for place, sums in zip(places, total, strict=True):
+                    with b.if_then(keeps):
+                        b.store(b.fadd(b.load(sums), ll.load_part_as(b, place, count, "float32")), sums)
+                    ll.store_part_as(b, place, b.load(sums), count, "float32")
+
+    @primitive(void, *[int64] * 7, emit=emit)
+    def tile(y: int, x: int, w: int, pairs: int, ldy: int, count: int, add: int) -> None:
+        for r in range(rows):
+            sums = splat(0.0)
+            for p in range(pairs):
+                record, pair = x + (r * pairs + p) * RECORD, w + p * form.pair_bytes
+                for g in range(2):
+                    sums = _group_python(form, record, pair, g, sums)
+            place = y + 4 * r * ldy
+            if add:
+                old = (ctypes.c_float * count).from_address(place)
+                sums = sums + type(sums)([*old, *[0.0] * (BLOCK - count)])
+            store_part_f32(place, sums, count)
+
+    return tile
+
+
+def _group_python(form: Format, record: int, pair: int, g: int, sums: Any) -> Any:
+    """One group of one row, lane by lane."""
+    x = (ctypes.c_int8 * GROUP).from_address(record + GROUP * g)
+    w = (ctypes.c_uint8 * form.group_bytes).from_address(pair + form.header_bytes + g * form.group_bytes)
+    dots: list[float] = []
+    for o in range(BLOCK):
+        if form.bits == 8:
+            row = [w[64 * (i // 4) + 4 * o + i % 4] for i in range(GROUP)]
+        else:
+            row = [w[64 * (i // 8) + 4 * o + i % 4] >> (4 if i % 8 > 3 else 0) & 15 for i in range(GROUP)]
+        dots.append(float(sum(a * c for a, c in zip(x, row, strict=True)) - form.offset * sum(x)))
+    factor = load_f16_lanes(pair + 2 * BLOCK * g) * splat(ctypes.c_float.from_address(record + PAIR + 4 * g).value)
+    sums = fma(type(sums)(dots), factor, sums)
+    if form.minima:
+        shift = ctypes.c_float.from_address(record + PAIR + 8 + 4 * g).value
+        sums = fma(load_f16_lanes(pair + 2 * BLOCK * (2 + g)), splat(shift), sums)
+    return sums

@@ -1,0 +1,293 @@
+"""Quantized weights: packing them, and the operations of layers that have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from pio.dtypes import float32, uint8
+from pio.errors import NumericalError, TensorError
+from pio.kernels import packing, quantize
+from pio.kernels import quantized_linear as kernels
+from pio.kernels._formats import BLOCK, FORMATS, GROUP, PAIR, RECORD, Format
+from pio.ops._check import all_threads, check, check_float, check_tensor, split
+from pio.ops._overlap import check_apart
+from pio.ops._tensors import check_writable, result
+from pio.ops.gather import check_indices
+from pio.ops.linear import MANY
+from pio.ops.reduce import first_non_finite
+from pio.tensor import Tensor
+
+ROWS = 512  # rows of a weight that are packed at once: its float32 copy stays small
+
+
+class PackedWeight:
+    """A matrix quantized by groups of 32 inputs and packed for the processor's vector units.
+
+    Attributes:
+        data: uint8 (blocks, pairs, bytes): 16 rows and 64 columns each, as ``pio/kernels/_formats.py`` lays them out.
+        form: How numbers are stored.
+        shape: (rows, columns) of the matrix.
+    """
+
+    __slots__ = ("data", "form", "shape")
+
+    def __init__(self, data: Tensor, form: str, shape: tuple[int, int]) -> None:
+        """Describe packed data.
+
+        Raises:
+            TensorError: The data have another shape or type than such a matrix has.
+        """
+        check_tensor("PackedWeight", "data", data)
+        if min(shape) < 0:
+            raise TensorError(f"PackedWeight: shape is {shape}, expected no negative sizes")
+        wanted = packed_shape(shape, form)
+        if data.dtype is not uint8 or data.shape != wanted or not data.is_contiguous:
+            raise TensorError(
+                f"PackedWeight: data is {data.dtype} {data.shape}, expected contiguous uint8 {wanted} for "
+                f"{form} {shape}"
+            )
+        self.data, self.form, self.shape = data, FORMATS[form], shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of numbers and scales."""
+        return self.data.nbytes
+
+    def first(self, rows: int) -> PackedWeight:
+        """Return the first rows, a view.
+
+        Raises:
+            TensorError: There are not that many.
+        """
+        if not 0 <= rows <= self.shape[0]:
+            raise TensorError(f"PackedWeight: first({rows}) of {self.shape[0]} rows, expected 0 to {self.shape[0]}")
+        return PackedWeight(self.data[: -(-rows // BLOCK)], self.form.name, (rows, self.shape[1]))
+
+    def __reduce__(self) -> NoReturn:
+        raise TensorError("a PackedWeight cannot be pickled or copied; load the folder where it is needed")
+
+    def __repr__(self) -> str:
+        return f"PackedWeight({self.form.name}, {self.shape})"
+
+
+def check_format(name: str) -> Format:
+    """Return the format of that name.
+
+    Raises:
+        TensorError: There is none.
+    """
+    found = FORMATS.get(name)
+    if found is None:
+        raise TensorError(f"unknown format {name!r}; known ones are {', '.join(FORMATS)}")
+    return found
+
+
+def form_of(shape: tuple[int, ...]) -> str | None:
+    """Return the format that packed bytes of this shape have, or None: each has pairs of another length."""
+    return next((f.name for f in FORMATS.values() if len(shape) == 3 and shape[2] == f.pair_bytes), None)
+
+
+def packed_shape(shape: tuple[int, int], form: str) -> tuple[int, int, int]:
+    """Return the shape of the bytes that a matrix of that shape takes."""
+    return -(-shape[0] // BLOCK), -(-shape[1] // PAIR), check_format(form).pair_bytes
+
+
+def record_bytes(columns: int) -> int:
+    """Return the bytes of a quantized row of activations of that length."""
+    return -(-columns // PAIR) * RECORD
+
+
+def pack(weight: Tensor, form: str, *, out: Tensor | None = None, threads: int | None = None) -> PackedWeight:
+    """Quantize a matrix: each group of 32 inputs gets the scale with which it loses least in squares.
+
+    Args:
+        weight: float32, float16 or bfloat16 (rows, columns), contiguous.
+        form: ``"int8"``, ``"int4"`` (symmetric) or ``"int4_zero_point"`` (with a minimum for each group).
+        out: uint8 of ``packed_shape``; made when not given. Must not share memory with weight.
+        threads: Over how many threads to split the rows; all by default.
+
+    Returns:
+        The matrix, in new memory or in ``out``.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit.
+        NumericalError: The weight holds NaN, an infinity, or a number beyond what float16 can hold.
+    """
+    check_float("pack", "weight", weight, (None, None))
+    rows, columns = weight.shape
+    shape = packed_shape((rows, columns), form)
+    data = Tensor.zeros(shape, uint8) if out is None else out
+    if out is not None:
+        check("pack", "out", out, shape, uint8)
+        check_writable("pack", "out", out)
+        check_apart("pack", "out", out, weight=weight)
+        out.fill_(0)
+    bad = first_non_finite(weight)
+    if bad is not None:
+        raise NumericalError(f"pack: weight holds NaN or infinity at element {bad}")
+    parts = threads or all_threads()
+    scratch = Tensor.zeros((parts, packing.SCRATCH))
+    for first in range(0, rows, ROWS):
+        chunk = weight[first : first + ROWS].astype(float32)
+        at = data.address, chunk.address, scratch.address
+        packing.pack[form](*at, first // BLOCK, chunk.shape[0], columns, parts)
+        too_large = [int(row) for row in scratch[:, 2 * GROUP].tolist() if row > 0]
+        if too_large:
+            raise NumericalError(
+                f"pack: row {first + min(too_large) - 1} of weight holds a number beyond {packing.LARGEST:.0f}, which "
+                "float16 scales cannot stand for; keep this weight as it is"
+            )
+    return PackedWeight(data, form, (rows, columns))
+
+
+def unpack(
+    packed: PackedWeight, indices: Tensor | None = None, *, out: Tensor | None = None, threads: int | None = None
+) -> Tensor:
+    """Return rows of a packed matrix as float32: an embedding, or the whole matrix.
+
+    Args:
+        packed: (rows, columns).
+        indices: int32 or int64 (n,), which rows; all by default.
+        out: float32 (n, columns); made when not given.
+        threads: Over how many threads to split the rows; as many as are worth it by default.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or an index is out of range.
+    """
+    _check_packed("unpack", "packed", packed)
+    rows, columns = packed.shape
+    n, wide, at = rows, 0, 0
+    if indices is not None:
+        n, wide = check_indices("unpack", indices, rows)
+        at = indices.address
+    out = result("unpack", out, (n, columns))
+    check_apart("unpack", "out", out, packed=packed.data, indices=indices)
+    packing.unpack[packed.form.name](
+        out.address, packed.data.address, at, n, columns, wide, split(n * columns, threads)
+    )
+    return out
+
+
+def quantized_linear(
+    x: Tensor,
+    weight: PackedWeight,
+    bias: Tensor | None = None,
+    *,
+    out: Tensor | None = None,
+    add: bool = False,
+    scratch: Tensor | None = None,
+    threads: int | None = None,
+) -> Tensor:
+    """Multiply rows by the rows of a packed weight: ``x @ weight.T (+ out if add) (+ bias)``.
+
+    Rows of x are quantized to int8 by groups of 32 inputs.
+
+    Args:
+        x: float32 (rows, k).
+        weight: (n, k).
+        bias: float32 (n,).
+        out: float32 (rows, n); made when not given, zero where ``add`` is set. Must not share memory with x.
+        add: Add to what ``out`` holds: a residual connection.
+        scratch: uint8, at least rows * ``record_bytes(k)``, for the quantized rows; made when not given. Must not
+            share memory with the others.
+        threads: Over how many threads to split; all by default.
+
+    Returns:
+        float32 (rows, n). A row's bits do not depend on the other rows or on threads.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or ``out`` is read-only.
+    """
+    op = "quantized_linear"
+    _check_packed(op, "weight", weight)
+    n, k = weight.shape
+    check(op, "x", x, (None, k))
+    rows, pairs = x.shape[0], weight.data.shape[1]
+    if out is None:
+        out = Tensor.zeros((rows, n)) if add else Tensor.empty((rows, n))
+    records = _records(op, x, scratch)
+    at_y, *at = _product(op, x, records, weight, bias, out)
+    form = weight.form.name
+    quantize.quantize[form](records.address, x.address, rows, k, split(x.size, threads))
+    kernels.quantized_linear[form](at_y, records.address, *at, rows, n, pairs, n, int(add), threads or all_threads())
+    return out
+
+
+def quantized_linears(
+    x: Tensor,
+    weights: Sequence[PackedWeight],
+    outs: Sequence[Tensor],
+    biases: Sequence[Tensor | None] | None = None,
+    *,
+    scratch: Tensor | None = None,
+    threads: int | None = None,
+) -> None:
+    """Compute several layers of one input: ``outs[i] = x @ weights[i].T (+ biases[i])``.
+
+    Two or three of one format quantize the input once and run as one job; the bits are the same.
+
+    Args:
+        x: float32 (rows, k).
+        weights: (n_i, k).
+        outs: float32 (rows, n_i); none shares memory with x.
+        biases: float32 (n_i,), or None for none.
+        scratch: As in ``quantized_linear``.
+        threads: Over how many threads to split; all by default.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or an output is read-only.
+    """
+    op = "quantized_linears"
+    given = list(biases) if biases is not None else [None] * len(weights)
+    for weight in weights:
+        _check_packed(op, "weight", weight)
+    if not weights:
+        return
+    form = weights[0].form
+    if len(weights) > MANY or any(weight.form is not form for weight in weights):
+        for weight, out, bias in zip(weights, outs, given, strict=True):
+            quantized_linear(x, weight, bias, out=out, scratch=scratch, threads=threads)
+        return
+    check(op, "x", x, (None, weights[0].shape[1]))
+    (rows, k), pairs = x.shape, weights[0].data.shape[1]
+    records = _records(op, x, scratch)
+    fields: list[int] = []
+    for weight, out, bias in zip(weights, outs, given, strict=True):
+        fields += *_product(op, x, records, weight, bias, out), weight.shape[0]
+    fields += [0] * (4 * (MANY - len(weights)))
+    quantize.quantize[form.name](records.address, x.address, rows, k, split(x.size, threads))
+    kernels.quantized_linear_three[form.name](records.address, *fields, rows, pairs, threads or all_threads())
+
+
+def _records(op: str, x: Tensor, scratch: Tensor | None) -> Tensor:
+    """Check the memory for the quantized rows of x; make it where none is given."""
+    needed = x.shape[0] * record_bytes(x.shape[1])
+    if scratch is None:
+        return Tensor.empty((needed,), uint8)
+    check(op, "scratch", scratch, (None,), uint8)
+    if scratch.size < needed:
+        raise TensorError(f"{op}: scratch has {scratch.size} bytes, expected at least {needed}")
+    check_writable(op, "scratch", scratch)
+    check_apart(op, "scratch", scratch, x=x)
+    return scratch
+
+
+def _product(
+    op: str, x: Tensor, records: Tensor, weight: PackedWeight, bias: Tensor | None, out: Tensor
+) -> tuple[int, int, int]:
+    """Check one product; return the addresses of output, weight and bias."""
+    n, k = weight.shape
+    check(op, "x", x, (None, k))
+    check(op, "out", out, (x.shape[0], n))
+    check_writable(op, "out", out)
+    if bias is not None:
+        check(op, "bias", bias, (n,))
+    check_apart(op, "out", out, x=x, weight=weight.data, bias=bias, scratch=records)
+    check_apart(op, "scratch", records, weight=weight.data, bias=bias)
+    return out.address, weight.data.address, 0 if bias is None else bias.address
+
+
+def _check_packed(op: str, name: str, packed: object) -> None:
+    if not isinstance(packed, PackedWeight):
+        raise TensorError(f"{op}: {name} is a {type(packed).__name__}, expected a PackedWeight; make one with ops.pack")
