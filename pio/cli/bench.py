@@ -79,12 +79,12 @@ def _show(r: Report) -> None:
     peak = "unknown" if r.peak_memory is None else size(r.peak_memory)
     rows = [
         ["read bandwidth", f"{r.bandwidth.median / 1e9:.2f} GB/s", f"best {r.bandwidth.best / 1e9:.2f}"],
-        ["float32 peak", f"{r.flops.median / 1e9:.1f} Gflop/s", f"best {r.flops.best / 1e9:.1f}"],
+        [f"{r.arithmetic} peak", f"{r.operations.median / 1e9:.1f} Gop/s", f"best {r.operations.best / 1e9:.1f}"],
         ["decode", f"{r.decode.median:.2f} tok/s", f"best {r.decode.best:.2f}; {r.new_tokens} tokens"],
         ["  weights read a token", size(r.bytes_per_token), ""],
         ["  share of bandwidth", f"{r.bandwidth_share:.1%}", "bytes x tok/s / bandwidth, round by round"],
         ["prefill", f"{r.prefill.median:.1f} tok/s", f"best {r.prefill.best:.1f}; {r.prompt_tokens} tokens"],
-        ["  share of float32 peak", f"{r.flops_share:.1%}", f"{r.flops_per_token / 1e9:.3g} Gflop a token"],
+        [f"  share of {r.arithmetic} peak", f"{r.operations_share:.1%}", f"{r.operations_per_token / 1e9:.3g} Gop a token"],
         ["  time to first token", f"{r.time_to_first_token:.3f} s", ""],
         ["load", f"{r.load_seconds:.2f} s", "kernels included"],
         ["weights", size(r.weights_bytes), ""],

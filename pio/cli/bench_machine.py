@@ -16,19 +16,21 @@ SECONDS = 0.1  # of one measurement of arithmetic
 class Machine:
     """Measures the machine, round by round, beside whatever else is measured."""
 
-    def __init__(self, threads: int, buffer_bytes: int = BUFFER) -> None:
+    def __init__(self, threads: int, buffer_bytes: int = BUFFER, *, integers: bool = False) -> None:
         """Take the buffer that is read, and touch all of it.
 
         Args:
             threads: Over how many threads to split.
             buffer_bytes: Size of the buffer; at most a quarter of the free memory is taken.
+            integers: Whether arithmetic is products of bytes, which quantized layers compute, instead of float32.
         """
         free = available_memory()
         nbytes = buffer_bytes if free is None else min(buffer_bytes, free // 4)
         self._buffer = Tensor.empty((max(1, nbytes // 4),)).fill_(1.0)
         self._threads = threads
+        self._integers = integers
         self._rounds = 1 << 12
-        while self._fma() < SECONDS / 4:
+        while seconds(self._compute) < SECONDS / 4:
             self._rounds *= 2
         self._rounds *= 4
 
@@ -41,16 +43,17 @@ class Machine:
         """Read the buffer three times; return bytes a second."""
         return 3 * self._buffer.nbytes / sum(seconds(self._read) for _ in range(3))
 
-    def flops(self) -> float:
-        """Multiply and add in registers three times; return float32 operations a second."""
-        operations = roofline.fma_all(self._rounds, 0.5, 0.5, threads=self._threads)[1]
-        return 3 * operations / sum(self._fma() for _ in range(3))
+    def operations(self) -> float:
+        """Multiply and add in registers three times; return operations a second."""
+        return 3 * self._compute() / sum(seconds(self._compute) for _ in range(3))
 
     def _read(self) -> None:
         roofline.read_all(self._buffer, threads=self._threads)
 
-    def _fma(self) -> float:
-        return seconds(lambda: roofline.fma_all(self._rounds, 0.5, 0.5, threads=self._threads))
+    def _compute(self) -> int:
+        if self._integers:
+            return roofline.dot_all(self._rounds, threads=self._threads)[1]
+        return roofline.fma_all(self._rounds, 0.5, 0.5, threads=self._threads)[1]
 
 
 def seconds(work: Callable[[], object]) -> float:

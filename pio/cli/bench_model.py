@@ -11,6 +11,7 @@ from typing import Any
 from pio.cli.bench_machine import BUFFER, Machine
 from pio.cli.process import peak_memory
 from pio.machine import cpu_name
+from pio.ops.quantized import FORMATS
 from pio.plugin import TextModelPlugin
 
 DECODE_PROMPT = 32  # tokens before the first one that is timed
@@ -59,13 +60,14 @@ class Report:
         prompt_tokens: Length of the prompt.
         new_tokens: Length of the answer.
         bandwidth: Bytes read a second, just before and after decoding; median and each round.
-        flops: float32 operations a second, just before and after prefill; median and each round.
+        arithmetic: What layers compute with: float32, or int8 where weights are quantized.
+        operations: Such operations a second at best, just before and after prefill; median and each round.
         decode: Tokens a second, median and each round.
         bytes_per_token: Weights that one token reads.
         bandwidth_share: bytes_per_token x decode / bandwidth, the median of the rounds.
         prefill: Prompt tokens a second, median and each round.
-        flops_per_token: Operations on weights and in attention for a token of the prompt, on average.
-        flops_share: flops_per_token x prefill / flops, the median of the rounds.
+        operations_per_token: Operations on weights and in attention for a token of the prompt, on average.
+        operations_share: operations_per_token x prefill / operations, the median of the rounds.
         time_to_first_token: From the request with that prompt to its first token, median.
         peak_memory: Most bytes of this process in memory, before the machine was measured; None where unknown.
         memory_bound: 1.1 x (weights + cache) + 250 MB, which it is held against.
@@ -83,13 +85,14 @@ class Report:
     prompt_tokens: int
     new_tokens: int
     bandwidth: Series
-    flops: Series
+    arithmetic: str
+    operations: Series
     decode: Series
     bytes_per_token: int
     bandwidth_share: float
     prefill: Series
-    flops_per_token: float
-    flops_share: float
+    operations_per_token: float
+    operations_share: float
     time_to_first_token: float
     peak_memory: int | None
     memory_bound: int
@@ -130,13 +133,14 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
     _prefill(model, plan, [], [])  # pages of weights, cache and buffers are touched before anything is timed
     _decode(model, plan, [])
     peak = peak_memory()
-    machine = Machine(loaded.model.threads, plan.buffer_bytes)
+    integers = loaded.formats["layers"] in FORMATS
+    machine = Machine(loaded.model.threads, plan.buffer_bytes, integers=integers)
     bandwidth: list[float] = []
-    flops: list[float] = []
+    operations: list[float] = []
     for _ in range(plan.rounds):
         bandwidth.append(_around(machine.bandwidth, lambda: _decode(model, plan, decode)))
-        flops.append(_around(machine.flops, lambda: _prefill(model, plan, prefill, first)))
-    read, work = bytes_per_token(model), flops_per_token(model, plan.prompt_tokens)
+        operations.append(_around(machine.operations, lambda: _prefill(model, plan, prefill, first)))
+    read, work = bytes_per_token(model), operations_per_token(model, plan.prompt_tokens)
     return Report(
         model=name,
         plugin=model.manifest.name,
@@ -150,13 +154,14 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
         prompt_tokens=plan.prompt_tokens,
         new_tokens=plan.new_tokens,
         bandwidth=Series.of(bandwidth),
-        flops=Series.of(flops),
+        arithmetic="int8" if integers else "float32",
+        operations=Series.of(operations),
         decode=Series.of(decode),
         bytes_per_token=read,
         bandwidth_share=median(read * d / b for d, b in zip(decode, bandwidth, strict=True)),
         prefill=Series.of(prefill),
-        flops_per_token=work,
-        flops_share=median(work * p / f for p, f in zip(prefill, flops, strict=True)),
+        operations_per_token=work,
+        operations_share=median(work * p / f for p, f in zip(prefill, operations, strict=True)),
         time_to_first_token=median(first),
         peak_memory=peak,
         memory_bound=int(1.1 * (memory["weights"] + memory["cache"])) + 250_000_000,
@@ -177,8 +182,8 @@ def bytes_per_token(model: TextModelPlugin) -> int:
     return loaded.memory["weights"] - (0 if head is table else table.nbytes - table.nbytes // table.shape[0])
 
 
-def flops_per_token(model: TextModelPlugin, tokens: int) -> float:
-    """Return the floating-point operations for one of a prompt's tokens: two a weight, and attention to those before.
+def operations_per_token(model: TextModelPlugin, tokens: int) -> float:
+    """Return the operations for one of a prompt's tokens: two a weight, and attention to those before.
 
     The output head counts once a prompt, for its last token.
     """

@@ -24,6 +24,7 @@ from pio.loader import load
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
 from pio.manifest import import_object
 from pio.plugin import TextModelPlugin
+from pio.quantizer import quantize
 from pio.tensor import Tensor
 from pio.testing.check_plugin import check_plugin
 from pio.testing.compare import bits
@@ -160,6 +161,17 @@ class PluginCase:
         for chunk in (1, 7):
             with self.load(prefill_chunk=chunk) as model:
                 assert bits(model.logits(ids)) == whole, f"other bits with prefill_chunk={chunk}"
+
+    def test_quantized(self) -> None:
+        """A quantized folder gives the bits of quantizing while loading, however a prompt is cut."""
+        ids = self.prompt(37)
+        with self.load(quantize="int4") as model:
+            whole, answer = bits(model.logits(ids)), self.greedy(model, ids)
+        with tempfile.TemporaryDirectory() as name:
+            made = quantize(self.folder, Path(name) / "made", format="int4", plugin=self.plugin)
+            with self.load(made, prefill_chunk=5) as model:
+                assert bits(model.logits(ids)) == whole, "other bits from the quantized folder"
+                assert self.greedy(model, ids) == answer
 
     def test_decoding_agrees_with_reading(self) -> None:
         """What is generated token by token is what the logits of the whole text say."""

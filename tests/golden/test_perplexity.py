@@ -21,6 +21,6 @@ def test_every_format_stays_near_float32():
     assert found["float32"][0] == pytest.approx(math.exp(stored), rel=1e-5)
     for name, (_, more) in found.items():
         assert abs(more) <= LIMITS.get(name.split(",")[0], 0.0), name
-    for form in ("int4", "int4_zero_point"):  # the tables are a third of this model, and kept in int8
+    for form in ("int4", "int4_zero_point"):  # the table is a fifth of this model, and kept in int8
         assert found[f"{form}, balanced"][1] < found[f"{form}, uniform"][1]
     assert found["int4_zero_point, balanced"][1] < found["int4, balanced"][1]
