@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from pio.cli import random_model as random_models
 from pio.cli.app import app
-from pio.cli.bench_model import bytes_per_token, flops_per_token
+from pio.cli.bench_model import bytes_per_token, operations_per_token
 from pio.cli.random_model import RandomWeights, random_model
 from pio.cli.warmup import TINY
 from pio.dtypes import bfloat16, float32
@@ -28,13 +28,13 @@ def bench(*arguments):
 
 
 def check(report, threads):
-    for name in ("bandwidth", "flops", "decode", "prefill"):
+    for name in ("bandwidth", "operations", "decode", "prefill"):
         series = report[name]
         assert len(series["rounds"]) == 2 and min(series["rounds"]) > 0
         assert series["median"] == median(series["rounds"]) and series["best"] == max(series["rounds"])
     for share, work, speed, limit in (
         ("bandwidth_share", "bytes_per_token", "decode", "bandwidth"),
-        ("flops_share", "flops_per_token", "prefill", "flops"),
+        ("operations_share", "operations_per_token", "prefill", "operations"),
     ):
         rounds = zip(report[speed]["rounds"], report[limit]["rounds"], strict=True)
         assert report[share] == pytest.approx(median(report[work] * done / best for done, best in rounds))
@@ -89,7 +89,7 @@ def test_what_a_token_reads_and_computes():
             assert bytes_per_token(model) == whole - (4 * (vocab - 1) * hidden if tables == 2 else 0)
             attention = [4 * layers * heads * dim * (position + 1) for position in range(10)]
             expected = 2 * (matrices + vectors) + sum(attention) / 10 + 2 * vocab * hidden / 10
-            assert flops_per_token(model, 10) == pytest.approx(expected)
+            assert operations_per_token(model, 10) == pytest.approx(expected)
 
 
 def test_random_weights_are_random_and_the_same_again():

@@ -84,7 +84,11 @@ def _show(r: Report) -> None:
         ["  weights read a token", size(r.bytes_per_token), ""],
         ["  share of bandwidth", f"{r.bandwidth_share:.1%}", "bytes x tok/s / bandwidth, round by round"],
         ["prefill", f"{r.prefill.median:.1f} tok/s", f"best {r.prefill.best:.1f}; {r.prompt_tokens} tokens"],
-        [f"  share of {r.arithmetic} peak", f"{r.operations_share:.1%}", f"{r.operations_per_token / 1e9:.3g} Gop a token"],
+        [
+            f"  share of {r.arithmetic} peak",
+            f"{r.operations_share:.1%}",
+            f"{r.operations_per_token / 1e9:.3g} Gop/token",
+        ],
         ["  time to first token", f"{r.time_to_first_token:.3f} s", ""],
         ["load", f"{r.load_seconds:.2f} s", "kernels included"],
         ["weights", size(r.weights_bytes), ""],

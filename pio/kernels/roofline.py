@@ -1,10 +1,19 @@
 """What a machine can do at best: bytes read and multiply-adds done a second, the roof over every other kernel."""
 
+# numba and llvmlite come without type stubs
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from pio.kernels import _llvm as ll
 from pio.kernels._jit import kernel
 from pio.kernels.parallel import parallel_kernel
-from pio.kernels.simd import LANES, WIDE, fma, load_f32, put_f32, splat, sum_lanes
+from pio.kernels.quantized_tiles import DOT, DOTS, I8X64
+from pio.kernels.simd import LANES, WIDE, fma, int64, load_f32, primitive, put_f32, put_i64, splat, sum_lanes
 
 UNROLL = 8  # streams of sums, so that no addition waits for the one before
 CHAINS = 12 if WIDE else 6  # accumulators that fit into registers beside two operands, and hide the latency
@@ -75,3 +84,43 @@ def fma_all(sums: int, rounds: int, x: float, y: float, part: int, parts: int) -
     Shapes: sums float32 (parts,).
     """
     put_f32(sums + 4 * part, fma_range(rounds, float(part), x, y))
+
+
+def _emit_dots(b: Any, rounds: Any, start: Any) -> Any:
+    """Each round meets other bytes, so that no product can be taken out of the loop."""
+    sums = [cgutils.alloca_once_value(b, ir.Constant(ll.I32X16, [0] * LANES)) for _ in range(CHAINS)]
+    byte = b.trunc(start, ll.I8)
+    undef = ir.Constant(I8X64, ir.Undefined)
+    one = b.insert_element(undef, byte, ir.Constant(ll.I32, 0))
+    x = cgutils.alloca_once_value(b, b.shuffle_vector(one, undef, ir.Constant(ir.VectorType(ll.I32, 64), [0] * 64)))
+    with cgutils.for_range(b, rounds, intp=ll.I64):
+        now = b.load(x)
+        for chain, total in enumerate(sums):
+            b.store(DOTS[DOT](b, b.load(total), ir.Constant(I8X64, [chain + 1] * 64), now, 4), total)
+        b.store(b.add(now, ir.Constant(I8X64, [1] * 64)), x)
+    whole = b.load(sums[0])
+    for total in sums[1:]:
+        whole = b.add(whole, b.load(total))
+    return b.sext(ll.fold(b, whole, b.add), ll.I64)
+
+
+@primitive(int64, int64, int64, emit=_emit_dots)
+def dot_range(rounds: int, start: int) -> int:
+    """Run CHAINS independent chains of integer dot products in registers, and sum what they end with, in 32 bits.
+
+    chain[j] += 4 * (j + 1) * x in each of sixteen lanes, x = start, start + 1, ... as signed bytes
+    """
+    steps = sum((start + i + 128) % 256 - 128 for i in range(rounds))
+    total = LANES * 4 * steps * sum(range(1, CHAINS + 1))
+    return (total + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+@parallel_kernel
+def dot_all(sums: int, rounds: int, start: int, part: int, parts: int) -> None:
+    """Run ``dot_range`` in every thread: bytes times bytes, added to 32-bit numbers.
+
+    sums[p] = dot_range(rounds, start + p)
+
+    Shapes: sums int64 (parts,).
+    """
+    put_i64(sums + 8 * part, dot_range(rounds, start + part))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pio.dtypes import int64
 from pio.errors import TensorError
 from pio.kernels import roofline as kernels
 from pio.ops._check import all_threads, check
@@ -48,6 +49,27 @@ def fma_all(rounds: int, x: float, y: float, *, threads: int | None = None) -> t
     sums = Tensor.empty((_parts("fma_all", threads),))
     kernels.fma_all(sums.address, rounds, x, y, sums.size)
     return sums, 2 * rounds * kernels.CHAINS * kernels.LANES * sums.size
+
+
+def dot_all(rounds: int, start: int = 1, *, threads: int | None = None) -> tuple[Tensor, int]:
+    """Multiply bytes and add the products in registers, as fast as the machine can.
+
+    Args:
+        rounds: Steps of each chain; one multiplies 64 bytes.
+        start: The first byte.
+        threads: How many threads do this; all by default.
+
+    Returns:
+        The sum of what each thread's chains end with, int64 (threads,), and the operations done, two for each product.
+
+    Raises:
+        TensorError: ``rounds`` is negative.
+    """
+    if rounds < 0:
+        raise TensorError(f"dot_all: rounds is {rounds}, expected 0 or more")
+    sums = Tensor.empty((_parts("dot_all", threads),), int64)
+    kernels.dot_all(sums.address, rounds, start, sums.size)
+    return sums, 2 * rounds * kernels.CHAINS * 64 * sums.size
 
 
 def _parts(op: str, threads: int | None) -> int:

@@ -27,6 +27,14 @@ def test_every_multiply_add_is_done_and_counted(rounds, threads):
     assert_close(sums, reference.fma_all(rounds, 0.75, 0.5, threads, chains), relative=1e-5)
 
 
+@given(rounds=st.integers(0, 300), start=st.integers(0, 255), threads=st.integers(1, 3))
+def test_every_integer_product_is_done_and_counted(rounds, start, threads):
+    sums, operations = roofline.dot_all(rounds, start, threads=threads)
+    chains = operations // (2 * rounds * 64 * threads) if rounds else 12 if roofline.kernels.WIDE else 6
+    assert operations == 2 * rounds * chains * 64 * threads
+    assert sums.tolist() == reference.dot_all(rounds, start, threads, chains)
+
+
 def test_arguments_are_checked():
     with pytest.raises(TensorError, match="read_all: x is int32"):
         roofline.read_all(Tensor.from_list([1, 2], "int32"))
@@ -34,3 +42,5 @@ def test_arguments_are_checked():
         roofline.read_all(Tensor.zeros((5,)), threads=0)
     with pytest.raises(TensorError, match="rounds is -1"):
         roofline.fma_all(-1, 1.0, 0.0)
+    with pytest.raises(TensorError, match="rounds is -3"):
+        roofline.dot_all(-3)
