@@ -18,6 +18,7 @@ from pio.ops.linear import MANY
 from pio.ops.reduce import first_non_finite
 from pio.tensor import Tensor
 
+WORK = 8  # of quantizing a number, against that of copying one
 ROWS = 512  # rows of a weight that are packed at once: its float32 copy stays small
 
 
@@ -209,7 +210,7 @@ def quantized_linear(
     records = _records(op, x, scratch)
     at_y, *at = _product(op, x, records, weight, bias, out)
     form = weight.form.name
-    quantize.quantize[form](records.address, x.address, rows, k, split(x.size, threads))
+    quantize.quantize[form](records.address, x.address, rows, k, split(WORK * x.size, threads))
     kernels.quantized_linear[form](at_y, records.address, *at, rows, n, pairs, n, int(add), threads or all_threads())
     return out
 
@@ -256,7 +257,7 @@ def quantized_linears(
     for weight, out, bias in zip(weights, outs, given, strict=True):
         fields += *_product(op, x, records, weight, bias, out), weight.shape[0]
     fields += [0] * (4 * (MANY - len(weights)))
-    quantize.quantize[form.name](records.address, x.address, rows, k, split(x.size, threads))
+    quantize.quantize[form.name](records.address, x.address, rows, k, split(WORK * x.size, threads))
     kernels.quantized_linear_three[form.name](records.address, *fields, rows, pairs, threads or all_threads())
 
 
