@@ -188,9 +188,10 @@ def pack(out: int, w: int, scratch: int, first: int, rows: int, k: int, part: in
                     for i in range(GROUP):  # what is missing meets zeros: it must not widen the range
                         put_f32(own + 4 * (GROUP + i), get_f32(source + 4 * (i % (k - at))))
                     source = own + 4 * GROUP
-                if too_large(source) and get_f32(own + 8 * GROUP) == 0.0:
+                if not too_large(source):
+                    pack_group(pair, source, own, at // GROUP % 2, r % BLOCK)
+                elif get_f32(own + 8 * GROUP) == 0.0:
                     put_f32(own + 8 * GROUP, float(r + 1))
-                pack_group(pair, source, own, at // GROUP % 2, r % BLOCK)
 
 
 @parallel_kernel_per_dtype

@@ -88,7 +88,7 @@ def _quantize_group_python(out: int, g: int, values: list[float], form: Format) 
 
     sizes = [abs(v) for v in values]
     largest = math.nan if any(v != v for v in values) else max(sizes)
-    none = largest <= SMALLEST
+    none = largest <= single(SMALLEST)
     scale = 0.0 if none else single(largest * single(1 / LARGEST))
     inverse = 0.0 if none else single(LARGEST / largest)
     products = [single(v * inverse) for v in values]
