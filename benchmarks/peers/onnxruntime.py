@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.worker import Job, serve
 
+MODEL, READ = "model.onnx", "bytes_read.txt"
 OPTIONS = ["prune_lm_head=true", "accuracy_level=4", "block_size=32", "hf_token=false"]
 
 
@@ -18,6 +20,7 @@ class Engine:
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", job.source, "-o", job.converted]
         command += ["-p", job.variant, "-e", "cpu", "-c", job.converted / "scratch", "--extra_options", *OPTIONS]
         subprocess.run(command, check=True)
+        (job.converted / READ).write_text(str(bytes_read(job.converted / MODEL)), "utf-8")
 
     def load(self, job: Job) -> dict[str, Any]:
         import onnxruntime_genai
@@ -26,7 +29,7 @@ class Engine:
         config = onnxruntime_genai.Config(str(job.converted))
         config.overlay(f'{{"model": {{"decoder": {{"session_options": {{"intra_op_num_threads": {job.threads}}}}}}}}}')
         self.model = onnxruntime_genai.Model(config)
-        weights = sum(file.stat().st_size for file in job.converted.glob("*.onnx.data"))
+        weights = int((job.converted / READ).read_text("utf-8"))
         return {"version": onnxruntime_genai.__version__, "weights": weights}
 
     def generate(self, prompts: list[list[int]], new_tokens: int) -> list[float]:
@@ -46,6 +49,17 @@ class Engine:
             generator.generate_next_token()
             seconds.append(time.perf_counter() - began)
         return seconds
+
+
+def bytes_read(model: Path) -> int:
+    """Return the bytes of weights that a token reads: all but the tables of which it takes a row."""
+    import onnx
+
+    graph = onnx.load(model, load_external_data=False).graph
+    multiplied = {name for node in graph.node if not node.op_type.startswith("Gather") for name in node.input}
+    stored = {tensor.name: {entry.key: entry.value for entry in tensor.external_data} for tensor in graph.initializer}
+    parts = {entry.get("offset"): int(entry["length"]) for name, entry in stored.items() if name in multiplied if entry}
+    return sum(parts.values())
 
 
 if __name__ == "__main__":
