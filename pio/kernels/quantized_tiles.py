@@ -60,8 +60,9 @@ def _joined(b: Any, parts: list[Any]) -> Any:
 
 
 def _dot_vnni(b: Any, acc: Any, w: Any, x: Any, bits: int) -> Any:
-    name = "llvm.x86.avx512.vpdpbusd.512"
-    return b.call(ll.function(b, name, ll.I32X16, [ll.I32X16, I8X64, I8X64]), [acc, w, x])
+    # as LLVM declared it before it took bytes; later versions understand that too
+    vpdpbusd = ll.function(b, "llvm.x86.avx512.vpdpbusd.512", ll.I32X16, [ll.I32X16] * 3)
+    return b.call(vpdpbusd, [acc, b.bitcast(w, ll.I32X16), b.bitcast(x, ll.I32X16)])
 
 
 def _dot_avx2(b: Any, acc: Any, w: Any, x: Any, bits: int) -> Any:
