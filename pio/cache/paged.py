@@ -8,7 +8,7 @@ from pio.device import MemoryBudget
 from pio.dtypes import DType
 from pio.errors import PioError
 from pio.memory.storage import Storage
-from pio.ops.attention import BLOCK_SIZE, value_width
+from pio.ops.attention import BLOCK_SIZE, cache_layout
 from pio.tensor import Tensor, row_major
 
 
@@ -18,8 +18,6 @@ class PagedKVCache:
     The memory is reserved at once and given by the system as blocks are first written.
 
     Attributes:
-        keys: A layer's keys, transposed within a block: (num_blocks, kv_heads, head_dim, block_size).
-        values: A layer's values: (num_blocks, kv_heads, block_size, head_dim rounded up to 16).
         block_size: Positions a block.
         num_blocks: Blocks in all.
         nbytes: Bytes in all.
@@ -42,7 +40,7 @@ class PagedKVCache:
             tokens: Positions of all sequences together, rounded up to whole blocks.
             kv_heads: Key and value heads.
             head_dim: Width of a head.
-            dtype: float32, float16 or bfloat16.
+            dtype: float32, float16, bfloat16 or int8.
             budget: Counts the memory and refuses what exceeds its limit.
 
         Raises:
@@ -50,11 +48,8 @@ class PagedKVCache:
         """
         self.block_size = BLOCK_SIZE
         self.num_blocks = max(1, -(-tokens // BLOCK_SIZE))
-        shapes = (
-            (self.num_blocks, kv_heads, head_dim, BLOCK_SIZE),
-            (self.num_blocks, kv_heads, BLOCK_SIZE, value_width(head_dim)),
-        )
-        sizes = [-(-prod(shape) * dtype.itemsize // 64) * 64 for shape in shapes]
+        stored, *shapes = cache_layout(dtype, self.num_blocks, kv_heads, head_dim)
+        sizes = [-(-prod(shape) * stored.itemsize // 64) * 64 for shape in shapes]
         self.nbytes = layers * sum(sizes)
         what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
         storage = Storage.allocate(self.nbytes, budget=budget, what=what)
@@ -63,7 +58,7 @@ class PagedKVCache:
         for _ in range(layers):
             made: list[Tensor] = []
             for shape, size in zip(shapes, sizes, strict=True):
-                made.append(Tensor(storage, at, dtype, shape, row_major(shape)))
+                made.append(Tensor(storage, at, stored, shape, row_major(shape)))
                 at += size
             self._pools.append((made[0], made[1]))
 

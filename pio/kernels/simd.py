@@ -277,21 +277,6 @@ def store_u8(address: int, v: Vec) -> None:
     (ctypes.c_uint8 * LANES).from_address(address)[:] = [round(x) & 255 if math.isfinite(x) else 0 for x in v]
 
 
-def _emit_put_bytes(b: Any, address: Any, which: Any, v: Any) -> None:
-    whole = b.bitcast(b.fadd(v, ll.constant(12_582_912.0)), ll.I32X16)
-    shift = ll.splat(b, b.trunc(b.shl(which, ll.i64_const(3)), ll.I32))
-    byte = ir.Constant(ll.I32X16, [255] * LANES)
-    kept = b.and_(ll.load(b, address, ll.I32X16, 1), b.not_(b.shl(byte, shift)))
-    ll.store(b, address, b.or_(kept, b.shl(b.and_(whole, byte), shift)), 1)
-
-
-@primitive(void, int64, int64, VEC, emit=_emit_put_bytes)
-def put_bytes(address: int, which: int, v: Vec) -> None:
-    """Write sixteen lanes from -128 to 127 as bytes, rounded to nearest: byte ``which`` of each of sixteen fours."""
-    for i, x in enumerate(v):
-        ctypes.c_uint8.from_address(address + 4 * i + which).value = round(x) & 255 if math.isfinite(x) else 0
-
-
 @primitive(float32, int64, emit=lambda b, address: b.fpext(ll.load(b, address, ll.F16, 2), ll.F32))
 def get_f16(address: int) -> float:
     """Read one float16 at an address, widened to float32."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from pio.dtypes import int32
+from pio.dtypes import DType, int8, int32, uint8
 from pio.errors import TensorError
 from pio.kernels import attention as kernels
-from pio.ops._check import all_threads, check, check_float, split
+from pio.kernels import quantized_attention as int8_kernels
+from pio.kernels import quantized_cache as int8_cache
+from pio.ops._check import FLOATS, all_threads, check, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
 
 BLOCK_SIZE = kernels.BLOCK
+WORK = 16  # of quantizing a key and a value, against that of copying a number
+Shape = tuple[int, ...]
 
 
 class Slices(Protocol):
@@ -30,9 +34,24 @@ def value_width(head_dim: int) -> int:
     return -(-head_dim // kernels.LANES) * kernels.LANES
 
 
+def cache_layout(dtype: DType, blocks: int, kv_heads: int, head_dim: int) -> tuple[DType, Shape, Shape]:
+    """Return how a cache of that type is kept: the elements' type, and the shapes of keys and of values.
+
+    Floats are keys (blocks, kv_heads, head_dim, BLOCK_SIZE), transposed within a block, and values (blocks, kv_heads,
+    BLOCK_SIZE, value_width(head_dim)). int8 has scales beside its numbers, so a block of a head is plain bytes.
+    """
+    width = value_width(head_dim)
+    if dtype is int8:
+        sizes = int8_cache.key_bytes(head_dim), int8_cache.value_bytes(width)
+        return uint8, (blocks, kv_heads, sizes[0]), (blocks, kv_heads, sizes[1])
+    return dtype, (blocks, kv_heads, head_dim, BLOCK_SIZE), (blocks, kv_heads, BLOCK_SIZE, width)
+
+
 def attention_scratch_shape(head_dim: int, threads: int | None = None) -> tuple[int, int]:
     """Return the shape of ``attention_scratch``, for a model that takes it from memory of its own."""
-    return threads or all_threads(), kernels.scratch_floats(head_dim, value_width(head_dim))
+    width = value_width(head_dim)
+    floats = max(kernels.scratch_floats(head_dim, width), -(-int8_kernels.scratch_bytes(head_dim, width) // 4))
+    return threads or all_threads(), -(-floats // 16) * 16
 
 
 def attention_scratch(head_dim: int, threads: int | None = None) -> Tensor:
@@ -44,8 +63,8 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
     """Store a batch's keys and values in the blocks of its sequences, rounded to the cache's type.
 
     Args:
-        keys: (blocks, kv_heads, head_dim, BLOCK_SIZE), float32, float16 or bfloat16.
-        values: (blocks, kv_heads, BLOCK_SIZE, value_width(head_dim)) of the same type.
+        keys: As ``cache_layout`` says, of float32, float16, bfloat16 or int8.
+        values: Likewise.
         k: float32 (T, kv_heads, head_dim).
         v: float32 (T, kv_heads, head_dim).
         batch: Where each token belongs.
@@ -56,13 +75,16 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
     _, kv_heads, head_dim = k.shape
     width = value_width(head_dim)
     check("write_cache", "v", v, k.shape)
-    check_float("write_cache", "keys", keys, (None, kv_heads, head_dim, BLOCK_SIZE))
-    check("write_cache", "values", values, (keys.shape[0], kv_heads, BLOCK_SIZE, width), keys.dtype)
+    _check_cache("write_cache", keys, values, head_dim)
+    check("write_cache", "keys", keys, (None, kv_heads, *keys.shape[2:]), None)
+    _check_scratch("write_cache", scratch, head_dim)
     check_writable("write_cache", "keys", keys)
     check_writable("write_cache", "values", values)
     row = kv_heads * head_dim
     parts, floats = scratch.shape
-    kernels.write_cache[keys.dtype.name](
+    quantized = keys.dtype is uint8
+    write = int8_cache.write_quantized_cache if quantized else kernels.write_cache[keys.dtype.name]
+    write(
         keys.address,
         values.address,
         k.address,
@@ -79,9 +101,33 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
         kv_heads,
         head_dim,
         width,
-        head_dim,
-        min(parts, split(2 * k.size, parts)),
+        *(() if quantized else (head_dim,)),
+        min(parts, split((WORK if quantized else 2) * k.size, parts)),
     )
+
+
+def _check_cache(op: str, keys: Tensor, values: Tensor, head_dim: int) -> None:
+    """Raise a TensorError unless keys and values are laid out as ``cache_layout`` says."""
+    check_tensor(op, "keys", keys)
+    check_tensor(op, "values", values)
+    if keys.dtype is not uint8 and keys.dtype.name not in FLOATS:
+        raise TensorError(f"{op}: keys is {keys.dtype}, expected uint8 (a cache of int8), {', '.join(FLOATS)}")
+    kind = int8 if keys.dtype is uint8 else keys.dtype
+    blocks, kv_heads = keys.shape[:2] if len(keys.shape) > 1 else (0, 0)
+    stored, key_shape, value_shape = cache_layout(kind, blocks, kv_heads, head_dim)
+    check(op, "keys", keys, key_shape, stored)
+    check(op, "values", values, value_shape, stored)
+
+
+def _check_scratch(op: str, scratch: Tensor, head_dim: int) -> None:
+    """Raise a TensorError if scratch was made for narrower heads."""
+    parts, floats = scratch.shape
+    wanted = attention_scratch_shape(head_dim, max(1, parts))[1]
+    if not parts or floats < wanted:
+        raise TensorError(
+            f"{op}: scratch has shape {scratch.shape}, heads of width {head_dim} need (threads, {wanted}); "
+            f"make it with attention_scratch({head_dim})"
+        )
 
 
 def paged_attention(
@@ -100,8 +146,8 @@ def paged_attention(
 
     Args:
         q: float32 (T, heads, head_dim); heads is a multiple of the cache's.
-        keys: (blocks, kv_heads, head_dim, BLOCK_SIZE) of float32, float16 or bfloat16.
-        values: (blocks, kv_heads, BLOCK_SIZE, value_width(head_dim)) of the same type.
+        keys: As ``cache_layout`` says, of float32, float16, bfloat16 or int8.
+        values: Likewise.
         batch: Where each token belongs; its keys and values are in the cache already.
         scratch: From ``attention_scratch``; its first axis says over how many threads to split.
         out: float32 (T, heads, head_dim).
@@ -115,17 +161,21 @@ def paged_attention(
     check("attention", "q", q, (None, None, None))
     check("attention", "scratch", scratch, (None, None))
     _, heads, head_dim = q.shape
-    check_float("attention", "keys", keys, (None, None, head_dim, BLOCK_SIZE))
+    _check_cache("attention", keys, values, head_dim)
     kv_heads = keys.shape[1]
     width = value_width(head_dim)
     check("attention", "out", out, q.shape)
     check_writable("attention", "out", out)
     check_apart("attention", "out", out, q=q, keys=keys, values=values)
-    check("attention", "values", values, (keys.shape[0], kv_heads, BLOCK_SIZE, width), keys.dtype)
-    if heads % kv_heads:
+    if not kv_heads or heads % kv_heads:
         raise TensorError(f"attention: {heads} query heads do not divide among {kv_heads} key and value heads")
+    if window is not None and window < 1:
+        raise TensorError(f"attention: window is {window}, expected at least 1, or None for all")
+    _check_scratch("attention", scratch, head_dim)
     parts, floats = scratch.shape
-    kernels.attention[keys.dtype.name](
+    quantized = keys.dtype is uint8
+    attend = int8_kernels.quantized_attention if quantized else kernels.attention[keys.dtype.name]
+    attend(
         out.address,
         q.address,
         keys.address,
@@ -142,7 +192,7 @@ def paged_attention(
         heads // kv_heads,
         head_dim,
         width,
-        head_dim,
+        *(() if quantized else (head_dim,)),
         int(causal),
         window or 0,
         1.0 / math.sqrt(head_dim) if scale is None else scale,

@@ -317,34 +317,6 @@ def test_store_u8_takes_what_is_no_number(x, n, bad):
 
 
 @njit(error_model="numpy")
-def run_put_bytes(out, which, x):
-    simd.put_bytes(out, which, load_f32(x))
-
-
-@given(x=lanes(st.floats(-128, 127, width=32)), old=st.binary(min_size=66, max_size=66), which=st.integers(0, 3))
-@example(
-    [-128.0, -127.5, -126.5, -0.5, -1.5, 0.5, 1.5, 127.0, 126.5, -0.0, 0.0, 1.0, -1.0, 63.5, 64.5, -64.5], b"?" * 66, 2
-)
-def test_put_bytes_writes_one_of_four(x, old, which):
-    t, wide = Tensor.from_list(x), Tensor.from_buffer(bytearray(old), "uint8")
-    run_put_bytes(wide[1:].address, which, t.address)  # at an odd address too
-    expected = list(old)
-    for i, v in enumerate(t.tolist()):
-        expected[1 + 4 * i + which] = round(v) % 256
-    assert wide.tolist() == expected
-
-
-@given(x=lanes(), old=st.binary(min_size=64, max_size=64), which=st.integers(0, 3))
-@example([math.nan, -math.nan, math.inf, -math.inf, *[3e38] * 6, *[-3e38] * 6], b"\x5a" * 64, 1)
-def test_put_bytes_leaves_the_others_alone_whatever_it_writes(x, old, which):
-    t, wide = Tensor.from_list(x), Tensor.from_buffer(bytearray(old), "uint8")
-    run_put_bytes(wide.address, which, t.address)
-    assert [v for i, v in enumerate(wide.tolist()) if i % 4 != which] == [
-        v for i, v in enumerate(old) if i % 4 != which
-    ]
-
-
-@njit(error_model="numpy")
 def run_integers(out, source):
     simd.put_i32(out, simd.get_i64(source))
 

@@ -1,0 +1,358 @@
+"""Attention over a paged cache of int8: integer dot products for scores and for values.
+
+Keys and values lie as ``quantized_cache`` says. The scales of values go into the probabilities, which are quantized to
+0..127 by query and block. Blocks are walked in order of position, so a query's bits do not depend on what else is in
+the batch, how the prompt was cut or how many threads ran.
+"""
+
+# numba and llvmlite come without type stubs
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from pio.kernels import _llvm as ll
+from pio.kernels._formats import BLOCK as OUTPUTS
+from pio.kernels._formats import PAIR, RECORD
+from pio.kernels._jit import kernel
+from pio.kernels.attention import BLOCK, ROWS, fill_f32, scale_row
+from pio.kernels.parallel import parallel_kernel
+from pio.kernels.quantize import LARGEST, SMALLEST
+from pio.kernels.quantized_cache import KEY_PAIR, quantize_row_int8
+from pio.kernels.quantized_tiles import DOT, DOTS, I8X64, quantized_tile
+from pio.kernels.simd import (
+    LANES,
+    exp,
+    fma,
+    get_f32,
+    get_i32,
+    int64,
+    keep,
+    load_f32,
+    max_lanes,
+    maximum,
+    primitive,
+    put_f32,
+    splat,
+    store_f32,
+    store_u8,
+    sum_lanes,
+    void,
+)
+
+LEAST: Final = -3e38  # below every score that counts, and finite: it can be subtracted from -inf
+CHANCE: Final = BLOCK + 16  # bytes of a query's quantized probabilities in a block, and their scale behind them
+
+scores_eight, scores_four, scores_one = (quantized_tile(rows)["int8"] for rows in (8, 4, 1))
+
+
+def scratch_bytes(head_dim: int, width: int) -> int:
+    """Return how much scratch one thread needs: queries, probabilities, scores, outputs, running maxima and sums."""
+    return ROWS * ((head_dim + PAIR - 1) // PAIR * RECORD + CHANCE + 4 * (BLOCK + width + LANES + 4)) + 4 * width + 64
+
+
+@cache
+def values_tile(rows: int, dot: str = DOT) -> Callable[..., None]:
+    """Return the tile ``acc[r, d] += scale[r] * sum_j p[r, j] * v[j, d]`` for fixed rows and one block of positions.
+
+    The tile takes ``(acc, p, v, width)``: addresses of float32 (rows, width), of quantized probabilities and of
+    values; width is a multiple of 16.
+    """
+    product = DOTS[dot]
+
+    def emit(b: Any, acc: Any, p: Any, v: Any, width: Any) -> None:
+        scales = [ll.splat(b, ll.load(b, ll.at(b, p, (CHANCE * r + BLOCK, 1)), ll.F32, 4)) for r in range(rows)]
+        with cgutils.for_range_slice(b, ll.i64_const(0), width, ll.i64_const(LANES), ll.I64) as (d, _):
+            sums = [ir.Constant(ll.I32X16, [0] * LANES)] * rows
+            for four in range(BLOCK // 4):
+                values = ll.load(b, ll.at(b, v, (width, 4 * four), (d, 4)), I8X64, 1)
+                for r in range(rows):
+                    chances = ll.load(b, ll.at(b, p, (CHANCE * r + 4 * four, 1)), ll.I32, 4)
+                    sums[r] = product(b, sums[r], b.bitcast(ll.splat(b, chances), I8X64), values, 4)
+            for r in range(rows):
+                place = ll.at(b, acc, (width, 4 * r), (d, 4))
+                total = ll.fma(b, b.sitofp(sums[r], ll.F32X16), scales[r], ll.load_as(b, place, "float32"))
+                ll.store(b, place, total, 4)
+
+    @primitive(void, *[int64] * 4, emit=emit)
+    def tile(acc: int, p: int, v: int, width: int) -> None:
+        for r in range(rows):
+            chances = (ctypes.c_uint8 * BLOCK).from_address(p + CHANCE * r)
+            scale = ctypes.c_float.from_address(p + CHANCE * r + BLOCK).value
+            sums = (ctypes.c_float * width).from_address(acc + 4 * r * width)
+            values = (ctypes.c_int8 * (BLOCK * width)).from_address(v)
+            for d in range(width):
+                dots = sum(chances[j] * values[4 * (j // 4 * width + d) + j % 4] for j in range(BLOCK))
+                sums[d] = sums[d] + scale * dots
+
+    return tile
+
+
+values_eight, values_four, values_one = values_tile(8), values_tile(4), values_tile(1)
+
+
+@kernel
+def score_rows(scores: int, q: int, keys: int, rows: int, pairs: int) -> None:
+    """Multiply quantized queries by a cache block's keys.
+
+    scores[r, j] = q[r] . keys[j]
+
+    Shapes: scores float32 (rows, BLOCK); q (rows, pairs, 80) bytes; keys (2, pairs, 1088) bytes. Sums as in
+    ``quantized_tiles``.
+    """
+    row, half = pairs * RECORD, pairs * KEY_PAIR
+    for j in range(BLOCK // OUTPUTS):
+        at, at_keys, r = scores + 4 * OUTPUTS * j, keys + j * half, 0
+        while r + 8 <= rows:
+            scores_eight(at + 4 * r * BLOCK, q + r * row, at_keys, pairs, BLOCK, OUTPUTS, 0)
+            r += 8
+        while r + 4 <= rows:
+            scores_four(at + 4 * r * BLOCK, q + r * row, at_keys, pairs, BLOCK, OUTPUTS, 0)
+            r += 4
+        while r < rows:
+            scores_one(at + 4 * r * BLOCK, q + r * row, at_keys, pairs, BLOCK, OUTPUTS, 0)
+            r += 1
+
+
+@kernel
+def add_values(acc: int, chances: int, values: int, rows: int, width: int) -> None:
+    """Add a cache block's values, weighted by quantized probabilities.
+
+    acc[r] += sum_j p[r, j] * values[j]
+
+    Shapes: acc float32 (rows, width); chances (rows, 48) bytes; values (8, width, 4) bytes. Exact sums within a block.
+    """
+    r = 0
+    while r + 8 <= rows:
+        values_eight(acc + 4 * r * width, chances + CHANCE * r, values, width)
+        r += 8
+    while r + 4 <= rows:
+        values_four(acc + 4 * r * width, chances + CHANCE * r, values, width)
+        r += 4
+    while r < rows:
+        values_one(acc + 4 * r * width, chances + CHANCE * r, values, width)
+        r += 1
+
+
+@kernel
+def block_maximum(scores: int, first: int, last: int) -> float:
+    """Return the largest of a block's scores, -inf where there is none; the others become -inf.
+
+    Shapes: scores float32 (BLOCK,), of which first <= j < last count.
+    """
+    low, high = load_f32(scores), load_f32(scores + 4 * LANES)
+    if first > 0 or last < BLOCK:
+        low, high = keep(low, first, last, -math.inf), keep(high, first - LANES, last - LANES, -math.inf)
+        store_f32(scores, low)
+        store_f32(scores + 4 * LANES, high)
+    return max_lanes(maximum(low, high))
+
+
+@kernel
+def advance(state: int) -> None:
+    """Let the running maxima of all queries see those of a block.
+
+    m' = max(m, block); shrink = exp(m - m'), what was summed so far counts by; grow = exp(block - m'), the block does
+
+    Shapes: state float32 (4, ROWS): m, block, shrink, grow.
+    """
+    old, block = load_f32(state), load_f32(state + 4 * ROWS)
+    new = maximum(old, block)
+    # before a query's first visible position both are -inf, which leaves nothing to scale
+    base = maximum(new, splat(LEAST))
+    store_f32(state, new)
+    store_f32(state + 8 * ROWS, exp(old - base))
+    store_f32(state + 12 * ROWS, exp(block - base))
+
+
+@kernel
+def largest_scale(scales: int, first: int, last: int) -> float:
+    """Return the largest scale of a block's values, of those that a query sees; NaN if one of them is.
+
+    Shapes: scales float32 (BLOCK,), of which first <= j < last count.
+    """
+    low = keep(load_f32(scales), first, last, 0.0)
+    high = keep(load_f32(scales + 4 * LANES), first - LANES, last - LANES, 0.0)
+    return max_lanes(maximum(low, high)) + sum_lanes((low - low) + (high - high))
+
+
+@kernel
+def weigh_row(
+    chances: int, scores: int, scales: int, sums: int, largest: float, top: float, grow: float, first: int, last: int
+) -> None:
+    """Take a block's scores into a query's sum, and quantize their probabilities times values' scales.
+
+    p = exp(scores - largest); sums += grow * p; chances = round(127 p * scales / top), scaled by grow * top / 127
+
+    Shapes: scores, scales float32 (BLOCK,), of which first <= j < last count; top the largest of these scales; sums
+    float32 (16,), lane by lane; chances (48,) bytes. largest is finite, or nothing of the block counts.
+    """
+    base = splat(largest if largest > LEAST else LEAST)
+    low, high = exp(load_f32(scores) - base), exp(load_f32(scores + 4 * LANES) - base)
+    store_f32(sums, fma(low + high, splat(grow), load_f32(sums)))
+    low, high = low * load_f32(scales), high * load_f32(scales + 4 * LANES)
+    if first > 0 or last < BLOCK:  # scales of positions that are not written yet may be anything
+        low, high = keep(low, first, last, 0.0), keep(high, first - LANES, last - LANES, 0.0)
+    scale = splat(LARGEST / top if top > SMALLEST else 0.0)
+    store_u8(chances, low * scale)
+    store_u8(chances + LANES, high * scale)
+    put_f32(chances + BLOCK, grow * top * (1.0 / LARGEST))
+
+
+@kernel
+def attend_rows_int8(
+    out: int,
+    q: int,
+    keys: int,
+    values: int,
+    table: int,
+    scratch: int,
+    position: int,
+    tokens: int,
+    length: int,
+    heads: int,
+    ldq: int,
+    ldo: int,
+    kv_heads: int,
+    head_dim: int,
+    width: int,
+    window: int,
+    scale: float,
+) -> None:
+    """Attend for one key/value head: a few tokens of one sequence and a few query heads of the group.
+
+    out[t, h] = softmax(scale * q[t, h] . keys[j] for j <= position + t (j < length where that is not 0),
+    position + t - window < j) @ values[j]
+
+    Shapes: q float32 (tokens, heads, head_dim), token stride ldq; out float32 (tokens, heads, head_dim), token stride
+    ldo; keys (blocks, kv_heads, key_bytes) and values (blocks, kv_heads, value_bytes), offset to this head; table int32
+    (blocks of the sequence,); scratch (scratch_bytes,). tokens * heads <= ROWS. Window 0 is none. Length 0 is causal.
+    Sums in float32, blocks in order of position.
+    """
+    rows, pairs = tokens * heads, (head_dim + PAIR - 1) // PAIR
+    acc = (scratch + 63) // 64 * 64
+    scores = acc + 4 * ROWS * width
+    chances = scores + 4 * ROWS * BLOCK
+    queries = chances + ROWS * CHANCE
+    state = queries + ROWS * pairs * RECORD  # running maximum, the block's, shrink, grow: (4, ROWS)
+    sums = state + 4 * 4 * ROWS  # (ROWS, 16)
+    scaled = sums + 4 * ROWS * LANES
+    for r in range(rows):
+        scale_row(scaled, q + 4 * (r // heads * ldq + r % heads * head_dim), head_dim, scale)
+        quantize_row_int8(queries + r * pairs * RECORD, scaled, head_dim)
+    fill_f32(acc, rows * width, 0.0)
+    fill_f32(sums, ROWS * LANES, 0.0)
+    fill_f32(state, 2 * ROWS, -math.inf)
+    key_step, value_step = BLOCK // OUTPUTS * pairs * KEY_PAIR, BLOCK * width + 4 * BLOCK
+    oldest = max(0, position - window + 1) if window > 0 else 0
+    end = length if length > 0 else position + tokens
+    for block in range(oldest // BLOCK, (end - 1) // BLOCK + 1):
+        start = block * BLOCK
+        page = get_i32(table + 4 * block) * kv_heads
+        at_values = values + page * value_step
+        scales = at_values + BLOCK * width
+        score_rows(scores, queries, keys + page * key_step, rows, pairs)
+        for r in range(rows):
+            at = position + r // heads
+            first = max(0, at - window + 1 - start) if window > 0 else 0
+            last = min(BLOCK, (length if length > 0 else at + 1) - start)
+            put_f32(state + 4 * (ROWS + r), block_maximum(scores + 4 * r * BLOCK, first, last))
+        advance(state)
+        whole = largest_scale(scales, 0, BLOCK)
+        for r in range(rows):
+            at = position + r // heads
+            first = max(0, at - window + 1 - start) if window > 0 else 0
+            last = min(BLOCK, (length if length > 0 else at + 1) - start)
+            top = whole if first == 0 and last == BLOCK else largest_scale(scales, first, last)
+            shrink = get_f32(state + 4 * (2 * ROWS + r))
+            if shrink != 1.0:
+                scale_row(acc + 4 * r * width, acc + 4 * r * width, width, shrink)
+                scale_row(sums + 4 * r * LANES, sums + 4 * r * LANES, LANES, shrink)
+            weigh_row(
+                chances + CHANCE * r,
+                scores + 4 * r * BLOCK,
+                scales,
+                sums + 4 * r * LANES,
+                get_f32(state + 4 * (ROWS + r)),
+                top,
+                get_f32(state + 4 * (3 * ROWS + r)),
+                first,
+                last,
+            )
+        add_values(acc, chances, at_values, rows, width)
+    for r in range(rows):
+        place = out + 4 * (r // heads * ldo + r % heads * head_dim)
+        total = sum_lanes(load_f32(sums + 4 * r * LANES))  # zero where all scores are below every number
+        scale_row(place, acc + 4 * r * width, head_dim, 1.0 / total if total != 0.0 else math.nan)
+
+
+@parallel_kernel
+def quantized_attention(
+    out: int,
+    q: int,
+    keys: int,
+    values: int,
+    tables: int,
+    starts: int,
+    past: int,
+    scratch: int,
+    scratch_stride: int,
+    sequences: int,
+    ldq: int,
+    ldt: int,
+    kv_heads: int,
+    group: int,
+    head_dim: int,
+    width: int,
+    causal: int,
+    window: int,
+    scale: float,
+    part: int,
+    parts: int,
+) -> None:
+    """Attend for a batch of sequences over their paged caches of int8, pieces of work dealt to the parts in turn.
+
+    out[t, h] = softmax(scale * q[t, h] . keys[j], j <= position of t if causal, inside the window) @ values[j]
+
+    Shapes: q float32 (T, kv_heads * group, head_dim), token stride ldq; out float32 (T, kv_heads * group, head_dim);
+    keys (blocks, kv_heads, key_bytes); values (blocks, kv_heads, value_bytes), width = head_dim rounded up to 16;
+    tables int32 (S, ldt); starts int32 (S + 1,); past int32 (S,); scratch (parts, scratch_stride) bytes. A piece is one
+    key/value head and up to ROWS queries of a sequence. Window 0 is none. Sums in float32.
+    """
+    token_step, head_step, heads = max(1, ROWS // group), min(group, ROWS), kv_heads * group
+    key_step = BLOCK // OUTPUTS * ((head_dim + PAIR - 1) // PAIR) * KEY_PAIR
+    piece = 0
+    for s in range(sequences):
+        first, last, before = get_i32(starts + 4 * s), get_i32(starts + 4 * s + 4), get_i32(past + 4 * s)
+        for t in range(first, last, token_step):
+            for head in range(0, heads, group):
+                for h in range(head, head + group, head_step):
+                    piece += 1
+                    if piece % parts != part:
+                        continue
+                    attend_rows_int8(
+                        out + 4 * (t * heads + h) * head_dim,
+                        q + 4 * (t * ldq + h * head_dim),
+                        keys + head // group * key_step,
+                        values + head // group * (BLOCK * width + 4 * BLOCK),
+                        tables + 4 * s * ldt,
+                        scratch + part * scratch_stride,
+                        before + t - first,
+                        min(token_step, last - t),
+                        0 if causal else before + last - first,
+                        min(head_step, head + group - h),
+                        ldq,
+                        heads * head_dim,
+                        kv_heads,
+                        head_dim,
+                        width,
+                        window,
+                        scale,
+                    )

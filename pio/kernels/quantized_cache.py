@@ -1,0 +1,159 @@
+"""A paged cache of int8: how keys and values lie in memory, and how they get there.
+
+A cache block holds 32 positions of one key/value head. Keys are two packed blocks of 16 positions in the format int8
+of ``_formats``: a position is an output, its head's elements are inputs, with a scale for each 32 of them. Values are
+int8 (8, width, 4), four positions side by side, and a float32 scale for each position.
+"""
+
+# numba and llvmlite come without type stubs
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import Any, Final
+
+from llvmlite import ir
+
+from pio.kernels import _llvm as ll
+from pio.kernels._formats import BLOCK as OUTPUTS
+from pio.kernels._formats import FORMATS, GROUP, PAIR, RECORD
+from pio.kernels._jit import kernel
+from pio.kernels.attention import BLOCK
+from pio.kernels.parallel import parallel_kernel
+from pio.kernels.quantize import LARGEST, MAGIC, SMALLEST, quantize_row
+from pio.kernels.simd import (
+    LANES,
+    VEC,
+    Vec,
+    get_f32,
+    get_i32,
+    int64,
+    load_part_f32,
+    max_lanes,
+    maximum,
+    primitive,
+    put_f16,
+    put_f32,
+    put_i32,
+    splat,
+    sum_lanes,
+    void,
+)
+
+KEY_PAIR: Final = FORMATS["int8"].pair_bytes
+KEY_HEADER: Final = FORMATS["int8"].header_bytes
+KEY_GROUP: Final = FORMATS["int8"].group_bytes
+FOUR_SIGNS: Final = -0x7F7F7F80  # the sign bits of four bytes
+
+quantize_row_int8 = quantize_row["int8"]
+
+
+def key_bytes(head_dim: int) -> int:
+    """Return the bytes of a cache block's keys of one head."""
+    return BLOCK // OUTPUTS * ((head_dim + PAIR - 1) // PAIR) * KEY_PAIR
+
+
+def value_bytes(width: int) -> int:
+    """Return the bytes of a cache block's values of one head, scales included."""
+    return BLOCK * width + 4 * BLOCK
+
+
+def _emit_put_bytes(b: Any, address: Any, which: Any, v: Any) -> None:
+    whole = b.bitcast(b.fadd(v, ll.constant(MAGIC)), ll.I32X16)
+    shift = ll.splat(b, b.trunc(b.shl(which, ll.i64_const(3)), ll.I32))
+    byte = ir.Constant(ll.I32X16, [255] * LANES)
+    kept = b.and_(ll.load(b, address, ll.I32X16, 1), b.not_(b.shl(byte, shift)))
+    ll.store(b, address, b.or_(kept, b.shl(b.and_(whole, byte), shift)), 1)
+
+
+@primitive(void, int64, int64, VEC, emit=_emit_put_bytes)
+def put_bytes(address: int, which: int, v: Vec) -> None:
+    """Write sixteen lanes from -128 to 127 as bytes, rounded to nearest: byte ``which`` of each of sixteen fours."""
+    for i, x in enumerate(v):
+        ctypes.c_uint8.from_address(address + 4 * i + which).value = round(x) & 255 if math.isfinite(x) else 0
+
+
+@kernel
+def store_key(block: int, slot: int, record: int, k: int, head_dim: int) -> None:
+    """Quantize a key and put it into its block.
+
+    scale[g] = float16(max |k| / 127 over the group), q = round(k / scale)
+
+    Shapes: k float32 (head_dim,); record (pairs, 80) bytes of scratch; block (2, pairs, 1088) bytes; slot < BLOCK.
+    """
+    quantize_row_int8(record, k, head_dim)
+    pairs, o = (head_dim + PAIR - 1) // PAIR, slot % OUTPUTS
+    for p in range(pairs):
+        pair, source = block + (slot // OUTPUTS * pairs + p) * KEY_PAIR, record + p * RECORD
+        for g in range(2):
+            put_f16(pair + 2 * (OUTPUTS * g + o), get_f32(source + PAIR + 4 * g))
+            at = pair + KEY_HEADER + g * KEY_GROUP + 4 * o
+            for q in range(GROUP // 4):  # four inputs lie side by side; the stored numbers are 128 more
+                put_i32(at + 64 * q, get_i32(source + GROUP * g + 4 * q) ^ FOUR_SIGNS)
+
+
+@kernel
+def store_value(block: int, slot: int, v: int, head_dim: int, width: int) -> None:
+    """Quantize a value and put it into its block.
+
+    scale = max |v| / 127, q = round(v / scale)
+
+    Shapes: v float32 (head_dim,); block (value_bytes,); slot < BLOCK. What is behind head_dim becomes zero.
+    """
+    zero, most, total = splat(0.0), splat(0.0), splat(0.0)
+    for i in range(0, width, LANES):
+        x = load_part_f32(v + 4 * i, min(LANES, head_dim - i))
+        most, total = maximum(most, maximum(x, zero - x)), total + (x - x)
+    largest = max_lanes(most) + sum_lanes(total)  # what is no number makes the sum none
+    inverse = splat(LARGEST / largest if largest > SMALLEST else 0.0)
+    put_f32(block + BLOCK * width + 4 * slot, largest * (1.0 / LARGEST))
+    for i in range(0, width, LANES):
+        x = load_part_f32(v + 4 * i, min(LANES, head_dim - i))
+        put_bytes(block + 4 * (slot // 4 * width + i), slot % 4, x * inverse)
+
+
+@parallel_kernel
+def write_quantized_cache(
+    keys: int,
+    values: int,
+    k: int,
+    v: int,
+    tables: int,
+    starts: int,
+    past: int,
+    scratch: int,
+    scratch_stride: int,
+    sequences: int,
+    ldk: int,
+    ldv: int,
+    ldt: int,
+    kv_heads: int,
+    head_dim: int,
+    width: int,
+    part: int,
+    parts: int,
+) -> None:
+    """Store the keys and values of a batch in the blocks of its sequences; heads are dealt to the parts in turn.
+
+    keys[block, h, p % BLOCK] = k[t, h];  values[block, h, p % BLOCK] = v[t, h];  block = table[p // BLOCK]
+
+    Shapes: k float32 (T, kv_heads, head_dim), token stride ldk; v likewise, ldv; the others as in
+    ``quantized_attention``; scratch (parts, scratch_stride) bytes.
+    """
+    record = scratch + part * scratch_stride
+    key_step, value_step = (
+        BLOCK // OUTPUTS * ((head_dim + PAIR - 1) // PAIR) * KEY_PAIR,
+        BLOCK * width + 4 * BLOCK,
+    )
+    for s in range(sequences):
+        first, last, before = get_i32(starts + 4 * s), get_i32(starts + 4 * s + 4), get_i32(past + 4 * s)
+        for t in range(first, last):
+            at = before + t - first
+            page = get_i32(tables + 4 * (s * ldt + at // BLOCK)) * kv_heads
+            for head in range(part, kv_heads, parts):
+                slot = at % BLOCK
+                store_key(keys + (page + head) * key_step, slot, record, k + 4 * (t * ldk + head * head_dim), head_dim)
+                store_value(
+                    values + (page + head) * value_step, slot, v + 4 * (t * ldv + head * head_dim), head_dim, width
+                )

@@ -1,0 +1,93 @@
+"""Attention over keys, values, queries and probabilities of eight bits, in float64 otherwise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+GROUP, BLOCK = 32, 32  # numbers that share a scale; positions of a cache block
+LARGEST = 127
+SMALLEST = 1e-30  # nothing larger counts as zeros
+
+Rounded = tuple[float, Sequence[int]]  # scale, numbers
+
+
+class Output(NamedTuple):
+    """A query's output, and how far each of its numbers may be off."""
+
+    numbers: list[float]
+    slack: list[float]
+
+
+def quantized_attention(
+    q: list[list[list[float]]],
+    k: Sequence[Sequence[Sequence[Rounded]]],
+    v: Sequence[Sequence[Rounded]],
+    *,
+    causal: bool = True,
+    window: int | None = None,
+    scale: float | None = None,
+    precision: float = 0.0,
+) -> list[list[Output]]:
+    """Attend for the last tokens of one sequence.
+
+    out[t, h] = sum_j c_j b_j v[j, h // group] / sum_j exp(s_j), s_j = rounded(scale * q[t, h]) . k[j, h // group]
+    c_j = round(127 exp(s_j - m) scale of v_j / t), b_j = exp(m) t / 127, the numbers of v alone, m and t the largest
+    score and scale of what is seen of a block of 32 positions.
+
+    Shapes: q (tokens, heads, dim); k, v (length, kv_heads); token t is at position length - tokens + t. Slack is what
+    follows from a relative error of ``precision`` in each term of a score, in exp, and in each product.
+    """
+    group = len(q[0]) // len(k[0])
+    factor = 1 / math.sqrt(len(q[0][0])) if scale is None else scale
+    out: list[list[Output]] = []
+    for t, heads in enumerate(q):
+        at = len(k) - len(q) + t
+        seen = [j for j in range(len(k)) if (not causal or j <= at) and (window is None or j > at - window)]
+        row: list[Output] = []
+        for h, query in enumerate(heads):
+            keys, values = [k[j][h // group] for j in seen], [v[j][h // group] for j in seen]
+            row.append(_attend(_round_query([factor * x for x in query]), keys, values, seen, precision))
+        out.append(row)
+    return out
+
+
+def _round_query(q: Sequence[float]) -> list[Rounded]:
+    """Groups of 32 numbers up to 127 either way, zeros behind the last."""
+    out: list[Rounded] = []
+    for at in range(0, len(q), GROUP):
+        group = [*q[at : at + GROUP], *[0.0] * (at + GROUP - len(q))]
+        largest = max(abs(x) for x in group)
+        out.append((largest / LARGEST, [round(x / largest * LARGEST) if largest > SMALLEST else 0 for x in group]))
+    return out
+
+
+def _attend(
+    query: list[Rounded], keys: Sequence[Sequence[Rounded]], values: list[Rounded], seen: list[int], precision: float
+) -> Output:
+    terms = [
+        [x * y * sum(map(int.__mul__, xs, ys)) for (x, xs), (y, ys) in zip(query, key, strict=True)] for key in keys
+    ]
+    scores = [math.fsum(row) for row in terms]
+    doubts = [precision * (1 + math.fsum(map(abs, row))) for row in terms]
+    top, doubt = max(scores), max(doubts)
+    total = math.fsum(math.exp(s - top) for s in scores)
+    numbers, slack = [0.0] * len(values[0][1]), [0.0] * len(values[0][1])
+    for block in sorted({j // BLOCK for j in seen}):
+        inside = [i for i, j in enumerate(seen) if j // BLOCK == block]
+        largest = max(scores[i] for i in inside)
+        step = max(values[i][0] for i in inside)
+        if step <= SMALLEST:
+            continue
+        unit = math.exp(largest - top) * step / LARGEST / total
+        for i in inside:
+            chance = LARGEST * math.exp(scores[i] - largest) * values[i][0] / step
+            unsure = chance * math.expm1(2 * doubt)
+            few, many = round(max(0.0, chance - unsure)), round(chance + unsure)
+            off = unit * (many - few + many * math.expm1(4 * doubt))
+            weight = unit * round(chance)
+            for d, number in enumerate(values[i][1]):
+                numbers[d] += weight * number
+                slack[d] += off * abs(number)
+    return Output(numbers, slack)
