@@ -23,9 +23,9 @@ PROMPTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def model():
-    with pio.load("demo", max_batch_sequences=5, prefill_chunk=7) as loaded:
+@pytest.fixture(scope="module", params=[{}, {"kv_cache_dtype": "int8"}], ids=["float16", "int8"])
+def model(request):
+    with pio.load("demo", max_batch_sequences=5, prefill_chunk=7, **request.param) as loaded:
         yield loaded
 
 

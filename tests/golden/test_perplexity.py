@@ -4,7 +4,7 @@ import math
 
 import pytest
 from numba.core import config
-from perplexity import FORMATS, STORED, table
+from perplexity import FORMATS, STORED, nats, table
 
 SOME = range(2, 60, 5)
 LIMITS = {"bfloat16": 0.0001, "int8": 0.002, "int4": 0.03, "int4_zero_point": 0.03}
@@ -24,3 +24,12 @@ def test_every_format_stays_near_float32():
     for form in ("int4", "int4_zero_point"):  # the table is a fifth of this model, and kept in int8
         assert found[f"{form}, balanced"][1] < found[f"{form}, uniform"][1]
     assert found["int4_zero_point, balanced"][1] < found["int4, balanced"][1]
+
+
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="many tokens")
+@pytest.mark.parametrize("weights", [{}, {"quantize": "int4"}], ids=["bfloat16", "int4"])
+def test_keys_and_values_of_eight_bits_cost_next_to_nothing(weights):
+    """A thousandth more than sixteen bits do."""
+    sixteen, eight = (nats({**weights, "kv_cache_dtype": kind}, SOME) for kind in ("float16", "int8"))
+    print(f"{100 * math.expm1(eight - sixteen):+.3f} %")
+    assert eight != sixteen and abs(math.expm1(eight - sixteen)) < 0.001
