@@ -96,7 +96,7 @@ def test_what_eight_bits_cost_is_bounded(data, shape, tokens, past):
 
 
 @pytest.mark.skipif(not JIT, reason="many numbers")
-@pytest.mark.parametrize(("sharp", "share"), [(0.2, 0.02), (1.0, 0.02), (3.0, 0.02)])
+@pytest.mark.parametrize(("sharp", "share"), [(0.2, 0.009), (1.0, 0.018), (3.0, 0.023)])
 def test_what_eight_bits_cost_as_a_rule(sharp, share):
     """Errors are independent, so that they are far below their bound: a share of what the outputs measure."""
     source = random.Random(5)
