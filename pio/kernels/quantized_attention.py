@@ -189,7 +189,8 @@ def weigh_row(
 ) -> None:
     """Take a block's scores into a query's sum, and quantize their probabilities times values' scales.
 
-    p = exp(scores - largest); sums += grow * p; chances = round(127 p * scales / top), scaled by grow * top / 127
+    p = exp(scores - largest) * scales; sums += grow * p / scales; chances = round(127 p / max p), scaled by
+    grow * max p / 127. A sink of attention often has next to no value: it must not take the steps of all others.
 
     Shapes: scores, scales float32 (BLOCK,), of which first <= j < last count; top the largest of these scales; sums
     float32 (16,), lane by lane; chances (48,) bytes. largest is finite, or nothing of the block counts.
@@ -200,10 +201,11 @@ def weigh_row(
     low, high = low * load_f32(scales), high * load_f32(scales + 4 * LANES)
     if first > 0 or last < BLOCK:  # scales of positions that are not written yet may be anything
         low, high = keep(low, first, last, 0.0), keep(high, first - LANES, last - LANES, 0.0)
-    scale = splat(LARGEST / top if top > SMALLEST else 0.0)
+    most = max_lanes(maximum(low, high))
+    scale = splat(LARGEST / most if most > SMALLEST else 0.0)
     store_u8(chances, low * scale)
     store_u8(chances + LANES, high * scale)
-    put_f32(chances + BLOCK, grow * top * (1.0 / LARGEST))
+    put_f32(chances + BLOCK, grow * (most + (top - top)) * (1.0 / LARGEST))
 
 
 @kernel

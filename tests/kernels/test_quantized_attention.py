@@ -113,6 +113,23 @@ def test_what_eight_bits_cost_as_a_rule(sharp, share):
     assert off < share * size, off / size
 
 
+@pytest.mark.skipif(not JIT, reason="many numbers")
+def test_a_sink_with_next_to_no_value_leaves_the_others_their_steps():
+    """Most attention goes to one position, as it does to the first of a text, whose value is small."""
+    source = random.Random(1)
+    length, dim, lift = 300, 128, 6.0 * math.sqrt(128)
+    q = [[[1.0] + [source.gauss(0, 1) for _ in range(dim - 1)]] for _ in range(4)]
+    k = [[[lift if j == 0 else 0.0] + [source.gauss(0, 0.3) for _ in range(dim - 1)]] for j in range(length)]
+    v = [[[source.gauss(0, 0.05 if j == 0 else 1.0) for _ in range(dim)]] for j in range(length)]
+    q, k, v = (Tensor.from_list(x) for x in (q, k, v))
+    found, exact = (
+        x.tolist() for x in (Cache([length], 1, dim).last(q, k, v), ops.scaled_dot_product_attention(q, k, v))
+    )
+    pairs = [(a, b) for x, y in zip(found, exact, strict=True) for a, b in zip(x[0], y[0], strict=True)]
+    off, size = (math.sqrt(math.fsum(x * x for x in xs)) for xs in ([a - b for a, b in pairs], [b for _, b in pairs]))
+    assert off < 0.08 * size, off / size
+
+
 # --- bits ---
 
 

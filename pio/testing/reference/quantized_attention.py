@@ -33,8 +33,8 @@ def quantized_attention(
     """Attend for the last tokens of one sequence.
 
     out[t, h] = sum_j c_j b_j v[j, h // group] / sum_j exp(s_j), s_j = rounded(scale * q[t, h]) . k[j, h // group]
-    c_j = round(127 exp(s_j - m) scale of v_j / t), b_j = exp(m) t / 127, the numbers of v alone, m and t the largest
-    score and scale of what is seen of a block of 32 positions.
+    c_j = round(127 w_j / w), w_j = exp(s_j) scale of v_j, b_j = w / 127, the numbers of v alone, w the largest of what
+    is seen of a block of 32 positions.
 
     Shapes: q (tokens, heads, dim); k, v (length, kv_heads); token t is at position length - tokens + t. Slack is what
     follows from a relative error of ``precision`` in each term of a score, in exp, and in each product.
@@ -77,13 +77,14 @@ def _attend(
     for block in sorted({j // BLOCK for j in seen}):
         inside = [i for i, j in enumerate(seen) if j // BLOCK == block]
         largest = max(scores[i] for i in inside)
-        step = max(values[i][0] for i in inside)
+        weights = {i: math.exp(scores[i] - largest) * values[i][0] for i in inside}
+        step = max(weights.values())
         if step <= SMALLEST:
             continue
         unit = math.exp(largest - top) * step / LARGEST / total
         for i in inside:
-            chance = LARGEST * math.exp(scores[i] - largest) * values[i][0] / step
-            unsure = chance * math.expm1(2 * doubt)
+            chance = LARGEST * weights[i] / step
+            unsure = chance * math.expm1(4 * doubt)
             few, many = round(max(0.0, chance - unsure)), round(chance + unsure)
             off = unit * (many - few + many * math.expm1(4 * doubt))
             weight = unit * round(chance)
