@@ -91,7 +91,7 @@ def test_bench_names_the_formats(pio, quantized):
     report = json.loads(pio("bench", quantized, *quick, "--json").stdout)
     assert report["formats"] == {"layers": "int4", "tables": "int8"}
     weights = sum(path.stat().st_size for path in quantized.glob("*.safetensors"))
-    assert 0.95 * weights < report["bytes_per_token"] == report["weights_bytes"] <= weights
+    assert 0.95 * weights < report["weights_per_token"] == report["weights_bytes"] <= weights
     shown = pio("bench", "demo", *quick, "--quantize", "int4", "--quantize-policy", "uniform").stdout
     assert "5.77 M parameters in int4;" in shown
     config = resolve("demo") / "config.json"
