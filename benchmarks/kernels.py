@@ -57,6 +57,25 @@ class Linears(Linear):
         ops.linears(self.x, (self.weight, self.up), (self.out, self.up_out))
 
 
+class Bfloat16Linear:
+    params = (DECODE, PREFILL)
+    param_names = ("rows",)
+
+    def setup(self, rows: int) -> None:
+        self.x = random_tensor(rows, HIDDEN)
+        self.weight, self.up = (random_tensor(INTERMEDIATE, HIDDEN, kind="bfloat16", seed=s) for s in (1, 2))
+        self.out, self.up_out = Tensor.empty((rows, INTERMEDIATE)), Tensor.empty((rows, INTERMEDIATE))
+        self.time_bfloat16_linear(rows)
+        self.time_bfloat16_linears(rows)
+
+    def time_bfloat16_linear(self, rows: int) -> None:
+        ops.bfloat16_linear(self.x, self.weight, out=self.out)
+
+    def time_bfloat16_linears(self, rows: int) -> None:
+        """Gate and up in one job."""
+        ops.bfloat16_linears(self.x, (self.weight, self.up), (self.out, self.up_out))
+
+
 class QuantizedLinear:
     params = (["int8", "int4", "int4_zero_point"], [DECODE, PREFILL])
     param_names = ("format", "rows")

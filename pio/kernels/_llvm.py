@@ -108,14 +108,17 @@ def copy(b: Any, target: Any, source: Any, nbytes: Any) -> None:
     b.call(memcpy, [target, source, nbytes, ir.Constant(ir.IntType(1), 0)])
 
 
-def load_part_as(b: Any, address: Any, n: Any, dtype: str) -> Any:
-    """The first n lanes from memory, zeros behind: nothing past the end is read."""
-    ty = stored(dtype)
+def load_bytes(b: Any, address: Any, nbytes: Any, ty: Any) -> Any:
+    """A vector of which only the first bytes are in memory, zeros behind: nothing past the end is read."""
     buffer = cgutils.alloca_once(b, ty)
-    b.store(ir.Constant(ty, [0] * LANES), buffer)
-    raw = ir.PointerType(I8)
-    copy(b, b.bitcast(buffer, raw), pointer(b, address, I8), b.mul(n, i64_const(ITEMSIZE[dtype])))
-    return widen(b, b.load(buffer, typ=ty), dtype)
+    b.store(ir.Constant(ty, [0] * ty.count), buffer)
+    copy(b, b.bitcast(buffer, ir.PointerType(I8)), pointer(b, address, I8), nbytes)
+    return b.load(buffer, typ=ty)
+
+
+def load_part_as(b: Any, address: Any, n: Any, dtype: str) -> Any:
+    """The first n lanes from memory, zeros behind."""
+    return widen(b, load_bytes(b, address, b.mul(n, i64_const(ITEMSIZE[dtype])), stored(dtype)), dtype)
 
 
 def store_part_as(b: Any, address: Any, value: Any, n: Any, dtype: str) -> None:
@@ -136,3 +139,21 @@ def fold(b: Any, value: Any, combine: Callable[[Any, Any], Any]) -> Any:
         value = combine(b.shuffle_vector(value, undef, low), b.shuffle_vector(value, undef, high))
         width = half
     return b.extract_element(value, ir.Constant(I32, 0))
+
+
+def fold_all(b: Any, values: Sequence[Any]) -> list[Any]:
+    """The sums that ``fold`` gives for each vector, to the bit, sixteen of them a vector: two share each step."""
+    sums: list[Any] = []
+    for first in range(0, len(values), LANES):
+        group = [*values[first : first + LANES]]
+        group += [ir.Constant(F32X16, ir.Undefined)] * (LANES - len(group))
+        width = LANES
+        while width > 1:
+            half = width // 2
+            lanes = [lane for lane in range(2 * LANES) if lane % width < half]
+            low, high = (ir.Constant(I32X16, [lane + s for lane in lanes]) for s in (0, half))
+            pairs = zip(group[::2], group[1::2], strict=True)
+            group = [b.fadd(b.shuffle_vector(x, y, low), b.shuffle_vector(x, y, high)) for x, y in pairs]
+            width = half
+        sums += group
+    return sums

@@ -2,6 +2,7 @@
 
 from pio.ops.activation import gelu, silu, swiglu
 from pio.ops.attention import attention_scratch, paged_attention, scaled_dot_product_attention, write_cache
+from pio.ops.bfloat16 import bfloat16_linear, bfloat16_linears
 from pio.ops.copy import copy
 from pio.ops.elementwise import add, mul
 from pio.ops.gather import gather, gather_by_value, scatter_add, scatter_add_by_index
@@ -20,6 +21,8 @@ __all__ = [
     "Program",
     "add",
     "attention_scratch",
+    "bfloat16_linear",
+    "bfloat16_linears",
     "copy",
     "first_non_finite",
     "fused_add_rms_norm",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pio.dtypes import DType, float32
+from pio.dtypes import DType, float32, uint8
 from pio.errors import TensorError
 from pio.ops._check import check, check_tensor
+from pio.ops._overlap import check_apart
 from pio.tensor import Tensor
 
 
@@ -19,6 +20,23 @@ def result(op: str, out: Tensor | None, shape: tuple[int, ...], dtype: DType = f
     check(op, name, out, shape, dtype)
     check_writable(op, name, out)
     return out
+
+
+def scratch_rows(op: str, x: Tensor, scratch: Tensor | None, row_bytes: int) -> Tensor:
+    """Return the bytes to put another form of the rows of x into, made when not given.
+
+    Raises:
+        TensorError: They are too few, no vector of bytes, read-only or where x is.
+    """
+    needed = x.shape[0] * row_bytes
+    if scratch is None:
+        return Tensor.empty((needed,), uint8)
+    check(op, "scratch", scratch, (None,), uint8)
+    if scratch.size < needed:
+        raise TensorError(f"{op}: scratch has {scratch.size} bytes, expected at least {needed}")
+    check_writable(op, "scratch", scratch)
+    check_apart(op, "scratch", scratch, x=x)
+    return scratch
 
 
 def check_writable(op: str, name: str, x: Tensor) -> None:

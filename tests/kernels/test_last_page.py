@@ -75,6 +75,16 @@ def test_activations_bias_and_results_of_packed_weights(form):
         assert bits(ops.pack(mapped, form).data) == bits(ops.pack(weight, form).data)
 
 
+@pytest.mark.parametrize("k", [1, 31, 32, 37, 64, 66])
+def test_inputs_rounded_to_bfloat16(k):
+    x, weight, bias, out = pattern(3, k), pattern(5, k, dtype="bfloat16"), pattern(5, dtype="bfloat16"), pattern(3, 5)
+    expected = bits(ops.bfloat16_linear(x, weight, bias))
+    scratch = Tensor.zeros((3 * -(-k // 32) * 64,), "uint8")
+    with at_the_end(x) as xs, at_the_end(weight) as w, at_the_end(bias) as b, at_the_end(out) as y:
+        with at_the_end(scratch) as rounded:
+            assert bits(ops.bfloat16_linear(xs, w, b, out=y, scratch=rounded)) == expected
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("name", READERS)
 def test_weights(name, dtype):

@@ -45,6 +45,7 @@ OPERATIONS = {
     "rope interleaved": lambda x, t: rope(x, t, interleaved=True),
     "linear": lambda x, t: ops.linear(x, weights(67, x.shape[1]), weights(67), threads=t),
     "linear of float16": lambda x, t: ops.linear(x, weights(9, x.shape[1], dtype="float16"), threads=t),
+    "bfloat16_linear": lambda x, t: ops.bfloat16_linear(x, weights(67, x.shape[1]), weights(67), threads=t),
     "quantized_linear": lambda x, t: ops.quantized_linear(x, packed(67, x.shape[1], "int4"), threads=t),
     "quantized_linear of int8": lambda x, t: ops.quantized_linear(
         x, packed(19, x.shape[1], "int8"), weights(19, dtype="float32"), threads=t
@@ -74,6 +75,9 @@ WRITERS = {
     "add": lambda x, out: ops.add(x, x, out=out),
     "mul": lambda x, out: ops.mul(x, x, out=out),
     "linear": lambda x, out: ops.linear(x, weights(out.shape[1], x.shape[1]), weights(out.shape[1]), out=out),
+    "bfloat16_linear": lambda x, out: ops.bfloat16_linear(
+        x, weights(out.shape[1], x.shape[1]), weights(out.shape[1]), out=out
+    ),
     "quantized_linear": lambda x, out: ops.quantized_linear(
         x, packed(out.shape[1], x.shape[1], "int4_zero_point"), weights(out.shape[1], dtype="float32"), out=out
     ),

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
-from pio.kernels.tiles import dot_tile, outer_tile
+from pio.kernels.tiles import PAIR_DOTS, dot_tile, outer_tile, pair_tile
 from pio.tensor import Tensor
-from pio.testing.compare import assert_close
+from pio.testing.compare import assert_close, bits
 from pio.testing.reference import linear, matmul
 from pio.testing.strategies import tensors, views
 
@@ -32,8 +32,21 @@ def compiled_outer(rows, vectors, dtype):
     return run
 
 
+def compiled_pairs(rows, columns, dots):
+    tile = pair_tile(rows, columns, dots)
+
+    @njit(error_model="numpy")
+    def run(y, x, w, k, ldy, ldx, ldw, add):
+        tile(y, x, w, k, ldy, ldx, ldw, add)
+
+    return run
+
+
 DOT = {(r, c, d): compiled_dot(r, c, d) for r, c, d in [(4, 6, "float32"), (2, 3, "bfloat16"), (1, 8, "float16")]}
 OUTER = {(r, v, d): compiled_outer(r, v, d) for r, v, d in [(6, 4, "bfloat16"), (2, 1, "float32"), (1, 3, "float16")]}
+
+# as this processor multiplies pairs, and as any other does
+PAIRS = {(r, c, d): compiled_pairs(r, c, d) for d in {False, PAIR_DOTS} for r, c in [(4, 6), (2, 3), (1, 7), (3, 1)]}
 
 
 def magnitudes(rows, factor=1.0):
@@ -62,6 +75,45 @@ def test_dot_tile(case, data, k, add):
     slack = linear.linear(magnitudes(x.tolist(), 1e-6), magnitudes(w.tolist()), None, old_slack)
     assert_close(y, linear.linear(x.tolist(), w.tolist(), None, old), absolute=slack)
     assert around(y, before) == wide
+
+
+def whole_steps(x):
+    """Rows with zeros behind them up to a multiple of 32."""
+    rows, k = x.shape
+    wide = Tensor.zeros((rows, -(-k // 32) * 32), "bfloat16")
+    if k:
+        wide[:, :k].copy_(x)
+    return wide
+
+
+@pytest.mark.parametrize("case", PAIRS)
+@given(data=st.data(), k=st.integers(0, 100), add=st.booleans())
+def test_pair_tile(case, data, k, add):
+    rows, columns, _ = case
+    x = data.draw(tensors((rows, k), "bfloat16"))
+    wide_x, w = data.draw(views(whole_steps(x))), data.draw(views(data.draw(tensors((columns, k), "bfloat16"))))
+    y = data.draw(views(data.draw(tensors((rows, columns)))))
+    before, wide = y.clone(), y.storage.memoryview().tobytes()
+    old = before.tolist() if add else None
+    PAIRS[case](y.address, wide_x.address, w.address, k, y.strides[0], wide_x.strides[0], w.strides[0], int(add))
+    old_slack = magnitudes(old, 1e-6) if add else None
+    slack = linear.linear(magnitudes(x.tolist(), 1e-6), magnitudes(w.tolist()), None, old_slack)
+    assert_close(y, linear.linear(x.tolist(), w.tolist(), None, old), absolute=slack)
+    assert around(y, before) == wide
+
+
+@pytest.mark.parametrize("k", [1, 31, 32, 33, 100])
+@given(data=st.data())
+def test_pairs_have_the_same_bits_in_every_tile_and_on_every_processor(k, data):
+    x, w = data.draw(tensors((4, k), "bfloat16")), data.draw(tensors((7, k), "bfloat16"))
+    wide = whole_steps(x)
+    found = Tensor.zeros((4, 7))
+    for r in range(4):
+        PAIRS[1, 7, PAIR_DOTS](found[r].address, wide[r].address, w.address, k, 7, wide.shape[1], k, 0)
+    for (rows, columns, _), tile in PAIRS.items():
+        y = Tensor.zeros((rows, columns))
+        tile(y.address, wide.address, w.address, k, columns, wide.shape[1], k, 0)
+        assert bits(y) == bits(found[:rows, :columns])
 
 
 @pytest.mark.parametrize("case", OUTER)

@@ -1,0 +1,126 @@
+"""Linear layers with bfloat16 weights whose inputs are rounded to bfloat16 too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pio.dtypes import bfloat16
+from pio.kernels import bfloat16_linear as kernels
+from pio.ops._check import all_threads, check, split
+from pio.ops._overlap import check_apart
+from pio.ops._tensors import check_writable, scratch_rows
+from pio.ops.linear import MANY
+from pio.tensor import Tensor
+
+ROW_STEP = 2 * kernels.PAIR_LANES  # bytes
+
+
+def multiplies_bfloat16() -> bool:
+    """Return whether the processor has an instruction for products of bfloat16, as kernels are compiled for it."""
+    return kernels.PAIR_DOTS
+
+
+def rounded_bytes(columns: int) -> int:
+    """Return the bytes of a rounded row of activations of that length."""
+    return -(-2 * columns // ROW_STEP) * ROW_STEP
+
+
+def bfloat16_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    out: Tensor | None = None,
+    add: bool = False,
+    scratch: Tensor | None = None,
+    threads: int | None = None,
+) -> Tensor:
+    """Multiply rows, rounded to bfloat16, by the rows of a weight: ``x @ weight.T (+ out if add) (+ bias)``.
+
+    Args:
+        x: float32 (rows, k).
+        weight: bfloat16 (n, k).
+        bias: bfloat16 (n,).
+        out: float32 (rows, n); made when not given, zero where ``add`` is set. Must not share memory with x.
+        add: Add to what ``out`` holds: a residual connection.
+        scratch: uint8, at least rows * ``rounded_bytes(k)``, for the rounded rows; made when not given. Must not share
+            memory with the others.
+        threads: Over how many threads to split; all by default.
+
+    Returns:
+        float32 (rows, n), sums in float32. A row's bits do not depend on the other rows or on threads.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or ``out`` is read-only.
+    """
+    op = "bfloat16_linear"
+    check(op, "x", x, (None, None))
+    rows, k = x.shape
+    check(op, "weight", weight, (None, k), bfloat16)
+    n = weight.shape[0]
+    if out is None:
+        out = Tensor.zeros((rows, n)) if add else Tensor.empty((rows, n))
+    rounded = scratch_rows(op, x, scratch, rounded_bytes(k))
+    at_y, *at = _product(op, x, rounded, weight, bias, out)
+    kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, threads))
+    kernels.bfloat16_linear(at_y, rounded.address, *at, rows, n, k, n, int(add), threads or all_threads())
+    return out
+
+
+def bfloat16_linears(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    outs: Sequence[Tensor],
+    biases: Sequence[Tensor | None] | None = None,
+    *,
+    scratch: Tensor | None = None,
+    threads: int | None = None,
+) -> None:
+    """Compute several layers of one input: ``outs[i] = x @ weights[i].T (+ biases[i])``.
+
+    Two or three round the input once and run as one job; the bits are the same.
+
+    Args:
+        x: float32 (rows, k).
+        weights: bfloat16 (n_i, k).
+        outs: float32 (rows, n_i); none shares memory with x.
+        biases: bfloat16 (n_i,), or None for none.
+        scratch: As in ``bfloat16_linear``.
+        threads: Over how many threads to split; all by default.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or an output is read-only.
+    """
+    op = "bfloat16_linears"
+    given = list(biases) if biases is not None else [None] * len(weights)
+    if len(weights) > MANY:
+        for weight, out, bias in zip(weights, outs, given, strict=True):
+            bfloat16_linear(x, weight, bias, out=out, scratch=scratch, threads=threads)
+        return
+    if not weights:
+        return
+    check(op, "x", x, (None, None))
+    rows, k = x.shape
+    rounded = scratch_rows(op, x, scratch, rounded_bytes(k))
+    fields: list[int] = []
+    for weight, out, bias in zip(weights, outs, given, strict=True):
+        fields += *_product(op, x, rounded, weight, bias, out), weight.shape[0]
+    fields += [0] * (4 * (MANY - len(weights)))
+    kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, threads))
+    kernels.bfloat16_linear_three(rounded.address, *fields, rows, k, threads or all_threads())
+
+
+def _product(
+    op: str, x: Tensor, rounded: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor
+) -> tuple[int, int, int]:
+    """Check one product; return the addresses of output, weight and bias."""
+    rows, k = x.shape
+    check(op, "weight", weight, (None, k), bfloat16)
+    n = weight.shape[0]
+    check(op, "out", out, (rows, n))
+    check_writable(op, "out", out)
+    if bias is not None:
+        check(op, "bias", bias, (n,), bfloat16)
+    check_apart(op, "out", out, x=x, weight=weight, bias=bias, scratch=rounded)
+    check_apart(op, "scratch", rounded, weight=weight, bias=bias)
+    return out.address, weight.address, 0 if bias is None else bias.address
