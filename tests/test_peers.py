@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections import Counter
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from tokenizers import Tokenizer
 
 import pio
 from benchmarks.peers import checkpoint, report
+from benchmarks.peers.__main__ import main
 from benchmarks.peers.catalogue import FORMATS, PEERS, Contestant, contestants
 from benchmarks.peers.environments import is_ready, python_of
 from benchmarks.peers.gguf_file import renamed
@@ -135,6 +138,61 @@ def test_the_report_shows_what_was_measured_and_what_could_not_be() -> None:
 def test_a_table_aligns_its_columns() -> None:
     lines = report.table([["name", "a"], ["long name", "1.5"], ["x", "10.25"]]).splitlines()
     assert lines == ["name           a", "----------------", "long name    1.5", "x          10.25"]
+
+
+def written(path: Path, results: list[Result], **plan: Any) -> str:
+    """Write results as ``run --json`` does."""
+    made = Plan(Path("models") / "small" / "config.json", Path("cache"), **plan)
+    path.write_text(json.dumps(report.as_dict(made, results, {}), default=str), "utf-8")
+    return str(path)
+
+
+def test_a_plot_has_a_bar_for_each_value_and_one_scale_for_each_measure(tmp_path: Path) -> None:
+    int4 = [
+        result("pio int4<&>", "int4", prefill=[901.0], decode=[60.0, 70.0], start=[1.0]),
+        result("openvino int4", "int4", prefill=[451.0], together=[0.4]),
+    ]
+    int8 = [result("pio int8", "int8", prefill=[300.0], decode=[13.0], together=[37.0])]
+    names = [written(tmp_path / "a.json", int4, depth=7), written(tmp_path / "b.json", int8, depth=7)]
+    out = tmp_path / "plot.svg"
+    assert main(["plot", *names, str(out)]) == 0
+    root = ElementTree.parse(out).getroot()
+    space = "{http://www.w3.org/2000/svg}"
+    bars = [bar.attrib for bar in root.iter(f"{space}rect")]
+    lengths: dict[str, list[float]] = {}
+    for bar in bars:
+        lengths.setdefault(bar["class"], []).append(float(bar["width"]))
+    longest = max(float(bar["width"]) for bar in bars)
+    for kind, values in {
+        "pio prefill": [1.0, 300 / 901],
+        "other prefill": [451 / 901],
+        "pio decode": [1.0, 13 / 65],
+        "other together": [0.4 / 37],
+        "pio together": [1.0],
+    }.items():
+        assert lengths.pop(kind) == pytest.approx([longest * value for value in values], abs=0.01)
+    assert not lengths
+    words = Counter(text.text for text in root.iter(f"{space}text"))
+    assert words.keys() >= {"pio int4<&>", "openvino int4", "int8", "901", "65", "0.4", "prefill of 512", "decode"}
+    assert words["–"] == 2 and "small: tokens a second" in str(root.findtext(f"{space}title"))
+    boxes = [tuple(float(bar[side]) for side in ("x", "y", "width", "height")) for bar in bars]
+    width, height = float(root.attrib["width"]), float(root.attrib["height"])
+    assert all(x + w < width and y + h < height for x, y, w, h in boxes)
+    assert len({box[:2] for box in boxes}) == len(boxes)
+
+
+def test_what_cannot_be_drawn_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    some = [result("pio int4", "int4", decode=[1.0])]
+    out = tmp_path / "plot.svg"
+    names = [written(tmp_path / "a.json", some, threads=2), written(tmp_path / "b.json", some, threads=3)]
+    for given, complaint in (
+        (names, "threads differs: 2, 3"),
+        ([written(tmp_path / "c.json", [])], "no speeds, expected some of prefill, decode, together"),
+        ([str(tmp_path / "none.json")], "No such file"),
+    ):
+        assert main(["plot", *given, str(out)]) == 2
+        assert complaint in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_every_engine_is_pinned_and_has_a_format() -> None:

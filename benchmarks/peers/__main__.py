@@ -1,4 +1,4 @@
-"""The command: ``setup`` makes the engines' environments, ``run`` compares them."""
+"""The command: ``setup`` makes the engines' environments, ``run`` compares them, ``plot`` draws what it found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.peers import report
+from benchmarks.peers import plot, report
 from benchmarks.peers.catalogue import FORMATS, PEERS, contestants
 from benchmarks.peers.environments import install, is_ready
 from benchmarks.peers.rounds import MEASURES, Plan, Sitting
@@ -42,6 +42,10 @@ def parser() -> argparse.ArgumentParser:
     ):
         command.add_argument(f"--{name}", type=int, default=value, help=f"{text} ({value})")
     command.add_argument("--json", type=Path, help="write everything that was measured to this file")
+    text = "Draw what was measured."
+    command = commands.add_parser("plot", help=text, description=text)
+    command.add_argument("results", type=Path, nargs="+", help="written by run --json; several share a picture")
+    command.add_argument("out", type=Path, help="the picture, as SVG")
     return made
 
 
@@ -89,9 +93,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if results else 1
 
 
-def main() -> int:
+def draw(results: list[Path], out: Path) -> int:
+    """Write the picture of results."""
+    try:
+        files = [json.loads(path.read_text("utf-8")) for path in results]
+        out.write_text(plot.picture(files), "utf-8")
+    except (OSError, ValueError) as error:
+        print(f"{', '.join(map(str, results))}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def main(words: list[str] | None = None) -> int:
     made = parser()
-    arguments = made.parse_args()
+    arguments = made.parse_args(words)
+    if arguments.command == "plot":
+        return draw(arguments.results, arguments.out)
     arguments.cache = arguments.cache.expanduser().resolve()
     known = [(arguments.engines, PEERS)]
     if arguments.command == "run":
