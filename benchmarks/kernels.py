@@ -115,7 +115,7 @@ class Packing:
 
 
 class Attention:
-    params = ([(1, 1024), (1, 8000), (PREFILL, 512)], ["float32", "float16", "int8"])
+    params = ([(1, 1024), (1, 8000), (PREFILL, 512), (PREFILL, 8000)], ["float32", "float16", "int8"])
     param_names = ("tokens, past", "cache")
 
     def setup(self, shape: tuple[int, int], kind: str) -> None:

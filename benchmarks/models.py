@@ -1,4 +1,4 @@
-"""Prefill, decode and peak memory of whole models: the demo, and a random one of the architecture."""
+"""Prefill, decode and peak memory of whole models: the demo, and a random one of the architecture, in each format."""
 
 from __future__ import annotations
 
@@ -25,58 +25,91 @@ RANDOM: dict[str, Any] = {
     "rope_theta": 1e6,
     "torch_dtype": "bfloat16",
 }
-PROMPT, ANSWER = 256, 64
+PROMPT, ANSWER, TOGETHER = 512, 64, 8
 MODELS = ["demo", "random"]
+STORED = "bfloat16"  # both folders; the others are packed while loading
+WEIGHTS = [STORED, "int8", "int4"]
 
 
-def folder_of(name: str, made: str) -> str:
-    return made if name == "random" else name
+def random_folder() -> str:
+    return str(write_random_checkpoint(Path("random").absolute(), RANDOM))
+
+
+def load(made: str, name: str, weights: str, **options: Any) -> pio.TextModelPlugin:
+    return pio.load(
+        made if name == "random" else name,
+        plugin="qwen3_0_6b",
+        quantize=None if weights == STORED else weights,
+        progress=False,
+        **options,
+    )
 
 
 class Generate:
-    params = MODELS
-    param_names = ("model",)
+    params = (MODELS, WEIGHTS)
+    param_names = ("model", "weights")
 
     def setup_cache(self) -> str:
-        return str(write_random_checkpoint(Path("random").absolute(), RANDOM))
+        return random_folder()
 
-    def setup(self, made: str, name: str) -> None:
-        self.model = pio.load(folder_of(name, made), plugin="qwen3_0_6b", progress=False)
+    def setup(self, made: str, name: str, weights: str) -> None:
+        self.model = load(made, name, weights)
         self.ids = [(7 * i + 3) % 4096 for i in range(PROMPT)]
-        self.time_prefill(made, name)
-        self.time_decode(made, name)
-        self.time_batch_of_eight(made, name)
+        self.time_prefill(made, name, weights)
+        self.time_decode(made, name, weights)
+        self.time_batch_of_eight(made, name, weights)
 
-    def teardown(self, made: str, name: str) -> None:
+    def teardown(self, made: str, name: str, weights: str) -> None:
         self.model.cleanup()
 
-    def time_prefill(self, made: str, name: str) -> None:
-        """256 tokens in, one out."""
+    def time_prefill(self, made: str, name: str, weights: str) -> None:
+        """512 tokens in, one out."""
         self.model.generate(self.ids, max_new_tokens=1, temperature=0.0, ignore_eos=True)
 
-    def time_decode(self, made: str, name: str) -> None:
+    def time_decode(self, made: str, name: str, weights: str) -> None:
         """Two tokens in, 64 out."""
         self.model.generate(self.ids[:2], max_new_tokens=ANSWER, temperature=0.0, ignore_eos=True)
 
-    def time_batch_of_eight(self, made: str, name: str) -> None:
+    def time_batch_of_eight(self, made: str, name: str, weights: str) -> None:
         """Eight times sixteen tokens in, 32 out."""
-        prompts = [self.ids[16 * i : 16 * i + 16] for i in range(8)]
-        self.model.infer_batch(prompts, max_new_tokens=32, temperature=0.0, ignore_eos=True)
+        prompts = [self.ids[16 * i : 16 * i + 16] for i in range(TOGETHER)]
+        self.model.infer_batch(prompts, max_new_tokens=ANSWER // 2, temperature=0.0, ignore_eos=True)
 
-    def track_decode(self, made: str, name: str) -> float:
+    def track_prefill(self, made: str, name: str, weights: str) -> float:
+        """Tokens a second of a prompt of 512."""
+        result = self.model.generate(self.ids, max_new_tokens=1, temperature=0.0, ignore_eos=True)
+        return PROMPT / result.timings.prefill
+
+    def track_decode(self, made: str, name: str, weights: str) -> float:
         """Tokens a second of one answer."""
         result = self.model.generate(self.ids[:2], max_new_tokens=4 * ANSWER, temperature=0.0, ignore_eos=True)
         return result.timings.tokens_per_second
 
-    track_decode.unit = "tokens/s"  # type: ignore[attr-defined]
+    def track_batch_of_eight(self, made: str, name: str, weights: str) -> float:
+        """Tokens a second of eight answers together."""
+        prompts = [self.ids[16 * i : 16 * i + 16] for i in range(TOGETHER)]
+        results = self.model.infer_batch(prompts, max_new_tokens=ANSWER, temperature=0.0, ignore_eos=True)
+        return sum(result.timings.tokens_per_second for result in results)
+
+    for track in (track_prefill, track_decode, track_batch_of_eight):
+        track.unit = "tokens/s"  # type: ignore[attr-defined]
+    del track
 
 
 class Memory:
-    """``peakmem_reference`` is what an interpreter with pio and its compiled kernels takes without a model."""
+    params = (MODELS, WEIGHTS)
+    param_names = ("model", "weights")
 
-    def peakmem_reference(self) -> None:
-        pio.ops.softmax(pio.Tensor.zeros((1, 4)))
+    def setup_cache(self) -> str:
+        return random_folder()
 
-    def peakmem_demo(self) -> None:
-        with pio.load("demo", progress=False, context_length=1024) as model:
+    def peakmem_answer(self, made: str, name: str, weights: str) -> None:
+        """Load, 512 tokens in, 16 out."""
+        with load(made, name, weights, context_length=1024) as model:
             model.generate([3] * PROMPT, max_new_tokens=16, ignore_eos=True)
+
+
+class Interpreter:
+    def peakmem_without_a_model(self) -> None:
+        """What an interpreter with pio and a compiled kernel takes."""
+        pio.ops.softmax(pio.Tensor.zeros((1, 4)))

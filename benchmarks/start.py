@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from pio.loading.checkpoint import Checkpoint, resolve
 
 DEMO = "demo"
@@ -32,3 +35,21 @@ class Load:
         import pio
 
         pio.load(DEMO, progress=False).cleanup()
+
+
+class FirstToken:
+    """A new interpreter's way to its first token, imports included; kernels come from the cache on disk."""
+
+    params = ("bfloat16", "int8", "int4")
+    param_names = ("weights",)
+
+    def setup(self, weights: str) -> None:
+        """Compile what is not in the cache."""
+        subprocess.run([sys.executable, "-c", self.timeraw_first_token(weights)], check=True)
+
+    def timeraw_first_token(self, weights: str) -> str:
+        quantize = None if weights == "bfloat16" else weights
+        return (
+            f"import pio; model = pio.load({DEMO!r}, quantize={quantize!r}, progress=False); "
+            "model.generate([3, 5], max_new_tokens=1); model.cleanup()"
+        )
