@@ -7,10 +7,13 @@ activations meets a matrix in the order of memory. A pair holds, in whole lines 
     int4: (4, 16, 4) bytes; byte j of output o in quarter q holds inputs 8 q + j (low) and 8 q + 4 + j (high nibble)
     int8: (8, 16, 4) bytes; byte j of output o in eighth q holds input 4 q + j
 
-Weight = scale x (stored - offset), or scale x stored + minimum.
+Weight = scale x (stored - offset), or scale x stored + minimum. A scale is never zero: a group of zeros has some other.
 
-Activations, a record for each pair of groups: int8 (64,), float32 scales (2,), then for each group what the weights'
-offset adds up to: int32 -offset x (sum of the int8), or float32 scale x (sum of the int8) to multiply minima with.
+Activations, a row at a time: float32 from which its sums start, 0 or, where the row holds what is no number, NaN; then
+for each pair of groups a record: int8 (64,), int32 exponents (2,), then for each group what the weights' offset adds up
+to: int32 -offset x (sum of the int8), or float32 scale x (sum of the int8) to multiply minima with. Their scales are
+powers of two, 2^e as e << 23, so that the product of two scales is a sum of integers, which leaves the units that
+multiply to the numbers.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ GROUP: Final = 32  # numbers that share a scale
 PAIR: Final = 2 * GROUP
 BLOCK: Final = 16  # outputs side by side
 RECORD: Final = PAIR + 16  # bytes of a pair of activations
+START: Final = 16  # bytes before the first record of a row
+EXPONENT: Final = 23  # bits below the exponent of a float32
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def best_scale(w: int, offset: int) -> float:
     """Return the scale with which a group loses least in squares, as float16 rounds it.
 
     The largest weight becomes -offset times the scale, or a little less or more; each choice of whole numbers then has
-    a best scale, sum(w q) / sum(q q), and is the better the larger sum(w q)^2 / sum(q q).
+    a best scale, sum(w q) / sum(q q), and is the better the larger sum(w q)^2 / sum(q q). A group of zeros gets 1.
 
     Shapes: w float32 (32,). Sums in float32.
     """
@@ -62,7 +62,7 @@ def best_scale(w: int, offset: int) -> float:
     low = max(max_lanes(zero - a), max_lanes(zero - b))
     largest = high if high > low else -low
     if largest == 0.0:
-        return 0.0
+        return 1.0
     found, scale = 0.0, 0.0
     for i in range(-TRIES, TRIES + 1):
         inverse = splat(-top * (1.0 + SHIFT * i) / largest)
@@ -114,7 +114,7 @@ def best_line(w: int, out: int) -> None:
 def pack_group(pair: int, w: int, scratch: int, g: int, o: int) -> None:
     """Quantize a group of one output and put it into its block.
 
-    stored = round((w - minimum) / scale) + offset, within what its bits hold
+    stored = round((w - minimum) / scale) + offset, within what its bits hold; a scale that float16 has as zero is one
 
     Shapes: w float32 (32,); pair as ``_formats`` lays it out, where the output's nibbles are zero; scratch float32
     (32,).
@@ -127,8 +127,9 @@ def pack_group(pair: int, w: int, scratch: int, g: int, o: int) -> None:
         shift = get_f16(pair + 2 * (BLOCK * (2 + g) + o))
     else:
         put_f16(pair + 2 * (BLOCK * g + o), best_scale(w, int(offset)))
-    scale = get_f16(pair + 2 * (BLOCK * g + o))
-    inverse = 1.0 / scale if scale != 0.0 else 0.0
+    if get_f16(pair + 2 * (BLOCK * g + o)) == 0.0:
+        put_f16(pair + 2 * (BLOCK * g + o), 1.0)
+    inverse = 1.0 / get_f16(pair + 2 * (BLOCK * g + o))
     for i in range(2):
         v = rint((load_f32(w + 64 * i) - splat(shift)) * splat(inverse)) + splat(float(offset))
         store_f32(scratch + 64 * i, minimum(maximum(v, splat(0.0)), splat(float(most))))

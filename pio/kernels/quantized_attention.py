@@ -20,12 +20,12 @@ from numba.core import cgutils
 
 from pio.kernels import _llvm as ll
 from pio.kernels._formats import BLOCK as OUTPUTS
-from pio.kernels._formats import PAIR, RECORD
+from pio.kernels._formats import PAIR, RECORD, START
 from pio.kernels._jit import kernel
 from pio.kernels.attention import BLOCK, ROWS, fill_f32, scale_row
 from pio.kernels.parallel import parallel_kernel
-from pio.kernels.quantize import LARGEST, SMALLEST
-from pio.kernels.quantized_cache import KEY_PAIR, quantize_row_int8
+from pio.kernels.quantize import quantize_row
+from pio.kernels.quantized_cache import KEY_PAIR, LARGEST, SMALLEST
 from pio.kernels.quantized_tiles import DOT, DOTS, I8X64, quantized_tile
 from pio.kernels.simd import (
     LANES,
@@ -50,12 +50,14 @@ from pio.kernels.simd import (
 LEAST: Final = -3e38  # below every score that counts, and finite: it can be subtracted from -inf
 CHANCE: Final = BLOCK + 16  # bytes of a query's quantized probabilities in a block, and their scale behind them
 
+quantize_row_int8 = quantize_row["int8"]
 scores_eight, scores_four, scores_one = (quantized_tile(rows)["int8"] for rows in (8, 4, 1))
 
 
 def scratch_bytes(head_dim: int, width: int) -> int:
     """Return how much scratch one thread needs: queries, probabilities, scores, outputs, running maxima and sums."""
-    return ROWS * ((head_dim + PAIR - 1) // PAIR * RECORD + CHANCE + 4 * (BLOCK + width + LANES + 4)) + 4 * width + 64
+    row = START + (head_dim + PAIR - 1) // PAIR * RECORD
+    return ROWS * (row + CHANCE + 4 * (BLOCK + width + LANES + 4)) + 4 * width + 64
 
 
 @cache
@@ -104,10 +106,10 @@ def score_rows(scores: int, q: int, keys: int, rows: int, pairs: int) -> None:
 
     scores[r, j] = q[r] . keys[j]
 
-    Shapes: scores float32 (rows, BLOCK); q (rows, pairs, 80) bytes; keys (2, pairs, 1088) bytes. Sums as in
+    Shapes: scores float32 (rows, BLOCK); q (rows, 16 + 80 pairs) bytes; keys (2, pairs, 1088) bytes. Sums as in
     ``quantized_tiles``.
     """
-    row, half = pairs * RECORD, pairs * KEY_PAIR
+    row, half = START + pairs * RECORD, pairs * KEY_PAIR
     for j in range(BLOCK // OUTPUTS):
         at, at_keys, r = scores + 4 * OUTPUTS * j, keys + j * half, 0
         while r + 8 <= rows:
@@ -243,12 +245,12 @@ def attend_rows_int8(
     scores = acc + 4 * ROWS * width
     chances = scores + 4 * ROWS * BLOCK
     queries = chances + ROWS * CHANCE
-    state = queries + ROWS * pairs * RECORD  # running maximum, the block's, shrink, grow: (4, ROWS)
+    state = queries + ROWS * (START + pairs * RECORD)  # running maximum, the block's, shrink, grow: (4, ROWS)
     sums = state + 4 * 4 * ROWS  # (ROWS, 16)
     scaled = sums + 4 * ROWS * LANES
     for r in range(rows):
         scale_row(scaled, q + 4 * (r // heads * ldq + r % heads * head_dim), head_dim, scale)
-        quantize_row_int8(queries + r * pairs * RECORD, scaled, head_dim)
+        quantize_row_int8(queries + r * (START + pairs * RECORD), scaled, head_dim)
     fill_f32(acc, rows * width, 0.0)
     fill_f32(sums, ROWS * LANES, 0.0)
     fill_f32(state, 2 * ROWS, -math.inf)

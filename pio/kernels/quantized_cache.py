@@ -17,11 +17,11 @@ from llvmlite import ir
 
 from pio.kernels import _llvm as ll
 from pio.kernels._formats import BLOCK as OUTPUTS
-from pio.kernels._formats import FORMATS, GROUP, PAIR, RECORD
+from pio.kernels._formats import EXPONENT, FORMATS, GROUP, PAIR, RECORD, START
 from pio.kernels._jit import kernel
 from pio.kernels.attention import BLOCK
 from pio.kernels.parallel import parallel_kernel
-from pio.kernels.quantize import LARGEST, MAGIC, SMALLEST, quantize_row
+from pio.kernels.quantize import BIAS, MAGIC, quantize_row
 from pio.kernels.simd import (
     LANES,
     VEC,
@@ -46,7 +46,10 @@ KEY_HEADER: Final = FORMATS["int8"].header_bytes
 KEY_GROUP: Final = FORMATS["int8"].group_bytes
 FOUR_SIGNS: Final = -0x7F7F7F80  # the sign bits of four bytes
 
-quantize_row_int8 = quantize_row["int8"]
+LARGEST: Final = 127.0
+SMALLEST: Final = 1e-30  # a value of nothing larger is one of zeros: its inverse would not be finite
+
+quantize_key = quantize_row["key"]
 
 
 def key_bytes(head_dim: int) -> int:
@@ -78,28 +81,32 @@ def put_bytes(address: int, which: int, v: Vec) -> None:
 def store_key(block: int, slot: int, record: int, k: int, head_dim: int) -> None:
     """Quantize a key and put it into its block.
 
-    scale[g] = float16(max |k| / 127 over the group), q = round(k / scale)
+    scale[g] = the least power of two with which no |k| rounds to more than 127, q = round(k / scale)
 
-    Shapes: k float32 (head_dim,); record (pairs, 80) bytes of scratch; block (2, pairs, 1088) bytes; slot < BLOCK.
+    Shapes: k float32 (head_dim,); record (16 + 80 pairs,) bytes, where the quantized key is left; block (2, pairs,
+    1088) bytes; slot < BLOCK.
     """
-    quantize_row_int8(record, k, head_dim)
+    quantize_key(record, k, head_dim)
     pairs, o = (head_dim + PAIR - 1) // PAIR, slot % OUTPUTS
     for p in range(pairs):
-        pair, source = block + (slot // OUTPUTS * pairs + p) * KEY_PAIR, record + p * RECORD
+        pair, source = block + (slot // OUTPUTS * pairs + p) * KEY_PAIR, record + START + p * RECORD
         for g in range(2):
-            put_f16(pair + 2 * (OUTPUTS * g + o), get_f32(source + PAIR + 4 * g))
+            scale = source + PAIR + 4 * g
+            put_i32(scale, get_i32(scale) + (BIAS << EXPONENT))
+            put_f16(pair + 2 * (OUTPUTS * g + o), get_f32(scale))
             at = pair + KEY_HEADER + g * KEY_GROUP + 4 * o
             for q in range(GROUP // 4):  # four inputs lie side by side; the stored numbers are 128 more
                 put_i32(at + 64 * q, get_i32(source + GROUP * g + 4 * q) ^ FOUR_SIGNS)
 
 
 @kernel
-def store_value(block: int, slot: int, v: int, head_dim: int, width: int) -> None:
+def store_value(block: int, slot: int, v: int, head_dim: int, width: int, start: float) -> None:
     """Quantize a value and put it into its block.
 
     scale = max |v| / 127, q = round(v / scale)
 
-    Shapes: v float32 (head_dim,); block (value_bytes,); slot < BLOCK. What is behind head_dim becomes zero.
+    Shapes: v float32 (head_dim,); block (value_bytes,); slot < BLOCK. What is behind head_dim becomes zero. start is 0,
+    or NaN where the key that belongs to this value is no number: the scale is none then.
     """
     zero, most, total = splat(0.0), splat(0.0), splat(0.0)
     for i in range(0, width, LANES):
@@ -107,7 +114,7 @@ def store_value(block: int, slot: int, v: int, head_dim: int, width: int) -> Non
         most, total = maximum(most, maximum(x, zero - x)), total + (x - x)
     largest = max_lanes(most) + sum_lanes(total)  # what is no number makes the sum none
     inverse = splat(LARGEST / largest if largest > SMALLEST else 0.0)
-    put_f32(block + BLOCK * width + 4 * slot, largest * (1.0 / LARGEST))
+    put_f32(block + BLOCK * width + 4 * slot, largest * (1.0 / LARGEST) + start)
     for i in range(0, width, LANES):
         x = load_part_f32(v + 4 * i, min(LANES, head_dim - i))
         put_bytes(block + 4 * (slot // 4 * width + i), slot % 4, x * inverse)
@@ -154,6 +161,5 @@ def write_quantized_cache(
             for head in range(part, kv_heads, parts):
                 slot = at % BLOCK
                 store_key(keys + (page + head) * key_step, slot, record, k + 4 * (t * ldk + head * head_dim), head_dim)
-                store_value(
-                    values + (page + head) * value_step, slot, v + 4 * (t * ldv + head * head_dim), head_dim, width
-                )
+                at_v, start = v + 4 * (t * ldv + head * head_dim), get_f32(record)
+                store_value(values + (page + head) * value_step, slot, at_v, head_dim, width, start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pio.kernels._formats import BLOCK, FORMATS, RECORD
+from pio.kernels._formats import BLOCK, FORMATS, RECORD, START
 from pio.kernels._jit import PerDtype, kernel_per_dtype
 from pio.kernels.linear import add_bias
 from pio.kernels.parallel import parallel_kernel_per_dtype
@@ -25,12 +25,12 @@ def quantized_columns(
 
     y[r, c] = sum_k x[r, k] * w[c, k] (+ y[r, c] if add) (+ bias[c] if bias is not 0)
 
-    Shapes: x (rows, pairs, 80) bytes and w (blocks, pairs, bytes) of the kernel's format, as ``_formats`` lays them
+    Shapes: x (rows, 16 + 80 pairs) bytes and w (blocks, pairs, bytes) of the kernel's format, as ``_formats`` lays them
     out; bias float32 (n,); y float32 (rows, n), row stride ldy. Integer sums within a group, float32 sums over groups
     in their order. y must not overlap x.
     """
-    row, block = pairs * RECORD, pair_bytes * pairs
-    step = max(CACHE // max(row, 1) // ROWS, 1) * ROWS
+    row, block = START + pairs * RECORD, pair_bytes * pairs
+    step = max(CACHE // row // ROWS, 1) * ROWS
     for r0 in range(0, rows, step):
         r1 = min(r0 + step, rows)
         for c in range(first, last):

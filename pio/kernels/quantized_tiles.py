@@ -12,6 +12,7 @@ dot products, three with AVX2, and a handful elsewhere.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
@@ -20,7 +21,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from pio.kernels import _llvm as ll
-from pio.kernels._formats import BLOCK, FORMATS, GROUP, PAIR, RECORD, Format
+from pio.kernels._formats import BLOCK, EXPONENT, FORMATS, GROUP, PAIR, RECORD, START, Format
 from pio.kernels._jit import PerDtype, compiles_for
 from pio.kernels._llvm import at as _at
 from pio.kernels.simd import fma, int64, load_f16_lanes, primitive, splat, store_part_f32, void
@@ -110,7 +111,7 @@ DOTS: Final = {"vnni": _dot_vnni, "avx2": _dot_avx2, "sdot": _dot_sdot, "portabl
 def quantized_tile(rows: int, dot: str = DOT) -> PerDtype[Tile]:
     """Return the tile ``y[r, o] (+)= sum_k x[r, k] * w[o, k]`` for fixed rows and one block of outputs, by format of w.
 
-    The tile takes ``(y, x, w, pairs, ldy, count, add)``: addresses of the output, of records of activations and of a
+    The tile takes ``(y, x, w, pairs, ldy, count, add)``: addresses of the output, of quantized activations and of a
     block of weights, pairs of groups, row stride of y in elements, how many of the 16 outputs are there, and whether
     the old y is added (0 or 1). y is float32.
     """
@@ -148,7 +149,8 @@ def _quantized_tile(rows: int, form: Format, dot: str) -> Tile:
                     part[r] = product(b, part[r], vector, b.bitcast(ll.splat(b, four), I8X64), form.bits)
         scale = ll.load_as(b, _at(b, w, (2 * BLOCK * g, 1)), "float16")
         for r in range(rows):
-            factor = b.fmul(scale, ll.splat(b, ll.load(b, _at(b, x[r], (PAIR + 4 * g, 1)), ll.F32, 4)))
+            exponent = ll.splat(b, ll.load(b, _at(b, x[r], (PAIR + 4 * g, 1)), ll.I32, 4))
+            factor = b.bitcast(b.add(b.bitcast(scale, ll.I32X16), exponent), ll.F32X16)
             value = ll.fma(b, b.sitofp(part[r], ll.F32X16), factor, b.load(total[r]))
             if form.minima:
                 least = ll.load_as(b, _at(b, w, (2 * BLOCK * (2 + g), 1)), "float16")
@@ -156,10 +158,11 @@ def _quantized_tile(rows: int, form: Format, dot: str) -> Tile:
             b.store(value, total[r])
 
     def emit(b: Any, y: Any, x: Any, w: Any, pairs: Any, ldy: Any, count: Any, add: Any) -> None:
-        total = [cgutils.alloca_once_value(b, ll.constant(0.0)) for _ in range(rows)]
-        stride = b.mul(pairs, ll.i64_const(RECORD))
+        stride = b.add(b.mul(pairs, ll.i64_const(RECORD)), ll.i64_const(START))
+        starts = [ll.load(b, _at(b, x, (stride, r)), ll.F32, 4) for r in range(rows)]
+        total = [cgutils.alloca_once_value(b, ll.splat(b, start)) for start in starts]
         with cgutils.for_range(b, pairs, intp=ll.I64) as loop:
-            at_x = [_at(b, x, (stride, r), (loop.index, RECORD)) for r in range(rows)]
+            at_x = [_at(b, x, (stride, r), (START, 1), (loop.index, RECORD)) for r in range(rows)]
             at_w = _at(b, w, (loop.index, form.pair_bytes))
             if rows > 1:  # one row alone runs so fast that its own loads reach far enough ahead
                 for line in range(0, form.pair_bytes, ll.LINE):
@@ -184,9 +187,10 @@ def _quantized_tile(rows: int, form: Format, dot: str) -> Tile:
     @primitive(void, *[int64] * 7, emit=emit)
     def tile(y: int, x: int, w: int, pairs: int, ldy: int, count: int, add: int) -> None:
         for r in range(rows):
-            sums = splat(0.0)
+            row = x + r * (START + pairs * RECORD)
+            sums = splat(ctypes.c_float.from_address(row).value)
             for p in range(pairs):
-                record, pair = x + (r * pairs + p) * RECORD, w + p * form.pair_bytes
+                record, pair = row + START + p * RECORD, w + p * form.pair_bytes
                 for g in range(2):
                     sums = _group_python(form, record, pair, g, sums)
             place = y + 4 * r * ldy
@@ -209,7 +213,8 @@ def _group_python(form: Format, record: int, pair: int, g: int, sums: Any) -> An
         else:
             row = [w[64 * (i // 8) + 4 * o + i % 4] >> (4 if i % 8 > 3 else 0) & 15 for i in range(GROUP)]
         dots.append(float(sum(a * c for a, c in zip(x, row, strict=True)) - form.offset * sum(x)))
-    factor = load_f16_lanes(pair + 2 * BLOCK * g) * splat(ctypes.c_float.from_address(record + PAIR + 4 * g).value)
+    exponent = ctypes.c_int32.from_address(record + PAIR + 4 * g).value >> EXPONENT
+    factor = load_f16_lanes(pair + 2 * BLOCK * g) * splat(math.ldexp(1.0, exponent))
     sums = fma(type(sums)(dots), factor, sums)
     if form.minima:
         shift = ctypes.c_float.from_address(record + PAIR + 8 + 4 * g).value

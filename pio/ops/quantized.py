@@ -9,7 +9,7 @@ from pio.dtypes import float32, uint8
 from pio.errors import NumericalError, TensorError
 from pio.kernels import packing, quantize
 from pio.kernels import quantized_linear as kernels
-from pio.kernels._formats import BLOCK, FORMATS, GROUP, PAIR, RECORD, Format
+from pio.kernels._formats import BLOCK, FORMATS, GROUP, PAIR, RECORD, START, Format
 from pio.ops._check import all_threads, check, check_float, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable, result
@@ -96,7 +96,7 @@ def packed_shape(shape: tuple[int, int], form: str) -> tuple[int, int, int]:
 
 def record_bytes(columns: int) -> int:
     """Return the bytes of a quantized row of activations of that length."""
-    return -(-columns // PAIR) * RECORD
+    return START + -(-columns // PAIR) * RECORD
 
 
 def pack(weight: Tensor, form: str, *, out: Tensor | None = None, threads: int | None = None) -> PackedWeight:

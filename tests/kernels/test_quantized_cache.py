@@ -41,12 +41,7 @@ def test_a_cache_holds_keys_by_groups_and_values_by_positions(data, length, shap
     for j in range(length):
         for h in range(kv_heads):
             key, value = k[j].tolist()[h], v[j].tolist()[h]
-            wanted = [*zip(reference.round_key(key), reference.round_query(key), strict=True)]
-            for g, (group, (rounded, exact)) in enumerate(zip(keys[j][h], wanted, strict=True)):
-                # float16 may fall on the other side of a half where float32 did
-                assert group.scale == pytest.approx(rounded.scale, rel=1e-3, abs=6e-8)
-                assert group.scale == pytest.approx(exact.scale, rel=2**-11 + 1e-6, abs=2**-25 * 1.001)
-                check_numbers(key[32 * g : 32 * g + 32], group.numbers, exact)
+            assert keys[j][h] == reference.round_key(key)
             stored, exact = values[j][h], reference.round_value(value)
             assert stored.scale == pytest.approx(exact.scale, rel=3e-7)
             check_numbers(value, stored.numbers, exact)

@@ -213,10 +213,10 @@ def test_what_does_not_fit_is_refused():
         (r"out has shape \(5, 2\), expected \(2, 5\)", {"out": Tensor.zeros((5, 2))}),
         ("out is float16", {"out": Tensor.zeros((2, 5), "float16")}),
         ("out is read-only memory", {"out": Tensor.from_buffer(bytes(40), "float32", (2, 5))}),
-        ("scratch has 319 bytes, expected at least 320", {"scratch": Tensor.zeros((319,), "uint8")}),
-        ("scratch is float32, expected uint8", {"scratch": Tensor.zeros((320,))}),
+        ("scratch has 351 bytes, expected at least 352", {"scratch": Tensor.zeros((351,), "uint8")}),
+        ("scratch is float32, expected uint8", {"scratch": Tensor.zeros((352,))}),
         (r"scratch has shape \(2, 160\)", {"scratch": Tensor.zeros((2, 160), "uint8")}),
-        ("scratch is read-only memory", {"scratch": Tensor.from_buffer(bytes(320), "uint8", (320,))}),
+        ("scratch is read-only memory", {"scratch": Tensor.from_buffer(bytes(352), "uint8", (352,))}),
     ]
     for message, wrong in refused:
         given_all = {"x": x, "weight": packed, **wrong}
@@ -244,7 +244,7 @@ MEMORY = {  # what lies where in one piece of memory, and which of them must be 
     "weight": ("uint8", packed_shape((5, 70), "int4")),
     "bias": ("float32", (5,)),
     "out": ("float32", (2, 5)),
-    "scratch": ("uint8", (320,)),
+    "scratch": ("uint8", (352,)),
 }
 
 

@@ -1,6 +1,5 @@
 """The integer tiles by themselves: every way to multiply bytes gives the same bits, and nothing beside is written."""
 
-import ctypes
 import functools
 import itertools
 import math
@@ -16,7 +15,7 @@ from llvmlite import binding, ir
 from numba import njit, types
 
 from pio.kernels import _llvm as ll
-from pio.kernels._formats import FORMATS, PAIR, RECORD
+from pio.kernels._formats import EXPONENT, FORMATS, PAIR, RECORD, START
 from pio.kernels._jit import CONTRACT, OPTIONS, compiles_for
 from pio.kernels.quantized_tiles import DOT, quantized_tile
 from pio.kernels.simd import JIT
@@ -72,18 +71,21 @@ def compiled(rows, dot, form):
 
 
 def records(source, rows, pairs, form, extreme=False):
-    """Random records of activations, bytes."""
+    """Random quantized activations, bytes."""
     out = b""
-    for _ in range(rows * pairs):
+    for place in range(rows * (pairs + 1)):
+        if place % (pairs + 1) == 0:
+            out += struct.pack("<f12s", 0.0, b"padding here")
+            continue
         if extreme:
             numbers = [source.choice((-127, 127)) for _ in range(PAIR)] if source.random() < 0.5 else [127] * PAIR
         else:
             numbers = [source.randint(-127, 127) for _ in range(PAIR)]
-        scales = [single(source.uniform(0.001, 2.0)) for _ in range(2)]
+        exponents = [source.randint(-10, 1) for _ in range(2)]
         totals = [sum(numbers[:32]), sum(numbers[32:])]
-        out += struct.pack("<64b2f", *numbers, *scales)
+        out += struct.pack("<64b2i", *numbers, *(e << EXPONENT for e in exponents))
         if form.minima:
-            out += struct.pack("<2f", *(s * t for s, t in zip(scales, totals, strict=True)))
+            out += struct.pack("<2f", *map(math.ldexp, totals, exponents))
         else:
             out += struct.pack("<2i", *(-form.offset * t for t in totals))
     return out
@@ -100,14 +102,10 @@ def block(source, pairs, form, extreme=False):
     return out
 
 
-def single(x):
-    return ctypes.c_float(x).value
-
-
 def decoded(x, w, rows, pairs, form):
     """Records and block as the twin takes them."""
-    size = pairs * RECORD
-    read = [quantize.read_records(x[r * size : (r + 1) * size], form.offset, form.minima) for r in range(rows)]
+    size = START + pairs * RECORD
+    read = [quantize.read_records(x[r * size : (r + 1) * size], form.offset, form.minima)[1] for r in range(rows)]
     left = [[(g.scale, g.numbers) for g in row] for row in read]
     weights = packing.unpack(w, 16, pairs * PAIR, form.name)
     right = [[(g.scale, g.minimum, [q - g.offset for q in g.stored]) for g in row] for row in weights]
@@ -158,17 +156,17 @@ def test_a_row_has_the_same_bits_in_every_tile(form, seed, pairs, count):
     together, alone = Tensor.zeros((3, count)), Tensor.zeros((3, count))
     compiled(3, DOT, form.name)(together.address, x.address, w.address, pairs, count, count, 0)
     for r in range(3):
-        at = x.address + r * pairs * RECORD
+        at = x.address + r * (START + pairs * RECORD)
         compiled(1, DOT, form.name)(alone[r].address, at, w.address, pairs, count, count, 0)
     assert bits(together) == bits(alone)
 
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("bad", [math.inf, math.nan])
-def test_a_scale_that_is_not_finite_reaches_every_output_of_its_row(form, bad):
+def test_a_start_that_is_not_finite_reaches_every_output_of_its_row(form, bad):
     source, form = random.Random(7), FORMATS[form]
     x = bytearray(records(source, 3, 2, form))
-    struct.pack_into("<f", x, 3 * RECORD + PAIR + 4, bad)  # the last group of the middle row
+    struct.pack_into("<f", x, START + 2 * RECORD, bad)  # of the middle row
     w = block(source, 2, form)
     for dot in HERE:
         y = Tensor.zeros((3, 16))

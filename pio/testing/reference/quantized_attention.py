@@ -9,6 +9,7 @@ from typing import NamedTuple
 GROUP, BLOCK = 32, 32  # numbers that share a scale; positions of a cache block
 LARGEST = 127
 SMALLEST = 1e-30  # nothing larger counts as zeros
+LEAST = -102  # exponent of a query's smallest scale
 
 Rounded = tuple[float, Sequence[int]]  # scale, numbers
 
@@ -54,12 +55,13 @@ def quantized_attention(
 
 
 def _round_query(q: Sequence[float]) -> list[Rounded]:
-    """Groups of 32 numbers up to 127 either way, zeros behind the last."""
+    """Groups of 32 numbers, zeros behind the last; scales are powers of two."""
     out: list[Rounded] = []
     for at in range(0, len(q), GROUP):
-        group = [*q[at : at + GROUP], *[0.0] * (at + GROUP - len(q))]
-        largest = max(abs(x) for x in group)
-        out.append((largest / LARGEST, [round(x / largest * LARGEST) if largest > SMALLEST else 0 for x in group]))
+        group, exponent = [*q[at : at + GROUP], *[0.0] * (at + GROUP - len(q))], LEAST
+        while max(abs(x) for x in group) >= math.ldexp(127.5, exponent):
+            exponent += 1
+        out.append((math.ldexp(1.0, exponent), [round(math.ldexp(x, -exponent)) for x in group]))
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +10,8 @@ from typing import NamedTuple
 GROUP, BLOCK, OUTPUTS = 32, 32, 16  # numbers that share a scale; positions of a block; of half a block
 PAIR = 64 + 2 * GROUP * OUTPUTS  # bytes of two groups of sixteen positions, with their scales
 LARGEST = 127
-SMALLEST = 1e-30  # nothing larger counts as zeros
+SMALLEST = 1e-30  # a value of nothing larger counts as zeros
+LEAST = -24  # exponent of a key's smallest scale
 
 
 class Rounded(NamedTuple):
@@ -25,15 +27,18 @@ def round_value(v: Sequence[float]) -> Rounded:
     return Rounded(largest / LARGEST, [round(x / largest * LARGEST) if largest > SMALLEST else 0 for x in v])
 
 
-def round_query(q: Sequence[float]) -> list[Rounded]:
-    """Return groups of 32 numbers, zeros behind the last."""
-    padded = [*q, *[0.0] * (-len(q) % GROUP)]
-    return [round_value(padded[at : at + GROUP]) for at in range(0, len(padded), GROUP)]
-
-
 def round_key(k: Sequence[float]) -> list[Rounded]:
-    """Return groups of 32 numbers, whose scales are rounded to float16 once the numbers are chosen."""
-    return [Rounded(struct.unpack("<e", struct.pack("<e", scale))[0], numbers) for scale, numbers in round_query(k)]
+    """Return groups of 32 numbers, zeros behind the last.
+
+    Scales are the least powers of two with which no number rounds to more than 127.
+    """
+    out: list[Rounded] = []
+    for at in range(0, len(k), GROUP):
+        group, exponent = [*k[at : at + GROUP], *[0.0] * (at + GROUP - len(k))], LEAST
+        while max(abs(x) for x in group) >= math.ldexp(127.5, exponent):
+            exponent += 1
+        out.append(Rounded(math.ldexp(1.0, exponent), [round(math.ldexp(x, -exponent)) for x in group]))
+    return out
 
 
 def read_key(block: bytes, slot: int, head_dim: int) -> list[Rounded]:

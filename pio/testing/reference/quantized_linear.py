@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 Rows = Sequence[Sequence[float]]
 GROUP = 32
+LEAST = -102  # exponent of the smallest step
 
 
 def quantized_linear(
     x: Rows, weight: Rows, bias: Sequence[float] | None = None, old: Rows | None = None
 ) -> list[list[float]]:
-    """Return ``q(x) @ weight.T + bias + old``; q rounds each group of 32 inputs to 127 steps either way."""
+    """Return ``q(x) @ weight.T + bias + old``; q rounds each group of 32 inputs to up to 127 steps either way."""
     rounded = [round_row(row) for row in x]
     out: list[list[float]] = []
     for r, row in enumerate(rounded):
@@ -27,13 +28,19 @@ def round_row(row: Sequence[float]) -> list[float]:
     """Return each number as the nearest whole multiple of its group's step."""
     out: list[float] = []
     for step, group in zip(steps(row), _groups(row), strict=True):
-        out += [round(v / step) * step if step else 0.0 for v in group]
+        out += [round(v / step) * step for v in group]
     return out
 
 
 def steps(row: Sequence[float]) -> list[float]:
-    """Return the step of each group."""
-    return [max(abs(v) for v in group) / 127 for group in _groups(row)]
+    """Return the step of each group: the least power of two with which no number rounds to more than 127."""
+    out: list[float] = []
+    for group in _groups(row):
+        exponent = LEAST
+        while max(abs(v) for v in group) >= math.ldexp(127.5, exponent):
+            exponent += 1
+        out.append(math.ldexp(1.0, exponent))
+    return out
 
 
 def _groups(row: Sequence[float]) -> list[Sequence[float]]:
