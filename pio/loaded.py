@@ -186,7 +186,7 @@ def _source(weights: Weights, runtime: RuntimeConfig, budget: MemoryBudget, quan
     """Where layers take their weights from, as the runtime options want them."""
     return Source(
         weights,
-        Records(runtime.batch_tokens, budget),
+        Records(runtime.batch_tokens, budget, round_inputs=runtime.activation_dtype == "bfloat16"),
         threads=min(runtime.threads or cpu_count(), cpu_count()),
         dtype=None if runtime.dtype is None else dtypes.dtype(runtime.dtype),
         budget=budget,

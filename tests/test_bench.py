@@ -96,6 +96,22 @@ def test_random_weights_of_a_config(tmp_path, dtype):
 
 
 @compiled
+@pytest.mark.parametrize(
+    ("options", "arithmetic"),
+    [
+        ((), "float32"),
+        (("--activation-dtype", "bfloat16"), "bfloat16"),
+        (("--activation-dtype", "bfloat16", "--dtype", "float16"), "float32"),
+        (("--profile", "performance", "--quantize", "int8"), "int8"),
+    ],
+)
+def test_what_prefill_is_held_against(options, arithmetic):
+    report = json.loads(bench(*QUICK, "--threads", 1, *options))
+    check(report, threads=1)
+    assert report["arithmetic"] == arithmetic
+
+
+@compiled
 def test_the_table():
     shown = bench(*QUICK[:-1])
     for words in ("read bandwidth", "share of bandwidth", "share of float32 peak", "peak memory", "tok/s", "GB/s"):

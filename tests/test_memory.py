@@ -114,6 +114,24 @@ def test_quantized_weights_count_before_the_first_is_packed(form, monkeypatch):
         assert model.generate("def f", max_new_tokens=2).token_ids
 
 
+def test_rounded_inputs_count():
+    """The rows of a step at the width of the widest layer, two bytes a number."""
+    with pio.load("demo", threads=1) as model:
+        plain, config = model.metadata.memory, model.loaded.config
+    options = {"threads": 1, "activation_dtype": "bfloat16"}
+    with pio.load("demo", **options) as model:
+        memory, rows = model.metadata.memory, model.loaded.model.max_batch_tokens
+        before = memory["weights"] + memory["cache"] + model.loaded.model.workspace.nbytes
+    widest = max(config.hidden_size, config.intermediate_size, config.num_attention_heads * config.head_dim)
+    assert widest % 32 == 0 and memory == {**plain, "buffers": plain["buffers"] + 2 * rows * widest}
+    with pytest.raises(pio.OutOfMemoryError, match="the sampler's scratch"):
+        pio.load("demo", **options, memory_limit=sum(memory.values()) - 1)
+    with pytest.raises(pio.OutOfMemoryError, match="rounded activations"):
+        pio.load("demo", **options, memory_limit=before + 1000)
+    with pio.load("demo", **options, memory_limit=sum(memory.values())) as model:
+        assert model.generate("def f", max_new_tokens=2).token_ids
+
+
 # 33 MB of table and 36 MB a layer
 SHAPE = {
     "model_type": "qwen3",

@@ -32,7 +32,10 @@ class Peer:
 
 
 PEERS = {
-    "pio": Peer("benchmarks.peers.pio", {"bf16": ("bf16",), "int8": ("int8",), "int4": ("int4", "int4-uniform")}),
+    "pio": Peer(
+        "benchmarks.peers.pio",
+        {"bf16": ("bf16", "bf16-float32"), "int8": ("int8",), "int4": ("int4", "int4-uniform")},
+    ),
     "llama.cpp": Peer(
         "benchmarks.peers.llama_cpp",
         {"bf16": ("BF16",), "int8": ("Q8_0",), "int4": ("Q4_0", "Q4_0-pure")},

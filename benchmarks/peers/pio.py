@@ -10,13 +10,14 @@ from typing import Any
 import pio
 from benchmarks.peers.worker import Job, serve
 
-STORED = "bf16"  # the variant that runs the folder as it is
+# variants that run the folder as it is, and what they round inputs of layers to: as other engines do, or not at all
+STORED = {"bf16": "bfloat16", "bf16-float32": "float32"}
 
 
 class Engine:
     def convert(self, job: Job) -> None:
         """Quantize the folder as a user does; uniform puts the head into four bits too."""
-        if job.variant == STORED:
+        if job.variant in STORED:
             return
         format, _, policy = job.variant.partition("-")
         command = [sys.executable, "-m", "pio", "quantize", job.source, job.converted, "--format", format]
@@ -24,8 +25,9 @@ class Engine:
 
     def load(self, job: Job) -> dict[str, Any]:
         self.model = pio.load(
-            job.source if job.variant == STORED else job.converted,
+            job.source if job.variant in STORED else job.converted,
             threads=job.threads,
+            activation_dtype=STORED.get(job.variant),
             context_length=max(job.context, job.shared_context),
             cache_tokens=max(job.context, job.sequences * job.shared_context),
             max_batch_sequences=job.sequences,

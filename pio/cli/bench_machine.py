@@ -16,19 +16,19 @@ SECONDS = 0.1  # of one measurement of arithmetic
 class Machine:
     """Measures the machine, round by round, beside whatever else is measured."""
 
-    def __init__(self, threads: int, buffer_bytes: int = BUFFER, *, integers: bool = False) -> None:
+    def __init__(self, threads: int, buffer_bytes: int = BUFFER, *, arithmetic: str = "float32") -> None:
         """Take the buffer that is read, and touch all of it.
 
         Args:
             threads: Over how many threads to split.
             buffer_bytes: Size of the buffer; at most a quarter of the free memory is taken.
-            integers: Whether arithmetic is products of bytes, which quantized layers compute, instead of float32.
+            arithmetic: What is multiplied: float32, bfloat16, or int8, which quantized layers compute with.
         """
         free = available_memory()
         nbytes = buffer_bytes if free is None else min(buffer_bytes, free // 4)
         self._buffer = Tensor.empty((max(1, nbytes // 4),)).fill_(1.0)
         self._threads = threads
-        self._integers = integers
+        self._arithmetic = arithmetic
         self._rounds = 1 << 12
         while seconds(self._compute) < SECONDS / 4:
             self._rounds *= 2
@@ -51,8 +51,10 @@ class Machine:
         roofline.read_all(self._buffer, threads=self._threads)
 
     def _compute(self) -> int:
-        if self._integers:
+        if self._arithmetic == "int8":
             return roofline.dot_all(self._rounds, threads=self._threads)[1]
+        if self._arithmetic == "bfloat16":
+            return roofline.pair_all(self._rounds, threads=self._threads)[1]
         return roofline.fma_all(self._rounds, 0.5, 0.5, threads=self._threads)[1]
 
 

@@ -35,8 +35,8 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
         _prefill(model, tokens)
     _decode(model, plan)
     peak = peak_memory()
-    integers = loaded.formats["layers"] in FORMATS
-    machine = Machine(loaded.model.threads, plan.buffer_bytes, integers=integers)
+    arithmetic = arithmetic_of(model)
+    machine = Machine(loaded.model.threads, plan.buffer_bytes, arithmetic=arithmetic)
     decode: list[tuple[float, float]] = []
     beside: list[float] = []
     prefill: list[list[tuple[Timed, float]]] = [[] for _ in plan.prompt_tokens]
@@ -72,7 +72,7 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
         busy=plan.busy,
         busy_decode=Series.of(beside) if beside else None,
         busy_keeps=_ratio(beside, speed) if beside else None,
-        arithmetic="int8" if integers else "float32",
+        arithmetic=arithmetic,
         prefill=[
             _summed_up(rounds, tokens, operations_per_token(model, tokens), first)
             for tokens, rounds in zip(plan.prompt_tokens, prefill, strict=True)
@@ -105,6 +105,14 @@ def _summed_up(rounds: list[tuple[Timed, float]], tokens: int, work: float, firs
         time_to_first_token=median(timed[1] for timed, _ in rounds),
         against_first=_ratio(speed, first),
     )
+
+
+def arithmetic_of(model: TextModelPlugin) -> str:
+    """Return what most products of a model are of: int8 where weights are quantized, or what inputs are rounded to."""
+    layers = model.loaded.formats["layers"]
+    if layers in FORMATS:
+        return "int8"
+    return model.runtime.activation_dtype if layers == "bfloat16" else "float32"
 
 
 def weights_per_token(model: TextModelPlugin, sequences: int = 1) -> float:

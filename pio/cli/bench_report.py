@@ -110,7 +110,7 @@ class Report:
         busy: Processes that computed while ``busy_decode`` was timed.
         busy_decode: As ``decode``, in turns with it; None without such processes.
         busy_keeps: busy_decode / decode, the median of the rounds; None likewise.
-        arithmetic: What layers compute with: float32, or int8 where weights are quantized.
+        arithmetic: What layers multiply: int8 where weights are quantized, else what their inputs are rounded to.
         prefill: One entry for each length of prompt.
         peak_memory: Most bytes of this process in memory, before the machine was measured; None where unknown.
         memory_bound: 1.08 x (weights + cache) + 200 MB, which it is held against.

@@ -47,6 +47,7 @@ def chat(
     dtype: options.Dtype = None,
     quantize: options.Quantize = None,
     quantize_policy: options.QuantizePolicy = None,
+    activation_dtype: options.ActivationDtype = None,
     memory_limit: options.MemoryLimit = None,
     progress: options.Progress = None,
     verbose: options.Verbose = False,

@@ -62,6 +62,7 @@ def generate(
     dtype: options.Dtype = None,
     quantize: options.Quantize = None,
     quantize_policy: options.QuantizePolicy = None,
+    activation_dtype: options.ActivationDtype = None,
     memory_limit: options.MemoryLimit = None,
     progress: options.Progress = None,
     verbose: options.Verbose = False,

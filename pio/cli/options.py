@@ -42,6 +42,10 @@ QuantizePolicy: TypeAlias = Annotated[
     str | None,
     _runtime("--quantize-policy", help="balanced keeps embedding and output head in int8; uniform does not."),
 ]
+ActivationDtype: TypeAlias = Annotated[
+    str | None,
+    _runtime("--activation-dtype", help="Round inputs of layers with bfloat16 weights: float32 (not) or bfloat16."),
+]
 MemoryLimit: TypeAlias = Annotated[
     int | None, _runtime("--memory-limit", help="Bytes that weights, cache and buffers may take together.")
 ]
@@ -97,6 +101,7 @@ _RUNTIME_FIELDS = (
     "dtype",
     "quantize",
     "quantize_policy",
+    "activation_dtype",
     "memory_limit",
     "progress",
 )

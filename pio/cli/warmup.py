@@ -53,13 +53,16 @@ def warmup(
     ] = None,
     quantize: options.Quantize = None,
     quantize_policy: options.QuantizePolicy = None,
+    activation_dtype: options.ActivationDtype = None,
     json: options.Json = False,
     progress: options.Progress = None,
 ) -> None:
     """Compile kernels for this machine, once; they are kept on disk."""
-    given = options.runtime_options({"quantize": quantize, "quantize_policy": quantize_policy})
+    chosen = {"quantize": quantize, "quantize_policy": quantize_policy, "activation_dtype": activation_dtype}
+    given = options.runtime_options(chosen)
     if given and not models:
-        raise ConfigError("--quantize is for models that are named; without one, every format is warmed up")
+        option = next(iter(given)).replace("_", "-")
+        raise ConfigError(f"--{option} is for models that are named; without one, every kind is warmed up")
     from pio.ops import compilation
     from pio.progress import Progress
 
@@ -103,10 +106,12 @@ def _run_plugins(shown: Any) -> None:
     from pio.tensor import Tensor
 
     kinds = [{"dtype": dtype} for dtype in DTYPES]
+    kinds.append({"dtype": "bfloat16", "activation_dtype": "bfloat16"})
     kinds += [{"dtype": "bfloat16", "quantize": form, "quantize_policy": "uniform"} for form in get_args(Format)]
     for manifest in registry.manifests().values():
         for kind in kinds if manifest.plugin.startswith("pio.") else ():
-            title = f"{manifest.name} with {kind.get('quantize', kind['dtype'])} weights"
+            inputs = " and inputs" if "activation_dtype" in kind else ""
+            title = f"{manifest.name} with {kind.get('quantize', kind['dtype'])} weights{inputs}"
             shown.say(title)
             try:
                 _run_random(manifest, kind)

@@ -17,7 +17,12 @@ KVCacheDType = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 
 PROFILES: dict[str, dict[str, Any]] = {
     "balanced": {},
-    "performance": {"context_length": 16384, "prefill_chunk": 512, "max_batch_sequences": 32},
+    "performance": {
+        "context_length": 16384,
+        "prefill_chunk": 512,
+        "max_batch_sequences": 32,
+        "activation_dtype": "bfloat16",
+    },
     "memory_efficient": {
         "context_length": 2048,
         "prefill_chunk": 64,
@@ -38,8 +43,9 @@ class RuntimeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
     profile: Profile = "balanced"
-    """Named preset that gives the defaults of the other fields: balanced; performance (longer context, larger steps);
-    memory_efficient (small cache and buffers); accuracy (keys and values kept in float32)."""
+    """Named preset that gives the defaults of the other fields: balanced; performance (longer context, larger
+    steps, inputs of bfloat16 layers rounded); memory_efficient (small cache and buffers); accuracy (keys and values
+    kept in float32)."""
 
     device: Literal["auto", "cpu"] = "auto"
     """Where to run; auto takes the best there is."""
@@ -73,6 +79,12 @@ class RuntimeConfig(BaseModel):
     """Element type of cached keys and values; auto is float32 for float32 weights, int8 for quantized ones, and float16
     for others."""
 
+    activation_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the inputs of layers with bfloat16 weights are rounded to before they are multiplied. bfloat16 multiplies
+    prompts about twice as fast where the processor has an instruction for it (AVX-512 BF16), and moves logits by up to
+    1 % (relative L2; 0.2 % for the demo model). Sums stay float32, and layers with other weights (float32, float16,
+    quantized) are not touched."""
+
     prefill_chunk: int = Field(default=256, ge=1, le=65536)
     """Prompt tokens of a step; fewer let running answers go on sooner, more prefill faster."""
 
@@ -82,7 +94,7 @@ class RuntimeConfig(BaseModel):
     progress: bool | None = None
     """Show a progress bar while loading or compiling; None shows it on a terminal when it takes over a second."""
 
-    @field_validator("dtype", "kv_cache_dtype", mode="before")
+    @field_validator("dtype", "kv_cache_dtype", "activation_dtype", mode="before")
     @classmethod
     def _name(cls, value: Any) -> Any:
         return value.name if isinstance(value, DType) else value

@@ -13,7 +13,20 @@ from pio.kernels import _llvm as ll
 from pio.kernels._jit import kernel
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.quantized_tiles import DOT, DOTS, I8X64
-from pio.kernels.simd import LANES, WIDE, fma, int64, load_f32, primitive, put_f32, put_i64, splat, sum_lanes
+from pio.kernels.simd import (
+    LANES,
+    WIDE,
+    float32,
+    fma,
+    int64,
+    load_f32,
+    primitive,
+    put_f32,
+    put_i64,
+    splat,
+    sum_lanes,
+)
+from pio.kernels.tiles import PAIR_PRODUCT
 
 UNROLL = 8  # streams of sums, so that no addition waits for the one before
 CHAINS = 12 if WIDE else 6  # accumulators that fit into registers beside two operands, and hide the latency
@@ -124,3 +137,38 @@ def dot_all(sums: int, rounds: int, start: int, part: int, parts: int) -> None:
     Shapes: sums int64 (parts,).
     """
     put_i64(sums + 8 * part, dot_range(rounds, start + part))
+
+
+def _emit_pairs(b: Any, rounds: Any, x: Any) -> Any:
+    """The upper half of a float32 is a bfloat16."""
+    sums = [cgutils.alloca_once_value(b, ll.constant(0.0)) for _ in range(CHAINS)]
+    half = b.lshr(b.bitcast(x, ll.I32), ir.Constant(ll.I32, 16))
+    pair = ll.splat(b, b.or_(half, b.shl(half, ir.Constant(ll.I32, 16))))
+    twos = ir.Constant(ll.I32X16, [0x40004000] * LANES)
+    with cgutils.for_range(b, rounds, intp=ll.I64):
+        for total in sums:
+            b.store(PAIR_PRODUCT(b, b.load(total), pair, twos), total)
+    whole = b.load(sums[0])
+    for total in sums[1:]:
+        whole = b.fadd(whole, b.load(total))
+    return ll.fold(b, whole, b.fadd)
+
+
+@primitive(float32, int64, float32, emit=_emit_pairs)
+def pair_range(rounds: int, x: float) -> float:
+    """Run CHAINS independent chains of bfloat16 products in registers, and sum what they end with.
+
+    chain[j] += x * 2 + x * 2 in each of sixteen lanes; x is a bfloat16
+    """
+    return float(LANES * CHAINS * 4 * rounds * x)
+
+
+@parallel_kernel
+def pair_all(sums: int, rounds: int, x: float, part: int, parts: int) -> None:
+    """Run ``pair_range`` in every thread: bfloat16 times bfloat16, added to float32.
+
+    sums[p] = pair_range(rounds, x + p)
+
+    Shapes: sums float32 (parts,).
+    """
+    put_f32(sums + 4 * part, pair_range(rounds, x + float(part)))

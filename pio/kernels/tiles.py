@@ -107,6 +107,9 @@ def _dot_portable(b: Any, acc: Any, x: Any, w: Any) -> Any:
     return ll.fma(b, even[0], even[1], ll.fma(b, odd[0], odd[1], acc))
 
 
+PAIR_PRODUCT: Final = _dot_bfloat16 if PAIR_DOTS else _dot_portable
+
+
 @cache
 def pair_tile(rows: int, columns: int, dots: bool = PAIR_DOTS) -> Tile:
     """Return the tile ``y[r, c] = sum_k x[r, k] * w[c, k]`` for fixed rows and columns of bfloat16.

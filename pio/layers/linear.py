@@ -40,7 +40,7 @@ class Linear:
 
     @property
     def records(self) -> Records:
-        """Where its quantized inputs are put."""
+        """Where its quantized or rounded inputs are put."""
         return self._records
 
 
@@ -60,6 +60,8 @@ def project(
     """
     if isinstance(weight, PackedWeight):
         return ops.quantized_linear(x, weight, bias, out=out, add=add, scratch=records.buffer, threads=threads)
+    if records.rounds(weight):
+        return ops.bfloat16_linear(x, weight, bias, out=out, add=add, scratch=records.buffer, threads=threads)
     return ops.linear(x, weight, bias, out=out, add=add, threads=threads)
 
 
@@ -68,12 +70,14 @@ def together(x: Tensor, layers: Sequence[Linear], outs: Sequence[Tensor]) -> Non
 
     Shapes: x float32 (T, in), outs float32 (T, out) of each layer.
     """
-    threads, biases = layers[0].threads, [layer.bias for layer in layers]
+    threads, records, biases = layers[0].threads, layers[0].records, [layer.bias for layer in layers]
     packed = [layer.weight for layer in layers if isinstance(layer.weight, PackedWeight)]
     plain = [layer.weight for layer in layers if isinstance(layer.weight, Tensor)]
     if len(packed) == len(layers):
-        ops.quantized_linears(x, packed, outs, biases, scratch=layers[0].records.buffer, threads=threads)
-    elif len(plain) == len(layers):
+        ops.quantized_linears(x, packed, outs, biases, scratch=records.buffer, threads=threads)
+    elif len(plain) == len(layers) and all(map(records.rounds, plain)):
+        ops.bfloat16_linears(x, plain, outs, biases, scratch=records.buffer, threads=threads)
+    elif len(plain) == len(layers) and not any(map(records.rounds, plain)):
         ops.linears(x, plain, outs, biases, threads=threads)
     else:
         for layer, out in zip(layers, outs, strict=True):

@@ -1,4 +1,4 @@
-"""Which matrices of a model are quantized, and the memory for activations that meet them."""
+"""Which matrices of a model are quantized, and as what activations meet a matrix."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from math import prod
 from typing import Literal
 
 from pio.device import MemoryBudget
-from pio.dtypes import uint8
+from pio.dtypes import bfloat16, uint8
 from pio.errors import CheckpointError, NumericalError
 from pio.memory.layout import row_major
 from pio.memory.storage import Storage
+from pio.ops.bfloat16 import rounded_bytes
 from pio.ops.quantized import PackedWeight, pack, packed_shape, record_bytes
 from pio.tensor import Tensor
 
@@ -25,29 +26,39 @@ POLICIES: dict[str, dict[str, str]] = {
 
 
 class Records:
-    """Memory for quantized activations: one step's rows of the widest layer, shared by all layers.
+    """Memory for quantized or rounded activations: one step's rows of the widest layer, shared by all layers.
 
     Args:
         rows: Most rows of a step.
         budget: Counts the memory.
+        round_inputs: Whether inputs of layers with bfloat16 weights are rounded to bfloat16.
     """
 
-    def __init__(self, rows: int, budget: MemoryBudget | None = None) -> None:
+    def __init__(self, rows: int, budget: MemoryBudget | None = None, *, round_inputs: bool = False) -> None:
         self._rows = rows
         self._budget = budget
+        self._round_inputs = round_inputs
         self._row_bytes = 0
         self._buffer: Tensor | None = None
 
-    def expect(self, columns: int) -> None:
-        """Note that there is a quantized layer with that many inputs."""
-        self._row_bytes = max(self._row_bytes, record_bytes(columns))
+    def rounds(self, weight: Tensor | PackedWeight) -> bool:
+        """Return whether inputs are rounded before they are multiplied by this matrix."""
+        return self._round_inputs and isinstance(weight, Tensor) and weight.dtype is bfloat16
+
+    def expect(self, weight: Tensor | PackedWeight) -> None:
+        """Note that there is a layer with this matrix."""
+        columns = weight.shape[1]
+        if isinstance(weight, PackedWeight):
+            self._row_bytes = max(self._row_bytes, record_bytes(columns))
+        elif self.rounds(weight):
+            self._row_bytes = max(self._row_bytes, rounded_bytes(columns))
 
     @property
     def buffer(self) -> Tensor:
         """uint8, allocated when the first layer runs; its address stays."""
         if self._buffer is None:
             nbytes = self._rows * self._row_bytes
-            storage = Storage.allocate(nbytes, budget=self._budget, what="quantized activations")
+            storage = Storage.allocate(nbytes, budget=self._budget, what="quantized or rounded activations")
             self._buffer = Tensor(storage, storage.address, uint8, (nbytes,), (1,))
         return self._buffer
 

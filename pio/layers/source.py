@@ -69,7 +69,7 @@ class Source:
 
     Attributes:
         weights: The checkpoint.
-        records: Memory for quantized activations.
+        records: Memory for quantized or rounded activations.
         prefix: Names so far, such as ``model.layers.3.self_attn``.
         threads: Over how many threads operations split.
         dtype: Convert weights to this type; None keeps what is stored.
@@ -120,8 +120,9 @@ class Source:
         if packed is None:
             matrix = self.take(name, rows, columns)
             self.held.formats.setdefault(role, set()).add(matrix.dtype.name)
+            self.records.expect(matrix)
             return matrix
-        self.records.expect(columns)
+        self.records.expect(packed)
         self.held.formats.setdefault(role, set()).add(packed.form.name)
         self.held.nbytes[full] = packed.nbytes
         return packed

@@ -72,6 +72,27 @@ def dot_all(rounds: int, start: int = 1, *, threads: int | None = None) -> tuple
     return sums, 2 * rounds * kernels.CHAINS * 64 * sums.size
 
 
+def pair_all(rounds: int, x: float = 1.0, *, threads: int | None = None) -> tuple[Tensor, int]:
+    """Multiply bfloat16 numbers and add the products in registers, as fast as the machine can.
+
+    Args:
+        rounds: Steps of each chain; one multiplies 32 numbers.
+        x: A factor, which is a bfloat16; each thread's is one more than that of the one before.
+        threads: How many threads do this; all by default.
+
+    Returns:
+        The sum of what each thread's chains end with, float32 (threads,), and the operations done, two a product.
+
+    Raises:
+        TensorError: ``rounds`` is negative.
+    """
+    if rounds < 0:
+        raise TensorError(f"pair_all: rounds is {rounds}, expected 0 or more")
+    sums = Tensor.empty((_parts("pair_all", threads),))
+    kernels.pair_all(sums.address, rounds, x, sums.size)
+    return sums, 2 * rounds * kernels.CHAINS * 2 * kernels.LANES * sums.size
+
+
 def _parts(op: str, threads: int | None) -> int:
     parts = all_threads() if threads is None else threads
     if parts < 1:

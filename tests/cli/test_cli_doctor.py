@@ -7,7 +7,7 @@ from numba.core import config
 
 from pio.cli import findings
 from pio.machine import cpu_count
-from pio.ops import compilation
+from pio.ops import bfloat16, compilation
 
 
 def by_name(ran):
@@ -60,6 +60,13 @@ def test_a_processor_without_vectors(pio, monkeypatch):
     monkeypatch.setattr(compilation, "cpu_features", lambda: {"sse2": True})
     found = by_name(pio("doctor", "--json"))["vector instructions"]
     assert found["state"] == "advice" and "avx2" in found["remedy"]
+
+
+@pytest.mark.parametrize(("there", "words"), [(True, "twice the float32 peak"), (False, "as float32")])
+def test_products_of_bfloat16(pio, monkeypatch, there, words):
+    monkeypatch.setattr(bfloat16, "multiplies_bfloat16", lambda: there)
+    found = by_name(pio("doctor", "--json"))["bfloat16 products"]
+    assert found["state"] == "ok" and words in found["value"]
 
 
 def test_huge_pages(pio, monkeypatch, tmp_path):

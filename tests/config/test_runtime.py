@@ -101,6 +101,32 @@ def test_weights_can_be_converted_when_loading():
         assert wide.loaded.model.layers[3].mlp.up_proj.weight.dtype is pio.float32
 
 
+def test_inputs_are_rounded_where_weights_are_bfloat16_and_nowhere_else():
+    ids = [20, 300, 4000]
+
+    def logits(**options):
+        with pio.load("demo", **options) as model:
+            return bytes(model.logits(ids).memoryview())
+
+    plain = {dtype: logits(dtype=dtype) for dtype in ("float32", "float16", "bfloat16")}
+    assert plain["float32"] != plain["bfloat16"] != logits(activation_dtype="bfloat16")
+    assert logits(activation_dtype="bfloat16") == logits(profile="performance") == logits(activation_dtype=pio.bfloat16)
+    assert logits(profile="performance", activation_dtype="float32") == plain["bfloat16"]
+    for dtype in ("float32", "float16"):
+        assert logits(dtype=dtype, activation_dtype="bfloat16") == plain[dtype]
+    packed = logits(quantize="int8")
+    assert packed == logits(quantize="int8", activation_dtype="bfloat16")
+
+
+def test_rounded_inputs_can_be_turned_on_and_off():
+    with pio.load("demo") as model:
+        before = bytes(model.logits([5, 6]).memoryview())
+        assert model.update(activation_dtype="bfloat16").activation_dtype == "bfloat16"
+        assert bytes(model.logits([5, 6]).memoryview()) != before
+        model.update(activation_dtype=None)
+        assert bytes(model.logits([5, 6]).memoryview()) == before
+
+
 def test_one_thread_is_one_thread():
     """Every operation of a step asks for no more than the option gives: a process of its own starts no helper."""
     script = """

@@ -20,6 +20,7 @@ WIDTH, WINDOWS = STORED["window"], len(STORED["nats by window"])
 FORMATS: dict[str, dict[str, Any]] = {
     "float32": {"dtype": "float32"},
     "bfloat16": {},
+    "bfloat16, inputs too": {"activation_dtype": "bfloat16"},
     "int8": {"quantize": "int8"},  # under every policy
     **{
         f"{form}, {policy}": {"quantize": form, "quantize_policy": policy}

@@ -7,7 +7,7 @@ from numba.core import config
 from perplexity import FORMATS, STORED, nats, table
 
 SOME = range(2, 60, 5)
-LIMITS = {"bfloat16": 0.0001, "int8": 0.002, "int4": 0.03, "int4_zero_point": 0.03}
+LIMITS = {"bfloat16": 0.0001, "bfloat16, inputs too": 0.001, "int8": 0.002, "int4": 0.03, "int4_zero_point": 0.03}
 
 
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="many tokens in seven formats")
@@ -20,7 +20,7 @@ def test_every_format_stays_near_float32():
     stored = math.fsum(STORED["nats by window"][window] for window in SOME) / len(SOME)
     assert found["float32"][0] == pytest.approx(math.exp(stored), rel=1e-5)
     for name, (_, more) in found.items():
-        assert abs(more) <= LIMITS.get(name.split(",")[0], 0.0), name
+        assert abs(more) <= LIMITS.get(name, LIMITS.get(name.split(",")[0], 0.0)), name
     for form in ("int4", "int4_zero_point"):  # the table is a fifth of this model, and kept in int8
         assert found[f"{form}, balanced"][1] < found[f"{form}, uniform"][1]
     assert found["int4_zero_point, balanced"][1] < found["int4, balanced"][1]

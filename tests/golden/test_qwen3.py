@@ -12,8 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parent / "qwen3"
 CASES = sorted(folder.name for folder in ROOT.iterdir())
-PROFILES = ("accuracy", "balanced")
-TOLERANCE, TOLERANCE_FLOAT32 = 2e-3, 1e-5  # relative L2 of the logits
+PROFILES = ("accuracy", "balanced", "performance")
+# relative L2 of the logits; the last where inputs of layers are rounded to bfloat16: 0.3 % to 0.9 % in these models
+TOLERANCE, TOLERANCE_FLOAT32, TOLERANCE_ROUNDED = 2e-3, 1e-5, 1.2e-2
 NEW_TOKENS = 24
 # one case for each way in which a cut prompt could go wrong
 CUT = ["untied_mha_long", "mqa_f16", "head128_bf16", "yarn_attention_factor", "sliding_max_window_layers"]
@@ -70,6 +71,8 @@ def relative_l2(found: list[list[float]], wanted: array[float]) -> float:
 def test_logits(case: str, profile: str) -> None:
     stored, wanted = expected(case), expected_logits(case)
     tolerance = TOLERANCE_FLOAT32 if stored["dtype"] == "float32" and profile == "accuracy" else TOLERANCE
+    if stored["dtype"] == "bfloat16" and profile == "performance":
+        tolerance = TOLERANCE_ROUNDED
     errors = {}
     with load(case, profile=profile) as model:
         for i, prompt in enumerate(stored["prompts"]):
@@ -101,25 +104,28 @@ def test_chunked_prefill_is_bit_identical(case: str, profile: str) -> None:
     assert [chunk for chunk, data in found.items() if data != found[512]] == []
 
 
+@pytest.mark.parametrize("profile", ["balanced", "performance"])
 @pytest.mark.parametrize("case", CUT)
-def test_later_tokens_change_nothing(case: str) -> None:
+def test_later_tokens_change_nothing(case: str, profile: str) -> None:
     """The logits of a prefix are the first rows of the logits of the whole, bit for bit."""
     ids = max((prompt["ids"] for prompt in expected(case)["prompts"]), key=len)
     row = 4 * config(case)["vocab_size"]
-    with load(case) as model:
+    with load(case, profile=profile) as model:
         whole = logits_bytes(model, ids)
         for length in (1, 2, 15, 16, 17, len(ids) - 1):
             assert logits_bytes(model, ids[:length]) == whole[: length * row], f"prefix of {length}"
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("threads", "profile"), [(1, "balanced"), (2, "balanced"), (2, "performance")], ids=lambda value: str(value)
+)
 @pytest.mark.parametrize("case", CUT)
-def test_a_batch_equals_its_members(case: str, threads: int) -> None:
+def test_a_batch_equals_its_members(case: str, threads: int, profile: str) -> None:
     """Answers and log-probabilities, which are float for float those of each prompt on its own."""
     stored = expected(case)["prompts"]
     longest = max((prompt["ids"] for prompt in stored), key=len)
     prompts = [prompt["ids"] for prompt in stored] + [longest[:n] for n in (1, 3, 31, 32, 33)] + [longest[1:]]
-    with load(case, threads=threads) as model:
+    with load(case, threads=threads, profile=profile) as model:
         alone = [greedy(model, ids, logprobs=3) for ids in prompts]
         together = greedy_together(model, prompts, logprobs=3)
     assert [r.token_ids for r in together] == [r.token_ids for r in alone]
@@ -127,12 +133,14 @@ def test_a_batch_equals_its_members(case: str, threads: int) -> None:
     assert all(r.logprobs for r in alone)
 
 
-@pytest.mark.parametrize("case", ["tied_gqa2", "head128_bf16"])
-def test_thread_count_changes_no_bit(case: str) -> None:
+@pytest.mark.parametrize(
+    ("case", "profile"), [("tied_gqa2", "balanced"), ("head128_bf16", "balanced"), ("head128_bf16", "performance")]
+)
+def test_thread_count_changes_no_bit(case: str, profile: str) -> None:
     ids = expected(case)["prompts"][-1]["ids"]
     found = set()
     for threads in (1, 2, 3):
-        with load(case, threads=threads) as model:
+        with load(case, threads=threads, profile=profile) as model:
             found.add(logits_bytes(model, ids))
     assert len(found) == 1
 

@@ -256,6 +256,7 @@ def test_requests_that_cannot_be_answered(healthy, prompt, fields, error, words)
         ({"device": "tpu"}, pio.ConfigError, ["device", "tpu"]),
         ({"quantize": "int3"}, pio.ConfigError, ["quantize", "int3", "int4_zero_point"]),
         ({"kv_cache_dtype": "int1"}, pio.ConfigError, ["kv_cache_dtype"]),
+        ({"activation_dtype": "float16"}, pio.ConfigError, ["activation_dtype", "float16", "bfloat16"]),
         ({"memory_limit": 1000}, pio.OutOfMemoryError, ["weights", "1000 bytes"]),
         ({"memory_limit": 40_000}, pio.OutOfMemoryError, ["activations", "prefill_chunk", "40000 bytes"]),
         ({"cache_tokens": 1 << 34}, pio.OutOfMemoryError, ["cache"]),

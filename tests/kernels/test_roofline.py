@@ -35,6 +35,14 @@ def test_every_integer_product_is_done_and_counted(rounds, start, threads):
     assert sums.tolist() == reference.dot_all(rounds, start, threads, chains)
 
 
+@given(rounds=st.integers(0, 300), x=st.integers(-40, 40), threads=st.integers(1, 3))
+def test_every_product_of_bfloat16_is_done_and_counted(rounds, x, threads):
+    sums, operations = roofline.pair_all(rounds, float(x), threads=threads)
+    chains = operations // (2 * rounds * 32 * threads) if rounds else 12 if roofline.kernels.WIDE else 6
+    assert operations == 2 * rounds * chains * 32 * threads
+    assert sums.tolist() == reference.pair_all(rounds, float(x), threads, chains)  # whole numbers below 2^24
+
+
 def test_arguments_are_checked():
     with pytest.raises(TensorError, match="read_all: x is int32"):
         roofline.read_all(Tensor.from_list([1, 2], "int32"))
@@ -44,3 +52,5 @@ def test_arguments_are_checked():
         roofline.fma_all(-1, 1.0, 0.0)
     with pytest.raises(TensorError, match="rounds is -3"):
         roofline.dot_all(-3)
+    with pytest.raises(TensorError, match="rounds is -2"):
+        roofline.pair_all(-2)

@@ -41,3 +41,8 @@ def dot_all(rounds: int, start: int, parts: int, chains: int, lanes: int = 16) -
         total &= (1 << 32) - 1
         out.append(total - (1 << 32) if total >> 31 else total)
     return out
+
+
+def pair_all(rounds: int, x: float, parts: int, chains: int, lanes: int = 16) -> list[float]:
+    """Return the sum of each part's chains of two products a lane, each twice the part's number."""
+    return [float(lanes * chains * rounds * sum(2 * (x + part) for _ in range(2))) for part in range(parts)]
