@@ -45,7 +45,7 @@ GIVEN = {
         "weight": ops.pack(floats(2, 5), "int8"),
         "bias": floats(2),
         "out": floats(3, 2),
-        "scratch": Tensor.zeros((240,), "uint8"),
+        "scratch": Tensor.zeros((288,), "uint8"),
     },
     "rms_norm": lambda: {"x": floats(3, 5), "weight": floats(5), "eps": 1e-6, "out": floats(3, 5)},
     "rope": lambda: {"x": floats(3, 2, 4), "cos": floats(3, 2), "sin": floats(3, 2)},

@@ -35,6 +35,7 @@ from pio.kernels.tiles import outer_tile
 
 BLOCK = 32  # positions a block: two vectors of scores
 ROWS = 16  # queries that walk the cache together; their state stays in the first-level cache
+PARTS = 4  # pieces for each thread, of a part of the scratch each: a thread that is held up leaves the rest to the others
 
 four_by_two, four_by_one = outer_tile(4, 2), outer_tile(4, 1)
 two_by_two, two_by_one = outer_tile(2, 2), outer_tile(2, 1)
@@ -203,7 +204,7 @@ def attend_rows(
         scale_row(place, acc + 4 * r * value_dim, out_dim, 1.0 / get_f32(state + 8 * r + 4))
 
 
-@parallel_kernel_per_dtype
+@parallel_kernel_per_dtype(parts_per_thread=PARTS)
 def attention(
     out: int,
     q: int,
@@ -270,7 +271,7 @@ def attention(
                     )
 
 
-@parallel_kernel_per_dtype
+@parallel_kernel_per_dtype(parts_per_thread=PARTS)
 def write_cache(
     keys: int,
     values: int,

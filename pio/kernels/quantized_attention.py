@@ -22,7 +22,7 @@ from pio.kernels import _llvm as ll
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import PAIR, RECORD, START
 from pio.kernels._jit import kernel
-from pio.kernels.attention import BLOCK, ROWS, fill_f32, scale_row
+from pio.kernels.attention import BLOCK, PARTS, ROWS, fill_f32, scale_row
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.quantize import quantize_row
 from pio.kernels.quantized_cache import KEY_PAIR, LARGEST, SMALLEST
@@ -297,7 +297,7 @@ def attend_rows_int8(
         scale_row(place, acc + 4 * r * width, head_dim, 1.0 / total if total != 0.0 else math.nan)
 
 
-@parallel_kernel
+@parallel_kernel(parts_per_thread=PARTS)
 def quantized_attention(
     out: int,
     q: int,

@@ -19,7 +19,7 @@ from pio.kernels import _llvm as ll
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import EXPONENT, FORMATS, GROUP, PAIR, RECORD, START
 from pio.kernels._jit import kernel
-from pio.kernels.attention import BLOCK
+from pio.kernels.attention import BLOCK, PARTS
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.quantize import BIAS, MAGIC, quantize_row
 from pio.kernels.simd import (
@@ -120,7 +120,7 @@ def store_value(block: int, slot: int, v: int, head_dim: int, width: int, start:
         put_bytes(block + 4 * (slot // 4 * width + i), slot % 4, x * inverse)
 
 
-@parallel_kernel
+@parallel_kernel(parts_per_thread=PARTS)
 def write_quantized_cache(
     keys: int,
     values: int,

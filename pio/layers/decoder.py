@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from pio import ops
 from pio.cache.batch import Batch
@@ -14,6 +14,9 @@ from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding
 from pio.layers.workspace import Activations, Workspace
 from pio.tensor import Tensor
+
+
+PROGRAMS: Final = 64  # recorded steps that are kept, of some ten kilobytes each: prompts have as many shapes as lengths
 
 
 class Mixer(Protocol):
@@ -95,8 +98,7 @@ class Decoder:
     def forward(self, batch: Batch, cache: PagedKVCache) -> Tensor:
         """Compute the batch's tokens.
 
-        A step that gives every sequence one token is recorded as it first runs; later ones of its shape run in one
-        call, without Python between the kernels.
+        A step is recorded as it runs; later ones of its shape run in one call, without Python between the kernels.
 
         Returns:
             The logits of the batch's output rows, float32 (R, vocab), valid until the next call.
@@ -104,17 +106,18 @@ class Decoder:
         shape = batch.num_tokens, batch.num_sequences, batch.num_outputs
         if self._recorded_for != (batch, cache):
             self._recorded_for, self._programs = (batch, cache), {}
-        program = self._programs.get(shape)
+        program = self._programs.pop(shape, None)
         if program is not None:
             cache.layer(0)  # raises if the cache was freed meanwhile: the program knows addresses only
             program.run()
-            return self.workspace.logits[: batch.num_outputs]
-        if batch.num_tokens > batch.num_sequences:  # a prompt: what Python adds is nothing beside its arithmetic
-            return self._forward(batch, cache)
-        with ops.recording() as program:
-            logits = self._forward(batch, cache)
+            logits = self.workspace.logits[: batch.num_outputs]
+        else:
+            with ops.recording() as program:
+                logits = self._forward(batch, cache)
         if program is not None:
-            self._programs[shape] = program
+            self._programs[shape] = program  # the last used is the last to go
+            if len(self._programs) > PROGRAMS:
+                del self._programs[next(iter(self._programs))]
         return logits
 
     def _forward(self, batch: Batch, cache: PagedKVCache) -> Tensor:

@@ -51,7 +51,7 @@ def attention_scratch_shape(head_dim: int, threads: int | None = None) -> tuple[
     """Return the shape of ``attention_scratch``, for a model that takes it from memory of its own."""
     width = value_width(head_dim)
     floats = max(kernels.scratch_floats(head_dim, width), -(-int8_kernels.scratch_bytes(head_dim, width) // 4))
-    return threads or all_threads(), -(-floats // 16) * 16
+    return kernels.PARTS * (threads or all_threads()), -(-floats // 16) * 16
 
 
 def attention_scratch(head_dim: int, threads: int | None = None) -> Tensor:
@@ -102,7 +102,7 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
         head_dim,
         width,
         *(() if quantized else (head_dim,)),
-        min(parts, split((WORK if quantized else 2) * k.size, parts)),
+        split((WORK if quantized else 2) * k.size, parts // kernels.PARTS),
     )
 
 
@@ -122,10 +122,11 @@ def _check_cache(op: str, keys: Tensor, values: Tensor, head_dim: int) -> None:
 def _check_scratch(op: str, scratch: Tensor, head_dim: int) -> None:
     """Raise a TensorError if scratch was made for narrower heads."""
     parts, floats = scratch.shape
-    wanted = attention_scratch_shape(head_dim, max(1, parts))[1]
-    if not parts or floats < wanted:
+    wanted = attention_scratch_shape(head_dim, 1)[1]
+    if parts < kernels.PARTS or floats < wanted:
         raise TensorError(
-            f"{op}: scratch has shape {scratch.shape}, heads of width {head_dim} need (threads, {wanted}); "
+            f"{op}: scratch has shape {scratch.shape}, heads of width {head_dim} need "
+            f"({kernels.PARTS} x threads, {wanted}); "
             f"make it with attention_scratch({head_dim})"
         )
 
@@ -149,7 +150,8 @@ def paged_attention(
         keys: As ``cache_layout`` says, of float32, float16, bfloat16 or int8.
         values: Likewise.
         batch: Where each token belongs; its keys and values are in the cache already.
-        scratch: From ``attention_scratch``; its first axis says over how many threads to split.
+        scratch: From ``attention_scratch``; its first axis says over how many threads to split,
+            with PARTS rows for each.
         out: float32 (T, heads, head_dim).
         scale: Factor of the scores; 1 / sqrt(head_dim) by default.
         causal: Whether a token sees only positions up to its own.
@@ -196,7 +198,7 @@ def paged_attention(
         int(causal),
         window or 0,
         1.0 / math.sqrt(head_dim) if scale is None else scale,
-        parts,
+        parts // kernels.PARTS,
     )
     return out
 

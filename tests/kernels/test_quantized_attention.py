@@ -328,7 +328,7 @@ def test_errors_name_the_argument():
             call(keys=b"abc")
         with pytest.raises(TensorError, match="keys is a strided view"):
             call(keys=Tensor.zeros((1, 6, 2176), "uint8")[:, ::2])
-        with pytest.raises(TensorError, match=r"scratch has shape \(2, \d+\), heads of width 20 need"):
+        with pytest.raises(TensorError, match=r"scratch has shape \(8, \d+\), heads of width 20 need"):
             call(scratch=ops.attention_scratch(20, 2)[:, :-16].contiguous())
         with pytest.raises(TensorError, match=r"scratch has shape \(0, \d+\)"):
             call(scratch=Tensor.zeros((0, scratch.shape[1])))
