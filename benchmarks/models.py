@@ -28,7 +28,8 @@ RANDOM: dict[str, Any] = {
 PROMPT, ANSWER, TOGETHER = 512, 64, 8
 MODELS = ["demo", "random"]
 STORED = "bfloat16"  # both folders; the others are packed while loading
-WEIGHTS = [STORED, "int8", "int4"]
+ROUNDED = "bfloat16, inputs too"  # the same with inputs of layers rounded
+WEIGHTS = [STORED, ROUNDED, "int8", "int4"]
 
 
 def random_folder() -> str:
@@ -39,7 +40,8 @@ def load(made: str, name: str, weights: str, **options: Any) -> pio.TextModelPlu
     return pio.load(
         made if name == "random" else name,
         plugin="qwen3_0_6b",
-        quantize=None if weights == STORED else weights,
+        quantize=None if weights in (STORED, ROUNDED) else weights,
+        activation_dtype="bfloat16" if weights == ROUNDED else None,
         progress=False,
         **options,
     )

@@ -10,6 +10,7 @@ import pytest
 from pio import ops
 from pio.dtypes import dtype as dtype_of
 from pio.ops import PackedWeight
+from pio.ops.quantized import record_bytes
 from pio.tensor import Tensor
 from pio.testing.compare import bits
 from pio.testing.strategies import FLOATS
@@ -67,7 +68,7 @@ def test_packed_weights(form):
 def test_activations_bias_and_results_of_packed_weights(form):
     packed, bias, out = ops.pack(pattern(7, 37), form), pattern(7), Tensor.zeros((3, 7))
     expected = bits(ops.quantized_linear(X, packed, bias))
-    scratch = Tensor.zeros((240,), "uint8")
+    scratch = Tensor.zeros((3 * record_bytes(37),), "uint8")
     with at_the_end(X) as x, at_the_end(bias) as b, at_the_end(out) as y, at_the_end(scratch) as records:
         assert bits(ops.quantized_linear(x, packed, b, out=y, scratch=records)) == expected
     weight = pattern(5, 45)
