@@ -12,7 +12,7 @@ from pio.kernels import quantized_linear as kernels
 from pio.kernels._formats import BLOCK, FORMATS, GROUP, PAIR, RECORD, START, Format
 from pio.ops._check import all_threads, check, check_float, check_tensor, split
 from pio.ops._overlap import check_apart
-from pio.ops._tensors import check_writable, result
+from pio.ops._tensors import check_writable, result, scratch_rows
 from pio.ops.gather import check_indices
 from pio.ops.linear import MANY
 from pio.ops.reduce import first_non_finite
@@ -207,7 +207,7 @@ def quantized_linear(
     rows, pairs = x.shape[0], weight.data.shape[1]
     if out is None:
         out = Tensor.zeros((rows, n)) if add else Tensor.empty((rows, n))
-    records = _records(op, x, scratch)
+    records = scratch_rows(op, x, scratch, record_bytes(x.shape[1]))
     at_y, *at = _product(op, x, records, weight, bias, out)
     form = weight.form.name
     quantize.quantize[form](records.address, x.address, rows, k, split(WORK * x.size, threads))
@@ -252,26 +252,13 @@ def quantized_linears(
         return
     check(op, "x", x, (None, weights[0].shape[1]))
     (rows, k), pairs = x.shape, weights[0].data.shape[1]
-    records = _records(op, x, scratch)
+    records = scratch_rows(op, x, scratch, record_bytes(x.shape[1]))
     fields: list[int] = []
     for weight, out, bias in zip(weights, outs, given, strict=True):
         fields += *_product(op, x, records, weight, bias, out), weight.shape[0]
     fields += [0] * (4 * (MANY - len(weights)))
     quantize.quantize[form.name](records.address, x.address, rows, k, split(WORK * x.size, threads))
     kernels.quantized_linear_three[form.name](records.address, *fields, rows, pairs, threads or all_threads())
-
-
-def _records(op: str, x: Tensor, scratch: Tensor | None) -> Tensor:
-    """Check the memory for the quantized rows of x; make it where none is given."""
-    needed = x.shape[0] * record_bytes(x.shape[1])
-    if scratch is None:
-        return Tensor.empty((needed,), uint8)
-    check(op, "scratch", scratch, (None,), uint8)
-    if scratch.size < needed:
-        raise TensorError(f"{op}: scratch has {scratch.size} bytes, expected at least {needed}")
-    check_writable(op, "scratch", scratch)
-    check_apart(op, "scratch", scratch, x=x)
-    return scratch
 
 
 def _product(
