@@ -35,7 +35,7 @@ from pio.kernels.tiles import outer_tile
 
 BLOCK = 32  # positions a block: two vectors of scores
 ROWS = 16  # queries that walk the cache together; their state stays in the first-level cache
-PARTS = 4  # pieces for each thread, of a part of the scratch each: a thread that is held up leaves the rest to the others
+PARTS = 4  # pieces for each thread, with scratch of their own: who is held up leaves the rest to others
 
 four_by_two, four_by_one = outer_tile(4, 2), outer_tile(4, 1)
 two_by_two, two_by_one = outer_tile(2, 2), outer_tile(2, 1)

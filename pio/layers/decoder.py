@@ -15,7 +15,6 @@ from pio.layers.rotary import RotaryEmbedding
 from pio.layers.workspace import Activations, Workspace
 from pio.tensor import Tensor
 
-
 PROGRAMS: Final = 64  # recorded steps that are kept, of some ten kilobytes each: prompts have as many shapes as lengths
 
 
