@@ -9,13 +9,9 @@ the batch, how the prompt was cut or how many threads ran.
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
-import ctypes
 import math
-from collections.abc import Callable
-from functools import cache
 from typing import Any, Final
 
-from llvmlite import ir
 from numba.core import cgutils
 
 from pio.kernels import _llvm as ll
@@ -26,7 +22,7 @@ from pio.kernels.attention import BLOCK, PARTS, ROWS, fill_f32, scale_row
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.quantize import quantize_row
 from pio.kernels.quantized_cache import KEY_PAIR, LARGEST, SMALLEST
-from pio.kernels.quantized_tiles import DOT, DOTS, I8X64, quantized_tile
+from pio.kernels.quantized_tiles import CHANCE, quantized_tile, values_tile
 from pio.kernels.simd import (
     LANES,
     exp,
@@ -47,10 +43,22 @@ from pio.kernels.simd import (
     void,
 )
 
+FEW: Final = 8  # so many rows of a head compute for as long as memory takes to bring the next head's keys or values
 LEAST: Final = -3e38  # below every score that counts, and finite: it can be subtracted from -inf
-CHANCE: Final = BLOCK + 16  # bytes of a query's quantized probabilities in a block, and their scale behind them
 
 quantize_row_int8 = quantize_row["int8"]
+
+
+def _emit_prefetch(b: Any, address: Any, n: Any) -> None:
+    with cgutils.for_range_slice(b, ll.i64_const(0), n, ll.i64_const(ll.LINE), ll.I64) as (at, _):
+        ll.prefetch(b, b.add(address, at), ll.SECOND_LEVEL)
+
+
+@primitive(void, int64, int64, emit=_emit_prefetch)
+def prefetch(address: int, n: int) -> None:
+    """Ask for n bytes to be in the second-level cache soon: many more can be on their way there than to the first."""
+
+
 scores_eight, scores_four, scores_one = (quantized_tile(rows)["int8"] for rows in (8, 4, 1))
 
 
@@ -58,43 +66,6 @@ def scratch_bytes(head_dim: int, width: int) -> int:
     """Return how much scratch one thread needs: queries, probabilities, scores, outputs, running maxima and sums."""
     row = START + (head_dim + PAIR - 1) // PAIR * RECORD
     return ROWS * (row + CHANCE + 4 * (BLOCK + width + LANES + 4)) + 4 * width + 64
-
-
-@cache
-def values_tile(rows: int, dot: str = DOT) -> Callable[..., None]:
-    """Return the tile ``acc[r, d] += scale[r] * sum_j p[r, j] * v[j, d]`` for fixed rows and one block of positions.
-
-    The tile takes ``(acc, p, v, width)``: addresses of float32 (rows, width), of quantized probabilities and of
-    values; width is a multiple of 16.
-    """
-    product = DOTS[dot]
-
-    def emit(b: Any, acc: Any, p: Any, v: Any, width: Any) -> None:
-        scales = [ll.splat(b, ll.load(b, ll.at(b, p, (CHANCE * r + BLOCK, 1)), ll.F32, 4)) for r in range(rows)]
-        with cgutils.for_range_slice(b, ll.i64_const(0), width, ll.i64_const(LANES), ll.I64) as (d, _):
-            sums = [ir.Constant(ll.I32X16, [0] * LANES)] * rows
-            for four in range(BLOCK // 4):
-                values = ll.load(b, ll.at(b, v, (width, 4 * four), (d, 4)), I8X64, 1)
-                for r in range(rows):
-                    chances = ll.load(b, ll.at(b, p, (CHANCE * r + 4 * four, 1)), ll.I32, 4)
-                    sums[r] = product(b, sums[r], b.bitcast(ll.splat(b, chances), I8X64), values, 4)
-            for r in range(rows):
-                place = ll.at(b, acc, (width, 4 * r), (d, 4))
-                total = ll.fma(b, b.sitofp(sums[r], ll.F32X16), scales[r], ll.load_as(b, place, "float32"))
-                ll.store(b, place, total, 4)
-
-    @primitive(void, *[int64] * 4, emit=emit)
-    def tile(acc: int, p: int, v: int, width: int) -> None:
-        for r in range(rows):
-            chances = (ctypes.c_uint8 * BLOCK).from_address(p + CHANCE * r)
-            scale = ctypes.c_float.from_address(p + CHANCE * r + BLOCK).value
-            sums = (ctypes.c_float * width).from_address(acc + 4 * r * width)
-            values = (ctypes.c_int8 * (BLOCK * width)).from_address(v)
-            for d in range(width):
-                dots = sum(chances[j] * values[4 * (j // 4 * width + d) + j % 4] for j in range(BLOCK))
-                sums[d] = sums[d] + scale * dots
-
-    return tile
 
 
 values_eight, values_four, values_one = values_tile(8), values_tile(4), values_tile(1)
@@ -211,6 +182,48 @@ def weigh_row(
 
 
 @kernel
+def weigh_rows(
+    chances: int,
+    scores: int,
+    acc: int,
+    sums: int,
+    state: int,
+    scales: int,
+    at: int,
+    length: int,
+    window: int,
+    rows: int,
+    heads: int,
+    width: int,
+) -> None:
+    """Take a block's scores into the sums of one key/value head's queries, after shrinking what was summed so far.
+
+    Shapes: as in ``attend_rows_int8``, offset to the head's first row; scales float32 (BLOCK,); at is how far the first
+    query's position is behind the block's first, length likewise, where that is not 0.
+    """
+    whole = largest_scale(scales, 0, BLOCK)
+    for r in range(rows):
+        first = max(0, at + r // heads - window + 1) if window > 0 else 0
+        last = min(BLOCK, length if length > 0 else at + r // heads + 1)
+        top = whole if first == 0 and last == BLOCK else largest_scale(scales, first, last)
+        shrink = get_f32(state + 4 * (2 * ROWS + r))
+        if shrink != 1.0:
+            scale_row(acc + 4 * r * width, acc + 4 * r * width, width, shrink)
+            scale_row(sums + 4 * r * LANES, sums + 4 * r * LANES, LANES, shrink)
+        weigh_row(
+            chances + CHANCE * r,
+            scores + 4 * r * BLOCK,
+            scales,
+            sums + 4 * r * LANES,
+            get_f32(state + 4 * (ROWS + r)),
+            top,
+            get_f32(state + 4 * (3 * ROWS + r)),
+            first,
+            last,
+        )
+
+
+@kernel
 def attend_rows_int8(
     out: int,
     q: int,
@@ -222,6 +235,7 @@ def attend_rows_int8(
     tokens: int,
     length: int,
     heads: int,
+    span: int,
     ldq: int,
     ldo: int,
     kv_heads: int,
@@ -230,27 +244,29 @@ def attend_rows_int8(
     window: int,
     scale: float,
 ) -> None:
-    """Attend for one key/value head: a few tokens of one sequence and a few query heads of the group.
+    """Attend for a few key/value heads: a few tokens of one sequence and a few query heads of each group.
 
     out[t, h] = softmax(scale * q[t, h] . keys[j] for j <= position + t (j < length where that is not 0),
     position + t - window < j) @ values[j]
 
-    Shapes: q float32 (tokens, heads, head_dim), token stride ldq; out float32 (tokens, heads, head_dim), token stride
-    ldo; keys (blocks, kv_heads, key_bytes) and values (blocks, kv_heads, value_bytes), offset to this head; table int32
-    (blocks of the sequence,); scratch (scratch_bytes,). tokens * heads <= ROWS. Window 0 is none. Length 0 is causal.
-    Sums in float32, blocks in order of position.
+    Shapes: q float32 (tokens, span * heads, head_dim), token stride ldq; out likewise, token stride ldo; keys (blocks,
+    kv_heads, key_bytes) and values (blocks, kv_heads, value_bytes), offset to the first of ``span`` heads; table int32
+    (blocks of the sequence,); scratch (scratch_bytes,). tokens * span * heads <= ROWS. Window 0 is none. Length 0 is
+    causal. Sums in float32, blocks in order of position.
     """
-    rows, pairs = tokens * heads, (head_dim + PAIR - 1) // PAIR
+    per, pairs = tokens * heads, (head_dim + PAIR - 1) // PAIR  # rows of a key/value head, one behind the other
+    rows, record = span * per, START + pairs * RECORD
     acc = (scratch + 63) // 64 * 64
     scores = acc + 4 * ROWS * width
     chances = scores + 4 * ROWS * BLOCK
     queries = chances + ROWS * CHANCE
-    state = queries + ROWS * (START + pairs * RECORD)  # running maximum, the block's, shrink, grow: (4, ROWS)
+    state = queries + ROWS * record  # running maximum, the block's, shrink, grow: (4, ROWS)
     sums = state + 4 * 4 * ROWS  # (ROWS, 16)
     scaled = sums + 4 * ROWS * LANES
     for r in range(rows):
-        scale_row(scaled, q + 4 * (r // heads * ldq + r % heads * head_dim), head_dim, scale)
-        quantize_row_int8(queries + r * (START + pairs * RECORD), scaled, head_dim)
+        head = r // per * heads + r % heads
+        scale_row(scaled, q + 4 * (r % per // heads * ldq + head * head_dim), head_dim, scale)
+        quantize_row_int8(queries + r * record, scaled, head_dim)
     fill_f32(acc, rows * width, 0.0)
     fill_f32(sums, ROWS * LANES, 0.0)
     fill_f32(state, 2 * ROWS, -math.inf)
@@ -258,41 +274,41 @@ def attend_rows_int8(
     oldest = max(0, position - window + 1) if window > 0 else 0
     end = length if length > 0 else position + tokens
     for block in range(oldest // BLOCK, (end - 1) // BLOCK + 1):
-        start = block * BLOCK
-        page = get_i32(table + 4 * block) * kv_heads
-        at_values = values + page * value_step
-        scales = at_values + BLOCK * width
-        score_rows(scores, queries, keys + page * key_step, rows, pairs)
+        page, at = get_i32(table + 4 * block) * kv_heads, position - block * BLOCK
+        left = max(0, length - block * BLOCK)
+        follows = block * BLOCK + BLOCK < end
+        after = get_i32(table + 4 * block + 4) * kv_heads if follows else page
+        for i in range(span):  # the heads of a block lie side by side: one stream of memory
+            first = i * per
+            if per < FEW:
+                prefetch(keys + (page + i + 1 if i + 1 < span else after) * key_step, key_step)
+            score_rows(scores + 4 * first * BLOCK, queries + first * record, keys + (page + i) * key_step, per, pairs)
         for r in range(rows):
-            at = position + r // heads
-            first = max(0, at - window + 1 - start) if window > 0 else 0
-            last = min(BLOCK, (length if length > 0 else at + 1) - start)
+            first = max(0, at + r % per // heads - window + 1) if window > 0 else 0
+            last = min(BLOCK, left if length > 0 else at + r % per // heads + 1)
             put_f32(state + 4 * (ROWS + r), block_maximum(scores + 4 * r * BLOCK, first, last))
         advance(state)
-        whole = largest_scale(scales, 0, BLOCK)
-        for r in range(rows):
-            at = position + r // heads
-            first = max(0, at - window + 1 - start) if window > 0 else 0
-            last = min(BLOCK, (length if length > 0 else at + 1) - start)
-            top = whole if first == 0 and last == BLOCK else largest_scale(scales, first, last)
-            shrink = get_f32(state + 4 * (2 * ROWS + r))
-            if shrink != 1.0:
-                scale_row(acc + 4 * r * width, acc + 4 * r * width, width, shrink)
-                scale_row(sums + 4 * r * LANES, sums + 4 * r * LANES, LANES, shrink)
-            weigh_row(
-                chances + CHANCE * r,
-                scores + 4 * r * BLOCK,
-                scales,
-                sums + 4 * r * LANES,
-                get_f32(state + 4 * (ROWS + r)),
-                top,
-                get_f32(state + 4 * (3 * ROWS + r)),
-                first,
-                last,
+        for i in range(span):
+            first, at_values = i * per, values + (page + i) * value_step
+            if per < FEW:
+                prefetch(values + (page + i + 1 if i + 1 < span else after) * value_step, value_step)
+            weigh_rows(
+                chances + CHANCE * first,
+                scores + 4 * first * BLOCK,
+                acc + 4 * first * width,
+                sums + 4 * first * LANES,
+                state + 4 * first,
+                at_values + BLOCK * width,
+                at,
+                left,
+                window,
+                per,
+                heads,
+                width,
             )
-        add_values(acc, chances, at_values, rows, width)
+            add_values(acc + 4 * first * width, chances + CHANCE * first, at_values, per, width)
     for r in range(rows):
-        place = out + 4 * (r // heads * ldo + r % heads * head_dim)
+        place = out + 4 * (r % per // heads * ldo + (r // per * heads + r % heads) * head_dim)
         total = sum_lanes(load_f32(sums + 4 * r * LANES))  # zero where all scores are below every number
         scale_row(place, acc + 4 * r * width, head_dim, 1.0 / total if total != 0.0 else math.nan)
 
@@ -327,31 +343,36 @@ def quantized_attention(
 
     Shapes: q float32 (T, kv_heads * group, head_dim), token stride ldq; out float32 (T, kv_heads * group, head_dim);
     keys (blocks, kv_heads, key_bytes); values (blocks, kv_heads, value_bytes), width = head_dim rounded up to 16;
-    tables int32 (S, ldt); starts int32 (S + 1,); past int32 (S,); scratch (parts, scratch_stride) bytes. A piece is one
-    key/value head and up to ROWS queries of a sequence. Window 0 is none. Sums in float32.
+    tables int32 (S, ldt); starts int32 (S + 1,); past int32 (S,); scratch (parts, scratch_stride) bytes. A piece is up
+    to ROWS queries of a sequence: of several tokens and one key/value head, or of a few tokens and more heads. Window 0
+    is none. Sums in float32.
     """
-    token_step, head_step, heads = max(1, ROWS // group), min(group, ROWS), kv_heads * group
+    heads, threads = kv_heads * group, max(1, parts // PARTS)
     key_step = BLOCK // OUTPUTS * ((head_dim + PAIR - 1) // PAIR) * KEY_PAIR
     piece = 0
     for s in range(sequences):
         first, last, before = get_i32(starts + 4 * s), get_i32(starts + 4 * s + 4), get_i32(past + 4 * s)
+        token_step, head_step = min(max(1, ROWS // group), last - first), min(group, ROWS)
+        # what few tokens leave of the rows goes to further heads, as long as there is a piece for each thread
+        span = max(1, min(ROWS // (token_step * group), kv_heads * sequences // threads, kv_heads))
         for t in range(first, last, token_step):
-            for head in range(0, heads, group):
-                for h in range(head, head + group, head_step):
+            for kv in range(0, kv_heads, span):
+                for h in range(0, group, head_step):
                     piece += 1
                     if piece % parts != part:
                         continue
                     attend_rows_int8(
-                        out + 4 * (t * heads + h) * head_dim,
-                        q + 4 * (t * ldq + h * head_dim),
-                        keys + head // group * key_step,
-                        values + head // group * (BLOCK * width + 4 * BLOCK),
+                        out + 4 * (t * heads + kv * group + h) * head_dim,
+                        q + 4 * (t * ldq + (kv * group + h) * head_dim),
+                        keys + kv * key_step,
+                        values + kv * (BLOCK * width + 4 * BLOCK),
                         tables + 4 * s * ldt,
                         scratch + part * scratch_stride,
                         before + t - first,
                         min(token_step, last - t),
                         0 if causal else before + last - first,
-                        min(head_step, head + group - h),
+                        min(head_step, group - h),
+                        min(span, kv_heads - kv),
                         ldq,
                         heads * head_dim,
                         kv_heads,

@@ -1,4 +1,4 @@
-"""Register tiles over quantized weights: integer dot products of groups, scaled and summed in float32.
+"""Register tiles over quantized weights, keys and values: integer dot products, scaled and summed in float32.
 
 A tile multiplies rows of quantized activations by one block of 16 outputs. The integer sums are exact, and each output
 adds its groups in their order to one float32 accumulator, so that a row's bits are the same in every tile. Four bytes
@@ -32,6 +32,8 @@ I8X64, I16X32 = ir.VectorType(ll.I8, 64), ir.VectorType(ll.I16, 32)
 I8X32, I16X16, I32X8 = ir.VectorType(ll.I8, 32), ir.VectorType(ll.I16, 16), ir.VectorType(ll.I32, 8)
 I8X16, I32X4 = ir.VectorType(ll.I8, 16), ir.VectorType(ll.I32, 4)
 
+POSITIONS: Final = 32  # of a cache block
+CHANCE: Final = POSITIONS + 16  # bytes of a query's quantized probabilities in a block, and their scale behind them
 AHEAD: Final = 6  # pairs between the one that is computed and the one that is asked for
 
 DOT: Final = next(
@@ -220,3 +222,40 @@ def _group_python(form: Format, record: int, pair: int, g: int, sums: Any) -> An
         shift = ctypes.c_float.from_address(record + PAIR + 8 + 4 * g).value
         sums = fma(load_f16_lanes(pair + 2 * BLOCK * (2 + g)), splat(shift), sums)
     return sums
+
+
+@cache
+def values_tile(rows: int, dot: str = DOT) -> Callable[..., None]:
+    """Return the tile ``acc[r, d] += scale[r] * sum_j p[r, j] * v[j, d]`` for fixed rows and one block of positions.
+
+    The tile takes ``(acc, p, v, width)``: addresses of float32 (rows, width), of quantized probabilities and of
+    values; width is a multiple of 16.
+    """
+    product = DOTS[dot]
+
+    def emit(b: Any, acc: Any, p: Any, v: Any, width: Any) -> None:
+        scales = [ll.splat(b, ll.load(b, ll.at(b, p, (CHANCE * r + POSITIONS, 1)), ll.F32, 4)) for r in range(rows)]
+        with cgutils.for_range_slice(b, ll.i64_const(0), width, ll.i64_const(ll.LANES), ll.I64) as (d, _):
+            sums = [ir.Constant(ll.I32X16, [0] * ll.LANES)] * rows
+            for four in range(POSITIONS // 4):
+                values = ll.load(b, ll.at(b, v, (width, 4 * four), (d, 4)), I8X64, 1)
+                for r in range(rows):
+                    chances = ll.load(b, ll.at(b, p, (CHANCE * r + 4 * four, 1)), ll.I32, 4)
+                    sums[r] = product(b, sums[r], b.bitcast(ll.splat(b, chances), I8X64), values, 4)
+            for r in range(rows):
+                place = ll.at(b, acc, (width, 4 * r), (d, 4))
+                total = ll.fma(b, b.sitofp(sums[r], ll.F32X16), scales[r], ll.load_as(b, place, "float32"))
+                ll.store(b, place, total, 4)
+
+    @primitive(void, *[int64] * 4, emit=emit)
+    def tile(acc: int, p: int, v: int, width: int) -> None:
+        for r in range(rows):
+            chances = (ctypes.c_uint8 * POSITIONS).from_address(p + CHANCE * r)
+            scale = ctypes.c_float.from_address(p + CHANCE * r + POSITIONS).value
+            sums = (ctypes.c_float * width).from_address(acc + 4 * r * width)
+            values = (ctypes.c_int8 * (POSITIONS * width)).from_address(v)
+            for d in range(width):
+                dots = sum(chances[j] * values[4 * (j // 4 * width + d) + j % 4] for j in range(POSITIONS))
+                sums[d] = sums[d] + scale * dots
+
+    return tile

@@ -14,7 +14,7 @@ from pio.cache.batch import Batch
 from pio.errors import TensorError
 from pio.kernels import quantized_attention as kernels
 from pio.kernels._jit import CONTRACT, OPTIONS, compiles_for
-from pio.kernels.quantized_tiles import DOT, DOTS
+from pio.kernels.quantized_tiles import DOT, DOTS, values_tile
 from pio.kernels.simd import JIT
 from pio.ops import compilation
 from pio.tensor import Tensor
@@ -358,7 +358,7 @@ if DOT not in HERE:
 
 @functools.cache
 def compiled(rows, dot):
-    tile = kernels.values_tile(rows, dot)
+    tile = values_tile(rows, dot)
 
     @njit(**OPTIONS, fastmath=CONTRACT)
     def run(acc, p, v, width):
