@@ -34,7 +34,7 @@ I8X16, I32X4 = ir.VectorType(ll.I8, 16), ir.VectorType(ll.I32, 4)
 
 POSITIONS: Final = 32  # of a cache block
 CHANCE: Final = POSITIONS + 16  # bytes of a query's quantized probabilities in a block, and their scale behind them
-AHEAD: Final = 6  # pairs between the one that is computed and the one that is asked for
+AHEAD: Final = 12  # pairs between the one that is computed and the one that is asked for
 
 DOT: Final = next(
     (
@@ -168,7 +168,7 @@ def _quantized_tile(rows: int, form: Format, dot: str) -> Tile:
             at_w = _at(b, w, (loop.index, form.pair_bytes))
             if rows > 1:  # one row alone runs so fast that its own loads reach far enough ahead
                 for line in range(0, form.pair_bytes, ll.LINE):
-                    ll.prefetch(b, _at(b, at_w, (form.pair_bytes * AHEAD + line, 1)))
+                    ll.prefetch(b, _at(b, at_w, (form.pair_bytes * AHEAD + line, 1)), ll.SECOND_LEVEL)
             for g in range(2):
                 group(b, g, at_x, at_w, total)
         places = [_at(b, y, (ldy, 4 * r)) for r in range(rows)]
