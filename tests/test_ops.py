@@ -9,11 +9,11 @@ from pio import ops
 from pio.tensor import Tensor
 
 
-def floats(*shape):
+def floats(*shape, dtype="float32"):
     size = 1
     for n in shape:
         size *= n
-    return Tensor.from_list([0.25 + (7 * i % 11) / 8 for i in range(size)]).reshape(*shape)
+    return Tensor.from_list([0.25 + (7 * i % 11) / 8 for i in range(size)], dtype).reshape(*shape)
 
 
 def ints(*values):
@@ -23,6 +23,13 @@ def ints(*values):
 # The arguments of each operation that are tensors, such that it runs, with an `out` for those that take one.
 GIVEN = {
     "add": lambda: {"x": floats(3, 5), "y": floats(3, 5), "out": floats(3, 5)},
+    "bfloat16_linear": lambda: {
+        "x": floats(3, 5),
+        "weight": floats(2, 5, dtype="bfloat16"),
+        "bias": floats(2, dtype="bfloat16"),
+        "out": floats(3, 2),
+        "scratch": Tensor.zeros((3 * 64,), "uint8"),
+    },
     "copy": lambda: {"dst": floats(3, 5), "src": floats(3, 5)},
     "first_non_finite": lambda: {"t": floats(3, 5)},
     "fused_add_rms_norm": lambda: {
@@ -71,7 +78,7 @@ GIVEN = {
 }
 CASES = [(op, name) for op, make in GIVEN.items() for name, x in make().items() if isinstance(x, Tensor)]
 # Lists of tensors, the caches of a batch, which models write, and what is no operation.
-ELSEWHERE = {"attention_scratch", "linears", "paged_attention", "quantized_linears", "write_cache"}
+ELSEWHERE = {"attention_scratch", "bfloat16_linears", "linears", "paged_attention", "quantized_linears", "write_cache"}
 ELSEWHERE |= {"PackedWeight", "Program", "recording"}
 
 
@@ -100,6 +107,11 @@ def test_lists_of_tensors_hold_tensors():
     for weights, outs in (([[1.0]], [out]), ([weight], [[1.0]]), ([weight, None], [out, out])):
         with pytest.raises(pio.TensorError, match=r"linears: .* expected a pio.Tensor"):
             ops.linears(x, weights, outs)
+    rounded = floats(2, 5, dtype="bfloat16")
+    ops.bfloat16_linears(x, [], [])
+    for weights, outs in (([[1.0]], [out]), ([rounded], [[1.0]]), ([rounded, None], [out, out])):
+        with pytest.raises(pio.TensorError, match=r"bfloat16_linears: .* expected a pio.Tensor"):
+            ops.bfloat16_linears(x, weights, outs)
     ops.quantized_linears(x, [], [])
     packed = ops.pack(weight, "int8")
     for weights, outs, wanted in (
@@ -115,6 +127,7 @@ def test_lists_of_tensors_hold_tensors():
 
 
 APART = [
+    ("bfloat16_linear", "out", "x"),
     ("copy", "dst", "src"),
     ("fused_add_rms_norm", "out", "residual"),
     ("fused_add_rms_norm", "out", "weight"),
