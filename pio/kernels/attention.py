@@ -13,6 +13,7 @@ from pio.kernels._jit import kernel, kernel_per_dtype
 from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import (
     LANES,
+    WIDE,
     copy_element,
     exp,
     get_f32,
@@ -31,12 +32,15 @@ from pio.kernels.simd import (
     store_part_f32,
     sum_lanes,
 )
-from pio.kernels.tiles import outer_tile
+from pio.kernels.tiles import outer_tile, prefetch
 
 BLOCK = 32  # positions a block: two vectors of scores
 ROWS = 16  # queries that walk the cache together; their state stays in the first-level cache
+FEW = 8  # so many rows of a head compute for as long as memory takes to bring the next keys or values
 PARTS = 4  # pieces for each thread, with scratch of their own: who is held up leaves the rest to others
+MOST = 8 if WIDE else 4  # rows of a tile: thirty-two registers hold 8 x 2 accumulators beside two vectors of b
 
+most_by_two, most_by_one = outer_tile(MOST, 2), outer_tile(MOST, 1)
 four_by_two, four_by_one = outer_tile(4, 2), outer_tile(4, 1)
 two_by_two, two_by_one = outer_tile(2, 2), outer_tile(2, 1)
 one_by_two, one_by_one = outer_tile(1, 2), outer_tile(1, 1)
@@ -58,13 +62,18 @@ def outer_rows(c: int, a: int, b: int, rows: int, n: int, columns: int, ldc: int
     """
     r = 0
     while r < rows:
-        step = 4 if rows - r >= 4 else 2 if rows - r >= 2 else 1
+        step = MOST if rows - r >= MOST else 4 if rows - r >= 4 else 2 if rows - r >= 2 else 1
         at_c, at_a = c + 4 * r * ldc, a + 4 * r * lda
         j = 0
         while j < columns:
             pair = columns - j >= 2 * LANES
             place, at_b = at_c + 4 * j, b + itemsize * j
-            if step == 4:
+            if step == MOST:
+                if pair:
+                    most_by_two(place, at_a, at_b, n, ldc, lda, ldb)
+                else:
+                    most_by_one(place, at_a, at_b, n, ldc, lda, ldb)
+            elif step == 4:
                 if pair:
                     four_by_two(place, at_a, at_b, n, ldc, lda, ldb)
                 else:
@@ -187,6 +196,9 @@ def attend_rows(
     for block in range(oldest // BLOCK, (end - 1) // BLOCK + 1):
         start = block * BLOCK
         page = get_i32(table + 4 * block) * kv_heads
+        after = get_i32(table + 4 * block + 4) * kv_heads if start + BLOCK < end else page
+        if rows < FEW:
+            prefetch(keys + itemsize * after * head_dim * BLOCK, itemsize * head_dim * BLOCK)
         fill_f32(scores, rows * BLOCK, 0.0)
         outer_rows(
             scores, scaled, keys + itemsize * page * head_dim * BLOCK, rows, head_dim, BLOCK, BLOCK, head_dim, BLOCK
@@ -198,6 +210,8 @@ def attend_rows(
             online_softmax(scores + 4 * r * BLOCK, acc + 4 * r * value_dim, value_dim, state + 8 * r, first, last)
         count = min(BLOCK, end - start)
         at_values = values + itemsize * page * BLOCK * value_dim
+        if rows < FEW:
+            prefetch(values + itemsize * after * BLOCK * value_dim, itemsize * BLOCK * value_dim)
         outer_rows(acc, scores, at_values, rows, count, value_dim, value_dim, BLOCK, value_dim)
     for r in range(rows):
         place = out + 4 * (r // heads * ldo + r % heads * out_dim)

@@ -10,15 +10,12 @@ the batch, how the prompt was cut or how many threads ran.
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
-from numba.core import cgutils
-
-from pio.kernels import _llvm as ll
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import PAIR, RECORD, START
 from pio.kernels._jit import kernel
-from pio.kernels.attention import BLOCK, PARTS, ROWS, fill_f32, scale_row
+from pio.kernels.attention import BLOCK, FEW, PARTS, ROWS, fill_f32, scale_row
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.quantize import quantize_row
 from pio.kernels.quantized_cache import KEY_PAIR, LARGEST, SMALLEST
@@ -29,46 +26,29 @@ from pio.kernels.simd import (
     fma,
     get_f32,
     get_i32,
-    int64,
     keep,
     load_f32,
     max_lanes,
     maximum,
-    primitive,
     put_f32,
     splat,
     store_f32,
     store_u8,
     sum_lanes,
-    void,
 )
+from pio.kernels.tiles import prefetch
 
-FEW: Final = 8  # so many rows of a head compute for as long as memory takes to bring the next head's keys or values
 LEAST: Final = -3e38  # below every score that counts, and finite: it can be subtracted from -inf
 
 quantize_row_int8 = quantize_row["int8"]
-
-
-def _emit_prefetch(b: Any, address: Any, n: Any) -> None:
-    with cgutils.for_range_slice(b, ll.i64_const(0), n, ll.i64_const(ll.LINE), ll.I64) as (at, _):
-        ll.prefetch(b, b.add(address, at), ll.SECOND_LEVEL)
-
-
-@primitive(void, int64, int64, emit=_emit_prefetch)
-def prefetch(address: int, n: int) -> None:
-    """Ask for n bytes to be in the second-level cache soon: many more can be on their way there than to the first."""
-
-
 scores_eight, scores_four, scores_one = (quantized_tile(rows)["int8"] for rows in (8, 4, 1))
+values_eight, values_four, values_one = values_tile(8), values_tile(4), values_tile(1)
 
 
 def scratch_bytes(head_dim: int, width: int) -> int:
     """Return how much scratch one thread needs: queries, probabilities, scores, outputs, running maxima and sums."""
     row = START + (head_dim + PAIR - 1) // PAIR * RECORD
     return ROWS * (row + CHANCE + 4 * (BLOCK + width + LANES + 4)) + 4 * width + 64
-
-
-values_eight, values_four, values_one = values_tile(8), values_tile(4), values_tile(1)
 
 
 @kernel

@@ -4,6 +4,7 @@
 matrix product sums in the very order of a matrix-vector product. ``pair_tile`` does so where both are bfloat16: a lane
 takes two neighbours at once, in one instruction with AVX-512 BF16. ``outer_tile`` multiplies rows by a row-major matrix
 (attention scores over transposed keys, probabilities over values), sixteen outputs a vector, sums in order of i.
+``prefetch`` brings what a tile will meet next.
 """
 
 # numba and llvmlite come without type stubs
@@ -204,3 +205,13 @@ def _outer_tile(rows: int, vectors: int, dtype: str) -> Tile:
                     ctypes.c_float.from_address(place + 4 * j).value = value
 
     return tile
+
+
+def _emit_prefetch(b: Any, address: Any, n: Any) -> None:
+    with cgutils.for_range_slice(b, ll.i64_const(0), n, ll.i64_const(ll.LINE), ll.I64) as (at, _):
+        ll.prefetch(b, b.add(address, at), ll.SECOND_LEVEL)
+
+
+@primitive(void, int64, int64, emit=_emit_prefetch)
+def prefetch(address: int, n: int) -> None:
+    """Ask for n bytes to be in the second-level cache soon: many more can be on their way there than to the first."""
