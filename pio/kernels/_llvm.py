@@ -142,8 +142,13 @@ def fold(b: Any, value: Any, combine: Callable[[Any, Any], Any]) -> Any:
     return b.extract_element(value, ir.Constant(I32, 0))
 
 
-def fold_all(b: Any, values: Sequence[Any]) -> list[Any]:
-    """The sums that ``fold`` gives for each vector, to the bit, sixteen of them a vector: two share each step."""
+def maximum(b: Any, x: Any, y: Any) -> Any:
+    """The larger of two; a NaN in x stays, one in y does not."""
+    return b.select(b.fcmp_ordered(">", y, x), y, x)  # in this order it is one instruction of x86
+
+
+def fold_all(b: Any, values: Sequence[Any], combine: Callable[[Any, Any], Any]) -> list[Any]:
+    """What ``fold`` gives for each vector, to the bit, sixteen of them a vector: two share each step."""
     sums: list[Any] = []
     for first in range(0, len(values), LANES):
         group = [*values[first : first + LANES]]
@@ -154,7 +159,7 @@ def fold_all(b: Any, values: Sequence[Any]) -> list[Any]:
             lanes = [lane for lane in range(2 * LANES) if lane % width < half]
             low, high = (ir.Constant(I32X16, [lane + s for lane in lanes]) for s in (0, half))
             pairs = zip(group[::2], group[1::2], strict=True)
-            group = [b.fadd(b.shuffle_vector(x, y, low), b.shuffle_vector(x, y, high)) for x, y in pairs]
+            group = [combine(b.shuffle_vector(x, y, low), b.shuffle_vector(x, y, high)) for x, y in pairs]
             width = half
         sums += group
     return sums

@@ -17,9 +17,8 @@ from pio.kernels import _llvm as ll
 from pio.kernels._formats import EXPONENT, FORMATS, GROUP, PAIR, RECORD, START, Format
 from pio.kernels._jit import PerDtype, kernel_per_dtype
 from pio.kernels.parallel import parallel_kernel_per_dtype
-from pio.kernels.simd import LANES, int64, primitive, put_f32, void
+from pio.kernels.simd import LANES, MAGIC, int64, primitive, put_f32, void
 
-MAGIC: Final = 12_582_912.0  # 1.5 * 2^23: adding it rounds to a whole number, in the lowest bits
 BIAS: Final = 127  # of a float32's exponent
 NAN: Final = 0x7FC00000
 

@@ -10,8 +10,9 @@ the batch, how the prompt was cut or how many threads ran.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
+from pio.kernels import _llvm as ll
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import PAIR, RECORD, START
 from pio.kernels._jit import kernel
@@ -22,14 +23,18 @@ from pio.kernels.quantized_cache import KEY_PAIR, LARGEST, SMALLEST
 from pio.kernels.quantized_tiles import CHANCE, quantized_tile, values_tile
 from pio.kernels.simd import (
     LANES,
+    VEC,
+    Vec,
     exp,
     fma,
     get_f32,
     get_i32,
+    int64,
     keep,
     load_f32,
     max_lanes,
     maximum,
+    primitive,
     put_f32,
     splat,
     store_f32,
@@ -45,10 +50,21 @@ scores_eight, scores_four, scores_one = (quantized_tile(rows)["int8"] for rows i
 values_eight, values_four, values_one = values_tile(8), values_tile(4), values_tile(1)
 
 
+def _emit_max_rows(b: Any, address: Any) -> Any:
+    rows = [ll.load_as(b, ll.at(b, address, (4 * LANES, r)), "float32") for r in range(LANES)]
+    return ll.fold_all(b, rows, lambda x, y: ll.maximum(b, x, y))[0]
+
+
+@primitive(VEC, int64, emit=_emit_max_rows)
+def max_rows(address: int) -> Vec:
+    """The largest of each of sixteen rows of sixteen numbers: lane r of the result is that of row r."""
+    return Vec(max_lanes(load_f32(address + 4 * LANES * r)) for r in range(LANES))
+
+
 def scratch_bytes(head_dim: int, width: int) -> int:
     """Return how much scratch one thread needs: queries, probabilities, scores, outputs, running maxima and sums."""
     row = START + (head_dim + PAIR - 1) // PAIR * RECORD
-    return ROWS * (row + CHANCE + 4 * (BLOCK + width + LANES + 4)) + 4 * width + 64
+    return ROWS * (row + CHANCE + 4 * (BLOCK + width + 2 * LANES + 5)) + 4 * width + 64
 
 
 @kernel
@@ -95,17 +111,28 @@ def add_values(acc: int, chances: int, values: int, rows: int, width: int) -> No
 
 
 @kernel
-def block_maximum(scores: int, first: int, last: int) -> float:
-    """Return the largest of a block's scores, -inf where there is none; the others become -inf.
+def block_maxima(
+    maxima: int, scores: int, at: int, length: int, window: int, span: int, tokens: int, heads: int
+) -> None:
+    """Find the largest of a block's scores for each query, -inf where it sees none; what it does not see becomes -inf.
 
-    Shapes: scores float32 (BLOCK,), of which first <= j < last count.
+    Shapes: scores float32 (span * tokens * heads, BLOCK); maxima float32 (ROWS,); at is how far the first token's
+    position is behind the block's first, length likewise, where that is not 0.
     """
-    low, high = load_f32(scores), load_f32(scores + 4 * LANES)
-    if first > 0 or last < BLOCK:
-        low, high = keep(low, first, last, -math.inf), keep(high, first - LANES, last - LANES, -math.inf)
-        store_f32(scores, low)
-        store_f32(scores + 4 * LANES, high)
-    return max_lanes(maximum(low, high))
+    r = 0
+    for _ in range(span):
+        for t in range(tokens):
+            first = max(0, at + t - window + 1) if window > 0 else 0
+            last = min(BLOCK, length if length > 0 else at + t + 1)
+            for _ in range(heads):
+                place = scores + 4 * r * BLOCK
+                low, high = load_f32(place), load_f32(place + 4 * LANES)
+                if first > 0 or last < BLOCK:
+                    low, high = keep(low, first, last, -math.inf), keep(high, first - LANES, last - LANES, -math.inf)
+                    store_f32(place, low)
+                    store_f32(place + 4 * LANES, high)
+                put_f32(maxima + 4 * r, max_lanes(maximum(low, high)))
+                r += 1
 
 
 @kernel
@@ -114,13 +141,14 @@ def advance(state: int) -> None:
 
     m' = max(m, block); shrink = exp(m - m'), what was summed so far counts by; grow = exp(block - m'), the block does
 
-    Shapes: state float32 (4, ROWS): m, block, shrink, grow.
+    Shapes: state float32 (5, ROWS): m, block, shrink, grow, and tops as in ``weigh_rows``. A block that has nothing to
+    see is given LEAST: its probabilities must not be those of -inf - -inf.
     """
-    old, block = load_f32(state), load_f32(state + 4 * ROWS)
+    old, block, least = load_f32(state), load_f32(state + 4 * ROWS), splat(LEAST)
     new = maximum(old, block)
-    # before a query's first visible position both are -inf, which leaves nothing to scale
-    base = maximum(new, splat(LEAST))
+    base = maximum(new, least)  # before a query's first visible position both are -inf, which leaves nothing to scale
     store_f32(state, new)
+    store_f32(state + 4 * ROWS, maximum(block, least))
     store_f32(state + 8 * ROWS, exp(old - base))
     store_f32(state + 12 * ROWS, exp(block - base))
 
@@ -137,70 +165,79 @@ def largest_scale(scales: int, first: int, last: int) -> float:
 
 
 @kernel
-def weigh_row(
-    chances: int, scores: int, scales: int, sums: int, largest: float, top: float, grow: float, first: int, last: int
-) -> None:
-    """Take a block's scores into a query's sum, and quantize their probabilities times values' scales.
+def weigh_row(scores: int, scales: int, sums: int, peaks: int, state: int, first: int, last: int) -> None:
+    """Take a block's scores into a query's sum; they become probabilities times values' scales.
 
-    p = exp(scores - largest) * scales; sums += grow * p / scales; chances = round(127 p / max p), scaled by
-    grow * max p / 127. A sink of attention often has next to no value: it must not take the steps of all others.
+    p = exp(scores - block); sums += grow * p; scores = p * scales; peaks = the larger ones of both halves
 
-    Shapes: scores, scales float32 (BLOCK,), of which first <= j < last count; top the largest of these scales; sums
-    float32 (16,), lane by lane; chances (48,) bytes. largest is finite, or nothing of the block counts.
+    Shapes: scores, scales float32 (BLOCK,), of which first <= j < last count; sums, peaks float32 (16,), lane by lane;
+    state as in ``advance``, offset to the query's column.
     """
-    base = splat(largest if largest > LEAST else LEAST)
+    base = splat(get_f32(state + 4 * ROWS))
     low, high = exp(load_f32(scores) - base), exp(load_f32(scores + 4 * LANES) - base)
-    store_f32(sums, fma(low + high, splat(grow), load_f32(sums)))
+    store_f32(sums, fma(low + high, splat(get_f32(state + 12 * ROWS)), load_f32(sums)))
     low, high = low * load_f32(scales), high * load_f32(scales + 4 * LANES)
     if first > 0 or last < BLOCK:  # scales of positions that are not written yet may be anything
         low, high = keep(low, first, last, 0.0), keep(high, first - LANES, last - LANES, 0.0)
-    most = max_lanes(maximum(low, high))
-    scale = splat(LARGEST / most if most > SMALLEST else 0.0)
-    store_u8(chances, low * scale)
-    store_u8(chances + LANES, high * scale)
-    put_f32(chances + BLOCK, grow * (most + (top - top)) * (1.0 / LARGEST))
+    store_f32(scores, low)
+    store_f32(scores + 4 * LANES, high)
+    store_f32(peaks, maximum(low, high))
 
 
 @kernel
 def weigh_rows(
-    chances: int,
     scores: int,
     acc: int,
     sums: int,
+    peaks: int,
     state: int,
     scales: int,
     at: int,
     length: int,
     window: int,
-    rows: int,
+    tokens: int,
     heads: int,
     width: int,
 ) -> None:
     """Take a block's scores into the sums of one key/value head's queries, after shrinking what was summed so far.
 
-    Shapes: as in ``attend_rows_int8``, offset to the head's first row; scales float32 (BLOCK,); at is how far the first
-    query's position is behind the block's first, length likewise, where that is not 0.
+    Shapes: as in ``weigh_row`` and ``attend_rows_int8``, offset to the head's first row; at, length, window as in
+    ``block_maxima``. Leaves the largest of the scales that a query sees in the last row of state.
     """
-    whole = largest_scale(scales, 0, BLOCK)
-    for r in range(rows):
-        first = max(0, at + r // heads - window + 1) if window > 0 else 0
-        last = min(BLOCK, length if length > 0 else at + r // heads + 1)
+    whole, r = largest_scale(scales, 0, BLOCK), 0
+    for t in range(tokens):
+        first = max(0, at + t - window + 1) if window > 0 else 0
+        last = min(BLOCK, length if length > 0 else at + t + 1)
         top = whole if first == 0 and last == BLOCK else largest_scale(scales, first, last)
-        shrink = get_f32(state + 4 * (2 * ROWS + r))
-        if shrink != 1.0:
-            scale_row(acc + 4 * r * width, acc + 4 * r * width, width, shrink)
-            scale_row(sums + 4 * r * LANES, sums + 4 * r * LANES, LANES, shrink)
-        weigh_row(
-            chances + CHANCE * r,
-            scores + 4 * r * BLOCK,
-            scales,
-            sums + 4 * r * LANES,
-            get_f32(state + 4 * (ROWS + r)),
-            top,
-            get_f32(state + 4 * (3 * ROWS + r)),
-            first,
-            last,
-        )
+        for _ in range(heads):
+            column, at_sums = state + 4 * r, sums + 4 * r * LANES
+            shrink = get_f32(column + 8 * ROWS)
+            if shrink != 1.0:
+                scale_row(acc + 4 * r * width, acc + 4 * r * width, width, shrink)
+                store_f32(at_sums, load_f32(at_sums) * splat(shrink))
+            put_f32(column + 16 * ROWS, top)
+            weigh_row(scores + 4 * r * BLOCK, scales, at_sums, peaks + 4 * r * LANES, column, first, last)
+            r += 1
+
+
+@kernel
+def quantize_chances(chances: int, scores: int, peaks: int, state: int, rows: int) -> None:
+    """Quantize what ``weigh_rows`` left of all queries, each by its own largest: 0 to 127, and a scale.
+
+    c = round(127 x / max x), scaled by grow * max x / 127. A sink of attention often has next to no value: it must not
+    take the steps of all others.
+
+    Shapes: chances (rows, 48) bytes; scores float32 (rows, BLOCK); peaks float32 (ROWS, 16), overwritten; state as in
+    ``advance``. A scale is NaN where a top is.
+    """
+    most, top, grow = max_rows(peaks), load_f32(state + 16 * ROWS), load_f32(state + 12 * ROWS)
+    store_f32(peaks, splat(LARGEST) / maximum(most, splat(SMALLEST)))
+    store_f32(peaks + 4 * LANES, grow * (most + (top - top)) * splat(1.0 / LARGEST))
+    for r in range(rows):
+        place, at, factor = chances + CHANCE * r, scores + 4 * r * BLOCK, splat(get_f32(peaks + 4 * r))
+        store_u8(place, load_f32(at) * factor)
+        store_u8(place + LANES, load_f32(at + 4 * LANES) * factor)
+        put_f32(place + BLOCK, get_f32(peaks + 4 * (LANES + r)))
 
 
 @kernel
@@ -240,9 +277,10 @@ def attend_rows_int8(
     scores = acc + 4 * ROWS * width
     chances = scores + 4 * ROWS * BLOCK
     queries = chances + ROWS * CHANCE
-    state = queries + ROWS * record  # running maximum, the block's, shrink, grow: (4, ROWS)
-    sums = state + 4 * 4 * ROWS  # (ROWS, 16)
-    scaled = sums + 4 * ROWS * LANES
+    state = queries + ROWS * record  # (5, ROWS)
+    sums = state + 4 * 5 * ROWS  # (ROWS, 16)
+    peaks = sums + 4 * ROWS * LANES  # (ROWS, 16)
+    scaled = peaks + 4 * ROWS * LANES
     for r in range(rows):
         head = r // per * heads + r % heads
         scale_row(scaled, q + 4 * (r % per // heads * ldq + head * head_dim), head_dim, scale)
@@ -263,30 +301,29 @@ def attend_rows_int8(
             if per < FEW:
                 prefetch(keys + (page + i + 1 if i + 1 < span else after) * key_step, key_step)
             score_rows(scores + 4 * first * BLOCK, queries + first * record, keys + (page + i) * key_step, per, pairs)
-        for r in range(rows):
-            first = max(0, at + r % per // heads - window + 1) if window > 0 else 0
-            last = min(BLOCK, left if length > 0 else at + r % per // heads + 1)
-            put_f32(state + 4 * (ROWS + r), block_maximum(scores + 4 * r * BLOCK, first, last))
+        block_maxima(state + 4 * ROWS, scores, at, left, window, span, tokens, heads)
         advance(state)
         for i in range(span):
             first, at_values = i * per, values + (page + i) * value_step
             if per < FEW:
                 prefetch(values + (page + i + 1 if i + 1 < span else after) * value_step, value_step)
             weigh_rows(
-                chances + CHANCE * first,
                 scores + 4 * first * BLOCK,
                 acc + 4 * first * width,
                 sums + 4 * first * LANES,
+                peaks,
                 state + 4 * first,
                 at_values + BLOCK * width,
                 at,
                 left,
                 window,
-                per,
+                tokens,
                 heads,
                 width,
             )
-            add_values(acc + 4 * first * width, chances + CHANCE * first, at_values, per, width)
+            here = chances + CHANCE * first
+            quantize_chances(here, scores + 4 * first * BLOCK, peaks, state + 4 * first, per)
+            add_values(acc + 4 * first * width, here, at_values, per, width)
     for r in range(rows):
         place = out + 4 * (r % per // heads * ldo + (r // per * heads + r % heads) * head_dim)
         total = sum_lanes(load_f32(sums + 4 * r * LANES))  # zero where all scores are below every number

@@ -21,9 +21,10 @@ from pio.kernels._formats import EXPONENT, FORMATS, GROUP, PAIR, RECORD, START
 from pio.kernels._jit import kernel
 from pio.kernels.attention import BLOCK, PARTS
 from pio.kernels.parallel import parallel_kernel
-from pio.kernels.quantize import BIAS, MAGIC, quantize_row
+from pio.kernels.quantize import BIAS, quantize_row
 from pio.kernels.simd import (
     LANES,
+    MAGIC,
     VEC,
     Vec,
     get_f32,

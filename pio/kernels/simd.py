@@ -37,6 +37,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 JIT: Final = not numba_config.DISABLE_JIT
 WIDE: Final = compiles_for("avx512f")  # thirty-two registers of sixteen lanes
+MAGIC: Final = 12_582_912.0  # 1.5 * 2^23: adding it rounds to a whole number, in the lowest bits
 
 
 int64, int32, float32, void = types.int64, types.int32, types.float32, types.void
@@ -266,8 +267,7 @@ def put_u8(address: int, value: int) -> None:
 
 
 def _emit_store_u8(b: Any, address: Any, v: Any) -> None:
-    # adding 1.5 * 2^23 rounds to a whole number, in the lowest bits; a NaN is some byte
-    whole = b.bitcast(b.fadd(v, ll.constant(12_582_912.0)), ll.I32X16)
+    whole = b.bitcast(b.fadd(v, ll.constant(MAGIC)), ll.I32X16)  # a NaN is some byte
     ll.store(b, address, b.trunc(whole, ir.VectorType(ll.I8, LANES)), 1)
 
 
@@ -304,20 +304,16 @@ def fma(x: Vec, y: Vec, z: Vec) -> Vec:
     return _lanes(lambda a, c, d: a * c + d, x, y, z)
 
 
-def _maximum(b: Any, x: Any, y: Any) -> Any:
-    return b.select(b.fcmp_unordered("ugt", x, y), x, y)
-
-
-@primitive(VEC, VEC, VEC, emit=_maximum)
+@primitive(VEC, VEC, VEC, emit=ll.maximum)
 def maximum(x: Vec, y: Vec) -> Vec:
     """The larger of each lane; a NaN in x stays."""
-    return _lanes(lambda a, c: c if a <= c else a, x, y)
+    return _lanes(lambda a, c: c if a < c else a, x, y)
 
 
-@primitive(VEC, VEC, VEC, emit=lambda b, x, y: b.select(b.fcmp_unordered("ult", x, y), x, y))
+@primitive(VEC, VEC, VEC, emit=lambda b, x, y: b.select(b.fcmp_ordered("<", y, x), y, x))
 def minimum(x: Vec, y: Vec) -> Vec:
     """The smaller of each lane; a NaN in x stays."""
-    return _lanes(lambda a, c: c if a >= c else a, x, y)
+    return _lanes(lambda a, c: c if a > c else a, x, y)
 
 
 @primitive(VEC, VEC, emit=lambda b, v: b.call(ll.function(b, "llvm.rint.v16f32", ll.F32X16, [ll.F32X16]), [v]))
@@ -332,10 +328,10 @@ def sum_lanes(v: Vec) -> float:
     return _fold_python(v, operator.add)
 
 
-@primitive(float32, VEC, emit=lambda b, v: ll.fold(b, v, lambda x, y: _maximum(b, x, y)))
+@primitive(float32, VEC, emit=lambda b, v: ll.fold(b, v, lambda x, y: ll.maximum(b, x, y)))
 def max_lanes(v: Vec) -> float:
     """Largest lane."""
-    return _fold_python(v, lambda a, c: c if a <= c else a)
+    return _fold_python(v, lambda a, c: c if a < c else a)
 
 
 def _emit_keep(b: Any, v: Any, first: Any, last: Any, other: Any) -> Any:
@@ -353,24 +349,20 @@ def keep(v: Vec, first: int, last: int, other: float) -> Vec:
 
 def _emit_exp(b: Any, v: Any) -> Any:
     """2^n * p(r) with v = n ln 2 + r, |r| <= ln 2 / 2, p of degree 6: 2e-7 relative; 0 below -87.3, inf above 88.7."""
-    rint = ll.function(b, "llvm.rint.v16f32", ll.F32X16, [ll.F32X16])
-    low, high = ll.constant(-87.33654), ll.constant(88.72283)
-    clamped = b.select(b.fcmp_ordered("<", v, low), low, b.select(b.fcmp_ordered(">", v, high), high, v))
-    n = b.call(rint, [b.fmul(clamped, ll.constant(1.4426950408889634))])
-    r = ll.fma(b, n, ll.constant(-0.693145751953125), clamped)
+    low, high, magic = ll.constant(-87.33654), ll.constant(88.72283), ll.constant(MAGIC)
+    shifted = ll.fma(b, v, ll.constant(1.4426950408889634), magic)  # n in its lowest bits
+    n = b.fsub(shifted, magic)
+    r = ll.fma(b, n, ll.constant(-0.693145751953125), v)
     r = ll.fma(b, n, ll.constant(-1.42860682030941723212e-6), r)
     p = ll.constant(1 / 720)
     for c in (1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
         p = ll.fma(b, p, r, ll.constant(c))
-    # 2^n in two factors: n reaches 128, one more than an exponent field holds
-    i = b.fptosi(n, ll.I32X16)
-    half = b.ashr(i, ir.Constant(ll.I32X16, [1] * LANES))
-    for part in (half, b.sub(i, half)):
-        biased = b.shl(b.add(part, ir.Constant(ll.I32X16, [127] * LANES)), ir.Constant(ll.I32X16, [23] * LANES))
-        p = b.fmul(p, b.bitcast(biased, ll.F32X16))
-    p = b.select(b.fcmp_ordered("<", v, low), ll.constant(0.0), p)
-    p = b.select(b.fcmp_ordered(">", v, high), ll.constant(math.inf), p)
-    return b.select(b.fcmp_unordered("uno", v, v), v, p)
+    # 2^n goes into the exponent: where n is 128, p is below 1
+    n = b.shl(b.bitcast(shifted, ll.I32X16), ir.Constant(ll.I32X16, [23] * LANES))
+    p = b.bitcast(b.add(b.bitcast(p, ll.I32X16), n), ll.F32X16)
+    inside = b.and_(b.fcmp_ordered(">=", v, low), b.fcmp_ordered("<=", v, high))
+    beyond = b.fmul(ll.maximum(b, v, ll.constant(0.0)), ll.constant(3e38))  # 0, inf or NaN
+    return b.select(inside, p, beyond)
 
 
 @primitive(VEC, VEC, emit=_emit_exp)

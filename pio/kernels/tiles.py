@@ -83,7 +83,7 @@ def _dot_tile(rows: int, columns: int, dtype: str) -> Tile:
 def _store_sums(b: Any, y: Any, ldy: Any, acc: list[list[Any]], add: Any) -> None:
     """Write the sum of each accumulator's lanes to its place in y, plus what is there if it is to be added."""
     columns = len(acc[0])
-    sums = ll.fold_all(b, [a for row in acc for a in row])
+    sums = ll.fold_all(b, [a for row in acc for a in row], b.fadd)
     ty = ir.VectorType(ll.F32, columns)
     keeps = b.icmp_signed("!=", add, ll.i64_const(0))
     for r in range(len(acc)):
