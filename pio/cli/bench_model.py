@@ -142,13 +142,14 @@ def cache_per_token(model: TextModelPlugin, plan: Plan) -> float:
 def operations_per_token(model: TextModelPlugin, tokens: int) -> float:
     """Return the operations for one of a prompt's tokens: two a weight, and attention to those before.
 
-    The output head counts once a prompt, for its last token.
+    The output head and the last layer's feed-forward block count once a prompt, for its last token.
     """
     config = model.loaded.config
     head = prod(model.loaded.model.lm_head.weight.shape)
     tables = head if config.tie_word_embeddings else 2 * head
     attention = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * (tokens + 1) / 2
-    return 2 * (config.parameters - tables) + attention + 2 * head / tokens
+    feed = 3 * config.hidden_size * config.intermediate_size
+    return 2 * (config.parameters - tables - feed) + attention + 2 * (feed + head) / tokens
 
 
 def _prompt(model: TextModelPlugin, tokens: int, shift: int = 0) -> list[int]:

@@ -45,8 +45,16 @@ class DecoderLayer:
 
     def __call__(self, a: Activations, batch: Batch, cache: PagedKVCache) -> None:
         """Advance the residual stream, a.x, by one layer."""
+        self.mix(a, batch, cache)
+        self.feed(a.x, a)
+
+    def mix(self, a: Activations, batch: Batch, cache: PagedKVCache) -> None:
+        """Advance the residual stream, a.x, by the layer's first half."""
         self.mixer(self.input_layernorm(a.x, a.normed), a.x, a, batch, cache)
-        self.mlp(self.post_attention_layernorm(a.x, a.normed), a.x, a)
+
+    def feed(self, x: Tensor, a: Activations) -> None:
+        """Advance rows of a residual stream by the layer's second half."""
+        self.mlp(self.post_attention_layernorm(x, a.normed), x, a)
 
 
 class Decoder:
@@ -120,19 +128,26 @@ class Decoder:
         return logits
 
     def _forward(self, batch: Batch, cache: PagedKVCache) -> Tensor:
-        hidden = self.hidden_states(batch, cache)  # (T, hidden)
-        count = batch.num_outputs
-        rows, logits = self.workspace.rows[:count], self.workspace.logits[:count]
-        if count:
-            ops.gather(hidden, batch.output_rows[:count], out=rows, threads=self.threads)  # (R, hidden)
+        rows = self.hidden_states(batch, cache)  # (R, hidden)
+        logits = self.workspace.logits[: batch.num_outputs]
+        if batch.num_outputs:
             self.lm_head(self.norm(rows, rows), logits)
         return logits
 
     def hidden_states(self, batch: Batch, cache: PagedKVCache) -> Tensor:
-        """Return the residual stream behind the last layer, float32 (T, hidden), valid until the next call."""
-        a = self.workspace.activations(batch.num_tokens)
+        """Return the residual stream behind the last layer, float32 (R, hidden), valid until the next call.
+
+        Of a prompt mostly one row is wanted: the others end where the last layer's keys and values are in the cache.
+        """
+        a, count = self.workspace.activations(batch.num_tokens), batch.num_outputs
         self.embed_tokens(batch.tokens[: batch.num_tokens], a.x)
         self.rotary(batch.positions[: batch.num_tokens], a.cos, a.sin, self.threads)
-        for layer in self.layers:
+        *layers, last = self.layers
+        for layer in layers:
             layer(a, batch, cache)
-        return a.x
+        last.mix(a, batch, cache)
+        rows = self.workspace.rows[:count]
+        if count:
+            ops.gather(a.x, batch.output_rows[:count], out=rows, threads=self.threads)
+            last.feed(rows, self.workspace.activations(count))
+        return rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 
-from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.paged import PagedKVCache
 from pio.layers.decoder import Decoder
@@ -39,6 +38,5 @@ def _run(model: Decoder, cache: PagedKVCache) -> None:
     """Compute one row of the output head behind two tokens."""
     batch = Batch(_TOKENS, 1, 1, 1)
     batch.add([0] * _TOKENS, 0, [0], "last")
-    hidden = model.hidden_states(batch, cache)  # (T, hidden)
-    row = ops.gather(hidden, batch.output_rows)  # (1, hidden)
+    row = model.hidden_states(batch, cache)  # (1, hidden)
     model.lm_head.first(model.norm(row, row))
