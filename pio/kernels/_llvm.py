@@ -16,7 +16,6 @@ I8, I16, I32, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64
 F16, F32 = ir.HalfType(), ir.FloatType()
 F32X16, I32X16 = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
 F16X16, I16X16 = ir.VectorType(F16, LANES), ir.VectorType(I16, LANES)
-FIRST_LEVEL, SECOND_LEVEL = 3, 2  # caches, as LLVM counts how near data shall be
 ITEMSIZE: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -50,11 +49,11 @@ def at(b: Any, base: Any, *terms: tuple[Any, Any]) -> Any:
     return base
 
 
-def prefetch(b: Any, address: Any, level: int = FIRST_LEVEL) -> None:
-    """Ask for a line of memory to be in a cache soon; any address will do."""
-    read, near, data = (ir.Constant(I32, v) for v in (0, level, 1))
+def prefetch(b: Any, address: Any) -> None:
+    """Ask for a line of memory to be in the second-level cache soon; any address will do."""
+    read, second_level, data = (ir.Constant(I32, v) for v in (0, 2, 1))
     ask = function(b, "llvm.prefetch.p0", ir.VoidType(), [ir.PointerType(I8), I32, I32, I32])
-    b.call(ask, [pointer(b, address, I8), read, near, data])
+    b.call(ask, [pointer(b, address, I8), read, second_level, data])
 
 
 def splat(b: Any, scalar: Any) -> Any:

@@ -24,6 +24,7 @@ from pio.kernels import _llvm as ll
 from pio.kernels._formats import BLOCK, EXPONENT, FORMATS, GROUP, PAIR, RECORD, START, Format
 from pio.kernels._jit import PerDtype, compiles_for
 from pio.kernels._llvm import at as _at
+from pio.kernels.attention import BLOCK as POSITIONS
 from pio.kernels.simd import fma, int64, load_f16_lanes, primitive, splat, store_part_f32, void
 
 Tile = Callable[..., None]
@@ -32,7 +33,6 @@ I8X64, I16X32 = ir.VectorType(ll.I8, 64), ir.VectorType(ll.I16, 32)
 I8X32, I16X16, I32X8 = ir.VectorType(ll.I8, 32), ir.VectorType(ll.I16, 16), ir.VectorType(ll.I32, 8)
 I8X16, I32X4 = ir.VectorType(ll.I8, 16), ir.VectorType(ll.I32, 4)
 
-POSITIONS: Final = 32  # of a cache block
 CHANCE: Final = POSITIONS + 16  # bytes of a query's quantized probabilities in a block, and their scale behind them
 AHEAD: Final = 12  # pairs between the one that is computed and the one that is asked for
 
@@ -168,7 +168,7 @@ def _quantized_tile(rows: int, form: Format, dot: str) -> Tile:
             at_w = _at(b, w, (loop.index, form.pair_bytes))
             if rows > 1:  # one row alone runs so fast that its own loads reach far enough ahead
                 for line in range(0, form.pair_bytes, ll.LINE):
-                    ll.prefetch(b, _at(b, at_w, (form.pair_bytes * AHEAD + line, 1)), ll.SECOND_LEVEL)
+                    ll.prefetch(b, _at(b, at_w, (form.pair_bytes * AHEAD + line, 1)))
             for g in range(2):
                 group(b, g, at_x, at_w, total)
         places = [_at(b, y, (ldy, 4 * r)) for r in range(rows)]

@@ -209,7 +209,7 @@ def _outer_tile(rows: int, vectors: int, dtype: str) -> Tile:
 
 def _emit_prefetch(b: Any, address: Any, n: Any) -> None:
     with cgutils.for_range_slice(b, ll.i64_const(0), n, ll.i64_const(ll.LINE), ll.I64) as (at, _):
-        ll.prefetch(b, b.add(address, at), ll.SECOND_LEVEL)
+        ll.prefetch(b, b.add(address, at))
 
 
 @primitive(void, int64, int64, emit=_emit_prefetch)

@@ -24,7 +24,7 @@ class Activations:
         up: (T, intermediate).
         cos: Rotary table, (T, rotary / 2).
         sin: Rotary table, (T, rotary / 2).
-        scratch: Of attention, (threads, floats).
+        scratch: Of attention, as ``attention_scratch`` makes it.
 
     ``q_rows``, ``k_rows``, ``v_rows`` and ``attended_rows`` are the same memory as (T, heads * head_dim).
     """
