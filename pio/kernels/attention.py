@@ -218,6 +218,15 @@ def attend_rows(
         scale_row(place, acc + 4 * r * value_dim, out_dim, 1.0 / get_f32(state + 8 * r + 4))
 
 
+@kernel
+def turn_of(part: int, parts: int) -> int:
+    """Return which turn is a part's when pieces are dealt: the first part of every thread gets one, then the second.
+
+    Shapes: none; parts is 1 or PARTS for each thread.
+    """
+    return part % PARTS * max(1, parts // PARTS) + part // PARTS
+
+
 @parallel_kernel_per_dtype(parts_per_thread=PARTS)
 def attention(
     out: int,
@@ -254,14 +263,14 @@ def attention(
     is none. Sums in float32.
     """
     token_step, head_step, heads = max(1, ROWS // group), min(group, ROWS), kv_heads * group
-    piece = 0
+    piece, turn = -1, turn_of(part, parts)
     for s in range(sequences):
         first, last, before = get_i32(starts + 4 * s), get_i32(starts + 4 * s + 4), get_i32(past + 4 * s)
         for t in range(first, last, token_step):
             for head in range(0, heads, group):
                 for h in range(head, head + group, head_step):
                     piece += 1
-                    if piece % parts != part:
+                    if piece % parts != turn:
                         continue
                     attend_rows(
                         out + 4 * (t * heads + h) * out_dim,
@@ -307,7 +316,7 @@ def write_cache(
     part: int,
     parts: int,
 ) -> None:
-    """Store the keys and values of a batch in the blocks of its sequences; heads are dealt to the parts in turn.
+    """Store the keys and values of a batch in the blocks of its sequences; each part does some heads.
 
     keys[block, h, :, p % BLOCK] = k[t, h];  values[block, h, p % BLOCK, :v_dim] = v[t, h];  block = table[p // BLOCK]
 
@@ -322,7 +331,7 @@ def write_cache(
             at = before + t - first
             page = get_i32(tables + 4 * (s * ldt + at // BLOCK)) * kv_heads
             slot = at % BLOCK
-            for head in range(part, kv_heads, parts):
+            for head in range(part * kv_heads // parts, (part + 1) * kv_heads // parts):
                 round_row(rounded, k + 4 * (t * ldk + head * head_dim), head_dim)
                 column = keys + itemsize * ((page + head) * head_dim * BLOCK + slot)
                 for i in range(head_dim):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pio.kernels._jit import kernel
 from pio.kernels.linear import add_bias
-from pio.kernels.parallel import parallel_kernel
+from pio.kernels.parallel import FINE, parallel_kernel
 from pio.kernels.simd import LANES, WIDE, load_f32, load_part_f32, splat, store
 from pio.kernels.tiles import PAIR_DOTS, PAIR_LANES, pair_tile
 
@@ -82,7 +82,7 @@ def bfloat16_columns(
             add_bias_bfloat16(y + 4 * (r * ldy + first), bias + 2 * first, last - first)
 
 
-@parallel_kernel(parts_per_thread=2)  # a thread that is held up leaves the rest to the others
+@parallel_kernel(parts_per_thread=FINE)
 def bfloat16_linear(
     y: int, x: int, w: int, bias: int, rows: int, n: int, k: int, ldy: int, add: int, part: int, parts: int
 ) -> None:
@@ -97,7 +97,7 @@ def bfloat16_linear(
     bfloat16_columns(y, x, w, bias, first, last, rows, k, ldy, add)
 
 
-@parallel_kernel(parts_per_thread=2)
+@parallel_kernel(parts_per_thread=FINE)
 def bfloat16_linear_three(
     x: int,
     y0: int,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pio.kernels._jit import kernel_per_dtype
-from pio.kernels.parallel import parallel_kernel_per_dtype
+from pio.kernels.parallel import FINE, parallel_kernel_per_dtype
 from pio.kernels.simd import LANES, WIDE, itemsize, load, load_f32, load_part, load_part_f32, store_f32, store_part_f32
 from pio.kernels.tiles import dot_tile
 
@@ -68,7 +68,7 @@ def add_bias(y: int, bias: int, n: int) -> None:
         store_part_f32(y + 4 * whole, value, rest)
 
 
-@parallel_kernel_per_dtype(parts_per_thread=2)  # a thread that is held up leaves the rest to the others
+@parallel_kernel_per_dtype(parts_per_thread=FINE)
 def linear(
     y: int, x: int, w: int, bias: int, rows: int, n: int, k: int, ldy: int, add: int, part: int, parts: int
 ) -> None:
@@ -84,7 +84,7 @@ def linear(
     linear_columns(y, x, w, bias, first, last, rows, k, ldy, add)
 
 
-@parallel_kernel_per_dtype(parts_per_thread=2)
+@parallel_kernel_per_dtype(parts_per_thread=FINE)
 def linear_three(
     x: int,
     y0: int,

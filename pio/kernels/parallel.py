@@ -1,10 +1,12 @@
-"""Parallel kernels: pieces of work that this thread and a few sleeping helpers claim one by one.
+"""Parallel kernels: pieces of work that this thread and a few sleeping helpers share.
 
-One pool serves the process. A job is a compiled function, its arguments and a number of pieces; whoever is awake
-claims pieces until none is left, so a helper that the system has not scheduled costs nothing: the caller does the
-work itself and waits only for pieces that somebody has begun. A second caller finds the pool busy and does its own
-pieces. So any number of threads may call kernels at once, a forked child goes on without helpers, and nothing
-depends on an OpenMP or TBB library. Which thread does a piece never changes a bit of the result.
+One pool serves the process. A job is a compiled function, its arguments and a number of pieces. Each thread begins
+with a range of pieces that lie side by side in memory, and takes them one by one from the front; when it has none
+left it takes the rear half of another thread's. So every thread reads one long stream, all of them end within a
+small piece of each other, and a helper that the system has not scheduled costs nothing: the others do its range, and
+the caller waits only for pieces that somebody has begun. A second caller finds the pool busy and does its own pieces.
+So any number of threads may call kernels at once, a forked child goes on without helpers, and nothing depends on an
+OpenMP or TBB library. Which thread does a piece never changes a bit of the result.
 """
 
 from __future__ import annotations
@@ -22,11 +24,17 @@ from pio.kernels import _atomics as atomics
 from pio.kernels._jit import BOUNDSCHECK, PerDtype, callback, kernel, specialise
 from pio.kernels.simd import JIT, int64
 
-# One cache line for each field that threads wait on. The ticket holds the job's number above, pieces left below.
-TICKET, JOB, PENDING, SLEEPING, BUSY, ALONE_UNTIL, FIELDS = (64 * i for i in range(7))
+# One cache line for each field that threads wait on, and for each thread's range of pieces.
+NUMBER, JOB, PENDING, SLEEPING, BUSY, ALONE_UNTIL, RANGES = (64 * i for i in range(7))
 FUNCTION, ARGUMENTS, PIECES, HELPERS = (JOB + 8 * i for i in range(4))
-LEFT: Final = (1 << 32) - 1
-JOBS: Final = (1 << 31) - 1
+MAX_THREADS: Final = 1024
+SIZE: Final = RANGES + 64 * MAX_THREADS
+# A range is one word: its job's number, the first of its pieces, and the one behind the last.
+NUMBER_BITS, FIRST_BITS = 32, 16
+PIECE: Final = (1 << FIRST_BITS) - 1
+NUMBERS: Final = (1 << 31) - 1
+
+FINE: Final = 16  # pieces for each thread where cutting costs nothing: as much as one may wait for another's last
 
 SPINS: Final = 20_000  # turns that a helper watches for the next job before it sleeps: about a millisecond
 PATIENCE: Final = 2_000  # turns that a caller waits for a begun piece before it offers its core to others
@@ -36,44 +44,89 @@ ALONE_NS: Final = 20_000_000  # but no longer than this
 
 
 @kernel
-def claim(control: int, helper: int) -> int:
-    """Do one piece of the current job, if there is one for this helper; 1 if so, else 0.
+def as_range(number: int, first: int, last: int) -> int:
+    """Return the word for the pieces first <= piece < last of a job.
 
-    Shapes: control as laid out above; helper 0 is the caller.
+    Shapes: none.
     """
-    ticket = atomics.load(control + TICKET)
-    left = ticket & LEFT
-    if left == 0:
-        return 0
-    function, arguments = atomics.load(control + FUNCTION), atomics.load(control + ARGUMENTS)
-    pieces, helpers = atomics.load(control + PIECES), atomics.load(control + HELPERS)
-    if helper > helpers:
-        return 0
-    # the fields belong to the ticket if it has not changed meanwhile: they are written only between jobs
-    if atomics.replace(control + TICKET, ticket, ticket - 1):
-        atomics.call(function, arguments, pieces - left, pieces)
-        atomics.add(control + PENDING, -1)
-    return 1
+    return number << NUMBER_BITS | first << FIRST_BITS | last
 
 
 @kernel
-def help_others(control: int, helper: int) -> None:
-    """Claim pieces of one job after another, for ever; sleep while there are none.
+def take(control: int, thread: int, number: int, helpers: int) -> int:
+    """Take a piece of a job: the next of this thread's range, else half of another's; -1 if none is left.
+
+    A range that belongs to another job by now counts as empty. Only its thread fills an empty range, others only
+    take from one that is not, so a word that is still the same is as good as it was.
 
     Shapes: control as laid out above.
     """
-    idle = 0
+    own = control + RANGES + 64 * thread
     while True:
-        if claim(control, helper):
-            idle = 0
+        word = atomics.load(own)
+        first, last = word >> FIRST_BITS & PIECE, word & PIECE
+        if word >> NUMBER_BITS != number:
+            return -1
+        if first == last:
+            break
+        if atomics.replace(own, word, as_range(number, first + 1, last)):
+            return first
+    for i in range(helpers):
+        other = thread + 1 + i
+        others = control + RANGES + 64 * (other if other <= helpers else other - helpers - 1)
+        while True:
+            word = atomics.load(others)
+            first, last = word >> FIRST_BITS & PIECE, word & PIECE
+            if word >> NUMBER_BITS != number or first == last:
+                break
+            middle = (first + last) // 2
+            if atomics.replace(others, word, as_range(number, first, middle)):
+                atomics.store(own, as_range(number, middle + 1, last))
+                return middle
+    return -1
+
+
+@kernel
+def work(control: int, thread: int, number: int) -> int:
+    """Do pieces of a job until none is left for this thread; return how many it did.
+
+    Shapes: control as laid out above; thread 0 is the caller.
+    """
+    function, arguments = atomics.load(control + FUNCTION), atomics.load(control + ARGUMENTS)
+    pieces, helpers = atomics.load(control + PIECES), atomics.load(control + HELPERS)
+    if thread > helpers:
+        return 0
+    # the fields belong to this job if it has a piece left: they are written only between jobs
+    done = 0
+    while True:
+        piece = take(control, thread, number, helpers)
+        if piece < 0:
+            break
+        atomics.call(function, arguments, piece, pieces)
+        done += 1
+    if done > 0:
+        atomics.add(control + PENDING, -done)
+    return done
+
+
+@kernel
+def help_others(control: int, thread: int) -> None:
+    """Work on one job after another, for ever; sleep while there are none.
+
+    Shapes: control as laid out above.
+    """
+    idle, seen = 0, 0
+    while True:
+        number = atomics.load(control + NUMBER)
+        if number != seen:
+            idle, seen = 0, number
+            work(control, thread, number)
             continue
         idle += 1
         atomics.pause()
         if idle > SPINS:
-            ticket = atomics.load(control + TICKET)
             atomics.add(control + SLEEPING, 1)
-            # returns at once if the job's number, the ticket's upper half, is another by now
-            atomics.sleep(control + TICKET + 4, ticket >> 32)
+            atomics.sleep(control + NUMBER, seen)  # returns at once if the number is another by now
             atomics.add(control + SLEEPING, -1)
             idle = 0
 
@@ -92,18 +145,21 @@ def run(control: int, function: int, arguments: int, pieces: int, helpers: int) 
         for piece in range(pieces):
             atomics.call(function, arguments, piece, pieces)
         return
-    number = (atomics.load(control + TICKET) >> 32) + 1 & JOBS
+    number = atomics.load(control + NUMBER) % NUMBERS + 1
     atomics.store(control + FUNCTION, function)
     atomics.store(control + ARGUMENTS, arguments)
     atomics.store(control + PIECES, pieces)
     atomics.store(control + HELPERS, helpers)
     atomics.store(control + PENDING, pieces)
-    atomics.store(control + TICKET, number << 32 | pieces)
+    threads = helpers + 1
+    for thread in range(threads):
+        first, last = thread * pieces // threads, (thread + 1) * pieces // threads
+        atomics.store(control + RANGES + 64 * thread, as_range(number, first, last))
+    atomics.store(control + NUMBER, number)
     if atomics.load(control + SLEEPING) > 0:
-        atomics.wake(control + TICKET + 4)
-    begin, mine = atomics.now(), 0
-    while claim(control, 0):
-        mine += 1
+        atomics.wake(control + NUMBER)
+    begin = atomics.now()
+    mine = work(control, 0, number)
     wait_for_pending(control, (atomics.now() - begin) // max(mine, 1))
     atomics.store(control + BUSY, 0)
 
@@ -133,7 +189,7 @@ class Pool:
     """The helpers of this process and the memory through which they are called."""
 
     def __init__(self) -> None:
-        self._memory = ctypes.create_string_buffer(FIELDS + 64)
+        self._memory = ctypes.create_string_buffer(SIZE + 64)
         self.control = -(-ctypes.addressof(self._memory) // 64) * 64
         self.helpers = 0
         self._lock = threading.Lock()
@@ -262,7 +318,7 @@ class Job:
         if listed is not None:
             listed.append(self)
             return
-        threads = values[-1]
+        threads = min(values[-1], MAX_THREADS)
         parts = threads * self._per_thread if threads > 1 else 1
         if self._plain is not None:
             for part in range(parts):

@@ -16,7 +16,7 @@ from pio.kernels import _llvm as ll
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import PAIR, RECORD, START
 from pio.kernels._jit import kernel
-from pio.kernels.attention import BLOCK, FEW, PARTS, ROWS, fill_f32, scale_row
+from pio.kernels.attention import BLOCK, FEW, PARTS, ROWS, fill_f32, scale_row, turn_of
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.quantize import quantize_row
 from pio.kernels.quantized_cache import KEY_PAIR, LARGEST, SMALLEST
@@ -366,7 +366,7 @@ def quantized_attention(
     """
     heads, threads = kv_heads * group, max(1, parts // PARTS)
     key_step = BLOCK // OUTPUTS * ((head_dim + PAIR - 1) // PAIR) * KEY_PAIR
-    piece = 0
+    piece, turn = -1, turn_of(part, parts)
     for s in range(sequences):
         first, last, before = get_i32(starts + 4 * s), get_i32(starts + 4 * s + 4), get_i32(past + 4 * s)
         token_step, head_step = min(max(1, ROWS // group), last - first), min(group, ROWS)
@@ -376,7 +376,7 @@ def quantized_attention(
             for kv in range(0, kv_heads, span):
                 for h in range(0, group, head_step):
                     piece += 1
-                    if piece % parts != part:
+                    if piece % parts != turn:
                         continue
                     attend_rows_int8(
                         out + 4 * (t * heads + kv * group + h) * head_dim,

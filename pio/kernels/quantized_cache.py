@@ -143,7 +143,7 @@ def write_quantized_cache(
     part: int,
     parts: int,
 ) -> None:
-    """Store the keys and values of a batch in the blocks of its sequences; heads are dealt to the parts in turn.
+    """Store the keys and values of a batch in the blocks of its sequences; each part does some heads.
 
     keys[block, h, p % BLOCK] = k[t, h];  values[block, h, p % BLOCK] = v[t, h];  block = table[p // BLOCK]
 
@@ -160,7 +160,7 @@ def write_quantized_cache(
         for t in range(first, last):
             at = before + t - first
             page = get_i32(tables + 4 * (s * ldt + at // BLOCK)) * kv_heads
-            for head in range(part, kv_heads, parts):
+            for head in range(part * kv_heads // parts, (part + 1) * kv_heads // parts):
                 slot = at % BLOCK
                 store_key(keys + (page + head) * key_step, slot, record, k + 4 * (t * ldk + head * head_dim), head_dim)
                 at_v, start = v + 4 * (t * ldv + head * head_dim), get_f32(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pio.kernels._formats import BLOCK, FORMATS, RECORD, START
 from pio.kernels._jit import PerDtype, kernel_per_dtype
 from pio.kernels.linear import add_bias
-from pio.kernels.parallel import parallel_kernel_per_dtype
+from pio.kernels.parallel import FINE, parallel_kernel_per_dtype
 from pio.kernels.quantized_tiles import quantized_tile
 from pio.kernels.simd import WIDE
 
@@ -50,7 +50,7 @@ def quantized_columns(
             add_bias_f32(y + 4 * (r * ldy + c), bias + 4 * c, min(BLOCK * last, n) - c)
 
 
-@parallel_kernel_per_dtype(parts_per_thread=2)  # a thread that is held up leaves the rest to the others
+@parallel_kernel_per_dtype(parts_per_thread=FINE)
 def quantized_linear(
     y: int, x: int, w: int, bias: int, rows: int, n: int, pairs: int, ldy: int, add: int, part: int, parts: int
 ) -> None:
@@ -64,7 +64,7 @@ def quantized_linear(
     quantized_columns(y, x, w, bias, part * blocks // parts, (part + 1) * blocks // parts, rows, n, pairs, ldy, add)
 
 
-@parallel_kernel_per_dtype(parts_per_thread=2)
+@parallel_kernel_per_dtype(parts_per_thread=FINE)
 def quantized_linear_three(
     x: int,
     y0: int,

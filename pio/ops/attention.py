@@ -16,7 +16,7 @@ from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
 
 BLOCK_SIZE = kernels.BLOCK
-WORK = 16  # of quantizing a key and a value, against that of copying a number
+WORK = 64  # of quantizing a key and scattering it over its block, against that of copying a number
 Shape = tuple[int, ...]
 
 

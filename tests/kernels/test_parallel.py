@@ -82,32 +82,71 @@ raise SystemExit(0 if compiled and pool() is not None else f"compiled {compiled}
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
-def test_the_protocol_in_plain_python():
-    """The control block, one step at a time, with a callback that only records."""
+@pytest.fixture
+def stepped():
+    """A control block, and a callback that records its calls and then does what it is told."""
     if parallel.JIT:
         pytest.skip("needs NUMBA_DISABLE_JIT: compiled kernels are not stepped through")
-    memory = ctypes.create_string_buffer(parallel.FIELDS + 64)
+    memory = ctypes.create_string_buffer(parallel.SIZE + 64)
+    seen, then = [], []
+
+    def record(*values):
+        seen.append(values)
+        if then:
+            then.pop(0)()
+
+    callback = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(record)
     control = -(-ctypes.addressof(memory) // 64) * 64
-    seen = []
-    callback = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(lambda *values: seen.append(values))
-    address = ctypes.cast(callback, ctypes.c_void_p).value
-    assert parallel.claim(control, 1) == 0, "no job yet"
-    parallel.run(control, address, 77, 4, 1)
-    assert seen == [(77, part, 4) for part in range(4)]
-    assert atomics.load(control + parallel.TICKET) == 1 << 32
-    seen.clear()
-    atomics.store(control + parallel.BUSY, 1)  # another caller has the pool: this one does its own pieces
+    yield control, ctypes.cast(callback, ctypes.c_void_p).value, seen, then
+    del memory, callback
+
+
+def test_a_caller_without_help_does_all_pieces(stepped):
+    control, address, seen, _ = stepped
+    assert parallel.work(control, 1, 0) == 0, "no job yet"
+    parallel.run(control, address, 77, 5, 1)
+    # its own two from the front, then the helper's by rear halves
+    assert seen == [(77, part, 5) for part in (0, 1, 3, 4, 2)]
+    assert atomics.load(control + parallel.NUMBER) == 1
+    assert atomics.load(control + parallel.PENDING) == 0
+    assert parallel.work(control, 1, 1) == 0, "nothing is left"
+
+
+def test_a_caller_that_finds_the_pool_busy_does_its_own_pieces(stepped):
+    control, address, seen, _ = stepped
+    atomics.store(control + parallel.BUSY, 1)
     parallel.run(control, address, 78, 3, 1)
     assert seen == [(78, part, 3) for part in range(3)]
-    assert atomics.load(control + parallel.TICKET) == 1 << 32
-    atomics.store(control + parallel.BUSY, 0)
+    assert atomics.load(control + parallel.NUMBER) == 0
+
+
+def test_a_helper_does_its_range_and_half_of_what_another_has_left(stepped):
+    control, address, seen, then = stepped
+    then.append(lambda: parallel.work(control, 1, 1))  # within the caller's first piece of eight
+    then += [lambda: None] * 3
+    then.append(lambda: parallel.work(control, 2, 1))  # a third thread may not join
+    parallel.run(control, address, 79, 8, 1)
+    assert [part for _, part, _ in seen] == [0, 4, 5, 6, 7, 2, 3, 1]
+    assert atomics.load(control + parallel.PENDING) == 0
+
+
+def test_a_helper_that_comes_late_takes_nothing_of_the_next_job(stepped):
+    control, address, seen, _ = stepped
+    parallel.run(control, address, 80, 4, 1)
     seen.clear()
-    atomics.store(control + parallel.HELPERS, 1)
-    atomics.store(control + parallel.TICKET, 2 << 32 | 2)
-    assert parallel.claim(control, 2) == 0, "only one helper may join"
-    assert parallel.claim(control, 1) == 1
-    assert len(seen) == 1
-    assert atomics.load(control + parallel.TICKET) == 2 << 32 | 1
+    range_of_next = parallel.as_range(2, 2, 4)
+    atomics.store(control + parallel.RANGES + 64, range_of_next)
+    assert parallel.work(control, 1, 1) == 0
+    assert atomics.load(control + parallel.RANGES + 64) == range_of_next
+    assert seen == []
+
+
+def test_numbers_of_jobs_begin_again(stepped):
+    control, address, seen, _ = stepped
+    atomics.store(control + parallel.NUMBER, parallel.NUMBERS)
+    parallel.run(control, address, 81, 2, 1)
+    assert len(seen) == 2
+    assert atomics.load(control + parallel.NUMBER) == 1
 
 
 def test_threads_do_not_change_a_bit():
