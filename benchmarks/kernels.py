@@ -8,6 +8,7 @@ from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.paged import PagedKVCache
 from pio.dtypes import dtype, int32
+from pio.ops.gated_delta import state_shape
 from pio.ops.sampling import Penalties, Sampler
 from pio.tensor import Tensor
 
@@ -162,6 +163,7 @@ class Norm:
         self.time_rms_norm(rows)
         self.time_layer_norm(rows)
         self.time_fused_add_rms_norm(rows)
+        self.time_gated_rms_norm(rows)
 
     def time_rms_norm(self, rows: int) -> None:
         ops.rms_norm(self.x, self.weight, 1e-6, out=self.out)
@@ -172,6 +174,9 @@ class Norm:
     def time_fused_add_rms_norm(self, rows: int) -> None:
         ops.fused_add_rms_norm(self.x, self.residual, self.weight, 1e-6, out=self.out)
 
+    def time_gated_rms_norm(self, rows: int) -> None:
+        ops.gated_rms_norm(self.x, self.residual, self.weight, 1e-6, out=self.out)
+
 
 class Activation:
     def setup(self) -> None:
@@ -180,6 +185,7 @@ class Activation:
         self.time_silu()
         self.time_gelu()
         self.time_swiglu()
+        self.time_sigmoid_gate()
 
     def time_silu(self) -> None:
         ops.silu(self.gate, out=self.out)
@@ -189,6 +195,45 @@ class Activation:
 
     def time_swiglu(self) -> None:
         ops.swiglu(self.gate, self.up, out=self.out)
+
+    def time_sigmoid_gate(self) -> None:
+        ops.sigmoid_gate(self.up, self.gate, out=self.out)
+
+
+class GatedDelta:
+    """A recurrent layer at the shapes of Qwen3-Coder-Next, past its first token."""
+
+    params = (DECODE, PREFILL)
+    param_names = ("rows",)
+    key_heads, heads, dim, width = 16, 32, 128, 4
+
+    def setup(self, rows: int) -> None:
+        channels = (2 * self.key_heads + self.heads) * self.dim
+        self.batch = Batch(rows, 1, 1, 1)
+        self.batch.add([0] * rows, 1, [0], "none")
+        self.x, self.mixed = random_tensor(rows, channels), Tensor.empty((rows, channels))
+        self.weight = random_tensor(self.width, channels, kind="bfloat16", seed=1)
+        self.inputs = Tensor.zeros((1, self.width - 1, channels))
+        self.b, self.a = (random_tensor(rows, self.heads, seed=seed) for seed in (2, 3))
+        self.a_log, self.dt_bias = (random_tensor(self.heads, seed=seed) for seed in (4, 5))
+        self.beta, self.decay = Tensor.empty(self.b.shape), Tensor.empty(self.b.shape)
+        self.q, self.k = (random_tensor(rows, self.key_heads, self.dim, seed=seed) for seed in (6, 7))
+        self.v, self.out = random_tensor(rows, self.heads, self.dim, seed=8), Tensor.empty((rows, self.heads, self.dim))
+        self.state = Tensor.zeros(state_shape(1, self.heads, self.dim, self.dim))
+        self.scratch = Tensor.empty((rows, self.key_heads, 2))
+        self.time_causal_conv(rows)
+        self.time_delta_gates(rows)
+        self.time_gated_delta(rows)
+
+    def time_causal_conv(self, rows: int) -> None:
+        ops.causal_conv(self.x, self.weight, self.inputs, self.batch, out=self.mixed)
+
+    def time_delta_gates(self, rows: int) -> None:
+        ops.delta_gates(self.b, self.a, self.a_log, self.dt_bias, out_beta=self.beta, out_decay=self.decay)
+
+    def time_gated_delta(self, rows: int) -> None:
+        args = self.q, self.k, self.v, self.decay, self.beta, self.state, self.batch
+        ops.gated_delta(*args, out=self.out, scratch=self.scratch)
 
 
 class Rope:

@@ -31,10 +31,25 @@ GIVEN = {
         "scratch": Tensor.zeros((3 * 64,), "uint8"),
     },
     "copy": lambda: {"dst": floats(3, 5), "src": floats(3, 5)},
+    "delta_gates": lambda: {
+        "b": floats(3, 5),
+        "a": floats(3, 5),
+        "a_log": floats(5),
+        "dt_bias": floats(5),
+        "out_beta": floats(3, 5),
+        "out_decay": floats(3, 5),
+    },
     "first_non_finite": lambda: {"t": floats(3, 5)},
     "fused_add_rms_norm": lambda: {
         "x": floats(3, 5),
         "residual": floats(3, 5),
+        "weight": floats(5),
+        "eps": 1e-6,
+        "out": floats(3, 5),
+    },
+    "gated_rms_norm": lambda: {
+        "x": floats(3, 5),
+        "gate": floats(3, 5),
         "weight": floats(5),
         "eps": 1e-6,
         "out": floats(3, 5),
@@ -70,6 +85,7 @@ GIVEN = {
         "rows": floats(2, 5),
         "scales": floats(2),
     },
+    "sigmoid_gate": lambda: {"x": floats(3, 5), "gate": floats(3, 5), "out": floats(3, 5)},
     "silu": lambda: {"x": floats(3, 5), "out": floats(3, 5)},
     "softmax": lambda: {"x": floats(3, 5), "out": floats(3, 5)},
     "swiglu": lambda: {"gate": floats(3, 5), "up": floats(3, 5), "out": floats(3, 5)},
@@ -80,6 +96,7 @@ CASES = [(op, name) for op, make in GIVEN.items() for name, x in make().items() 
 # Lists of tensors, the caches of a batch, which models write, and what is no operation.
 ELSEWHERE = {"attention_scratch", "bfloat16_linears", "linears", "paged_attention", "quantized_linears", "write_cache"}
 ELSEWHERE |= {"PackedWeight", "Program", "recording"}
+ELSEWHERE |= {"causal_conv", "gated_delta"}
 
 
 def test_every_operation_is_here():
@@ -129,9 +146,19 @@ def test_lists_of_tensors_hold_tensors():
 APART = [
     ("bfloat16_linear", "out", "x"),
     ("copy", "dst", "src"),
+    ("delta_gates", "out_beta", "b"),
+    ("delta_gates", "out_beta", "a"),
+    ("delta_gates", "out_beta", "a_log"),
+    ("delta_gates", "out_beta", "dt_bias"),
+    ("delta_gates", "out_beta", "out_decay"),
+    ("delta_gates", "out_decay", "b"),
+    ("delta_gates", "out_decay", "a"),
+    ("delta_gates", "out_decay", "a_log"),
+    ("delta_gates", "out_decay", "dt_bias"),
     ("fused_add_rms_norm", "out", "residual"),
     ("fused_add_rms_norm", "out", "weight"),
     ("fused_add_rms_norm", "residual", "weight"),
+    ("gated_rms_norm", "out", "weight"),
     ("gather", "out", "table"),
     ("layer_norm", "out", "weight"),
     ("layer_norm", "out", "bias"),
@@ -154,7 +181,19 @@ APART = [
 ]
 SAME = [
     (op, name)
-    for op in ("add", "fused_add_rms_norm", "gelu", "layer_norm", "mul", "rms_norm", "silu", "softmax", "swiglu")
+    for op in (
+        "add",
+        "fused_add_rms_norm",
+        "gated_rms_norm",
+        "gelu",
+        "layer_norm",
+        "mul",
+        "rms_norm",
+        "sigmoid_gate",
+        "silu",
+        "softmax",
+        "swiglu",
+    )
     for name in GIVEN[op]()
     if name in ("x", "y", "gate", "up")
 ]

@@ -17,6 +17,15 @@ def silu_lanes(v: Vec) -> Vec:
 
 
 @kernel
+def sigmoid_lanes(v: Vec) -> Vec:
+    """Return 1 / (1 + e^-v).
+
+    Shapes: sixteen lanes.
+    """
+    return splat(1.0) / (splat(1.0) + exp(splat(0.0) - v))
+
+
+@kernel
 def gelu_tanh_lanes(v: Vec) -> Vec:
     """Return v / 2 * (1 + tanh(sqrt(2 / pi) * (v + 0.044715 v^3))), which is v / (1 + e^-2u) for the tanh of u.
 
@@ -154,3 +163,49 @@ def swiglu(
     Shapes: as ``swiglu_rows``.
     """
     swiglu_rows(out, gate, up, part * rows // parts, (part + 1) * rows // parts, n, ldo, ldg, ldu)
+
+
+@kernel
+def sigmoid_gate_rows(
+    out: int, x: int, gate: int, first: int, last: int, heads: int, n: int, ldo: int, ldx: int, ldg: int, head_g: int
+) -> None:
+    """Multiply by a gate.
+
+    out[r, c] = x[r, c] / (1 + e^-gate[r, c]),  first <= r < last
+
+    Shapes: row r is head r % heads of token r // heads; out, x, gate float32 (tokens, heads, n), token strides ldo,
+    ldx, ldg; heads of gate are head_g apart. out may be x or gate.
+    """
+    whole = n // LANES * LANES
+    rest = n - whole
+    for r in range(first, last):
+        t, h = r // heads, r % heads
+        to, at, g = out + 4 * (t * ldo + h * n), x + 4 * (t * ldx + h * n), gate + 4 * (t * ldg + h * head_g)
+        for i in range(0, 4 * whole, 4 * LANES):
+            store_f32(to + i, load_f32(at + i) * sigmoid_lanes(load_f32(g + i)))
+        if rest > 0:
+            i = 4 * whole
+            store_part_f32(to + i, load_part_f32(at + i, rest) * sigmoid_lanes(load_part_f32(g + i, rest)), rest)
+
+
+@parallel_kernel
+def sigmoid_gate(
+    out: int,
+    x: int,
+    gate: int,
+    rows: int,
+    heads: int,
+    n: int,
+    ldo: int,
+    ldx: int,
+    ldg: int,
+    head_g: int,
+    part: int,
+    parts: int,
+) -> None:
+    """Multiply by a gate, rows split over threads.
+
+    Shapes: as ``sigmoid_gate_rows``.
+    """
+    first, last = part * rows // parts, (part + 1) * rows // parts
+    sigmoid_gate_rows(out, x, gate, first, last, heads, n, ldo, ldx, ldg, head_g)

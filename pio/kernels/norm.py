@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from pio.kernels._jit import kernel, kernel_per_dtype
+from pio.kernels.activation import silu_lanes
 from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import (
     LANES,
@@ -133,11 +134,11 @@ def add_row(y: int, x: int, n: int) -> None:
 
 @kernel_per_dtype
 def fused_add_rms_norm_rows(
-    out: int, residual: int, x: int, weight: int, first: int, last: int, dim: int, eps: float
+    out: int, residual: int, x: int, weight: int, first: int, last: int, dim: int, eps: float, offset: int
 ) -> None:
     """Add rows to the residual stream and normalise it.
 
-    residual[r] += x[r];  out[r, c] = residual[r, c] / sqrt(mean(residual[r] ** 2) + eps) * weight[c]
+    residual[r] += x[r];  out[r, c] = residual[r, c] / sqrt(mean(residual[r] ** 2) + eps) * (offset + weight[c])
 
     Shapes: x, residual, out float32 (rows, dim), first <= r < last; weight (dim,) of the kernel's type.
     Sums in float32. out may be x.
@@ -145,19 +146,69 @@ def fused_add_rms_norm_rows(
     for r in range(first, last):
         row = residual + 4 * r * dim
         add_row(row, x + 4 * r * dim, dim)
-        scale_row(out + 4 * r * dim, row, weight, dim, 1.0 / math.sqrt(sum_squares(row, dim) / dim + eps), 0)
+        scale_row(out + 4 * r * dim, row, weight, dim, 1.0 / math.sqrt(sum_squares(row, dim) / dim + eps), offset)
 
 
 @parallel_kernel_per_dtype
 def fused_add_rms_norm(
-    out: int, residual: int, x: int, weight: int, rows: int, dim: int, eps: float, part: int, parts: int
+    out: int, residual: int, x: int, weight: int, rows: int, dim: int, eps: float, offset: int, part: int, parts: int
 ) -> None:
     """Add rows to the residual stream and normalise it, rows split over threads.
 
     Shapes: as ``fused_add_rms_norm_rows``.
     """
     first, last = part * rows // parts, (part + 1) * rows // parts
-    fused_add_rms_norm_rows(out, residual, x, weight, first, last, dim, eps)
+    fused_add_rms_norm_rows(out, residual, x, weight, first, last, dim, eps, offset)
+
+
+@kernel_per_dtype
+def scale_gated_row(out: int, x: int, weight: int, gate: int, n: int, scale: float) -> None:
+    """Multiply a row by a number, a vector and a gate.
+
+    out[i] = x[i] * scale * weight[i] * gate[i] / (1 + e^-gate[i])
+
+    Shapes: x, gate, out float32 (n,); weight (n,) of the kernel's type. out may be x or gate.
+    """
+    factor = splat(scale)
+    whole = n // LANES * LANES
+    for i in range(0, whole, LANES):
+        value = load_f32(x + 4 * i) * factor * load(weight + itemsize * i)
+        store_f32(out + 4 * i, value * silu_lanes(load_f32(gate + 4 * i)))
+    if n > whole:
+        i, rest = whole, n - whole
+        value = load_part_f32(x + 4 * i, rest) * factor * load_part(weight + itemsize * i, rest)
+        store_part_f32(out + 4 * i, value * silu_lanes(load_part_f32(gate + 4 * i, rest)), rest)
+
+
+@parallel_kernel_per_dtype
+def gated_rms_norm(
+    out: int,
+    x: int,
+    gate: int,
+    weight: int,
+    rows: int,
+    heads: int,
+    dim: int,
+    ldo: int,
+    ldx: int,
+    ldg: int,
+    head_g: int,
+    eps: float,
+    part: int,
+    parts: int,
+) -> None:
+    """Divide rows by their root mean square, then scale by a weight and a gate; rows split over threads.
+
+    out[r, c] = x[r, c] / sqrt(mean(x[r] ** 2) + eps) * weight[c] * silu(gate[r, c])
+
+    Shapes: row r is head r % heads of token r // heads; x, gate, out float32 (tokens, heads, dim), token strides ldx,
+    ldg, ldo; heads of gate are head_g apart; weight (dim,) of the kernel's type. Sums in float32. out may be x or gate.
+    """
+    for r in range(part * rows // parts, (part + 1) * rows // parts):
+        t, h = r // heads, r % heads
+        row = x + 4 * (t * ldx + h * dim)
+        scale = 1.0 / math.sqrt(sum_squares(row, dim) / dim + eps)
+        scale_gated_row(out + 4 * (t * ldo + h * dim), row, weight, gate + 4 * (t * ldg + h * head_g), dim, scale)
 
 
 @kernel

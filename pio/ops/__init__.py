@@ -1,14 +1,16 @@
 """Operations on tensors: each checks its arguments, makes the result if none is given, and runs a kernel."""
 
-from pio.ops.activation import gelu, silu, swiglu
+from pio.ops.activation import gelu, sigmoid_gate, silu, swiglu
 from pio.ops.attention import attention_scratch, paged_attention, scaled_dot_product_attention, write_cache
 from pio.ops.bfloat16 import bfloat16_linear, bfloat16_linears
+from pio.ops.causal_conv import causal_conv
 from pio.ops.copy import copy
 from pio.ops.elementwise import add, mul
+from pio.ops.gated_delta import delta_gates, gated_delta
 from pio.ops.gather import gather, gather_by_value, scatter_add, scatter_add_by_index
 from pio.ops.linear import linear, linears
 from pio.ops.matmul import matmul
-from pio.ops.norm import fused_add_rms_norm, layer_norm, rms_norm
+from pio.ops.norm import fused_add_rms_norm, gated_rms_norm, layer_norm, rms_norm
 from pio.ops.program import Program, recording
 from pio.ops.quantized import PackedWeight, pack, quantized_linear, quantized_linears, unpack
 from pio.ops.reduce import first_non_finite
@@ -23,9 +25,13 @@ __all__ = [
     "attention_scratch",
     "bfloat16_linear",
     "bfloat16_linears",
+    "causal_conv",
     "copy",
+    "delta_gates",
     "first_non_finite",
     "fused_add_rms_norm",
+    "gated_delta",
+    "gated_rms_norm",
     "gather",
     "gather_by_value",
     "gelu",
@@ -45,6 +51,7 @@ __all__ = [
     "scaled_dot_product_attention",
     "scatter_add",
     "scatter_add_by_index",
+    "sigmoid_gate",
     "silu",
     "softmax",
     "swiglu",

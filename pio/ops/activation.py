@@ -8,6 +8,7 @@ from pio.errors import ConfigError, TensorError
 from pio.kernels import activation as kernels
 from pio.ops._check import check, check_tensor, split
 from pio.ops._overlap import check_same_or_apart
+from pio.ops._slots import head_strides
 from pio.ops._tensors import check_writable, result, row_stride
 from pio.tensor import Tensor
 
@@ -96,4 +97,37 @@ def swiglu(gate: Tensor, up: Tensor, *, out: Tensor | None = None, threads: int 
     parts = split(4 * rows * n, threads)  # an exponential costs as much as some sums
     at = out.address, gate.address, up.address
     kernels.swiglu(*at, rows, n, ldo, ldg, ldu, parts)
+    return out
+
+
+def sigmoid_gate(x: Tensor, gate: Tensor, *, out: Tensor | None = None, threads: int | None = None) -> Tensor:
+    """Multiply by a gate: ``x / (1 + exp(-gate))``.
+
+    Args:
+        x: float32 (rows, n) or (tokens, heads, n); there may be gaps between rows or tokens.
+        gate: float32, of x's shape; there may be gaps between heads too, as where each head's gate follows its query.
+        out: float32, of x's shape, gaps allowed as in x; made when not given. It may be x or gate.
+        threads: Over how many threads to split the rows; as many as are worth it by default.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        TensorError: Shapes, strides or dtypes do not fit.
+    """
+    check_tensor("sigmoid_gate", "x", x)
+    if len(x.shape) not in (2, 3):
+        raise TensorError(f"sigmoid_gate: x has shape {x.shape}, expected (rows, n) or (tokens, heads, n)")
+    ldx, (ldg, head_g) = row_stride("sigmoid_gate", "x", x), head_strides("sigmoid_gate", "gate", gate, x.shape)
+    if out is None:
+        out = Tensor.empty(x.shape)
+    check_writable("sigmoid_gate", "out", out)
+    ldo = row_stride("sigmoid_gate", "out", out, x.shape)
+    check_same_or_apart("sigmoid_gate", "out", out, x=x, gate=gate)
+    if not x.size:
+        return out
+    n, heads = x.shape[-1], x.shape[1] if len(x.shape) == 3 else 1
+    parts = split(4 * x.size, threads)  # an exponential costs as much as some sums
+    at = out.address, x.address, gate.address
+    kernels.sigmoid_gate(*at, x.size // n, heads, n, ldo, ldx, ldg, head_g, parts)
     return out

@@ -6,6 +6,7 @@ from pio.errors import TensorError
 from pio.kernels import norm as kernels
 from pio.ops._check import check, check_float, check_tensor, split
 from pio.ops._overlap import check_apart, check_same_or_apart
+from pio.ops._slots import head_strides
 from pio.ops._tensors import check_last_axis, check_writable, result, row_stride
 from pio.tensor import Tensor
 
@@ -72,6 +73,7 @@ def fused_add_rms_norm(
     eps: float,
     *,
     out: Tensor | None = None,
+    zero_centred: bool = False,
     threads: int | None = None,
 ) -> Tensor:
     """Add to the residual stream in place, and normalise it: ``residual += x``, then ``rms_norm(residual)``.
@@ -82,6 +84,7 @@ def fused_add_rms_norm(
         weight: float32, float16 or bfloat16 (dim,).
         eps: Added to the mean square.
         out: float32, of x's shape, contiguous; made when not given. It may be x itself, not residual.
+        zero_centred: Scale by ``1 + weight``.
         threads: Over how many threads to split the rows; as many as are worth it by default.
 
     Returns:
@@ -103,7 +106,52 @@ def fused_add_rms_norm(
     check_same_or_apart("fused_add_rms_norm", "out", out, x=x)
     rows, parts = x.size // dim, split(x.size, threads)
     kind, at = weight.dtype.name, (out.address, residual.address, x.address, weight.address)
-    kernels.fused_add_rms_norm[kind](*at, rows, dim, eps, parts)
+    kernels.fused_add_rms_norm[kind](*at, rows, dim, eps, int(zero_centred), parts)
+    return out
+
+
+def gated_rms_norm(
+    x: Tensor,
+    gate: Tensor,
+    weight: Tensor,
+    eps: float,
+    *,
+    out: Tensor | None = None,
+    threads: int | None = None,
+) -> Tensor:
+    """Divide rows by their root mean square, scale and gate them: ``x / sqrt(mean(x²) + eps) * weight * silu(gate)``.
+
+    Args:
+        x: float32 (rows, dim) or (tokens, heads, dim); there may be gaps between rows or tokens.
+        gate: float32, of x's shape; there may be gaps between heads too.
+        weight: float32, float16 or bfloat16 (dim,).
+        eps: Added to the mean square.
+        out: float32, of x's shape, gaps allowed as in x; made when not given. It may be x or gate.
+        threads: Over how many threads to split the rows; as many as are worth it by default.
+
+    Returns:
+        ``out``. A row's bits do not depend on the other rows or on threads.
+
+    Raises:
+        TensorError: Shapes, strides or dtypes do not fit.
+    """
+    check_tensor("gated_rms_norm", "x", x)
+    if len(x.shape) not in (2, 3):
+        raise TensorError(f"gated_rms_norm: x has shape {x.shape}, expected (rows, dim) or (tokens, heads, dim)")
+    dim, heads = x.shape[-1], x.shape[1] if len(x.shape) == 3 else 1
+    ldx, (ldg, head_g) = row_stride("gated_rms_norm", "x", x), head_strides("gated_rms_norm", "gate", gate, x.shape)
+    check_float("gated_rms_norm", "weight", weight, (dim,))
+    if out is None:
+        out = Tensor.empty(x.shape)
+    check_writable("gated_rms_norm", "out", out)
+    ldo = row_stride("gated_rms_norm", "out", out, x.shape)
+    check_same_or_apart("gated_rms_norm", "out", out, x=x, gate=gate)
+    check_apart("gated_rms_norm", "out", out, weight=weight)
+    if not x.size:
+        return out
+    parts = split(4 * x.size, threads)  # an exponential costs as much as some sums
+    kind, at = weight.dtype.name, (out.address, x.address, gate.address, weight.address)
+    kernels.gated_rms_norm[kind](*at, x.size // dim, heads, dim, ldo, ldx, ldg, head_g, eps, parts)
     return out
 
 

@@ -77,6 +77,30 @@ def test_swiglu_of_a_fused_projection():
     assert bits(both[:, 35:]) == upper
 
 
+@given(data=st.data(), shape=sizes((0, 6), (1, 75)), threads=THREADS, target=st.sampled_from(("new", "x", "gate")))
+def test_sigmoid_gate_of_rows_with_gaps(data, shape, threads, target):
+    plain = data.draw(tensors(shape)), data.draw(tensors(shape))
+    x, gate = (data.draw(views(t)) for t in plain)
+    out = {"new": None, "x": x, "gate": gate}[target]
+    found = ops.sigmoid_gate(x, gate, out=out, threads=threads)
+    assert_close(found, reference.sigmoid_gate(*(t.tolist() for t in plain)), relative=1e-6, absolute=1e-30)
+    assert out is None or found is out
+
+
+def test_sigmoid_gate_of_heads_whose_gates_follow_their_queries():
+    tokens, heads, n = 3, 4, 21
+    both = Tensor.from_list([float(i % 17 - 8) for i in range(tokens * heads * 2 * n)]).reshape(tokens, heads, 2 * n)
+    x = Tensor.from_list([float(i % 5) for i in range(tokens * heads * n)]).reshape(tokens, heads, n)
+    expected = ops.sigmoid_gate(x, both[:, :, n:].contiguous())
+    assert bits(ops.sigmoid_gate(x, both[:, :, n:], out=x)) == bits(expected)
+
+
+def test_a_gate_that_is_not_finite():
+    x, gate = Tensor.full((1, 3), 2.0), Tensor.from_list([[math.inf, -math.inf, math.nan]])
+    high, low, nan = ops.sigmoid_gate(x, gate).tolist()[0]
+    assert (high, low) == (2.0, 0.0) and math.isnan(nan)
+
+
 def test_activations_refuse_what_does_not_fit():
     x = Tensor.zeros((2, 6))
     with pytest.raises(ConfigError, match="approximate is 'erf', expected"):
@@ -93,3 +117,11 @@ def test_activations_refuse_what_does_not_fit():
         ops.swiglu(x[0], x[0])
     with pytest.raises(TensorError, match="up has strides"):
         ops.swiglu(x[:, :3], x[:, ::2])
+    with pytest.raises(TensorError, match=r"sigmoid_gate: x has shape \(6,\), expected \(rows, n\) or"):
+        ops.sigmoid_gate(x[0], x[0])
+    with pytest.raises(TensorError, match=r"gate has shape \(1, 6\), expected \(2, 6\)"):
+        ops.sigmoid_gate(x, x[:1])
+    with pytest.raises(TensorError, match="gate is float16, expected float32"):
+        ops.sigmoid_gate(x, x.astype("float16"))
+    with pytest.raises(TensorError, match="out is read-only"):
+        ops.sigmoid_gate(x, x, out=Tensor.from_buffer(bytes(48), "float32", (2, 6)))

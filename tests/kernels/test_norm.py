@@ -60,14 +60,16 @@ def test_rms_norm_of_rows_with_gaps(data, shape, threads):
     assert bits(out) == bits(ops.rms_norm(x, weight, 1e-6, threads=1))
 
 
+@pytest.mark.parametrize("zero_centred", [False, True])
 @pytest.mark.parametrize("dtype", FLOATS)
 @given(data=st.data(), shape=sizes((0, 7), (1, 90)), eps=EPS, threads=THREADS, in_place=st.booleans())
-def test_fused_add_rms_norm(data, dtype, shape, eps, threads, in_place):
+def test_fused_add_rms_norm(data, dtype, shape, eps, threads, in_place, zero_centred):
     x, residual = data.draw(tensors(shape)), data.draw(tensors(shape))
     weight = data.draw(tensors(shape[1:], dtype))
     total = ops.add(x, residual)
-    expected = ops.rms_norm(total, weight, eps, threads=1)
-    found = ops.fused_add_rms_norm(x, residual, weight, eps, out=x if in_place else None, threads=threads)
+    expected = ops.rms_norm(total, weight, eps, zero_centred=zero_centred, threads=1)
+    out = x if in_place else None
+    found = ops.fused_add_rms_norm(x, residual, weight, eps, out=out, zero_centred=zero_centred, threads=threads)
     assert bits(residual) == bits(total)
     assert bits(found) == bits(expected), "fused and separate kernels differ"
 
@@ -84,6 +86,36 @@ def test_fused_add_rms_norm_against_its_reference(data, shape):
     smallest = min(math.sqrt(math.fsum(v * v for v in row) / len(row) + 1e-6) for row in total)
     largest = max(abs(w) for w in weight.tolist())
     assert_close(found, expected, relative=2e-6, absolute=1e-6 * size * largest / smallest)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@given(
+    data=st.data(),
+    shape=sizes((0, 7), (1, 90)),
+    eps=EPS,
+    threads=THREADS,
+    target=st.sampled_from(("new", "x", "gate")),
+)
+def test_gated_rms_norm(data, dtype, shape, eps, threads, target):
+    x, gate, weight = data.draw(tensors(shape)), data.draw(tensors(shape)), data.draw(tensors(shape[1:], dtype))
+    given_ = x.tolist(), gate.tolist(), weight.tolist(), eps
+    out = {"new": None, "x": x, "gate": gate}[target]
+    found = ops.gated_rms_norm(x, gate, weight, eps, out=out, threads=threads)
+    # far below zero the gate is tiny beside its input, and is allowed to vanish
+    assert_close(found, reference.gated_rms_norm(*given_), relative=2e-6, absolute=1e-30)
+    assert out is None or found is out
+
+
+@given(data=st.data(), shape=sizes((1, 5), (1, 4), (1, 40)), threads=THREADS)
+def test_gated_rms_norm_of_heads_with_gaps(data, shape, threads):
+    tokens, heads, dim = shape
+    x, gate, weight = data.draw(tensors(shape)), data.draw(tensors(shape)), data.draw(tensors((dim,)))
+    flat = (t.reshape(tokens * heads, dim) for t in (x, gate))
+    expected = bits(ops.gated_rms_norm(*flat, weight, 1e-6, threads=1))
+    gaps, out = data.draw(views(x, axes=(0, 1))), data.draw(views(Tensor.zeros(shape), axes=(0, 1)))
+    found = ops.gated_rms_norm(gaps, data.draw(views(gate)), weight, 1e-6, out=out, threads=threads)
+    assert found is out
+    assert bits(found) == expected
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -132,6 +164,13 @@ def test_norms_of_a_row_that_is_not_finite_leave_the_others_alone(value):
         (lambda x, w: ops.layer_norm(x[:, ::2], w[:2], None, 1e-6), "strided view"),
         (lambda x, w: ops.fused_add_rms_norm(x, x[:1], w, 1e-6), r"residual has shape \(1, 3\)"),
         (lambda x, w: ops.fused_add_rms_norm(x, x.clone(), w, 1e-6, out=x[:1]), r"out has shape \(1, 3\)"),
+        (lambda x, w: ops.gated_rms_norm(x[0], x[0], w, 1e-6), r"x has shape \(3,\), expected \(rows, dim\) or"),
+        (lambda x, w: ops.gated_rms_norm(x, x[:1], w, 1e-6), r"gate has shape \(1, 3\), expected \(2, 3\)"),
+        (lambda x, w: ops.gated_rms_norm(x, x, w[:2], 1e-6), r"weight has shape \(2,\), expected \(3\)"),
+        (
+            lambda x, w: ops.gated_rms_norm(x[:, :2], x[:, ::2], w[:2], 1e-6),
+            "gate has strides .* contiguous heads of 2",
+        ),
     ],
 )
 def test_norms_refuse_what_does_not_fit(call, message):
@@ -151,5 +190,7 @@ def test_norms_refuse_read_only_results():
     x, weight = Tensor.zeros((2, 3)), Tensor.zeros((3,))
     with pytest.raises(TensorError, match="out is read-only"):
         ops.rms_norm(x, weight, 1e-6, out=out)
+    with pytest.raises(TensorError, match="out is read-only"):
+        ops.gated_rms_norm(x, x, weight, 1e-6, out=out)
     with pytest.raises(TensorError, match="residual is read-only"):
         ops.fused_add_rms_norm(x, out, weight, 1e-6)

@@ -15,6 +15,11 @@ def silu(x: float) -> float:
     return x / (1.0 + math.exp(-x))
 
 
+def sigmoid(x: float) -> float:
+    """Return ``1 / (1 + exp(-x))``."""
+    return 1.0 / (1.0 + math.exp(-x)) if x > -700 else math.exp(x)
+
+
 def gelu(x: float, approximate: str = "tanh") -> float:
     """Return ``x / 2 * (1 + erf(x / sqrt(2)))``, or the usual formula with tanh."""
     if approximate == "none":
@@ -25,3 +30,8 @@ def gelu(x: float, approximate: str = "tanh") -> float:
 def swiglu(gate: Rows, up: Rows) -> list[list[float]]:
     """Return ``silu(gate) * up``."""
     return [[silu(g) * u for g, u in zip(*rows, strict=True)] for rows in zip(gate, up, strict=True)]
+
+
+def sigmoid_gate(x: Rows, gate: Rows) -> list[list[float]]:
+    """Return ``x * sigmoid(gate)``."""
+    return [[a * sigmoid(g) for a, g in zip(*rows, strict=True)] for rows in zip(x, gate, strict=True)]

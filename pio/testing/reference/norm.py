@@ -19,11 +19,19 @@ def rms_norm(x: Rows, weight: Sequence[float], eps: float, zero_centred: bool = 
 
 
 def fused_add_rms_norm(
-    x: Rows, residual: Rows, weight: Sequence[float], eps: float
+    x: Rows, residual: Rows, weight: Sequence[float], eps: float, zero_centred: bool = False
 ) -> tuple[list[list[float]], list[list[float]]]:
     """Return the normalised sum and the sum."""
     total = [[a + b for a, b in zip(*rows, strict=True)] for rows in zip(x, residual, strict=True)]
-    return rms_norm(total, weight, eps), total
+    return rms_norm(total, weight, eps, zero_centred), total
+
+
+def gated_rms_norm(x: Rows, gate: Rows, weight: Sequence[float], eps: float) -> list[list[float]]:
+    """Return ``rms_norm(x) * gate / (1 + exp(-gate))`` by rows."""
+    normed = rms_norm(x, weight, eps)
+    return [
+        [v * g / (1.0 + math.exp(-g)) for v, g in zip(*rows, strict=True)] for rows in zip(normed, gate, strict=True)
+    ]
 
 
 def layer_norm(x: Rows, weight: Sequence[float], bias: Sequence[float] | None, eps: float) -> list[list[float]]:

@@ -1,0 +1,318 @@
+"""The gated delta rule: attention through a state of fixed size, which forgets by a gate and learns what it lacked.
+
+The columns of a state never meet, so it is kept in slices of COLUMNS of them: slice after slice of a head, each
+(dim, COLUMNS) in one piece, zeros behind the last column. A slice fits the first-level cache, and stays there while
+the tokens of a sequence walk over it one by one. A decode is a walk of one token: one form, hence the same bits,
+however a prompt was cut, whatever else is in the batch and however many threads run.
+"""
+
+from __future__ import annotations
+
+import math
+
+from pio.kernels._jit import kernel, kernel_per_dtype
+from pio.kernels.activation import sigmoid_lanes
+from pio.kernels.attention import fill_f32
+from pio.kernels.norm import sum_squares
+from pio.kernels.parallel import FINE, parallel_kernel, parallel_kernel_per_dtype
+from pio.kernels.simd import (
+    LANES,
+    Vec,
+    exp,
+    fma,
+    get_f32,
+    get_i32,
+    itemsize,
+    load,
+    load_f32,
+    load_part,
+    load_part_f32,
+    maximum,
+    put_f32,
+    splat,
+    store_f32,
+    store_part_f32,
+)
+from pio.kernels.tiles import prefetch
+
+COLUMNS = 2 * LANES  # of a slice: two accumulators each for what is recalled and for what is read
+FEW = 4  # so many tokens of a sequence compute for less than memory takes to bring the next slice
+
+
+@kernel
+def log1p_lanes(y: Vec) -> Vec:
+    """Return log(1 + y) for 0 <= y <= 1, to 2e-7 relative: 2 (s + s^3 / 3 + ... + s^13 / 13), s = y / (2 + y).
+
+    Shapes: sixteen lanes.
+    """
+    s = y / (splat(2.0) + y)
+    square = s * s
+    p = splat(2 / 13)
+    p = fma(p, square, splat(2 / 11))
+    p = fma(p, square, splat(2 / 9))
+    p = fma(p, square, splat(2 / 7))
+    p = fma(p, square, splat(2 / 5))
+    p = fma(p, square, splat(2 / 3))
+    p = fma(p, square, splat(2.0))
+    return s * p
+
+
+@kernel
+def decay_lanes(a: Vec, a_log: Vec, dt_bias: Vec) -> Vec:
+    """Return exp(-exp(a_log) * log(1 + exp(a + dt_bias))).
+
+    Without overflow: log(1 + e^x) = max(x, 0) + log(1 + e^-|x|).
+
+    Shapes: sixteen lanes.
+    """
+    zero = splat(0.0)
+    x = a + dt_bias
+    softplus = maximum(x, zero) + log1p_lanes(exp(zero - maximum(x, zero - x)))
+    return exp(zero - exp(a_log) * softplus)
+
+
+@kernel_per_dtype
+def delta_gate_rows(
+    beta: int,
+    decay: int,
+    b: int,
+    a: int,
+    a_log: int,
+    dt_bias: int,
+    first: int,
+    last: int,
+    heads: int,
+    ldb: int,
+    lda: int,
+) -> None:
+    """Compute how much each head learns from a token and how much it keeps of what it knew.
+
+    beta[t, h] = 1 / (1 + e^-b[t, h]);  decay[t, h] = exp(-exp(a_log[h]) * log(1 + exp(a[t, h] + dt_bias[h])))
+
+    Shapes: beta, decay float32 (T, heads), first <= t < last; b, a float32 (T, heads), token strides ldb, lda; a_log,
+    dt_bias (heads,) of the kernel's type.
+    """
+    for t in range(first, last):
+        for h in range(0, heads, LANES):
+            at_b, at_a, to, n = b + 4 * (t * ldb + h), a + 4 * (t * lda + h), 4 * (t * heads + h), heads - h
+            rate, shift = a_log + itemsize * h, dt_bias + itemsize * h
+            if n >= LANES:
+                store_f32(beta + to, sigmoid_lanes(load_f32(at_b)))
+                store_f32(decay + to, decay_lanes(load_f32(at_a), load(rate), load(shift)))
+            else:
+                store_part_f32(beta + to, sigmoid_lanes(load_part_f32(at_b, n)), n)
+                kept = decay_lanes(load_part_f32(at_a, n), load_part(rate, n), load_part(shift, n))
+                store_part_f32(decay + to, kept, n)
+
+
+@parallel_kernel_per_dtype
+def delta_gates(
+    beta: int,
+    decay: int,
+    b: int,
+    a: int,
+    a_log: int,
+    dt_bias: int,
+    tokens: int,
+    heads: int,
+    ldb: int,
+    lda: int,
+    part: int,
+    parts: int,
+) -> None:
+    """Compute the gates of the delta rule, tokens split over threads.
+
+    Shapes: as ``delta_gate_rows``.
+    """
+    first, last = part * tokens // parts, (part + 1) * tokens // parts
+    delta_gate_rows(beta, decay, b, a, a_log, dt_bias, first, last, heads, ldb, lda)
+
+
+@parallel_kernel
+def head_scales(
+    scales: int,
+    q: int,
+    k: int,
+    tokens: int,
+    heads: int,
+    dim: int,
+    ldq: int,
+    head_q: int,
+    ldk: int,
+    head_k: int,
+    eps: float,
+    part: int,
+    parts: int,
+) -> None:
+    """Compute the factors that bring queries and keys to length one, and queries by 1 / sqrt(dim) below it.
+
+    scales[t, h, 0] = 1 / sqrt((sum(q[t, h] ** 2) + eps) * dim);  scales[t, h, 1] = 1 / sqrt(sum(k[t, h] ** 2) + eps)
+
+    Shapes: scales float32 (T, heads, 2); q, k float32 (T, heads, dim), token strides ldq, ldk, head strides head_q,
+    head_k. Sums in float32. Rows split over threads.
+    """
+    rows = tokens * heads
+    for r in range(part * rows // parts, (part + 1) * rows // parts):
+        t, h = r // heads, r % heads
+        square = sum_squares(q + 4 * (t * ldq + h * head_q), dim) + eps
+        put_f32(scales + 8 * r, 1.0 / math.sqrt(square * dim))
+        square = sum_squares(k + 4 * (t * ldk + h * head_k), dim) + eps
+        put_f32(scales + 8 * r + 4, 1.0 / math.sqrt(square))
+
+
+@kernel
+def load_up_to(address: int, n: int) -> Vec:
+    """Read sixteen float32, or as many as there are, zeros behind.
+
+    Shapes: x float32 (n,), n of any sign.
+    """
+    if n >= LANES:
+        return load_f32(address)
+    return load_part_f32(address, max(n, 0))
+
+
+@kernel
+def store_up_to(address: int, value: Vec, n: int) -> None:
+    """Write sixteen float32, or as many as there is room for.
+
+    Shapes: x float32 (n,), n of any sign.
+    """
+    if n >= LANES:
+        store_f32(address, value)
+    else:
+        store_part_f32(address, value, max(n, 0))
+
+
+@kernel
+def walk_slice(
+    out: int,
+    q: int,
+    k: int,
+    v: int,
+    decay: int,
+    beta: int,
+    scales: int,
+    state: int,
+    tokens: int,
+    heads: int,
+    key_heads: int,
+    dim: int,
+    columns: int,
+    ldo: int,
+    ldq: int,
+    ldk: int,
+    ldv: int,
+) -> None:
+    """Walk the tokens of a sequence over a slice of the state of one head.
+
+    for each t: S *= decay[t];  S += outer(k[t], beta[t] * (v[t] - k[t] @ S));  out[t] = q[t] @ S
+
+    where q and k are scaled: the sums run over them as they are, and take the factor afterwards.
+
+    Shapes: q, k float32 (tokens, dim), strides ldq, ldk; v, out float32 (tokens, min(columns, COLUMNS)), strides ldv,
+    ldo; decay, beta float32 (tokens,), stride heads; scales float32 (tokens, 2), stride 2 key_heads; S float32
+    (dim, COLUMNS), in place. Sums in float32 in the order of dim: what the next token recalls is summed while S
+    passes by for this one. out may be v.
+    """
+    zero = splat(0.0)
+    low, high = zero, zero  # k[t] @ S, before S decays
+    for i in range(dim):
+        by_k, row = splat(get_f32(k + 4 * i)), state + 4 * COLUMNS * i
+        low, high = fma(by_k, load_f32(row), low), fma(by_k, load_f32(row + 4 * LANES), high)
+    for t in range(tokens):
+        at_q, at_k, at_v, to = q + 4 * t * ldq, k + 4 * t * ldk, v + 4 * t * ldv, out + 4 * t * ldo
+        next_k = at_k + 4 * ldk if t + 1 < tokens else at_k
+        kept, scale_q = get_f32(decay + 4 * t * heads), get_f32(scales + 8 * t * key_heads)
+        scale_k = get_f32(scales + 8 * t * key_heads + 4)
+        shrink, lack, learn = splat(kept), splat(-kept * scale_k), splat(get_f32(beta + 4 * t * heads) * scale_k)
+        new_low = fma(low, lack, load_up_to(at_v, columns)) * learn
+        new_high = fma(high, lack, load_up_to(at_v + 4 * LANES, columns - LANES)) * learn
+        read_low, read_high = zero, zero
+        low, high = zero, zero
+        for i in range(dim):
+            row, by_k = state + 4 * COLUMNS * i, splat(get_f32(at_k + 4 * i))
+            one = fma(by_k, new_low, load_f32(row) * shrink)
+            two = fma(by_k, new_high, load_f32(row + 4 * LANES) * shrink)
+            store_f32(row, one)
+            store_f32(row + 4 * LANES, two)
+            by_q, by_next = splat(get_f32(at_q + 4 * i)), splat(get_f32(next_k + 4 * i))
+            read_low, read_high = fma(by_q, one, read_low), fma(by_q, two, read_high)
+            low, high = fma(by_next, one, low), fma(by_next, two, high)
+        store_up_to(to, read_low * splat(scale_q), columns)
+        store_up_to(to + 4 * LANES, read_high * splat(scale_q), columns - LANES)
+
+
+@parallel_kernel(parts_per_thread=FINE)
+def gated_delta(
+    out: int,
+    q: int,
+    k: int,
+    v: int,
+    decay: int,
+    beta: int,
+    scales: int,
+    state: int,
+    starts: int,
+    past: int,
+    slots: int,
+    sequences: int,
+    heads: int,
+    key_heads: int,
+    dim: int,
+    value_dim: int,
+    ldo: int,
+    ldq: int,
+    head_q: int,
+    ldk: int,
+    head_k: int,
+    ldv: int,
+    head_v: int,
+    part: int,
+    parts: int,
+) -> None:
+    """Apply the gated delta rule to a batch of sequences; each part does some slices of every sequence's state.
+
+    for each token t of a sequence and each head h, with S = state[slots[s], h] (zero where past[s] is 0):
+    S *= decay[t, h];  S += outer(k[t, h'], beta[t, h] * (v[t, h] - k[t, h'] @ S));  out[t, h] = q[t, h'] @ S
+    where h' = h // (heads // key_heads), and q and k are scaled by ``head_scales``
+
+    Shapes: q, k float32 (T, key_heads, dim), v float32 (T, heads, value_dim), with token strides ldq, ldk, ldv and
+    head strides head_q, head_k, head_v; out float32 (T, heads, value_dim), token stride ldo; decay, beta float32
+    (T, heads); scales float32 (T, key_heads, 2); state float32 (slots, heads, slices, dim, COLUMNS), where slices are
+    as many as hold value_dim columns; starts int32 (S + 1,); past, slots int32 (S,), slots pairwise different. Sums
+    in float32 in the order of dim. out may be v.
+    """
+    slices = (value_dim + COLUMNS - 1) // COLUMNS
+    units, group, size = heads * slices, heads // key_heads, 4 * COLUMNS * dim
+    for s in range(sequences):
+        start = get_i32(starts + 4 * s)
+        tokens = get_i32(starts + 4 * s + 4) - start
+        if tokens <= 0:
+            continue
+        own = state + size * units * get_i32(slots + 4 * s)
+        for unit in range(part * units // parts, (part + 1) * units // parts):
+            h, column = unit // slices, unit % slices * COLUMNS
+            at = own + size * unit
+            if get_i32(past + 4 * s) == 0:
+                fill_f32(at, COLUMNS * dim, 0.0)
+            elif tokens < FEW:
+                prefetch(at + size, size)
+            walk_slice(
+                out + 4 * (start * ldo + h * value_dim + column),
+                q + 4 * (start * ldq + h // group * head_q),
+                k + 4 * (start * ldk + h // group * head_k),
+                v + 4 * (start * ldv + h * head_v + column),
+                decay + 4 * (start * heads + h),
+                beta + 4 * (start * heads + h),
+                scales + 8 * (start * key_heads + h // group),
+                at,
+                tokens,
+                heads,
+                key_heads,
+                dim,
+                value_dim - column,
+                ldo,
+                ldq,
+                ldk,
+                ldv,
+            )

@@ -1,0 +1,69 @@
+"""Convolution over time on tensors."""
+
+from __future__ import annotations
+
+from pio.errors import TensorError
+from pio.kernels import causal_conv as kernels
+from pio.ops._check import check, check_float, check_tensor, split
+from pio.ops._overlap import check_apart
+from pio.ops._slots import Slots
+from pio.ops._tensors import check_writable, row_stride
+from pio.tensor import Tensor
+
+WIDEST = 8  # tokens; the inputs of as many rows are read for each output
+
+
+def causal_conv(
+    x: Tensor,
+    weight: Tensor,
+    state: Tensor,
+    batch: Slots,
+    *,
+    out: Tensor | None = None,
+    threads: int | None = None,
+) -> Tensor:
+    """Convolve each channel with its own past, and apply silu: ``silu(sum_j weight[j] * x[t - (width - 1) + j])``.
+
+    Args:
+        x: float32 (T, channels); there may be gaps between tokens, as inside a fused projection.
+        weight: float32, float16 or bfloat16 (width, channels), width from 1 to 8: the transpose, made once, of what a
+            checkpoint holds as (channels, 1, width).
+        state: float32 (slots, width - 1, channels): the last inputs of each sequence. The slots of the batch's
+            sequences are overwritten.
+        batch: Where each token belongs, and in which slot the state of each sequence is.
+        out: float32 (T, channels), gaps allowed; made when not given. It must not be x.
+        threads: Over how many threads to split the channels; as many as are worth it by default.
+
+    Returns:
+        ``out``. A token's bits do not depend on the rest of the batch, on how its sequence was cut or on threads.
+
+    Raises:
+        TensorError: Shapes, strides or dtypes do not fit, or a result shares memory with another argument.
+    """
+    check_tensor("causal_conv", "x", x)
+    if len(x.shape) != 2:
+        raise TensorError(f"causal_conv: x has shape {x.shape}, expected (tokens, channels)")
+    channels = x.shape[1]
+    ldx = row_stride("causal_conv", "x", x)
+    check_float("causal_conv", "weight", weight, (None, channels))
+    width = weight.shape[0]
+    if not 1 <= width <= WIDEST:
+        raise TensorError(
+            f"causal_conv: weight has shape {weight.shape}, expected (width, channels), width from 1 to {WIDEST}; "
+            "transpose what a checkpoint holds as (channels, 1, width)"
+        )
+    check("causal_conv", "state", state, (None, width - 1, channels))
+    check_writable("causal_conv", "state", state)
+    if out is None:
+        out = Tensor.empty(x.shape)
+    check_writable("causal_conv", "out", out)
+    ldo = row_stride("causal_conv", "out", out, x.shape)
+    check_apart("causal_conv", "state", state, x=x, weight=weight)
+    check_apart("causal_conv", "out", out, x=x, weight=weight, state=state)
+    if not x.size:
+        return out
+    where = state.address, batch.starts.address, batch.past.address, batch.slots.address
+    sizes = batch.num_sequences, channels, width, ldo, ldx
+    parts = split((4 + width) * x.size, threads)  # an exponential costs as much as some sums
+    kernels.causal_conv[weight.dtype.name](out.address, x.address, weight.address, *where, *sizes, parts)
+    return out

@@ -1,0 +1,140 @@
+"""The gated delta rule on tensors: its gates, and the walk of a batch over the states of its sequences."""
+
+from __future__ import annotations
+
+from pio.errors import TensorError
+from pio.kernels import gated_delta as kernels
+from pio.ops._check import check, check_float, check_tensor, split
+from pio.ops._overlap import check_apart, check_same_or_apart
+from pio.ops._slots import Slots, head_strides
+from pio.ops._tensors import check_writable, result, row_stride
+from pio.tensor import Tensor
+
+WORK = 16  # of an exponential and a logarithm, against that of copying a number
+
+
+def state_shape(slots: int, heads: int, dim: int, value_dim: int) -> tuple[int, ...]:
+    """Return the shape of the states that ``gated_delta`` keeps: (slots, heads, slices, dim, columns of a slice).
+
+    Column c of the matrix S (dim, value_dim) of a head is column c % columns of its slice c // columns.
+    """
+    return slots, heads, -(-value_dim // kernels.COLUMNS), dim, kernels.COLUMNS
+
+
+def delta_gates(
+    b: Tensor,
+    a: Tensor,
+    a_log: Tensor,
+    dt_bias: Tensor,
+    *,
+    out_beta: Tensor | None = None,
+    out_decay: Tensor | None = None,
+    threads: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Compute the gates of the delta rule: ``sigmoid(b)`` and ``exp(-exp(a_log) * softplus(a + dt_bias))``.
+
+    Args:
+        b: float32 (T, heads); there may be gaps between tokens, as inside a fused projection.
+        a: float32 (T, heads), gaps allowed.
+        a_log: float32, float16 or bfloat16 (heads,).
+        dt_bias: (heads,) of the same type.
+        out_beta: float32 (T, heads); made when not given.
+        out_decay: float32 (T, heads); made when not given.
+        threads: Over how many threads to split the tokens; as many as are worth it by default.
+
+    Returns:
+        How much each head learns from a token, and what it keeps of its state before that; both from 0 to 1.
+
+    Raises:
+        TensorError: Shapes, strides or dtypes do not fit, or a result shares memory with another argument.
+    """
+    check_tensor("delta_gates", "b", b)
+    if len(b.shape) != 2:
+        raise TensorError(f"delta_gates: b has shape {b.shape}, expected (tokens, heads)")
+    tokens, heads = b.shape
+    ldb, lda = row_stride("delta_gates", "b", b), row_stride("delta_gates", "a", a, b.shape)
+    check_float("delta_gates", "a_log", a_log, (heads,))
+    check("delta_gates", "dt_bias", dt_bias, (heads,), a_log.dtype)
+    beta = result("delta_gates", out_beta, b.shape, name="out_beta")
+    decay = result("delta_gates", out_decay, b.shape, name="out_decay")
+    check_apart("delta_gates", "out_beta", beta, b=b, a=a, a_log=a_log, dt_bias=dt_bias, out_decay=decay)
+    check_apart("delta_gates", "out_decay", decay, b=b, a=a, a_log=a_log, dt_bias=dt_bias)
+    at = beta.address, decay.address, b.address, a.address, a_log.address, dt_bias.address
+    kernels.delta_gates[a_log.dtype.name](*at, tokens, heads, ldb, lda, split(WORK * b.size, threads))
+    return beta, decay
+
+
+def gated_delta(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    decay: Tensor,
+    beta: Tensor,
+    state: Tensor,
+    batch: Slots,
+    *,
+    eps: float = 1e-6,
+    out: Tensor | None = None,
+    scratch: Tensor | None = None,
+    threads: int | None = None,
+) -> Tensor:
+    """Let every token of a batch decay, correct and read the state of its sequence, one after another.
+
+    With S the state of a head, for each token: ``S *= decay``, ``S += outer(k, beta * (v - k @ S))``, ``out = q @ S``,
+    where q and k are divided by ``sqrt(sum(x²) + eps)``, and q by ``sqrt(dim)``.
+
+    Args:
+        q: float32 (T, key_heads, dim); there may be gaps between tokens and between heads.
+        k: float32 (T, key_heads, dim), gaps allowed.
+        v: float32 (T, heads, value_dim), gaps allowed; heads is a multiple of key_heads, and value head h goes with
+            key head h // (heads // key_heads).
+        decay: float32 (T, heads), from ``delta_gates``.
+        beta: float32 (T, heads), likewise.
+        state: float32, as ``state_shape`` says; the slots of the batch's sequences are overwritten.
+        batch: Where each token belongs, and in which slot the state of each sequence is.
+        eps: Added to the sum of squares.
+        out: float32 (T, heads, value_dim), gaps between tokens allowed; made when not given. It may be v itself.
+        scratch: float32 (T, key_heads, 2), overwritten; made when not given.
+        threads: Over how many threads to split the columns of states; as many as are worth it by default.
+
+    Returns:
+        ``out``. A token's bits do not depend on the rest of the batch, on how its sequence was cut or on threads.
+
+    Raises:
+        TensorError: Shapes, strides or dtypes do not fit, or a result shares memory with another argument.
+    """
+    ldq, head_q = head_strides("gated_delta", "q", q)
+    if len(q.shape) != 3:
+        raise TensorError(f"gated_delta: q has shape {q.shape}, expected (tokens, key_heads, dim)")
+    tokens, key_heads, dim = q.shape
+    ldk, head_k = head_strides("gated_delta", "k", k, q.shape)
+    ldv, head_v = head_strides("gated_delta", "v", v)
+    if len(v.shape) != 3 or v.shape[0] != tokens:
+        raise TensorError(f"gated_delta: v has shape {v.shape}, expected ({tokens}, heads, value_dim) as q has")
+    heads, value_dim = v.shape[1:]
+    if not key_heads or heads % key_heads:
+        raise TensorError(f"gated_delta: {heads} value heads do not divide among {key_heads} key heads")
+    check("gated_delta", "decay", decay, (tokens, heads))
+    check("gated_delta", "beta", beta, (tokens, heads))
+    check("gated_delta", "state", state, (None, *state_shape(0, heads, dim, value_dim)[1:]))
+    check_writable("gated_delta", "state", state)
+    if out is None:
+        out = Tensor.empty(v.shape)
+    check_writable("gated_delta", "out", out)
+    ldo = row_stride("gated_delta", "out", out, v.shape)
+    scales = result("gated_delta", scratch, (tokens, key_heads, 2), name="scratch")
+    check_apart("gated_delta", "state", state, q=q, k=k, v=v, decay=decay, beta=beta)
+    check_apart("gated_delta", "scratch", scales, q=q, k=k, v=v, decay=decay, beta=beta, state=state)
+    check_apart("gated_delta", "out", out, q=q, k=k, decay=decay, beta=beta, state=state, scratch=scales)
+    check_same_or_apart("gated_delta", "out", out, v=v)
+    if not v.size:
+        return out
+    strides = ldq, head_q, ldk, head_k
+    norm = scales.address, q.address, k.address
+    kernels.head_scales(*norm, tokens, key_heads, dim, *strides, eps, split(2 * q.size, threads))
+    inputs = q.address, k.address, v.address, decay.address, beta.address, scales.address
+    where = state.address, batch.starts.address, batch.past.address, batch.slots.address
+    sizes = batch.num_sequences, heads, key_heads, dim, value_dim
+    parts = split(4 * v.size * dim, threads)  # of its state a token reads and changes all
+    kernels.gated_delta(out.address, *inputs, *where, *sizes, ldo, *strides, ldv, head_v, parts)
+    return out
