@@ -6,6 +6,7 @@ import random
 
 from pio import ops
 from pio.cache.batch import Batch
+from pio.cache.latent import PagedLatentCache
 from pio.cache.paged import PagedKVCache
 from pio.dtypes import dtype, int32
 from pio.ops.gated_delta import state_shape
@@ -151,6 +152,55 @@ class DenseAttention:
 
     def time_scaled_dot_product_attention(self) -> None:
         ops.scaled_dot_product_attention(self.q, self.k, self.v)
+
+
+class LatentAttention:
+    """At the shape of GLM-4.7-Flash: 20 heads, a latent of 512, a shared key of 64."""
+
+    params = ([(1, 1024), (1, 8192), (PREFILL, 512)], ["float32", "float16", "bfloat16"])
+    param_names = ("tokens, past", "cache")
+
+    def setup(self, shape: tuple[int, int], kind: str) -> None:
+        tokens, past = shape
+        heads, rank, rope = 20, 512, 64
+        cache = PagedLatentCache(1, tokens + past, rank, rope, dtype(kind))
+        self.cache, blocks = cache.layer(0), list(range(cache.num_blocks))
+        self.batch, whole = Batch(tokens, 1, cache.num_blocks, 1), Batch(tokens + past, 1, cache.num_blocks, 1)
+        self.batch.add([0] * tokens, past, blocks, "none")
+        whole.add([0] * (tokens + past), 0, blocks, "none")
+        self.latent, self.key = random_tensor(tokens + past, rank), random_tensor(tokens + past, rope, seed=1)
+        ops.write_latent_cache(self.cache, self.latent, self.key, whole)
+        self.q, self.q_rope = random_tensor(tokens, heads, rank, seed=2), random_tensor(tokens, heads, rope, seed=3)
+        self.scratch, self.out = ops.latent_scratch(rank, rope), Tensor.empty((tokens, heads, rank))
+        self.latent, self.key = self.latent[past:], self.key[past:]
+        self.time_write_latent_cache(shape, kind)
+        self.time_latent_attention(shape, kind)
+
+    def time_write_latent_cache(self, shape: tuple[int, int], kind: str) -> None:
+        ops.write_latent_cache(self.cache, self.latent, self.key, self.batch)
+
+    def time_latent_attention(self, shape: tuple[int, int], kind: str) -> None:
+        ops.latent_attention(self.q, self.q_rope, self.cache, self.batch, self.scratch, out=self.out, scale=1 / 16)
+
+
+class HeadLinear:
+    """What queries of latent attention are multiplied by: 20 matrices of 512 x 192."""
+
+    params = (["bfloat16", "int8", "int4"], [DECODE, PREFILL])
+    param_names = ("weights", "rows")
+
+    def setup(self, form: str, rows: int) -> None:
+        self.stored = random_tensor(20 * (192 + 256), 512, kind="bfloat16")
+        self.keys, _ = ops.absorbed_weights(self.stored, 20, 192, 256)
+        self.weight = self.keys if form == "bfloat16" else ops.pack_heads(self.keys, form)
+        self.x, self.out = random_tensor(rows, 20, 256)[:, :, :192], Tensor.empty((rows, 20, 512))
+        self.time_head_linear(form, rows)
+
+    def time_head_linear(self, form: str, rows: int) -> None:
+        ops.head_linear(self.x, self.weight, out=self.out)
+
+    def time_absorbed_weights(self, form: str, rows: int) -> None:
+        ops.absorbed_weights(self.stored, 20, 192, 256)
 
 
 class Norm:

@@ -22,6 +22,7 @@ def ints(*values):
 
 # The arguments of each operation that are tensors, such that it runs, with an `out` for those that take one.
 GIVEN = {
+    "absorbed_weights": lambda: {"weight": floats(14, 5), "heads": 2, "key_dim": 3, "value_dim": 4},
     "add": lambda: {"x": floats(3, 5), "y": floats(3, 5), "out": floats(3, 5)},
     "bfloat16_linear": lambda: {
         "x": floats(3, 5),
@@ -57,11 +58,18 @@ GIVEN = {
     "gather": lambda: {"table": floats(4, 5), "indices": ints(3, 0), "out": floats(2, 5)},
     "gather_by_value": lambda: {"x": floats(2, 5), "keys": ints(3, 0), "value": 3},
     "gelu": lambda: {"x": floats(3, 5), "out": floats(3, 5)},
+    "head_linear": lambda: {
+        "x": floats(3, 2, 5),
+        "weight": ops.pack_heads(floats(2, 4, 5), "int8"),
+        "out": floats(3, 2, 4),
+        "scratch": Tensor.zeros((576,), "uint8"),
+    },
     "layer_norm": lambda: {"x": floats(3, 5), "weight": floats(5), "bias": floats(5), "eps": 0.0, "out": floats(3, 5)},
     "linear": lambda: {"x": floats(3, 5), "weight": floats(2, 5), "bias": floats(2), "out": floats(3, 2)},
     "matmul": lambda: {"a": floats(3, 5), "b": floats(5, 2), "out": floats(3, 2)},
     "mul": lambda: {"x": floats(3, 5), "y": floats(3, 5), "out": floats(3, 5)},
     "pack": lambda: {"weight": floats(3, 5), "form": "int4", "out": Tensor.zeros((1, 1, 576), "uint8")},
+    "pack_heads": lambda: {"weight": floats(2, 3, 5), "form": "int4"},
     "quantized_linear": lambda: {
         "x": floats(3, 5),
         "weight": ops.pack(floats(2, 5), "int8"),
@@ -97,6 +105,7 @@ CASES = [(op, name) for op, make in GIVEN.items() for name, x in make().items() 
 ELSEWHERE = {"attention_scratch", "bfloat16_linears", "linears", "paged_attention", "quantized_linears", "write_cache"}
 ELSEWHERE |= {"PackedWeight", "Program", "recording"}
 ELSEWHERE |= {"causal_conv", "gated_delta"}
+ELSEWHERE |= {"latent_attention", "latent_scratch", "write_latent_cache"}
 
 
 def test_every_operation_is_here():
@@ -160,6 +169,7 @@ APART = [
     ("fused_add_rms_norm", "residual", "weight"),
     ("gated_rms_norm", "out", "weight"),
     ("gather", "out", "table"),
+    ("head_linear", "out", "x"),
     ("layer_norm", "out", "weight"),
     ("layer_norm", "out", "bias"),
     ("linear", "out", "x"),

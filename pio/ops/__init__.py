@@ -8,6 +8,8 @@ from pio.ops.copy import copy
 from pio.ops.elementwise import add, mul
 from pio.ops.gated_delta import delta_gates, gated_delta
 from pio.ops.gather import gather, gather_by_value, scatter_add, scatter_add_by_index
+from pio.ops.head_linear import absorbed_weights, head_linear, pack_heads
+from pio.ops.latent_attention import latent_attention, latent_scratch, write_latent_cache
 from pio.ops.linear import linear, linears
 from pio.ops.matmul import matmul
 from pio.ops.norm import fused_add_rms_norm, gated_rms_norm, layer_norm, rms_norm
@@ -21,6 +23,7 @@ from pio.ops.top_k import top_k
 __all__ = [
     "PackedWeight",
     "Program",
+    "absorbed_weights",
     "add",
     "attention_scratch",
     "bfloat16_linear",
@@ -35,12 +38,16 @@ __all__ = [
     "gather",
     "gather_by_value",
     "gelu",
+    "head_linear",
+    "latent_attention",
+    "latent_scratch",
     "layer_norm",
     "linear",
     "linears",
     "matmul",
     "mul",
     "pack",
+    "pack_heads",
     "paged_attention",
     "quantized_linear",
     "quantized_linears",
@@ -58,4 +65,5 @@ __all__ = [
     "top_k",
     "unpack",
     "write_cache",
+    "write_latent_cache",
 ]

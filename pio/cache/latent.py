@@ -1,0 +1,80 @@
+"""Latents and shared keys of all sequences in a pool of blocks that is made once."""
+
+from __future__ import annotations
+
+from math import prod
+
+from pio.device import MemoryBudget
+from pio.dtypes import DType
+from pio.errors import PioError, TensorError
+from pio.memory.storage import Storage
+from pio.ops._check import FLOATS
+from pio.ops.attention import BLOCK_SIZE
+from pio.ops.latent_attention import latent_shape
+from pio.tensor import Tensor, row_major
+
+
+class PagedLatentCache:
+    """One pool of blocks a layer, whatever the number of heads: a latent and a rotated key for each position.
+
+    Every layer uses the same block numbers, so a sequence has one block table. The memory is reserved at once and given
+    by the system as blocks are first written.
+
+    Attributes:
+        block_size: Positions a block.
+        num_blocks: Blocks in all.
+        nbytes: Bytes in all: layers * num_blocks * block_size * (rank + rope_dim) * the element's, where rank is
+            rounded up to a multiple of 32 and a layer to 64 bytes.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        tokens: int,
+        rank: int,
+        rope_dim: int,
+        dtype: DType,
+        *,
+        budget: MemoryBudget | None = None,
+    ) -> None:
+        """Reserve a cache.
+
+        Args:
+            layers: Layers that attend.
+            tokens: Positions of all sequences together, rounded up to whole blocks.
+            rank: Width of a latent.
+            rope_dim: Width of the key that all heads share.
+            dtype: float32, float16 or bfloat16.
+            budget: Counts the memory and refuses what exceeds its limit.
+
+        Raises:
+            TensorError: A cache of latents cannot be of that type.
+            OutOfMemoryError: The budget or the machine cannot give that much.
+        """
+        if dtype.name not in FLOATS:
+            raise TensorError(f"a cache of latents cannot be {dtype}, expected one of {', '.join(FLOATS)}")
+        self.block_size = BLOCK_SIZE
+        self.num_blocks = max(1, -(-tokens // BLOCK_SIZE))
+        shape = latent_shape(self.num_blocks, rank, rope_dim)
+        size = -(-prod(shape) * dtype.itemsize // 64) * 64
+        self.nbytes = layers * size
+        what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
+        storage = Storage.allocate(self.nbytes, budget=budget, what=what)
+        strides = row_major(shape)
+        self._pools: list[Tensor] | None = [
+            Tensor(storage, storage.address + i * size, dtype, shape, strides) for i in range(layers)
+        ]
+
+    def layer(self, index: int) -> Tensor:
+        """Return the latents and keys of a layer, (num_blocks, block_size, rank + rope_dim).
+
+        Raises:
+            PioError: The cache was freed.
+        """
+        if self._pools is None:
+            raise PioError("this cache was freed; make another with model.new_cache")
+        return self._pools[index]
+
+    def free(self) -> None:
+        """Give the memory back; the cache cannot be used any more."""
+        self._pools = None

@@ -1,0 +1,177 @@
+"""Linear layers whose heads have a matrix each, and the matrices of latent attention."""
+
+from __future__ import annotations
+
+from pio.dtypes import float32
+from pio.errors import TensorError
+from pio.kernels import head_linear as kernels
+from pio.kernels._formats import BLOCK
+from pio.ops._check import FLOATS, all_threads, check_float, check_tensor, split
+from pio.ops._overlap import check_apart
+from pio.ops._tensors import result, scratch_rows
+from pio.ops.quantized import WORK, PackedWeight, pack, record_bytes
+from pio.tensor import Tensor
+
+
+def head_linear(
+    x: Tensor,
+    weight: Tensor | PackedWeight,
+    *,
+    out: Tensor | None = None,
+    scratch: Tensor | None = None,
+    threads: int | None = None,
+) -> Tensor:
+    """Multiply each head's rows by the rows of its own matrix: ``out[t, h] = weight[h] @ x[t, h]``.
+
+    Where the weight is packed, rows of x are quantized to int8 by groups of 32 inputs.
+
+    Args:
+        x: float32 (T, heads, k); there may be gaps between heads and tokens, as in a slice of wider heads.
+        weight: float32, float16 or bfloat16 (heads, n, k), each matrix contiguous, such as those of
+            ``absorbed_weights``; or from ``pack_heads``.
+        out: float32 (T, heads, n); made when not given, for a packed weight with n rounded up to a multiple of 16.
+            Must not share memory with x.
+        scratch: uint8, at least T * heads * ``record_bytes(k)``, for the quantized rows; made when not given. Must not
+            share memory with x. Not used where the weight is not packed.
+        threads: Over how many threads to split; all by default.
+
+    Returns:
+        float32 (T, heads, n). A row's bits do not depend on the other rows or on threads.
+
+    Raises:
+        TensorError: Shapes, strides or dtypes do not fit, or ``out`` is read-only.
+    """
+    op = "head_linear"
+    ldx, head_x = head_strides(op, "x", x)
+    rows, heads, k = x.shape
+    if isinstance(weight, PackedWeight):
+        return _packed_head_linear(x, weight, out, scratch, threads)
+    _check_matrices(op, "weight", weight, heads, k)
+    n = weight.shape[1]
+    out = result(op, out, (rows, heads, n))
+    check_apart(op, "out", out, x=x, weight=weight)
+    multiply = kernels.head_linear[weight.dtype.name]
+    at = out.address, x.address, weight.address
+    multiply(*at, rows, heads, n, k, ldx, head_x, weight.strides[0], threads or all_threads())
+    return out
+
+
+def _packed_head_linear(
+    x: Tensor, weight: PackedWeight, out: Tensor | None, scratch: Tensor | None, threads: int | None
+) -> Tensor:
+    op, form, (rows, heads, k) = "head_linear", weight.form.name, x.shape
+    each = weight.shape[0] // max(1, heads)
+    if weight.shape != (heads * each, k) or each % BLOCK:
+        raise TensorError(
+            f"{op}: weight has shape {weight.shape}, expected ({heads} heads x a multiple of {BLOCK}, {k}); make it "
+            "with ops.pack_heads from (heads, n, k)"
+        )
+    if out is not None:
+        check_tensor(op, "out", out)
+    n = out.shape[2] if out is not None and out.ndim == 3 and -(-out.shape[2] // BLOCK) * BLOCK == each else each
+    out = result(op, out, (rows, heads, n))
+    ldx, head_x = x.strides[0], x.strides[1]
+    records = _records(x, scratch)
+    check_apart(op, "out", out, x=x, weight=weight.data, scratch=records)
+    check_apart(op, "scratch", records, weight=weight.data)
+    parts = split(WORK * x.size, threads)
+    kernels.quantize_heads[form](records.address, x.address, rows, heads, k, ldx, head_x, parts)
+    at = out.address, records.address, weight.data.address
+    kernels.quantized_head_linear[form](*at, rows, heads, n, weight.data.shape[1], threads or all_threads())
+    return out
+
+
+def _records(x: Tensor, scratch: Tensor | None) -> Tensor:
+    """Return the bytes that the quantized rows of all heads go to."""
+    return scratch_rows("head_linear", x, scratch, x.shape[1] * record_bytes(x.shape[2]))
+
+
+def pack_heads(weight: Tensor, form: str, *, threads: int | None = None) -> PackedWeight:
+    """Quantize a matrix for each head, so that ``head_linear`` can take them.
+
+    Args:
+        weight: float32, float16 or bfloat16 (heads, n, k), of any strides.
+        form: As in ``pack``.
+        threads: Over how many threads to split the rows; all by default.
+
+    Returns:
+        One packed weight of heads * n rows, where n is rounded up to a multiple of 16 by rows of zeros, so that each
+        head begins with a block of its own.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit.
+        NumericalError: The weight holds NaN, an infinity, or a number beyond what float16 can hold.
+    """
+    check_tensor("pack_heads", "weight", weight)
+    if weight.ndim != 3:
+        raise TensorError(f"pack_heads: weight has shape {weight.shape}, expected (heads, n, k)")
+    if weight.dtype.name not in FLOATS:
+        raise TensorError(f"pack_heads: weight is {weight.dtype}, expected one of {', '.join(FLOATS)}")
+    heads, n, k = weight.shape
+    padded = Tensor.zeros((heads, -(-n // BLOCK) * BLOCK, k), weight.dtype)
+    padded[:, :n].copy_(weight)
+    return pack(padded.reshape(padded.shape[0] * padded.shape[1], k), form, threads=threads)
+
+
+def absorbed_weights(weight: Tensor, heads: int, key_dim: int, value_dim: int) -> tuple[Tensor, Tensor]:
+    """Cut the matrix that makes keys and values from latents into what latent attention multiplies by instead.
+
+    Of each head's key_dim + value_dim rows the first make its key, k = A c, the others its value, v = B c, of a latent
+    c. As q . k = (A^T q) . c, queries are multiplied by A^T, and what attention gives for latents by B.
+
+    Args:
+        weight: float32, float16 or bfloat16 (heads * (key_dim + value_dim), rank), as checkpoints store it.
+        heads: How many heads there are.
+        key_dim: Width of a head's key, without the rotated part that all share.
+        value_dim: Width of a head's value.
+
+    Returns:
+        A^T, (heads, rank, key_dim) of the weight's type, in new memory, as much as it is large: the stored key rows are
+        not needed any more, and where they lie in a mapped file the system takes that memory back. And B,
+        (heads, value_dim, rank), a view of the weight.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit.
+    """
+    check_float("absorbed_weights", "weight", weight, (None, None))
+    if min(heads, key_dim, value_dim) < 1 or weight.shape[0] != heads * (key_dim + value_dim):
+        raise TensorError(
+            f"absorbed_weights: weight has shape {weight.shape}, expected ({heads} heads x ({key_dim} of a key + "
+            f"{value_dim} of a value), rank); give the sizes that the model's config names"
+        )
+    rank = weight.shape[1]
+    cut = weight.reshape(heads, key_dim + value_dim, rank)
+    keys = Tensor.empty((heads, rank, key_dim), weight.dtype).copy_(cut[:, :key_dim].transpose(0, 2, 1))
+    return keys, cut[:, key_dim:]
+
+
+def head_strides(op: str, name: str, x: Tensor, shape: tuple[int, ...] | None = None) -> tuple[int, int]:
+    """Return how far the tokens and the heads of float32 x (T, heads, dim) lie apart, in elements.
+
+    Raises:
+        TensorError: Another dtype or shape, or the elements of a head do not follow each other.
+    """
+    check_tensor(op, name, x)
+    if x.dtype is not float32:
+        raise TensorError(f'{op}: {name} is {x.dtype}, expected float32; convert it with .astype("float32")')
+    if x.ndim != 3 or (shape is not None and x.shape != shape):
+        raise TensorError(f"{op}: {name} has shape {x.shape}, expected {shape or '(tokens, heads, dim)'}")
+    if x.strides[2] != 1 and x.shape[2] > 1:
+        raise TensorError(
+            f"{op}: {name} has strides {x.strides}, expected each head contiguous; make it .contiguous() first"
+        )
+    return x.strides[0], x.strides[1]
+
+
+def _check_matrices(op: str, name: str, weight: Tensor, heads: int, k: int) -> None:
+    """Raise a TensorError unless weight is a contiguous matrix of k columns for each head."""
+    check_tensor(op, name, weight)
+    if weight.dtype.name not in FLOATS:
+        raise TensorError(f"{op}: {name} is {weight.dtype}, expected one of {', '.join(FLOATS)}, or from pack_heads")
+    if weight.ndim != 3 or weight.shape[0] != heads or weight.shape[2] != k:
+        raise TensorError(f"{op}: {name} has shape {weight.shape}, expected ({heads}, any, {k})")
+    if (k > 1 and weight.strides[2] != 1) or (weight.shape[1] > 1 and weight.strides[1] != k):
+        raise TensorError(
+            f"{op}: {name} has strides {weight.strides}, expected each head's matrix contiguous; make it "
+            ".contiguous() first"
+        )

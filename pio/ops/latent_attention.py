@@ -1,0 +1,162 @@
+"""Attention over the paged latents of a batch: one vector a position, from which all heads' keys and values follow."""
+
+from __future__ import annotations
+
+from pio.errors import TensorError
+from pio.kernels import latent_attention as kernels
+from pio.ops._check import FLOATS, all_threads, check, check_tensor, split
+from pio.ops._overlap import check_apart
+from pio.ops._tensors import check_writable, row_stride
+from pio.ops.attention import BLOCK_SIZE, Slices
+from pio.ops.head_linear import head_strides
+from pio.tensor import Tensor
+
+
+def latent_shape(blocks: int, rank: int, rope_dim: int) -> tuple[int, int, int]:
+    """Return the shape of a layer's cache: a row for each position, of the latent and the key that heads share.
+
+    A row holds nothing else where rank is a multiple of 32; there are zeros up to that between the two otherwise.
+    """
+    return blocks, BLOCK_SIZE, kernels.value_width(rank) + rope_dim
+
+
+def latent_scratch_shape(rank: int, rope_dim: int, threads: int | None = None) -> tuple[int, int]:
+    """Return the shape of ``latent_scratch``, for a model that takes it from memory of its own."""
+    floats = kernels.scratch_floats(rank, rope_dim)
+    return kernels.PARTS * (threads or all_threads()), -(-floats // 16) * 16
+
+
+def latent_scratch(rank: int, rope_dim: int, threads: int | None = None) -> Tensor:
+    """Return the scratch that ``latent_attention`` needs, so that a model can make it once."""
+    return Tensor.empty(latent_scratch_shape(rank, rope_dim, threads))
+
+
+def write_latent_cache(
+    cache: Tensor, latent: Tensor, key: Tensor, batch: Slices, *, threads: int | None = None
+) -> None:
+    """Store a batch's latents and shared keys in the blocks of its sequences, rounded to the cache's type.
+
+    Args:
+        cache: float32, float16 or bfloat16 of ``latent_shape``.
+        latent: float32 (T, rank), after its norm; there may be gaps between tokens, as in a slice of wider rows.
+        key: float32 (T, rope_dim), rotated; likewise.
+        batch: Where each token belongs.
+        threads: Over how many threads to split the tokens; as many as are worth it by default.
+
+    Raises:
+        TensorError: Shapes, strides or dtypes do not fit, or the cache is read-only.
+    """
+    op = "write_latent_cache"
+    check_tensor(op, "latent", latent)
+    check_tensor(op, "key", key)
+    if latent.ndim != 2 or key.ndim != 2 or latent.shape[0] != key.shape[0]:
+        raise TensorError(
+            f"{op}: latent has shape {latent.shape} and key {key.shape}, expected (tokens, rank) and (tokens, "
+            "rope_dim); drop the axis of heads, there is one key for all"
+        )
+    ld_latent, ld_key = row_stride(op, "latent", latent), row_stride(op, "key", key)
+    rank, rope_dim = latent.shape[1], key.shape[1]
+    _check_cache(op, cache, rank, rope_dim)
+    check_writable(op, "cache", cache)
+    check_apart(op, "cache", cache, latent=latent, key=key)
+    kernels.write_latents[cache.dtype.name](
+        cache.address,
+        latent.address,
+        key.address,
+        batch.block_tables.address,
+        batch.starts.address,
+        batch.past.address,
+        batch.num_sequences,
+        ld_latent,
+        ld_key,
+        batch.block_tables.shape[1],
+        rank,
+        kernels.value_width(rank),
+        rope_dim,
+        split(latent.size + key.size, threads),
+    )
+
+
+def latent_attention(
+    q_latent: Tensor, q_rope: Tensor, cache: Tensor, batch: Slices, scratch: Tensor, *, out: Tensor, scale: float
+) -> Tensor:
+    """Attend for every token of a batch over its sequence's latents (tiled online softmax, linear memory), causally.
+
+    ``out[t, h] = softmax(scale * (q_latent[t, h] . latent[j] + q_rope[t, h] . key[j])) @ latent[j]`` over the positions
+    j up to the token's own. With queries multiplied by the transposed matrix that makes keys from latents, and ``out``
+    by the one that makes values (``absorbed_weights``), this is attention over those keys and values.
+
+    Args:
+        q_latent: float32 (T, heads, rank); there may be gaps between heads and tokens.
+        q_rope: float32 (T, heads, rope_dim), rotated; likewise.
+        cache: float32, float16 or bfloat16 of ``latent_shape``.
+        batch: Where each token belongs; its latents and keys are in the cache already.
+        scratch: From ``latent_scratch``; its first axis says over how many threads to split, with PARTS rows for each.
+        out: float32 (T, heads, rank).
+        scale: Factor of the scores: as a rule 1 / sqrt(width of a head's whole key).
+
+    Returns:
+        ``out``. A token's bits do not depend on the rest of the batch or on threads.
+
+    Raises:
+        TensorError: Shapes, strides or dtypes do not fit, or ``out`` is read-only.
+    """
+    op = "latent_attention"
+    ld_latent, head_latent = head_strides(op, "q_latent", q_latent)
+    tokens, heads, rank = q_latent.shape
+    check_tensor(op, "q_rope", q_rope)
+    rope_dim = q_rope.shape[-1] if q_rope.ndim else 0
+    ld_rope, head_rope = head_strides(op, "q_rope", q_rope, (tokens, heads, rope_dim))
+    if 0 in (heads, rank, rope_dim):
+        raise TensorError(f"{op}: q_latent {q_latent.shape} or q_rope {q_rope.shape} has no heads, or heads of width 0")
+    _check_cache(op, cache, rank, rope_dim)
+    check(op, "out", out, q_latent.shape)
+    check_writable(op, "out", out)
+    check_apart(op, "out", out, q_latent=q_latent, q_rope=q_rope, cache=cache)
+    check(op, "scratch", scratch, (None, None))
+    parts, floats = scratch.shape
+    wanted = latent_scratch_shape(rank, rope_dim, 1)
+    if parts < wanted[0] or floats < wanted[1]:
+        raise TensorError(
+            f"{op}: scratch has shape {scratch.shape}, expected ({kernels.PARTS} x threads, {wanted[1]}); "
+            f"make it with latent_scratch({rank}, {rope_dim})"
+        )
+    kernels.latent_attention[cache.dtype.name](
+        out.address,
+        q_latent.address,
+        q_rope.address,
+        cache.address,
+        batch.block_tables.address,
+        batch.starts.address,
+        batch.past.address,
+        scratch.address,
+        4 * floats,
+        batch.num_sequences,
+        ld_latent,
+        head_latent,
+        ld_rope,
+        head_rope,
+        batch.block_tables.shape[1],
+        heads,
+        rank,
+        kernels.value_width(rank),
+        rope_dim,
+        scale,
+        parts // kernels.PARTS,
+    )
+    return out
+
+
+def _check_cache(op: str, cache: Tensor, rank: int, rope_dim: int) -> None:
+    """Raise a TensorError unless the cache is one of such latents and keys."""
+    check_tensor(op, "cache", cache)
+    if cache.dtype.name not in FLOATS:
+        raise TensorError(f"{op}: cache is {cache.dtype}, expected one of {', '.join(FLOATS)}")
+    if len(cache.shape) != 3 or cache.shape != latent_shape(cache.shape[0], rank, rope_dim):
+        raise TensorError(
+            f"{op}: cache has shape {cache.shape}, expected (blocks, {BLOCK_SIZE}, "
+            f"{kernels.value_width(rank) + rope_dim}) for latents of {rank} and keys of {rope_dim}; make it with "
+            "latent_shape or PagedLatentCache"
+        )
+    if not cache.is_contiguous:
+        raise TensorError(f"{op}: cache is a strided view; give the whole of a layer")
