@@ -97,6 +97,34 @@ class QuantizedLinear:
         ops.quantized_linears(self.x, (self.weight, self.up), (self.out, self.up_out))
 
 
+class Experts:
+    """A token, and a chunk of a prompt, through four of thirty-two experts."""
+
+    params = (["int4", "bfloat16"], [DECODE, PREFILL])
+    param_names = ("weights", "rows")
+
+    def setup(self, form: str, rows: int) -> None:
+        count, k, inner = 32, 4, INTERMEDIATE // 8
+        self.x, self.scores = random_tensor(rows, HIDDEN), random_tensor(rows, count, seed=1)
+        self.logits, self.choices = Tensor.empty((rows, count)), ops.Choices.empty(rows, k, count)
+        made = [random_tensor(inner, HIDDEN, kind="bfloat16", seed=seed) for seed in range(count)]
+        self.weights = ops.ExpertWeights([ops.pack(m, form) for m in made] if form == "int4" else made)
+        self.gate, self.up = Tensor.empty((rows * k, inner)), Tensor.empty((rows * k, inner))
+        self.time_route(form, rows)
+        self.time_expert_linears(form, rows)
+        self.time_add_choices(form, rows)
+
+    def time_route(self, form: str, rows: int) -> None:
+        ops.route(self.logits.copy_(self.scores), out=self.choices)
+
+    def time_expert_linears(self, form: str, rows: int) -> None:
+        """Gate and up in one job."""
+        ops.expert_linears(self.x, self.choices, (self.weights, self.weights), (self.gate, self.up))
+
+    def time_add_choices(self, form: str, rows: int) -> None:
+        ops.add_choices(self.x[:, : self.gate.shape[1]].contiguous(), self.gate, self.choices)
+
+
 class Packing:
     params = ("int8", "int4", "int4_zero_point")
     param_names = ("format",)

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from pio import dtypes
-from pio.cache.paged import PagedKVCache
+from pio.cache.kind import Cache
 from pio.config.decoder import DecoderConfig, eos_token_ids
 from pio.config.runtime import RuntimeConfig
 from pio.device import MemoryBudget, format_bytes
@@ -30,6 +30,7 @@ from pio.prompts import Prompts
 
 BuildModel = Callable[[Any, Source, RuntimeConfig, MemoryBudget], Decoder]
 UNLIMITED = 1 << 62
+EXPERTS = ".experts."  # in the names of their tensors
 
 
 class LoadedModel:
@@ -102,7 +103,7 @@ class LoadedModel:
             check_weights=partial(_check_weights, weights),  # no method: the manager must not keep this object
         )
 
-    def _reserve_cache(self, tokens: int) -> PagedKVCache:
+    def _reserve_cache(self, tokens: int) -> Cache:
         cache, free = self.model.new_cache(tokens), available_memory()
         if free is not None and cache.nbytes > free:
             cache.free()
@@ -120,6 +121,11 @@ class LoadedModel:
             "cache": self.cache.nbytes,
             "buffers": self.model.workspace.nbytes + self._source.records.nbytes + self.manager.nbytes,
         }
+
+    @property
+    def expert_bytes(self) -> int:
+        """Bytes of the weights of which a token meets only some: those of experts."""
+        return sum(size for name, size in self._source.held.nbytes.items() if EXPERTS in name)
 
     @property
     def formats(self) -> dict[str, str]:

@@ -28,7 +28,7 @@ from pio.loading.weights import Weights
 from pio.manifest import PluginManifest
 from pio.metadata import ModelMetadata
 from pio.progress import Progress
-from pio.prompts import Message, Messages, Prompt
+from pio.prompts import Marks, Message, Messages, Prompt
 from pio.tensor import Tensor
 
 T = TypeVar("T")
@@ -44,11 +44,13 @@ class TextModelPlugin(ABC):
     Attributes:
         manifest_name: Name of the plugin, which finds its manifest.
         config_class: Reads config.json.
+        fill_marks: Tokens before a prefix, a suffix, and what stands between them; None if the model fills no gaps.
         runtime: How the model runs, or will run once loaded.
     """
 
     manifest_name: ClassVar[str]
     config_class: ClassVar[type[DecoderConfig]]
+    fill_marks: ClassVar[Marks | None] = None
 
     def __init__(self) -> None:
         self._path: str | None = None
@@ -287,9 +289,11 @@ class TextModelPlugin(ABC):
 
     def submit(
         self,
-        prompt: Prompt,
+        prompt: Prompt | None = None,
         params: Params | None = None,
         *,
+        prefix: str | None = None,
+        suffix: str | None = None,
         tools: Tools | None = None,
         enable_thinking: bool | None = None,
         template_variables: Mapping[str, Any] | None = None,
@@ -300,18 +304,20 @@ class TextModelPlugin(ABC):
 
         def start(loaded: LoadedModel) -> Handle:
             merged = SamplingParams.merge(loaded.generation_config, params, **fields)
+            if prefix is not None or suffix is not None:
+                return loaded.manager.submit(loaded.prompts.fill(prompt, prefix, suffix, self.fill_marks), merged)
             ids, inside = loaded.prompts.encode(prompt, **variables)
-            is_chat = not isinstance(prompt, str) and isinstance(next(iter(prompt), None), Mapping)
-            split = partial(split_reasoning, inside=inside) if is_chat else None
+            split = partial(split_reasoning, inside=inside) if prompts.is_chat(prompt) else None
             return loaded.manager.submit(ids, merged, split_reasoning=split)
 
         return self._start(start)
 
-    def generate(self, prompt: Prompt, params: Params | None = None, **fields: Any) -> Generation:
+    def generate(self, prompt: Prompt | None = None, params: Params | None = None, **fields: Any) -> Generation:
         """Answer a prompt.
 
         Args:
-            prompt: Text, token ids, or a list of messages.
+            prompt: Text, token ids, or a list of messages. Models for code also take ``prefix`` and ``suffix`` in its
+                place, and answer with what stands between them.
             params: How to choose tokens and when to stop, as ``SamplingParams`` or a dict of its fields; the
                 checkpoint's own defaults hold for the rest.
             **fields: Single sampling fields, which win over ``params``; and for messages ``tools``,
@@ -328,11 +334,11 @@ class TextModelPlugin(ABC):
         """
         return self.submit(prompt, params, **fields).result()
 
-    def generate_text(self, prompt: Prompt, params: Params | None = None, **fields: Any) -> str:
+    def generate_text(self, prompt: Prompt | None = None, params: Params | None = None, **fields: Any) -> str:
         """Return the text of ``generate``."""
         return self.generate(prompt, params, **fields).text
 
-    def stream(self, prompt: Prompt, params: Params | None = None, **fields: Any) -> Stream[str]:
+    def stream(self, prompt: Prompt | None = None, params: Params | None = None, **fields: Any) -> Stream[str]:
         """Yield the answer as it comes, in whole characters; reasoning comes with its tags.
 
         Closing the iterator, or dropping it, cancels the request. Arguments and errors as ``generate``.

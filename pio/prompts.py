@@ -16,6 +16,7 @@ from pio.loading.tokenizer import Tokenizer
 Message: TypeAlias = Mapping[str, Any]
 Messages: TypeAlias = Sequence[Message]
 Prompt: TypeAlias = str | Sequence[int] | Messages
+Marks: TypeAlias = tuple[str, str, str]
 
 
 class Prompts:
@@ -61,7 +62,7 @@ class Prompts:
         """
         return self.chat_template.render(messages, **variables)
 
-    def encode(self, prompt: Prompt, /, **variables: Any) -> tuple[list[int], bool]:
+    def encode(self, prompt: Prompt | None, /, **variables: Any) -> tuple[list[int], bool]:
         """Return a prompt's token ids, and whether it ends inside the reasoning of the answer.
 
         Args:
@@ -86,6 +87,34 @@ class Prompts:
             return self.tokenizer.encode(text, add_special_tokens=False), opens_reasoning(text)
         _refuse(variables)
         return items, False
+
+    def fill(self, prompt: object, prefix: str | None, suffix: str | None, marks: Marks | None) -> list[int]:
+        """Return the token ids of a prompt that asks for what stands between a prefix and a suffix.
+
+        Args:
+            prompt: Must be None: the two take its place.
+            prefix: What stands before; None is nothing.
+            suffix: What stands behind; None is nothing.
+            marks: The model's tokens before the prefix, before the suffix, and before the answer.
+
+        Raises:
+            ConfigError: There is a prompt too, the model cannot do it, or the tokenizer lacks its tokens.
+        """
+        if prompt is not None:
+            raise ConfigError("prompt: found one beside prefix and suffix, which take its place; give it or them")
+        if marks is None:
+            raise ConfigError(
+                "prefix and suffix: this model was not trained to fill a gap; give a prompt, or choose a model for code"
+            )
+        ids: list[int] = []
+        for mark, name, text in zip(marks, ("prefix", "suffix", ""), (prefix or "", suffix or "", ""), strict=True):
+            found = self.tokenizer.encode(mark, add_special_tokens=False)
+            if len(found) != 1:
+                raise ConfigError(f"{self.folder}: the tokenizer has no token {mark}; download the model again")
+            if any(other in text for other in marks):
+                raise ConfigError(f"{name}: found one of {', '.join(marks)} in the text, which the model would obey")
+            ids += found + self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
 
     def fit(self, messages: Messages, budget: int, /, **variables: Any) -> list[Message]:
         """Return the conversation without its oldest turns, so that its prompt has at most ``budget`` tokens.
@@ -144,3 +173,12 @@ def _refuse(variables: dict[str, Any]) -> None:
     given = [name for name, value in variables.items() if value is not None]
     if given:
         raise ConfigError(f"{', '.join(given)}: only a list of messages can use this; found a plain prompt")
+
+
+def is_chat(prompt: object) -> bool:
+    """Return whether a prompt is a list of messages."""
+    return (
+        isinstance(prompt, Iterable)
+        and not isinstance(prompt, (str, bytes, bytearray, Mapping))
+        and isinstance(next(iter(cast("Iterable[Any]", prompt)), None), Mapping)
+    )

@@ -20,10 +20,16 @@ def ints(*values):
     return Tensor.from_list(list(values), "int32")
 
 
+def chosen():
+    """Two of four experts for each of three tokens."""
+    return ops.route(floats(3, 4), out=ops.Choices.empty(3, 2, 4))
+
+
 # The arguments of each operation that are tensors, such that it runs, with an `out` for those that take one.
 GIVEN = {
     "absorbed_weights": lambda: {"weight": floats(14, 5), "heads": 2, "key_dim": 3, "value_dim": 4},
     "add": lambda: {"x": floats(3, 5), "y": floats(3, 5), "out": floats(3, 5)},
+    "add_choices": lambda: {"out": floats(3, 5), "y": floats(6, 5), "choices": chosen()},
     "bfloat16_linear": lambda: {
         "x": floats(3, 5),
         "weight": floats(2, 5, dtype="bfloat16"),
@@ -39,6 +45,13 @@ GIVEN = {
         "dt_bias": floats(5),
         "out_beta": floats(3, 5),
         "out_decay": floats(3, 5),
+    },
+    "expert_linears": lambda: {
+        "x": floats(3, 5),
+        "choices": chosen(),
+        "weights": [ops.ExpertWeights([floats(2, 5)] * 4)],
+        "outs": [floats(6, 2)],
+        "scratch": Tensor.zeros((9 * 20,), "uint8"),
     },
     "first_non_finite": lambda: {"t": floats(3, 5)},
     "fused_add_rms_norm": lambda: {
@@ -85,6 +98,12 @@ GIVEN = {
         "out_cos": floats(3, 2),
         "out_sin": floats(3, 2),
     },
+    "route": lambda: {
+        "logits": floats(3, 4),
+        "out": ops.Choices.empty(3, 2, 4),
+        "bias": floats(4),
+        "scratch": Tensor.zeros((1, 6)),
+    },
     "scaled_dot_product_attention": lambda: {"q": floats(3, 2, 4), "k": floats(5, 1, 4), "v": floats(5, 1, 4)},
     "scatter_add": lambda: {"out": floats(4, 5), "indices": ints(3, 0), "values": floats(2, 5)},
     "scatter_add_by_index": lambda: {
@@ -103,7 +122,7 @@ GIVEN = {
 CASES = [(op, name) for op, make in GIVEN.items() for name, x in make().items() if isinstance(x, Tensor)]
 # Lists of tensors, the caches of a batch, which models write, and what is no operation.
 ELSEWHERE = {"attention_scratch", "bfloat16_linears", "linears", "paged_attention", "quantized_linears", "write_cache"}
-ELSEWHERE |= {"PackedWeight", "Program", "recording"}
+ELSEWHERE |= {"Choices", "ExpertWeights", "PackedWeight", "Program", "recording"}
 ELSEWHERE |= {"causal_conv", "gated_delta"}
 ELSEWHERE |= {"latent_attention", "latent_scratch", "write_latent_cache"}
 
@@ -154,6 +173,7 @@ def test_lists_of_tensors_hold_tensors():
 
 APART = [
     ("bfloat16_linear", "out", "x"),
+    ("add_choices", "out", "y"),
     ("copy", "dst", "src"),
     ("delta_gates", "out_beta", "b"),
     ("delta_gates", "out_beta", "a"),

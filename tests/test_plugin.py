@@ -82,3 +82,35 @@ def test_metadata_stay_those_of_the_model():
 def test_a_model_is_not_pickled_but_loaded_again(model, take):
     with pytest.raises(pio.PioError, match=r"load it in each process: pio.load\('.*demo'\)"):
         take(model)
+
+
+MARKS = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
+
+
+def test_a_gap_is_asked_for_with_the_models_own_tokens(model, monkeypatch):
+    monkeypatch.setattr(type(model), "fill_marks", MARKS)
+    prefix, suffix = "def add(a, b):\n    return ", "\n\nprint(add(2, 3))\n"
+    written = model.tokenize(f"{MARKS[0]}{prefix}{MARKS[1]}{suffix}{MARKS[2]}")
+    fields = {"max_new_tokens": 5, "temperature": 0, "ignore_eos": True}
+    found = model.generate(prefix=prefix, suffix=suffix, **fields)
+    assert found.token_ids == model.generate(written, **fields).token_ids
+    assert found.usage.prompt_tokens == len(written)
+    assert model.generate_text(prefix=prefix, suffix=suffix, **fields) == found.text
+    assert "".join(model.stream(prefix=prefix, suffix=suffix, **fields)) == found.text
+    alone = model.generate(prefix=prefix, **fields)
+    assert alone.usage.prompt_tokens == len(model.tokenize(prefix)) + 3
+
+
+def test_gaps_that_cannot_be_filled(model, monkeypatch):
+    with pytest.raises(pio.ConfigError, match="this model was not trained to fill a gap"):
+        model.generate(prefix="a", suffix="b", max_new_tokens=1)
+    monkeypatch.setattr(type(model), "fill_marks", MARKS)
+    with pytest.raises(pio.ConfigError, match="prompt: found one beside prefix and suffix"):
+        model.generate("text", prefix="a", max_new_tokens=1)
+    with pytest.raises(pio.ConfigError, match=r"suffix: found one of <\|fim_prefix\|>"):
+        model.generate(prefix="a", suffix="b<|fim_middle|>c", max_new_tokens=1)
+    with pytest.raises(pio.ConfigError, match="prompt: found a NoneType"):
+        model.generate(max_new_tokens=1)
+    monkeypatch.setattr(type(model), "fill_marks", ("<|no_such_token|>", *MARKS[1:]))
+    with pytest.raises(pio.ConfigError, match=r"the tokenizer has no token <\|no_such_token\|>"):
+        model.generate(prefix="a", max_new_tokens=1)

@@ -27,6 +27,9 @@ class Stored:
     def take_packed(self, name, shape):
         return None
 
+    def convert(self, name, shape, pack):
+        return pack(self.take(name, shape))
+
     def let_go(self, name):
         pass
 

@@ -27,6 +27,7 @@ class Batch:
         block_tables: Cache blocks of each sequence in order, int32 (max_sequences, max_blocks_per_sequence); what
             lies behind a sequence's own blocks is stale.
         output_rows: Rows of the batch that need logits, ascending, int32 (max_outputs,).
+        slots: Where recurrent layers keep the state of each sequence, int32 (max_sequences,).
         num_tokens: T.
         num_sequences: S.
         num_outputs: R.
@@ -37,6 +38,7 @@ class Batch:
         "_output_rows",
         "_past",
         "_positions",
+        "_slots",
         "_starts",
         "_tokens",
         "block_tables",
@@ -50,6 +52,7 @@ class Batch:
         "output_rows",
         "past",
         "positions",
+        "slots",
         "starts",
         "tokens",
     )
@@ -63,12 +66,14 @@ class Batch:
         self.positions = Tensor.zeros((max_tokens,), int32)
         self.starts = Tensor.zeros((max_sequences + 1,), int32)
         self.past = Tensor.zeros((max_sequences,), int32)
+        self.slots = Tensor.zeros((max_sequences,), int32)
         self.block_tables = Tensor.zeros((max_sequences, max_blocks_per_sequence), int32)
         self.output_rows = Tensor.zeros((max_outputs,), int32)
         self._tokens = self.tokens.memoryview()
         self._positions = self.positions.memoryview()
         self._starts = self.starts.memoryview()
         self._past = self.past.memoryview()
+        self._slots = self.slots.memoryview()
         self._block_tables = self.block_tables.reshape(-1).memoryview()
         self._output_rows = self.output_rows.memoryview()
         self.begin()
@@ -77,7 +82,9 @@ class Batch:
         """Empty the batch."""
         self.num_tokens = self.num_sequences = self.num_outputs = 0
 
-    def add(self, token_ids: Sequence[int], past_length: int, block_table: Sequence[int], outputs: Outputs) -> None:
+    def add(
+        self, token_ids: Sequence[int], past_length: int, block_table: Sequence[int], outputs: Outputs, slot: int = 0
+    ) -> None:
         """Append one sequence's slice.
 
         Args:
@@ -85,6 +92,7 @@ class Batch:
             past_length: How many of its tokens the cache holds already.
             block_table: Cache blocks that cover past and new tokens.
             outputs: Which rows of the slice need logits.
+            slot: Where recurrent layers keep its state, its own while it runs.
 
         Raises:
             CapacityError: The batch was made for fewer tokens, sequences, blocks or outputs.
@@ -99,6 +107,7 @@ class Batch:
             self._tokens[first : first + count] = _as_array(token_ids)
             self._positions[first : first + count] = array("i", range(past_length, past_length + count))
         self._past[sequence] = past_length
+        self._slots[sequence] = slot
         at = sequence * self.max_blocks_per_sequence
         self._block_tables[at : at + len(block_table)] = _as_array(block_table)
         for i in range(rows):

@@ -10,7 +10,7 @@ from pio.errors import PioError, TensorError
 from pio.memory.storage import Storage
 from pio.ops._check import FLOATS
 from pio.ops.attention import BLOCK_SIZE
-from pio.ops.latent_attention import latent_shape
+from pio.ops.latent_attention import latent_layout
 from pio.tensor import Tensor, row_major
 
 
@@ -23,8 +23,8 @@ class PagedLatentCache:
     Attributes:
         block_size: Positions a block.
         num_blocks: Blocks in all.
-        nbytes: Bytes in all: layers * num_blocks * block_size * (rank + rope_dim) * the element's, where rank is
-            rounded up to a multiple of 32 and a layer to 64 bytes.
+        nbytes: Bytes in all: of floats layers * num_blocks * block_size * (rank + rope_dim) * the element's, where rank
+            is rounded up to a multiple of 32 and a layer to 64 bytes; see ``latent_layout``.
     """
 
     def __init__(
@@ -44,29 +44,29 @@ class PagedLatentCache:
             tokens: Positions of all sequences together, rounded up to whole blocks.
             rank: Width of a latent.
             rope_dim: Width of the key that all heads share.
-            dtype: float32, float16 or bfloat16.
+            dtype: float32, float16, bfloat16 or int8.
             budget: Counts the memory and refuses what exceeds its limit.
 
         Raises:
             TensorError: A cache of latents cannot be of that type.
             OutOfMemoryError: The budget or the machine cannot give that much.
         """
-        if dtype.name not in FLOATS:
-            raise TensorError(f"a cache of latents cannot be {dtype}, expected one of {', '.join(FLOATS)}")
+        if dtype.name not in (*FLOATS, "int8"):
+            raise TensorError(f"a cache of latents cannot be {dtype}, expected one of {', '.join(FLOATS)}, int8")
         self.block_size = BLOCK_SIZE
         self.num_blocks = max(1, -(-tokens // BLOCK_SIZE))
-        shape = latent_shape(self.num_blocks, rank, rope_dim)
-        size = -(-prod(shape) * dtype.itemsize // 64) * 64
+        stored, shape = latent_layout(dtype, self.num_blocks, rank, rope_dim)
+        size = -(-prod(shape) * stored.itemsize // 64) * 64
         self.nbytes = layers * size
         what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
         storage = Storage.allocate(self.nbytes, budget=budget, what=what)
         strides = row_major(shape)
         self._pools: list[Tensor] | None = [
-            Tensor(storage, storage.address + i * size, dtype, shape, strides) for i in range(layers)
+            Tensor(storage, storage.address + i * size, stored, shape, strides) for i in range(layers)
         ]
 
     def layer(self, index: int) -> Tensor:
-        """Return the latents and keys of a layer, (num_blocks, block_size, rank + rope_dim).
+        """Return the latents and keys of a layer, as ``latent_layout`` says.
 
         Raises:
             PioError: The cache was freed.

@@ -33,6 +33,9 @@ def bench(
     busy: Annotated[
         int, typer.Option("--busy", min=0, help="Decode also beside this many processes that compute.")
     ] = 0,
+    layers: Annotated[
+        int | None, typer.Option("--layers", min=1, help="Only the first layers of --config, at their true widths.")
+    ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often to measure; medians count.")] = 5,
     buffer_mb: Annotated[
         int, typer.Option("--buffer-mb", min=1, help="Read this much to measure the bandwidth.")
@@ -53,12 +56,14 @@ def bench(
     given = options.runtime_options(dict(locals()))
     if config is not None and model != "demo":
         raise ConfigError("--config takes the place of a model; give one of the two")
+    if layers is not None and config is None:
+        raise ConfigError("--layers cuts what --config describes; give a config, or leave it out")
     from pio.cli.bench_report import Plan
 
     prompts = tuple(prompt_tokens or ()) or (512,)
     plan = Plan(prompts, depth, new_tokens, sequences, busy, rounds, buffer_mb * 1_000_000)
     given = _with_room(plan, given)
-    report = _measure(model, plan, given) if config is None else _measure_random(config, plan, given)
+    report = _measure(model, plan, given) if config is None else _measure_random(config, layers, plan, given)
     if json:
         write_json(report.as_dict())
     else:
@@ -97,13 +102,14 @@ def _measure(name: str, plan: Plan, given: dict[str, Any]) -> Report:
         return measure(loaded, plan, name=name, load_seconds=time.perf_counter() - began)
 
 
-def _measure_random(config: Path, plan: Plan, given: dict[str, Any]) -> Report:
+def _measure_random(config: Path, layers: int | None, plan: Plan, given: dict[str, Any]) -> Report:
     from pio.cli.bench_model import measure
-    from pio.cli.random_model import random_model, read_config
+    from pio.cli.random_model import cut, random_model, read_config
 
     began = time.perf_counter()
-    with random_model(read_config(config), **given) as loaded:
-        name = f"random weights of {config}"
+    raw = read_config(config)
+    with random_model(raw if layers is None else cut(raw, layers), **given) as loaded:
+        name = f"random weights of {config}" if layers is None else f"random weights of {layers} layers of {config}"
         return measure(loaded, plan, name=name, load_seconds=time.perf_counter() - began)
 
 

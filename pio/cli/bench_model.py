@@ -118,13 +118,16 @@ def arithmetic_of(model: TextModelPlugin) -> str:
 def weights_per_token(model: TextModelPlugin, sequences: int = 1) -> float:
     """Return the bytes of weights that decoding one token reads.
 
-    A step reads all of them for all sequences together, but of an untied embedding one row a sequence.
+    A step reads all of them for all sequences together, but of an untied embedding one row a sequence, and of experts
+    those that some token chose.
     """
     loaded = model.loaded
     table, head = loaded.model.embed_tokens.weight, loaded.model.lm_head.weight
+    experts = loaded.expert_bytes
+    step = loaded.memory["weights"] - experts * (1.0 - loaded.config.expert_share(sequences))
     if head is table:
-        return loaded.memory["weights"] / sequences
-    return (loaded.memory["weights"] - table.nbytes) / sequences + table.nbytes // table.shape[0]
+        return step / sequences
+    return (step - table.nbytes) / sequences + table.nbytes // table.shape[0]
 
 
 def cache_per_token(model: TextModelPlugin, plan: Plan) -> float:
@@ -148,8 +151,8 @@ def operations_per_token(model: TextModelPlugin, tokens: int) -> float:
     head = prod(model.loaded.model.lm_head.weight.shape)
     tables = head if config.tie_word_embeddings else 2 * head
     attention = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * (tokens + 1) / 2
-    feed = 3 * config.hidden_size * config.intermediate_size
-    return 2 * (config.parameters - tables - feed) + attention + 2 * (feed + head) / tokens
+    feed = config.last_feed_parameters
+    return 2 * (config.active_parameters - tables - feed) + attention + 2 * (feed + head) / tokens
 
 
 def _prompt(model: TextModelPlugin, tokens: int, shift: int = 0) -> list[int]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pio import dtypes, registry
 from pio.dtypes import DType
-from pio.errors import CheckpointError, OutOfMemoryError
+from pio.errors import CheckpointError, ConfigError, OutOfMemoryError
 from pio.loading import config_json
 from pio.loading.checkpoint import MAX_CONFIG_BYTES, Checkpoint
 from pio.loading.json_file import read_object
@@ -22,6 +22,7 @@ from pio.loading.weights import first_non_finite
 from pio.machine import available_memory
 from pio.manifest import import_object
 from pio.memory.storage import Storage
+from pio.ops.quantized import PackedWeight
 from pio.plugin import TextModelPlugin
 from pio.tensor import Tensor, row_major
 
@@ -46,6 +47,7 @@ class RandomWeights:
         self._random = random.Random(seed)
         self._blocks: dict[int, Tensor] = {}
         self._tensors: dict[str, Tensor] = {}
+        self._packed: dict[tuple[int, int], PackedWeight] = {}
         self._free = Storage(0, 0, None)
 
     def __contains__(self, name: object) -> bool:
@@ -72,16 +74,23 @@ class RandomWeights:
         if optional:
             return None
         if name not in self._tensors:
-            tensor = self._allocate(shape)
-            if len(shape) == 1:
-                tensor.fill_(1.0)
-            else:
-                _repeat(self._block(shape[-1]), tensor)
-            self._tensors[name] = tensor
+            self._tensors[name] = self._made(shape)
         return self._tensors[name]
 
     def take_packed(self, name: str, shape: tuple[int, int]) -> None:
         """Return None: nothing is stored packed."""
+
+    def convert(self, name: str, shape: tuple[int, int], pack: Callable[[Tensor], PackedWeight]) -> PackedWeight:
+        """Return a packed matrix; those of one shape hold the same numbers, so that only the first is packed."""
+        first = self._packed.get(shape)
+        if first is None:
+            made = pack(self._made(shape))
+            self._packed[shape] = made
+            return made
+        storage = self._reserve(first.nbytes)
+        ctypes.memmove(storage.address, first.data.address, first.nbytes)
+        data = Tensor(storage, storage.address, first.data.dtype, first.data.shape, row_major(first.data.shape))
+        return PackedWeight(data, first.form.name, shape)
 
     def same(self, one: str, other: str) -> bool:
         """Return whether two names are one tensor."""
@@ -97,6 +106,7 @@ class RandomWeights:
     def finish(self) -> None:
         """Let go of what only making tensors needs."""
         self._blocks.clear()
+        self._packed.clear()
 
     def check_finite(self, name: str) -> None:
         """Raise a CheckpointError if a tensor holds NaN or an infinity."""
@@ -109,13 +119,21 @@ class RandomWeights:
             self._blocks[width] = Tensor.from_list([gauss(0.0, scale) for _ in range(_BLOCK)]).astype(self._dtype)
         return self._blocks[width]
 
-    def _allocate(self, shape: tuple[int, ...]) -> Tensor:
-        nbytes = -(-math.prod(shape) * self._dtype.itemsize // 64) * 64
+    def _made(self, shape: tuple[int, ...]) -> Tensor:
+        storage = self._reserve(math.prod(shape) * self._dtype.itemsize)
+        tensor = Tensor(storage, storage.address, self._dtype, shape, row_major(shape))
+        if len(shape) == 1:
+            return tensor.fill_(1.0)
+        _repeat(self._block(shape[-1]), tensor)
+        return tensor
+
+    def _reserve(self, nbytes: int) -> Storage:
+        nbytes = -(-nbytes // 64) * 64
         if nbytes > self._free.nbytes:
             self._free = Storage.allocate(max(nbytes, _CHUNK))
         at, owner = self._free.address, self._free.owner
         self._free = Storage(at + nbytes, self._free.nbytes - nbytes, owner)
-        return Tensor(Storage(at, nbytes, owner), at, self._dtype, shape, row_major(shape))
+        return Storage(at, nbytes, owner)
 
 
 def _repeat(block: Tensor, out: Tensor) -> None:
@@ -135,6 +153,24 @@ def read_config(path: Path) -> dict[str, Any]:
         CheckpointError: There is none, or it is no JSON object.
     """
     return Checkpoint(path).config if path.is_dir() else read_object(path, max_bytes=MAX_CONFIG_BYTES)
+
+
+def cut(raw: dict[str, Any], layers: int) -> dict[str, Any]:
+    """Return a config with only its first layers; all else, and so every shape, stays.
+
+    Raises:
+        ConfigError: It has fewer.
+    """
+    found = raw.get("num_hidden_layers")
+    if not isinstance(found, int) or not 1 <= layers <= found:
+        raise ConfigError(f"--layers {layers}: the config has {found} layers, expected 1 to as many")
+    fewer = {**raw, "num_hidden_layers": layers}
+    for name in ("layer_types", "mlp_layer_types"):
+        if isinstance(raw.get(name), list):
+            fewer[name] = raw[name][:layers]
+    if isinstance(raw.get("mlp_only_layers"), list):
+        fewer["mlp_only_layers"] = [i for i in raw["mlp_only_layers"] if i < layers]
+    return fewer
 
 
 @contextmanager
@@ -157,7 +193,7 @@ def random_model(
     base: type[TextModelPlugin] = import_object(manifest.plugin)
     kind = dtypes.dtype(dtype or config_json.dtype(raw) or "bfloat16")
     needed, free = base.config_class.from_checkpoint(raw).parameters * kind.itemsize, available_memory()
-    if free is not None and needed > free:
+    if free is not None and needed > free and options.get("quantize") is None:  # else loading checks what is packed
         raise OutOfMemoryError(
             f"random weights of this shape take {needed:,} bytes and the machine has {free:,} free; "
             "choose a smaller config or a smaller --dtype"

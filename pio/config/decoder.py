@@ -120,6 +120,21 @@ class DecoderConfig(BaseModel, frozen=True):
         tables = 1 if self.tie_word_embeddings else 2
         return self.num_hidden_layers * layer + tables * self.vocab_size * width + width
 
+    @property
+    def active_parameters(self) -> int:
+        """Number of weights that one token meets; fewer than all in a mixture of experts."""
+        return self.parameters
+
+    @property
+    def last_feed_parameters(self) -> int:
+        """Number of weights that one token meets in the last layer's feed-forward block."""
+        return 3 * self.hidden_size * self.intermediate_size
+
+    def expert_share(self, sequences: int) -> float:
+        """Return which part of the experts' weights a step of so many tokens reads, if all experts are as likely."""
+        del sequences  # a dense model has none
+        return 1.0
+
     def window(self, layer: int) -> int | None:
         """Return how many positions a token of that layer sees; None is all."""
         return self.sliding_window if self.layer_types[layer] == "sliding_attention" else None

@@ -92,7 +92,7 @@ class Runner:
         for sequence in plan:
             past, count = sequence.num_computed, sequence.scheduled
             outputs = "all" if sequence.scores_prompt else "last" if count == sequence.pending else "none"
-            batch.add(sequence.tokens[past : past + count], past, sequence.blocks, outputs)
+            batch.add(sequence.tokens[past : past + count], past, sequence.blocks, outputs, sequence.slot)
             if past == 0:
                 sequence.consumer.begin()
         return self._model.forward(batch, self._cache)

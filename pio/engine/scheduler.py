@@ -54,6 +54,7 @@ class Scheduler:
         self._max_sequences = max_sequences
         self._max_outputs = max_outputs
         self._prefill_chunk = prefill_chunk
+        self._slots = list(range(max_sequences - 1, -1, -1))  # nobody holds these; a stack as of blocks
 
     @property
     def busy(self) -> bool:
@@ -68,6 +69,7 @@ class Scheduler:
         """Forget a sequence and take its blocks back."""
         if sequence.status is Status.RUNNING:
             self.running.remove(sequence)
+            self._slots.append(sequence.slot)
         elif sequence.status is Status.WAITING:
             self.waiting.remove(sequence)
         self.blocks.release(sequence.blocks)
@@ -108,6 +110,7 @@ class Scheduler:
         while not self.blocks.grow(sequence.blocks, len(sequence.tokens)):
             youngest = self.running.pop()  # not in the plan: older ones come first
             self.blocks.release(youngest.blocks)
+            self._slots.append(youngest.slot)
             youngest.num_computed = 0
             youngest.status = Status.WAITING
             self.waiting.appendleft(youngest)
@@ -139,5 +142,6 @@ class Scheduler:
             return False
         self.waiting.popleft()
         self.running.append(sequence)
+        sequence.slot = self._slots.pop()
         sequence.status = Status.RUNNING
         return True

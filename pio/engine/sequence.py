@@ -27,6 +27,7 @@ class Sequence:
         prompt_length: How many of them are the prompt.
         num_computed: How many of them are in the cache.
         blocks: Its block table.
+        slot: Where recurrent layers keep its state while it runs.
         scheduled: Tokens of it in the current step.
         status: Where it stands.
     """
@@ -37,6 +38,7 @@ class Sequence:
         "num_computed",
         "prompt_length",
         "scheduled",
+        "slot",
         "status",
         "tokens",
     )
@@ -48,6 +50,7 @@ class Sequence:
         self.num_computed = 0
         self.blocks = array("i")
         self.scheduled = 0
+        self.slot = 0
         self.status = Status.WAITING
 
     @property

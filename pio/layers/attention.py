@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pio import ops
 from pio.cache.batch import Batch
-from pio.cache.paged import PagedKVCache
+from pio.cache.kind import Cache
 from pio.layers.linear import Linear, together
 from pio.layers.norm import RMSNorm
 from pio.layers.source import Source
@@ -51,7 +51,7 @@ class GroupedQueryAttention:
         self.layer = layer
         self.window = window
 
-    def __call__(self, x: Tensor, residual: Tensor, a: Activations, batch: Batch, cache: PagedKVCache) -> None:
+    def __call__(self, x: Tensor, residual: Tensor, a: Activations, batch: Batch, cache: Cache) -> None:
         """Attend and add the output to the residual stream; the cache gains the batch's keys and values.
 
         Shapes: x, residual float32 (T, hidden).

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from pio import ops
 from pio.cache.batch import Batch
-from pio.cache.paged import PagedKVCache
+from pio.cache.kind import Cache
 from pio.layers.embedding import Embedding
 from pio.layers.head import OutputHead
 from pio.layers.norm import RMSNorm
@@ -21,7 +21,7 @@ PROGRAMS: Final = 64  # recorded steps that are kept, of some ten kilobytes each
 class Mixer(Protocol):
     """Mixes tokens with each other: attention, or a recurrence."""
 
-    def __call__(self, x: Tensor, residual: Tensor, a: Activations, batch: Batch, cache: PagedKVCache, /) -> None:
+    def __call__(self, x: Tensor, residual: Tensor, a: Activations, batch: Batch, cache: Cache, /) -> None:
         """Add the mixer's output for x to the residual stream."""
         ...
 
@@ -43,12 +43,12 @@ class DecoderLayer:
         self.post_attention_layernorm = post_attention_layernorm
         self.mlp = mlp
 
-    def __call__(self, a: Activations, batch: Batch, cache: PagedKVCache) -> None:
+    def __call__(self, a: Activations, batch: Batch, cache: Cache) -> None:
         """Advance the residual stream, a.x, by one layer."""
         self.mix(a, batch, cache)
         self.feed(a.x, a)
 
-    def mix(self, a: Activations, batch: Batch, cache: PagedKVCache) -> None:
+    def mix(self, a: Activations, batch: Batch, cache: Cache) -> None:
         """Advance the residual stream, a.x, by the layer's first half."""
         self.mixer(self.input_layernorm(a.x, a.normed), a.x, a, batch, cache)
 
@@ -77,7 +77,7 @@ class Decoder:
         norm: RMSNorm,
         lm_head: OutputHead,
         workspace: Workspace,
-        make_cache: Callable[[int], PagedKVCache],
+        make_cache: Callable[[int], Cache],
         max_positions: int,
         max_batch_sequences: int,
         threads: int,
@@ -90,7 +90,7 @@ class Decoder:
         self.workspace = workspace
         self.threads = threads
         self._make_cache = make_cache
-        self._recorded_for: tuple[Batch, PagedKVCache] | None = None
+        self._recorded_for: tuple[Batch, Cache] | None = None
         self._programs: dict[tuple[int, int, int], ops.Program] = {}
         self.vocab_size = lm_head.vocab_size
         self.max_positions = max_positions
@@ -98,11 +98,11 @@ class Decoder:
         self.max_batch_sequences = max_batch_sequences
         self.max_batch_outputs = workspace.logits.shape[0]
 
-    def new_cache(self, tokens: int) -> PagedKVCache:
+    def new_cache(self, tokens: int) -> Cache:
         """Return an empty cache for that many positions of all sequences together."""
         return self._make_cache(tokens)
 
-    def forward(self, batch: Batch, cache: PagedKVCache) -> Tensor:
+    def forward(self, batch: Batch, cache: Cache) -> Tensor:
         """Compute the batch's tokens.
 
         A step is recorded as it runs; later ones of its shape run in one call, without Python between the kernels.
@@ -127,14 +127,14 @@ class Decoder:
                 del self._programs[next(iter(self._programs))]
         return logits
 
-    def _forward(self, batch: Batch, cache: PagedKVCache) -> Tensor:
+    def _forward(self, batch: Batch, cache: Cache) -> Tensor:
         rows = self.hidden_states(batch, cache)  # (R, hidden)
         logits = self.workspace.logits[: batch.num_outputs]
         if batch.num_outputs:
             self.lm_head(self.norm(rows, rows), logits)
         return logits
 
-    def hidden_states(self, batch: Batch, cache: PagedKVCache) -> Tensor:
+    def hidden_states(self, batch: Batch, cache: Cache) -> Tensor:
         """Return the residual stream behind the last layer, float32 (R, hidden), valid until the next call.
 
         Of a prompt mostly one row is wanted: the others end where the last layer's keys and values are in the cache.

@@ -41,6 +41,11 @@ class Records:
         self._row_bytes = 0
         self._buffer: Tensor | None = None
 
+    @property
+    def rounds_inputs(self) -> bool:
+        """Whether inputs are rounded where weights are bfloat16."""
+        return self._round_inputs
+
     def rounds(self, weight: Tensor | PackedWeight) -> bool:
         """Return whether inputs are rounded before they are multiplied by this matrix."""
         return self._round_inputs and isinstance(weight, Tensor) and weight.dtype is bfloat16

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from pio.device import MemoryBudget
@@ -27,6 +29,10 @@ class Weights(Protocol):
 
     def take_packed(self, name: str, shape: tuple[int, int], /) -> PackedWeight | None:
         """Return a matrix that is stored packed; None where it is not."""
+        ...
+
+    def convert(self, name: str, shape: tuple[int, int], pack: Callable[[Tensor], PackedWeight], /) -> PackedWeight:
+        """Return what ``pack`` makes of a matrix, and let go of the matrix."""
         ...
 
     def same(self, one: str, other: str, /) -> bool:
@@ -115,8 +121,8 @@ class Source:
         self.held.stored.setdefault(role, set()).add(packed.form.name if packed else "")
         form = self.quantization.forms.get(role)
         if packed is None and form is not None:
-            packed = self.quantization.pack(full, self.weights.take(full, (rows, columns)), form, self.threads)
-            self.weights.let_go(full)
+            pack = partial(self.quantization.pack, full, form=form, threads=self.threads)
+            packed = self.weights.convert(full, (rows, columns), pack)
         if packed is None:
             matrix = self.take(name, rows, columns)
             self.held.formats.setdefault(role, set()).add(matrix.dtype.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 from pio.cache.batch import Batch
-from pio.cache.paged import PagedKVCache
+from pio.cache.kind import Cache
 from pio.layers.decoder import Decoder
 from pio.ops import compilation
 from pio.ops.sampling import Sampler
@@ -14,7 +14,7 @@ from pio.tensor import Tensor
 _TOKENS = 2
 
 
-def warm_up(model: Decoder, cache: PagedKVCache) -> None:
+def warm_up(model: Decoder, cache: Cache) -> None:
     """Run one layer of each kind once, so that every kernel of a request is compiled or loaded when this returns.
 
     Weights of other layers are not read, so that a model maps as fast as ever. Whatever the first block of the cache
@@ -34,7 +34,7 @@ def warm_up(model: Decoder, cache: PagedKVCache) -> None:
     sampler.draw(logits, 0, 0.5, 1.0, top_k=2, top_p=0.5)
 
 
-def _run(model: Decoder, cache: PagedKVCache) -> None:
+def _run(model: Decoder, cache: Cache) -> None:
     """Compute one row of the output head behind two tokens."""
     batch = Batch(_TOKENS, 1, 1, 1)
     batch.add([0] * _TOKENS, 0, [0], "last")

@@ -175,6 +175,16 @@ class Weights:
             self._ignored.add(one)
         return self._same[one, other]
 
+    def convert(self, name: str, shape: tuple[int, int], pack: Callable[[Tensor], PackedWeight]) -> PackedWeight:
+        """Return what ``pack`` makes of a matrix, and let go of the mapped one.
+
+        Raises:
+            CheckpointError: As ``take``, and what ``pack`` finds.
+        """
+        packed = pack(self.take(name, shape))
+        self.let_go(name)
+        return packed
+
     def let_go(self, name: str) -> None:
         """Drop a tensor's pages from this process's memory; they are read again when touched."""
         self._file(name).let_go(name)

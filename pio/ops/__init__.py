@@ -6,6 +6,7 @@ from pio.ops.bfloat16 import bfloat16_linear, bfloat16_linears
 from pio.ops.causal_conv import causal_conv
 from pio.ops.copy import copy
 from pio.ops.elementwise import add, mul
+from pio.ops.experts import Choices, ExpertWeights, add_choices, expert_linears, route
 from pio.ops.gated_delta import delta_gates, gated_delta
 from pio.ops.gather import gather, gather_by_value, scatter_add, scatter_add_by_index
 from pio.ops.head_linear import absorbed_weights, head_linear, pack_heads
@@ -21,16 +22,20 @@ from pio.ops.softmax import softmax
 from pio.ops.top_k import top_k
 
 __all__ = [
+    "Choices",
+    "ExpertWeights",
     "PackedWeight",
     "Program",
     "absorbed_weights",
     "add",
+    "add_choices",
     "attention_scratch",
     "bfloat16_linear",
     "bfloat16_linears",
     "causal_conv",
     "copy",
     "delta_gates",
+    "expert_linears",
     "first_non_finite",
     "fused_add_rms_norm",
     "gated_delta",
@@ -55,6 +60,7 @@ __all__ = [
     "rms_norm",
     "rope",
     "rope_table",
+    "route",
     "scaled_dot_product_attention",
     "scatter_add",
     "scatter_add_by_index",

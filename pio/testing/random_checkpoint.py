@@ -18,6 +18,7 @@ from pio.loading.checkpoint import DEMO, resolve
 from pio.loading.config_json import dtype as stored_dtype
 from pio.loading.safetensors import write_safetensors
 from pio.manifest import import_object
+from pio.ops.quantized import PackedWeight
 from pio.tensor import Tensor
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
@@ -58,6 +59,10 @@ class RandomTensors:
 
     def take_packed(self, name: str, shape: tuple[int, int]) -> None:
         """Return None: nothing is stored packed."""
+
+    def convert(self, name: str, shape: tuple[int, int], pack: Callable[[Tensor], PackedWeight]) -> PackedWeight:
+        """Return what ``pack`` makes of the matrix of that name."""
+        return pack(self.take(name, shape))
 
     def same(self, one: str, other: str) -> bool:
         """Return whether two names are one tensor."""

@@ -1,0 +1,205 @@
+"""Linear layers of many experts: each multiplies its own rows, and its weights are read once for all of them."""
+
+from __future__ import annotations
+
+from pio.kernels._formats import BLOCK, RECORD, START
+from pio.kernels._jit import kernel
+from pio.kernels.bfloat16_linear import PAIR_LANES, bfloat16_columns
+from pio.kernels.linear import COLUMNS, linear_columns
+from pio.kernels.parallel import FINE, parallel_kernel, parallel_kernel_per_dtype
+from pio.kernels.quantized_linear import FEW, quantized_columns
+from pio.kernels.simd import (
+    LANES,
+    fma,
+    get_f32,
+    get_i32,
+    get_i64,
+    load_f32,
+    load_part_f32,
+    put_i32,
+    splat,
+    store_f32,
+    store_part_f32,
+)
+
+CHUNK = 4 * LANES  # columns of a row that are summed up at once
+WIDTH = 4 * COLUMNS  # outputs of a float weight that are dealt to parts together
+
+
+@kernel
+def copy_line(to: int, at: int, n: int) -> None:
+    """Copy n bytes, a multiple of 4.
+
+    Shapes: to, at (n,) bytes that do not overlap.
+    """
+    for i in range(0, n, 4):  # the compiler makes vectors of it; through float32 some bit patterns would change
+        put_i32(to + i, get_i32(at + i))
+
+
+@parallel_kernel
+def gather_choices(out: int, x: int, order: int, n: int, k: int, nbytes: int, part: int, parts: int) -> None:
+    """Copy the rows of tokens into the order of experts, split by rows.
+
+    out[j] = x[order[j] // k]
+
+    Shapes: x (tokens, nbytes) bytes, k choices for each token; order int32 (n,); out (n, nbytes) bytes.
+    """
+    for j in range(part * n // parts, (part + 1) * n // parts):
+        copy_line(out + j * nbytes, x + get_i32(order + 4 * j) // k * nbytes, nbytes)
+
+
+@kernel
+def total_cost(starts: int, experts: int, blocks: int) -> int:
+    """Return what all experts cost together: for each block of weights, its rows and what reading it is worth.
+
+    Shapes: starts int32 (experts + 1,).
+    """
+    total = 0
+    for e in range(experts):
+        rows = get_i32(starts + 4 * e + 4) - get_i32(starts + 4 * e)
+        if rows > 0:
+            total += blocks * (rows + FEW)
+    return total
+
+
+@kernel
+def blocks_before(cost: int, unit: int, blocks: int) -> int:
+    """Return how many of an expert's blocks begin before a cost, counted from where the expert begins.
+
+    Shapes: none; unit is what a block costs.
+    """
+    return min(max((cost + unit - 1) // unit, 0), blocks)
+
+
+@parallel_kernel_per_dtype(parts_per_thread=FINE)
+def quantized_experts(
+    x: int,
+    starts: int,
+    y0: int,
+    w0: int,
+    y1: int,
+    w1: int,
+    experts: int,
+    n: int,
+    pairs: int,
+    part: int,
+    parts: int,
+) -> None:
+    """Multiply each expert's rows by its one or two matrices, split over threads by cost.
+
+    yi[r, c] = sum_k x[r, k] * wi[e, c, k],  starts[e] <= r < starts[e + 1]
+
+    Shapes: x (rows, 16 + 80 pairs) bytes, sorted by expert; starts int32 (experts + 1,); wi int64 (experts,), addresses
+    of packed matrices of n outputs, w1 0 for none; yi float32 (rows, n). Sums as in ``quantized_columns``: a row's bits
+    depend on nothing but the row. No y may overlap x.
+    """
+    record, blocks = START + pairs * RECORD, (n + BLOCK - 1) // BLOCK
+    both = 2 * blocks if w1 != 0 else blocks
+    total = total_cost(starts, experts, both)
+    low, high = part * total // parts, (part + 1) * total // parts
+    for e in range(experts):
+        row = get_i32(starts + 4 * e)
+        rows = get_i32(starts + 4 * e + 4) - row
+        if rows == 0:
+            continue
+        unit = rows + FEW
+        first, last = blocks_before(low, unit, both), blocks_before(high, unit, both)
+        low, high = low - both * unit, high - both * unit
+        at_x, at_y = x + row * record, 4 * row * n
+        if first < min(last, blocks):
+            quantized_columns(y0 + at_y, at_x, get_i64(w0 + 8 * e), 0, first, min(last, blocks), rows, n, pairs, n, 0)
+        first, last = max(first - blocks, 0), last - blocks
+        if first < last:
+            quantized_columns(y1 + at_y, at_x, get_i64(w1 + 8 * e), 0, first, last, rows, n, pairs, n, 0)
+
+
+@parallel_kernel_per_dtype(parts_per_thread=FINE)
+def experts_linear(
+    x: int, starts: int, y0: int, w0: int, y1: int, w1: int, experts: int, n: int, k: int, part: int, parts: int
+) -> None:
+    """Multiply each expert's rows by its one or two matrices, split over threads by cost.
+
+    yi[r, c] = sum_k x[r, k] * wi[e, c, k],  starts[e] <= r < starts[e + 1]
+
+    Shapes: x float32 (rows, k), sorted by expert; starts int32 (experts + 1,); wi int64 (experts,), addresses of
+    matrices (n, k) of the kernel's type, w1 0 for none; yi float32 (rows, n). Sums as in ``linear_columns``: a row's
+    bits depend on nothing but the row. No y may overlap x.
+    """
+    blocks = (n + WIDTH - 1) // WIDTH
+    both = 2 * blocks if w1 != 0 else blocks
+    total = total_cost(starts, experts, both)
+    low, high = part * total // parts, (part + 1) * total // parts
+    for e in range(experts):
+        row = get_i32(starts + 4 * e)
+        rows = get_i32(starts + 4 * e + 4) - row
+        if rows == 0:
+            continue
+        unit = rows + FEW
+        first, last = blocks_before(low, unit, both), blocks_before(high, unit, both)
+        low, high = low - both * unit, high - both * unit
+        at_x, at_y = x + 4 * row * k, 4 * row * n
+        if first < min(last, blocks):
+            until = min(WIDTH * min(last, blocks), n)
+            linear_columns(y0 + at_y, at_x, get_i64(w0 + 8 * e), 0, WIDTH * first, until, rows, k, n, 0)
+        first, last = max(first - blocks, 0), last - blocks
+        if first < last:
+            until = min(WIDTH * last, n)
+            linear_columns(y1 + at_y, at_x, get_i64(w1 + 8 * e), 0, WIDTH * first, until, rows, k, n, 0)
+
+
+@parallel_kernel(parts_per_thread=FINE)
+def bfloat16_experts(
+    x: int, starts: int, y0: int, w0: int, y1: int, w1: int, experts: int, n: int, k: int, part: int, parts: int
+) -> None:
+    """Multiply each expert's rounded rows by its one or two matrices, split over threads by cost.
+
+    yi[r, c] = sum_k x[r, k] * wi[e, c, k],  starts[e] <= r < starts[e + 1]
+
+    Shapes: as ``experts_linear``, but x bfloat16 (rows, ceil(k / 32) * 32) and matrices bfloat16. Sums as in
+    ``bfloat16_columns``: a row's bits depend on nothing but the row. No y may overlap x.
+    """
+    blocks, line = (n + WIDTH - 1) // WIDTH, 2 * ((k + PAIR_LANES - 1) // PAIR_LANES * PAIR_LANES)
+    both = 2 * blocks if w1 != 0 else blocks
+    total = total_cost(starts, experts, both)
+    low, high = part * total // parts, (part + 1) * total // parts
+    for e in range(experts):
+        row = get_i32(starts + 4 * e)
+        rows = get_i32(starts + 4 * e + 4) - row
+        if rows == 0:
+            continue
+        unit = rows + FEW
+        first, last = blocks_before(low, unit, both), blocks_before(high, unit, both)
+        low, high = low - both * unit, high - both * unit
+        at_x, at_y = x + line * row, 4 * row * n
+        if first < min(last, blocks):
+            until = min(WIDTH * min(last, blocks), n)
+            bfloat16_columns(y0 + at_y, at_x, get_i64(w0 + 8 * e), 0, WIDTH * first, until, rows, k, n, 0)
+        first, last = max(first - blocks, 0), last - blocks
+        if first < last:
+            until = min(WIDTH * last, n)
+            bfloat16_columns(y1 + at_y, at_x, get_i64(w1 + 8 * e), 0, WIDTH * first, until, rows, k, n, 0)
+
+
+@parallel_kernel
+def add_choices(out: int, y: int, places: int, weights: int, rows: int, k: int, n: int, part: int, parts: int) -> None:
+    """Add up what a token's experts say, weighted, and add it to the token's row; split by rows and columns.
+
+    out[r, c] += sum_j weights[r, j] * y[places[r, j], c]
+
+    Shapes: out float32 (rows, n); y float32 (rows * k, n), sorted by expert; places int32 (rows, k); weights float32
+    (rows, k). Sums in float32 in the order of j, then out. out must not overlap y.
+    """
+    chunks = (n + CHUNK - 1) // CHUNK
+    for i in range(part * rows * chunks // parts, (part + 1) * rows * chunks // parts):
+        r, first = i // chunks, i % chunks * CHUNK
+        for c in range(first, min(first + CHUNK, n), LANES):
+            total, count = splat(0.0), min(LANES, n - c)
+            for j in range(k):
+                at = y + 4 * (get_i32(places + 4 * (r * k + j)) * n + c)
+                value = load_f32(at) if count == LANES else load_part_f32(at, count)
+                total = fma(value, splat(get_f32(weights + 4 * (r * k + j))), total)
+            place = out + 4 * (r * n + c)
+            if count == LANES:
+                store_f32(place, load_f32(place) + total)
+            else:
+                store_part_f32(place, load_part_f32(place, count) + total, count)

@@ -1,0 +1,173 @@
+"""Mixture of experts: a router sends each token to a few of many feed-forward blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from pio import ops
+from pio.device import MemoryBudget
+from pio.dtypes import int32, uint8
+from pio.errors import CheckpointError, TensorError
+from pio.layers.source import Source
+from pio.layers.workspace import Activations
+from pio.memory.arena import Arena
+from pio.ops.experts import Choices, ExpertWeights, route_scratch
+from pio.tensor import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How tokens choose experts.
+
+    Attributes:
+        experts: How many there are.
+        k: How many a token goes to.
+        logistic: Scores are each expert's own probability, and a stored bias corrects the choice; else softmax.
+        renormalise: Weights of the chosen sum to 1, before scaling.
+        groups: Equal groups of experts.
+        kept_groups: From how many groups a token chooses.
+        scaling: Factor of the weights.
+    """
+
+    experts: int
+    k: int
+    logistic: bool = False
+    renormalise: bool = True
+    groups: int = 1
+    kept_groups: int = 1
+    scaling: float = 1.0
+
+
+class ExpertActivations:
+    """Memory for what experts work on: made once for the largest batch, shared by all layers.
+
+    Args:
+        tokens: Most tokens of a batch.
+        routing: How tokens choose.
+        hidden: Width of the residual stream.
+        inner: Width of an expert.
+        threads: Over how many threads operations split.
+        budget: Counts the memory.
+    """
+
+    def __init__(
+        self, tokens: int, routing: Routing, hidden: int, inner: int, threads: int, budget: MemoryBudget | None = None
+    ) -> None:
+        k, rows, experts = routing.k, tokens * routing.k, routing.experts
+        # rows as floats are the widest form; a token's own is needed beside those of its choices
+        line = max(4 * hidden * (tokens + rows), 4 * inner * rows)
+        shapes = {
+            "logits": ((tokens, experts), 4),
+            "gate": ((rows, inner), 4),
+            "up": ((rows, inner), 4),
+            "down": ((rows, hidden), 4),
+            "lines": ((line,), 1),
+            "ids": ((tokens, k), 4),
+            "weights": ((tokens, k), 4),
+            "order": ((rows,), 4),
+            "places": ((tokens, k), 4),
+            "starts": ((experts + 1,), 4),
+        }
+        self.nbytes = sum(-(-prod(shape) * size // 64) * 64 for shape, size in shapes.values())
+        arena = Arena(self.nbytes, budget=budget, what="the experts' activations (fewer with prefill_chunk)")
+        kinds = {"lines": uint8, "ids": int32, "order": int32, "places": int32, "starts": int32}
+        made = {
+            name: arena.take(shape, kinds[name]) if name in kinds else arena.take(shape)
+            for name, (shape, _) in shapes.items()
+        }
+        self._choices = Choices(made["ids"], made["weights"], made["order"], made["places"], made["starts"])
+        self._logits, self._gate, self._up, self._down = (made[name] for name in ("logits", "gate", "up", "down"))
+        self._views: dict[int, tuple[Tensor, Choices, Tensor, Tensor, Tensor]] = {}
+        self._k = k
+        self.lines = made["lines"]
+        self.scratch = route_scratch(experts, routing.groups, threads)
+
+    def first(self, tokens: int) -> tuple[Tensor, Choices, Tensor, Tensor, Tensor]:
+        """Return logits, choices, gate, up and down for that many tokens; the same objects each time."""
+        found = self._views.get(tokens)
+        if found is None:
+            rows = tokens * self._k
+            found = (
+                self._logits[:tokens],  # (T, experts)
+                self._choices.first(tokens),
+                self._gate[:rows],  # (T k, inner)
+                self._up[:rows],  # (T k, inner)
+                self._down[:rows],  # (T k, hidden)
+            )
+            self._views[tokens] = found
+        return found
+
+
+class SparseMoE:
+    """``sum_j weight_j * expert_j(x)`` over a token's experts, each a SwiGLU block.
+
+    Shazeer et al. 2017, arXiv:1701.06538.
+
+    Args:
+        source: Weights of the block.
+        routing: How tokens choose experts.
+        memory: What all layers of the model work in.
+        hidden: Width of the residual stream.
+        inner: Width of an expert.
+    """
+
+    def __init__(self, source: Source, routing: Routing, memory: ExpertActivations, *, hidden: int, inner: int) -> None:
+        gate = source / "gate"
+        self.router = gate.take("weight", routing.experts, hidden)  # (experts, hidden), as stored: it only chooses
+        self.bias = _as_float(gate.take("e_score_correction_bias", routing.experts)) if routing.logistic else None
+        experts = source / "experts"
+        self.gate_proj = _experts(experts, "gate_proj", routing.experts, inner, hidden)
+        self.up_proj = _experts(experts, "up_proj", routing.experts, inner, hidden)
+        self.down_proj = _experts(experts, "down_proj", routing.experts, hidden, inner)
+        self.routing = routing
+        self.threads = source.threads
+        self._memory = memory
+        self._rounds = source.records.rounds_inputs
+
+    def __call__(self, x: Tensor, residual: Tensor, a: Activations) -> None:
+        """Add the experts' outputs to the residual stream.
+
+        Shapes: x, residual float32 (T, hidden).
+        """
+        logits, choices, gate, up, down = self._memory.first(x.shape[0])
+        r, threads, lines, rounds = self.routing, self.threads, self._memory.lines, self._rounds
+        ops.linear(x, self.router, out=logits, threads=threads)  # (T, experts)
+        ops.route(
+            logits,
+            out=choices,
+            bias=self.bias,
+            groups=r.groups,
+            kept_groups=r.kept_groups,
+            logistic=r.logistic,
+            renormalise=r.renormalise,
+            scaling=r.scaling,
+            scratch=self._memory.scratch,
+            threads=threads,
+        )
+        both = self.gate_proj, self.up_proj
+        ops.expert_linears(x, choices, both, (gate, up), rounds=rounds, scratch=lines, threads=threads)
+        ops.swiglu(gate, up, out=gate, threads=threads)  # (T k, inner)
+        one, outs = (self.down_proj,), (down,)
+        ops.expert_linears(gate, choices, one, outs, grouped=True, rounds=rounds, scratch=lines, threads=threads)
+        ops.add_choices(residual, down, choices, threads=threads)
+
+
+def _experts(source: Source, name: str, count: int, rows: int, columns: int) -> ExpertWeights:
+    """Take one projection of all experts.
+
+    Raises:
+        CheckpointError: Some are stored in another form than the others.
+    """
+    matrices = [(source / e / name).matrix("weight", rows, columns) for e in range(count)]
+    try:
+        return ExpertWeights(matrices)
+    except TensorError as error:
+        raise CheckpointError(
+            f"{source.prefix}: the experts' {name} are stored in several forms ({error}); the files do not belong "
+            "together, download the model again"
+        ) from error
+
+
+def _as_float(bias: Tensor) -> Tensor:
+    return bias.astype("float32")

@@ -1,0 +1,1 @@
+"""Qwen3-Coder-30B-A3B-Instruct."""

@@ -1,0 +1,319 @@
+"""Mixtures of experts: choosing them, grouping tokens by them, their linear layers, and adding up what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pio.dtypes import DType, bfloat16, float32, int32, int64, uint8
+from pio.errors import TensorError
+from pio.kernels import bfloat16_linear as rounding
+from pio.kernels import experts as kernels
+from pio.kernels import quantize, routing
+from pio.kernels._formats import PAIR
+from pio.kernels.top_k import BLOCK
+from pio.ops._check import FLOATS, all_threads, check, split
+from pio.ops._overlap import check_apart
+from pio.ops._tensors import check_writable
+from pio.ops.bfloat16 import rounded_bytes
+from pio.ops.quantized import WORK, PackedWeight, record_bytes
+from pio.tensor import Tensor
+
+FEW = 64  # scores and choices of a row, against copying a number
+
+
+class ExpertWeights:
+    """The matrices of all experts for one projection, each where the checkpoint has it.
+
+    Attributes:
+        matrices: One for each expert, all of one shape and form.
+        shape: (n, k) of each.
+        form: Name of the packed format or of the element type.
+        addresses: int64 (experts,), where each begins.
+        contiguous: Whether rows lie side by side, as operations want them.
+    """
+
+    __slots__ = ("addresses", "contiguous", "form", "matrices", "shape")
+
+    def __init__(self, matrices: Sequence[Tensor | PackedWeight]) -> None:
+        """Collect matrices.
+
+        Raises:
+            TensorError: There is none, or they differ in shape or form.
+        """
+        if not matrices:
+            raise TensorError("ExpertWeights: matrices is empty, expected one for each expert")
+        forms = [(_form(matrix), matrix.shape) for matrix in matrices]
+        for i, found in enumerate(forms):
+            if found != forms[0]:
+                raise TensorError(f"ExpertWeights: matrix {i} is {found}, expected {forms[0]} as matrix 0 is")
+        self.matrices = list(matrices)
+        self.form = forms[0][0]
+        self.shape = matrices[0].shape[0], matrices[0].shape[1]
+        at = [matrix.data.address if isinstance(matrix, PackedWeight) else matrix.address for matrix in matrices]
+        self.addresses = Tensor.from_list(at, int64)
+        self.contiguous = self.packed or all(isinstance(m, Tensor) and m.is_contiguous for m in matrices)
+
+    @property
+    def packed(self) -> bool:
+        """Whether the matrices are quantized."""
+        return isinstance(self.matrices[0], PackedWeight)
+
+    def __len__(self) -> int:
+        return len(self.matrices)
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Which experts tokens go to, and how experts find their tokens.
+
+    Attributes:
+        ids: int32 (tokens, k), experts of each token, best first.
+        weights: float32 (tokens, k), what each of them counts.
+        order: int32 (tokens * k,), choices (token * k + rank) sorted by expert.
+        places: int32 (tokens, k), where each choice is in that order.
+        starts: int32 (experts + 1,), where each expert's choices begin in it.
+    """
+
+    ids: Tensor
+    weights: Tensor
+    order: Tensor
+    places: Tensor
+    starts: Tensor
+
+    @classmethod
+    def empty(cls, tokens: int, k: int, experts: int) -> Choices:
+        """Make room for the choices of that many tokens."""
+        return cls(
+            Tensor.empty((tokens, k), int32),
+            Tensor.empty((tokens, k)),
+            Tensor.empty((tokens * k,), int32),
+            Tensor.empty((tokens, k), int32),
+            Tensor.empty((experts + 1,), int32),
+        )
+
+    def first(self, tokens: int) -> Choices:
+        """Return room for the first tokens, the same memory."""
+        k = self.ids.shape[1]
+        return Choices(
+            self.ids[:tokens], self.weights[:tokens], self.order[: tokens * k], self.places[:tokens], self.starts
+        )
+
+
+def route_scratch(experts: int, groups: int = 1, threads: int | None = None) -> Tensor:
+    """Return the scratch that ``route`` needs, so that a model can make it once."""
+    return Tensor.empty((threads or all_threads(), experts + groups + -(-experts // BLOCK)))
+
+
+def route(
+    logits: Tensor,
+    *,
+    out: Choices,
+    bias: Tensor | None = None,
+    groups: int = 1,
+    kept_groups: int = 1,
+    logistic: bool = False,
+    renormalise: bool = True,
+    scaling: float = 1.0,
+    scratch: Tensor | None = None,
+    threads: int | None = None,
+) -> Choices:
+    """Choose each token's experts, and group tokens by expert.
+
+    Args:
+        logits: float32 (tokens, experts); the scores take their place.
+        out: Room for the choices of these tokens.
+        bias: float32 (experts,), added to scores for the choice only.
+        groups: Equal groups of experts that lie side by side.
+        kept_groups: From how many groups, those whose two best experts have most, a token chooses.
+        logistic: Scores are each expert's own probability; else those of all sum to 1 (softmax).
+        renormalise: Divide the weights of the chosen by their sum.
+        scaling: Factor of the weights.
+        scratch: From ``route_scratch``.
+        threads: Over how many threads to split the tokens; as many as are worth it by default.
+
+    Returns:
+        ``out``, filled. A token's choice depends on nothing but its logits; among equals the lower expert is taken.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or the groups do not divide the experts.
+    """
+    op = "route"
+    check(op, "logits", logits, (None, None))
+    check_writable(op, "logits", logits)
+    tokens, experts = logits.shape
+    _check_choices(op, out, tokens, experts)
+    k = out.ids.shape[1]
+    if bias is not None:
+        check(op, "bias", bias, (experts,))
+    if groups < 1 or experts % groups or not 1 <= kept_groups <= groups:
+        raise TensorError(
+            f"{op}: groups={groups} and kept_groups={kept_groups} of {experts} experts, expected groups that divide "
+            "the experts and 1 to groups of them kept"
+        )
+    if not 1 <= k <= experts // groups * kept_groups:
+        raise TensorError(f"{op}: k={k} is out of range, expected 1 to {experts // groups * kept_groups} experts")
+    scratch = route_scratch(experts, groups, threads) if scratch is None else scratch
+    check(op, "scratch", scratch, (None, experts + groups + -(-experts // BLOCK)))
+    routing.route(
+        out.ids.address,
+        out.weights.address,
+        logits.address,
+        0 if bias is None else bias.address,
+        scratch.address,
+        tokens,
+        experts,
+        k,
+        groups,
+        kept_groups,
+        int(logistic),
+        int(renormalise),
+        float(scaling),
+        min(split(FEW * logits.size, threads), scratch.shape[0]),
+    )
+    at = out.order.address, out.starts.address, out.places.address, out.ids.address
+    routing.group_by_expert(*at, tokens * k, experts, 1)
+    return out
+
+
+def expert_row_bytes(weights: ExpertWeights, *, rounds: bool = False) -> int:
+    """Return the bytes of a row of activations as such matrices meet it."""
+    k = weights.shape[1]
+    return record_bytes(k) if weights.packed else rounded_bytes(k) if rounds else 4 * k
+
+
+def expert_linears(
+    x: Tensor,
+    choices: Choices,
+    weights: Sequence[ExpertWeights],
+    outs: Sequence[Tensor],
+    *,
+    grouped: bool = False,
+    rounds: bool = False,
+    scratch: Tensor | None = None,
+    threads: int | None = None,
+) -> None:
+    """Multiply each token by the matrices of its experts: ``outs[i][j] = x[order[j] // k] @ weights[i][expert].T``.
+
+    Each expert's matrix is read once for all of its tokens. Where weights are packed, rows of x are quantized to int8
+    by groups of 32 inputs.
+
+    Args:
+        x: float32 (tokens, width), or where ``grouped`` (tokens * k, width), in the order of the choices.
+        choices: Of these tokens, by ``route``.
+        weights: One or two projections of one shape and form.
+        outs: float32 (tokens * k, n), in the order of the choices.
+        grouped: Whether x is in the order of the choices already.
+        rounds: Whether rows are rounded to bfloat16 before they meet bfloat16 matrices.
+        scratch: uint8, at least ``expert_row_bytes`` for each token and each choice; made when not given.
+        threads: Over how many threads to split; all by default.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit.
+    """
+    op, first = "expert_linears", weights[0] if weights else None
+    if first is None or len(weights) > 2 or len(outs) != len(weights):
+        raise TensorError(f"{op}: {len(weights)} weights and {len(outs)} outs, expected one or two of each")
+    if not all(w.contiguous for w in weights):
+        raise TensorError(f"{op}: a weight is a strided view; make it .contiguous() first")
+    if any((w.form, w.shape, len(w)) != (first.form, first.shape, len(first)) for w in weights):
+        raise TensorError(f"{op}: weights differ in shape, form or number of experts, expected two alike")
+    n, width = first.shape
+    (tokens, k), rows = choices.ids.shape, choices.order.size
+    _check_choices(op, choices, tokens, len(first))
+    check(op, "x", x, (rows if grouped else tokens, width))
+    rounds = rounds and first.form == bfloat16.name
+    line, threads = expert_row_bytes(first, rounds=rounds), threads or all_threads()
+    needed = line * (rows if grouped else tokens + rows)
+    if scratch is None:
+        scratch = Tensor.empty((needed,), uint8)
+    check(op, "scratch", scratch, (None,), uint8)
+    check_writable(op, "scratch", scratch)
+    if scratch.size < needed:
+        raise TensorError(f"{op}: scratch has {scratch.size} bytes, expected at least {needed}")
+    check_apart(op, "scratch", scratch, x=x)
+    for out in outs:
+        check(op, "out", out, (rows, n))
+        check_writable(op, "out", out)
+        check_apart(op, "out", out, x=x, scratch=scratch)
+    lines = _lines(x, first, scratch.address, rounds, threads)
+    if not grouped:
+        to = scratch.address + line * tokens
+        kernels.gather_choices(to, lines, choices.order.address, rows, k, line, split(rows * line // 4, threads))
+        lines = to
+    fields = [value for w, out in zip(weights, outs, strict=True) for value in (out.address, w.addresses.address)]
+    fields += [0] * (4 - len(fields))
+    inner = -(-width // PAIR) if first.packed else width
+    multiply = (
+        kernels.quantized_experts[first.form]
+        if first.packed
+        else kernels.bfloat16_experts
+        if rounds
+        else kernels.experts_linear[first.form]
+    )
+    multiply(lines, choices.starts.address, *fields, len(first), n, inner, threads)
+
+
+def add_choices(out: Tensor, y: Tensor, choices: Choices, *, threads: int | None = None) -> Tensor:
+    """Add up what each token's experts say, weighted: ``out[t] += sum_j weights[t, j] * y[places[t, j]]``.
+
+    Args:
+        out: float32 (tokens, n), the residual stream.
+        y: float32 (tokens * k, n), in the order of the choices. Must not share memory with out.
+        choices: Of these tokens.
+        threads: Over how many threads to split; as many as are worth it by default.
+
+    Returns:
+        ``out``. A token's bits depend on nothing but its own rows.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or ``out`` is read-only.
+    """
+    op = "add_choices"
+    check(op, "out", out, (None, None))
+    check_writable(op, "out", out)
+    tokens, n = out.shape
+    check(op, "ids", choices.ids, (tokens, None), int32)
+    k = choices.ids.shape[1]
+    check(op, "y", y, (tokens * k, n))
+    check_apart(op, "out", out, y=y)
+    at = out.address, y.address, choices.places.address, choices.weights.address
+    kernels.add_choices(*at, tokens, k, n, split(tokens * k * n, threads))
+    return out
+
+
+def _lines(x: Tensor, weights: ExpertWeights, scratch: int, rounds: bool, threads: int) -> int:
+    """Bring rows into the form in which these matrices meet them; return where they are."""
+    rows, width = x.shape
+    if weights.packed:
+        quantize.quantize[weights.form](scratch, x.address, rows, width, split(WORK * x.size, threads))
+        return scratch
+    if rounds:
+        rounding.round_rows(scratch, x.address, rows, width, split(x.size, threads))
+        return scratch
+    return x.address
+
+
+def _form(matrix: Tensor | PackedWeight) -> str:
+    if isinstance(matrix, PackedWeight):
+        return matrix.form.name
+    if matrix.dtype.name not in FLOATS or matrix.ndim != 2:
+        raise TensorError(
+            f"ExpertWeights: a matrix is {matrix.dtype} {matrix.shape}, expected a matrix of "
+            f"{', '.join(FLOATS)}, or a PackedWeight"
+        )
+    return matrix.dtype.name
+
+
+def _check_choices(op: str, choices: Choices, tokens: int, experts: int) -> None:
+    """Raise a TensorError unless there is room for the choices of that many tokens."""
+    check(op, "ids", choices.ids, (tokens, None), int32)
+    k = choices.ids.shape[1]
+    kinds: list[tuple[str, Tensor, tuple[int, ...], DType]] = [
+        ("weights", choices.weights, (tokens, k), float32),
+        ("order", choices.order, (tokens * k,), int32),
+        ("places", choices.places, (tokens, k), int32),
+        ("starts", choices.starts, (experts + 1,), int32),
+    ]
+    for name, tensor, shape, dtype in kinds:
+        check(op, name, tensor, shape, dtype)
