@@ -1,44 +1,30 @@
 """Make the golden qwen3 checkpoints: tiny random models, with what transformers says they answer.
 
-    python tests/golden/make_qwen3.py [OUT]      (needs the extra `oracle`; OUT is tests/golden/qwen3 by default)
+    python tests/golden/make_qwen3.py [OUT]      (needs the extra `oracle`; OUT/qwen3 is tests/golden/qwen3 by default)
 
 Each case becomes a Hugging Face folder with a folder `expected/` inside it; README.md beside this file describes both.
 """
 
-import argparse
 import json
 import math
-import shutil
-import warnings
-import zlib
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
+from oracle import (
+    DTYPES,
+    SMALLEST_MARGIN,
+    Case,
+    check_cache,
+    config_json,
+    greedy,
+    make,
+    outputs,
+    seeded,
+    write_prompts,
+)
 from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
-
-NEW_TOKENS = 24
-SMALLEST_MARGIN = 0.02  # between the two best logits, in units of the row's root mean square
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One checkpoint: what differs from BASE, how it is stored, which prompts it answers."""
-
-    name: str
-    prompts: tuple[int, ...]  # lengths
-    config: dict[str, Any]
-    dtype: str = "float32"
-    published: bool = False  # config.json as in the published files, else as transformers 5 writes it
-    rope: dict[str, Any] = field(default_factory=dict)  # beside rope_theta
-    stored_head: bool = False  # keep lm_head.weight in the file although it is tied
-    shard_size: str | None = None
-    layers: bool = False  # store the activations of every layer too
-
 
 BASE: dict[str, Any] = {
     "attention_bias": False,
@@ -182,23 +168,6 @@ CASES = [
 ]
 
 
-def seeded(text: str) -> torch.Generator:
-    return torch.Generator().manual_seed(zlib.crc32(text.encode()))
-
-
-def config_json(case: Case) -> dict[str, Any]:
-    values = {**BASE, **case.config}
-    theta = values.pop("rope_theta")
-    common = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", **values}
-    if case.published:
-        style = {"rope_theta": theta, "rope_scaling": case.rope or None, "torch_dtype": case.dtype}
-        return dict(sorted({**common, **style, "transformers_version": "4.51.0"}.items()))
-    # what transformers itself would write: it adds layer_types and more
-    rope = {"rope_theta": theta, "rope_type": "default", **case.rope}
-    written = Qwen3Config(**common, rope_parameters=rope).to_diff_dict()
-    return dict(sorted({**written, "dtype": case.dtype}.items()))
-
-
 def randomise(model: Qwen3ForCausalLM, name: str) -> None:
     """Weights large enough that every part of the model decides which token comes next."""
     generator = seeded(name)
@@ -215,8 +184,7 @@ def randomise(model: Qwen3ForCausalLM, name: str) -> None:
 
 
 def write_checkpoint(case: Case, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    text = json.dumps(config_json(case), indent=2) + "\n"
+    text = json.dumps(config_json(case, Qwen3Config, "Qwen3ForCausalLM", BASE), indent=2) + "\n"
     (folder / "config.json").write_text(text)
     model = Qwen3ForCausalLM(Qwen3Config.from_pretrained(folder))
     randomise(model, case.name)
@@ -228,23 +196,6 @@ def write_checkpoint(case: Case, folder: Path) -> None:
         weights = load_file(folder / "model.safetensors")
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def greedy(model: Qwen3ForCausalLM, ids: list[int]) -> tuple[list[int], list[float]]:
-    """The tokens of `generate`, and the lead of each over the second best."""
-    settings = GenerationConfig(do_sample=False, max_new_tokens=NEW_TOKENS, use_cache=True, pad_token_id=0)
-    prompt = torch.tensor([ids])
-    out = model.generate(
-        prompt,
-        attention_mask=torch.ones_like(prompt),
-        generation_config=settings,
-        output_logits=True,
-        return_dict_in_generate=True,
-    )
-    rows = torch.cat(out.logits).double()
-    best = rows.topk(2).values
-    margins = (best[:, 0] - best[:, 1]) / rows.pow(2).mean(-1).sqrt()
-    return out.sequences[0, len(ids) :].tolist(), [round(m, 4) for m in margins.tolist()]
 
 
 def choose_prompt(model: Qwen3ForCausalLM, case: Case, length: int) -> dict[str, Any]:
@@ -261,22 +212,10 @@ def choose_prompt(model: Qwen3ForCausalLM, case: Case, length: int) -> dict[str,
 
 
 def layer_outputs(model: Qwen3ForCausalLM, ids: list[int]) -> dict[str, torch.Tensor]:
-    kept: dict[str, torch.Tensor] = {}
     modules = {"embed_tokens": model.model.embed_tokens, "norm": model.model.norm}
     for i, layer in enumerate(model.model.layers):
         modules |= {f"layers.{i}": layer, f"layers.{i}.self_attn": layer.self_attn, f"layers.{i}.mlp": layer.mlp}
-
-    def keep(name: str):
-        def hook(module: Any, inputs: Any, output: Any) -> None:
-            kept[name] = (output[0] if isinstance(output, tuple) else output)[0].detach().clone()
-
-        return hook
-
-    hooks = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
-    model(torch.tensor([ids]), use_cache=False)
-    for hook in hooks:
-        hook.remove()
-    return kept
+    return outputs(model, modules, ids)
 
 
 def write_expected(case: Case, folder: Path) -> float:
@@ -288,40 +227,21 @@ def write_expected(case: Case, folder: Path) -> float:
     prompts, logits = [], {}
     for i, length in enumerate(case.prompts):
         prompt = choose_prompt(model, case, length)
-        whole = model(torch.tensor([prompt["ids"] + prompt["greedy"]]), use_cache=False).logits[0]
-        if whole[length - 1 : -1].argmax(-1).tolist() != prompt["greedy"]:
-            raise RuntimeError(f"{case.name}: generate with a cache and one forward without disagree")
+        check_cache(case, model(torch.tensor([prompt["ids"] + prompt["greedy"]]), use_cache=False).logits[0], prompt)
         prompts.append(prompt)
         logits[f"logits.{i}"] = model(torch.tensor([prompt["ids"]]), use_cache=False).logits[0].contiguous()
     save_file(logits, expected / "logits.safetensors")
     if case.layers:
         chosen = max((p["ids"] for p in prompts if len(p["ids"]) <= 20), key=len)
         save_file(layer_outputs(model, chosen), expected / "layers.safetensors")
-    versions = {"transformers": transformers.__version__, "torch": torch.__version__.split("+")[0]}
-    lines = ",\n  ".join(json.dumps(p) for p in prompts)
-    (expected / "greedy.json").write_text(
-        f'{{"made with": {json.dumps(versions)},\n "dtype": "{case.dtype}",\n "prompts": [\n  {lines}\n ]}}\n'
-    )
+    write_prompts(case, prompts, expected)
     return min(p["smallest_margin"] for p in prompts)
 
 
-@torch.no_grad()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, nargs="?", default=Path(__file__).parent / "qwen3")
-    out = parser.parse_args().out
-    warnings.simplefilter("ignore")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    torch.set_num_threads(2)
-    for case in CASES:
-        folder = out / case.name
-        shutil.rmtree(folder, ignore_errors=True)
-        write_checkpoint(case, folder)
-        margin = write_expected(case, folder)
-        size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-        print(f"{case.name:28} {size / 1024:6.0f} KiB   smallest margin {margin:.4f}", flush=True)
+def write(case: Case, architecture: str, folder: Path) -> str:
+    write_checkpoint(case, folder)
+    return f"smallest margin {write_expected(case, folder):.4f}"
 
 
 if __name__ == "__main__":
-    main()
+    make(__doc__, {"qwen3": CASES}, write)

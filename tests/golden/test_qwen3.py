@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import math
-from array import array
 from pathlib import Path
 from typing import Any
 
 import pytest
+from golden_case import (
+    NEW_TOKENS,
+    PROFILES,
+    answers,
+    config_of,
+    greedy,
+    greedy_together,
+    logits_bytes,
+    logits_errors,
+    longest_prompt,
+    prompts_of_all_lengths,
+    tolerance,
+)
 
 ROOT = Path(__file__).parent / "qwen3"
 CASES = sorted(folder.name for folder in ROOT.iterdir())
-PROFILES = ("accuracy", "balanced", "performance")
-# relative L2 of the logits; the last where inputs of layers are rounded to bfloat16: 0.3 % to 0.9 % in these models
-TOLERANCE, TOLERANCE_FLOAT32, TOLERANCE_ROUNDED = 2e-3, 1e-5, 1.2e-2
-NEW_TOKENS = 24
+TOLERANCE_FLOAT32 = 1e-5  # relative L2 of the logits
 # one case for each way in which a cut prompt could go wrong
 CUT = ["untied_mha_long", "mqa_f16", "head128_bf16", "yarn_attention_factor", "sliding_max_window_layers"]
 CUT += ["sliding_layer_types_bf16", "bias_sharded_bf16"]
@@ -27,67 +34,20 @@ def load(case: str, **options: Any) -> Any:
     return pio.load(ROOT / case, **options)
 
 
-def greedy(model: Any, ids: list[int], **fields: Any) -> Any:
-    return model.generate(ids, temperature=0.0, max_new_tokens=NEW_TOKENS, ignore_eos=True, **fields)
-
-
-def greedy_together(model: Any, prompts: list[list[int]], **fields: Any) -> list[Any]:
-    return model.infer_batch(prompts, temperature=0.0, max_new_tokens=NEW_TOKENS, ignore_eos=True, **fields)
-
-
-def logits_bytes(model: Any, ids: list[int]) -> bytes:
-    return model.logits(ids).memoryview().tobytes()
-
-
-def config(case: str) -> dict[str, Any]:
-    return json.loads((ROOT / case / "config.json").read_text("utf-8"))
-
-
-def expected(case: str) -> dict[str, Any]:
-    return json.loads((ROOT / case / "expected" / "greedy.json").read_text("utf-8"))
-
-
-def expected_logits(case: str) -> dict[str, tuple[list[int], array[float]]]:
-    """Shape and float32 values by name, read without any library."""
-    data = (ROOT / case / "expected" / "logits.safetensors").read_bytes()
-    body = 8 + int.from_bytes(data[:8], "little")
-    tensors = {}
-    for name, entry in json.loads(data[8:body]).items():
-        start, end = entry["data_offsets"]
-        assert entry["dtype"] == "F32"
-        tensors[name] = (entry["shape"], array("f", data[body + start : body + end]))
-    return tensors
-
-
-def relative_l2(found: list[list[float]], wanted: array[float]) -> float:
-    flat = [value for row in found for value in row]
-    assert len(flat) == len(wanted)
-    difference = math.fsum((a - b) ** 2 for a, b in zip(flat, wanted, strict=True))
-    return math.sqrt(difference / math.fsum(b * b for b in wanted))
-
-
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("case", CASES)
 def test_logits(case: str, profile: str) -> None:
-    stored, wanted = expected(case), expected_logits(case)
-    tolerance = TOLERANCE_FLOAT32 if stored["dtype"] == "float32" and profile == "accuracy" else TOLERANCE
-    if stored["dtype"] == "bfloat16" and profile == "performance":
-        tolerance = TOLERANCE_ROUNDED
-    errors = {}
     with load(case, profile=profile) as model:
-        for i, prompt in enumerate(stored["prompts"]):
-            shape, values = wanted[f"logits.{i}"]
-            found = model.logits(prompt["ids"])
-            assert list(found.shape) == shape
-            errors[len(prompt["ids"])] = relative_l2(found.tolist(), values)
-    assert all(error < tolerance for error in errors.values()), f"by prompt length: {errors}"
+        errors = logits_errors(model, ROOT / case)
+    limit = tolerance(ROOT / case, profile, TOLERANCE_FLOAT32)
+    assert all(error < limit for error in errors.values()), f"by prompt length: {errors}"
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("case", CASES)
 def test_greedy_tokens(case: str, profile: str) -> None:
     with load(case, profile=profile) as model:
-        for prompt in expected(case)["prompts"]:
+        for prompt in answers(ROOT / case)["prompts"]:
             assert list(greedy(model, prompt["ids"]).token_ids) == prompt["greedy"], f"{len(prompt['ids'])} tokens"
 
 
@@ -95,12 +55,12 @@ def test_greedy_tokens(case: str, profile: str) -> None:
 @pytest.mark.parametrize("case", CUT)
 def test_chunked_prefill_is_bit_identical(case: str, profile: str) -> None:
     """Token by token, in chunks that fit no block, and whole: the same bits."""
-    ids = max((prompt["ids"] for prompt in expected(case)["prompts"]), key=len)
+    ids = longest_prompt(ROOT / case)
     found = {}
     for chunk in (1, 7, 64, 512):
         with load(case, profile=profile, prefill_chunk=chunk) as model:
             found[chunk] = logits_bytes(model, ids)
-    assert len(found[512]) == 4 * len(ids) * config(case)["vocab_size"]
+    assert len(found[512]) == 4 * len(ids) * config_of(ROOT / case)["vocab_size"]
     assert [chunk for chunk, data in found.items() if data != found[512]] == []
 
 
@@ -108,8 +68,8 @@ def test_chunked_prefill_is_bit_identical(case: str, profile: str) -> None:
 @pytest.mark.parametrize("case", CUT)
 def test_later_tokens_change_nothing(case: str, profile: str) -> None:
     """The logits of a prefix are the first rows of the logits of the whole, bit for bit."""
-    ids = max((prompt["ids"] for prompt in expected(case)["prompts"]), key=len)
-    row = 4 * config(case)["vocab_size"]
+    ids = longest_prompt(ROOT / case)
+    row = 4 * config_of(ROOT / case)["vocab_size"]
     with load(case, profile=profile) as model:
         whole = logits_bytes(model, ids)
         for length in (1, 2, 15, 16, 17, len(ids) - 1):
@@ -122,9 +82,7 @@ def test_later_tokens_change_nothing(case: str, profile: str) -> None:
 @pytest.mark.parametrize("case", CUT)
 def test_a_batch_equals_its_members(case: str, threads: int, profile: str) -> None:
     """Answers and log-probabilities, which are float for float those of each prompt on its own."""
-    stored = expected(case)["prompts"]
-    longest = max((prompt["ids"] for prompt in stored), key=len)
-    prompts = [prompt["ids"] for prompt in stored] + [longest[:n] for n in (1, 3, 31, 32, 33)] + [longest[1:]]
+    prompts = prompts_of_all_lengths(ROOT / case)
     with load(case, threads=threads, profile=profile) as model:
         alone = [greedy(model, ids, logprobs=3) for ids in prompts]
         together = greedy_together(model, prompts, logprobs=3)
@@ -137,7 +95,7 @@ def test_a_batch_equals_its_members(case: str, threads: int, profile: str) -> No
     ("case", "profile"), [("tied_gqa2", "balanced"), ("head128_bf16", "balanced"), ("head128_bf16", "performance")]
 )
 def test_thread_count_changes_no_bit(case: str, profile: str) -> None:
-    ids = expected(case)["prompts"][-1]["ids"]
+    ids = answers(ROOT / case)["prompts"][-1]["ids"]
     found = set()
     for threads in (1, 2, 3):
         with load(case, threads=threads, profile=profile) as model:
@@ -148,13 +106,13 @@ def test_thread_count_changes_no_bit(case: str, profile: str) -> None:
 def test_the_fixtures_are_small_and_decide() -> None:
     assert sum(f.stat().st_size for f in ROOT.rglob("*") if f.is_file()) < 3_000_000
     for case in CASES:
-        for prompt in expected(case)["prompts"]:
+        for prompt in answers(ROOT / case)["prompts"]:
             assert len(prompt["greedy"]) == len(prompt["margins"]) == NEW_TOKENS
             assert prompt["smallest_margin"] == min(prompt["margins"]) > 0.02
 
 
 def test_the_fixtures_cover_what_they_promise() -> None:
-    configs = [config(case) for case in CASES]
+    configs = [config_of(ROOT / case) for case in CASES]
     ropes = [c.get("rope_parameters") or c.get("rope_scaling") or {} for c in configs]
     groups = {c["num_attention_heads"] // c["num_key_value_heads"] for c in configs}
     assert groups >= {1, 2, 3, 5}
@@ -168,5 +126,5 @@ def test_the_fixtures_cover_what_they_promise() -> None:
     assert sum(c["use_sliding_window"] for c in configs) == 2
     assert any(c["head_dim"] * c["num_attention_heads"] != c["hidden_size"] for c in configs)
     assert any((ROOT / case).glob("*.index.json") for case in CASES)
-    lengths = {len(prompt["ids"]) for case in CASES for prompt in expected(case)["prompts"]}
+    lengths = {len(prompt["ids"]) for case in CASES for prompt in answers(ROOT / case)["prompts"]}
     assert lengths >= {1, 2, 17, 90, 300}
