@@ -7,7 +7,6 @@ from pio.kernels.activation import silu_lanes
 from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import (
     LANES,
-    Vec,
     fma,
     get_i32,
     itemsize,
@@ -21,15 +20,24 @@ from pio.kernels.simd import (
 )
 
 PARTS = 4  # pieces for each thread: finer ones would read too little of each token at once
+BLOCK = 4 * LANES  # channels beside each other
+CHUNK = 1024  # channels that walk the tokens together: what they read again stays in the first-level cache
 
 
 @kernel
-def input_row(state: int, x: int, i: int, before: int, channels: int, ldx: int) -> int:
-    """Return where a sequence's input lies: its last ``before`` tokens are in the state, the new ones in x.
+def clear_columns(x: int, rows: int, first: int, last: int, columns: int) -> None:
+    """Set some columns of all rows to zero.
 
-    Shapes: state float32 (before, channels); x float32 (tokens, channels), token stride ldx; 0 <= i < before + tokens.
+    x[r, c] = 0,  first <= c < last
+
+    Shapes: x float32 (rows, columns).
     """
-    return state + 4 * i * channels if i < before else x + 4 * (i - before) * ldx
+    for r in range(rows):
+        for c in range(first, last, LANES):
+            if last - c >= LANES:
+                store_f32(x + 4 * (r * columns + c), splat(0.0))
+            else:
+                store_part_f32(x + 4 * (r * columns + c), splat(0.0), last - c)
 
 
 @kernel
@@ -38,10 +46,12 @@ def keep_last(state: int, x: int, tokens: int, before: int, first: int, last: in
 
     state[r] = input[tokens + r],  0 <= r < before, where input is the old state and then x
 
-    Shapes: as ``input_row``, of which this does the channels first <= c < last.
+    Shapes: state float32 (before, channels); x float32 (tokens, channels), token stride ldx; of both the channels
+    first <= c < last.
     """
     for r in range(before):
-        source = input_row(state, x, tokens + r, before, channels, ldx)
+        i = tokens + r
+        source = state + 4 * i * channels if i < before else x + 4 * (i - before) * ldx
         for c in range(first, last, LANES):
             at = 4 * (r * channels + c)
             if last - c >= LANES:
@@ -51,20 +61,72 @@ def keep_last(state: int, x: int, tokens: int, before: int, first: int, last: in
 
 
 @kernel_per_dtype
-def conv_lanes(state: int, x: int, weight: int, t: int, width: int, c: int, n: int, channels: int, ldx: int) -> Vec:
-    """Return silu(sum_j weight[j] * input[t + j]) for n channels from c on, summed in the order of j.
+def conv_lanes(
+    out: int, old: int, new: int, weight: int, past: int, width: int, n: int, channels: int, ldx: int
+) -> None:
+    """Convolve n <= 16 channels of one token.
 
-    Shapes: as ``input_row`` with before = width - 1; weight (width, channels) of the kernel's type; n <= 16.
+    out = silu(sum_j weight[j] * input[j]), summed in the order of j, where input[j] is old[j] for j < past, else new[j]
+
+    Shapes: out float32 (n,); old, new float32 (width, n), row strides channels, ldx; weight (width, n) of the kernel's
+    type, row stride channels.
     """
     acc = splat(0.0)
     for j in range(width):
-        source = input_row(state, x, t + j, width - 1, channels, ldx) + 4 * c
-        factor = weight + itemsize * (j * channels + c)
-        if n == LANES:
-            acc = fma(load_f32(source), load(factor), acc)
-        else:
-            acc = fma(load_part_f32(source, n), load_part(factor, n), acc)
-    return silu_lanes(acc)
+        source = old + 4 * j * channels if j < past else new + 4 * j * ldx
+        acc = fma(load_part_f32(source, n), load_part(weight + itemsize * j * channels, n), acc)
+    store_part_f32(out, silu_lanes(acc), n)
+
+
+@kernel_per_dtype
+def conv_block(out: int, old: int, new: int, weight: int, past: int, width: int, channels: int, ldx: int) -> None:
+    """Convolve BLOCK channels of one token: as ``conv_lanes``, four vectors beside each other.
+
+    Shapes: as ``conv_lanes``, n = BLOCK.
+    """
+    a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
+    for j in range(width):
+        source = old + 4 * j * channels if j < past else new + 4 * j * ldx
+        factor = weight + itemsize * j * channels
+        a = fma(load_f32(source), load(factor), a)
+        b = fma(load_f32(source + 4 * LANES), load(factor + itemsize * LANES), b)
+        c = fma(load_f32(source + 8 * LANES), load(factor + itemsize * 2 * LANES), c)
+        d = fma(load_f32(source + 12 * LANES), load(factor + itemsize * 3 * LANES), d)
+    store_f32(out, silu_lanes(a))
+    store_f32(out + 4 * LANES, silu_lanes(b))
+    store_f32(out + 8 * LANES, silu_lanes(c))
+    store_f32(out + 12 * LANES, silu_lanes(d))
+
+
+@kernel_per_dtype
+def conv_columns(
+    out: int,
+    x: int,
+    weight: int,
+    state: int,
+    tokens: int,
+    first: int,
+    last: int,
+    channels: int,
+    width: int,
+    ldo: int,
+    ldx: int,
+) -> None:
+    """Convolve some channels of one sequence, then make their last inputs the state.
+
+    Shapes: as ``causal_conv``, of one sequence; channels first <= c < last.
+    """
+    before = width - 1
+    for t in range(tokens):
+        to, old, new = out + 4 * t * ldo, state + 4 * t * channels, x + 4 * (t - before) * ldx
+        past = max(0, before - t)
+        whole = last - (last - first) % BLOCK
+        for c in range(first, whole, BLOCK):
+            conv_block(to + 4 * c, old + 4 * c, new + 4 * c, weight + itemsize * c, past, width, channels, ldx)
+        for c in range(whole, last, LANES):
+            n = min(LANES, last - c)
+            conv_lanes(to + 4 * c, old + 4 * c, new + 4 * c, weight + itemsize * c, past, width, n, channels, ldx)
+    keep_last(state, x, tokens, before, first, last, channels, ldx)
 
 
 @parallel_kernel_per_dtype(parts_per_thread=PARTS)
@@ -93,39 +155,17 @@ def causal_conv(
     float32 (slots, width - 1, channels); starts int32 (S + 1,); past, slots int32 (S,), slots pairwise different.
     Sums in float32 in the order of j. out must not be x.
     """
-    blocks = (channels + LANES - 1) // LANES
-    begin, end = part * blocks // parts * LANES, min(channels, (part + 1) * blocks // parts * LANES)
+    blocks = (channels + BLOCK - 1) // BLOCK
+    begin, end = part * blocks // parts * BLOCK, min(channels, (part + 1) * blocks // parts * BLOCK)
     for s in range(sequences):
         start = get_i32(starts + 4 * s)
         tokens = get_i32(starts + 4 * s + 4) - start
         if tokens <= 0:
             continue
-        own, at_x = state + 4 * get_i32(slots + 4 * s) * (width - 1) * channels, x + 4 * start * ldx
+        own = state + 4 * get_i32(slots + 4 * s) * (width - 1) * channels
         if get_i32(past + 4 * s) == 0:
             clear_columns(own, width - 1, begin, end, channels)
-        for t in range(tokens):
-            to = out + 4 * (start + t) * ldo
-            for c in range(begin, end, LANES):
-                n = min(LANES, end - c)
-                value = conv_lanes(own, at_x, weight, t, width, c, n, channels, ldx)
-                if n == LANES:
-                    store_f32(to + 4 * c, value)
-                else:
-                    store_part_f32(to + 4 * c, value, n)
-        keep_last(own, at_x, tokens, width - 1, begin, end, channels, ldx)
-
-
-@kernel
-def clear_columns(x: int, rows: int, first: int, last: int, columns: int) -> None:
-    """Set some columns of all rows to zero.
-
-    x[r, c] = 0,  first <= c < last
-
-    Shapes: x float32 (rows, columns).
-    """
-    for r in range(rows):
-        for c in range(first, last, LANES):
-            if last - c >= LANES:
-                store_f32(x + 4 * (r * columns + c), splat(0.0))
-            else:
-                store_part_f32(x + 4 * (r * columns + c), splat(0.0), last - c)
+        to, at_x = out + 4 * start * ldo, x + 4 * start * ldx
+        for first in range(begin, end, CHUNK):
+            last = min(end, first + CHUNK)
+            conv_columns(to, at_x, weight, own, tokens, first, last, channels, width, ldo, ldx)

@@ -36,7 +36,6 @@ from pio.kernels.simd import (
 from pio.kernels.tiles import prefetch
 
 COLUMNS = 2 * LANES  # of a slice: two accumulators each for what is recalled and for what is read
-FEW = 4  # so many tokens of a sequence compute for less than memory takes to bring the next slice
 
 
 @kernel
@@ -211,8 +210,8 @@ def walk_slice(
 
     Shapes: q, k float32 (tokens, dim), strides ldq, ldk; v, out float32 (tokens, min(columns, COLUMNS)), strides ldv,
     ldo; decay, beta float32 (tokens,), stride heads; scales float32 (tokens, 2), stride 2 key_heads; S float32
-    (dim, COLUMNS), in place. Sums in float32 in the order of dim: what the next token recalls is summed while S
-    passes by for this one. out may be v.
+    (dim, COLUMNS), in place; the slice behind it is asked for meanwhile. Sums in float32 in the order of dim: what
+    the next token recalls is summed while S passes by for this one. out may be v.
     """
     zero = splat(0.0)
     low, high = zero, zero  # k[t] @ S, before S decays
@@ -235,6 +234,7 @@ def walk_slice(
             two = fma(by_k, new_high, load_f32(row + 4 * LANES) * shrink)
             store_f32(row, one)
             store_f32(row + 4 * LANES, two)
+            prefetch(row + 4 * COLUMNS * dim, 4 * COLUMNS)
             by_q, by_next = splat(get_f32(at_q + 4 * i)), splat(get_f32(next_k + 4 * i))
             read_low, read_high = fma(by_q, one, read_low), fma(by_q, two, read_high)
             low, high = fma(by_next, one, low), fma(by_next, two, high)
@@ -295,8 +295,6 @@ def gated_delta(
             at = own + size * unit
             if get_i32(past + 4 * s) == 0:
                 fill_f32(at, COLUMNS * dim, 0.0)
-            elif tokens < FEW:
-                prefetch(at + size, size)
             walk_slice(
                 out + 4 * (start * ldo + h * value_dim + column),
                 q + 4 * (start * ldq + h // group * head_q),

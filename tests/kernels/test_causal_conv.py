@@ -30,7 +30,7 @@ def magnitude(*nested):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@given(data=st.data(), shape=sizes((1, 9), (1, 8), (1, 75)), fresh=st.booleans(), threads=THREADS)
+@given(data=st.data(), shape=sizes((1, 9), (1, 8), (1, 150)), fresh=st.booleans(), threads=THREADS)
 @example(data=None, shape=(2, 1, 16), fresh=False, threads=1)
 def test_causal_conv(data, dtype, shape, fresh, threads):
     tokens, width, channels = shape
@@ -50,7 +50,7 @@ def test_causal_conv(data, dtype, shape, fresh, threads):
     assert bits(state[0]) + bits(state[2]) == others, "a slot of no sequence was touched"
 
 
-@given(data=st.data(), shape=sizes((1, 8), (1, 50)), threads=THREADS)
+@given(data=st.data(), shape=sizes((1, 8), (1, 200)), threads=THREADS)
 def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads):
     width, channels = shape
     lengths = data.draw(st.lists(st.integers(1, 12), min_size=2, max_size=4))
