@@ -185,7 +185,7 @@ class DenseAttention:
 class LatentAttention:
     """At the shape of GLM-4.7-Flash: 20 heads, a latent of 512, a shared key of 64."""
 
-    params = ([(1, 1024), (1, 8192), (PREFILL, 512)], ["float32", "float16", "bfloat16"])
+    params = ([(1, 1024), (1, 8192), (PREFILL, 512)], ["float32", "float16", "int8"])
     param_names = ("tokens, past", "cache")
 
     def setup(self, shape: tuple[int, int], kind: str) -> None:

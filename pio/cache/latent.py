@@ -25,6 +25,8 @@ class PagedLatentCache:
         num_blocks: Blocks in all.
         nbytes: Bytes in all: of floats layers * num_blocks * block_size * (rank + rope_dim) * the element's, where rank
             is rounded up to a multiple of 32 and a layer to 64 bytes; see ``latent_layout``.
+        position_bytes: Bytes of a position in one layer.
+        state_bytes: None: all that is kept are positions.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class PagedLatentCache:
         stored, shape = latent_layout(dtype, self.num_blocks, rank, rope_dim)
         size = -(-prod(shape) * stored.itemsize // 64) * 64
         self.nbytes = layers * size
+        self.position_bytes = size / (self.num_blocks * BLOCK_SIZE)
+        self.state_bytes = 0
         what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
         storage = Storage.allocate(self.nbytes, budget=budget, what=what)
         strides = row_major(shape)

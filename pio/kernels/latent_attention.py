@@ -165,12 +165,12 @@ def attend_blocks(
 
 
 @kernel
-def heads_of_piece(heads: int, groups: int, threads: int) -> int:
-    """Return how many heads of a token a piece takes: as many as fit, less where threads would end unevenly.
+def heads_of_piece(heads: int, groups: int, threads: int, most: int) -> int:
+    """Return how many heads of a token a piece takes: as many as it may, less where threads would end unevenly.
 
     Shapes: none; groups of tokens are what makes pieces besides heads.
     """
-    cuts = (heads + ROWS - 1) // ROWS
+    cuts = (heads + most - 1) // most
     while cuts < heads and cuts * groups < ENOUGH * threads and cuts * groups % threads != 0:
         cuts += 1
     return (heads + cuts - 1) // cuts
@@ -213,7 +213,7 @@ def latent_attention(
     width, token_step, groups = values + rope_dim, max(1, ROWS // heads), 0
     for s in range(sequences):
         groups += (get_i32(starts + 4 * s + 4) - get_i32(starts + 4 * s) + token_step - 1) // token_step
-    head_step = heads_of_piece(heads, groups, max(1, parts // PARTS))
+    head_step = heads_of_piece(heads, groups, max(1, parts // PARTS), ROWS)
     q = (scratch + part * scratch_stride + 63) // 64 * 64
     acc = q + 4 * ROWS * width
     scores = acc + 4 * ROWS * values

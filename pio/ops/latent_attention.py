@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pio.dtypes import DType, int8, uint8
 from pio.errors import TensorError
 from pio.kernels import latent_attention as kernels
+from pio.kernels import quantized_latent as int8_kernels
 from pio.ops._check import FLOATS, all_threads, check, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable, row_stride
@@ -12,17 +14,21 @@ from pio.ops.head_linear import head_strides
 from pio.tensor import Tensor
 
 
-def latent_shape(blocks: int, rank: int, rope_dim: int) -> tuple[int, int, int]:
-    """Return the shape of a layer's cache: a row for each position, of the latent and the key that heads share.
+def latent_layout(dtype: DType, blocks: int, rank: int, rope_dim: int) -> tuple[DType, tuple[int, ...]]:
+    """Return how a layer's cache of that type is kept: the elements' type, and its shape.
 
-    A row holds nothing else where rank is a multiple of 32; there are zeros up to that between the two otherwise.
+    Floats are (blocks, BLOCK_SIZE, rank + rope_dim): a row for each position, of the latent and the key that heads
+    share, with zeros between the two up to a multiple of 32. int8 has scales beside its numbers, so a block is plain
+    bytes: 17 for each 16 numbers, both parts rounded up to a multiple of 64.
     """
-    return blocks, BLOCK_SIZE, kernels.value_width(rank) + rope_dim
+    if dtype is int8:
+        return uint8, (blocks, int8_kernels.block_bytes(rank, rope_dim))
+    return dtype, (blocks, BLOCK_SIZE, kernels.value_width(rank) + rope_dim)
 
 
 def latent_scratch_shape(rank: int, rope_dim: int, threads: int | None = None) -> tuple[int, int]:
     """Return the shape of ``latent_scratch``, for a model that takes it from memory of its own."""
-    floats = kernels.scratch_floats(rank, rope_dim)
+    floats = max(kernels.scratch_floats(rank, rope_dim), -(-int8_kernels.scratch_bytes(rank, rope_dim) // 4))
     return kernels.PARTS * (threads or all_threads()), -(-floats // 16) * 16
 
 
@@ -37,7 +43,7 @@ def write_latent_cache(
     """Store a batch's latents and shared keys in the blocks of its sequences, rounded to the cache's type.
 
     Args:
-        cache: float32, float16 or bfloat16 of ``latent_shape``.
+        cache: As ``latent_layout`` says, of float32, float16, bfloat16 or int8.
         latent: float32 (T, rank), after its norm; there may be gaps between tokens, as in a slice of wider rows.
         key: float32 (T, rope_dim), rotated; likewise.
         batch: Where each token belongs.
@@ -59,7 +65,9 @@ def write_latent_cache(
     _check_cache(op, cache, rank, rope_dim)
     check_writable(op, "cache", cache)
     check_apart(op, "cache", cache, latent=latent, key=key)
-    kernels.write_latents[cache.dtype.name](
+    quantized = cache.dtype is uint8
+    write = int8_kernels.write_quantized_latents if quantized else kernels.write_latents[cache.dtype.name]
+    write(
         cache.address,
         latent.address,
         key.address,
@@ -71,7 +79,7 @@ def write_latent_cache(
         ld_key,
         batch.block_tables.shape[1],
         rank,
-        kernels.value_width(rank),
+        int8_kernels.pairs_of(rank) if quantized else kernels.value_width(rank),
         rope_dim,
         split(latent.size + key.size, threads),
     )
@@ -89,7 +97,7 @@ def latent_attention(
     Args:
         q_latent: float32 (T, heads, rank); there may be gaps between heads and tokens.
         q_rope: float32 (T, heads, rope_dim), rotated; likewise.
-        cache: float32, float16 or bfloat16 of ``latent_shape``.
+        cache: As ``latent_layout`` says, of float32, float16, bfloat16 or int8.
         batch: Where each token belongs; its latents and keys are in the cache already.
         scratch: From ``latent_scratch``; its first axis says over how many threads to split, with PARTS rows for each.
         out: float32 (T, heads, rank).
@@ -121,7 +129,9 @@ def latent_attention(
             f"{op}: scratch has shape {scratch.shape}, expected ({kernels.PARTS} x threads, {wanted[1]}); "
             f"make it with latent_scratch({rank}, {rope_dim})"
         )
-    kernels.latent_attention[cache.dtype.name](
+    quantized = cache.dtype is uint8
+    attend = int8_kernels.quantized_latent_attention if quantized else kernels.latent_attention[cache.dtype.name]
+    attend(
         out.address,
         q_latent.address,
         q_rope.address,
@@ -139,7 +149,7 @@ def latent_attention(
         batch.block_tables.shape[1],
         heads,
         rank,
-        kernels.value_width(rank),
+        int8_kernels.pairs_of(rank) if quantized else kernels.value_width(rank),
         rope_dim,
         scale,
         parts // kernels.PARTS,
@@ -150,13 +160,15 @@ def latent_attention(
 def _check_cache(op: str, cache: Tensor, rank: int, rope_dim: int) -> None:
     """Raise a TensorError unless the cache is one of such latents and keys."""
     check_tensor(op, "cache", cache)
-    if cache.dtype.name not in FLOATS:
-        raise TensorError(f"{op}: cache is {cache.dtype}, expected one of {', '.join(FLOATS)}")
-    if len(cache.shape) != 3 or cache.shape != latent_shape(cache.shape[0], rank, rope_dim):
+    if cache.dtype is not uint8 and cache.dtype.name not in FLOATS:
+        raise TensorError(f"{op}: cache is {cache.dtype}, expected uint8 (a cache of int8), {', '.join(FLOATS)}")
+    kind = int8 if cache.dtype is uint8 else cache.dtype
+    _, wanted = latent_layout(kind, cache.shape[0] if cache.shape else 0, rank, rope_dim)
+    if cache.shape != wanted:
+        sizes = ", ".join(map(str, ("blocks", *wanted[1:])))
         raise TensorError(
-            f"{op}: cache has shape {cache.shape}, expected (blocks, {BLOCK_SIZE}, "
-            f"{kernels.value_width(rank) + rope_dim}) for latents of {rank} and keys of {rope_dim}; make it with "
-            "latent_shape or PagedLatentCache"
+            f"{op}: cache has shape {cache.shape}, expected ({sizes}) for latents of {rank} and keys of {rope_dim}; "
+            "make it with latent_layout or PagedLatentCache"
         )
     if not cache.is_contiguous:
         raise TensorError(f"{op}: cache is a strided view; give the whole of a layer")

@@ -1,10 +1,10 @@
 import math
 import random
-from itertools import accumulate
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from latent_cache import Paged
 
 from pio import ops
 from pio.cache.batch import Batch
@@ -14,8 +14,6 @@ from pio.dtypes import dtype
 from pio.errors import OutOfMemoryError, PioError, TensorError
 from pio.kernels.latent_attention import ROWS, heads_of_piece, tile_rows
 from pio.ops import compilation
-from pio.ops.attention import BLOCK_SIZE as BLOCK
-from pio.ops.latent_attention import latent_shape
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
 from pio.testing.reference.latent_attention import expanded_attention, latent_attention
@@ -25,31 +23,6 @@ THREADS = st.sampled_from((1, 2, 3))
 # without the compiler a score takes a millisecond: two blocks and a bit must do
 LONGEST, HEADS, RANK, ROPE = (90, 27, 70, 20) if compilation.enabled() else (38, 4, 34, 5)
 SHAPES = sizes((1, HEADS), (1, RANK), (1, ROPE))
-
-
-class Paged:
-    """Sequences in a shuffled pool of blocks, written and read through a batch."""
-
-    def __init__(self, lengths, rank, rope, kind):
-        self.blocks = [-(-n // BLOCK) for n in lengths]
-        total = sum(self.blocks)
-        order = sorted(range(total), key=lambda b: (b * 7 + 3) % max(1, total))
-        self.tables = [order[a - n : a] for n, a in zip(self.blocks, accumulate(self.blocks), strict=True)]
-        self.cache = Tensor.full(latent_shape(total, rank, rope), math.nan, dtype(kind))
-        self.rank, self.rope = rank, rope
-
-    def write(self, slices, latent, key, threads):
-        """slices: for each sequence (index, past, new); the tensors hold the new tokens of all of them."""
-        batch = Batch(latent.shape[0], len(slices), max(self.blocks), 1)
-        for index, past, new in slices:
-            batch.add([0] * new, past, self.tables[index], "none")
-        ops.write_latent_cache(self.cache, latent, key, batch, threads=threads)
-        return batch
-
-    def attend(self, slices, q, q_rope, latent, key, threads, scale=0.3):
-        batch = self.write(slices, latent, key, threads)
-        out, scratch = Tensor.full(q.shape, math.nan), ops.latent_scratch(self.rank, self.rope, threads)
-        return ops.latent_attention(q, q_rope, self.cache, batch, scratch, out=out, scale=scale)
 
 
 def slack_of(q, q_rope, latent, key, scale):
@@ -179,7 +152,7 @@ def test_every_row_is_in_one_tile_and_every_head_in_one_piece():
     for heads in range(1, 130):
         for groups in (1, 2, 3, 7):
             for threads in (1, 2, 3, 8):
-                step = heads_of_piece(heads, groups, threads)
+                step = heads_of_piece(heads, groups, threads, ROWS)
                 assert 1 <= step <= min(ROWS, heads)
                 pieces = -(-heads // step) * groups
                 assert 2 * pieces > min(threads, heads * groups)
@@ -214,7 +187,7 @@ def test_errors_name_the_argument():
     fits = {
         "q_latent": Tensor.zeros((3, 2, 5)),
         "q_rope": Tensor.zeros((3, 2, 4)),
-        "cache": Tensor.zeros(latent_shape(1, 5, 4)),
+        "cache": Tensor.zeros((1, 32, 36)),
         "scratch": ops.latent_scratch(5, 4, 1),
         "out": Tensor.zeros((3, 2, 5)),
     }
@@ -231,7 +204,7 @@ def test_errors_name_the_argument():
             r"cache has shape \(1, 32, 36\), expected \(blocks, 32, 35\) for latents of 5",
         ),
         ("cache", [1.0], "cache is a list, expected a pio.Tensor"),
-        ("cache", Tensor.zeros((1, 32, 36), "int32"), "cache is int32, expected one of float32"),
+        ("cache", Tensor.zeros((1, 32, 36), "int32"), r"cache is int32, expected uint8 \(a cache of int8\), float32"),
         ("cache", Tensor.zeros((1, 36, 32)).transpose(0, 2, 1), "cache is a strided view"),
         ("scratch", Tensor.zeros((3, 9999)), r"scratch has shape \(3, 9999\), .* latent_scratch\(5, 4\)"),
         ("scratch", Tensor.zeros((4, 9)), r"scratch has shape \(4, 9\)"),

@@ -1,0 +1,47 @@
+"""A cache of latents for tests: sequences in a shuffled pool of blocks that is full of garbage."""
+
+import math
+from itertools import accumulate
+
+from int8_cache import GARBAGE
+
+from pio import ops
+from pio.cache.batch import Batch
+from pio.dtypes import dtype
+from pio.ops.attention import BLOCK_SIZE as BLOCK
+from pio.ops.latent_attention import latent_layout
+from pio.tensor import Tensor
+
+
+class Paged:
+    """Written and read through a batch."""
+
+    def __init__(self, lengths, rank, rope, kind, garbage=GARBAGE[1]):
+        self.blocks = [-(-n // BLOCK) for n in lengths]
+        total = sum(self.blocks)
+        order = sorted(range(total), key=lambda b: (b * 7 + 3) % max(1, total))
+        self.tables = [order[a - n : a] for n, a in zip(self.blocks, accumulate(self.blocks), strict=True)]
+        stored, shape = latent_layout(dtype(kind), total, rank, rope)
+        size = math.prod(shape) * stored.itemsize
+        self.cache = Tensor.from_buffer(bytearray((garbage * (size // 4 + 1))[:size]), stored, shape)
+        self.rank, self.rope = rank, rope
+
+    def write(self, slices, latent, key, threads=1):
+        """slices: for each sequence (index, past, new); the tensors hold the new tokens of all of them."""
+        batch = Batch(latent.shape[0], len(slices), max(self.blocks), 1)
+        for index, past, new in slices:
+            batch.add([0] * new, past, self.tables[index], "none")
+        ops.write_latent_cache(self.cache, latent, key, batch, threads=threads)
+        return batch
+
+    def attend(self, slices, q, q_rope, latent, key, threads=1, scale=0.3):
+        batch = self.write(slices, latent, key, threads)
+        out, scratch = Tensor.full(q.shape, math.nan), ops.latent_scratch(self.rank, self.rope, threads)
+        return ops.latent_attention(q, q_rope, self.cache, batch, scratch, out=out, scale=scale)
+
+    def last(self, q, q_rope, latent, key, threads=1, scale=0.3):
+        """Write one whole sequence, and attend for its last tokens."""
+        tokens, past = q.shape[0], latent.shape[0] - q.shape[0]
+        if past:
+            self.write([(0, 0, past)], latent[:past], key[:past])
+        return self.attend([(0, past, tokens)], q, q_rope, latent[past:], key[past:], threads, scale)
