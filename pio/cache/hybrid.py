@@ -18,6 +18,8 @@ class HybridCache:
         block_size: Positions a block.
         num_blocks: Blocks in all.
         nbytes: Bytes in all.
+        position_bytes: Bytes of a position in one layer that attends.
+        state_bytes: Bytes of the states of a sequence in all layers that do not.
     """
 
     def __init__(self, attends: Sequence[bool], paged: PagedKVCache, recurrent: RecurrentStates) -> None:
@@ -32,6 +34,8 @@ class HybridCache:
         self._attends = list(attends)
         self.block_size, self.num_blocks = paged.block_size, paged.num_blocks
         self.nbytes = paged.nbytes + recurrent.nbytes
+        self.position_bytes = paged.position_bytes
+        self.state_bytes = recurrent.nbytes // recurrent.slots
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Return a layer's keys and values, or its two states.

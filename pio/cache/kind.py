@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from pio.tensor import Tensor
+from typing import Any, Protocol
 
 
 class Cache(Protocol):
@@ -14,14 +12,18 @@ class Cache(Protocol):
         block_size: Positions a block.
         num_blocks: Blocks in all.
         nbytes: Bytes in all.
+        position_bytes: Bytes of a position in one layer that attends.
+        state_bytes: Bytes of the states of a sequence in all layers that do not.
     """
 
     block_size: int
     num_blocks: int
     nbytes: int
+    position_bytes: float
+    state_bytes: int
 
-    def layer(self, index: int, /) -> tuple[Tensor, Tensor]:
-        """Return the two tensors that a layer keeps."""
+    def layer(self, index: int, /) -> Any:  # the mixer of that layer knows of which kind
+        """Return what a layer keeps: keys and values, latents, or states."""
         ...
 
     def free(self) -> None:

@@ -21,6 +21,8 @@ class PagedKVCache:
         block_size: Positions a block.
         num_blocks: Blocks in all.
         nbytes: Bytes in all.
+        position_bytes: Bytes of a position in one layer.
+        state_bytes: None: all that is kept are positions.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class PagedKVCache:
         stored, *shapes = cache_layout(dtype, self.num_blocks, kv_heads, head_dim)
         sizes = [-(-prod(shape) * stored.itemsize // 64) * 64 for shape in shapes]
         self.nbytes = layers * sum(sizes)
+        self.position_bytes = sum(sizes) / (self.num_blocks * BLOCK_SIZE)
+        self.state_bytes = 0
         what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
         storage = Storage.allocate(self.nbytes, budget=budget, what=what)
         self._pools: list[tuple[Tensor, Tensor]] | None = []

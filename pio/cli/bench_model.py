@@ -131,15 +131,16 @@ def weights_per_token(model: TextModelPlugin, sequences: int = 1) -> float:
 
 
 def cache_per_token(model: TextModelPlugin, plan: Plan) -> float:
-    """Return the bytes of keys and values that attention reads for one token of an answer, on average.
+    """Return the bytes of caches that one token of an answer moves, on average.
 
-    A token sees itself and those before it, in layers with a window only the last of them.
+    It reads keys and values of itself and those before it, in layers with a window only of the last of them, and moves
+    the states of recurrent layers in and out.
     """
-    loaded, layers = model.loaded, model.loaded.config.num_hidden_layers
-    position = loaded.cache.nbytes / (layers * loaded.cache.num_blocks * loaded.cache.block_size)  # bytes in one layer
+    config, cache = model.loaded.config, model.loaded.cache
     contexts = range(plan.depth + 1, plan.depth + plan.new_tokens)  # the first token of an answer is the prompt's
-    windows = [loaded.config.window(layer) for layer in range(layers)]
-    return position * sum(min(n, window or n) for n in contexts for window in windows) / len(contexts)
+    windows = [config.window(layer) for layer in range(config.num_hidden_layers) if config.attends(layer)]
+    seen = sum(min(n, window or n) for n in contexts for window in windows) / len(contexts)
+    return cache.position_bytes * seen + 2 * cache.state_bytes  # a state is read and written
 
 
 def operations_per_token(model: TextModelPlugin, tokens: int) -> float:
@@ -150,7 +151,7 @@ def operations_per_token(model: TextModelPlugin, tokens: int) -> float:
     config = model.loaded.config
     head = prod(model.loaded.model.lm_head.weight.shape)
     tables = head if config.tie_word_embeddings else 2 * head
-    attention = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * (tokens + 1) / 2
+    attention = config.attention_operations((tokens + 1) / 2)
     feed = config.last_feed_parameters
     return 2 * (config.active_parameters - tables - feed) + attention + 2 * (feed + head) / tokens
 

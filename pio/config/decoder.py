@@ -12,7 +12,7 @@ from pio.loading import config_json
 from pio.loading.model_file import shown
 from pio.loading.quantization_config import StoredQuantization
 
-LayerKind = Literal["full_attention", "sliding_attention"]
+LayerKind = Literal["full_attention", "sliding_attention", "linear_attention"]
 
 _log = logging.getLogger("pio.config")
 
@@ -43,6 +43,8 @@ class DecoderConfig(BaseModel, frozen=True):
     model_config = ConfigDict(extra="ignore", strict=True, use_attribute_docstrings=True)
 
     silent_fields: ClassVar[frozenset[str]] = _SILENT
+    kinds: ClassVar[frozenset[str]] = frozenset(("full_attention", "sliding_attention"))  # of layers
+    turns_part: ClassVar[bool] = False  # whether rotary embedding may leave a part of a head as it is
 
     model_type: str
     """Architecture, as transformers names it."""
@@ -135,6 +137,14 @@ class DecoderConfig(BaseModel, frozen=True):
         del sequences  # a dense model has none
         return 1.0
 
+    def attention_operations(self, positions: float) -> float:
+        """Return the operations of all layers that mix tokens, but their matrices, for one that sees so many others."""
+        return 4.0 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * positions
+
+    def attends(self, layer: int) -> bool:
+        """Return whether that layer attends to positions; else it keeps a state."""
+        return self.layer_types[layer] != "linear_attention"
+
     def window(self, layer: int) -> int | None:
         """Return how many positions a token of that layer sees; None is all."""
         return self.sliding_window if self.layer_types[layer] == "sliding_attention" else None
@@ -193,8 +203,14 @@ class DecoderConfig(BaseModel, frozen=True):
                 f"config.json: layer_types has {len(self.layer_types)} entries, expected num_hidden_layers, "
                 f"{self.num_hidden_layers}; download the model again"
             )
+        other = sorted(set(self.layer_types) - self.kinds)
+        if other:
+            raise UnsupportedModelError(
+                f"config.json: layer_types has {other[0]}, this architecture has {', '.join(sorted(self.kinds))}; "
+                "choose another model or a plugin for this one"
+            )
         turning = self.rope.get("partial_rotary_factor", 1.0)
-        if turning != 1.0:
+        if turning != 1.0 and not self.turns_part:
             raise UnsupportedModelError(
                 f"config.json: partial_rotary_factor is {turning}, this architecture turns whole heads; "
                 "choose another model or a plugin for this one"

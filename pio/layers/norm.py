@@ -8,12 +8,16 @@ from pio.tensor import Tensor
 
 
 class RMSNorm:
-    """``x / rms(x) * weight`` over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    """``x / rms(x) * weight`` over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467).
 
-    __slots__ = ("eps", "threads", "weight")
+    Some models store how far the weight is from one: they are zero-centred.
+    """
 
-    def __init__(self, source: Source, width: int, eps: float) -> None:
+    __slots__ = ("eps", "threads", "weight", "zero_centred")
+
+    def __init__(self, source: Source, width: int, eps: float, *, zero_centred: bool = False) -> None:
         self.weight = source.take("weight", width)  # (width,)
+        self.zero_centred = zero_centred
         self.eps = eps
         self.threads = source.threads
 
@@ -22,4 +26,4 @@ class RMSNorm:
 
         Shapes: x, out float32 (..., width); out may be x.
         """
-        return ops.rms_norm(x, self.weight, self.eps, out=out, threads=self.threads)
+        return ops.rms_norm(x, self.weight, self.eps, out=out, zero_centred=self.zero_centred, threads=self.threads)

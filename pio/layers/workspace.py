@@ -78,6 +78,7 @@ class Workspace:
         vocab: Length of a row of logits.
         threads: Over how many threads operations split.
         budget: Counts the memory.
+        rotary: How many elements of a head turn; all by default.
     """
 
     def __init__(
@@ -92,7 +93,9 @@ class Workspace:
         vocab: int,
         threads: int,
         budget: MemoryBudget | None = None,
+        rotary: int | None = None,
     ) -> None:
+        turning = head_dim if rotary is None else rotary
         shapes = {
             "x": (tokens, hidden),
             "normed": (tokens, hidden),
@@ -102,8 +105,8 @@ class Workspace:
             "attended": (tokens, heads, head_dim),
             "gate": (tokens, intermediate),
             "up": (tokens, intermediate),
-            "cos": (tokens, head_dim // 2),
-            "sin": (tokens, head_dim // 2),
+            "cos": (tokens, turning // 2),
+            "sin": (tokens, turning // 2),
             "rows": (outputs, hidden),
             "logits": (outputs, vocab),
             "scratch": attention_scratch_shape(head_dim, threads),

@@ -14,6 +14,7 @@ class Qwen3MoeConfig(DecoderConfig, frozen=True):
     """config.json of a ``qwen3_moe`` checkpoint."""
 
     silent_fields: ClassVar[frozenset[str]] = DecoderConfig.silent_fields | {
+        "num_local_experts",
         "output_router_logits",
         "router_aux_loss_coef",
     }
@@ -73,6 +74,8 @@ class Qwen3MoeConfig(DecoderConfig, frozen=True):
 
     @classmethod
     def _fill(cls, fields: dict[str, Any]) -> None:
+        if fields.get("num_experts") is None and "num_local_experts" in fields:  # as transformers 5 writes it
+            fields["num_experts"] = fields["num_local_experts"]
         for name, value in (
             ("vocab_size", 151_936),
             ("hidden_size", 2048),
