@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pio.dtypes import float32
 from pio.errors import TensorError
 from pio.kernels import head_linear as kernels
 from pio.kernels._formats import BLOCK
 from pio.ops._check import FLOATS, all_threads, check_float, check_tensor, split
 from pio.ops._overlap import check_apart
+from pio.ops._slots import head_strides
 from pio.ops._tensors import result, scratch_rows
 from pio.ops.quantized import WORK, PackedWeight, pack, record_bytes
 from pio.tensor import Tensor
@@ -43,6 +43,8 @@ def head_linear(
     """
     op = "head_linear"
     ldx, head_x = head_strides(op, "x", x)
+    if x.ndim != 3:
+        raise TensorError(f"{op}: x has shape {x.shape}, expected (tokens, heads, k)")
     rows, heads, k = x.shape
     if isinstance(weight, PackedWeight):
         return _packed_head_linear(x, weight, out, scratch, threads)
@@ -143,24 +145,6 @@ def absorbed_weights(weight: Tensor, heads: int, key_dim: int, value_dim: int) -
     cut = weight.reshape(heads, key_dim + value_dim, rank)
     keys = Tensor.empty((heads, rank, key_dim), weight.dtype).copy_(cut[:, :key_dim].transpose(0, 2, 1))
     return keys, cut[:, key_dim:]
-
-
-def head_strides(op: str, name: str, x: Tensor, shape: tuple[int, ...] | None = None) -> tuple[int, int]:
-    """Return how far the tokens and the heads of float32 x (T, heads, dim) lie apart, in elements.
-
-    Raises:
-        TensorError: Another dtype or shape, or the elements of a head do not follow each other.
-    """
-    check_tensor(op, name, x)
-    if x.dtype is not float32:
-        raise TensorError(f'{op}: {name} is {x.dtype}, expected float32; convert it with .astype("float32")')
-    if x.ndim != 3 or (shape is not None and x.shape != shape):
-        raise TensorError(f"{op}: {name} has shape {x.shape}, expected {shape or '(tokens, heads, dim)'}")
-    if x.strides[2] != 1 and x.shape[2] > 1:
-        raise TensorError(
-            f"{op}: {name} has strides {x.strides}, expected each head contiguous; make it .contiguous() first"
-        )
-    return x.strides[0], x.strides[1]
 
 
 def _check_matrices(op: str, name: str, weight: Tensor, heads: int, k: int) -> None:

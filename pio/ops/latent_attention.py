@@ -8,9 +8,9 @@ from pio.kernels import latent_attention as kernels
 from pio.kernels import quantized_latent as int8_kernels
 from pio.ops._check import FLOATS, all_threads, check, check_tensor, split
 from pio.ops._overlap import check_apart
+from pio.ops._slots import head_strides
 from pio.ops._tensors import check_writable, row_stride
 from pio.ops.attention import BLOCK_SIZE, Slices
-from pio.ops.head_linear import head_strides
 from pio.tensor import Tensor
 
 
@@ -111,6 +111,8 @@ def latent_attention(
     """
     op = "latent_attention"
     ld_latent, head_latent = head_strides(op, "q_latent", q_latent)
+    if q_latent.ndim != 3:
+        raise TensorError(f"{op}: q_latent has shape {q_latent.shape}, expected (tokens, heads, rank)")
     tokens, heads, rank = q_latent.shape
     check_tensor(op, "q_rope", q_rope)
     rope_dim = q_rope.shape[-1] if q_rope.ndim else 0
