@@ -57,12 +57,13 @@ def relative_l2(found: list[list[float]], wanted: array[float]) -> float:
     return math.sqrt(difference / math.fsum(b * b for b in wanted))
 
 
-def tolerance(folder: Path, profile: str, exact: float) -> float:
-    """How far logits may be off; `exact` is for float32 weights that are computed with as they are."""
+def tolerance(folder: Path, profile: str, exact: float, rounded: float = TOLERANCE_ROUNDED) -> float:
+    """How far logits may be off; `exact` is for float32 weights that are computed with as they are, `rounded` for
+    inputs of layers that are rounded to bfloat16."""
     dtype = answers(folder)["dtype"]
     if dtype == "float32" and profile == "accuracy":
         return exact
-    return TOLERANCE_ROUNDED if dtype == "bfloat16" and profile == "performance" else TOLERANCE
+    return rounded if dtype == "bfloat16" and profile == "performance" else TOLERANCE
 
 
 def logits_errors(model: Any, folder: Path) -> dict[int, float]:

@@ -7,7 +7,6 @@ describes both.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import torch
 import transformers
 from huggingface_hub import save_torch_state_dict
 from moe_cases import BASES, CASES
+from moe_weights import published, randomise
 from oracle import (
-    DTYPES,
     NEW_TOKENS,
     SMALLEST_MARGIN,
     Case,
@@ -32,9 +31,10 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, GenerationConfig
 from transformers.models.qwen3_next import modeling_qwen3_next
 
-# between the last expert chosen and the first left out, see `router_margin`; the weights' type decides how far inputs
-# of layers may be rounded
-SMALLEST_ROUTER_MARGINS = {"float32": 0.01, "float16": 0.01, "bfloat16": 0.015}
+SMALLEST_ROUTER_MARGIN = 0.01  # between the last expert chosen and the first left out, see `router_margin`
+# where weights are bfloat16, inputs of layers may be rounded to it too: that asks for more
+SMALLEST_MARGIN_ROUNDED, SMALLEST_ROUTER_MARGIN_ROUNDED = 0.05, 0.015
+LARGEST_ERROR_ROUNDED = 0.03  # relative L2 of the logits of a position
 MODELS = {
     "qwen3_moe": "Qwen3MoeForCausalLM",
     "qwen3_next": "Qwen3NextForCausalLM",
@@ -50,72 +50,6 @@ def read_config(folder: Path) -> Any:
     if (dense := getattr(config, "first_k_dense_replace", None)) is not None:
         config.mlp_layer_types = ["dense"] * dense + ["sparse"] * (config.num_hidden_layers - dense)
     return config
-
-
-def randomise(model: Any, name: str) -> None:
-    """Weights large enough that every part of the model decides which token comes next."""
-    generator = seeded(name)
-    for key, weight in [*model.named_parameters(), *model.named_buffers()]:
-        noise = torch.randn(weight.shape, generator=generator)
-        if key.endswith("A_log"):  # decays from about 0.2 to 0.999 a step, in no order
-            weight.data = torch.logspace(-3, 0.2, len(noise))[noise.argsort()].log()
-        elif key.endswith("dt_bias"):
-            weight.data = 0.5 * noise
-        elif key.endswith("e_score_correction_bias"):
-            weight.data = 0.3 * noise
-            weight.data[1] = -1.5  # no token goes there
-        elif "norm" in key and model.config.model_type == "qwen3_next" and "linear_attn" not in key:
-            weight.data = noise.sign() * (0.25 + 0.4 * noise.abs())  # 1 is added to it
-        elif "norm" in key:
-            weight.data = 1 + 0.3 * noise
-        elif key.endswith("bias"):
-            weight.data = 0.4 * noise
-        elif "embed_tokens" in key:
-            weight.data = 0.25 * noise
-        elif key.endswith("mlp.gate.weight"):
-            weight.data = 2 * noise / math.sqrt(weight.shape[-1])
-        elif not key.endswith("inv_freq"):
-            large = 1.7 if "experts" in key else 1.3  # a share of an expert must show too
-            weight.data = large * noise / math.sqrt(weight.shape[-1])
-
-
-def published(model: Any, case: Case) -> dict[str, torch.Tensor]:
-    """The tensors by the names of published files: experts one by one, and what the model does not use."""
-    tensors: dict[str, torch.Tensor] = {}
-    for key, value in model.state_dict().items():
-        value = value if key.endswith("e_score_correction_bias") else value.to(DTYPES[case.dtype])
-        experts, found, part = key.rpartition("experts.")
-        if found and part == "gate_up_proj":
-            for i, both in enumerate(value):
-                gate, up = both.chunk(2)
-                tensors[f"{experts}experts.{i}.gate_proj.weight"] = gate.clone()
-                tensors[f"{experts}experts.{i}.up_proj.weight"] = up.clone()
-        elif found and part == "down_proj":
-            tensors |= {f"{experts}experts.{i}.down_proj.weight": one.clone() for i, one in enumerate(value)}
-        elif key != "lm_head.weight" or case.stored_head or not model.config.tie_word_embeddings:
-            tensors[key] = value.clone()
-    return tensors | unused(tensors, model.config, case)
-
-
-def unused(tensors: dict[str, torch.Tensor], config: Any, case: Case) -> dict[str, torch.Tensor]:
-    """A multi-token-prediction layer as it is published: a layer like the last one, and what joins it to the model."""
-    last = f"model.layers.{config.num_hidden_layers - 1}."
-    generator, hidden = seeded(case.name + "/unused"), config.hidden_size
-    if config.model_type == "qwen3_next" and case.published:
-        layer, extra = "mtp.layers.0.", {"mtp.norm.weight": (hidden,), "mtp.fc.weight": (hidden, 2 * hidden)}
-        extra |= {"mtp.pre_fc_norm_embedding.weight": (hidden,), "mtp.pre_fc_norm_hidden.weight": (hidden,)}
-    elif getattr(config, "num_nextn_predict_layers", 0):
-        layer = f"model.layers.{config.num_hidden_layers}."
-        extra = {layer + "eh_proj.weight": (hidden, 2 * hidden), layer + "enorm.weight": (hidden,)}
-        extra |= {layer + "hnorm.weight": (hidden,), layer + "shared_head.norm.weight": (hidden,)}
-        extra |= {
-            layer + name: (config.vocab_size, hidden) for name in ("embed_tokens.weight", "shared_head.head.weight")
-        }
-    else:
-        return {}
-    shapes = {layer + key.removeprefix(last): value.shape for key, value in tensors.items() if key.startswith(last)}
-    drawn = {key: torch.randn(shape, generator=generator) for key, shape in sorted({**shapes, **extra}.items())}
-    return {k: v if k.endswith("e_score_correction_bias") else v.to(DTYPES[case.dtype]) for k, v in drawn.items()}
 
 
 def write_checkpoint(case: Case, architecture: str, folder: Path) -> None:
@@ -182,11 +116,11 @@ def forward(model: Any, ids: list[int], past: Any = None) -> tuple[torch.Tensor,
     return out.logits[0], torch.stack(margins).amin(0), out.past_key_values
 
 
-def is_clear(model: Any, row: torch.Tensor, past: Any, router_margin: float) -> bool:
+def is_clear(model: Any, row: torch.Tensor, past: Any, margin: float, router_margin: float) -> bool:
     """Whether the greedy answer after this row of logits meets no near tie; stops at the first."""
     for _ in range(NEW_TOKENS):
         best, token = row.topk(2)
-        if best[0] - best[1] < 1.05 * SMALLEST_MARGIN * row.pow(2).mean().sqrt():
+        if best[0] - best[1] < 1.05 * margin * row.pow(2).mean().sqrt():
             return False
         logits, margins, past = forward(model, [int(token[0])], past)
         if margins[0] < router_margin:
@@ -195,13 +129,29 @@ def is_clear(model: Any, row: torch.Tensor, past: Any, router_margin: float) -> 
     return True
 
 
+def forward_rounded(model: Any, ids: list[int]) -> torch.Tensor:
+    """Logits where the inputs of matrix products are rounded to bfloat16."""
+
+    def rounded(module: Any, inputs: Any) -> Any:
+        return inputs[0].bfloat16().float(), *inputs[1:]
+
+    parts = [m for m in model.modules() if type(m).__name__.lower().endswith(("linear", "experts", "topkrouter"))]
+    hooks = [module.register_forward_pre_hook(rounded) for module in parts]
+    logits = forward(model, ids)[0]
+    for hook in hooks:
+        hook.remove()
+    return logits
+
+
 def choose_prompt(model: Any, case: Case, length: int) -> dict[str, Any]:
     """A random prompt without near ties between experts or between the best tokens of its greedy answer.
 
     A token whose experts are nearly tied is drawn again, and the last ones are until the answer is clear too.
     """
     vocab, generator = model.config.vocab_size, seeded(f"{model.config.model_type}/{case.name}/{length}")
-    enough = SMALLEST_ROUTER_MARGINS[case.dtype]
+    rounds = case.dtype == "bfloat16"
+    margin = SMALLEST_MARGIN_ROUNDED if rounds else SMALLEST_MARGIN
+    enough = SMALLEST_ROUTER_MARGIN_ROUNDED if rounds else SMALLEST_ROUTER_MARGIN
 
     def draw(count: int) -> list[int]:
         return torch.randint(vocab, (count,), generator=generator).tolist()
@@ -209,14 +159,19 @@ def choose_prompt(model: Any, case: Case, length: int) -> dict[str, Any]:
     ids = draw(length)
     for _ in range(20000):
         logits, routers, past = forward(model, ids)
-        unclear = (routers < enough).nonzero()
-        if len(unclear):
-            ids[int(unclear[0])] = draw(1)[0]
+        unclear = routers < enough
+        if rounds:
+            errors = (forward_rounded(model, ids) - logits).norm(dim=-1) / logits.norm(dim=-1)
+            unclear |= errors > LARGEST_ERROR_ROUNDED
+        if unclear.any():
+            ids[int(unclear.int().argmax())] = draw(1)[0]
             continue
-        if is_clear(model, logits[-1], past, enough):
+        if is_clear(model, logits[-1], past, margin, enough):
             tokens, margins = greedy(model, ids)
             whole, routers, _ = forward(model, ids + tokens)
-            if min(margins) > SMALLEST_MARGIN and routers.min() > 0.9 * enough and len(set(tokens)) > 5:
+            rounded = forward_rounded(model, ids + tokens)[length - 1 : -1] if rounds else whole[length - 1 : -1]
+            agree = rounded.argmax(-1).tolist() == tokens
+            if agree and min(margins) > margin and routers.min() > 0.9 * enough and len(set(tokens)) > 5:
                 prompt = {"ids": ids, "greedy": tokens, "smallest_margin": min(margins), "margins": margins}
                 check_cache(case, whole, prompt)
                 return {**prompt, "smallest_router_margin": round(float(routers.min()), 4)}

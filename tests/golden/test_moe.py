@@ -24,7 +24,8 @@ from golden_case import (
 HERE = Path(__file__).parent
 ARCHITECTURES = ("qwen3_moe", "qwen3_next", "glm4_moe_lite")
 CASES = [f"{a}/{folder.name}" for a in ARCHITECTURES for folder in sorted((HERE / a).iterdir())]
-TOLERANCE_FLOAT32 = 1e-4  # relative L2 of the logits
+# relative L2 of the logits; the prompts of bfloat16 folders were chosen so that rounding moves no row by more than 3 %
+TOLERANCE_FLOAT32, TOLERANCE_ROUNDED = 1e-4, 3e-2
 
 
 def load(case: str, **options: Any) -> Any:
@@ -42,7 +43,7 @@ def load(case: str, **options: Any) -> Any:
 def test_logits(case: str, profile: str) -> None:
     with load(case, profile=profile) as model:
         errors = logits_errors(model, HERE / case)
-    limit = tolerance(HERE / case, profile, TOLERANCE_FLOAT32)
+    limit = tolerance(HERE / case, profile, TOLERANCE_FLOAT32, TOLERANCE_ROUNDED)
     assert all(error < limit for error in errors.values()), f"by prompt length: {errors}"
 
 
@@ -127,7 +128,7 @@ def test_the_fixtures_are_small_and_decide() -> None:
         for prompt in answers(HERE / case)["prompts"]:
             assert len(prompt["greedy"]) == len(prompt["margins"]) == NEW_TOKENS
             assert prompt["smallest_margin"] == min(prompt["margins"]) > 0.02
-            assert prompt["smallest_router_margin"] > 0.005
+            assert prompt["smallest_router_margin"] > 0.009
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
