@@ -119,7 +119,7 @@ class LoadedModel:
         return {
             "weights": self._source.held.total,
             "cache": self.cache.nbytes,
-            "buffers": self.model.workspace.nbytes + self._source.records.nbytes + self.manager.nbytes,
+            "buffers": self.model.buffers + self._source.records.nbytes + self.manager.nbytes,
         }
 
     @property

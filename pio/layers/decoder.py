@@ -66,6 +66,7 @@ class Decoder:
         max_batch_tokens: Tokens one forward takes.
         max_batch_sequences: Sequences one forward takes.
         max_batch_outputs: Rows of logits one forward gives.
+        buffers: Bytes of what layers compute in between.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Decoder:
         max_positions: int,
         max_batch_sequences: int,
         threads: int,
+        rooms: Sequence[int] = (),
     ) -> None:
         self.embed_tokens = embed_tokens
         self.rotary = rotary
@@ -97,6 +99,7 @@ class Decoder:
         self.max_batch_tokens = workspace.tokens
         self.max_batch_sequences = max_batch_sequences
         self.max_batch_outputs = workspace.logits.shape[0]
+        self.buffers = workspace.nbytes + sum(rooms)  # of the workspace, and of what some blocks share besides
 
     def new_cache(self, tokens: int) -> Cache:
         """Return an empty cache for that many positions of all sequences together."""

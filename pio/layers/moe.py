@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 from pio import ops
 from pio.device import MemoryBudget
 from pio.dtypes import int32, uint8
 from pio.errors import CheckpointError, TensorError
+from pio.layers.room import make_room
 from pio.layers.source import Source
 from pio.layers.workspace import Activations
-from pio.memory.arena import Arena
 from pio.ops.experts import Choices, ExpertWeights, route_scratch
 from pio.tensor import Tensor
 
@@ -58,24 +57,20 @@ class ExpertActivations:
         # rows as floats are the widest form; a token's own is needed beside those of its choices
         line = max(4 * hidden * (tokens + rows), 4 * inner * rows)
         shapes = {
-            "logits": ((tokens, experts), 4),
-            "gate": ((rows, inner), 4),
-            "up": ((rows, inner), 4),
-            "down": ((rows, hidden), 4),
-            "lines": ((line,), 1),
-            "ids": ((tokens, k), 4),
-            "weights": ((tokens, k), 4),
-            "order": ((rows,), 4),
-            "places": ((tokens, k), 4),
-            "starts": ((experts + 1,), 4),
+            "logits": (tokens, experts),
+            "gate": (rows, inner),
+            "up": (rows, inner),
+            "down": (rows, hidden),
+            "lines": (line,),
+            "ids": (tokens, k),
+            "weights": (tokens, k),
+            "order": (rows,),
+            "places": (tokens, k),
+            "starts": (experts + 1,),
         }
-        self.nbytes = sum(-(-prod(shape) * size // 64) * 64 for shape, size in shapes.values())
-        arena = Arena(self.nbytes, budget=budget, what="the experts' activations (fewer with prefill_chunk)")
         kinds = {"lines": uint8, "ids": int32, "order": int32, "places": int32, "starts": int32}
-        made = {
-            name: arena.take(shape, kinds[name]) if name in kinds else arena.take(shape)
-            for name, (shape, _) in shapes.items()
-        }
+        made = make_room(shapes, "activations of experts (fewer with prefill_chunk)", budget, kinds=kinds)
+        self.nbytes = sum(tensor.nbytes for tensor in made.values())
         self._choices = Choices(made["ids"], made["weights"], made["order"], made["places"], made["starts"])
         self._logits, self._gate, self._up, self._down = (made[name] for name in ("logits", "gate", "up", "down"))
         self._views: dict[int, tuple[Tensor, Choices, Tensor, Tensor, Tensor]] = {}

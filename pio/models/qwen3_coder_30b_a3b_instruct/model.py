@@ -79,4 +79,5 @@ def build(config: Qwen3MoeConfig, source: Source, runtime: RuntimeConfig, budget
         max_positions=c.max_positions,
         max_batch_sequences=runtime.max_batch_sequences,
         threads=source.threads,
+        rooms=[experts.nbytes],
     )

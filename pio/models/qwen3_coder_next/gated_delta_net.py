@@ -1,0 +1,204 @@
+"""A recurrent layer: a short convolution, then the gated delta rule over a state of fixed size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from pio import ops
+from pio.cache.batch import Batch
+from pio.cache.kind import Cache
+from pio.device import MemoryBudget
+from pio.layers.linear import Linear
+from pio.layers.room import make_room
+from pio.layers.source import Source
+from pio.layers.workspace import Activations
+from pio.ops.gated_delta import state_shape
+from pio.tensor import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaShape:
+    """Heads of a recurrent layer.
+
+    Attributes:
+        key_heads: Query and key heads.
+        heads: Value heads, a multiple.
+        dim: Width of a key.
+        value_dim: Width of a value.
+        width: Tokens that the convolution sees.
+    """
+
+    key_heads: int
+    heads: int
+    dim: int
+    value_dim: int
+    width: int
+
+    @property
+    def keys(self) -> int:
+        """Width of all keys together."""
+        return self.key_heads * self.dim
+
+    @property
+    def values(self) -> int:
+        """Width of all values together."""
+        return self.heads * self.value_dim
+
+    @property
+    def channels(self) -> int:
+        """Width of what is convolved: queries, keys and values."""
+        return 2 * self.keys + self.values
+
+    @property
+    def states(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of what a layer keeps of a sequence: inputs of the convolution, and the recurrence's state."""
+        return (self.width - 1, self.channels), state_shape(1, self.heads, self.dim, self.value_dim)[1:]
+
+
+class DeltaActivations:
+    """Memory for recurrent layers: made once for the largest batch, shared by all of them.
+
+    Args:
+        tokens: Most tokens of a batch.
+        shape: Heads of the layers.
+        budget: Counts the memory.
+    """
+
+    def __init__(self, tokens: int, shape: DeltaShape, budget: MemoryBudget | None = None) -> None:
+        sizes = {
+            "projected": (tokens, 2 * shape.keys + 2 * shape.values),
+            "ba": (tokens, 2 * shape.heads),
+            "mixed": (tokens, shape.channels),
+            "convolved": (tokens, shape.channels),
+            "z": (tokens, shape.values),
+            "core": (tokens, shape.values),
+            "beta": (tokens, shape.heads),
+            "decay": (tokens, shape.heads),
+            "scratch": (tokens, shape.key_heads, 2),
+        }
+        self._full = make_room(sizes, "activations of recurrent layers (fewer with prefill_chunk)", budget)
+        self.nbytes = sum(tensor.nbytes for tensor in self._full.values())
+        self._shape = shape
+        self._views: dict[int, DeltaViews] = {}
+
+    def first(self, tokens: int) -> DeltaViews:
+        """Return the views for that many tokens; the same object each time."""
+        found = self._views.get(tokens)
+        if found is None:
+            found = self._views[tokens] = DeltaViews(self._full, self._shape, tokens)
+        return found
+
+
+class DeltaViews:
+    """Views for T tokens.
+
+    Attributes:
+        projected: What the input projection writes, (T, key_heads * group); of each key head's group its query, its
+            key, its values and their gates lie side by side.
+        parts: Where in ``projected`` queries, keys, values and gates are, and where each goes; both (T, key_heads, n).
+        ba: Of both gates' projections, (T, 2 heads).
+        b: (T, heads).
+        a: (T, heads).
+        mixed: Queries, keys and values as the convolution takes them, (T, channels).
+        convolved: (T, channels).
+        q: Of the convolved, (T, key_heads, dim).
+        k: (T, key_heads, dim).
+        v: (T, heads, value_dim).
+        z: Gates of the output, (T, heads, value_dim).
+        core: What the recurrence gives, (T, heads, value_dim).
+        core_rows: The same, (T, heads * value_dim).
+        beta: (T, heads).
+        decay: (T, heads).
+        scratch: (T, key_heads, 2).
+    """
+
+    def __init__(self, full: dict[str, Tensor], s: DeltaShape, tokens: int) -> None:
+        cut = {name: tensor[:tokens] for name, tensor in full.items()}
+        self.projected, self.ba, self.mixed, self.convolved = (
+            cut[name] for name in ("projected", "ba", "mixed", "convolved")
+        )
+        self.b, self.a = self.ba[:, : s.heads], self.ba[:, s.heads :]
+        each = s.values // s.key_heads
+        group = self.projected.reshape(tokens, s.key_heads, 2 * s.dim + 2 * each)
+        self.z = cut["z"].reshape(tokens, s.heads, s.value_dim)
+        to = [
+            _heads(self.mixed[:, : s.keys], s.key_heads),
+            _heads(self.mixed[:, s.keys : 2 * s.keys], s.key_heads),
+            _heads(self.mixed[:, 2 * s.keys :], s.key_heads),
+            cut["z"].reshape(tokens, s.key_heads, each),
+        ]
+        ends = [0, s.dim, 2 * s.dim, 2 * s.dim + each, 2 * s.dim + 2 * each]
+        found = [group[:, :, first:last] for first, last in pairwise(ends)]
+        self.parts = list(zip(found, to, strict=True))
+        self.q = _heads(self.convolved[:, : s.keys], s.key_heads)
+        self.k = _heads(self.convolved[:, s.keys : 2 * s.keys], s.key_heads)
+        self.v = _heads(self.convolved[:, 2 * s.keys :], s.heads)
+        self.core, self.core_rows = cut["core"].reshape(tokens, s.heads, s.value_dim), cut["core"]
+        self.beta, self.decay, self.scratch = cut["beta"], cut["decay"], cut["scratch"]
+
+
+class GatedDeltaNet:
+    """``S = decay S + k (beta (v - k (decay S)))``, ``out = q S``: a state that forgets, corrects itself and is read.
+
+    Gated delta networks: Yang et al. 2024, arXiv:2412.06464.
+
+    Args:
+        source: Weights of the block.
+        layer: Which layer of the cache is its own.
+        shape: Its heads.
+        memory: What all such layers of the model work in.
+        hidden: Width of the residual stream.
+        eps: Of the norm of the output.
+    """
+
+    def __init__(
+        self, source: Source, layer: int, shape: DeltaShape, memory: DeltaActivations, *, hidden: int, eps: float
+    ) -> None:
+        s = shape
+        self.in_proj_qkvz = Linear(source / "in_proj_qkvz", 2 * s.keys + 2 * s.values, hidden)
+        # a few rows that decide what is remembered: they stay as stored
+        self.in_proj_ba = _gates_apart((source / "in_proj_ba").take("weight", 2 * s.heads, hidden), s)
+        self.conv1d = (source / "conv1d").take("weight", s.channels, 1, s.width).reshape(s.channels, s.width)
+        self.conv1d = self.conv1d.T.contiguous()  # (width, channels)
+        self.a_log = source.take("A_log", s.heads).astype("float32")
+        self.dt_bias = source.take("dt_bias", s.heads).astype("float32")
+        self.norm = (source / "norm").take("weight", s.value_dim)
+        self.out_proj = Linear(source / "out_proj", hidden, s.values)
+        self.layer = layer
+        self.eps = eps
+        self.threads = source.threads
+        self._memory = memory
+
+    def __call__(self, x: Tensor, residual: Tensor, a: Activations, batch: Batch, cache: Cache) -> None:
+        """Let the sequences' states see the tokens, and add what they give to the residual stream.
+
+        Shapes: x, residual float32 (T, hidden).
+        """
+        m, threads = self._memory.first(x.shape[0]), self.threads
+        self.in_proj_qkvz(x, m.projected)
+        ops.linear(x, self.in_proj_ba, out=m.ba, threads=threads)
+        for found, to in m.parts:
+            ops.copy(to, found, threads=threads)
+        ops.delta_gates(m.b, m.a, self.a_log, self.dt_bias, out_beta=m.beta, out_decay=m.decay, threads=threads)
+        inputs, state = cache.layer(self.layer)
+        ops.causal_conv(m.mixed, self.conv1d, inputs, batch, out=m.convolved, threads=threads)
+        ops.gated_delta(m.q, m.k, m.v, m.decay, m.beta, state, batch, out=m.core, scratch=m.scratch, threads=threads)
+        ops.gated_rms_norm(m.core, m.z, self.norm, self.eps, out=m.core, threads=threads)
+        self.out_proj(m.core_rows, residual, add=True)
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """Columns of wider rows as heads, a view: (T, heads * dim) with gaps between rows to (T, heads, dim)."""
+    tokens, width = x.shape
+    dim = width // heads
+    return Tensor(x.storage, x.address, x.dtype, (tokens, heads, dim), (x.strides[0], dim, 1))
+
+
+def _gates_apart(weight: Tensor, s: DeltaShape) -> Tensor:
+    """The rows that make b of all heads, then those that make a; checkpoints keep both of a key head side by side."""
+    each = s.heads // s.key_heads
+    found = weight.reshape(s.key_heads, 2, each, weight.shape[1])
+    out = Tensor.empty(weight.shape, weight.dtype)
+    out.reshape(2, s.key_heads, each, weight.shape[1]).copy_(found.transpose(1, 0, 2, 3))
+    return out

@@ -1,0 +1,84 @@
+"""An expert that all tokens go to, each as far as its own gate lets it, beside those that the router chooses."""
+
+from __future__ import annotations
+
+from pio import ops
+from pio.device import MemoryBudget
+from pio.dtypes import int32
+from pio.layers.linear import Linear, together
+from pio.layers.moe import SparseMoE
+from pio.layers.room import make_room
+from pio.layers.source import Source
+from pio.layers.workspace import Activations
+from pio.ops.experts import Choices
+from pio.tensor import Tensor
+
+
+class SharedActivations:
+    """Memory for shared experts: made once for the largest batch, shared by all layers.
+
+    Args:
+        tokens: Most tokens of a batch.
+        hidden: Width of the residual stream.
+        inner: Width of the expert.
+        budget: Counts the memory.
+    """
+
+    def __init__(self, tokens: int, hidden: int, inner: int, budget: MemoryBudget | None = None) -> None:
+        sizes = {"gate": (tokens, inner), "up": (tokens, inner), "down": (tokens, hidden), "ones": (tokens, 1)}
+        sizes |= {"logits": (tokens, 1), "weights": (tokens, 1), "ids": (tokens, 1), "order": (tokens,)}
+        what = "activations of shared experts (fewer with prefill_chunk)"
+        self._full = make_room(sizes, what, budget, kinds={"ids": int32, "order": int32})
+        self.nbytes = sum(tensor.nbytes for tensor in self._full.values())
+        self._full["ones"].fill_(1.0)
+        self._full["order"].copy_(Tensor.from_list(list(range(tokens)), int32))
+        self._starts = Tensor.from_list([0, tokens], int32)
+        self._views: dict[int, tuple[dict[str, Tensor], Choices]] = {}
+
+    def first(self, tokens: int) -> tuple[dict[str, Tensor], Choices]:
+        """Return the tensors for that many tokens, and a choice of one expert for each; the same objects each time."""
+        found = self._views.get(tokens)
+        if found is None:
+            cut = {name: tensor[:tokens] for name, tensor in self._full.items()}
+            places = cut["order"].reshape(tokens, 1)  # each token's row is its own
+            choices = Choices(cut["ids"], cut["weights"], cut["order"], places, self._starts)
+            found = self._views[tokens] = cut, choices
+        return found
+
+
+class SharedMoE:
+    """``sum_j weight_j * expert_j(x) + sigmoid(gate(x)) * shared(x)``.
+
+    Args:
+        source: Weights of the block.
+        routed: The experts that the router chooses.
+        memory: What all layers of the model work in.
+        hidden: Width of the residual stream.
+        inner: Width of the shared expert.
+    """
+
+    def __init__(
+        self, source: Source, routed: SparseMoE, memory: SharedActivations, *, hidden: int, inner: int
+    ) -> None:
+        shared = source / "shared_expert"
+        self.routed = routed
+        self.gate_proj = Linear(shared / "gate_proj", inner, hidden)
+        self.up_proj = Linear(shared / "up_proj", inner, hidden)
+        self.down_proj = Linear(shared / "down_proj", hidden, inner)
+        self.shared_expert_gate = (source / "shared_expert_gate").take("weight", 1, hidden)  # as stored: one row
+        self.threads = source.threads
+        self._memory = memory
+
+    def __call__(self, x: Tensor, residual: Tensor, a: Activations) -> None:
+        """Add the experts' outputs to the residual stream.
+
+        Shapes: x, residual float32 (T, hidden).
+        """
+        self.routed(x, residual, a)
+        (m, choices), threads = self._memory.first(x.shape[0]), self.threads
+        together(x, (self.gate_proj, self.up_proj), (m["gate"], m["up"]))  # (T, inner)
+        ops.swiglu(m["gate"], m["up"], out=m["gate"], threads=threads)
+        self.down_proj(m["gate"], m["down"])  # (T, hidden)
+        ops.linear(x, self.shared_expert_gate, out=m["logits"], threads=threads)  # (T, 1)
+        ops.sigmoid_gate(m["ones"], m["logits"], out=m["weights"], threads=threads)
+        ops.add_choices(residual, m["down"], choices, threads=threads)

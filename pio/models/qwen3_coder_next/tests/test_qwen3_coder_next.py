@@ -1,0 +1,219 @@
+"""Qwen3-Coder-Next: its config, its plugin, and what a recurrent layer adds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pio import registry
+from pio.errors import CheckpointError, PioError, UnsupportedModelError
+from pio.loader import load
+from pio.loading.safetensors import SafetensorsFile, write_safetensors
+from pio.manifest import PluginManifest
+from pio.models.qwen3_coder_next.config import Qwen3NextConfig
+from pio.tensor import Tensor
+from pio.testing.plugin_case import PluginCase
+from pio.testing.random_checkpoint import write_random_checkpoint
+
+REAL = Path(__file__).parents[5] / "shared" / "checkpoints" / "qwen3-coder-next" / "config.json"
+PUBLISHED: dict[str, Any] = {
+    "architectures": ["Qwen3NextForCausalLM"],
+    "attention_bias": False,
+    "bos_token_id": 151643,
+    "decoder_sparse_step": 1,
+    "eos_token_id": 151645,
+    "full_attention_interval": 4,
+    "head_dim": 256,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "intermediate_size": 5120,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_value_head_dim": 128,
+    "max_position_embeddings": 262144,
+    "mlp_only_layers": [],
+    "model_type": "qwen3_next",
+    "moe_intermediate_size": 512,
+    "norm_topk_prob": True,
+    "num_attention_heads": 16,
+    "num_experts": 512,
+    "num_experts_per_tok": 10,
+    "num_hidden_layers": 48,
+    "num_key_value_heads": 2,
+    "partial_rotary_factor": 0.25,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 5000000,
+    "shared_expert_intermediate_size": 512,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
+TINY: dict[str, Any] = {
+    "model_type": "qwen3_next",
+    "vocab_size": 4099,
+    "hidden_size": 40,
+    "intermediate_size": 72,
+    "moe_intermediate_size": 24,
+    "shared_expert_intermediate_size": 28,
+    "num_experts": 7,
+    "num_experts_per_tok": 3,
+    "norm_topk_prob": True,
+    "mlp_only_layers": [1],
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "linear_conv_kernel_dim": 3,
+    "linear_key_head_dim": 12,
+    "linear_value_head_dim": 20,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 160,
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+    "rope_theta": 10000.0,
+    "torch_dtype": "bfloat16",
+    "eos_token_id": [2, 0],
+}
+
+
+class TestQwen3CoderNext(PluginCase):
+    """Everything a plugin must do, on a tiny model: attention and a dense block between recurrent, sparse layers."""
+
+    plugin = "qwen3_coder_next"
+    config = TINY
+
+
+def manifest() -> PluginManifest:
+    return registry.manifests()["qwen3_coder_next"]
+
+
+def test_config_round_trip() -> None:
+    config = Qwen3NextConfig.from_checkpoint(PUBLISHED)
+    assert Qwen3NextConfig.model_validate_json(config.model_dump_json()) == config
+    dumped = config.model_dump()
+    kept = {name: value for name, value in PUBLISHED.items() if name in Qwen3NextConfig.model_fields}
+    assert {name: dumped[name] for name in kept} == {**kept, "mlp_only_layers": ()} and len(kept) >= 22
+    assert config.rope["rope_theta"] == PUBLISHED["rope_theta"] and config.rotary_dim == 64
+    assert all(map(config.sparse, range(48)))
+    assert [i for i in range(48) if config.attends(i)] == list(range(3, 48, 4))
+
+
+def test_new_style_config_is_the_same() -> None:
+    old = ("rope_theta", "rope_scaling", "torch_dtype", "partial_rotary_factor", "full_attention_interval")
+    new = {k: v for k, v in PUBLISHED.items() if k not in old}
+    new["rope_parameters"] = {"rope_type": "default", "rope_theta": 5000000, "partial_rotary_factor": 0.25}
+    new["layer_types"] = ["full_attention" if i % 4 == 3 else "linear_attention" for i in range(48)]
+    new["dtype"] = "bfloat16"
+    assert Qwen3NextConfig.from_checkpoint(new) == Qwen3NextConfig.from_checkpoint(PUBLISHED)
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="needs the published config.json of Qwen3-Coder-Next")
+def test_the_published_config_is_the_one_tested() -> None:
+    published = json.loads(REAL.read_text("utf-8"))
+    assert {name: published[name] for name in PUBLISHED} == PUBLISHED
+    assert Qwen3NextConfig.from_checkpoint(published) == Qwen3NextConfig.from_checkpoint(PUBLISHED)
+
+
+def test_the_manifest_describes_the_published_model() -> None:
+    found, config = manifest(), Qwen3NextConfig.from_checkpoint(PUBLISHED)
+    assert found.lists(PUBLISHED) and found.checkpoints == ("Qwen/Qwen3-Coder-Next",)
+    assert found.parameters == config.parameters == 79_674_391_296
+    assert config.active_parameters == 3_874_929_408  # with the embedding, of which a token reads one row
+    assert found.memory_bytes > 2 * found.parameters
+
+
+def test_a_step_reads_the_experts_that_were_chosen() -> None:
+    config = Qwen3NextConfig.from_checkpoint(PUBLISHED)
+    assert config.expert_share(1) == pytest.approx(10 / 512)
+    assert config.expert_share(2) == pytest.approx(10 / 512 + 10 / 512 * 502 / 512)
+
+
+def test_which_layers_are_sparse() -> None:
+    config = Qwen3NextConfig.from_checkpoint({**PUBLISHED, "decoder_sparse_step": 2, "mlp_only_layers": [3]})
+    assert [i for i in range(8) if config.sparse(i)] == [1, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"num_experts_per_tok": 513}, "num_experts_per_tok is 513, expected at most num_experts, 512"),
+        ({"linear_num_value_heads": 40}, "linear_num_value_heads is 40, expected a multiple of linear_num_key_heads"),
+        ({"linear_conv_kernel_dim": 9}, "linear_conv_kernel_dim is 9"),
+        ({"full_attention_interval": 0}, "full_attention_interval is 0"),
+        ({"full_attention_interval": 49}, "layer_types has no full_attention"),
+        ({"partial_rotary_factor": 0.001}, "partial_rotary_factor turns 0 of head_dim 256"),
+        ({"layer_types": ["full_attention"] * 3}, "layer_types has 3 entries"),
+        ({"mlp_only_layers": [48]}, "mlp_only_layers has layer 48, expected 0 to 47"),
+        ({"num_experts": 0}, "num_experts is 0"),
+        ({"decoder_sparse_step": 0}, "decoder_sparse_step is 0"),
+        ({"norm_topk_prob": 1}, "norm_topk_prob is 1, expected true or false"),
+    ],
+)
+def test_a_config_that_contradicts_itself(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        Qwen3NextConfig.from_checkpoint({**PUBLISHED, **changed})
+
+
+def tensors(folder: Path) -> dict[str, Any]:
+    file = SafetensorsFile(folder / "model.safetensors")
+    return {name: file.tensor(name) for name in file.names}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name"),
+    [
+        (lambda t: t.pop("model.layers.2.mlp.experts.5.up_proj.weight"), r"model\.layers\.2\.mlp\.experts\.5\.up_proj"),
+        (lambda t: t.update({"model.layers.0.mlp.gate.weight": t["model.layers.0.mlp.gate.weight"][:6]}), "mlp.gate"),
+        (
+            lambda t: t.update({"model.layers.1.mlp.experts.0.up_proj.weight": t["model.norm.weight"]}),
+            r"model\.layers\.1\.mlp\.experts\.0",
+        ),
+    ],
+    ids=["an expert is missing", "the router knows fewer experts", "a dense layer has experts"],
+)
+def test_tensors_that_contradict_the_config(tmp_path: Path, spoil: Any, name: str) -> None:
+    folder = write_random_checkpoint(tmp_path / "tiny", TINY, plugin="qwen3_coder_next")
+    found = tensors(folder)
+    spoil(found)
+    write_safetensors(folder / "model.safetensors", {n: t.contiguous() for n, t in found.items()})
+    with pytest.raises(PioError, match=name), load(folder):
+        pass
+
+
+def test_a_kind_of_layer_that_it_has_not() -> None:
+    kinds = ["sliding_attention", *["full_attention"] * 47]
+    with pytest.raises(UnsupportedModelError, match="layer_types has sliding_attention, this architecture has full"):
+        Qwen3NextConfig.from_checkpoint({**PUBLISHED, "layer_types": kinds})
+
+
+def test_heads_that_predict_further_tokens_are_skipped_knowingly(tmp_path: Path) -> None:
+    folder = write_random_checkpoint(tmp_path / "tiny", TINY, plugin="qwen3_coder_next")
+    found = tensors(folder)
+    with load(folder) as model:
+        expected = model.generate([5, 6, 7], max_new_tokens=5, temperature=0.0).token_ids
+    found["mtp.layers.0.mlp.experts.0.up_proj.weight"] = Tensor.zeros((3, 5))
+    write_safetensors(folder / "model.safetensors", {n: t.contiguous() for n, t in found.items()})
+    with load(folder) as model:
+        assert model.generate([5, 6, 7], max_new_tokens=5, temperature=0.0).token_ids == expected
+
+
+def test_more_requests_than_states_wait_and_stay_what_they_are(tmp_path: Path) -> None:
+    folder = write_random_checkpoint(tmp_path / "tiny", TINY, plugin="qwen3_coder_next")
+    asked = [[5 + i, 17, 300 + 7 * i, *range(40, 40 + 3 * i)] for i in range(7)]
+    fields: dict[str, Any] = {"max_new_tokens": 9, "temperature": 0.0, "ignore_eos": True}
+    with load(folder) as model:
+        alone = [model.generate(ids, **fields).token_ids for ids in asked]
+    with load(folder, max_batch_sequences=3, prefill_chunk=5) as model:
+        assert [answer.token_ids for answer in model.infer_batch(asked, **fields)] == alone
+        assert model.loaded.cache.state_bytes > 0
