@@ -63,7 +63,8 @@ def model_checks(name: str) -> Iterator[Check]:
     def tensors() -> str:
         found["model"] = load(name)
         describe(name, found["model"])
-        return f"all accounted for, {size(loaded().memory['weights'])}"
+        skipped = [f"{count} skipped: {why}" for why, count in loaded().weights.skipped.items()]
+        return "; ".join((f"all accounted for, {size(loaded().memory['weights'])}", *skipped))
 
     def text() -> str:
         tokenizer = loaded().prompts.optional_tokenizer

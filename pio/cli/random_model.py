@@ -100,7 +100,7 @@ class RandomWeights:
         """Forget a tensor that was converted."""
         self._tensors.pop(name, None)
 
-    def ignore(self, which: Callable[[str], bool] | Iterable[str]) -> None:
+    def ignore(self, which: Callable[[str], bool] | Iterable[str], why: str = "") -> None:
         """Do nothing: no tensor is left over."""
 
     def finish(self) -> None:

@@ -105,7 +105,8 @@ def rope_rows(
 ) -> None:
     """Rotate the first 2 * half elements of every head by the angles of its token.
 
-    Shapes: x float32 (T, heads, dim), first <= t < last, token stride ldx, in place; cos, sin float32 (T, half).
+    Shapes: x float32 (T, heads, 2 * half or more), first <= t < last, token stride ldx, head stride dim, in place; cos,
+    sin float32 (T, half).
     """
     for t in range(first, last):
         for head in range(heads):

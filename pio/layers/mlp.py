@@ -16,12 +16,14 @@ class SwiGLU:
         self.gate_proj = Linear(source / "gate_proj", intermediate, hidden)
         self.up_proj = Linear(source / "up_proj", intermediate, hidden)
         self.down_proj = Linear(source / "down_proj", hidden, intermediate)
+        self.width = intermediate
 
     def __call__(self, x: Tensor, residual: Tensor, a: Activations) -> None:
         """Add the block's output to the residual stream.
 
         Shapes: x, residual float32 (T, hidden).
         """
-        together(x, (self.gate_proj, self.up_proj), (a.gate, a.up))  # (T, intermediate)
-        ops.swiglu(a.gate, a.up, out=a.gate, threads=self.down_proj.threads)
-        self.down_proj(a.gate, residual, add=True)
+        gate, up = a.feed(self.width)  # (T, intermediate)
+        together(x, (self.gate_proj, self.up_proj), (gate, up))
+        ops.swiglu(gate, up, out=gate, threads=self.down_proj.threads)
+        self.down_proj(gate, residual, add=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
@@ -13,6 +14,7 @@ from pio.errors import CheckpointError, NumericalError
 from pio.memory.layout import row_major
 from pio.memory.storage import Storage
 from pio.ops.bfloat16 import rounded_bytes
+from pio.ops.head_linear import pack_heads
 from pio.ops.quantized import PackedWeight, pack, packed_shape, record_bytes
 from pio.tensor import Tensor
 
@@ -58,6 +60,10 @@ class Records:
         elif self.rounds(weight):
             self._row_bytes = max(self._row_bytes, rounded_bytes(columns))
 
+    def expect_heads(self, heads: int, weight: PackedWeight) -> None:
+        """Note that there is a layer whose heads have a packed matrix each, side by side in this weight."""
+        self._row_bytes = max(self._row_bytes, heads * record_bytes(weight.shape[1]))
+
     @property
     def buffer(self) -> Tensor:
         """uint8, allocated when the first layer runs; its address stays."""
@@ -102,10 +108,27 @@ class Quantization:
         shape = packed_shape((rows, columns), form)
         storage = Storage.allocate(prod(shape), what=f"the weights as {form}")
         out = Tensor(storage, storage.address, uint8, shape, row_major(shape))
-        try:
+        with _naming(name):
             return pack(weight, form, out=out, threads=threads)
-        except NumericalError as error:
-            raise CheckpointError(
-                f"tensor {name!r} cannot be quantized: {error}; the file is damaged or the model diverged in training, "
-                "download it again or load it without quantize"
-            ) from error
+
+    def pack_heads(self, name: str, weight: Tensor, form: str, threads: int | None) -> PackedWeight:
+        """Quantize the matrices that heads have, made of the tensor of that name; see ``ops.pack_heads``.
+
+        Raises:
+            CheckpointError: One holds what is no number, or too large a one.
+        """
+        self.packed(name)
+        with _naming(name):
+            return pack_heads(weight, form, threads=threads)
+
+
+@contextmanager
+def _naming(name: str) -> Generator[None]:
+    """Say which tensor cannot be quantized."""
+    try:
+        yield
+    except NumericalError as error:
+        raise CheckpointError(
+            f"tensor {name!r} cannot be quantized: {error}; the file is damaged or the model diverged in training, "
+            "download it again or load it without quantize"
+        ) from error

@@ -43,6 +43,10 @@ class Weights(Protocol):
         """Give back the memory of a mapped tensor that was converted; it can still be read."""
         ...
 
+    def ignore(self, which: Callable[[str], bool], why: str, /) -> None:
+        """Skip tensors knowingly; ``why`` says in a few words what they are."""
+        ...
+
 
 @dataclass(slots=True)
 class Held:

@@ -30,6 +30,7 @@ class Activations:
     """
 
     __slots__ = (
+        "_feeds",
         "attended",
         "attended_rows",
         "cos",
@@ -62,6 +63,19 @@ class Activations:
         self.q_rows, self.k_rows, self.v_rows, self.attended_rows = (
             x.reshape(tokens, -1) for x in (self.q, self.k, self.v, self.attended)
         )
+        self._feeds: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def feed(self, width: int) -> tuple[Tensor, Tensor]:
+        """Return gate and up of a block of at most that width, in the same memory; the same objects each time.
+
+        Shapes: (T, width).
+        """
+        found = self._feeds.get(width)
+        if found is None:
+            tokens = self.gate.shape[0]
+            first = [x.reshape(-1)[: tokens * width].reshape(tokens, width) for x in (self.gate, self.up)]
+            found = self._feeds[width] = first[0], first[1]
+        return found
 
 
 class Workspace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn, get_args, overload
@@ -40,7 +41,7 @@ class Weights:
         self.folder = Path(folder)
         self._files: dict[str, SafetensorsFile] = {}
         self._used: set[str] = set()
-        self._ignored: set[str] = set()
+        self._ignored: dict[str, str] = {}
         self._packed: dict[str, PackedWeight] = {}
         self._same: dict[tuple[str, str], bool] = {}
         names = weight_files(self.folder)
@@ -76,6 +77,11 @@ class Weights:
     def used(self) -> frozenset[str]:
         """Names of the tensors that were taken."""
         return frozenset(self._used)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many tensors are skipped knowingly, by what they are."""
+        return dict(Counter(why for name, why in self._ignored.items() if name in self and name not in self._used))
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape as stored, without taking it.
@@ -172,7 +178,7 @@ class Weights:
                     break
             self._same[one, other] = alike
         if self._same[one, other]:
-            self._ignored.add(one)
+            self._ignored[one] = f"the same as {other}"
         return self._same[one, other]
 
     def convert(self, name: str, shape: tuple[int, int], pack: Callable[[Tensor], PackedWeight]) -> PackedWeight:
@@ -189,16 +195,18 @@ class Weights:
         """Drop a tensor's pages from this process's memory; they are read again when touched."""
         self._file(name).let_go(name)
 
-    def ignore(self, which: Callable[[str], bool] | Iterable[str]) -> None:
+    def ignore(self, which: Callable[[str], bool] | Iterable[str], why: str = "not used by this model") -> None:
         """Skip tensors knowingly, so that ``finish`` does not list them.
 
         Args:
             which: Names, which need not exist, or a function that says whether a name is to be skipped.
+            why: What they are, in a few words.
         """
         if callable(which):
-            self._ignored.update(name for name in self._files if which(name))
+            names = [name for name in self._files if which(name)]
         else:
-            self._ignored.update([which] if isinstance(which, str) else which)
+            names = [which] if isinstance(which, str) else which
+        self._ignored.update(dict.fromkeys(names, why))
 
     def finish(self) -> None:
         """Check that every tensor was taken or ignored.

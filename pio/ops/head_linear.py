@@ -110,9 +110,16 @@ def pack_heads(weight: Tensor, form: str, *, threads: int | None = None) -> Pack
     if weight.dtype.name not in FLOATS:
         raise TensorError(f"pack_heads: weight is {weight.dtype}, expected one of {', '.join(FLOATS)}")
     heads, n, k = weight.shape
-    padded = Tensor.zeros((heads, -(-n // BLOCK) * BLOCK, k), weight.dtype)
+    rows, _ = packed_heads_shape(weight.shape)
+    padded = Tensor.zeros((heads, rows // max(1, heads), k), weight.dtype)
     padded[:, :n].copy_(weight)
-    return pack(padded.reshape(padded.shape[0] * padded.shape[1], k), form, threads=threads)
+    return pack(padded.reshape(rows, k), form, threads=threads)
+
+
+def packed_heads_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the shape of the matrix that ``pack_heads`` makes of matrices (heads, n, k)."""
+    heads, n, k = shape
+    return heads * -(-n // BLOCK) * BLOCK, k
 
 
 def absorbed_weights(weight: Tensor, heads: int, key_dim: int, value_dim: int) -> tuple[Tensor, Tensor]:

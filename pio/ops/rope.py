@@ -7,7 +7,8 @@ from pio.errors import TensorError
 from pio.kernels import rope as kernels
 from pio.ops._check import check, check_tensor, split
 from pio.ops._overlap import check_apart
-from pio.ops._tensors import check_writable, result, row_stride
+from pio.ops._slots import head_strides
+from pio.ops._tensors import check_writable, result
 from pio.tensor import Tensor
 
 
@@ -54,7 +55,8 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, thre
     """Rotate the first 2 * half elements of every head in place, by the angles of its token.
 
     Args:
-        x: float32 (T, heads, head_dim); there may be gaps between tokens, as inside a fused projection.
+        x: float32 (T, heads, head_dim); there may be gaps between tokens and between heads, as in a slice of wider
+            heads.
         cos: float32 (T, half), 2 * half <= head_dim; from ``rope_table``.
         sin: float32 (T, half).
         interleaved: Rotate the pairs (2 i, 2 i + 1) instead of (i, i + half).
@@ -70,7 +72,7 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, thre
     if len(x.shape) != 3:
         raise TensorError(f"rope: x has shape {x.shape}, expected (tokens, heads, head_dim)")
     rows, heads, dim = x.shape
-    ldx = row_stride("rope", "x", x)
+    ldx, head = head_strides("rope", "x", x)
     check_writable("rope", "x", x)
     check("rope", "cos", cos, (rows, None))
     check("rope", "sin", sin, cos.shape)
@@ -80,5 +82,5 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, thre
         raise TensorError(f"rope: cos has {half} angles a token, expected at most head_dim / 2 = {dim // 2}")
     parts = split(x.size, threads)
     at = x.address, cos.address, sin.address
-    kernels.rope(*at, rows, heads, dim, half, ldx, int(interleaved), parts)
+    kernels.rope(*at, rows, heads, head, half, ldx, int(interleaved), parts)
     return x

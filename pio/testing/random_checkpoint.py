@@ -71,7 +71,7 @@ class RandomTensors:
     def let_go(self, name: str) -> None:
         """Keep the tensor: nothing is mapped."""
 
-    def ignore(self, which: Callable[[str], bool] | Iterable[str]) -> None:
+    def ignore(self, which: Callable[[str], bool] | Iterable[str], why: str = "") -> None:
         """Ignore nothing: only what a model takes exists."""
 
 

@@ -57,6 +57,16 @@ def test_verify_everything(pio):
         assert f"{name}\n" in ran.stdout
 
 
+def test_verify_says_what_a_model_skips(pio):
+    folder = Path(__file__).parent.parent / "golden" / "glm4_moe_lite" / "as_published"
+    ran = pio("verify", folder)
+    assert ran.exit_code == 0
+    assert "✓ tensors: all accounted for, " in ran.stdout
+    stored = json.loads((folder / "model.safetensors").read_bytes()[8:].split(b"}}")[0] + b"}}")
+    further = sum(name.startswith("model.layers.3.") for name in stored)
+    assert further > 20 and f"; {further} skipped: layers that predict further tokens\n" in ran.stdout
+
+
 def test_verify_finds_a_number_that_is_none(pio, tmp_path):
     folder = shutil.copytree(resolve("demo"), tmp_path / "model")
     with (folder / "model.safetensors").open("r+b") as file:

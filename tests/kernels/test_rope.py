@@ -74,6 +74,19 @@ def test_rope_turns_heads_inside_wider_tokens(data, shape, interleaved, threads)
     assert rest == [[head[2 * half :] for head in token] for token in before], "the tail of a head was turned"
 
 
+@given(data=st.data(), shape=sizes((1, 5), (1, 3), (2, 40)), interleaved=st.booleans())
+def test_rope_turns_the_tails_of_heads(data, shape, interleaved):
+    tokens, heads, dim = shape
+    wide = data.draw(tensors((tokens, heads, 7 + dim)))
+    before = wide.tolist()
+    cos, sin = ops.rope_table(Tensor.from_list(list(range(3, 3 + tokens)), "int32"), frequencies(dim // 2))
+    tails = [[head[7:] for head in token] for token in before]
+    expected = reference.rope(tails, cos.tolist(), sin.tolist(), interleaved)
+    x = ops.rope(wide[:, :, 7:], cos, sin, interleaved=interleaved)
+    assert_close(x, expected, absolute=2e-7 * max(abs(v) for token in before for head in token for v in head))
+    assert wide[:, :, :7].tolist() == [[head[:7] for head in token] for token in before]
+
+
 @given(data=st.data(), shape=sizes((1, 5), (1, 3), (2, 60)), interleaved=st.booleans())
 def test_rope_keeps_the_length_of_a_head(data, shape, interleaved):
     x = data.draw(tensors(shape))
@@ -125,7 +138,7 @@ def test_rope_refuses_other_types_and_gaps():
     table = Tensor.zeros((2, 3))
     with pytest.raises(TensorError, match="x is float16"):
         ops.rope(Tensor.zeros((2, 1, 6), "float16"), table, table)
-    with pytest.raises(TensorError, match="contiguous tokens"):
+    with pytest.raises(TensorError, match="contiguous heads"):
         ops.rope(Tensor.zeros((2, 1, 12))[:, :, ::2], table, table)
     with pytest.raises(TensorError, match=r"sin has shape \(2, 2\)"):
         ops.rope(Tensor.zeros((2, 1, 6)), table, Tensor.zeros((2, 2)))

@@ -62,6 +62,16 @@ def test_ignore_takes_a_name_or_a_function(single: Path) -> None:
     weights.finish()
 
 
+def test_what_is_skipped_is_counted_by_what_it_is(single: Path) -> None:
+    weights = Weights(single)
+    assert weights.skipped == {}
+    weights.take("embed.weight", (2, 3))
+    weights.ignore(lambda name: name.endswith(".weight"), "matrices for training")
+    weights.ignore(["ids", "never.stored"], "notes")
+    assert weights.skipped == {"matrices for training": 2, "notes": 1}  # what is taken is not skipped
+    weights.finish()
+
+
 def test_an_optional_tensor_may_be_missing(single: Path) -> None:
     weights = Weights(single)
     assert weights.take("norm.bias", (3,), optional=True) is None

@@ -25,7 +25,7 @@ from pio.models.qwen3_coder_next.shared_expert import SharedActivations, SharedM
 def build(config: Qwen3NextConfig, source: Source, runtime: RuntimeConfig, budget: MemoryBudget) -> Decoder:
     """Put the model together; the names are those of the checkpoint's tensors."""
     c, model, tokens = config, source / "model", runtime.batch_tokens
-    source.weights.ignore(lambda name: name.startswith("mtp."))  # heads that predict further tokens
+    source.weights.ignore(lambda name: name.startswith("mtp."), "layers that predict further tokens")
     attends, sparse = ([kind(i) for i in range(c.num_hidden_layers)] for kind in (c.attends, c.sparse))
     embed_tokens = Embedding(model / "embed_tokens", c.vocab_size, c.hidden_size)
     norm = RMSNorm(model / "norm", c.hidden_size, c.rms_norm_eps, zero_centred=True)

@@ -1,0 +1,234 @@
+"""Attention whose keys and values are made of one latent a position, which is all that the cache keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TypeAlias
+
+from pio import ops
+from pio.cache.batch import Batch
+from pio.cache.kind import Cache
+from pio.device import MemoryBudget
+from pio.layers.linear import Linear, together
+from pio.layers.norm import RMSNorm
+from pio.layers.room import make_room
+from pio.layers.source import Source
+from pio.layers.workspace import Activations
+from pio.ops.head_linear import packed_heads_shape
+from pio.ops.latent_attention import latent_scratch_shape
+from pio.ops.quantized import PackedWeight, packed_shape
+from pio.tensor import Tensor
+
+HeadMatrices: TypeAlias = "Tensor | PackedWeight"
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSizes:
+    """Widths of latent attention.
+
+    Attributes:
+        heads: How many heads there are.
+        query_rank: Width of the latent that queries are made of; None makes them of the residual stream.
+        rank: Width of the latent that keys and values are made of.
+        key: Width of a head's key without the part that turns.
+        rope: Width of the part that turns, which all heads share.
+        value: Width of a head's value.
+    """
+
+    heads: int
+    query_rank: int | None
+    rank: int
+    key: int
+    rope: int
+    value: int
+
+
+class LatentViews:
+    """What a batch of T tokens works on.
+
+    Attributes:
+        q_latent: Queries' latent, (T, query_rank).
+        q: Queries, (T, heads * (key + rope)).
+        q_key: Their part that does not turn, (T, heads, key).
+        q_rope: Their part that turns, (T, heads, rope).
+        made: Latent and key as they are made, (T, rank + rope).
+        latent: (T, rank).
+        key: (T, rope).
+        key_head: The same as one head, (T, 1, rope).
+        asked: Queries for latents, (T, heads, rank).
+        attended: Sums of latents, (T, heads, rank).
+        values: (T, heads, value).
+        rows: The same as rows, (T, heads * value).
+    """
+
+    __slots__ = (
+        "asked",
+        "attended",
+        "key",
+        "key_head",
+        "latent",
+        "made",
+        "q",
+        "q_key",
+        "q_latent",
+        "q_rope",
+        "rows",
+        "values",
+    )
+
+    def __init__(self, full: dict[str, Tensor], tokens: int, sizes: LatentSizes) -> None:
+        s = sizes
+        self.q_latent, self.q, self.made = (full[name][:tokens] for name in ("q_latent", "q", "made"))
+        self.asked, self.attended, self.values = (full[name][:tokens] for name in ("asked", "attended", "values"))
+        heads = self.q.reshape(tokens, s.heads, s.key + s.rope)
+        self.q_key, self.q_rope = heads[:, :, : s.key], heads[:, :, s.key :]
+        self.latent, self.key = self.made[:, : s.rank], self.made[:, s.rank :]
+        self.key_head = self.made.reshape(tokens, 1, s.rank + s.rope)[:, :, s.rank :]
+        self.rows = self.values.reshape(tokens, s.heads * s.value)
+
+
+class LatentActivations:
+    """Memory for what latent attention works on: made once for the largest batch, shared by all layers.
+
+    Args:
+        tokens: Most tokens of a batch.
+        sizes: Of attention.
+        threads: Over how many threads operations split.
+        budget: Counts the memory.
+    """
+
+    def __init__(self, tokens: int, sizes: LatentSizes, threads: int, budget: MemoryBudget | None = None) -> None:
+        s = sizes
+        shapes = {
+            "q_latent": (tokens, s.query_rank or 0),
+            "q": (tokens, s.heads * (s.key + s.rope)),
+            "made": (tokens, s.rank + s.rope),
+            "asked": (tokens, s.heads, s.rank),
+            "attended": (tokens, s.heads, s.rank),
+            "values": (tokens, s.heads, s.value),
+            "scratch": latent_scratch_shape(s.rank, s.rope, threads),
+        }
+        self._full = make_room(shapes, "activations of latent attention (fewer with prefill_chunk)", budget)
+        self.nbytes = sum(tensor.nbytes for tensor in self._full.values())
+        self._views: dict[int, LatentViews] = {}
+        self._sizes = sizes
+        self.scratch = self._full["scratch"]
+
+    def first(self, tokens: int) -> LatentViews:
+        """Return the views for that many tokens; the same object each time."""
+        found = self._views.get(tokens)
+        if found is None:
+            found = self._views[tokens] = LatentViews(self._full, tokens, self._sizes)
+        return found
+
+
+class MultiHeadLatentAttention:
+    """Attention over latents in absorbed form: no head's keys or values are ever made.
+
+    DeepSeek-V2, arXiv:2405.04434. A head's key is ``A c`` beside a turned part that all heads share, its value ``B c``,
+    of the position's latent c. As ``q . A c = (A^T q) . c``, queries are multiplied by ``A^T``, attention sums latents,
+    and ``B`` makes a head's output of the sum.
+
+    Args:
+        source: Weights of the block.
+        layer: Which layer of the cache is its own.
+        sizes: Of attention.
+        memory: What all layers of the model work in.
+        hidden: Width of the residual stream.
+        eps: Of the norms.
+        scale: Factor of the scores.
+        interleaved: Whether rotary embedding turns the pairs (2 i, 2 i + 1) rather than (i, i + half).
+        bias: Whether the projections to latents and the output have biases.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        layer: int,
+        sizes: LatentSizes,
+        memory: LatentActivations,
+        *,
+        hidden: int,
+        eps: float,
+        scale: float,
+        interleaved: bool,
+        bias: bool = False,
+    ) -> None:
+        s, queries = sizes, sizes.heads * (sizes.key + sizes.rope)
+        if s.query_rank is None:
+            self.q_proj = Linear(source / "q_proj", queries, hidden)
+            self.q_norm = self.q_b_proj = None
+        else:
+            self.q_proj = Linear(source / "q_a_proj", s.query_rank, hidden, bias=bias)
+            self.q_norm = RMSNorm(source / "q_a_layernorm", s.query_rank, eps)
+            self.q_b_proj = Linear(source / "q_b_proj", queries, s.query_rank)
+        self.kv_proj = Linear(source / "kv_a_proj_with_mqa", s.rank + s.rope, hidden, bias=bias)
+        self.kv_norm = RMSNorm(source / "kv_a_layernorm", s.rank, eps)
+        self.o_proj = Linear(source / "o_proj", hidden, s.heads * s.value, bias=bias)
+        form = self.o_proj.weight.form.name if isinstance(self.o_proj.weight, PackedWeight) else None
+        self.to_latent, self.to_value = _head_matrices(source / "kv_b_proj", sizes, form)
+        self.layer = layer
+        self.scale = scale
+        self.interleaved = interleaved
+        self._memory = memory
+
+    def __call__(self, x: Tensor, residual: Tensor, a: Activations, batch: Batch, cache: Cache) -> None:
+        """Attend and add the output to the residual stream; the cache gains the batch's latents and keys.
+
+        Shapes: x, residual float32 (T, hidden).
+        """
+        m, threads, latents = self._memory.first(x.shape[0]), self.o_proj.threads, cache.layer(self.layer)
+        if self.q_norm is None or self.q_b_proj is None:
+            together(x, (self.q_proj, self.kv_proj), (m.q, m.made))
+        else:
+            together(x, (self.q_proj, self.kv_proj), (m.q_latent, m.made))
+            self.q_b_proj(self.q_norm(m.q_latent, m.q_latent), m.q)
+        self.kv_norm(m.latent, m.latent)
+        for heads in (m.q_rope, m.key_head):
+            ops.rope(heads, a.cos, a.sin, interleaved=self.interleaved, threads=threads)
+        ops.write_latent_cache(latents, m.latent, m.key, batch, threads=threads)
+        self._each_head(m.q_key, self.to_latent, m.asked)  # (T, heads, rank)
+        scratch = self._memory.scratch
+        ops.latent_attention(m.asked, m.q_rope, latents, batch, scratch, out=m.attended, scale=self.scale)
+        self._each_head(m.attended, self.to_value, m.values)  # (T, heads, value)
+        self.o_proj(m.rows, residual, add=True)
+
+    def _each_head(self, x: Tensor, weight: HeadMatrices, out: Tensor) -> None:
+        scratch = self.o_proj.records.buffer if isinstance(weight, PackedWeight) else None
+        ops.head_linear(x, weight, out=out, scratch=scratch, threads=self.o_proj.threads)
+
+
+def _head_matrices(source: Source, sizes: LatentSizes, form: str | None) -> tuple[HeadMatrices, HeadMatrices]:
+    """Return what queries are multiplied by to ask for latents, and what makes values of latents.
+
+    They take the place of the stored matrix, in the form that the block's other matrices have. Folders keep it as
+    floats even where those are packed: the first of the two is made of its columns, which packing rows would round once
+    more.
+    """
+    s, name, what = sizes, source.full_name("weight"), "the matrices of latent attention's heads"
+    stored = replace(source, dtype=None).take("weight", s.heads * (s.key + s.value), s.rank)
+    dtype = source.dtype or stored.dtype
+    shapes = (s.heads, s.rank, s.key), (s.heads, s.value, s.rank)
+    if source.budget is not None:  # mapped weights count as a whole already, so only what is made is new
+        if form:
+            made = sum(prod(packed_shape(packed_heads_shape(shape), form)) for shape in shapes)
+        else:
+            made = dtype.itemsize * sum(map(prod, shapes if dtype is not stored.dtype else shapes[:1]))
+        source.budget.reserve(made, what)
+    to_latent, to_value = ops.absorbed_weights(stored, s.heads, s.key, s.value)
+    if form is None:
+        if dtype is not stored.dtype:
+            to_latent, to_value = to_latent.astype(dtype), to_value.astype(dtype)
+            source.weights.let_go(name)
+        found: tuple[HeadMatrices, HeadMatrices] = to_latent, to_value
+        source.held.formats.setdefault("linear", set()).add(dtype.name)
+    else:
+        quantization, threads = source.quantization, source.threads
+        packed = [quantization.pack_heads(name, weight, form, threads) for weight in (to_latent, to_value)]
+        source.weights.let_go(name)
+        for weight in packed:
+            source.records.expect_heads(s.heads, weight)
+        found = packed[0], packed[1]
+    source.held.nbytes[name] = found[0].nbytes + found[1].nbytes
+    return found
