@@ -166,6 +166,7 @@ QWEN3_NEXT = [
             "num_hidden_layers": 4,
             "decoder_sparse_step": 2,
             "full_attention_interval": 4,
+            "rms_norm_eps": 1e-3,
         },
         dtype="bfloat16",
         published=True,
