@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pio import registry
+from pio import ops, registry
 from pio.device import MemoryBudget
 from pio.dtypes import DType, float32
 from pio.errors import CheckpointError, OutOfMemoryError, PioError, UnsupportedModelError
@@ -26,6 +26,7 @@ from pio.models.glm_4_7_flash.latent_attention import LatentActivations, LatentS
 from pio.ops.quantized import PackedWeight, packed_shape
 from pio.quantizer import quantize
 from pio.tensor import Tensor
+from pio.testing.compare import assert_close
 from pio.testing.plugin_case import PluginCase
 from pio.testing.random_checkpoint import write_random_checkpoint
 
@@ -344,6 +345,13 @@ def test_heads_have_the_form_of_the_other_matrices(tiny: Path, tmp_path: Path) -
         found = attention(model)
         assert isinstance(found.to_latent, PackedWeight) and isinstance(found.to_value, PackedWeight)
         assert (found.to_latent.shape, found.to_value.shape) == ((heads * 48, key), (heads * 32, rank))
+        for weight, each, floats in (
+            (found.to_latent, 48, stored[:, :key].transpose(0, 2, 1)),
+            (found.to_value, 32, stored[:, key:]),
+        ):
+            unpacked = ops.unpack(weight).reshape(heads, each, -1)
+            largest = max(abs(x) for head in floats.tolist() for row in head for x in row)
+            assert_close(unpacked[:, : floats.shape[1]], floats.tolist(), absolute=largest / 200)
         wanted = math.prod(packed_shape((heads * 48, key), "int8")) + math.prod(
             packed_shape((heads * 32, rank), "int8")
         )
