@@ -12,6 +12,7 @@ from benchmarks.peers import plot, report
 from benchmarks.peers.catalogue import FORMATS, PEERS, contestants
 from benchmarks.peers.environments import install, is_ready
 from benchmarks.peers.rounds import MEASURES, Plan, Sitting
+from pio.errors import ConfigError
 from pio.machine import cpu_count
 
 CACHE = Path("~/.cache/pio-peers")
@@ -39,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
         ("new-tokens", 64, "length of that answer; half as many where several are decoded together"),
         ("sequences", 8, "how many are decoded together"),
         ("seed", 0, "of weights and prompts"),
+        ("layers", 0, "how many of the config's layers the model has; 0 is all"),
     ):
         command.add_argument(f"--{name}", type=int, default=value, help=f"{text} ({value})")
     command.add_argument("--json", type=Path, help="write everything that was measured to this file")
@@ -83,10 +85,15 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.new_tokens,
         arguments.sequences,
         arguments.seed,
+        arguments.layers,
     )
-    with Sitting(plan, lambda text: print(text, file=sys.stderr, flush=True)) as sitting:
-        sitting.prepare(contestants(arguments.engines, arguments.formats))
-        results = sitting.run()
+    try:
+        with Sitting(plan, lambda text: print(text, file=sys.stderr, flush=True)) as sitting:
+            sitting.prepare(contestants(arguments.engines, arguments.formats))
+            results = sitting.run()
+    except (OSError, ValueError, ConfigError) as error:
+        print(f"{plan.config}: {error}", file=sys.stderr)
+        return 2
     print(report.as_text(plan, results, sitting.failed))
     if arguments.json:
         arguments.json.write_text(json.dumps(report.as_dict(plan, results, sitting.failed), default=str), "utf-8")

@@ -21,6 +21,7 @@ class Peer:
         build: Packages of these that are built from source, optimised for this machine.
         variables: Environment of that build.
         without: Packages that these pull in, that nothing here needs, and that not every build of PyTorch fits.
+        mixtures: Whether it takes part where models are mixtures of experts.
     """
 
     module: str
@@ -29,12 +30,14 @@ class Peer:
     build: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+    mixtures: bool = False
 
 
 PEERS = {
     "pio": Peer(
         "benchmarks.peers.pio",
         {"bf16": ("bf16", "bf16-float32"), "int8": ("int8",), "int4": ("int4", "int4-uniform")},
+        mixtures=True,
     ),
     "llama.cpp": Peer(
         "benchmarks.peers.llama_cpp",
@@ -42,6 +45,7 @@ PEERS = {
         ("llama-cpp-python==0.3.36", "gguf==0.19.0"),
         ("llama-cpp-python",),
         {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DGGML_OPENMP=ON -DCMAKE_BUILD_TYPE=Release"},
+        mixtures=True,
     ),
     "openvino": Peer(
         "benchmarks.peers.openvino",

@@ -9,14 +9,13 @@ import random
 import shutil
 import struct
 from array import array
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-ARCHITECTURES = {"qwen3": "Qwen3ForCausalLM"}
+from benchmarks.peers.shapes import neutral, shapes
+
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 BLOCK = (1 << 20) + 7  # random numbers before they repeat, a length that no row has
-ONE = 0x3F80  # in bfloat16
 
 
 def name_of(config: dict[str, Any], seed: int) -> str:
@@ -25,72 +24,43 @@ def name_of(config: dict[str, Any], seed: int) -> str:
     return f"{config['model_type']}-{config['hidden_size']}x{config['num_hidden_layers']}-{digest[:8]}"
 
 
-def shapes(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield the name and shape of every tensor.
-
-    Raises:
-        ValueError: The config is of no architecture that all engines know.
-    """
-    if config.get("model_type") not in ARCHITECTURES:
-        raise ValueError(f"model_type: expected one of {', '.join(ARCHITECTURES)}, found {config.get('model_type')!r}")
-    hidden, inner, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
-    head = config["head_dim"]
-    queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
-    layer = {
-        "input_layernorm": (hidden,),
-        "self_attn.q_proj": (queries, hidden),
-        "self_attn.k_proj": (keys, hidden),
-        "self_attn.v_proj": (keys, hidden),
-        "self_attn.q_norm": (head,),
-        "self_attn.k_norm": (head,),
-        "self_attn.o_proj": (hidden, queries),
-        "post_attention_layernorm": (hidden,),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
-    }
-    yield "model.embed_tokens.weight", (vocabulary, hidden)
-    for i in range(config["num_hidden_layers"]):
-        for name, shape in layer.items():
-            yield f"model.layers.{i}.{name}.weight", shape
-    yield "model.norm.weight", (hidden,)
-    if not config.get("tie_word_embeddings", False):
-        yield "lm_head.weight", (vocabulary, hidden)
-
-
-def write_checkpoint(folder: Path, config_path: Path, seed: int = 0) -> Path:
+def write_checkpoint(folder: Path, config: dict[str, Any], beside: Path, seed: int = 0) -> Path:
     """Write the folder: config.json, bfloat16 weights in safetensors, a tokenizer.
 
-    The same config and seed give the same bytes. Vectors, which scale, are ones; matrices keep the size of what they
-    multiply. The tokenizer is the one beside the config, or one made up with as many tokens.
+    The same config and seed give the same bytes. Vectors leave what they scale as it is; matrices keep the size of
+    what they multiply. The tokenizer is the one in the folder ``beside``, or one made up with as many tokens.
 
     Args:
         folder: Where to; what is there already is kept.
-        config_path: The config.json.
+        config: What config.json holds.
+        beside: Where the config came from.
         seed: Of the weights.
 
     Returns:
         The folder.
+
+    Raises:
+        ValueError: The config is of no architecture that is known here.
     """
-    config = json.loads(config_path.read_text("utf-8"))
     done = folder / "model.safetensors"
     if done.is_file():
         return folder
+    tensors = dict(shapes(config))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "bfloat16"}, indent=2), "utf-8")
-    if all((config_path.parent / name).is_file() for name in TOKENIZER):
+    if all((beside / name).is_file() for name in TOKENIZER):
         for name in TOKENIZER:
-            shutil.copyfile(config_path.parent / name, folder / name)
+            shutil.copyfile(beside / name, folder / name)
     else:
         write_tokenizer(folder, config)
     partial = folder / "model.partial"
     with partial.open("wb") as file:
-        _write_weights(file, dict(shapes(config)), seed)
+        _write_weights(file, config, tensors, seed)
     partial.rename(done)
     return folder
 
 
-def _write_weights(file: BinaryIO, tensors: dict[str, tuple[int, ...]], seed: int) -> None:
+def _write_weights(file: BinaryIO, config: dict[str, Any], tensors: dict[str, tuple[int, ...]], seed: int) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in tensors.items():
@@ -102,10 +72,10 @@ def _write_weights(file: BinaryIO, tensors: dict[str, tuple[int, ...]], seed: in
     source = random.Random(seed)
     normal = [source.gauss(0.0, 1.0) for _ in range(min(BLOCK, max(map(math.prod, tensors.values()))))]
     blocks: dict[int, bytes] = {}
-    for shape in tensors.values():
+    for name, shape in tensors.items():
         count, width = math.prod(shape), shape[-1]
         if len(shape) == 1:
-            file.write(struct.pack("<H", ONE) * count)
+            file.write(to_bfloat16([neutral(config, name)]) * count)
             continue
         if width not in blocks:
             blocks[width] = to_bfloat16([x / math.sqrt(width) for x in normal])

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
 
-NAMES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "self_attn.o_proj": "attn_output",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
+from benchmarks.peers.gguf_tensors import gguf_tensors
+from benchmarks.peers.shapes import is_mixture
+
+ARCHITECTURES = {"qwen3": "qwen3", "qwen3_moe": "qwen3moe", "qwen3_next": "qwen3next"}
 
 
 def write_gguf(source: Path, target: Path) -> None:
@@ -31,7 +20,64 @@ def write_gguf(source: Path, target: Path) -> None:
     import numpy
 
     config = json.loads((source / "config.json").read_text("utf-8"))
-    writer = gguf.GGUFWriter(target, config["model_type"])
+    writer = gguf.GGUFWriter(target, ARCHITECTURES[config["model_type"]])
+    _add_hyperparameters(writer, config)
+    if is_mixture(config):
+        _add_experts(writer, config)
+    if config["model_type"] == "qwen3_next":
+        _add_recurrence(writer, config)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+    _add_tokenizer(writer, json.loads((source / "tokenizer.json").read_text("utf-8")), config)
+    made = list(gguf_tensors(config, _stored(source / "model.safetensors")))
+    for tensor in made:
+        size = math.prod(tensor.shape)
+        if tensor.exact:
+            writer.add_tensor_info(tensor.name, tensor.shape, numpy.dtype("float32"), 4 * size)
+        else:
+            kind = gguf.GGMLQuantizationType.BF16
+            writer.add_tensor_info(tensor.name, tensor.shape, numpy.dtype("uint16"), 2 * size, kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for tensor in made:  # one after another: together they need not fit in memory
+        writer.write_tensor_data(tensor.data())
+    writer.close()
+
+
+def bytes_read(model: Path) -> int:
+    """Return the bytes of weights that a token reads: of experts the chosen ones, of an embedding apart a row."""
+    import gguf
+
+    reader = gguf.GGUFReader(model)
+    used = [field.contents() for name, field in reader.fields.items() if name.endswith(".expert_used_count")]
+    untied = any(tensor.name == "output.weight" for tensor in reader.tensors)
+    total = 0
+    for tensor in reader.tensors:
+        size, last = int(tensor.n_bytes), int(tensor.shape[-1])
+        if tensor.name.endswith("_exps.weight"):
+            size = size * used[0] // last
+        elif untied and tensor.name == "token_embd.weight":
+            size //= last
+        total += size
+    return total
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """Map a file of bfloat16 tensors: their bits by name."""
+    import numpy
+
+    data = numpy.memmap(path, numpy.uint8, "r")
+    (length,) = struct.unpack("<Q", data[:8].tobytes())
+    header = json.loads(data[8 : 8 + length].tobytes())
+    header.pop("__metadata__", None)
+    numbers = data[8 + length :].view(numpy.uint16)
+    return {
+        name: numbers[tensor["data_offsets"][0] // 2 : tensor["data_offsets"][1] // 2].reshape(tensor["shape"])
+        for name, tensor in header.items()
+    }
+
+
+def _add_hyperparameters(writer: Any, config: dict[str, Any]) -> None:
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -42,32 +88,26 @@ def write_gguf(source: Path, target: Path) -> None:
     writer.add_value_length(config["head_dim"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base((config.get("rope_parameters") or config)["rope_theta"])
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
-    _add_tokenizer(writer, json.loads((source / "tokenizer.json").read_text("utf-8")), config)
-    data = numpy.memmap(source / "model.safetensors", numpy.uint8, "r")
-    (length,) = struct.unpack("<Q", data[:8].tobytes())
-    for name, tensor in json.loads(data[8 : 8 + length].tobytes()).items():
-        if name == "__metadata__":
-            continue
-        begin, end = tensor["data_offsets"]
-        halves = data[8 + length + begin : 8 + length + end].view(numpy.uint16).reshape(tensor["shape"])
-        if halves.ndim == 1:
-            writer.add_tensor(renamed(name), (halves.astype(numpy.uint32) << 16).view(numpy.float32))
-        else:
-            writer.add_tensor(renamed(name), halves.view(numpy.uint8), raw_dtype=gguf.GGMLQuantizationType.BF16)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
-def renamed(name: str) -> str:
-    """Return what llama.cpp calls a tensor of a checkpoint."""
-    name = name.removesuffix(".weight")
-    if name in NAMES:
-        return NAMES[name] + ".weight"
-    _, _, number, part = name.split(".", 3)
-    return f"blk.{number}.{NAMES[part]}.weight"
+def _add_experts(writer: Any, config: dict[str, Any]) -> None:
+    writer.add_expert_count(config["num_experts"])
+    writer.add_expert_used_count(config["num_experts_per_tok"])
+    writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    if shared := config.get("shared_expert_intermediate_size"):
+        writer.add_expert_shared_feed_forward_length(shared)
+
+
+def _add_recurrence(writer: Any, config: dict[str, Any]) -> None:
+    """Add what recurrent layers need, and how much of a head turns in those that attend."""
+    turned = (config.get("rope_parameters") or config).get("partial_rotary_factor", 0.25)
+    writer.add_rope_dimension_count(int(config["head_dim"] * turned))
+    writer.add_full_attention_interval(config["full_attention_interval"])
+    writer.add_ssm_conv_kernel(config["linear_conv_kernel_dim"])
+    writer.add_ssm_state_size(config["linear_key_head_dim"])
+    writer.add_ssm_group_count(config["linear_num_key_heads"])
+    writer.add_ssm_time_step_rank(config["linear_num_value_heads"])
+    writer.add_ssm_inner_size(config["linear_num_value_heads"] * config["linear_value_head_dim"])
 
 
 def _add_tokenizer(writer: Any, tokenizer: dict[str, Any], config: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import worker
-from benchmarks.peers.worker import Job, serve
+from benchmarks.peers.gguf_file import bytes_read, write_gguf
+from benchmarks.peers.worker import Job, counted, serve
 
 FILE = "model.gguf"
 BATCH = 512  # tokens of the largest step, llama.cpp's own default
@@ -49,7 +50,7 @@ class Engine:
         if not self.model:
             raise RuntimeError("llama.cpp could not load the model")
         self.vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
-        weights = llama_cpp.llama_model_size(self.model)
+        weights = counted(job, lambda: bytes_read(job.converted / FILE))
         return {"version": llama_cpp.__version__, "weights": weights}
 
     def generate(self, prompts: list[list[int]], new_tokens: int) -> list[float]:
@@ -110,8 +111,6 @@ def fill(batch: Any, tokens: list[tuple[int, int, int, bool]]) -> None:
 
 def export(source: Path, folder: Path) -> None:
     """Write the GGUF file that all variants begin with."""
-    from benchmarks.peers.gguf_file import write_gguf
-
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write_gguf(source, folder / FILE)

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.worker import Job, serve
+from benchmarks.peers.worker import Job, counted, serve
 
-MODEL, READ = "model.onnx", "bytes_read.txt"
+MODEL = "model.onnx"
 OPTIONS = ["prune_lm_head=true", "accuracy_level=4", "block_size=32", "hf_token=false"]
 
 
@@ -20,7 +20,6 @@ class Engine:
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", job.source, "-o", job.converted]
         command += ["-p", job.variant, "-e", "cpu", "-c", job.converted / "scratch", "--extra_options", *OPTIONS]
         subprocess.run(command, check=True)
-        (job.converted / READ).write_text(str(bytes_read(job.converted / MODEL)), "utf-8")
 
     def load(self, job: Job) -> dict[str, Any]:
         import onnxruntime_genai
@@ -29,7 +28,7 @@ class Engine:
         config = onnxruntime_genai.Config(str(job.converted))
         config.overlay(f'{{"model": {{"decoder": {{"session_options": {{"intra_op_num_threads": {job.threads}}}}}}}}}')
         self.model = onnxruntime_genai.Model(config)
-        weights = int((job.converted / READ).read_text("utf-8"))
+        weights = counted(job, lambda: bytes_read(job.converted / MODEL))
         return {"version": onnxruntime_genai.__version__, "weights": weights}
 
     def generate(self, prompts: list[list[int]], new_tokens: int) -> list[float]:

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pio
-from benchmarks.peers.worker import Job, serve
+from benchmarks.peers.worker import Job, counted, serve
 
 # variants that run the folder as it is, and what they round inputs of layers to: as other engines do, or not at all
 STORED = {"bf16": "bfloat16", "bf16-float32": "float32"}
@@ -33,7 +33,13 @@ class Engine:
             max_batch_sequences=job.sequences,
             progress=False,
         )
-        return {"version": pio.__version__, "weights": self.model.loaded.memory["weights"]}
+        return {"version": pio.__version__, "weights": counted(job, self.bytes_read)}
+
+    def bytes_read(self) -> int:
+        """Return the bytes of weights that a token reads."""
+        from pio.cli.bench_model import weights_per_token
+
+        return round(weights_per_token(self.model))
 
     def generate(self, prompts: list[list[int]], new_tokens: int) -> list[float]:
         began = time.perf_counter()

@@ -9,7 +9,8 @@ from xml.etree import ElementTree as xml
 
 from benchmarks.peers.catalogue import BASE
 
-SAME = ("config", "rounds", "threads", "prompt_tokens", "depth", "new_tokens", "sequences")  # in files drawn together
+# of plans whose results are drawn together
+SAME = ("config", "layers", "rounds", "threads", "prompt_tokens", "depth", "new_tokens", "sequences")
 NAMES, BAR, NUMBER, GAP, ROW, HEAD = 158, 152, 48, 14, 20, 30  # pixels
 # Colours that can be read on white and on black; a picture does not know on which it is shown.
 STYLE = (
@@ -27,8 +28,9 @@ def picture(files: Sequence[dict[str, Any]]) -> str:
     """
     plan = files[0]["plan"]
     for name in SAME:
-        if any(file["plan"][name] != plan[name] for file in files):
-            raise ValueError(f"{name} differs: {', '.join(str(file['plan'][name]) for file in files)}")
+        found = [file["plan"].get(name) for file in files]
+        if any(value != found[0] for value in found):
+            raise ValueError(f"{name} differs: {', '.join(map(str, found))}")
     results = [result for file in files for result in file["results"]]
     titles = {
         "prefill": f"prefill of {plan['prompt_tokens']}",
@@ -44,7 +46,8 @@ def picture(files: Sequence[dict[str, Any]]) -> str:
     height = HEAD + ROW * (len(results) + len(formats)) + HEAD
     root = xml.Element("svg", xmlns="http://www.w3.org/2000/svg", role="img", viewBox=f"0 0 {width} {height}")
     root.attrib |= {"width": str(width), "height": str(height)}
-    told = f"{Path(plan['config']).parent.name}: tokens a second, longer is better; medians of {plan['rounds']} "
+    kept = f", {plan['layers']} layers" if plan.get("layers") else ""
+    told = f"{Path(plan['config']).parent.name}{kept}: tokens a second, longer is better; medians of {plan['rounds']} "
     told += f"alternating rounds, {plan['threads']} threads"
     xml.SubElement(root, "title").text = told
     xml.SubElement(root, "style").text = STYLE

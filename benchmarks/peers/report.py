@@ -59,11 +59,13 @@ def as_dict(plan: Plan, results: Sequence[Result], failed: dict[str, str]) -> di
 
 def as_text(plan: Plan, results: Sequence[Result], failed: dict[str, str]) -> str:
     """Return a table for each format, what pio is ahead by, and what could not run."""
+    model = f"{plan.config}, {plan.layers} layers" if plan.layers else str(plan.config)
     parts = [
-        f"Medians of {plan.rounds} alternating rounds, {plan.threads} threads, {plan.config}.\n"
+        f"Medians of {plan.rounds} alternating rounds, {plan.threads} threads, {model}.\n"
         f"Tokens/s: prefill of {plan.prompt_tokens}, decode of one sequence after {plan.depth} tokens, "
         f"{plan.sequences} decoded together.\n"
-        "First token: seconds from the start of the process. Share: weights × decode / bandwidth read around it."
+        "First token: seconds from the start of the process. GB: weights that a token reads. "
+        "Share: these × decode / bandwidth read around it."
     ]
     for format in dict.fromkeys(result.contestant.format for result in results):
         rows = [["weights", *TITLES.values(), "GB", "share", "peak GB"]]

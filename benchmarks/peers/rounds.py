@@ -17,6 +17,8 @@ from benchmarks.peers.catalogue import BASE, PEERS, Contestant
 from benchmarks.peers.checkpoint import name_of, write_checkpoint
 from benchmarks.peers.environments import python_of
 from benchmarks.peers.process import PeerError, Worker
+from benchmarks.peers.shapes import is_mixture
+from pio.cli.random_model import cut
 
 MEMORY = "benchmarks.peers.memory"
 MEASURES = ("prefill", "decode", "together", "start")
@@ -37,6 +39,7 @@ class Plan:
         new_tokens: Tokens of the answer of one sequence; a batch answers with half as many.
         sequences: How many are decoded together.
         seed: Of weights and prompts.
+        layers: How many of the config's layers the model has; 0 is all.
     """
 
     config: Path
@@ -49,6 +52,7 @@ class Plan:
     new_tokens: int = 64
     sequences: int = 8
     seed: int = 0
+    layers: int = 0
 
 
 @dataclass(slots=True)
@@ -82,15 +86,22 @@ class Sitting:
     Args:
         plan: What to measure.
         say: Told what goes on.
+
+    Raises:
+        ConfigError: The config has fewer layers than are asked for.
+        ValueError: It is of no architecture that is known here.
     """
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
         self.plan, self._say = plan, say
         config = json.loads(plan.config.read_text("utf-8"))
+        if plan.layers:
+            config = cut(config, plan.layers)
+        self._mixture = is_mixture(config)
         self._vocabulary: int = config["vocab_size"]
         self._folder = plan.cache / "models" / name_of(config, plan.seed)
         say(f"weights: {self._folder / 'source'}")
-        self._source = write_checkpoint(self._folder / "source", plan.config, plan.seed)
+        self._source = write_checkpoint(self._folder / "source", config, plan.config.parent, plan.seed)
         self.failed: dict[str, str] = {}
         self.results: list[Result] = []
         self._workers: dict[str, Worker] = {}
@@ -109,6 +120,8 @@ class Sitting:
         self._buffer: int = self._memory.request("load", job=self._job(base))["weights"]
         for contestant in contestants:
             try:
+                if self._mixture and not PEERS[contestant.engine].mixtures:
+                    raise PeerError(f"{contestant.engine} is driven with dense models only")
                 self._convert(contestant)
                 self._say(f"{contestant.name}: loading")
                 process = self._worker(contestant)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-MARK = "converted.txt"
+MARK, READ = "converted.txt", "bytes_read.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,14 @@ class Engine(Protocol):
     def generate(self, prompts: list[list[int]], new_tokens: int) -> list[float]:
         """Answer all prompts together, greedily, on and on; return the seconds after which each had n tokens."""
         ...
+
+
+def counted(job: Job, count: Callable[[], int]) -> int:
+    """Return the bytes that a token reads; they are counted once a conversion, so that no timed start does it."""
+    kept = job.converted / READ
+    if not kept.is_file():
+        kept.write_text(str(count()), "utf-8")
+    return int(kept.read_text("utf-8"))
 
 
 def serve(engine: Engine) -> None:
