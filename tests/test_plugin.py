@@ -87,8 +87,7 @@ def test_a_model_is_not_pickled_but_loaded_again(model, take):
 MARKS = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 
 
-def test_a_gap_is_asked_for_with_the_models_own_tokens(model, monkeypatch):
-    monkeypatch.setattr(type(model), "fill_marks", MARKS)
+def test_a_gap_is_asked_for_with_the_models_own_tokens(model):
     prefix, suffix = "def add(a, b):\n    return ", "\n\nprint(add(2, 3))\n"
     written = model.tokenize(f"{MARKS[0]}{prefix}{MARKS[1]}{suffix}{MARKS[2]}")
     fields = {"max_new_tokens": 5, "temperature": 0, "ignore_eos": True}
@@ -102,15 +101,15 @@ def test_a_gap_is_asked_for_with_the_models_own_tokens(model, monkeypatch):
 
 
 def test_gaps_that_cannot_be_filled(model, monkeypatch):
-    with pytest.raises(pio.ConfigError, match="this model was not trained to fill a gap"):
-        model.generate(prefix="a", suffix="b", max_new_tokens=1)
-    monkeypatch.setattr(type(model), "fill_marks", MARKS)
     with pytest.raises(pio.ConfigError, match="prompt: found one beside prefix and suffix"):
         model.generate("text", prefix="a", max_new_tokens=1)
     with pytest.raises(pio.ConfigError, match=r"suffix: found one of <\|fim_prefix\|>"):
         model.generate(prefix="a", suffix="b<|fim_middle|>c", max_new_tokens=1)
     with pytest.raises(pio.ConfigError, match="prompt: found a NoneType"):
         model.generate(max_new_tokens=1)
+    monkeypatch.setattr(type(model), "fill_marks", None)
+    with pytest.raises(pio.ConfigError, match="this model was not trained to fill a gap"):
+        model.generate(prefix="a", suffix="b", max_new_tokens=1)
     monkeypatch.setattr(type(model), "fill_marks", ("<|no_such_token|>", *MARKS[1:]))
     with pytest.raises(pio.ConfigError, match=r"the tokenizer has no token <\|no_such_token\|>"):
         model.generate(prefix="a", max_new_tokens=1)

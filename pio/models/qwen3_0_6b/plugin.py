@@ -23,6 +23,8 @@ class Qwen3_0_6BPlugin(TextModelPlugin):
 
     manifest_name: ClassVar[str] = "qwen3_0_6b"
     config_class: ClassVar[type[DecoderConfig]] = Qwen3Config
+    # in the vocabulary of every Qwen3; the demo model, which runs with this plugin, was trained on them
+    fill_marks: ClassVar[tuple[str, str, str] | None] = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 
     def build_model(self, config: Qwen3Config, source: Source, runtime: RuntimeConfig, budget: MemoryBudget) -> Decoder:
         """Build the decoder; see ``model.py``."""
