@@ -45,7 +45,8 @@ def _check(config: dict[str, Any]) -> None:
     found = config.get("model_type")
     if found not in ARCHITECTURES:
         raise ValueError(f"model_type: expected one of {', '.join(ARCHITECTURES)}, found {found!r}")
-    for name, usual in (("decoder_sparse_step", 1), ("mlp_only_layers", []), ("norm_topk_prob", True)):
+    expected: dict[str, Any] = {"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True}
+    for name, usual in expected.items():
         if is_mixture(config) and config.get(name, usual) != usual:
             raise ValueError(f"{name}: llama.cpp knows only {usual}, found {config[name]}")
 
