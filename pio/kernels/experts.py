@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pio.kernels._formats import BLOCK, RECORD, START
-from pio.kernels._jit import kernel
-from pio.kernels.bfloat16_linear import PAIR_LANES, bfloat16_columns
+from typing import Any
+
+from pio.kernels._formats import BLOCK, FORMATS, PAIR
+from pio.kernels._jit import PerDtype, kernel, kernel_per_dtype
+from pio.kernels.bfloat16_linear import bfloat16_columns
 from pio.kernels.linear import COLUMNS, linear_columns
 from pio.kernels.parallel import FINE, parallel_kernel, parallel_kernel_per_dtype
 from pio.kernels.quantized_linear import FEW, quantized_columns
@@ -24,6 +26,7 @@ from pio.kernels.simd import (
 
 CHUNK = 4 * LANES  # columns of a row that are summed up at once
 WIDTH = 4 * COLUMNS  # outputs of a float weight that are dealt to parts together
+ROUNDED = "rounded"  # bfloat16 weights that meet rounded inputs, beside the formats and the element types
 
 
 @kernel
@@ -71,8 +74,47 @@ def blocks_before(cost: int, unit: int, blocks: int) -> int:
     return min(max((cost + unit - 1) // unit, 0), blocks)
 
 
+@kernel_per_dtype
+def packed_blocks(y: int, x: int, w: int, first: int, last: int, rows: int, n: int, k: int) -> None:
+    """Multiply quantized rows by some blocks of a packed matrix.
+
+    Shapes: as ``quantized_columns``, whose y is (rows, n).
+    """
+    quantized_columns(y, x, w, 0, first, last, rows, n, (k + PAIR - 1) // PAIR, n, 0)
+
+
+@kernel_per_dtype
+def plain_blocks(y: int, x: int, w: int, first: int, last: int, rows: int, n: int, k: int) -> None:
+    """Multiply rows by some blocks of WIDTH rows of a matrix.
+
+    Shapes: as ``linear_columns``, whose y is (rows, n).
+    """
+    linear_columns(y, x, w, 0, WIDTH * first, min(WIDTH * last, n), rows, k, n, 0)
+
+
+@kernel
+def rounded_blocks(y: int, x: int, w: int, first: int, last: int, rows: int, n: int, k: int) -> None:
+    """Multiply rounded rows by some blocks of WIDTH rows of a bfloat16 matrix.
+
+    Shapes: as ``bfloat16_columns``, whose y is (rows, n).
+    """
+    bfloat16_columns(y, x, w, 0, WIDTH * first, min(WIDTH * last, n), rows, k, n, 0)
+
+
+def _blocks_of(kind: str) -> Any:
+    return packed_blocks[kind] if kind in FORMATS else rounded_blocks if kind == ROUNDED else plain_blocks[kind]
+
+
+multiply_blocks = PerDtype(_blocks_of)
+
+
+def count_blocks(kind: str, n: int) -> int:
+    """Return how many blocks a matrix of n rows has, as ``experts_linear`` deals them to parts."""
+    return -(-n // (BLOCK if kind in FORMATS else WIDTH))
+
+
 @parallel_kernel_per_dtype(parts_per_thread=FINE)
-def quantized_experts(
+def experts_linear(
     x: int,
     starts: int,
     y0: int,
@@ -81,7 +123,9 @@ def quantized_experts(
     w1: int,
     experts: int,
     n: int,
-    pairs: int,
+    k: int,
+    line: int,
+    blocks: int,
     part: int,
     parts: int,
 ) -> None:
@@ -89,11 +133,11 @@ def quantized_experts(
 
     yi[r, c] = sum_k x[r, k] * wi[e, c, k],  starts[e] <= r < starts[e + 1]
 
-    Shapes: x (rows, 16 + 80 pairs) bytes, sorted by expert; starts int32 (experts + 1,); wi int64 (experts,), addresses
-    of packed matrices of n outputs, w1 0 for none; yi float32 (rows, n). Sums as in ``quantized_columns``: a row's bits
-    depend on nothing but the row. No y may overlap x.
+    Shapes: x (rows, line) bytes, sorted by expert: float32, quantized or rounded, as the kernel's kind of matrix meets
+    it; starts int32 (experts + 1,); wi int64 (experts,), addresses of matrices (n, k) of the kernel's kind and of so
+    many blocks, w1 0 for none; yi float32 (rows, n). Sums as in the dense layer of that kind: a row's bits depend on
+    nothing but the row. No y may overlap x.
     """
-    record, blocks = START + pairs * RECORD, (n + BLOCK - 1) // BLOCK
     both = 2 * blocks if w1 != 0 else blocks
     total = total_cost(starts, experts, both)
     low, high = part * total // parts, (part + 1) * total // parts
@@ -105,79 +149,12 @@ def quantized_experts(
         unit = rows + FEW
         first, last = blocks_before(low, unit, both), blocks_before(high, unit, both)
         low, high = low - both * unit, high - both * unit
-        at_x, at_y = x + row * record, 4 * row * n
+        at_x, at_y = x + row * line, 4 * row * n
         if first < min(last, blocks):
-            quantized_columns(y0 + at_y, at_x, get_i64(w0 + 8 * e), 0, first, min(last, blocks), rows, n, pairs, n, 0)
+            multiply_blocks(y0 + at_y, at_x, get_i64(w0 + 8 * e), first, min(last, blocks), rows, n, k)
         first, last = max(first - blocks, 0), last - blocks
         if first < last:
-            quantized_columns(y1 + at_y, at_x, get_i64(w1 + 8 * e), 0, first, last, rows, n, pairs, n, 0)
-
-
-@parallel_kernel_per_dtype(parts_per_thread=FINE)
-def experts_linear(
-    x: int, starts: int, y0: int, w0: int, y1: int, w1: int, experts: int, n: int, k: int, part: int, parts: int
-) -> None:
-    """Multiply each expert's rows by its one or two matrices, split over threads by cost.
-
-    yi[r, c] = sum_k x[r, k] * wi[e, c, k],  starts[e] <= r < starts[e + 1]
-
-    Shapes: x float32 (rows, k), sorted by expert; starts int32 (experts + 1,); wi int64 (experts,), addresses of
-    matrices (n, k) of the kernel's type, w1 0 for none; yi float32 (rows, n). Sums as in ``linear_columns``: a row's
-    bits depend on nothing but the row. No y may overlap x.
-    """
-    blocks = (n + WIDTH - 1) // WIDTH
-    both = 2 * blocks if w1 != 0 else blocks
-    total = total_cost(starts, experts, both)
-    low, high = part * total // parts, (part + 1) * total // parts
-    for e in range(experts):
-        row = get_i32(starts + 4 * e)
-        rows = get_i32(starts + 4 * e + 4) - row
-        if rows == 0:
-            continue
-        unit = rows + FEW
-        first, last = blocks_before(low, unit, both), blocks_before(high, unit, both)
-        low, high = low - both * unit, high - both * unit
-        at_x, at_y = x + 4 * row * k, 4 * row * n
-        if first < min(last, blocks):
-            until = min(WIDTH * min(last, blocks), n)
-            linear_columns(y0 + at_y, at_x, get_i64(w0 + 8 * e), 0, WIDTH * first, until, rows, k, n, 0)
-        first, last = max(first - blocks, 0), last - blocks
-        if first < last:
-            until = min(WIDTH * last, n)
-            linear_columns(y1 + at_y, at_x, get_i64(w1 + 8 * e), 0, WIDTH * first, until, rows, k, n, 0)
-
-
-@parallel_kernel(parts_per_thread=FINE)
-def bfloat16_experts(
-    x: int, starts: int, y0: int, w0: int, y1: int, w1: int, experts: int, n: int, k: int, part: int, parts: int
-) -> None:
-    """Multiply each expert's rounded rows by its one or two matrices, split over threads by cost.
-
-    yi[r, c] = sum_k x[r, k] * wi[e, c, k],  starts[e] <= r < starts[e + 1]
-
-    Shapes: as ``experts_linear``, but x bfloat16 (rows, ceil(k / 32) * 32) and matrices bfloat16. Sums as in
-    ``bfloat16_columns``: a row's bits depend on nothing but the row. No y may overlap x.
-    """
-    blocks, line = (n + WIDTH - 1) // WIDTH, 2 * ((k + PAIR_LANES - 1) // PAIR_LANES * PAIR_LANES)
-    both = 2 * blocks if w1 != 0 else blocks
-    total = total_cost(starts, experts, both)
-    low, high = part * total // parts, (part + 1) * total // parts
-    for e in range(experts):
-        row = get_i32(starts + 4 * e)
-        rows = get_i32(starts + 4 * e + 4) - row
-        if rows == 0:
-            continue
-        unit = rows + FEW
-        first, last = blocks_before(low, unit, both), blocks_before(high, unit, both)
-        low, high = low - both * unit, high - both * unit
-        at_x, at_y = x + line * row, 4 * row * n
-        if first < min(last, blocks):
-            until = min(WIDTH * min(last, blocks), n)
-            bfloat16_columns(y0 + at_y, at_x, get_i64(w0 + 8 * e), 0, WIDTH * first, until, rows, k, n, 0)
-        first, last = max(first - blocks, 0), last - blocks
-        if first < last:
-            until = min(WIDTH * last, n)
-            bfloat16_columns(y1 + at_y, at_x, get_i64(w1 + 8 * e), 0, WIDTH * first, until, rows, k, n, 0)
+            multiply_blocks(y1 + at_y, at_x, get_i64(w1 + 8 * e), first, last, rows, n, k)
 
 
 @parallel_kernel

@@ -10,7 +10,6 @@ from pio.errors import TensorError
 from pio.kernels import bfloat16_linear as rounding
 from pio.kernels import experts as kernels
 from pio.kernels import quantize, routing
-from pio.kernels._formats import PAIR
 from pio.kernels.top_k import BLOCK
 from pio.ops._check import FLOATS, all_threads, check, split
 from pio.ops._overlap import check_apart
@@ -243,15 +242,9 @@ def expert_linears(
         lines = to
     fields = [value for w, out in zip(weights, outs, strict=True) for value in (out.address, w.addresses.address)]
     fields += [0] * (4 - len(fields))
-    inner = -(-width // PAIR) if first.packed else width
-    multiply = (
-        kernels.quantized_experts[first.form]
-        if first.packed
-        else kernels.bfloat16_experts
-        if rounds
-        else kernels.experts_linear[first.form]
-    )
-    multiply(lines, choices.starts.address, *fields, len(first), n, inner, threads)
+    kind = kernels.ROUNDED if rounds else first.form
+    sizes = len(first), n, width, line, kernels.count_blocks(kind, n)
+    kernels.experts_linear[kind](lines, choices.starts.address, *fields, *sizes, threads)
 
 
 def add_choices(out: Tensor, y: Tensor, choices: Choices, *, threads: int | None = None) -> Tensor:
