@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
+
 from pio.errors import TensorError
 from pio.memory.layout import span
 from pio.tensor import Tensor
 
 
-def check_apart(op: str, name: str, out: Tensor, **inputs: Tensor | None) -> None:
+def check_apart(op: str, name: str, out: Tensor, /, **inputs: Tensor | None) -> None:
     """Raise a TensorError where a result shares memory with an input."""
     for other, x in inputs.items():
         if x is not None and overlap(out, x):
             raise TensorError(f"{op}: {name} shares memory with {other}; give another tensor or none for {name}")
+
+
+def check_outs_apart(op: str, outs: Sequence[Tensor]) -> None:
+    """Raise a TensorError where two results of one job share memory."""
+    for i, j in combinations(range(len(outs)), 2):
+        check_apart(op, f"outs[{j}]", outs[j], **{f"outs[{i}]": outs[i]})
 
 
 def check_same_or_apart(op: str, name: str, out: Tensor, **inputs: Tensor) -> None:

@@ -68,7 +68,10 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
         k: float32 (T, kv_heads, head_dim).
         v: float32 (T, kv_heads, head_dim).
         batch: Where each token belongs.
-        scratch: From ``attention_scratch``.
+        scratch: From ``attention_scratch``. Must not share memory with the others.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or what is written is read-only.
     """
     check("write_cache", "scratch", scratch, (None, None))
     check("write_cache", "k", k, (None, None, None))
@@ -77,7 +80,7 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
     check("write_cache", "v", v, k.shape)
     _check_cache("write_cache", keys, values, head_dim)
     check("write_cache", "keys", keys, (None, kv_heads, *keys.shape[2:]), None)
-    _check_scratch("write_cache", scratch, head_dim)
+    _check_scratch("write_cache", scratch, head_dim, k=k, v=v, keys=keys, values=values)
     check_writable("write_cache", "keys", keys)
     check_writable("write_cache", "values", values)
     row = kv_heads * head_dim
@@ -119,8 +122,8 @@ def _check_cache(op: str, keys: Tensor, values: Tensor, head_dim: int) -> None:
     check(op, "values", values, value_shape, stored)
 
 
-def _check_scratch(op: str, scratch: Tensor, head_dim: int) -> None:
-    """Raise a TensorError if scratch was made for narrower heads."""
+def _check_scratch(op: str, scratch: Tensor, head_dim: int, **others: Tensor) -> None:
+    """Raise a TensorError if scratch was made for narrower heads, is read-only or shares memory with others."""
     parts, floats = scratch.shape
     wanted = attention_scratch_shape(head_dim, 1)[1]
     if parts < kernels.PARTS or floats < wanted:
@@ -129,6 +132,8 @@ def _check_scratch(op: str, scratch: Tensor, head_dim: int) -> None:
             f"({kernels.PARTS} x threads, {wanted}); "
             f"make it with attention_scratch({head_dim})"
         )
+    check_writable(op, "scratch", scratch)
+    check_apart(op, "scratch", scratch, **others)
 
 
 def paged_attention(
@@ -151,7 +156,7 @@ def paged_attention(
         values: Likewise.
         batch: Where each token belongs; its keys and values are in the cache already.
         scratch: From ``attention_scratch``; its first axis says over how many threads to split,
-            with PARTS rows for each.
+            with PARTS rows for each. Must not share memory with the others.
         out: float32 (T, heads, head_dim).
         scale: Factor of the scores; 1 / sqrt(head_dim) by default.
         causal: Whether a token sees only positions up to its own.
@@ -159,6 +164,9 @@ def paged_attention(
 
     Returns:
         ``out``. A token's bits do not depend on the rest of the batch or on threads.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or what is written is read-only or shares memory.
     """
     check("attention", "q", q, (None, None, None))
     check("attention", "scratch", scratch, (None, None))
@@ -173,7 +181,7 @@ def paged_attention(
         raise TensorError(f"attention: {heads} query heads do not divide among {kv_heads} key and value heads")
     if window is not None and window < 1:
         raise TensorError(f"attention: window is {window}, expected at least 1, or None for all")
-    _check_scratch("attention", scratch, head_dim)
+    _check_scratch("attention", scratch, head_dim, out=out, q=q, keys=keys, values=values)
     parts, floats = scratch.shape
     quantized = keys.dtype is uint8
     attend = int8_kernels.quantized_attention if quantized else kernels.attention[keys.dtype.name]

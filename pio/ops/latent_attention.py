@@ -100,6 +100,7 @@ def latent_attention(
         cache: As ``latent_layout`` says, of float32, float16, bfloat16 or int8.
         batch: Where each token belongs; its latents and keys are in the cache already.
         scratch: From ``latent_scratch``; its first axis says over how many threads to split, with PARTS rows for each.
+            Must not share memory with the others.
         out: float32 (T, heads, rank).
         scale: Factor of the scores: as a rule 1 / sqrt(width of a head's whole key).
 
@@ -107,7 +108,7 @@ def latent_attention(
         ``out``. A token's bits do not depend on the rest of the batch or on threads.
 
     Raises:
-        TensorError: Shapes, strides or dtypes do not fit, or ``out`` is read-only.
+        TensorError: Shapes, strides or dtypes do not fit, or what is written is read-only or shares memory.
     """
     op = "latent_attention"
     ld_latent, head_latent = head_strides(op, "q_latent", q_latent)
@@ -131,6 +132,8 @@ def latent_attention(
             f"{op}: scratch has shape {scratch.shape}, expected ({kernels.PARTS} x threads, {wanted[1]}); "
             f"make it with latent_scratch({rank}, {rope_dim})"
         )
+    check_writable(op, "scratch", scratch)
+    check_apart(op, "scratch", scratch, out=out, q_latent=q_latent, q_rope=q_rope, cache=cache)
     quantized = cache.dtype is uint8
     attend = int8_kernels.quantized_latent_attention if quantized else kernels.latent_attention[cache.dtype.name]
     attend(

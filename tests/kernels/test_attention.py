@@ -145,3 +145,27 @@ def test_errors_name_the_argument():
         ops.scaled_dot_product_attention(q, Tensor.zeros((5, 2, 8)), k)
     with pytest.raises(TensorError, match="window"):
         ops.scaled_dot_product_attention(q, Tensor.zeros((5, 2, 6)), Tensor.zeros((5, 2, 6)), window=0)
+
+
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+def test_scratch_is_memory_of_its_own(kind):
+    batch = Batch(5, 1, 1, 1)
+    batch.add([0] * 5, 0, [0], "none")
+    stored, *shapes = ops.attention.cache_layout(dtype(kind), 1, 3, 20)
+    scratch, caches = ops.attention_scratch(20, 1), [Tensor.zeros(shape, stored) for shape in shapes]
+    q, k, v, out = (Tensor.zeros((5, n, 20)) for n in (6, 3, 3, 6))
+    cache = dict(zip(("keys", "values"), caches, strict=True))
+    for op, call, fits in (
+        ("attention", ops.paged_attention, {**cache, "q": q, "out": out}),
+        ("write_cache", ops.write_cache, {**cache, "k": k, "v": v}),
+    ):
+        call(**fits, scratch=scratch, batch=batch)
+        for name, x in fits.items():
+            memory = bytearray(max(x.nbytes, scratch.nbytes))
+            shared = Tensor.from_buffer(memoryview(memory)[: x.nbytes], x.dtype, x.shape)
+            inside = Tensor.from_buffer(memoryview(memory)[: scratch.nbytes], "float32", scratch.shape)
+            with pytest.raises(TensorError, match=f"^{op}: scratch shares memory with {name}"):
+                call(**(fits | {name: shared}), scratch=inside, batch=batch)
+        frozen = Tensor.from_buffer(bytes(scratch.nbytes), "float32", scratch.shape)
+        with pytest.raises(TensorError, match=f"^{op}: scratch is read-only"):
+            call(**fits, scratch=frozen, batch=batch)

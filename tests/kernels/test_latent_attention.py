@@ -14,6 +14,7 @@ from pio.dtypes import dtype
 from pio.errors import OutOfMemoryError, PioError, TensorError
 from pio.kernels.latent_attention import ROWS, heads_of_piece, tile_rows
 from pio.ops import compilation
+from pio.ops.latent_attention import latent_layout
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
 from pio.testing.reference.latent_attention import expanded_attention, latent_attention
@@ -225,3 +226,27 @@ def test_errors_name_the_argument():
     ):
         with pytest.raises(TensorError, match=f"^write_latent_cache: .*{match}"):
             ops.write_latent_cache(*wrongs, batch)
+
+
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+def test_scratch_is_memory_of_its_own(kind):
+    batch = Batch(3, 1, 1, 1)
+    batch.add([0] * 3, 0, [0], "none")
+    stored, shape = latent_layout(dtype(kind), 1, 5, 4)
+    scratch = ops.latent_scratch(5, 4, 1)
+    fits = {
+        "q_latent": Tensor.zeros((3, 2, 5)),
+        "q_rope": Tensor.zeros((3, 2, 4)),
+        "cache": Tensor.zeros(shape, stored),
+        "out": Tensor.zeros((3, 2, 5)),
+    }
+    ops.latent_attention(**fits, scratch=scratch, batch=batch, scale=1.0)
+    for name, x in fits.items():
+        memory = bytearray(max(x.nbytes, scratch.nbytes))
+        shared = Tensor.from_buffer(memoryview(memory)[: x.nbytes], x.dtype, x.shape)
+        inside = Tensor.from_buffer(memoryview(memory)[: scratch.nbytes], "float32", scratch.shape)
+        with pytest.raises(TensorError, match=f"^latent_attention: scratch shares memory with {name}"):
+            ops.latent_attention(**(fits | {name: shared}), scratch=inside, batch=batch, scale=1.0)
+    frozen = Tensor.from_buffer(bytes(scratch.nbytes), "float32", scratch.shape)
+    with pytest.raises(TensorError, match=r"^latent_attention: scratch is read-only"):
+        ops.latent_attention(**fits, scratch=frozen, batch=batch, scale=1.0)
