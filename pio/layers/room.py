@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from pio.device import MemoryBudget
+from pio.device import ALIGNMENT, MemoryBudget
 from pio.dtypes import DType, float32
 from pio.memory.arena import Arena
 from pio.tensor import Tensor
-
-ALIGNMENT = 64
 
 
 def make_room(

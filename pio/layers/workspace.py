@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from pio.device import MemoryBudget
-from pio.memory.arena import Arena
+from pio.layers.room import make_room
 from pio.ops.attention import attention_scratch_shape
 from pio.tensor import Tensor
 
@@ -125,11 +123,10 @@ class Workspace:
             "logits": (outputs, vocab),
             "scratch": attention_scratch_shape(head_dim, threads),
         }
-        nbytes = sum(-(-4 * prod(shape) // 64) * 64 for shape in shapes.values())
-        arena = Arena(nbytes, budget=budget, what="the activations (fewer with prefill_chunk or max_batch_sequences)")
-        self._full = {name: arena.take(shape) for name, shape in shapes.items()}
+        what = "the activations (fewer with prefill_chunk or max_batch_sequences)"
+        self._full = make_room(shapes, what, budget)
         self._views: dict[int, Activations] = {}
-        self.nbytes = nbytes
+        self.nbytes = self._full["x"].storage.nbytes
         self.tokens = tokens
         self.rows = self._full["rows"]  # hidden states that need logits, (outputs, hidden)
         self.logits = self._full["logits"]  # (outputs, vocab)
