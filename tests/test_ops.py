@@ -29,7 +29,12 @@ def chosen():
 GIVEN = {
     "absorbed_weights": lambda: {"weight": floats(14, 5), "heads": 2, "key_dim": 3, "value_dim": 4},
     "add": lambda: {"x": floats(3, 5), "y": floats(3, 5), "out": floats(3, 5)},
-    "add_choices": lambda: {"out": floats(3, 5), "y": floats(6, 5), "choices": chosen()},
+    "add_choices": lambda: {
+        "out": floats(3, 5),
+        "y": floats(6, 5),
+        "places": chosen().places,
+        "weights": chosen().weights,
+    },
     "bfloat16_linear": lambda: {
         "x": floats(3, 5),
         "weight": floats(2, 5, dtype="bfloat16"),
@@ -169,11 +174,15 @@ def test_lists_of_tensors_hold_tensors():
             ops.quantized_linears(x, weights, outs)
     with pytest.raises(pio.TensorError, match=r"linears: out shares memory with x"):
         ops.linears(x, [floats(5, 5)], [x])
+    for op, made in (("linears", weight), ("bfloat16_linears", rounded), ("quantized_linears", packed)):
+        with pytest.raises(pio.TensorError, match=rf"^{op}: outs\[2\] shares memory with outs\[0\]"):
+            getattr(ops, op)(x, [made] * 3, [out, floats(3, 2), out])
 
 
 APART = [
     ("bfloat16_linear", "out", "x"),
     ("add_choices", "out", "y"),
+    ("add_choices", "out", "weights"),
     ("copy", "dst", "src"),
     ("delta_gates", "out_beta", "b"),
     ("delta_gates", "out_beta", "a"),

@@ -11,7 +11,7 @@ from pio.errors import CheckpointError, TensorError
 from pio.layers.room import make_room
 from pio.layers.source import Source
 from pio.layers.workspace import Activations
-from pio.ops.experts import Choices, ExpertWeights, route_scratch
+from pio.ops.experts import Choices, ExpertWeights, most_row_bytes, route_scratch_shape
 from pio.tensor import Tensor
 
 
@@ -54,29 +54,30 @@ class ExpertActivations:
         self, tokens: int, routing: Routing, hidden: int, inner: int, threads: int, budget: MemoryBudget | None = None
     ) -> None:
         k, rows, experts = routing.k, tokens * routing.k, routing.experts
-        # rows as floats are the widest form; a token's own is needed beside those of its choices
-        line = max(4 * hidden * (tokens + rows), 4 * inner * rows)
+        # a token's own row is needed beside those of its choices
+        lines = max(most_row_bytes(hidden) * (tokens + rows), most_row_bytes(inner) * rows)
         shapes = {
             "logits": (tokens, experts),
             "gate": (rows, inner),
             "up": (rows, inner),
             "down": (rows, hidden),
-            "lines": (line,),
+            "lines": (lines,),
             "ids": (tokens, k),
             "weights": (tokens, k),
             "order": (rows,),
             "places": (tokens, k),
             "starts": (experts + 1,),
+            "scratch": route_scratch_shape(experts, routing.groups, threads),
         }
         kinds = {"lines": uint8, "ids": int32, "order": int32, "places": int32, "starts": int32}
         made = make_room(shapes, "activations of experts (fewer with prefill_chunk)", budget, kinds=kinds)
-        self.nbytes = sum(tensor.nbytes for tensor in made.values())
+        self.nbytes = made["logits"].storage.nbytes
         self._choices = Choices(made["ids"], made["weights"], made["order"], made["places"], made["starts"])
         self._logits, self._gate, self._up, self._down = (made[name] for name in ("logits", "gate", "up", "down"))
         self._views: dict[int, tuple[Tensor, Choices, Tensor, Tensor, Tensor]] = {}
         self._k = k
         self.lines = made["lines"]
-        self.scratch = route_scratch(experts, routing.groups, threads)
+        self.scratch = made["scratch"]
 
     def first(self, tokens: int) -> tuple[Tensor, Choices, Tensor, Tensor, Tensor]:
         """Return logits, choices, gate, up and down for that many tokens; the same objects each time."""
@@ -110,7 +111,8 @@ class SparseMoE:
     def __init__(self, source: Source, routing: Routing, memory: ExpertActivations, *, hidden: int, inner: int) -> None:
         gate = source / "gate"
         self.router = gate.take("weight", routing.experts, hidden)  # (experts, hidden), as stored: it only chooses
-        self.bias = _as_float(gate.take("e_score_correction_bias", routing.experts)) if routing.logistic else None
+        bias = gate.take("e_score_correction_bias", routing.experts) if routing.logistic else None  # (experts,)
+        self.bias = None if bias is None else bias.astype("float32")
         experts = source / "experts"
         self.gate_proj = _experts(experts, "gate_proj", routing.experts, inner, hidden)
         self.up_proj = _experts(experts, "up_proj", routing.experts, inner, hidden)
@@ -145,7 +147,7 @@ class SparseMoE:
         ops.swiglu(gate, up, out=gate, threads=threads)  # (T k, inner)
         one, outs = (self.down_proj,), (down,)
         ops.expert_linears(gate, choices, one, outs, grouped=True, rounds=rounds, scratch=lines, threads=threads)
-        ops.add_choices(residual, down, choices, threads=threads)
+        ops.add_choices(residual, down, choices.places, choices.weights, threads=threads)
 
 
 def _experts(source: Source, name: str, count: int, rows: int, columns: int) -> ExpertWeights:
@@ -162,7 +164,3 @@ def _experts(source: Source, name: str, count: int, rows: int, columns: int) -> 
             f"{source.prefix}: the experts' {name} are stored in several forms ({error}); the files do not belong "
             "together, download the model again"
         ) from error
-
-
-def _as_float(bias: Tensor) -> Tensor:
-    return bias.astype("float32")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pio.dtypes import bfloat16
 from pio.kernels import bfloat16_linear as kernels
 from pio.ops._check import all_threads, check, split
-from pio.ops._overlap import check_apart
+from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable, scratch_rows
 from pio.ops.linear import MANY
 from pio.tensor import Tensor
@@ -83,7 +83,7 @@ def bfloat16_linears(
     Args:
         x: float32 (rows, k).
         weights: bfloat16 (n_i, k).
-        outs: float32 (rows, n_i); none shares memory with x.
+        outs: float32 (rows, n_i); none shares memory with x or another.
         biases: bfloat16 (n_i,), or None for none.
         scratch: As in ``bfloat16_linear``.
         threads: Over how many threads to split; all by default.
@@ -105,6 +105,7 @@ def bfloat16_linears(
     fields: list[int] = []
     for weight, out, bias in zip(weights, outs, given, strict=True):
         fields += *_product(op, x, rounded, weight, bias, out), weight.shape[0]
+    check_outs_apart(op, outs)
     fields += [0] * (4 * (MANY - len(weights)))
     kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, threads))
     kernels.bfloat16_linear_three(rounded.address, *fields, rows, k, threads or all_threads())

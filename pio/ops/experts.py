@@ -12,7 +12,7 @@ from pio.kernels import experts as kernels
 from pio.kernels import quantize, routing
 from pio.kernels.top_k import BLOCK
 from pio.ops._check import FLOATS, all_threads, check, split
-from pio.ops._overlap import check_apart
+from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable
 from pio.ops.bfloat16 import rounded_bytes
 from pio.ops.quantized import WORK, PackedWeight, record_bytes
@@ -99,9 +99,14 @@ class Choices:
         )
 
 
+def route_scratch_shape(experts: int, groups: int = 1, threads: int | None = None) -> tuple[int, int]:
+    """Return the shape of ``route_scratch``, for a model that takes it from memory of its own."""
+    return threads or all_threads(), experts + groups + -(-experts // BLOCK)
+
+
 def route_scratch(experts: int, groups: int = 1, threads: int | None = None) -> Tensor:
     """Return the scratch that ``route`` needs, so that a model can make it once."""
-    return Tensor.empty((threads or all_threads(), experts + groups + -(-experts // BLOCK)))
+    return Tensor.empty(route_scratch_shape(experts, groups, threads))
 
 
 def route(
@@ -135,13 +140,13 @@ def route(
         ``out``, filled. A token's choice depends on nothing but its logits; among equals the lower expert is taken.
 
     Raises:
-        TensorError: Shapes or dtypes do not fit, or the groups do not divide the experts.
+        TensorError: Shapes or dtypes do not fit, the groups do not divide the experts, or what is written is read-only.
     """
     op = "route"
     check(op, "logits", logits, (None, None))
     check_writable(op, "logits", logits)
     tokens, experts = logits.shape
-    _check_choices(op, out, tokens, experts)
+    _check_choices(op, out, tokens, experts, written=True)
     k = out.ids.shape[1]
     if bias is not None:
         check(op, "bias", bias, (experts,))
@@ -153,7 +158,10 @@ def route(
     if not 1 <= k <= experts // groups * kept_groups:
         raise TensorError(f"{op}: k={k} is out of range, expected 1 to {experts // groups * kept_groups} experts")
     scratch = route_scratch(experts, groups, threads) if scratch is None else scratch
-    check(op, "scratch", scratch, (None, experts + groups + -(-experts // BLOCK)))
+    check(op, "scratch", scratch, (None, route_scratch_shape(experts, groups)[1]))
+    check_writable(op, "scratch", scratch)
+    if not scratch.shape[0]:
+        raise TensorError(f"{op}: scratch has shape {scratch.shape}, expected a row for each thread, at least one")
     routing.route(
         out.ids.address,
         out.weights.address,
@@ -173,6 +181,11 @@ def route(
     at = out.order.address, out.starts.address, out.places.address, out.ids.address
     routing.group_by_expert(*at, tokens * k, experts, 1)
     return out
+
+
+def most_row_bytes(width: int) -> int:
+    """Return the bytes of a row of that many activations in whichever form takes most."""
+    return max(4 * width, record_bytes(width), rounded_bytes(width))
 
 
 def expert_row_bytes(weights: ExpertWeights, *, rounds: bool = False) -> int:
@@ -201,14 +214,14 @@ def expert_linears(
         x: float32 (tokens, width), or where ``grouped`` (tokens * k, width), in the order of the choices.
         choices: Of these tokens, by ``route``.
         weights: One or two projections of one shape and form.
-        outs: float32 (tokens * k, n), in the order of the choices.
+        outs: float32 (tokens * k, n), in the order of the choices. None shares memory with x or another.
         grouped: Whether x is in the order of the choices already.
         rounds: Whether rows are rounded to bfloat16 before they meet bfloat16 matrices.
         scratch: uint8, at least ``expert_row_bytes`` for each token and each choice; made when not given.
         threads: Over how many threads to split; all by default.
 
     Raises:
-        TensorError: Shapes or dtypes do not fit.
+        TensorError: Shapes or dtypes do not fit, or what is written is read-only or shares memory.
     """
     op, first = "expert_linears", weights[0] if weights else None
     if first is None or len(weights) > 2 or len(outs) != len(weights):
@@ -235,6 +248,7 @@ def expert_linears(
         check(op, "out", out, (rows, n))
         check_writable(op, "out", out)
         check_apart(op, "out", out, x=x, scratch=scratch)
+    check_outs_apart(op, outs)
     lines = _lines(x, first, scratch.address, rounds, threads)
     if not grouped:
         to = scratch.address + line * tokens
@@ -247,13 +261,14 @@ def expert_linears(
     kernels.experts_linear[kind](lines, choices.starts.address, *fields, *sizes, threads)
 
 
-def add_choices(out: Tensor, y: Tensor, choices: Choices, *, threads: int | None = None) -> Tensor:
+def add_choices(out: Tensor, y: Tensor, places: Tensor, weights: Tensor, *, threads: int | None = None) -> Tensor:
     """Add up what each token's experts say, weighted: ``out[t] += sum_j weights[t, j] * y[places[t, j]]``.
 
     Args:
-        out: float32 (tokens, n), the residual stream.
-        y: float32 (tokens * k, n), in the order of the choices. Must not share memory with out.
-        choices: Of these tokens.
+        out: float32 (tokens, n), the residual stream. Must not share memory with the others.
+        y: float32 (tokens * k, n), in the order of the choices.
+        places: int32 (tokens, k), which rows of y are a token's, as ``route`` gives them.
+        weights: float32 (tokens, k), what each of them counts.
         threads: Over how many threads to split; as many as are worth it by default.
 
     Returns:
@@ -266,11 +281,12 @@ def add_choices(out: Tensor, y: Tensor, choices: Choices, *, threads: int | None
     check(op, "out", out, (None, None))
     check_writable(op, "out", out)
     tokens, n = out.shape
-    check(op, "ids", choices.ids, (tokens, None), int32)
-    k = choices.ids.shape[1]
+    check(op, "places", places, (tokens, None), int32)
+    k = places.shape[1]
+    check(op, "weights", weights, (tokens, k))
     check(op, "y", y, (tokens * k, n))
-    check_apart(op, "out", out, y=y)
-    at = out.address, y.address, choices.places.address, choices.weights.address
+    check_apart(op, "out", out, y=y, places=places, weights=weights)
+    at = out.address, y.address, places.address, weights.address
     kernels.add_choices(*at, tokens, k, n, split(tokens * k * n, threads))
     return out
 
@@ -298,11 +314,12 @@ def _form(matrix: Tensor | PackedWeight) -> str:
     return matrix.dtype.name
 
 
-def _check_choices(op: str, choices: Choices, tokens: int, experts: int) -> None:
+def _check_choices(op: str, choices: Choices, tokens: int, experts: int, *, written: bool = False) -> None:
     """Raise a TensorError unless there is room for the choices of that many tokens."""
     check(op, "ids", choices.ids, (tokens, None), int32)
     k = choices.ids.shape[1]
     kinds: list[tuple[str, Tensor, tuple[int, ...], DType]] = [
+        ("ids", choices.ids, (tokens, k), int32),
         ("weights", choices.weights, (tokens, k), float32),
         ("order", choices.order, (tokens * k,), int32),
         ("places", choices.places, (tokens, k), int32),
@@ -310,3 +327,5 @@ def _check_choices(op: str, choices: Choices, tokens: int, experts: int) -> None
     ]
     for name, tensor, shape, dtype in kinds:
         check(op, name, tensor, shape, dtype)
+        if written:
+            check_writable(op, name, tensor)

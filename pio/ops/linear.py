@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pio.kernels import linear as kernels
 from pio.ops._check import all_threads, check, check_float, check_tensor
-from pio.ops._overlap import check_apart
+from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
 
@@ -72,7 +72,7 @@ def linears(
     Args:
         x: float32 (rows, k).
         weights: float32, float16 or bfloat16 (n_i, k).
-        outs: float32 (rows, n_i); none shares memory with x.
+        outs: float32 (rows, n_i); none shares memory with x or another.
         biases: (n_i,) of the weights' types, or None for none.
         threads: Over how many threads to split the outputs; all by default.
 
@@ -101,5 +101,6 @@ def linears(
             check("linears", "bias", bias, (n,), kind)
         check_apart("linears", "out", out, x=x, weight=weight, bias=bias)
         fields += out.address, weight.address, 0 if bias is None else bias.address, n
+    check_outs_apart("linears", outs)
     fields += [0] * (4 * (MANY - len(weights)))
     kernels.linear_three[kind.name](x.address, *fields, rows, k, threads or all_threads())

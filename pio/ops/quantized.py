@@ -11,7 +11,7 @@ from pio.kernels import packing, quantize
 from pio.kernels import quantized_linear as kernels
 from pio.kernels._formats import BLOCK, FORMATS, GROUP, PAIR, RECORD, START, Format
 from pio.ops._check import all_threads, check, check_float, check_tensor, split
-from pio.ops._overlap import check_apart
+from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable, result, scratch_rows
 from pio.ops.gather import check_indices
 from pio.ops.linear import MANY
@@ -231,7 +231,7 @@ def quantized_linears(
     Args:
         x: float32 (rows, k).
         weights: (n_i, k).
-        outs: float32 (rows, n_i); none shares memory with x.
+        outs: float32 (rows, n_i); none shares memory with x or another.
         biases: float32 (n_i,), or None for none.
         scratch: As in ``quantized_linear``.
         threads: Over how many threads to split; all by default.
@@ -256,6 +256,7 @@ def quantized_linears(
     fields: list[int] = []
     for weight, out, bias in zip(weights, outs, given, strict=True):
         fields += *_product(op, x, records, weight, bias, out), weight.shape[0]
+    check_outs_apart(op, outs)
     fields += [0] * (4 * (MANY - len(weights)))
     quantize.quantize[form.name](records.address, x.address, rows, k, split(WORK * x.size, threads))
     kernels.quantized_linear_three[form.name](records.address, *fields, rows, pairs, threads or all_threads())

@@ -12,9 +12,8 @@ from pio.ops.experts import expert_row_bytes
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
 from pio.testing.reference import experts as reference
-from pio.testing.strategies import sizes, tensors
+from pio.testing.strategies import FLOATS, sizes, tensors
 
-FLOATS = ("float32", "float16", "bfloat16")
 SHAPES = sizes((1, 13), (1, 90), (1, 70), (2, 9))  # tokens, width, outputs, experts
 THREADS = st.sampled_from((1, 2, 3))
 
@@ -100,7 +99,7 @@ def test_add_choices(data, shape, k, threads):
     wanted = reference.add_choices(out.tolist(), by_token(y, choices), choices.weights.tolist())
     slack = [[1e-5 * (1.0 + max(map(abs, row)))] * n for row in wanted]
     most = max([abs(v) for row in y.tolist() for v in row], default=0.0)
-    assert ops.add_choices(out, y, choices, threads=threads) is out
+    assert ops.add_choices(out, y, choices.places, choices.weights, threads=threads) is out
     assert_close(out, wanted, absolute=[[s + 1e-6 * most for s in row] for row in slack])
 
 
@@ -118,6 +117,7 @@ def test_what_does_not_fit_is_refused():
     choices, x, out = choose(3, 2, 4), numbers(3, 6, 1.0), Tensor.empty((6, 5))
     weights = ops.ExpertWeights([numbers(5, 6, e) for e in range(4)])
     other = ops.ExpertWeights([numbers(5, 6, e, "float16") for e in range(4)])
+    wide = Tensor.zeros((11, 5))
     few = ops.ExpertWeights([numbers(5, 6, e) for e in range(3)])
     for arguments, message in (
         ((x, choices, [], []), "0 weights and 0 outs"),
@@ -126,6 +126,9 @@ def test_what_does_not_fit_is_refused():
         ((x[:2], choices, [weights], [out]), "x has shape"),
         ((x, choices, [weights], [out[:5]]), "out has shape"),
         ((x, choices, [weights], [x]), "out has shape"),
+        ((x, choices, [weights], [Tensor.from_buffer(bytes(120), "float32", (6, 5))]), "out is read-only"),
+        ((x, choices, [weights, weights], [out, out]), r"outs\[1\] shares memory with outs\[0\]"),
+        ((x, choices, [weights, weights], [wide[:6], wide[5:]]), r"outs\[1\] shares memory with outs\[0\]"),
     ):
         with pytest.raises(TensorError, match=f"^expert_linears: {message}"):
             ops.expert_linears(*arguments)
@@ -138,5 +141,23 @@ def test_what_does_not_fit_is_refused():
     strided = ops.ExpertWeights([numbers(6, 5, e).T for e in range(4)])
     with pytest.raises(TensorError, match="a weight is a strided view"):
         ops.expert_linears(x, choices, [strided], [out])
-    with pytest.raises(TensorError, match="add_choices: y has shape"):
-        ops.add_choices(Tensor.zeros((3, 5)), Tensor.zeros((5, 5)), choices)
+
+
+def test_choices_that_do_not_fit_are_not_added():
+    fits = {
+        "out": Tensor.zeros((3, 5)),
+        "y": Tensor.zeros((6, 5)),
+        "places": Tensor.zeros((3, 2), "int32"),
+        "weights": Tensor.zeros((3, 2)),
+    }
+    ops.add_choices(**fits)
+    for name, wrong, message in (
+        ("out", Tensor.from_buffer(bytes(60), "float32", (3, 5)), "out is read-only"),
+        ("y", Tensor.zeros((5, 5)), r"y has shape \(5, 5\), expected \(6, 5\)"),
+        ("places", Tensor.zeros((2, 3), "int32"), r"places has shape \(2, 3\), expected \(3, any\)"),
+        ("places", Tensor.zeros((3, 2), "int64"), "places is int64"),
+        ("weights", Tensor.zeros((3, 1)), r"weights has shape \(3, 1\), expected \(3, 2\)"),
+        ("weights", Tensor.zeros((3, 2), "float16"), "weights is float16"),
+    ):
+        with pytest.raises(TensorError, match=f"^add_choices: {message}"):
+            ops.add_choices(**(fits | {name: wrong}))

@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -101,11 +102,22 @@ def test_a_token_chooses_alone_as_among_others():
         ({"groups": 3, "kept_groups": 1}, "k=3 is out of range, expected 1 to 2 experts"),
         ({"bias": Tensor.zeros((5,))}, "bias has shape"),
         ({"scratch": Tensor.zeros((2, 6))}, "scratch has shape"),
+        ({"scratch": Tensor.zeros((0, 8))}, r"scratch has shape \(0, 8\), expected a row for each thread"),
+        ({"scratch": Tensor.from_buffer(bytes(32), "float32", (1, 8))}, "scratch is read-only"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):
     with pytest.raises(TensorError, match=f"^route: {message}"):
         ops.route(Tensor.zeros((2, 6)), out=ops.Choices.empty(2, 3, 6), **options)
+
+
+@pytest.mark.parametrize("name", ["ids", "weights", "order", "places", "starts"])
+def test_room_must_be_writable(name):
+    room = ops.Choices.empty(2, 3, 6)
+    shape, kind = getattr(room, name).shape, getattr(room, name).dtype
+    frozen = replace(room, **{name: Tensor.from_buffer(bytes(4 * math.prod(shape)), kind, shape)})
+    with pytest.raises(TensorError, match=f"^route: {name} is read-only"):
+        ops.route(Tensor.zeros((2, 6)), out=frozen)
 
 
 def test_room_must_fit_the_tokens():

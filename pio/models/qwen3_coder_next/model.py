@@ -42,7 +42,7 @@ def build(config: Qwen3NextConfig, source: Source, runtime: RuntimeConfig, budge
     deltas = DeltaActivations(tokens if not all(attends) else 0, shape, budget)
     some = tokens if any(sparse) else 0
     experts = ExpertActivations(some, routing, c.hidden_size, inner, source.threads, budget)
-    shared = SharedActivations(some, c.hidden_size, shared_inner, budget)
+    shared = SharedActivations(some, c.hidden_size, budget)
 
     def mixer(at: Source, i: int) -> Mixer:
         if not attends[i]:
@@ -92,7 +92,7 @@ def build(config: Qwen3NextConfig, source: Source, runtime: RuntimeConfig, budge
         workspace=Workspace(
             tokens=tokens,
             hidden=c.hidden_size,
-            intermediate=0 if all(sparse) else c.intermediate_size,
+            intermediate=max(shared_inner if s else c.intermediate_size for s in sparse),
             heads=c.num_attention_heads,
             kv_heads=c.num_key_value_heads,
             head_dim=c.head_dim,

@@ -10,7 +10,6 @@ from pio.layers.moe import SparseMoE
 from pio.layers.room import make_room
 from pio.layers.source import Source
 from pio.layers.workspace import Activations
-from pio.ops.experts import Choices
 from pio.tensor import Tensor
 
 
@@ -20,29 +19,27 @@ class SharedActivations:
     Args:
         tokens: Most tokens of a batch.
         hidden: Width of the residual stream.
-        inner: Width of the expert.
         budget: Counts the memory.
     """
 
-    def __init__(self, tokens: int, hidden: int, inner: int, budget: MemoryBudget | None = None) -> None:
-        sizes = {"gate": (tokens, inner), "up": (tokens, inner), "down": (tokens, hidden), "ones": (tokens, 1)}
-        sizes |= {"logits": (tokens, 1), "weights": (tokens, 1), "ids": (tokens, 1), "order": (tokens,)}
+    def __init__(self, tokens: int, hidden: int, budget: MemoryBudget | None = None) -> None:
+        column = tokens, 1
+        sizes = {"down": (tokens, hidden), "ones": column, "logits": column, "weights": column, "places": column}
         what = "activations of shared experts (fewer with prefill_chunk)"
-        self._full = make_room(sizes, what, budget, kinds={"ids": int32, "order": int32})
-        self.nbytes = sum(tensor.nbytes for tensor in self._full.values())
+        self._full = make_room(sizes, what, budget, kinds={"places": int32})
+        self.nbytes = self._full["down"].storage.nbytes
         self._full["ones"].fill_(1.0)
-        self._full["order"].copy_(Tensor.from_list(list(range(tokens)), int32))
-        self._starts = Tensor.from_list([0, tokens], int32)
-        self._views: dict[int, tuple[dict[str, Tensor], Choices]] = {}
+        self._full["places"].copy_(Tensor.from_list([[t] for t in range(tokens)], int32).reshape(column))
+        self._views: dict[int, dict[str, Tensor]] = {}
 
-    def first(self, tokens: int) -> tuple[dict[str, Tensor], Choices]:
-        """Return the tensors for that many tokens, and a choice of one expert for each; the same objects each time."""
+    def first(self, tokens: int) -> dict[str, Tensor]:
+        """Return the tensors for that many tokens; the same objects each time.
+
+        Shapes: down (T, hidden); ones, logits, weights (T, 1); places (T, 1): each token's row is its own.
+        """
         found = self._views.get(tokens)
         if found is None:
-            cut = {name: tensor[:tokens] for name, tensor in self._full.items()}
-            places = cut["order"].reshape(tokens, 1)  # each token's row is its own
-            choices = Choices(cut["ids"], cut["weights"], cut["order"], places, self._starts)
-            found = self._views[tokens] = cut, choices
+            found = self._views[tokens] = {name: tensor[:tokens] for name, tensor in self._full.items()}
         return found
 
 
@@ -66,6 +63,7 @@ class SharedMoE:
         self.up_proj = Linear(shared / "up_proj", inner, hidden)
         self.down_proj = Linear(shared / "down_proj", hidden, inner)
         self.shared_expert_gate = (source / "shared_expert_gate").take("weight", 1, hidden)  # as stored: one row
+        self.width = inner
         self.threads = source.threads
         self._memory = memory
 
@@ -75,10 +73,10 @@ class SharedMoE:
         Shapes: x, residual float32 (T, hidden).
         """
         self.routed(x, residual, a)
-        (m, choices), threads = self._memory.first(x.shape[0]), self.threads
-        together(x, (self.gate_proj, self.up_proj), (m["gate"], m["up"]))  # (T, inner)
-        ops.swiglu(m["gate"], m["up"], out=m["gate"], threads=threads)
-        self.down_proj(m["gate"], m["down"])  # (T, hidden)
+        m, (gate, up), threads = self._memory.first(x.shape[0]), a.feed(self.width), self.threads
+        together(x, (self.gate_proj, self.up_proj), (gate, up))  # (T, inner)
+        ops.swiglu(gate, up, out=gate, threads=threads)
+        self.down_proj(gate, m["down"])  # (T, hidden)
         ops.linear(x, self.shared_expert_gate, out=m["logits"], threads=threads)  # (T, 1)
         ops.sigmoid_gate(m["ones"], m["logits"], out=m["weights"], threads=threads)
-        ops.add_choices(residual, m["down"], choices, threads=threads)
+        ops.add_choices(residual, m["down"], m["places"], m["weights"], threads=threads)
