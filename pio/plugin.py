@@ -305,9 +305,10 @@ class TextModelPlugin(ABC):
         def start(loaded: LoadedModel) -> Handle:
             merged = SamplingParams.merge(loaded.generation_config, params, **fields)
             if prefix is not None or suffix is not None:
-                return loaded.manager.submit(loaded.prompts.fill(prompt, prefix, suffix, self.fill_marks), merged)
+                ids = loaded.prompts.fill(prompt, prefix, suffix, self.fill_marks, **variables)
+                return loaded.manager.submit(ids, merged)
             ids, inside = loaded.prompts.encode(prompt, **variables)
-            split = partial(split_reasoning, inside=inside) if prompts.is_chat(prompt) else None
+            split = None if inside is None else partial(split_reasoning, inside=inside)
             return loaded.manager.submit(ids, merged, split_reasoning=split)
 
         return self._start(start)

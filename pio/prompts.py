@@ -62,8 +62,8 @@ class Prompts:
         """
         return self.chat_template.render(messages, **variables)
 
-    def encode(self, prompt: Prompt | None, /, **variables: Any) -> tuple[list[int], bool]:
-        """Return a prompt's token ids, and whether it ends inside the reasoning of the answer.
+    def encode(self, prompt: Prompt | None, /, **variables: Any) -> tuple[list[int], bool | None]:
+        """Return a prompt's token ids, and whether it ends inside the reasoning of the answer; None is no conversation.
 
         Args:
             prompt: Text, token ids, or a list of messages.
@@ -74,7 +74,7 @@ class Prompts:
         """
         if isinstance(prompt, str):
             _refuse(variables)
-            return self.tokenizer.encode(prompt), False
+            return self.tokenizer.encode(prompt), None
         given: Any = prompt
         if isinstance(given, (bytes, bytearray, Mapping)) or not isinstance(given, Iterable):
             raise ConfigError(
@@ -86,19 +86,23 @@ class Prompts:
             text = self.render(items, **variables)
             return self.tokenizer.encode(text, add_special_tokens=False), opens_reasoning(text)
         _refuse(variables)
-        return items, False
+        return items, None
 
-    def fill(self, prompt: object, prefix: str | None, suffix: str | None, marks: Marks | None) -> list[int]:
+    def fill(
+        self, prompt: object, prefix: object, suffix: object, marks: Marks | None, /, **variables: Any
+    ) -> list[int]:
         """Return the token ids of a prompt that asks for what stands between a prefix and a suffix.
 
         Args:
             prompt: Must be None: the two take its place.
-            prefix: What stands before; None is nothing.
-            suffix: What stands behind; None is nothing.
+            prefix: The text that stands before; None is nothing.
+            suffix: The text that stands behind; None is nothing.
             marks: The model's tokens before the prefix, before the suffix, and before the answer.
+            **variables: Of the template; there must be none.
 
         Raises:
-            ConfigError: There is a prompt too, the model cannot do it, or the tokenizer lacks its tokens.
+            ConfigError: There is a prompt or a variable too, one of the two is no text, the model cannot do it, or the
+                tokenizer lacks its tokens.
         """
         if prompt is not None:
             raise ConfigError("prompt: found one beside prefix and suffix, which take its place; give it or them")
@@ -106,8 +110,12 @@ class Prompts:
             raise ConfigError(
                 "prefix and suffix: this model was not trained to fill a gap; give a prompt, or choose a model for code"
             )
+        _refuse(variables, "prefix and suffix")
         ids: list[int] = []
-        for mark, name, text in zip(marks, ("prefix", "suffix", ""), (prefix or "", suffix or "", ""), strict=True):
+        for mark, name, given in zip(marks, ("prefix", "suffix", ""), (prefix, suffix, None), strict=True):
+            text = "" if given is None else given
+            if not isinstance(text, str):
+                raise ConfigError(f"{name}: found {shown(text)}, expected a str")
             found = self.tokenizer.encode(mark, add_special_tokens=False)
             if len(found) != 1:
                 raise ConfigError(f"{self.folder}: the tokenizer has no token {mark}; download the model again")
@@ -169,16 +177,7 @@ def check_prompts(prompts: object) -> Iterable[Prompt]:
     return cast("Iterable[Prompt]", prompts)
 
 
-def _refuse(variables: dict[str, Any]) -> None:
+def _refuse(variables: dict[str, Any], found: str = "a plain prompt") -> None:
     given = [name for name, value in variables.items() if value is not None]
     if given:
-        raise ConfigError(f"{', '.join(given)}: only a list of messages can use this; found a plain prompt")
-
-
-def is_chat(prompt: object) -> bool:
-    """Return whether a prompt is a list of messages."""
-    return (
-        isinstance(prompt, Iterable)
-        and not isinstance(prompt, (str, bytes, bytearray, Mapping))
-        and isinstance(next(iter(cast("Iterable[Any]", prompt)), None), Mapping)
-    )
+        raise ConfigError(f"{', '.join(given)}: only a list of messages can use this; found {found}")

@@ -30,6 +30,15 @@ CHAT = [{"role": "user", "content": "Add two numbers."}]
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
 
 
+def test_only_conversations_have_reasoning(model):
+    asked = model.apply_chat_template(CHAT)
+    fields = {"max_new_tokens": 5, "temperature": 0}
+    assert model.generate((message for message in CHAT), **fields).token_ids == model.generate(CHAT, **fields).token_ids
+    prompts = model.loaded.prompts
+    assert prompts.encode(asked)[1] is None and prompts.encode([5, 6])[1] is None
+    assert prompts.encode(CHAT)[1] is False
+
+
 @pytest.mark.parametrize("given", ["a text", b"a text", CHAT[0], 3, None])
 def test_several_prompts_are_a_list(model, given):
     with pytest.raises(pio.ConfigError, match=r"infer_batch: found .* expected a list of prompts; give one prompt in"):
@@ -107,6 +116,16 @@ def test_gaps_that_cannot_be_filled(model, monkeypatch):
         model.generate(prefix="a", suffix="b<|fim_middle|>c", max_new_tokens=1)
     with pytest.raises(pio.ConfigError, match="prompt: found a NoneType"):
         model.generate(max_new_tokens=1)
+    for name, given in (("tools", TOOLS), ("enable_thinking", False), ("template_variables", {"mood": "glad"})):
+        words = (
+            f"{'mood' if name == 'template_variables' else name}: only a list of messages .* found prefix and suffix"
+        )
+        with pytest.raises(pio.ConfigError, match=words):
+            model.generate(prefix="a", **{name: given}, max_new_tokens=1)
+    for name, other in (("prefix", "suffix"), ("suffix", "prefix")):
+        for wrong, found in ((5, "5"), (b"a", "a bytes"), (["a"], "a list")):
+            with pytest.raises(pio.ConfigError, match=rf"^{name}: found {found}, expected a str"):
+                model.generate(**{name: wrong, other: "b"}, max_new_tokens=1)
     monkeypatch.setattr(type(model), "fill_marks", None)
     with pytest.raises(pio.ConfigError, match="this model was not trained to fill a gap"):
         model.generate(prefix="a", suffix="b", max_new_tokens=1)

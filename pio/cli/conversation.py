@@ -59,7 +59,7 @@ class Conversation:
         _, inside = self._model.loaded.prompts.encode(fitting, **variables)
         handle = self._model.submit(fitting, template_variables=variables, **self._fields)
         self.messages.append({"role": "user", "content": text})
-        splitter, answer = ReasoningSplitter(inside=inside), ""
+        splitter, answer = ReasoningSplitter(inside=bool(inside)), ""
         try:
             for piece in handle:
                 for kind, part in splitter.push(piece):
