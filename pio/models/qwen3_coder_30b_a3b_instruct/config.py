@@ -100,7 +100,8 @@ class Qwen3MoeConfig(DecoderConfig, frozen=True):
             if isinstance(hidden, int) and isinstance(heads, int) and heads > 0:
                 fields["head_dim"] = hidden // heads
         dense: Any = fields.get("mlp_only_layers")
-        fields["mlp_only_layers"] = tuple(cast("list[Any]", dense)) if isinstance(dense, list) else dense or ()
+        dense = () if dense is None else dense
+        fields["mlp_only_layers"] = tuple(cast("list[Any]", dense)) if isinstance(dense, list) else dense
         # a window holds for all layers of this architecture
         if fields.get("use_sliding_window"):
             fields["max_window_layers"] = 0

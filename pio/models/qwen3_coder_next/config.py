@@ -153,7 +153,8 @@ class Qwen3NextConfig(DecoderConfig, frozen=True):
             fields.setdefault(name, value)
         fields["rope"].setdefault("partial_rotary_factor", 0.25)
         dense: Any = fields.get("mlp_only_layers")
-        fields["mlp_only_layers"] = tuple(cast("list[Any]", dense)) if isinstance(dense, list) else dense or ()
+        dense = () if dense is None else dense
+        fields["mlp_only_layers"] = tuple(cast("list[Any]", dense)) if isinstance(dense, list) else dense
         layers, every = fields["num_hidden_layers"], fields.get("full_attention_interval", 4)
         if fields.get("layer_types") is None and isinstance(layers, int) and 0 < layers <= 4096:
             if isinstance(every, bool) or not isinstance(every, int) or every < 1:

@@ -123,6 +123,14 @@ def test_a_step_reads_the_experts_that_were_chosen() -> None:
     assert config.expert_share(2) == pytest.approx(8 / 128 + 8 / 128 * 120 / 128)
 
 
+def test_what_a_token_computes() -> None:
+    config, width = Qwen3MoeConfig.from_checkpoint(PUBLISHED), 2048
+    assert config.last_feed_parameters == 128 * width + 8 * 3 * 768 * width
+    dense = Qwen3MoeConfig.from_checkpoint({**PUBLISHED, "mlp_only_layers": [47]})
+    assert dense.last_feed_parameters == 3 * 6144 * width
+    assert config.attention_operations(10) == 48 * 32 * (2 * 128 + 2 * 128) * 10
+
+
 def test_which_layers_are_sparse() -> None:
     config = Qwen3MoeConfig.from_checkpoint({**PUBLISHED, "decoder_sparse_step": 2, "mlp_only_layers": [3]})
     assert [i for i in range(8) if config.sparse(i)] == [1, 5, 7]
@@ -132,6 +140,9 @@ def test_which_layers_are_sparse() -> None:
     ("changed", "message"),
     [
         ({"num_experts_per_tok": 129}, "num_experts_per_tok is 129, expected at most num_experts, 128"),
+        ({"mlp_only_layers": 0}, "mlp_only_layers is 0, expected a list"),
+        ({"mlp_only_layers": False}, "mlp_only_layers is False, expected a list"),
+        ({"mlp_only_layers": ""}, "mlp_only_layers is '', expected a list"),
         ({"mlp_only_layers": [48]}, "mlp_only_layers has layer 48, expected 0 to 47"),
         ({"num_experts": 0}, "num_experts is 0"),
         ({"decoder_sparse_step": 0}, "decoder_sparse_step is 0"),
