@@ -12,7 +12,7 @@ from benchmarks.peers import plot, report
 from benchmarks.peers.catalogue import FORMATS, PEERS, contestants
 from benchmarks.peers.environments import install, is_ready
 from benchmarks.peers.rounds import MEASURES, Plan, Sitting
-from pio.errors import ConfigError
+from pio.errors import PioError
 from pio.machine import cpu_count
 
 CACHE = Path("~/.cache/pio-peers")
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         with Sitting(plan, lambda text: print(text, file=sys.stderr, flush=True)) as sitting:
             sitting.prepare(contestants(arguments.engines, arguments.formats))
             results = sitting.run()
-    except (OSError, ValueError, ConfigError) as error:
+    except (OSError, ValueError, PioError) as error:
         print(f"{plan.config}: {error}", file=sys.stderr)
         return 2
     print(report.as_text(plan, results, sitting.failed))

@@ -12,9 +12,11 @@ from array import array
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from benchmarks.peers.shapes import neutral, shapes
+from benchmarks.peers.gguf_tensors import ZERO_CENTRED
+from benchmarks.peers.shapes import shapes
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+ADDED = ("bias", "A_log")  # endings of vectors that are no factors
 BLOCK = (1 << 20) + 7  # random numbers before they repeat, a length that no row has
 
 
@@ -40,12 +42,12 @@ def write_checkpoint(folder: Path, config: dict[str, Any], beside: Path, seed: i
         The folder.
 
     Raises:
-        ValueError: The config is of no architecture that is known here.
+        PioError: No plugin knows such a config, or it contradicts itself.
     """
     done = folder / "model.safetensors"
     if done.is_file():
         return folder
-    tensors = dict(shapes(config))
+    tensors = shapes(config)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "bfloat16"}, indent=2), "utf-8")
     if all((beside / name).is_file() for name in TOKENIZER):
@@ -84,6 +86,12 @@ def _write_weights(file: BinaryIO, config: dict[str, Any], tensors: dict[str, tu
         while left:
             file.write(piece := blocks[width][start : start + left])
             left, start = left - len(piece), 0
+
+
+def neutral(config: dict[str, Any], name: str) -> float:
+    """Return the number that every element of a vector is: a norm so made only normalises."""
+    plus = config["model_type"] in ZERO_CENTRED and not name.endswith("linear_attn.norm.weight")
+    return 0.0 if plus or name.endswith(ADDED) else 1.0
 
 
 def to_bfloat16(numbers: list[float]) -> bytes:

@@ -8,24 +8,36 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.gguf_hyperparameters import add_hyperparameters
 from benchmarks.peers.gguf_tensors import gguf_tensors
-from benchmarks.peers.shapes import is_mixture
 
-ARCHITECTURES = {"qwen3": "qwen3", "qwen3_moe": "qwen3moe", "qwen3_next": "qwen3next"}
+ARCHITECTURES = {
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3moe",
+    "qwen3_next": "qwen3next",
+    "glm4_moe_lite": "deepseek2",
+}
+# What llama.cpp takes for granted of an architecture, where configs can say something else.
+TAKEN = {
+    "qwen3_moe": {"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True},
+    "qwen3_next": {"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True},
+    "glm4_moe_lite": {"n_group": 1, "topk_group": 1, "rope_interleave": True},
+}
 
 
 def write_gguf(source: Path, target: Path) -> None:
-    """Write the folder ``source`` as the file ``target``; vectors become float32, which llama.cpp expects."""
+    """Write the folder ``source`` as the file ``target``; vectors become float32, which llama.cpp expects.
+
+    Raises:
+        ValueError: llama.cpp has no such model; the message names the field of config.json.
+    """
+    config = json.loads((source / "config.json").read_text("utf-8"))
+    check(config)
     import gguf
     import numpy
 
-    config = json.loads((source / "config.json").read_text("utf-8"))
     writer = gguf.GGUFWriter(target, ARCHITECTURES[config["model_type"]])
-    _add_hyperparameters(writer, config)
-    if is_mixture(config):
-        _add_experts(writer, config)
-    if config["model_type"] == "qwen3_next":
-        _add_recurrence(writer, config)
+    add_hyperparameters(writer, config)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
     _add_tokenizer(writer, json.loads((source / "tokenizer.json").read_text("utf-8")), config)
     made = list(gguf_tensors(config, _stored(source / "model.safetensors")))
@@ -77,37 +89,14 @@ def _stored(path: Path) -> dict[str, Any]:
     }
 
 
-def _add_hyperparameters(writer: Any, config: dict[str, Any]) -> None:
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_key_length(config["head_dim"])
-    writer.add_value_length(config["head_dim"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_freq_base((config.get("rope_parameters") or config)["rope_theta"])
-
-
-def _add_experts(writer: Any, config: dict[str, Any]) -> None:
-    writer.add_expert_count(config["num_experts"])
-    writer.add_expert_used_count(config["num_experts_per_tok"])
-    writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
-    if shared := config.get("shared_expert_intermediate_size"):
-        writer.add_expert_shared_feed_forward_length(shared)
-
-
-def _add_recurrence(writer: Any, config: dict[str, Any]) -> None:
-    """Add what recurrent layers need, and how much of a head turns in those that attend."""
-    turned = (config.get("rope_parameters") or config).get("partial_rotary_factor", 0.25)
-    writer.add_rope_dimension_count(int(config["head_dim"] * turned))
-    writer.add_full_attention_interval(config["full_attention_interval"])
-    writer.add_ssm_conv_kernel(config["linear_conv_kernel_dim"])
-    writer.add_ssm_state_size(config["linear_key_head_dim"])
-    writer.add_ssm_group_count(config["linear_num_key_heads"])
-    writer.add_ssm_time_step_rank(config["linear_num_value_heads"])
-    writer.add_ssm_inner_size(config["linear_num_value_heads"] * config["linear_value_head_dim"])
+def check(config: dict[str, Any]) -> None:
+    """Raise a ValueError that names the field in which llama.cpp differs."""
+    found = config["model_type"]
+    if found not in ARCHITECTURES:
+        raise ValueError(f"model_type: llama.cpp is given {', '.join(ARCHITECTURES)}, found {found!r}")
+    for name, usual in TAKEN.get(found, {}).items():
+        if config.get(name, usual) != usual:
+            raise ValueError(f"{name}: llama.cpp knows only {usual}, found {config[name]}")
 
 
 def _add_tokenizer(writer: Any, tokenizer: dict[str, Any], config: dict[str, Any]) -> None:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers.shapes import ZERO_CENTRED
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+ZERO_CENTRED = ("qwen3_next",)  # norms of these multiply by one more than what is stored
 EXPERT = re.compile(r"\.experts\.\d+\.")
 NAMES = {
     "input_layernorm": "attn_norm",
@@ -22,6 +21,12 @@ NAMES = {
     "self_attn.q_norm": "attn_q_norm",
     "self_attn.k_norm": "attn_k_norm",
     "self_attn.o_proj": "attn_output",
+    "self_attn.q_a_proj": "attn_q_a",
+    "self_attn.q_a_layernorm": "attn_q_a_norm",
+    "self_attn.q_b_proj": "attn_q_b",
+    "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa",
+    "self_attn.kv_a_layernorm": "attn_kv_a_norm",
+    "self_attn.kv_b_proj": "attn_kv_b",
     "linear_attn.in_proj_qkvz": "ssm_in",
     "linear_attn.in_proj_ba": "ssm_ba",
     "linear_attn.conv1d": "ssm_conv1d",
@@ -34,6 +39,7 @@ NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
     "mlp.gate": "ffn_gate_inp",
+    "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
     "mlp.experts.gate_proj": "ffn_gate_exps",
     "mlp.experts.up_proj": "ffn_up_exps",
     "mlp.experts.down_proj": "ffn_down_exps",
@@ -41,6 +47,9 @@ NAMES = {
     "mlp.shared_expert.up_proj": "ffn_up_shexp",
     "mlp.shared_expert.down_proj": "ffn_down_shexp",
     "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+    "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_experts.up_proj": "ffn_up_shexp",
+    "mlp.shared_experts.down_proj": "ffn_down_shexp",
 }
 TABLES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 EXACT = ("ffn_gate_inp", "ffn_gate_inp_shexp", "ssm_conv1d")  # matrices that llama.cpp expects in float32
@@ -94,6 +103,8 @@ def gguf_tensors(config: dict[str, Any], stored: Mapping[str, NDArray[Any]]) -> 
             yield GgufTensor(new, (len(parts), *parts[0].shape), False, lambda parts=parts: _stacked(parts))
         elif name.endswith("in_proj_qkvz.weight"):
             yield from _apart(config, new, parts[0])
+        elif name.endswith("kv_b_proj.weight"):
+            yield from _absorbed(config, new, parts[0])
         else:
             yield _alone(config, new, name, parts[0])
 
@@ -124,6 +135,19 @@ def _apart(config: dict[str, Any], new: str, bits: NDArray[Any]) -> Iterator[Ggu
     mixed, gates = (new.replace("ssm_in", name) for name in ("attn_qkv", "attn_gate"))
     yield GgufTensor(mixed, (heads * both, width), False, lambda: rows(0, keys, 2 * keys, both))
     yield GgufTensor(gates, (heads * values, width), False, lambda: rows(both, last))
+
+
+def _absorbed(config: dict[str, Any], new: str, bits: NDArray[Any]) -> Iterator[GgufTensor]:
+    """Yield a matrix a head that makes queries for latents, and one that makes values of latents."""
+    heads, key, value = (config[name] for name in ("num_attention_heads", "qk_nope_head_dim", "v_head_dim"))
+    rank = bits.shape[-1]
+
+    def rows(begin: int, end: int) -> NDArray[Any]:
+        return bits.reshape(heads, key + value, rank)[:, begin:end]
+
+    asking, valued = (new.replace("attn_kv_b", name) for name in ("attn_k_b", "attn_v_b"))
+    yield GgufTensor(asking, (heads, rank, key), False, lambda: rows(0, key).transpose(0, 2, 1).copy())
+    yield GgufTensor(valued, (heads, value, rank), False, lambda: rows(key, key + value).copy())
 
 
 def _stacked(parts: list[NDArray[Any]]) -> NDArray[Any]:

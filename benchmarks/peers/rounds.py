@@ -17,7 +17,7 @@ from benchmarks.peers.catalogue import BASE, PEERS, Contestant
 from benchmarks.peers.checkpoint import name_of, write_checkpoint
 from benchmarks.peers.environments import python_of
 from benchmarks.peers.process import PeerError, Worker
-from benchmarks.peers.shapes import is_mixture
+from benchmarks.peers.shapes import is_mixture, shapes
 from pio.cli.random_model import cut
 
 MEMORY = "benchmarks.peers.memory"
@@ -88,8 +88,7 @@ class Sitting:
         say: Told what goes on.
 
     Raises:
-        ConfigError: The config has fewer layers than are asked for.
-        ValueError: It is of no architecture that is known here.
+        PioError: The config has fewer layers than are asked for, or no plugin knows it.
     """
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
@@ -97,7 +96,7 @@ class Sitting:
         config = json.loads(plan.config.read_text("utf-8"))
         if plan.layers:
             config = cut(config, plan.layers)
-        self._mixture = is_mixture(config)
+        self._mixture = is_mixture(shapes(config))
         self._vocabulary: int = config["vocab_size"]
         self._folder = plan.cache / "models" / name_of(config, plan.seed)
         say(f"weights: {self._folder / 'source'}")

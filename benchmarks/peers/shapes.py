@@ -1,109 +1,64 @@
-"""Names and shapes of a checkpoint's tensors, as published, from its config."""
+"""Names and shapes of a checkpoint's tensors: what pio's plugin takes when it is built."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable
 from typing import Any
 
-ARCHITECTURES = ("qwen3", "qwen3_moe", "qwen3_next")
-ZERO_CENTRED = ("qwen3_next",)  # norms of these multiply by one more than what is stored
+from pio import registry
+from pio.dtypes import bfloat16
+from pio.loaded import outline
+from pio.manifest import import_object
+from pio.memory.storage import Storage
+from pio.ops.quantized import PackedWeight
+from pio.plugin import TextModelPlugin
+from pio.tensor import Tensor, row_major
 
 
-def shapes(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield the name and shape of every tensor.
+def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor by name; experts of a layer come in their order.
 
     Raises:
-        ValueError: The config is of no architecture that is known here, or mixes dense layers with sparse ones.
+        PioError: No plugin knows such a config, or it contradicts itself.
     """
-    _check(config)
-    hidden, vocabulary = config["hidden_size"], config["vocab_size"]
-    yield "model.embed_tokens.weight", (vocabulary, hidden)
-    for i in range(config["num_hidden_layers"]):
-        for name, shape in _layer(config, i).items():
-            yield f"model.layers.{i}.{name}", shape
-    yield "model.norm.weight", (hidden,)
-    if not config.get("tie_word_embeddings", False):
-        yield "lm_head.weight", (vocabulary, hidden)
+    manifest, _ = registry.choose(config, None)
+    plugin: TextModelPlugin = import_object(manifest.plugin)()
+    asked = _Asked()
+    found = outline(plugin.build_model, plugin.config_class.from_checkpoint(config), asked)
+    return asked.shapes | {name: shape for name, (shape, _) in found.matrices.items()}
 
 
-def is_mixture(config: dict[str, Any]) -> bool:
+def is_mixture(names: dict[str, tuple[int, ...]]) -> bool:
     """Return whether a token reads only some of the weights."""
-    return "num_experts" in config
+    return any(".experts." in name for name in names)
 
 
-def neutral(config: dict[str, Any], name: str) -> float:
-    """Return the number that every element of a vector is: a norm so made only normalises."""
-    return 0.0 if config["model_type"] in ZERO_CENTRED and not name.endswith("linear_attn.norm.weight") else 1.0
+class _Asked:
+    """Weights that are there whatever is asked for, and note what that was; their memory is never touched."""
 
+    def __init__(self) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
 
-def attends(config: dict[str, Any], layer: int) -> bool:
-    """Return whether a layer attends; the others are recurrent."""
-    return config["model_type"] != "qwen3_next" or (layer + 1) % config["full_attention_interval"] == 0
+    def __contains__(self, name: object) -> bool:
+        return True
 
+    def take(self, name: str, shape: tuple[int, ...], *, optional: bool = False, **_: Any) -> Tensor:
+        self.shapes[name] = shape
+        storage = Storage.allocate(bfloat16.itemsize * math.prod(shape))
+        return Tensor(storage, storage.address, bfloat16, shape, row_major(shape))
 
-def _check(config: dict[str, Any]) -> None:
-    found = config.get("model_type")
-    if found not in ARCHITECTURES:
-        raise ValueError(f"model_type: expected one of {', '.join(ARCHITECTURES)}, found {found!r}")
-    expected: dict[str, Any] = {"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True}
-    for name, usual in expected.items():
-        if is_mixture(config) and config.get(name, usual) != usual:
-            raise ValueError(f"{name}: llama.cpp knows only {usual}, found {config[name]}")
+    def take_packed(self, name: str, shape: tuple[int, int]) -> None:
+        return None
 
+    def convert(self, name: str, shape: tuple[int, int], pack: Callable[[Tensor], PackedWeight]) -> PackedWeight:
+        return pack(self.take(name, shape))
 
-def _layer(config: dict[str, Any], layer: int) -> dict[str, tuple[int, ...]]:
-    hidden = config["hidden_size"]
-    return {
-        "input_layernorm.weight": (hidden,),
-        **(_attention(config) if attends(config, layer) else _recurrence(config)),
-        "post_attention_layernorm.weight": (hidden,),
-        **(_experts(config) if is_mixture(config) else _feed("mlp", hidden, config["intermediate_size"])),
-    }
+    def same(self, one: str, other: str) -> bool:
+        return True
 
+    def let_go(self, name: str) -> None:
+        pass
 
-def _attention(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    hidden, head = config["hidden_size"], config["head_dim"]
-    queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
-    gates = queries if config["model_type"] == "qwen3_next" else 0
-    return {
-        "self_attn.q_proj.weight": (queries + gates, hidden),
-        "self_attn.k_proj.weight": (keys, hidden),
-        "self_attn.v_proj.weight": (keys, hidden),
-        "self_attn.q_norm.weight": (head,),
-        "self_attn.k_norm.weight": (head,),
-        "self_attn.o_proj.weight": (hidden, queries),
-    }
-
-
-def _recurrence(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    hidden, heads = config["hidden_size"], config["linear_num_value_heads"]
-    keys = config["linear_num_key_heads"] * config["linear_key_head_dim"]
-    values = heads * config["linear_value_head_dim"]
-    return {
-        "linear_attn.in_proj_qkvz.weight": (2 * keys + 2 * values, hidden),
-        "linear_attn.in_proj_ba.weight": (2 * heads, hidden),
-        "linear_attn.conv1d.weight": (2 * keys + values, 1, config["linear_conv_kernel_dim"]),
-        "linear_attn.A_log": (heads,),
-        "linear_attn.dt_bias": (heads,),
-        "linear_attn.norm.weight": (config["linear_value_head_dim"],),
-        "linear_attn.out_proj.weight": (hidden, values),
-    }
-
-
-def _experts(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    hidden, inner = config["hidden_size"], config["moe_intermediate_size"]
-    found: dict[str, tuple[int, ...]] = {"mlp.gate.weight": (config["num_experts"], hidden)}
-    for i in range(config["num_experts"]):
-        found |= _feed(f"mlp.experts.{i}", hidden, inner)
-    if shared := config.get("shared_expert_intermediate_size"):
-        found |= _feed("mlp.shared_expert", hidden, shared)
-        found["mlp.shared_expert_gate.weight"] = (1, hidden)
-    return found
-
-
-def _feed(at: str, hidden: int, inner: int) -> dict[str, tuple[int, ...]]:
-    return {
-        f"{at}.gate_proj.weight": (inner, hidden),
-        f"{at}.up_proj.weight": (inner, hidden),
-        f"{at}.down_proj.weight": (hidden, inner),
-    }
+    def ignore(self, which: Callable[[str], bool], why: str) -> None:
+        pass
