@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import prod
 from typing import Any
 
 from pio import dtypes
@@ -25,7 +24,6 @@ from pio.loading.checkpoint import Checkpoint
 from pio.loading.tokenizer import Tokenizer
 from pio.loading.weights import Weights
 from pio.machine import available_memory, cpu_count
-from pio.ops.quantized import packed_shape
 from pio.prompts import Prompts
 
 BuildModel = Callable[[Any, Source, RuntimeConfig, MemoryBudget], Decoder]
@@ -42,7 +40,7 @@ class LoadedModel:
         prompts: Tokenizer and chat template.
         weights: Tensors of the checkpoint.
         model: Computes logits.
-        cache: Keys and values of all running requests.
+        cache: What layers keep of the tokens of all running requests: keys and values, latents, states.
         manager: Runs requests from any thread.
         context_length: Tokens of prompt and answer together.
     """
@@ -148,7 +146,7 @@ class LoadedModel:
 
 
 def outline(build: BuildModel, config: DecoderConfig, weights: Weights) -> Outline:
-    """Return what a model takes from its weights, without reading a matrix.
+    """Return what a model takes from its weights, without reading a matrix or making one.
 
     Raises:
         CheckpointError: A tensor is missing or has another shape than the config asks for.
@@ -176,14 +174,12 @@ def _quantization(config: DecoderConfig, runtime: RuntimeConfig, packing: Callab
 def _reserve_packed(found: Outline, quantization: Quantization, runtime: RuntimeConfig, budget: MemoryBudget) -> None:
     """Take the memory of packed weights out of the budget; refuse what does not fit before the first is packed."""
     forms, what = quantization.forms, f"the weights with quantize={runtime.quantize!r}"
-    packed = sum(
-        prod(packed_shape(shape, forms[role])) if role in forms else 0 for shape, role in found.matrices.values()
-    )
-    budget.reserve(packed + sum(found.others.values()), what)
-    free = available_memory()
-    if free is not None and packed > free:
+    new, free = found.new_bytes(forms), available_memory()
+    budget.reserve(new + found.kept_bytes, what)
+    budget.release(found.remade_bytes(forms))  # it counts as it is made
+    if free is not None and new > free:
         raise OutOfMemoryError(
-            f"{what} take {format_bytes(packed)} and the machine has {format_bytes(free)} free; choose a smaller model "
+            f"{what} take {format_bytes(new)} and the machine has {format_bytes(free)} free; choose a smaller model "
             "or a format of fewer bits, or let pio quantize write a folder that is mapped"
         )
 

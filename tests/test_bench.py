@@ -153,6 +153,19 @@ def test_what_a_token_reads_of_the_cache(kind, key, value):
         assert cache_per_token(model, plan) == kv * (key + value) * (38 + 39 + 40 + 41 + 38 + 3 * 39) / 4
 
 
+def test_what_a_token_moves_of_states():
+    raw = {**QWEN, "model_type": "qwen3_next", "layer_types": ["linear_attention", "full_attention"]}
+    raw |= {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "mlp_only_layers": [0]}
+    raw |= {"shared_expert_intermediate_size": 56, "linear_conv_kernel_dim": 3, "partial_rotary_factor": 0.5}
+    raw |= {"linear_num_key_heads": 3, "linear_num_value_heads": 6}
+    raw |= {"linear_key_head_dim": 20, "linear_value_head_dim": 48}
+    inputs, state = 2 * (2 * 3 * 20 + 6 * 48), 6 * 20 * 64  # of two tokens before; columns in slices of 32
+    with random_model(raw, context_length=64, kv_cache_dtype="float32", max_batch_sequences=4) as model:
+        found = cache_per_token(model, Plan(depth=37, new_tokens=5))
+    keys_and_values = 4 * 2 * (24 + 32)  # of a token, in the one layer that attends
+    assert found == keys_and_values * (38 + 39 + 40 + 41) / 4 + 2 * 4 * (inputs + state)
+
+
 def test_the_cache_of_bytes_counts_its_scales():
     with random_model(QWEN, context_length=64, kv_cache_dtype="int8") as model:
         found = cache_per_token(model, Plan(depth=99, new_tokens=2)) / 100

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from math import prod
+from typing import Protocol, TypeAlias
 
 from pio.device import MemoryBudget
 from pio.dtypes import DType
 from pio.layers.quantization import Quantization, Records, Role
 from pio.memory.layout import row_major
 from pio.memory.storage import Storage
-from pio.ops.quantized import FORMATS, PackedWeight
+from pio.ops.head_linear import packed_heads_shape
+from pio.ops.quantized import FORMATS, PackedWeight, packed_shape
 from pio.tensor import Tensor
+
+Shape: TypeAlias = tuple[int, ...]
+Make: TypeAlias = Callable[[Tensor], Sequence[Tensor]]
 
 
 class Weights(Protocol):
@@ -136,3 +141,73 @@ class Source:
         self.held.formats.setdefault(role, set()).add(packed.form.name)
         self.held.nbytes[full] = packed.nbytes
         return packed
+
+    def remake(
+        self, name: str, shape: Shape, make: Make, new: Sequence[Shape], views: Sequence[Shape] = ()
+    ) -> list[Tensor]:
+        """Return what a model makes of a tensor and keeps in its place; counted before it is made.
+
+        Args:
+            name: Of the tensor, below the prefix.
+            shape: Its shape.
+            make: Makes the parts of it, first new ones, then views of it.
+            new: Shapes of the new ones.
+            views: Shapes of the views, which take no memory of their own.
+
+        Raises:
+            OutOfMemoryError: It does not fit into the budget.
+        """
+        full = self.full_name(name)
+        stored = self.weights.take(full, shape)
+        dtype = self.dtype or stored.dtype
+        shared = bool(views) and dtype is stored.dtype
+        self._reserve(full, dtype.itemsize * sum(map(prod, new if shared else (*new, *views))))
+        parts = [part if part.dtype is dtype else part.astype(dtype) for part in make(stored)]
+        if not shared:
+            self.weights.let_go(full)
+        self.held.nbytes[full] = sum(part.nbytes for part in parts)
+        return parts
+
+    def remake_heads(
+        self,
+        name: str,
+        shape: Shape,
+        make: Make,
+        new: Sequence[Shape],
+        views: Sequence[Shape],
+        like: Tensor | PackedWeight,
+    ) -> list[Tensor | PackedWeight]:
+        """Return matrices (heads, n, k) that a model makes of a tensor, packed where ``like`` is.
+
+        Files keep the tensor as floats even where other matrices are packed: groups of what is made do not lie along
+        the rows of what is stored, and packing these would round once more.
+
+        Args:
+            name: As in ``remake``, like the four that follow.
+            shape: See there.
+            make: See there.
+            new: See there.
+            views: See there; copied where they are packed.
+            like: A matrix of the same block, whose form they get.
+
+        Raises:
+            CheckpointError: A matrix cannot be packed, for it holds what is no number, or too large a one.
+            OutOfMemoryError: What is made does not fit into the budget.
+        """
+        full = self.full_name(name)
+        if isinstance(like, Tensor):
+            parts = self.remake(name, shape, make, new, views)
+            self.held.formats.setdefault("linear", set()).update(part.dtype.name for part in parts)
+            return [*parts]
+        form, stored = like.form.name, self.weights.take(full, shape)
+        self._reserve(full, sum(prod(packed_shape(packed_heads_shape(part), form)) for part in (*new, *views)))
+        packed = [self.quantization.pack_heads(full, part, form, self.threads) for part in make(stored)]
+        self.weights.let_go(full)
+        for heads, weight in zip((*new, *views), packed, strict=True):
+            self.records.expect_heads(heads[0], weight)
+        self.held.nbytes[full] = sum(weight.nbytes for weight in packed)
+        return [*packed]
+
+    def _reserve(self, full: str, nbytes: int) -> None:
+        if self.budget is not None:
+            self.budget.reserve(nbytes, f"what is made of {full}")

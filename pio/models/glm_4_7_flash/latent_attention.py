@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from pio import ops
@@ -15,9 +15,8 @@ from pio.layers.norm import RMSNorm
 from pio.layers.room import make_room
 from pio.layers.source import Source
 from pio.layers.workspace import Activations
-from pio.ops.head_linear import packed_heads_shape
 from pio.ops.latent_attention import latent_scratch_shape
-from pio.ops.quantized import PackedWeight, packed_shape
+from pio.ops.quantized import PackedWeight
 from pio.tensor import Tensor
 
 HeadMatrices: TypeAlias = "Tensor | PackedWeight"
@@ -166,8 +165,16 @@ class MultiHeadLatentAttention:
         self.kv_proj = Linear(source / "kv_a_proj_with_mqa", s.rank + s.rope, hidden, bias=bias)
         self.kv_norm = RMSNorm(source / "kv_a_layernorm", s.rank, eps)
         self.o_proj = Linear(source / "o_proj", hidden, s.heads * s.value, bias=bias)
-        form = self.o_proj.weight.form.name if isinstance(self.o_proj.weight, PackedWeight) else None
-        self.to_latent, self.to_value = _head_matrices(source / "kv_b_proj", sizes, form)
+        self.to_latent: HeadMatrices  # queries are multiplied by it to ask for latents
+        self.to_value: HeadMatrices  # makes values of latents
+        self.to_latent, self.to_value = (source / "kv_b_proj").remake_heads(
+            "weight",
+            (s.heads * (s.key + s.value), s.rank),
+            partial(ops.absorbed_weights, heads=s.heads, key_dim=s.key, value_dim=s.value),
+            new=[(s.heads, s.rank, s.key)],
+            views=[(s.heads, s.value, s.rank)],
+            like=self.o_proj.weight,
+        )
         self.layer = layer
         self.scale = scale
         self.interleaved = interleaved
@@ -197,38 +204,3 @@ class MultiHeadLatentAttention:
     def _each_head(self, x: Tensor, weight: HeadMatrices, out: Tensor) -> None:
         scratch = self.o_proj.records.buffer if isinstance(weight, PackedWeight) else None
         ops.head_linear(x, weight, out=out, scratch=scratch, threads=self.o_proj.threads)
-
-
-def _head_matrices(source: Source, sizes: LatentSizes, form: str | None) -> tuple[HeadMatrices, HeadMatrices]:
-    """Return what queries are multiplied by to ask for latents, and what makes values of latents.
-
-    They take the place of the stored matrix, in the form that the block's other matrices have. Folders keep it as
-    floats even where those are packed: the first of the two is made of its columns, which packing rows would round once
-    more.
-    """
-    s, name, what = sizes, source.full_name("weight"), "the matrices of latent attention's heads"
-    stored = replace(source, dtype=None).take("weight", s.heads * (s.key + s.value), s.rank)
-    dtype = source.dtype or stored.dtype
-    shapes = (s.heads, s.rank, s.key), (s.heads, s.value, s.rank)
-    if source.budget is not None:  # mapped weights count as a whole already, so only what is made is new
-        if form:
-            made = sum(prod(packed_shape(packed_heads_shape(shape), form)) for shape in shapes)
-        else:
-            made = dtype.itemsize * sum(map(prod, shapes if dtype is not stored.dtype else shapes[:1]))
-        source.budget.reserve(made, what)
-    to_latent, to_value = ops.absorbed_weights(stored, s.heads, s.key, s.value)
-    if form is None:
-        if dtype is not stored.dtype:
-            to_latent, to_value = to_latent.astype(dtype), to_value.astype(dtype)
-            source.weights.let_go(name)
-        found: tuple[HeadMatrices, HeadMatrices] = to_latent, to_value
-        source.held.formats.setdefault("linear", set()).add(dtype.name)
-    else:
-        quantization, threads = source.quantization, source.threads
-        packed = [quantization.pack_heads(name, weight, form, threads) for weight in (to_latent, to_value)]
-        source.weights.let_go(name)
-        for weight in packed:
-            source.records.expect_heads(s.heads, weight)
-        found = packed[0], packed[1]
-    source.held.nbytes[name] = found[0].nbytes + found[1].nbytes
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 from pio import ops
@@ -158,9 +159,10 @@ class GatedDeltaNet:
         s = shape
         self.in_proj_qkvz = Linear(source / "in_proj_qkvz", 2 * s.keys + 2 * s.values, hidden)
         # a few rows that decide what is remembered: they stay as stored
-        self.in_proj_ba = _gates_apart((source / "in_proj_ba").take("weight", 2 * s.heads, hidden), s)
-        self.conv1d = (source / "conv1d").take("weight", s.channels, 1, s.width).reshape(s.channels, s.width)
-        self.conv1d = self.conv1d.T.contiguous()  # (width, channels)
+        gates = 2 * s.heads, hidden
+        (self.in_proj_ba,) = (source / "in_proj_ba").remake("weight", gates, partial(_gates_apart, s=s), [gates])
+        stored, kept = (s.channels, 1, s.width), (s.width, s.channels)
+        (self.conv1d,) = (source / "conv1d").remake("weight", stored, _taps_apart, [kept])
         self.a_log = source.take("A_log", s.heads).astype("float32")
         self.dt_bias = source.take("dt_bias", s.heads).astype("float32")
         self.norm = (source / "norm").take("weight", s.value_dim)
@@ -195,10 +197,16 @@ def _heads(x: Tensor, heads: int) -> Tensor:
     return Tensor(x.storage, x.address, x.dtype, (tokens, heads, dim), (x.strides[0], dim, 1))
 
 
-def _gates_apart(weight: Tensor, s: DeltaShape) -> Tensor:
+def _taps_apart(weight: Tensor) -> list[Tensor]:
+    """A convolution's weights of all channels for each tap."""
+    channels, _, width = weight.shape
+    return [weight.reshape(channels, width).T.contiguous()]
+
+
+def _gates_apart(weight: Tensor, s: DeltaShape) -> list[Tensor]:
     """The rows that make b of all heads, then those that make a; checkpoints keep both of a key head side by side."""
     each = s.heads // s.key_heads
     found = weight.reshape(s.key_heads, 2, each, weight.shape[1])
     out = Tensor.empty(weight.shape, weight.dtype)
     out.reshape(2, s.key_heads, each, weight.shape[1]).copy_(found.transpose(1, 0, 2, 3))
-    return out
+    return [out]

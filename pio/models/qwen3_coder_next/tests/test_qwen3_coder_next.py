@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pio import registry
-from pio.errors import CheckpointError, PioError, UnsupportedModelError
+from pio.cache.recurrent import RecurrentStates
+from pio.device import MemoryBudget
+from pio.dtypes import float32
+from pio.errors import CheckpointError, OutOfMemoryError, PioError, UnsupportedModelError
+from pio.layers.quantization import Records
+from pio.layers.source import Source
 from pio.loader import load
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
+from pio.loading.weights import Weights
 from pio.manifest import PluginManifest
 from pio.models.qwen3_coder_next.config import Qwen3NextConfig
+from pio.models.qwen3_coder_next.gated_delta_net import DeltaActivations, DeltaShape, GatedDeltaNet
 from pio.tensor import Tensor
 from pio.testing.plugin_case import PluginCase
 from pio.testing.random_checkpoint import write_random_checkpoint
@@ -139,6 +147,52 @@ def test_a_step_reads_the_experts_that_were_chosen() -> None:
     assert config.expert_share(2) == pytest.approx(10 / 512 + 10 / 512 * 502 / 512)
 
 
+def test_what_a_token_computes() -> None:
+    config, width = Qwen3NextConfig.from_checkpoint(PUBLISHED), 2048
+    router, gate, expert = 512 * width, width, 3 * 512 * width
+    assert config.last_feed_parameters == router + gate + 11 * expert  # ten of the experts, and the shared one
+    dense = Qwen3NextConfig.from_checkpoint({**PUBLISHED, "mlp_only_layers": [47]})
+    assert dense.last_feed_parameters == 3 * 5120 * width
+    scores_and_sums = 16 * (2 * 256 + 2 * 256) * 10  # a multiplication and an addition each
+    state = 32 * 128 * 128 * (1 + 2 + 2 + 2)  # forgotten, read with the key, corrected, read with the query
+    assert config.attention_operations(10) == 12 * scores_and_sums + 36 * state
+
+
+def test_what_a_sequence_keeps() -> None:
+    shape = DeltaShape(key_heads=16, heads=32, dim=128, value_dim=128, width=4)
+    layer = 4 * (3 * (2 * 16 * 128 + 32 * 128) + 32 * 128 * 128)
+    assert RecurrentStates(1, 1, shape.states).nbytes == layer == 2_195_456
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    assert f"keeps {layer / 1e6:.1f} MB of state for each recurrent layer, {36 * layer / 1e6:.0f} MB in all" in readme
+
+
+def test_copies_of_stored_tensors_count(tmp_path: Path) -> None:
+    folder = write_random_checkpoint(tmp_path / "tiny", TINY, plugin="qwen3_coder_next")
+    gates, taps = 2 * 4 * 40, 3 * (2 * 2 * 12 + 4 * 20)
+    for dtype, itemsize in ((None, 2), (float32, 4)):
+        budget, shape = MemoryBudget(1 << 30), DeltaShape(key_heads=2, heads=4, dim=12, value_dim=20, width=3)
+        source = Source(Weights(folder), Records(1), dtype=dtype, budget=budget) / "model.layers.2.linear_attn"
+        net = GatedDeltaNet(source, 2, shape, DeltaActivations(1, shape), hidden=40, eps=1e-6)
+        copies = net.in_proj_ba.nbytes + net.conv1d.nbytes
+        assert copies == itemsize * (gates + taps)
+        converted = (
+            0 if dtype is None else net.in_proj_qkvz.weight.nbytes + net.out_proj.weight.nbytes + 4 * (20 + 4 + 4)
+        )
+        assert budget.used == copies + converted
+        assert sum(source.held.nbytes.values()) == itemsize * sum(
+            tensor.size for name, tensor in tensors(folder).items() if name.startswith(source.prefix)
+        )
+    with pytest.raises(OutOfMemoryError, match=r"what is made of model\.layers\.2\.linear_attn\.in_proj_ba\.weight"):
+        GatedDeltaNet(
+            replace(source, dtype=None, budget=MemoryBudget(2 * gates - 1)),
+            2,
+            shape,
+            DeltaActivations(1, shape),
+            hidden=40,
+            eps=1e-6,
+        )
+
+
 def test_which_layers_are_sparse() -> None:
     config = Qwen3NextConfig.from_checkpoint({**PUBLISHED, "decoder_sparse_step": 2, "mlp_only_layers": [3]})
     assert [i for i in range(8) if config.sparse(i)] == [1, 5, 7]
@@ -154,6 +208,9 @@ def test_which_layers_are_sparse() -> None:
         ({"full_attention_interval": 49}, "layer_types has no full_attention"),
         ({"partial_rotary_factor": 0.001}, "partial_rotary_factor turns 0 of head_dim 256"),
         ({"layer_types": ["full_attention"] * 3}, "layer_types has 3 entries"),
+        ({"mlp_only_layers": 0}, "mlp_only_layers is 0, expected a list"),
+        ({"mlp_only_layers": False}, "mlp_only_layers is False, expected a list"),
+        ({"mlp_only_layers": ""}, "mlp_only_layers is '', expected a list"),
         ({"mlp_only_layers": [48]}, "mlp_only_layers has layer 48, expected 0 to 47"),
         ({"num_experts": 0}, "num_experts is 0"),
         ({"decoder_sparse_step": 0}, "decoder_sparse_step is 0"),
