@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pio.kernels._edges import load_up_to, store_up_to
 from pio.kernels._jit import kernel, kernel_per_dtype
 from pio.kernels.activation import silu_lanes
 from pio.kernels.parallel import parallel_kernel_per_dtype
@@ -34,10 +35,7 @@ def clear_columns(x: int, rows: int, first: int, last: int, columns: int) -> Non
     """
     for r in range(rows):
         for c in range(first, last, LANES):
-            if last - c >= LANES:
-                store_f32(x + 4 * (r * columns + c), splat(0.0))
-            else:
-                store_part_f32(x + 4 * (r * columns + c), splat(0.0), last - c)
+            store_up_to(x + 4 * (r * columns + c), splat(0.0), last - c)
 
 
 @kernel
@@ -53,11 +51,7 @@ def keep_last(state: int, x: int, tokens: int, before: int, first: int, last: in
         i = tokens + r
         source = state + 4 * i * channels if i < before else x + 4 * (i - before) * ldx
         for c in range(first, last, LANES):
-            at = 4 * (r * channels + c)
-            if last - c >= LANES:
-                store_f32(state + at, load_f32(source + 4 * c))
-            else:
-                store_part_f32(state + at, load_part_f32(source + 4 * c, last - c), last - c)
+            store_up_to(state + 4 * (r * channels + c), load_up_to(source + 4 * c, last - c), last - c)
 
 
 @kernel_per_dtype

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from pio.kernels._edges import load_up_to, store_up_to
 from pio.kernels._formats import BLOCK, FORMATS, PAIR
 from pio.kernels._jit import PerDtype, kernel, kernel_per_dtype
 from pio.kernels.bfloat16_linear import bfloat16_columns
+from pio.kernels.copy import copy_line
 from pio.kernels.linear import COLUMNS, linear_columns
 from pio.kernels.parallel import FINE, parallel_kernel, parallel_kernel_per_dtype
 from pio.kernels.quantized_linear import FEW, quantized_columns
@@ -16,12 +18,7 @@ from pio.kernels.simd import (
     get_f32,
     get_i32,
     get_i64,
-    load_f32,
-    load_part_f32,
-    put_i32,
     splat,
-    store_f32,
-    store_part_f32,
 )
 
 CHUNK = 4 * LANES  # columns of a row that are summed up at once
@@ -29,14 +26,7 @@ WIDTH = 4 * COLUMNS  # outputs of a float weight that are dealt to parts togethe
 ROUNDED = "rounded"  # bfloat16 weights that meet rounded inputs, beside the formats and the element types
 
 
-@kernel
-def copy_line(to: int, at: int, n: int) -> None:
-    """Copy n bytes, a multiple of 4.
-
-    Shapes: to, at (n,) bytes that do not overlap.
-    """
-    for i in range(0, n, 4):  # the compiler makes vectors of it; through float32 some bit patterns would change
-        put_i32(to + i, get_i32(at + i))
+copy_words = copy_line["int32_to_int32"]  # through float32 some bit patterns would change
 
 
 @parallel_kernel
@@ -45,10 +35,10 @@ def gather_choices(out: int, x: int, order: int, n: int, k: int, nbytes: int, pa
 
     out[j] = x[order[j] // k]
 
-    Shapes: x (tokens, nbytes) bytes, k choices for each token; order int32 (n,); out (n, nbytes) bytes.
+    Shapes: x (tokens, nbytes) and out (n, nbytes) bytes, a multiple of 4; k choices for each token; order int32 (n,).
     """
     for j in range(part * n // parts, (part + 1) * n // parts):
-        copy_line(out + j * nbytes, x + get_i32(order + 4 * j) // k * nbytes, nbytes)
+        copy_words(out + j * nbytes, x + get_i32(order + 4 * j) // k * nbytes, nbytes // 4, 1, 1)
 
 
 @kernel
@@ -89,7 +79,7 @@ def plain_blocks(y: int, x: int, w: int, first: int, last: int, rows: int, n: in
 
     Shapes: as ``linear_columns``, whose y is (rows, n).
     """
-    linear_columns(y, x, w, 0, WIDTH * first, min(WIDTH * last, n), rows, k, n, 0)
+    linear_columns(y, x, w, 0, WIDTH * first, min(WIDTH * last, n), rows, k, n, k, 0)
 
 
 @kernel
@@ -170,13 +160,9 @@ def add_choices(out: int, y: int, places: int, weights: int, rows: int, k: int, 
     for i in range(part * rows * chunks // parts, (part + 1) * rows * chunks // parts):
         r, first = i // chunks, i % chunks * CHUNK
         for c in range(first, min(first + CHUNK, n), LANES):
-            total, count = splat(0.0), min(LANES, n - c)
+            total = splat(0.0)
             for j in range(k):
-                at = y + 4 * (get_i32(places + 4 * (r * k + j)) * n + c)
-                value = load_f32(at) if count == LANES else load_part_f32(at, count)
+                value = load_up_to(y + 4 * (get_i32(places + 4 * (r * k + j)) * n + c), n - c)
                 total = fma(value, splat(get_f32(weights + 4 * (r * k + j))), total)
             place = out + 4 * (r * n + c)
-            if count == LANES:
-                store_f32(place, load_f32(place) + total)
-            else:
-                store_part_f32(place, load_part_f32(place, count) + total, count)
+            store_up_to(place, load_up_to(place, n - c) + total, n - c)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+from pio.kernels._edges import load_up_to, store_up_to
 from pio.kernels._jit import kernel, kernel_per_dtype
 from pio.kernels.activation import sigmoid_lanes
 from pio.kernels.attention import fill_f32
@@ -157,29 +158,6 @@ def head_scales(
         put_f32(scales + 8 * r, 1.0 / math.sqrt(square * dim))
         square = sum_squares(k + 4 * (t * ldk + h * head_k), dim) + eps
         put_f32(scales + 8 * r + 4, 1.0 / math.sqrt(square))
-
-
-@kernel
-def load_up_to(address: int, n: int) -> Vec:
-    """Read sixteen float32, or as many as there are, zeros behind.
-
-    Shapes: x float32 (n,), n of any sign.
-    """
-    if n >= LANES:
-        return load_f32(address)
-    return load_part_f32(address, max(n, 0))
-
-
-@kernel
-def store_up_to(address: int, value: Vec, n: int) -> None:
-    """Write sixteen float32, or as many as there is room for.
-
-    Shapes: x float32 (n,), n of any sign.
-    """
-    if n >= LANES:
-        store_f32(address, value)
-    else:
-        store_part_f32(address, value, max(n, 0))
 
 
 @kernel

@@ -3,42 +3,14 @@
 from __future__ import annotations
 
 from pio.kernels._formats import BLOCK, FORMATS, PAIR, RECORD, START
-from pio.kernels._jit import PerDtype, kernel_per_dtype
-from pio.kernels.linear import COLUMNS, ROW_BLOCK, ROWS, tile_block, tile_edge, tile_one
+from pio.kernels._jit import PerDtype
+from pio.kernels.linear import COLUMNS, linear_columns
 from pio.kernels.parallel import FINE, parallel_kernel_per_dtype
 from pio.kernels.quantize import quantize_row
 from pio.kernels.quantized_linear import quantized_columns
 from pio.kernels.simd import itemsize
 
 pair_bytes = PerDtype(lambda name: FORMATS[name].pair_bytes)
-
-
-@kernel_per_dtype
-def head_columns(y: int, x: int, w: int, first: int, last: int, rows: int, k: int, ldy: int, ldx: int) -> None:
-    """Compute the outputs first <= c < last of one head, for every row.
-
-    y[r, c] = sum_k x[r, k] * w[c, k]
-
-    Shapes: x float32 (rows, k), row stride ldx; w (n, k) of the kernel's type; y float32 (rows, n), row stride ldy.
-    Sums as in ``linear``, to the bit. y must not overlap x.
-    """
-    for r0 in range(0, rows, ROW_BLOCK):
-        r1 = min(r0 + ROW_BLOCK, rows)
-        whole = r0 + (r1 - r0) // ROWS * ROWS
-        c = first
-        while whole > r0 and c < last:
-            step = COLUMNS if last - c >= COLUMNS else 1
-            at_w = w + itemsize * c * k
-            for r in range(r0, whole, ROWS):
-                if step == COLUMNS:
-                    tile_block(y + 4 * (r * ldy + c), x + 4 * r * ldx, at_w, k, ldy, ldx, k, 0)
-                else:
-                    tile_edge(y + 4 * (r * ldy + c), x + 4 * r * ldx, at_w, k, ldy, ldx, k, 0)
-            c += step
-        if whole < r1:
-            for c in range(first, last):
-                for r in range(whole, r1):
-                    tile_one(y + 4 * (r * ldy + c), x + 4 * r * ldx, w + itemsize * c * k, k, ldy, ldx, k, 0)
 
 
 @parallel_kernel_per_dtype(parts_per_thread=FINE)
@@ -71,7 +43,7 @@ def head_linear(
         end = min(last, (head + 1) * steps)
         at_y, at_x, at_w = y + 4 * head * n, x + 4 * head * head_x, w + itemsize * head * head_w
         left, right = (first - head * steps) * COLUMNS, min((end - head * steps) * COLUMNS, n)
-        head_columns(at_y, at_x, at_w, left, right, rows, k, heads * n, ldx)
+        linear_columns(at_y, at_x, at_w, 0, left, right, rows, k, heads * n, ldx, 0)
         first = end
 
 

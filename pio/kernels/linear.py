@@ -20,13 +20,13 @@ tile_one = dot_tile(1, 1)
 
 @kernel_per_dtype
 def linear_columns(
-    y: int, x: int, w: int, bias: int, first: int, last: int, rows: int, k: int, ldy: int, add: int
+    y: int, x: int, w: int, bias: int, first: int, last: int, rows: int, k: int, ldy: int, ldx: int, add: int
 ) -> None:
     """Compute the outputs first <= c < last of every row.
 
     y[r, c] = sum_k x[r, k] * w[c, k] (+ y[r, c] if add) (+ bias[c] if bias is not 0)
 
-    Shapes: x float32 (rows, k); w (n, k) and bias (n,) of the kernel's type; y float32 (rows, n), row stride ldy.
+    Shapes: x float32 (rows, k); w (n, k) and bias (n,) of the kernel's type; y float32 (rows, n); row strides ldx, ldy.
     Sums in float32, sixteen lanes over k, in the same order for every row. y must not overlap x.
     """
     for r0 in range(0, rows, ROW_BLOCK):
@@ -38,14 +38,14 @@ def linear_columns(
             at_w = w + itemsize * c * k
             for r in range(r0, whole, ROWS):
                 if step == COLUMNS:
-                    tile_block(y + 4 * (r * ldy + c), x + 4 * r * k, at_w, k, ldy, k, k, add)
+                    tile_block(y + 4 * (r * ldy + c), x + 4 * r * ldx, at_w, k, ldy, ldx, k, add)
                 else:
-                    tile_edge(y + 4 * (r * ldy + c), x + 4 * r * k, at_w, k, ldy, k, k, add)
+                    tile_edge(y + 4 * (r * ldy + c), x + 4 * r * ldx, at_w, k, ldy, ldx, k, add)
             c += step
         if whole < r1:
             for c in range(first, last):
                 for r in range(whole, r1):
-                    tile_one(y + 4 * (r * ldy + c), x + 4 * r * k, w + itemsize * c * k, k, ldy, k, k, add)
+                    tile_one(y + 4 * (r * ldy + c), x + 4 * r * ldx, w + itemsize * c * k, k, ldy, ldx, k, add)
     if bias != 0:
         for r in range(rows):
             add_bias(y + 4 * (r * ldy + first), bias + itemsize * first, last - first)
@@ -81,7 +81,7 @@ def linear(
     """
     first = part * n // parts // COLUMNS * COLUMNS  # whole tiles, so that only the last part meets an edge
     last = n if part == parts - 1 else (part + 1) * n // parts // COLUMNS * COLUMNS
-    linear_columns(y, x, w, bias, first, last, rows, k, ldy, add)
+    linear_columns(y, x, w, bias, first, last, rows, k, ldy, k, add)
 
 
 @parallel_kernel_per_dtype(parts_per_thread=FINE)
@@ -115,10 +115,10 @@ def linear_three(
     first = part * n // parts // COLUMNS * COLUMNS  # whole tiles, so that only the last part meets an edge
     last = n if part == parts - 1 else (part + 1) * n // parts // COLUMNS * COLUMNS
     if first < n0:
-        linear_columns(y0, x, w0, bias0, first, min(last, n0), rows, k, n0, 0)
+        linear_columns(y0, x, w0, bias0, first, min(last, n0), rows, k, n0, k, 0)
     first, last = first - n0, last - n0
     if last > 0 and first < n1:
-        linear_columns(y1, x, w1, bias1, max(first, 0), min(last, n1), rows, k, n1, 0)
+        linear_columns(y1, x, w1, bias1, max(first, 0), min(last, n1), rows, k, n1, k, 0)
     first, last = first - n1, last - n1
     if last > 0 and first < n2:
-        linear_columns(y2, x, w2, bias2, max(first, 0), min(last, n2), rows, k, n2, 0)
+        linear_columns(y2, x, w2, bias2, max(first, 0), min(last, n2), rows, k, n2, k, 0)

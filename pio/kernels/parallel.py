@@ -27,7 +27,7 @@ from pio.kernels.simd import JIT, int64
 # One cache line for each field that threads wait on, and for each thread's range of pieces.
 NUMBER, JOB, PENDING, SLEEPING, BUSY, ALONE_UNTIL, RANGES = (64 * i for i in range(7))
 FUNCTION, ARGUMENTS, PIECES, HELPERS = (JOB + 8 * i for i in range(4))
-MAX_THREADS: Final = 1024
+MAX_THREADS: Final = 1024  # each has a range, and FINE pieces for each must fit into FIRST_BITS
 SIZE: Final = RANGES + 64 * MAX_THREADS
 # A range is one word: its job's number, the first of its pieces, and the one behind the last.
 NUMBER_BITS, FIRST_BITS = 32, 16
@@ -72,8 +72,7 @@ def take(control: int, thread: int, number: int, helpers: int) -> int:
         if atomics.replace(own, word, as_range(number, first + 1, last)):
             return first
     for i in range(helpers):
-        other = thread + 1 + i
-        others = control + RANGES + 64 * (other if other <= helpers else other - helpers - 1)
+        others = control + RANGES + 64 * ((thread + 1 + i) % (helpers + 1))
         while True:
             word = atomics.load(others)
             first, last = word >> FIRST_BITS & PIECE, word & PIECE
@@ -94,9 +93,8 @@ def work(control: int, thread: int, number: int) -> int:
     """
     function, arguments = atomics.load(control + FUNCTION), atomics.load(control + ARGUMENTS)
     pieces, helpers = atomics.load(control + PIECES), atomics.load(control + HELPERS)
-    if thread > helpers:
-        return 0
-    # the fields belong to this job if it has a piece left: they are written only between jobs
+    # the fields belong to this job if it has a piece left: they are written only between jobs; a thread that is not
+    # to help finds the range of an older one
     done = 0
     while True:
         piece = take(control, thread, number, helpers)
@@ -344,7 +342,7 @@ class Job:
         reads = [f"get_{'f' if is_float else 'i'}64(a + {8 * i})" for i, is_float in enumerate(self._floats)]
         source = f"def unpack(a, part, parts):\n    kernel({', '.join([*reads, 'part', 'parts'])})\n"
         scope: dict[str, Any] = {"kernel": kernel(self._fn), "get_i64": atomics.get_i64, "get_f64": atomics.get_f64}
-        exec(compile(source, self._fn.__code__.co_filename, "exec"), scope)  # its only names are the two above
+        exec(compile(source, self._fn.__code__.co_filename, "exec"), scope)  # its only names are the three above
         unpack = scope["unpack"]
         unpack.__name__, unpack.__qualname__ = f"{self._fn.__name__}_job", f"{self._fn.__qualname__}_job"
         unpack.__module__ = self._fn.__module__

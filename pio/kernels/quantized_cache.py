@@ -16,6 +16,7 @@ from typing import Any, Final
 from llvmlite import ir
 
 from pio.kernels import _llvm as ll
+from pio.kernels._edges import load_up_to
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import EXPONENT, FORMATS, GROUP, PAIR, RECORD, START
 from pio.kernels._jit import kernel
@@ -30,8 +31,6 @@ from pio.kernels.simd import (
     get_f32,
     get_i32,
     int64,
-    load_f32,
-    load_part_f32,
     max_lanes,
     maximum,
     primitive,
@@ -112,13 +111,13 @@ def store_value(block: int, slot: int, v: int, head_dim: int, width: int, start:
     """
     zero, most, total = splat(0.0), splat(0.0), splat(0.0)
     for i in range(0, width, LANES):
-        x = load_f32(v + 4 * i) if head_dim - i >= LANES else load_part_f32(v + 4 * i, head_dim - i)
+        x = load_up_to(v + 4 * i, head_dim - i)
         most, total = maximum(most, maximum(x, zero - x)), total + (x - x)
     largest = max_lanes(most) + sum_lanes(total)  # what is no number makes the sum none
     inverse = splat(LARGEST / largest if largest > SMALLEST else 0.0)
     put_f32(block + BLOCK * width + 4 * slot, largest * (1.0 / LARGEST) + start)
     for i in range(0, width, LANES):
-        x = load_f32(v + 4 * i) if head_dim - i >= LANES else load_part_f32(v + 4 * i, head_dim - i)
+        x = load_up_to(v + 4 * i, head_dim - i)
         put_bytes(block + 4 * (slot // 4 * width + i), slot % 4, x * inverse)
 
 

@@ -21,6 +21,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from pio.kernels import _llvm as ll
+from pio.kernels._edges import load_up_to
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import GROUP, PAIR, RECORD, START
 from pio.kernels._jit import kernel
@@ -42,7 +43,6 @@ from pio.kernels.simd import (
     int64,
     load_f16_lanes,
     load_f32,
-    load_part_f32,
     max_lanes,
     maximum,
     minimum,
@@ -105,7 +105,7 @@ def store_numbers(pair: int, o: int, x: int, n: int, start: float) -> None:
     """
     zero, most, total = splat(0.0), splat(0.0), splat(0.0)
     for i in range(0, n, LANES):
-        v = load_f32(x + 4 * i) if n - i >= LANES else load_part_f32(x + 4 * i, n - i)
+        v = load_up_to(x + 4 * i, n - i)
         most, total = maximum(most, maximum(v, zero - v)), total + (v - v)
     put_f16(pair + 2 * o, (max_lanes(most) + sum_lanes(total)) * (1.0 / LARGEST) + start)
     if get_f16(pair + 2 * o) == 0.0:
@@ -113,7 +113,7 @@ def store_numbers(pair: int, o: int, x: int, n: int, start: float) -> None:
     scale = get_f16(pair + 2 * o)
     inverse, top = splat(1.0 / scale), splat(LARGEST)
     for i in range(0, (n + PAIR - 1) // PAIR * PAIR, LANES):
-        v = load_f32(x + 4 * i) if n - i >= LANES else load_part_f32(x + 4 * i, max(n - i, 0))
+        v = load_up_to(x + 4 * i, n - i)
         at, g = pair + i // PAIR * KEY_PAIR, i % PAIR // GROUP
         put_f16(at + 2 * (OUTPUTS * g + o), scale)
         place = at + KEY_HEADER + g * KEY_GROUP + 4 * OUTPUTS * (i % GROUP // 4) + 4 * o

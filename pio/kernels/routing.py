@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 
+from pio.kernels._edges import load_up_to, store_up_to
 from pio.kernels._jit import kernel
+from pio.kernels.activation import sigmoid_lanes
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.simd import (
     LANES,
-    exp,
     get_f32,
     get_i32,
-    load_f32,
-    load_part_f32,
     put_f32,
     put_i32,
-    splat,
-    store_f32,
-    store_part_f32,
 )
 from pio.kernels.softmax import divide_row, exp_row, row_max
 from pio.kernels.top_k import BLOCK, block_maxima, top_k
@@ -33,13 +29,8 @@ def sigmoid_row(x: int, n: int) -> None:
 
     Shapes: x float32 (n,).
     """
-    zero, one = splat(0.0), splat(1.0)
-    whole = n // LANES * LANES
-    for i in range(0, 4 * whole, 4 * LANES):
-        store_f32(x + i, one / (one + exp(zero - load_f32(x + i))))
-    if n > whole:
-        i, rest = 4 * whole, n - whole
-        store_part_f32(x + i, one / (one + exp(zero - load_part_f32(x + i, rest))), rest)
+    for i in range(0, n, LANES):
+        store_up_to(x + 4 * i, sigmoid_lanes(load_up_to(x + 4 * i, n - i)), n - i)
 
 
 @kernel

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from pio.kernels import simd
+from pio.kernels._edges import load_up_to, store_up_to
 from pio.kernels.simd import (
     exp,
     fma,
@@ -271,6 +272,20 @@ def test_halves(x):
 @njit(error_model="numpy")
 def run_tail(out, x, n):
     store_part_f32(out, load_part_f32(x, n) + splat(1.0), n)
+
+
+@njit(error_model="numpy")
+def run_up_to(out, x, n, room):
+    store_up_to(out, load_up_to(x, n) + splat(0.5), room)
+
+
+@pytest.mark.parametrize("room", [-2, 0, 3, 15, 16, 17])
+@pytest.mark.parametrize("n", [-1, 0, 5, 15, 16, 40])
+def test_as_many_as_there_are(n, room):
+    x, out = Tensor.from_list([float(i + 1) for i in range(18)]), Tensor.full((18,), -7.0)
+    run_up_to(out.address, x.address, n, room)
+    wanted = [i + 1.5 if i < n else 0.5 for i in range(16)]
+    assert out.tolist() == [wanted[i] if i < min(room, 16) else -7.0 for i in range(18)]
 
 
 def test_parts_at_the_very_end_of_a_mapping():
