@@ -80,3 +80,25 @@ def row_stride(op: str, name: str, x: Tensor, shape: tuple[int, ...] | None = No
             )
         step *= n
     return x.strides[0] if x.shape[0] > 1 else step
+
+
+def head_strides(op: str, name: str, x: Tensor, shape: tuple[int, ...] | None = None) -> tuple[int, int]:
+    """Return how far the tokens and the heads of float32 x (tokens, heads, dim) lie apart, in elements.
+
+    Each head is contiguous; there may be gaps between heads and between tokens. x may also be (rows, dim), which is
+    one head a token.
+
+    Raises:
+        TensorError: Another dtype, shape or order of elements.
+    """
+    check_tensor(op, name, x)
+    if x.dtype is not float32:
+        raise TensorError(f'{op}: {name} is {x.dtype}, expected float32; convert it with .astype("float32")')
+    if len(x.shape) not in (2, 3) or (shape is not None and x.shape != shape):
+        raise TensorError(f"{op}: {name} has shape {x.shape}, expected {shape or '(tokens, heads, dim)'}")
+    if x.shape[-1] != 1 and x.strides[-1] != 1:
+        raise TensorError(
+            f"{op}: {name} has strides {x.strides}, expected contiguous heads of {x.shape[-1]}; "
+            "make it .contiguous() first"
+        )
+    return x.strides[0], x.strides[1] if len(x.shape) == 3 else x.shape[-1]

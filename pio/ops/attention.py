@@ -21,7 +21,7 @@ Shape = tuple[int, ...]
 
 
 class Slices(Protocol):
-    """Which tokens of a flat batch belong to which sequence, and where their caches are (``pio.cache.Batch``)."""
+    """Which tokens of a flat batch belong to which sequence, and where their caches are (``pio.cache.batch.Batch``)."""
 
     block_tables: Tensor  # int32 (S, blocks)
     starts: Tensor  # int32 (S + 1,)

@@ -7,8 +7,7 @@ from pio.kernels import head_linear as kernels
 from pio.kernels._formats import BLOCK
 from pio.ops._check import FLOATS, all_threads, check_float, check_tensor, split
 from pio.ops._overlap import check_apart
-from pio.ops._slots import head_strides
-from pio.ops._tensors import result, scratch_rows
+from pio.ops._tensors import head_strides, result, scratch_rows
 from pio.ops.quantized import WORK, PackedWeight, pack, record_bytes
 from pio.tensor import Tensor
 

@@ -8,8 +8,7 @@ from pio.kernels import latent_attention as kernels
 from pio.kernels import quantized_latent as int8_kernels
 from pio.ops._check import FLOATS, all_threads, check, check_tensor, split
 from pio.ops._overlap import check_apart
-from pio.ops._slots import head_strides
-from pio.ops._tensors import check_writable, row_stride
+from pio.ops._tensors import check_writable, head_strides, row_stride
 from pio.ops.attention import BLOCK_SIZE, Slices
 from pio.tensor import Tensor
 

@@ -6,8 +6,7 @@ from pio.errors import TensorError
 from pio.kernels import norm as kernels
 from pio.ops._check import check, check_float, check_tensor, split
 from pio.ops._overlap import check_apart, check_same_or_apart
-from pio.ops._slots import head_strides
-from pio.ops._tensors import check_last_axis, check_writable, result, row_stride
+from pio.ops._tensors import check_last_axis, check_writable, head_strides, result, row_stride
 from pio.tensor import Tensor
 
 

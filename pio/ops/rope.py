@@ -7,8 +7,7 @@ from pio.errors import TensorError
 from pio.kernels import rope as kernels
 from pio.ops._check import check, check_tensor, split
 from pio.ops._overlap import check_apart
-from pio.ops._slots import head_strides
-from pio.ops._tensors import check_writable, result
+from pio.ops._tensors import check_writable, head_strides, result
 from pio.tensor import Tensor
 
 
