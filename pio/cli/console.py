@@ -9,6 +9,8 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from pio.cli.remedies import as_options
+
 MARKS = {"ok": "✓", "advice": "!", "missing": "✗", "failed": "✗"}
 
 
@@ -27,7 +29,7 @@ def note(text: str) -> None:
 
 def complain(error: Exception) -> None:
     """Write an error in one line to standard error."""
-    note("error: " + " ".join(str(error).split()))
+    note("error: " + " ".join(as_options(str(error)).split()))
 
 
 def write_json(value: Any) -> None:

@@ -32,9 +32,19 @@ def generate(
     prompt: Annotated[
         str | None, typer.Argument(help="The text to go on with; - reads it from standard input.", show_default=False)
     ] = None,
+    prefix: Annotated[
+        str | None, typer.Option("--prefix", help="Text before a gap, which models for code fill.", show_default=False)
+    ] = None,
+    suffix: Annotated[
+        str | None,
+        typer.Option("--suffix", help="Text behind the gap; both are given without a prompt.", show_default=False),
+    ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask the prompt as a question, by the chat template.")] = False,
     echo: Annotated[
-        bool | None, typer.Option("--echo/--no-echo", help="Write the prompt before the answer; the built-in one is.")
+        bool | None,
+        typer.Option(
+            "--echo/--no-echo", help="Write the prompt, or what stands around the gap, too; the built-in one is."
+        ),
     ] = None,
     json: options.Json = False,
     stats: Annotated[bool, typer.Option("--stats", help="Write tokens and speed to standard error.")] = False,
@@ -74,19 +84,23 @@ def generate(
     if json and echo is not None:
         raise ConfigError("--echo and --no-echo are for text; leave them out with --json")
     fields = options.sampling_fields(given)
-    text = _read(model, prompt)
-    if prompt is None:
+    gap = {n: require_text(given[n], f"--{n}") for n in ("prefix", "suffix") if given[n] is not None}
+    if gap and (chat or prompt is not None):
+        raise ConfigError("--prefix and --suffix take the place of a prompt; give them without one, and without --chat")
+    text, shown = _read(model, prompt) if not gap else "", prompt is None and not gap
+    if shown:
         fields = {**SHOWN_FIELDS, **fields}
     began = time.perf_counter()
     with loaded_model(model, options.runtime_options(given)) as loaded:
         load_seconds = time.perf_counter() - began
-        question: Any = [{"role": "user", "content": text}] if chat else text
-        handle = loaded.submit(question, **fields)
-        if not json and (prompt is None if echo is None else echo):
-            write(text + ("\n" if chat else ""))
+        question: Any = None if gap else [{"role": "user", "content": text}] if chat else text
+        handle = loaded.submit(question, **gap, **fields)
+        around = (gap.get("prefix", text), gap.get("suffix", "")) if (shown if echo is None else echo) else ("", "")
+        if not json:
+            write(around[0] + ("\n" if chat and echo else ""))
         first = None
         if not json and answers in (None, 1):
-            first = _stream(iter(handle))
+            first = _stream(iter(handle), around[1])
         result = handle.result()
         if json:
             write_json(_record(loaded, result, load_seconds))
@@ -108,15 +122,14 @@ def _read(model: str, prompt: str | None) -> str:
     return SHOWN_PROMPT if prompt is None else require_text(prompt, "the prompt")
 
 
-def _stream(pieces: Iterator[str]) -> float | None:
-    """Write the answer as it comes; return the seconds from the start of the process to its first piece."""
+def _stream(pieces: Iterator[str], behind: str) -> float | None:
+    """Write the answer as it comes, and what stands behind it; return the seconds from process start to its first."""
     first, last = None, ""
     for last in pieces:
         write(last)
         if first is None:
             first = seconds_since_start()
-    if not last.endswith("\n"):
-        write("\n")
+    write(behind + ("" if (behind or last).endswith("\n") else "\n"))
     return first
 
 

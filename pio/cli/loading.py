@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pio.cli.console import count, size
+from pio.cli.console import count, note, size
+from pio.progress import DELAY
 
 if TYPE_CHECKING:
     from pio.plugin import TextModelPlugin
@@ -28,13 +31,34 @@ def loaded_model(name: str, options: Mapping[str, Any]) -> Generator[TextModelPl
 
     if _log.isEnabledFor(logging.INFO):
         options = {"progress": False, **options}  # a line that moves and lines that stay would tear each other
+    errors: Any = sys.stderr  # None where it is closed
+    # without a terminal nothing else says why it takes so long
+    silent = options.get("progress") is None and not (errors and errors.isatty())
     compiled: list[str] = []
     there: list[str] = []
-    with compilation.watch(compiled.append, loaded=there.append), load(name, **options) as model:
+    started = _Noting(compiled) if silent else compiled.append
+    with compilation.watch(started, loaded=there.append), load(name, **options) as model:
         describe(name, model)
         yield model
         folder = compilation.cache_folder()
         _log.info("kernels: %d compiled, %d taken from %s", len(compiled), len(there), folder or "nowhere")
+
+
+class _Noting:
+    """Counts kernels that are compiled; says once, where it takes long, what is going on."""
+
+    def __init__(self, compiled: list[str]) -> None:
+        self._compiled = compiled
+        self._began: float | None = None
+        self._said = False
+
+    def __call__(self, kernel: str) -> None:
+        now = time.monotonic()
+        self._compiled.append(kernel)
+        self._began = now if self._began is None else self._began
+        if not self._said and now - self._began > DELAY:
+            self._said = True
+            note("compiling kernels for this machine (once)")
 
 
 def named(formats: Mapping[str, str]) -> str:

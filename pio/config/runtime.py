@@ -136,7 +136,8 @@ class RuntimeConfig(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"{field} is {str(first.get('input'))[:80]!r}: {first['msg']}") from None
+            expected = first["msg"].replace("Input should be", "expected")
+            raise ConfigError(f"{field} is {str(first.get('input'))[:80]!r}: {expected}") from None
         config.model_fields_set.intersection_update(chosen)  # what a profile sets is a default
         return config
 

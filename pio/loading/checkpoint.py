@@ -53,7 +53,7 @@ def resolve(path_or_name: str | os.PathLike[str], *, download: bool = False) -> 
         option = f" --revision {revision}" if revision else ""
         raise CheckpointError(
             f"{name} is neither a folder here nor complete in the local Hugging Face cache; "
-            f"run `pio download {repo}{option}` or pass download=True"
+            f"run pio download {repo}{option}, or pass download=True"
         )
     raise CheckpointError(
         f"there is no folder {shown(name, 300)}; give the folder of a model, a repo id such as 'org/name', or {DEMO!r}"

@@ -83,11 +83,11 @@ def _explain(repo: str, revision: str | None, error: Exception) -> NoReturn:
     while (following := chain[-1].__cause__ or chain[-1].__context__) is not None and len(chain) < 20:
         chain.append(following)
     if any(isinstance(link, errors.GatedRepoError) for link in chain):
-        problem = "its owner restricts access: accept the terms on the model's page, then run `hf auth login`"
+        problem = "its owner restricts access: accept the terms on the model's page, then run hf auth login"
     elif any(isinstance(link, errors.RevisionNotFoundError) for link in chain):
         problem = "the repo has no such revision: leave it out for the newest, or name a branch, tag or commit"
     elif any(isinstance(link, errors.RepositoryNotFoundError) for link in chain):
-        problem = "there is no such repo, or it is private: correct the name, or run `hf auth login`"
+        problem = "there is no such repo, or it is private: correct the name, or run hf auth login"
     elif any(isinstance(link, errors.OfflineModeIsEnabled) for link in chain):
         problem = "HF_HUB_OFFLINE forbids downloads: unset it"
     elif any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in chain):

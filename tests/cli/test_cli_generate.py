@@ -5,13 +5,17 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 import pio as package
 from pio.cli import generate as command
+from pio.cli import loading
 from pio.cli.app import app
+from pio.cli.remedies import NAMES, as_options
+from pio.ops import compilation
 
 PROMPT = "def add(a, b):\n"
 GREEDY = ("-t", 0, "-n", 9)
@@ -99,6 +103,60 @@ def test_every_sampling_field_arrives(pio, model):
     assert ran.stdout == model.generate_text(PROMPT, **fields) + "\n"
 
 
+def test_a_gap(pio, model):
+    gap, fields = {"prefix": "def add(a, b):\n    return ", "suffix": "\n\nprint(add(2, 3))"}, ("-t", 0, "-n", 9)
+    given = [part for name, text in gap.items() for part in (f"--{name}", text)]
+    answer = model.generate_text(**gap, temperature=0, max_new_tokens=9)
+    assert pio("generate", "demo", *given, *fields).stdout == answer + "\n" * (not answer.endswith("\n"))
+    assert pio("generate", "demo", *given, *fields, "--echo").stdout == f"{gap['prefix']}{answer}{gap['suffix']}\n"
+    found = json.loads(pio("generate", "demo", *given[:2], *fields, "--json").stdout)
+    assert found["token_ids"] == model.generate(prefix=gap["prefix"], temperature=0, max_new_tokens=9).token_ids
+
+
+def test_a_long_compilation_is_noted_once(pio, monkeypatch):
+    def watch(started, finished=None, loaded=None):
+        started("one kernel")
+        started("another")
+        started("a third")
+        return nullcontext()
+
+    assert pio("generate", "demo", PROMPT, *GREEDY).stderr == ""
+    monkeypatch.setattr(compilation, "watch", watch)
+    assert pio("generate", "demo", PROMPT, *GREEDY).stderr == "", "it is over in less than a second"
+    monkeypatch.setattr(loading, "DELAY", -1.0)
+    assert pio("generate", "demo", PROMPT, *GREEDY).stderr == "compiling kernels for this machine (once)\n"
+    assert pio("generate", "demo", PROMPT, *GREEDY, "--no-progress").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("raise memory_limit or ask for less", "raise --memory-limit or ask for less"),
+        (
+            "context_length=99 cannot be used; leave context_length out",
+            "--context-length 99 cannot be used; leave --cont",
+        ),
+        ("the weights with quantize='int4' take 5", "the weights with --quantize 'int4' take 5"),
+        ("dtype is 'int4': expected 'float32'", "--dtype is 'int4': expected 'float32'"),
+        ("run pio download a/b, or pass download=True", "run pio download a/b"),
+        (
+            "a/context_length/x.json: top_k.txt, --top-k and stop stay",
+            "a/context_length/x.json: top_k.txt, --top-k and",
+        ),
+        ("fewer with prefill_chunk", "fewer with prefill_chunk"),
+    ],
+)
+def test_errors_name_options(message, words):
+    assert as_options(message).startswith(words) and "=" not in as_options(message)
+
+
+def test_every_option_that_errors_name_exists():
+    import typer.main
+
+    flags = {flag for p in vars(typer.main.get_command(app))["commands"]["generate"].params for flag in p.opts}
+    assert {f"--{name.replace('_', '-')}" for name in NAMES} <= flags
+
+
 def test_several_answers(pio, model):
     ran = pio("generate", "demo", PROMPT, "--answers", 2, "--seed", 1, "-n", 6)
     first, second = model.generate(PROMPT, n=2, seed=1, max_new_tokens=6).samples
@@ -147,7 +205,9 @@ def test_runtime_options_arrive(pio):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["demo", "x", "--temperature", "-1"], 1, "temperature=-1"),
+        (["demo", "x", "--temperature", "-1"], 1, "--temperature -1"),
+        (["demo", "x", "--prefix", "a"], 1, "--prefix and --suffix take the place of a prompt"),
+        (["demo", "--suffix", "a", "--chat"], 1, "--prefix and --suffix take the place of a prompt"),
         (["no-such-folder", "x"], 1, "no folder"),
         (["no-such-folder"], 1, "there is no prompt"),
         (["demo", ""], 1, "prompt"),
