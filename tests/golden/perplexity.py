@@ -57,4 +57,4 @@ def table(windows: Sequence[int] = range(WINDOWS)) -> Iterator[tuple[str, float,
 
 if __name__ == "__main__":
     for name, perplexity, more in table():
-        print(f"| {name} | {perplexity:.3f} | {100 * more:+.2f} % |", flush=True)
+        print(f"| {name} | {perplexity:.3f} | {round(100 * more, 2) + 0.0:+.2f} % |", flush=True)

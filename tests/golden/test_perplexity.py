@@ -15,7 +15,7 @@ def test_every_format_stays_near_float32():
     """Every fifth window; ``perplexity.py`` takes them all."""
     found = {name: (perplexity, more) for name, perplexity, more in table(SOME)}
     for name, (perplexity, more) in found.items():
-        print(f"{name:28} {perplexity:.3f} {100 * more:+.2f} %")
+        print(f"{name:28} {perplexity:.3f} {round(100 * more, 2) + 0.0:+.2f} %")
     assert found.keys() == FORMATS.keys()
     stored = math.fsum(STORED["nats by window"][window] for window in SOME) / len(SOME)
     assert found["float32"][0] == pytest.approx(math.exp(stored), rel=1e-5)
