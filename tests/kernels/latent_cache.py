@@ -3,6 +3,7 @@
 import math
 from itertools import accumulate
 
+from hypothesis import strategies as st
 from int8_cache import GARBAGE
 
 from pio import ops
@@ -11,6 +12,8 @@ from pio.dtypes import dtype
 from pio.ops.attention import BLOCK_SIZE as BLOCK
 from pio.ops.latent_attention import latent_layout
 from pio.tensor import Tensor
+from pio.testing.compare import bits
+from pio.testing.strategies import tensors
 
 
 class Paged:
@@ -45,3 +48,29 @@ class Paged:
         if past:
             self.write([(0, 0, past)], latent[:past], key[:past])
         return self.attend([(0, past, tokens)], q, q_rope, latent[past:], key[past:], threads, scale)
+
+
+def assert_bits_depend_on_the_sequence_alone(data, shape, kind, longest, threads):
+    """Drawn sequences, each in one piece and alone, then cut in two and together in a pool of drawn garbage."""
+    heads, rank, rope = shape
+    lengths = data.draw(st.lists(st.integers(1, longest), min_size=2, max_size=3, unique=True))
+    drawn = [
+        [data.draw(tensors(s)) for s in ((n, heads, rank), (n, heads, rope), (n, rank), (n, rope))] for n in lengths
+    ]
+    whole = [Paged([n], rank, rope, kind).last(*given) for n, given in zip(lengths, drawn, strict=True)]
+    together = Paged(lengths, rank, rope, kind, data.draw(st.sampled_from(GARBAGE)))
+    cuts = [data.draw(st.integers(0, n - 1)) for n in lengths]
+    for bounds in ([(0, cut) for cut in cuts], list(zip(cuts, lengths, strict=True))):
+        used = [i for i, (a, b) in enumerate(bounds) if b > a]
+        if not used:
+            continue
+        joined = [
+            Tensor.from_list([x for i in used for x in drawn[i][which][slice(*bounds[i])].tolist()])
+            for which in range(4)
+        ]
+        found = together.attend([(i, bounds[i][0], bounds[i][1] - bounds[i][0]) for i in used], *joined, threads)
+        at = 0
+        for i in used:
+            a, b = bounds[i]
+            assert bits(found[at : at + b - a]) == bits(whole[i][a:b])
+            at += b - a

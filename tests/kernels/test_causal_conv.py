@@ -1,9 +1,9 @@
 import math
-from itertools import accumulate
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from slices import Slices
 
 from pio import ops
 from pio.errors import TensorError
@@ -13,16 +13,6 @@ from pio.testing.reference.causal_conv import causal_conv
 from pio.testing.strategies import FLOATS, sizes, tensors, views
 
 THREADS = st.sampled_from((1, 2, 3))
-
-
-class Slices:
-    """What a batch says of its sequences: the slot of each, how many tokens came before, and how many come now."""
-
-    def __init__(self, *sequences):
-        self.slots = Tensor.from_list([slot for slot, _, _ in sequences], "int32")
-        self.past = Tensor.from_list([past for _, past, _ in sequences], "int32")
-        self.starts = Tensor.from_list([0, *accumulate(new for _, _, new in sequences)], "int32")
-        self.num_sequences = len(sequences)
 
 
 def magnitude(*nested):

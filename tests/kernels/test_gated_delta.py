@@ -1,9 +1,10 @@
 import math
-from itertools import accumulate, chain
+from itertools import chain
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from slices import Slices
 
 from pio import ops
 from pio.errors import TensorError
@@ -16,16 +17,6 @@ from pio.testing.strategies import FLOATS, numbers, sizes, tensors
 THREADS = st.sampled_from((1, 2, 3))
 COLUMNS = state_shape(1, 1, 1, 1)[-1]
 EDGES = [0.0, -0.0, 1e-20, 20.0, -20.0, 87.0, -87.0, 89.0, -89.0, 700.0, -700.0, 3e38, -3e38]
-
-
-class Slices:
-    """What a batch says of its sequences: the slot of each, how many tokens came before, and how many come now."""
-
-    def __init__(self, *sequences):
-        self.slots = Tensor.from_list([slot for slot, _, _ in sequences], "int32")
-        self.past = Tensor.from_list([past for _, past, _ in sequences], "int32")
-        self.starts = Tensor.from_list([0, *accumulate(new for _, _, new in sequences)], "int32")
-        self.num_sequences = len(sequences)
 
 
 def as_slices(matrices):

@@ -4,7 +4,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from latent_cache import Paged
+from latent_cache import Paged, assert_bits_depend_on_the_sequence_alone
 
 from pio import ops
 from pio.cache.batch import Batch
@@ -54,31 +54,7 @@ def test_latent_attention(data, shape, tokens, past, threads):
 @pytest.mark.parametrize("kind", FLOATS)
 @given(data=st.data(), shape=SHAPES, threads=THREADS)
 def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads, kind):
-    heads, rank, rope = shape
-    lengths = data.draw(st.lists(st.integers(1, LONGEST), min_size=2, max_size=3, unique=True))
-    drawn = [
-        [data.draw(tensors(s)) for s in ((n, heads, rank), (n, heads, rope), (n, rank), (n, rope))] for n in lengths
-    ]
-    whole = [
-        Paged([n], rank, rope, kind).attend([(0, 0, n)], *tensors, 1) for n, tensors in zip(lengths, drawn, strict=True)
-    ]
-    together = Paged(lengths, rank, rope, kind)
-    cuts = [data.draw(st.integers(0, n - 1)) for n in lengths]
-    for first, last in ((0, 1), (1, 2)):
-        bounds = [((0, c, n)[first], (0, c, n)[last]) for c, n in zip(cuts, lengths, strict=True)]
-        used = [i for i, (a, b) in enumerate(bounds) if b > a]
-        if not used:
-            continue
-        joined = [
-            Tensor.from_list([x for i in used for x in drawn[i][which][slice(*bounds[i])].tolist()])
-            for which in range(4)
-        ]
-        found = together.attend([(i, bounds[i][0], bounds[i][1] - bounds[i][0]) for i in used], *joined, threads)
-        at = 0
-        for i in used:
-            a, b = bounds[i]
-            assert bits(found[at : at + b - a]) == bits(whole[i][a:b])
-            at += b - a
+    assert_bits_depend_on_the_sequence_alone(data, shape, kind, LONGEST, threads)
 
 
 def numbers(*shape, seed=0):

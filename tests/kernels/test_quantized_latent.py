@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from int8_cache import GARBAGE
-from latent_cache import BLOCK, Paged
+from latent_cache import BLOCK, Paged, assert_bits_depend_on_the_sequence_alone
 from numba import njit, types
 
 from pio import ops
@@ -101,29 +101,7 @@ def test_what_eight_bits_cost_as_a_rule(sharp, share):
 @settings(max_examples=60 if JIT else 3)
 @given(data=st.data(), shape=SHAPES, threads=THREADS)
 def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads):
-    heads, rank, rope = shape
-    lengths = data.draw(st.lists(st.integers(1, LONGEST), min_size=2, max_size=3, unique=True))
-    drawn = [
-        [data.draw(tensors(s)) for s in ((n, heads, rank), (n, heads, rope), (n, rank), (n, rope))] for n in lengths
-    ]
-    whole = [Paged([n], rank, rope, "int8").last(*drawn[i]) for i, n in enumerate(lengths)]
-    together = Paged(lengths, rank, rope, "int8", data.draw(st.sampled_from(GARBAGE)))
-    cuts = [data.draw(st.integers(0, n - 1)) for n in lengths]
-    for first, last in ((0, 1), (1, 2)):
-        bounds = [((0, c, n)[first], (0, c, n)[last]) for c, n in zip(cuts, lengths, strict=True)]
-        used = [i for i, (a, b) in enumerate(bounds) if b > a]
-        if not used:
-            continue
-        joined = [
-            Tensor.from_list([x for i in used for x in drawn[i][which][slice(*bounds[i])].tolist()])
-            for which in range(4)
-        ]
-        found = together.attend([(i, bounds[i][0], bounds[i][1] - bounds[i][0]) for i in used], *joined, threads)
-        at = 0
-        for i in used:
-            a, b = bounds[i]
-            assert bits(found[at : at + b - a]) == bits(whole[i][a:b])
-            at += b - a
+    assert_bits_depend_on_the_sequence_alone(data, shape, "int8", LONGEST, threads)
 
 
 @settings(max_examples=40 if JIT else 3)
