@@ -26,7 +26,7 @@ class PagedLatentCache:
         nbytes: Bytes in all: of floats layers * num_blocks * block_size * (rank + rope_dim) * the element's, where rank
             is rounded up to a multiple of 32 and a layer to 64 bytes; see ``latent_layout``.
         position_bytes: Bytes of a position in one layer.
-        state_bytes: None: all that is kept are positions.
+        state_bytes: Zero: all that is kept are positions.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ class PagedKVCache:
         num_blocks: Blocks in all.
         nbytes: Bytes in all.
         position_bytes: Bytes of a position in one layer.
-        state_bytes: None: all that is kept are positions.
+        state_bytes: Zero: all that is kept are positions.
     """
 
     def __init__(

@@ -101,16 +101,16 @@ def rotate_pairs(x: int, cos: int, sin: int, half: int) -> None:
 
 @kernel
 def rope_rows(
-    x: int, cos: int, sin: int, first: int, last: int, heads: int, dim: int, half: int, ldx: int, interleaved: int
+    x: int, cos: int, sin: int, first: int, last: int, heads: int, head_x: int, half: int, ldx: int, interleaved: int
 ) -> None:
     """Rotate the first 2 * half elements of every head by the angles of its token.
 
-    Shapes: x float32 (T, heads, 2 * half or more), first <= t < last, token stride ldx, head stride dim, in place; cos,
-    sin float32 (T, half).
+    Shapes: x float32 (T, heads, 2 * half or more), first <= t < last, token stride ldx, head stride head_x, in place;
+    cos, sin float32 (T, half).
     """
     for t in range(first, last):
         for head in range(heads):
-            row = x + 4 * (t * ldx + head * dim)
+            row = x + 4 * (t * ldx + head * head_x)
             if interleaved != 0:
                 rotate_pairs(row, cos + 4 * t * half, sin + 4 * t * half, half)
             else:
@@ -124,7 +124,7 @@ def rope(
     sin: int,
     rows: int,
     heads: int,
-    dim: int,
+    head_x: int,
     half: int,
     ldx: int,
     interleaved: int,
@@ -136,4 +136,4 @@ def rope(
     Shapes: as ``rope_rows``.
     """
     first, last = part * rows // parts, (part + 1) * rows // parts
-    rope_rows(x, cos, sin, first, last, heads, dim, half, ldx, interleaved)
+    rope_rows(x, cos, sin, first, last, heads, head_x, half, ldx, interleaved)

@@ -81,8 +81,8 @@ def choose(
 
     ids = the k largest of scores + bias in the best groups; weights = scaling * scores[ids] (/ their sum)
 
-    Shapes: ids int32 (k,); weights, both float32, (k,); scores, choices, bias float32 (experts,), choices scratch of
-    groups more, bias 0 for none; maxima float32 (ceil(experts / 64),), scratch. Sums in float32 in the order of ids.
+    Shapes: ids int32 (k,); weights float32 (k,); scores float32 (experts,); bias float32 (experts,) or 0; scratch:
+    choices float32 (experts + groups,) and maxima float32 (ceil(experts / 64),). Sums in float32 in the order of ids.
     """
     found = scores
     if bias != 0 or groups > 1:

@@ -71,7 +71,7 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, thre
     if len(x.shape) != 3:
         raise TensorError(f"rope: x has shape {x.shape}, expected (tokens, heads, head_dim)")
     rows, heads, dim = x.shape
-    ldx, head = head_strides("rope", "x", x)
+    ldx, head_x = head_strides("rope", "x", x)
     check_writable("rope", "x", x)
     check("rope", "cos", cos, (rows, None))
     check("rope", "sin", sin, cos.shape)
@@ -81,5 +81,5 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, thre
         raise TensorError(f"rope: cos has {half} angles a token, expected at most head_dim / 2 = {dim // 2}")
     parts = split(x.size, threads)
     at = x.address, cos.address, sin.address
-    kernels.rope(*at, rows, heads, head, half, ldx, int(interleaved), parts)
+    kernels.rope(*at, rows, heads, head_x, half, ldx, int(interleaved), parts)
     return x
