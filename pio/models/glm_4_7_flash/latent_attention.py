@@ -109,7 +109,7 @@ class LatentActivations:
             "scratch": latent_scratch_shape(s.rank, s.rope, threads),
         }
         self._full = make_room(shapes, "activations of latent attention (fewer with prefill_chunk)", budget)
-        self.nbytes = sum(tensor.nbytes for tensor in self._full.values())
+        self.nbytes = self._full["scratch"].storage.nbytes
         self._views: dict[int, LatentViews] = {}
         self._sizes = sizes
         self.scratch = self._full["scratch"]

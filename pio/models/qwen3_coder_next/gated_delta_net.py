@@ -79,7 +79,7 @@ class DeltaActivations:
             "scratch": (tokens, shape.key_heads, 2),
         }
         self._full = make_room(sizes, "activations of recurrent layers (fewer with prefill_chunk)", budget)
-        self.nbytes = sum(tensor.nbytes for tensor in self._full.values())
+        self.nbytes = self._full["scratch"].storage.nbytes
         self._shape = shape
         self._views: dict[int, DeltaViews] = {}
 
