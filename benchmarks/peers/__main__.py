@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--engines", type=names, default=list(PEERS), help=f"of {','.join(PEERS)}")
     command.add_argument("--config", type=Path, required=True, help="config.json, or a folder with one")
     command.add_argument("--formats", type=names, default=list(FORMATS), help=f"of {','.join(FORMATS)}")
+    command.add_argument("--variants", type=names, default=[], help="only these ways to store the weights, else all")
     command.add_argument("--measures", type=names, default=list(MEASURES), help=f"of {','.join(MEASURES)}")
     for name, value, text in (
         ("rounds", 5, "how often each engine is measured"),
@@ -89,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     try:
         with Sitting(plan, lambda text: print(text, file=sys.stderr, flush=True)) as sitting:
-            sitting.prepare(contestants(arguments.engines, arguments.formats))
+            sitting.prepare(contestants(arguments.engines, arguments.formats, arguments.variants))
             results = sitting.run()
     except (OSError, ValueError, PioError) as error:
         print(f"{plan.config}: {error}", file=sys.stderr)

@@ -83,18 +83,22 @@ class Contestant:
         return f"{self.engine} {self.variant}"
 
 
-def contestants(engines: list[str], formats: list[str]) -> list[Contestant]:
-    """Return all that these engines can do in these formats, format by format.
+def contestants(engines: list[str], formats: list[str], variants: list[str] | None = None) -> list[Contestant]:
+    """Return all that these engines can do in these formats, format by format; of them these variants, or all.
 
     Raises:
-        ValueError: There is no such engine or format.
+        ValueError: There is no such engine or format, or these engines have no such variant of it.
     """
     for name, known in [(e, PEERS) for e in engines] + [(f, FORMATS) for f in formats]:
         if name not in known:
             raise ValueError(f"{name!r}: expected one of {', '.join(known)}")
-    return [
+    found = [
         Contestant(engine, format, variant)
         for format in formats
         for engine in engines
         for variant in PEERS[engine].variants.get(format, ())
     ]
+    for name in variants or ():
+        if all(contestant.variant != name for contestant in found):
+            raise ValueError(f"{name!r}: expected one of {', '.join(contestant.variant for contestant in found)}")
+    return [contestant for contestant in found if not variants or contestant.variant in variants]

@@ -67,6 +67,10 @@ class Worker:
         fields = self._read("stat").rpartition(")")[2].split()
         return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
+    def pages_read(self) -> int:
+        """Return how often it waited for the disk, because pages of a mapped file were not in memory."""
+        return int(self._read("stat").rpartition(")")[2].split()[9])
+
     def peak_memory(self) -> int:
         """Return the most bytes that it ever had in memory, mapped files included."""
         return next(int(line.split()[1]) * 1024 for line in self._read("status").splitlines() if "VmHWM" in line)

@@ -84,6 +84,9 @@ def as_text(plan: Plan, results: Sequence[Result], failed: dict[str, str]) -> st
     idle = max(results, key=lambda result: result.idle_share, default=None)
     if idle:
         parts.append(f"Busiest while another was measured: {idle.contestant.name}, {idle.idle_share:.1%} of one core.")
+    swapped = max(results, key=lambda result: result.pages_read, default=None)
+    if swapped and swapped.pages_read:
+        parts.append(f"Waited for the disk most often: {swapped.contestant.name}, {swapped.pages_read} times.")
     parts += [f"Left out: {name}: {why}" for name, why in failed.items()]
     return "\n\n".join(parts)
 

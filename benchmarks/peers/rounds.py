@@ -66,6 +66,7 @@ class Result:
         peak_memory: Most bytes of its process.
         rounds: Tokens a second, and for ``start`` seconds; ``bandwidth`` is what the machine read around ``decode``.
         idle_share: Most that its process computed while it should have slept, of one core.
+        pages_read: How often it waited for the disk while it was measured: its weights were not in memory any more.
     """
 
     contestant: Contestant
@@ -74,6 +75,7 @@ class Result:
     peak_memory: int = 0
     rounds: dict[str, list[float]] = field(default_factory=dict)
     idle_share: float = 0.0
+    pages_read: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -170,6 +172,7 @@ class Sitting:
     def _measure(self, result: Result, measure: str, number: int) -> float:
         """Return the tokens a second of one answer."""
         plan, process = self.plan, self._workers[result.contestant.name]
+        before = process.pages_read()
         if measure == "prefill":
             # the first of two is not timed: caches and clocks are as the other contestants left them
             first, *prompts = self._prompts(number, 2, plan.prompt_tokens)
@@ -180,6 +183,8 @@ class Sitting:
         else:
             prompts, answer = self._prompts(number, plan.sequences, plan.depth), max(2, plan.new_tokens // 2)
         seconds: list[float] = process.request("generate", prompts=prompts, new_tokens=answer)["seconds"]
+        if number >= 0:  # what comes before is there to read them
+            result.pages_read += process.pages_read() - before
         if measure == "prefill":
             return plan.prompt_tokens / seconds[0]
         return len(prompts) * (answer - 1) / (seconds[-1] - seconds[0])

@@ -56,10 +56,13 @@ def test_the_report_shows_what_was_measured_and_what_could_not_be() -> None:
         result("pio int4", "int4", prefill=[900.0, 1000.0], decode=[60.0, 62.0], bandwidth=[30e9, 31e9]),
         result("openvino int4", "int4", prefill=[500.0, 450.0], decode=[30.0, 31.0], bandwidth=[20e9, 31e9]),
     ]
+    assert "disk" not in report.as_text(plan, results, {})
+    results[1].pages_read = 7
     text = report.as_text(plan, results, {"onnxruntime int4": "no model"})
     assert re.search(r"^pio int4 +950\.0 +61\.0 +– +– +0\.50 +100% +0\.90$", text, re.MULTILINE)
     assert re.search(r"^pio int4 : openvino int4 +2\.01 +2\.00 +– +–$", text, re.MULTILINE)
     assert "Bandwidth: 30.5 GB/s (20.0 to 31.0)." in text
+    assert "Waited for the disk most often: openvino int4, 7 times." in text
     assert text.endswith("Left out: onnxruntime int4: no model")
     found = json.loads(json.dumps(report.as_dict(plan, results, {}), default=str))
     assert found["results"][1]["medians"]["prefill"] == 475.0
@@ -151,6 +154,10 @@ def test_every_engine_is_pinned_and_has_a_format() -> None:
     assert len({contestant.name for contestant in everyone}) == len(everyone)
     with pytest.raises(ValueError, match="'vllm': expected one of pio, llama"):
         contestants(["vllm"], ["int4"])
+    chosen = contestants(["pio", "llama.cpp"], ["int4"], ["Q4_0", "int4-uniform"])
+    assert [contestant.name for contestant in chosen] == ["pio int4-uniform", "llama.cpp Q4_0"]
+    with pytest.raises(ValueError, match="'Q8_0': expected one of int4, int4-uniform, Q4_0"):
+        contestants(["pio", "llama.cpp"], ["int4"], ["Q8_0"])
 
 
 def test_an_environment_is_ready_when_it_holds_what_is_asked_for(tmp_path: Path) -> None:
@@ -176,6 +183,7 @@ def test_a_worker_answers_and_says_what_failed(config: dict[str, Any], tmp_path:
         seconds = worker.request("generate", prompts=[[1, 2], [3, 4], [5, 6]], new_tokens=5)["seconds"]
         assert len(seconds) == 5 and seconds == sorted(seconds)
         assert worker.peak_memory() > 1 << 20 and worker.cpu_seconds() > 0
+        assert worker.pages_read() >= 0
         with pytest.raises(PeerError, match=r"pio: CheckpointError: .*; see .*pio\.log"):
             worker.request("load", job=job | {"source": tmp_path / "nothing"})
     finally:
