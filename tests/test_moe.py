@@ -3,6 +3,10 @@
 import pytest
 
 import pio
+from pio.dtypes import dtype
+from pio.layers.quantization import Records
+from pio.layers.source import Source
+from pio.loading.checkpoint import Checkpoint
 from pio.testing.compare import bits
 from pio.testing.random_checkpoint import write_random_checkpoint
 
@@ -21,6 +25,31 @@ NARROW = {
     "max_position_embeddings": 128,
     "torch_dtype": "bfloat16",
 }
+
+
+SIGMOID = NARROW | {
+    "model_type": "glm4_moe_lite",
+    "torch_dtype": "float32",
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "q_lora_rank": 6,
+    "kv_lora_rank": 8,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 10,
+    "n_routed_experts": 5,
+}
+
+
+def test_what_corrects_a_choice_is_not_rounded_where_weights_are(tmp_path):
+    weights = Checkpoint(write_random_checkpoint(tmp_path / "sigmoid", SIGMOID)).weights()
+    gate = Source(weights, Records(1), "model.layers.1.mlp.gate", dtype=dtype("bfloat16"))
+    stored = weights.take("model.layers.1.mlp.gate.e_score_correction_bias", (5,))
+    assert bits(gate.exact("e_score_correction_bias", 5)) == bits(stored)
+    assert gate.take("e_score_correction_bias", 5).astype("float32").tolist() != stored.tolist()
+    assert gate.take("weight", 5, 16).dtype is dtype("bfloat16")
+    with pio.load(tmp_path / "sigmoid", context_length=64, dtype="bfloat16") as model:
+        assert bits(model.loaded.model.layers[1].mlp.routed.bias) == bits(stored)
 
 
 @pytest.mark.parametrize("options", [{"quantize": "int4"}, {"activation_dtype": "bfloat16"}, {}])

@@ -51,7 +51,8 @@ class RuntimeConfig(BaseModel):
     """Where to run; auto takes the best there is."""
 
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
-    """Convert the weights when loading; None keeps them as stored, mapped from the file."""
+    """Convert the weights when loading; None keeps them as stored, mapped from the file. What corrects a
+    router's choice and what a recurrence forgets by stay exact."""
 
     quantize: Format | None = None
     """Quantize the weights' matrices when loading, in groups of 32: int8, int4, or int4 with a minimum for each group;

@@ -111,8 +111,7 @@ class SparseMoE:
     def __init__(self, source: Source, routing: Routing, memory: ExpertActivations, *, hidden: int, inner: int) -> None:
         gate = source / "gate"
         self.router = gate.take("weight", routing.experts, hidden)  # (experts, hidden), as stored: it only chooses
-        bias = gate.take("e_score_correction_bias", routing.experts) if routing.logistic else None  # (experts,)
-        self.bias = None if bias is None else bias.astype("float32")
+        self.bias = gate.exact("e_score_correction_bias", routing.experts) if routing.logistic else None  # (experts,)
         experts = source / "experts"
         self.gate_proj = _experts(experts, "gate_proj", routing.experts, inner, hidden)
         self.up_proj = _experts(experts, "up_proj", routing.experts, inner, hidden)

@@ -9,7 +9,7 @@ from math import prod
 from typing import Protocol, TypeAlias
 
 from pio.device import MemoryBudget
-from pio.dtypes import DType
+from pio.dtypes import DType, float32
 from pio.layers.quantization import Quantization, Records, Role
 from pio.memory.layout import row_major
 from pio.memory.storage import Storage
@@ -122,6 +122,11 @@ class Source:
             self.weights.let_go(full)
         self.held.nbytes[full] = tensor.nbytes
         return tensor
+
+    def exact(self, name: str, *shape: int) -> Tensor:
+        """Return the tensor of that name in float32, even where others are converted: a small one that decides much."""
+        widened = replace(self, dtype=None if self.dtype is None else float32)
+        return widened.take(name, *shape).astype(float32)
 
     def matrix(self, name: str, rows: int, columns: int, role: Role = "linear") -> Tensor | PackedWeight:
         """Return the matrix of that name below the prefix, packed where it is stored so or is to be so."""

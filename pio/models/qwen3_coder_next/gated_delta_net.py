@@ -163,8 +163,8 @@ class GatedDeltaNet:
         (self.in_proj_ba,) = (source / "in_proj_ba").remake("weight", gates, partial(_gates_apart, s=s), [gates])
         stored, kept = (s.channels, 1, s.width), (s.width, s.channels)
         (self.conv1d,) = (source / "conv1d").remake("weight", stored, _taps_apart, [kept])
-        self.a_log = source.take("A_log", s.heads).astype("float32")
-        self.dt_bias = source.take("dt_bias", s.heads).astype("float32")
+        self.a_log = source.exact("A_log", s.heads)
+        self.dt_bias = source.exact("dt_bias", s.heads)
         self.norm = (source / "norm").take("weight", s.value_dim)
         self.out_proj = Linear(source / "out_proj", hidden, s.values)
         self.layer = layer
