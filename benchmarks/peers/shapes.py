@@ -11,7 +11,6 @@ from pio.dtypes import bfloat16
 from pio.loaded import outline
 from pio.manifest import import_object
 from pio.memory.storage import Storage
-from pio.ops.quantized import PackedWeight
 from pio.plugin import TextModelPlugin
 from pio.tensor import Tensor, row_major
 
@@ -43,22 +42,13 @@ class _Asked:
     def __contains__(self, name: object) -> bool:
         return True
 
-    def take(self, name: str, shape: tuple[int, ...], *, optional: bool = False, **_: Any) -> Tensor:
+    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
         self.shapes[name] = shape
         storage = Storage.allocate(bfloat16.itemsize * math.prod(shape))
         return Tensor(storage, storage.address, bfloat16, shape, row_major(shape))
 
-    def take_packed(self, name: str, shape: tuple[int, int]) -> None:
-        return None
-
-    def convert(self, name: str, shape: tuple[int, int], pack: Callable[[Tensor], PackedWeight]) -> PackedWeight:
-        return pack(self.take(name, shape))
-
     def same(self, one: str, other: str) -> bool:
         return True
-
-    def let_go(self, name: str) -> None:
-        pass
 
     def ignore(self, which: Callable[[str], bool], why: str) -> None:
         pass

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
 from pio.dtypes import float32
 from pio.layers.quantization import Role
-from pio.layers.source import Make, Shape, Source
+from pio.layers.source import Recipe, Shape, Source
 from pio.memory.storage import Storage
 from pio.ops.head_linear import packed_heads_shape
 from pio.ops.quantized import PackedWeight, packed_shape
@@ -62,23 +62,13 @@ class Outline(Source):
         self.matrices[self.full_name(name)] = (rows, columns), role
         return _blank((rows, columns))
 
-    def remake(
-        self, name: str, shape: Shape, make: Make, new: Sequence[Shape], views: Sequence[Shape] = ()
-    ) -> list[Tensor]:
+    def remake(self, name: str, recipe: Recipe) -> list[Tensor]:
         """Note what is made of a tensor, and return tensors of those shapes which are one zero everywhere."""
-        return self._noted(name, shape, (*new, *views), heads=False)
+        return self._noted(name, recipe, heads=False)
 
-    def remake_heads(
-        self,
-        name: str,
-        shape: Shape,
-        make: Make,
-        new: Sequence[Shape],
-        views: Sequence[Shape],
-        like: Tensor | PackedWeight,
-    ) -> list[Tensor | PackedWeight]:
+    def remake_heads(self, name: str, recipe: Recipe, like: Tensor | PackedWeight) -> list[Tensor | PackedWeight]:
         """Note what is made of a tensor, and return tensors of those shapes which are one zero everywhere."""
-        return [*self._noted(name, shape, (*new, *views), heads=True)]
+        return [*self._noted(name, recipe, heads=True)]
 
     def new_bytes(self, forms: Mapping[Role, str]) -> int:
         """Return the bytes of what a model packs and makes; each role has a format, or is mapped as stored."""
@@ -94,10 +84,10 @@ class Outline(Source):
         """Bytes of the tensors that are neither matrices nor remade, as stored."""
         return sum(nbytes for name, nbytes in self.others.items() if name not in self.remade)
 
-    def _noted(self, name: str, shape: Shape, shapes: tuple[Shape, ...], *, heads: bool) -> list[Tensor]:
-        stored = self.take(name, *shape)
-        self.remade[self.full_name(name)] = Remade(shapes, stored.dtype.itemsize, heads)
-        return list(map(_blank, shapes))
+    def _noted(self, name: str, recipe: Recipe, *, heads: bool) -> list[Tensor]:
+        stored = self.take(name, *recipe.shape)
+        self.remade[self.full_name(name)] = Remade(recipe.parts, stored.dtype.itemsize, heads)
+        return list(map(_blank, recipe.parts))
 
 
 def _blank(shape: Shape) -> Tensor:

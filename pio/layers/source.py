@@ -79,6 +79,28 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a model makes what it keeps in the place of a tensor.
+
+    Attributes:
+        shape: Of the tensor.
+        make: Makes the parts of it, first new ones, then views of it.
+        new: Shapes of the new parts.
+        views: Shapes of the views, which take no memory of their own.
+    """
+
+    shape: Shape
+    make: Make
+    new: Sequence[Shape]
+    views: Sequence[Shape] = ()
+
+    @property
+    def parts(self) -> tuple[Shape, ...]:
+        """Shapes of all parts."""
+        return *self.new, *self.views
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """A prefix of tensor names, and what every block below it shares.
 
@@ -147,52 +169,32 @@ class Source:
         self.held.nbytes[full] = packed.nbytes
         return packed
 
-    def remake(
-        self, name: str, shape: Shape, make: Make, new: Sequence[Shape], views: Sequence[Shape] = ()
-    ) -> list[Tensor]:
-        """Return what a model makes of a tensor and keeps in its place; counted before it is made.
-
-        Args:
-            name: Of the tensor, below the prefix.
-            shape: Its shape.
-            make: Makes the parts of it, first new ones, then views of it.
-            new: Shapes of the new ones.
-            views: Shapes of the views, which take no memory of their own.
+    def remake(self, name: str, recipe: Recipe) -> list[Tensor]:
+        """Return what a model makes of the tensor of that name and keeps in its place; counted before it is made.
 
         Raises:
             OutOfMemoryError: It does not fit into the budget.
         """
         full = self.full_name(name)
-        stored = self.weights.take(full, shape)
+        stored = self.weights.take(full, recipe.shape)
         dtype = self.dtype or stored.dtype
-        shared = bool(views) and dtype is stored.dtype
-        self._reserve(full, dtype.itemsize * sum(map(prod, new if shared else (*new, *views))))
-        parts = [part if part.dtype is dtype else part.astype(dtype) for part in make(stored)]
+        shared = bool(recipe.views) and dtype is stored.dtype
+        self._reserve(full, dtype.itemsize * sum(map(prod, recipe.new if shared else recipe.parts)))
+        parts = [part if part.dtype is dtype else part.astype(dtype) for part in recipe.make(stored)]
         if not shared:
             self.weights.let_go(full)
         self.held.nbytes[full] = sum(part.nbytes for part in parts)
         return parts
 
-    def remake_heads(
-        self,
-        name: str,
-        shape: Shape,
-        make: Make,
-        new: Sequence[Shape],
-        views: Sequence[Shape],
-        like: Tensor | PackedWeight,
-    ) -> list[Tensor | PackedWeight]:
+    def remake_heads(self, name: str, recipe: Recipe, like: Tensor | PackedWeight) -> list[Tensor | PackedWeight]:
         """Return matrices (heads, n, k) that a model makes of a tensor, packed where ``like`` is.
 
         Files keep the tensor as floats even where other matrices are packed: groups of what is made do not lie along
         the rows of what is stored, and packing these would round once more.
 
         Args:
-            name: As in ``remake``, like the four that follow.
-            shape: See there.
-            make: See there.
-            new: See there.
-            views: See there; copied where they are packed.
+            name: Of the tensor, below the prefix.
+            recipe: Makes them; views are copied where they are packed.
             like: A matrix of the same block, whose form they get.
 
         Raises:
@@ -201,14 +203,14 @@ class Source:
         """
         full = self.full_name(name)
         if isinstance(like, Tensor):
-            parts = self.remake(name, shape, make, new, views)
+            parts = self.remake(name, recipe)
             self.held.formats.setdefault("linear", set()).update(part.dtype.name for part in parts)
             return [*parts]
-        form, stored = like.form.name, self.weights.take(full, shape)
-        self._reserve(full, sum(prod(packed_shape(packed_heads_shape(part), form)) for part in (*new, *views)))
-        packed = [self.quantization.pack_heads(full, part, form, self.threads) for part in make(stored)]
+        form, stored = like.form.name, self.weights.take(full, recipe.shape)
+        self._reserve(full, sum(prod(packed_shape(packed_heads_shape(part), form)) for part in recipe.parts))
+        packed = [self.quantization.pack_heads(full, part, form, self.threads) for part in recipe.make(stored)]
         self.weights.let_go(full)
-        for heads, weight in zip((*new, *views), packed, strict=True):
+        for heads, weight in zip(recipe.parts, packed, strict=True):
             self.records.expect_heads(heads[0], weight)
         self.held.nbytes[full] = sum(weight.nbytes for weight in packed)
         return [*packed]

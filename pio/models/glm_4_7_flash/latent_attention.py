@@ -13,7 +13,7 @@ from pio.device import MemoryBudget
 from pio.layers.linear import Linear, together
 from pio.layers.norm import RMSNorm
 from pio.layers.room import make_room
-from pio.layers.source import Source
+from pio.layers.source import Recipe, Source
 from pio.layers.workspace import Activations
 from pio.ops.latent_attention import latent_scratch_shape
 from pio.ops.quantized import PackedWeight
@@ -167,14 +167,13 @@ class MultiHeadLatentAttention:
         self.o_proj = Linear(source / "o_proj", hidden, s.heads * s.value, bias=bias)
         self.to_latent: HeadMatrices  # queries are multiplied by it to ask for latents
         self.to_value: HeadMatrices  # makes values of latents
-        self.to_latent, self.to_value = (source / "kv_b_proj").remake_heads(
-            "weight",
+        apart = Recipe(
             (s.heads * (s.key + s.value), s.rank),
             partial(ops.absorbed_weights, heads=s.heads, key_dim=s.key, value_dim=s.value),
             new=[(s.heads, s.rank, s.key)],
             views=[(s.heads, s.value, s.rank)],
-            like=self.o_proj.weight,
         )
+        self.to_latent, self.to_value = source.remake_heads("kv_b_proj.weight", apart, like=self.o_proj.weight)
         self.layer = layer
         self.scale = scale
         self.interleaved = interleaved

@@ -12,7 +12,7 @@ from pio.cache.kind import Cache
 from pio.device import MemoryBudget
 from pio.layers.linear import Linear
 from pio.layers.room import make_room
-from pio.layers.source import Source
+from pio.layers.source import Recipe, Source
 from pio.layers.workspace import Activations
 from pio.ops.gated_delta import state_shape
 from pio.tensor import Tensor
@@ -160,9 +160,9 @@ class GatedDeltaNet:
         self.in_proj_qkvz = Linear(source / "in_proj_qkvz", 2 * s.keys + 2 * s.values, hidden)
         # a few rows that decide what is remembered: they stay as stored
         gates = 2 * s.heads, hidden
-        (self.in_proj_ba,) = (source / "in_proj_ba").remake("weight", gates, partial(_gates_apart, s=s), [gates])
+        (self.in_proj_ba,) = source.remake("in_proj_ba.weight", Recipe(gates, partial(_gates_apart, s=s), [gates]))
         stored, kept = (s.channels, 1, s.width), (s.width, s.channels)
-        (self.conv1d,) = (source / "conv1d").remake("weight", stored, _taps_apart, [kept])
+        (self.conv1d,) = source.remake("conv1d.weight", Recipe(stored, _taps_apart, [kept]))
         self.a_log = source.exact("A_log", s.heads)
         self.dt_bias = source.exact("dt_bias", s.heads)
         self.norm = (source / "norm").take("weight", s.value_dim)
