@@ -20,6 +20,7 @@ from pio.errors import (
     OutOfMemoryError,
     PioError,
     TensorError,
+    UnfinishedAnswerError,
     UnsupportedModelError,
 )
 
@@ -62,6 +63,7 @@ __all__ = [
     "Timings",
     "TokenEvent",
     "TokenLogprobs",
+    "UnfinishedAnswerError",
     "UnsupportedModelError",
     "Usage",
     "bfloat16",

@@ -1,5 +1,12 @@
 """Every error that pio raises on purpose; a message names what was found, what was expected and the remedy."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pio.engine.generation import Generation
+
 
 class PioError(Exception):
     """Base of every error that pio raises on purpose."""
@@ -27,6 +34,21 @@ class CapacityError(PioError):
 
 class CancelledError(PioError):
     """The request was cancelled before it finished."""
+
+
+class UnfinishedAnswerError(PioError):
+    """A conversation's answer ended before it began: inside the model's reasoning.
+
+    Attributes:
+        generation: What there is of it: the reasoning, its tokens and why it ended.
+    """
+
+    def __init__(self, message: str, generation: Generation) -> None:
+        super().__init__(message)
+        self.generation = generation
+
+    def __reduce__(self) -> tuple[type[UnfinishedAnswerError], tuple[str, Generation]]:
+        return type(self), (str(self), self.generation)
 
 
 class NumericalError(PioError):

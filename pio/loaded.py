@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from pio import dtypes
 from pio.cache.kind import Cache
 from pio.config.decoder import DecoderConfig, eos_token_ids
+from pio.config.generation import sampling_defaults
 from pio.config.runtime import RuntimeConfig
 from pio.device import MemoryBudget, format_bytes
 from pio.engine.batch_manager import BatchManager
+from pio.engine.penalties import check_token_ids
 from pio.engine.sampling_params import SamplingParams
 from pio.errors import CheckpointError, ConfigError, OutOfMemoryError
 from pio.layers.decoder import Decoder
@@ -36,7 +39,7 @@ class LoadedModel:
 
     Attributes:
         config: Of the model, from its checkpoint.
-        generation_config: The checkpoint's defaults for sampling.
+        generation_config: The sampling fields that the checkpoint has defaults for.
         prompts: Tokenizer and chat template.
         weights: Tensors of the checkpoint.
         model: Computes logits.
@@ -70,9 +73,9 @@ class LoadedModel:
             OutOfMemoryError: It does not fit the limit or the machine.
         """
         self.config = config
-        self.generation_config = checkpoint.generation_config
-        SamplingParams.merge(self.generation_config)  # refuses defaults that no request could run with
         tokenizer = Tokenizer.from_folder(checkpoint.path, vocab_size=config.vocab_size)
+        self.generation_config = _generation_config(checkpoint, config, tokenizer)
+        ends = _end_tokens(checkpoint, config, tokenizer)
         self.prompts = Prompts(str(checkpoint.path), tokenizer, ChatTemplate.from_folder(checkpoint.path))
         self.weights = weights
         budget = MemoryBudget(runtime.memory_limit or UNLIMITED)
@@ -92,7 +95,7 @@ class LoadedModel:
         self.manager = BatchManager(
             self.model,
             self.cache,
-            eos_token_ids=eos_token_ids(self.generation_config) or config.eos_token_ids,
+            eos_token_ids=ends,
             detokenizer=text.detokenizer if text else None,
             token_text=text.token_text if text else None,
             max_batch_sequences=runtime.max_batch_sequences,
@@ -143,6 +146,41 @@ class LoadedModel:
         """Cancel what runs and let go of all memory."""
         self.manager.close()
         self.cache.free()
+
+
+def _generation_config(checkpoint: Checkpoint, config: DecoderConfig, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """The folder's defaults for sampling; refuses those that no request could run with."""
+    defaults = sampling_defaults(checkpoint.generation_config)
+    params = SamplingParams.merge(defaults)
+    if params.stop and tokenizer is None:
+        raise CheckpointError(
+            "generation_config.json: stop_strings cannot be found without tokenizer.json, which is missing; download "
+            "it, or take the field out of the file"
+        )
+    try:
+        check_token_ids(params, config.vocab_size)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"generation_config.json: {error}; correct the field or download the model again"
+        ) from None
+    return defaults
+
+
+def _end_tokens(checkpoint: Checkpoint, config: DecoderConfig, tokenizer: Tokenizer | None) -> frozenset[int]:
+    """Every token that one of the folder's files says ends an answer."""
+    named = None if tokenizer is None else tokenizer.eos_token_id
+    found = {
+        "config.json: eos_token_id": config.eos_token_ids,
+        "generation_config.json: eos_token_id": eos_token_ids(checkpoint.generation_config, "generation_config.json"),
+        "tokenizer_config.json: eos_token": () if named is None else (named,),
+    }
+    for field, ids in found.items():
+        if max(ids, default=0) >= config.vocab_size:
+            raise CheckpointError(
+                f"{field} is the token id {max(ids)}, which is outside the vocabulary, expected 0 to "
+                f"{config.vocab_size - 1}; correct the file or download the model again"
+            )
+    return frozenset(chain.from_iterable(found.values()))
 
 
 def outline(build: BuildModel, config: DecoderConfig, weights: Weights) -> Outline:

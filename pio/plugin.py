@@ -23,7 +23,6 @@ from pio.layers.decoder import Decoder
 from pio.layers.source import Source
 from pio.loaded import LoadedModel
 from pio.loading.checkpoint import Checkpoint, resolve
-from pio.loading.reasoning import split_reasoning
 from pio.loading.weights import Weights
 from pio.manifest import PluginManifest
 from pio.metadata import ModelMetadata
@@ -307,9 +306,8 @@ class TextModelPlugin(ABC):
             if prefix is not None or suffix is not None:
                 ids = loaded.prompts.fill(prompt, prefix, suffix, self.fill_marks, **variables)
                 return loaded.manager.submit(ids, merged)
-            ids, inside = loaded.prompts.encode(prompt, **variables)
-            split = None if inside is None else partial(split_reasoning, inside=inside)
-            return loaded.manager.submit(ids, merged, split_reasoning=split)
+            ids, reasoning = loaded.prompts.encode(prompt, **variables)
+            return loaded.manager.submit(ids, merged, reasoning=reasoning)
 
         return self._start(start)
 
@@ -352,11 +350,15 @@ class TextModelPlugin(ABC):
             raise
 
     def chat_completion(self, messages: Messages, params: Params | None = None, **fields: Any) -> str:
-        """Return the answer to a conversation, without the reasoning. Arguments and errors as ``generate``."""
+        """Return the answer to a conversation, without the reasoning. Arguments and errors as ``generate``.
+
+        Raises:
+            UnfinishedAnswerError: The answer ended inside the reasoning.
+        """
         given: Any = messages
         if not isinstance(given, (list, tuple)) or not all(isinstance(m, Mapping) for m in cast("list[Any]", given)):
             raise ConfigError("messages: expected a list of dicts with role and content; for text use generate_text")
-        return self.generate(messages, params, **fields).text
+        return prompts.answer_text(self.generate(messages, params, **fields))
 
     def infer(self, x: Prompt, params: Params | None = None, **fields: Any) -> Generation:
         """Answer one input of any kind the model takes; as ``generate``."""

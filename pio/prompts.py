@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
-from pio.errors import CapacityError, ConfigError
+from pio.engine.generation import Generation
+from pio.errors import CapacityError, ConfigError, UnfinishedAnswerError
 from pio.loading.chat_template import ChatTemplate
 from pio.loading.detokenizer import Detokenizer
 from pio.loading.messages import check_messages
 from pio.loading.model_file import shown
-from pio.loading.reasoning import opens_reasoning
+from pio.loading.reasoning import Reasoning
 from pio.loading.tokenizer import Tokenizer
 
 Message: TypeAlias = Mapping[str, Any]
@@ -62,8 +63,8 @@ class Prompts:
         """
         return self.chat_template.render(messages, **variables)
 
-    def encode(self, prompt: Prompt | None, /, **variables: Any) -> tuple[list[int], bool | None]:
-        """Return a prompt's token ids, and whether it ends inside the reasoning of the answer; None is no conversation.
+    def encode(self, prompt: Prompt | None, /, **variables: Any) -> tuple[list[int], Reasoning | None]:
+        """Return a prompt's token ids, and how its answer is told apart from reasoning; None is no conversation.
 
         Args:
             prompt: Text, token ids, or a list of messages.
@@ -84,7 +85,8 @@ class Prompts:
         items = list(cast("Iterable[Any]", given))
         if items and isinstance(items[0], Mapping):
             text = self.render(items, **variables)
-            return self.tokenizer.encode(text, add_special_tokens=False), opens_reasoning(text)
+            reasoning = Reasoning.of(text, self.chat_template.sources.values())
+            return self.tokenizer.encode(text, add_special_tokens=False), reasoning
         _refuse(variables)
         return items, None
 
@@ -161,6 +163,23 @@ def template_variables(given: Mapping[str, Any] | None, /, **named: Any) -> dict
             'reads besides the messages, such as {"enable_thinking": False}'
         )
     return {**cast("Mapping[str, Any]", found), **{name: value for name, value in named.items() if value is not None}}
+
+
+def answer_text(result: Generation) -> str:
+    """Return the text of a conversation's answer.
+
+    Raises:
+        UnfinishedAnswerError: There is none, because it ended inside the reasoning.
+    """
+    if result.answered:
+        return result.text
+    why = "at an end token" if result.finish_reason == "stop" else "where max_new_tokens or the context ended"
+    raise UnfinishedAnswerError(
+        f"the answer ended inside the model's reasoning, after {len(result.token_ids)} tokens, {why}; raise "
+        "max_new_tokens or leave it out, or give enable_thinking=False where the chat template reads it; generate() "
+        "returns the reasoning, and so does this error's generation",
+        result,
+    )
 
 
 def check_prompts(prompts: object) -> Iterable[Prompt]:

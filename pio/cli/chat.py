@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pio.cli import options
-from pio.cli.console import complain, note, write
+from pio.cli.console import complain, note, note_unfinished, write
 from pio.cli.conversation import Conversation, Kind
 from pio.cli.loading import loaded_model
 from pio.cli.streams import require_text
@@ -54,7 +54,7 @@ def chat(
 ) -> None:
     """Talk with a model; it remembers what was said. /help shows the commands."""
     given = dict(locals())
-    fields = {"max_new_tokens": 1024, **options.sampling_fields(given)}
+    fields = options.sampling_fields(given)
     if model == "demo":
         fields.setdefault("repetition_penalty", 1.15)
     with loaded_model(model, options.runtime_options(given)) as loaded:
@@ -133,6 +133,8 @@ def _answer(conversation: Conversation, text: str, terminal: bool) -> None:
         complain(error)
     else:
         style.end()
+        if conversation.unfinished is not None:
+            note_unfinished(conversation.unfinished, " or /no_think")
 
 
 class _Style:

@@ -7,9 +7,12 @@ import logging
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pio.cli.remedies import as_options
+
+if TYPE_CHECKING:
+    from pio.engine.generation import Generation
 
 MARKS = {"ok": "✓", "advice": "!", "missing": "✗", "failed": "✗"}
 
@@ -30,6 +33,14 @@ def note(text: str) -> None:
 def complain(error: Exception) -> None:
     """Write an error in one line to standard error."""
     note("error: " + " ".join(as_options(str(error)).split()))
+
+
+def note_unfinished(result: Generation, remedy: str = "") -> None:
+    """Say that an answer ended inside the model's reasoning."""
+    note(
+        f"note: the answer ended inside the model's reasoning, after {len(result.token_ids)} tokens; "
+        f"--max-new-tokens{remedy} may help"
+    )
 
 
 def write_json(value: Any) -> None:

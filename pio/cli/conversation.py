@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pio.loading.reasoning import ReasoningSplitter
 
 if TYPE_CHECKING:
+    from pio.engine.generation import Generation
     from pio.plugin import TextModelPlugin
 
 Kind = Literal["reasoning", "answer"]
+ANSWER_TOKENS = 1024
 
 
 class Conversation:
@@ -20,6 +22,7 @@ class Conversation:
         thinking: True and False switch the model's reasoning on and off; None leaves it to the model.
         messages: Dicts with ``role`` and ``content``, oldest first, without the system message.
         system: What the model is told before everything else.
+        unfinished: The last answer where it ended inside its reasoning, else None.
     """
 
     def __init__(self, model: TextModelPlugin, fields: dict[str, Any], system: str | None = None) -> None:
@@ -27,7 +30,8 @@ class Conversation:
 
         Args:
             model: A loaded model with a chat template.
-            fields: Sampling fields of every answer.
+            fields: Sampling fields of every answer. Without ``max_new_tokens`` an answer has at most
+                ``ANSWER_TOKENS`` tokens, and one of a model that thinks the rest of the context.
             system: The system message.
         """
         self._model = model
@@ -35,6 +39,7 @@ class Conversation:
         self.thinking: bool | None = None
         self.system = system
         self.messages: list[dict[str, str]] = []
+        self.unfinished: Generation | None = None
         sources = model.loaded.prompts.chat_template.sources.values()
         self._has_switch = any("enable_thinking" in source for source in sources)
 
@@ -55,11 +60,16 @@ class Conversation:
         sent = [*self.messages, {"role": "user", "content": text + self._soft_switch()}]
         if self.system is not None:
             sent.insert(0, {"role": "system", "content": self.system})
-        fitting = self._model.fit_messages(sent, self._room, **variables)
-        _, inside = self._model.loaded.prompts.encode(fitting, **variables)
-        handle = self._model.submit(fitting, template_variables=variables, **self._fields)
+        prompts, fields = self._model.loaded.prompts, self._fields
+        expected = (reasoning := prompts.encode(sent, **variables)[1]) is not None and reasoning.expected
+        if not expected:
+            fields = {"max_new_tokens": ANSWER_TOKENS, **fields}
+        fitting = self._model.fit_messages(sent, self._room(fields), **variables)
+        reasoning = prompts.encode(fitting, **variables)[1]
+        handle = self._model.submit(fitting, template_variables=variables, **fields)
         self.messages.append({"role": "user", "content": text})
-        splitter, answer = ReasoningSplitter(inside=bool(inside)), ""
+        self.unfinished = None
+        splitter, answer = ReasoningSplitter(inside=reasoning is not None and reasoning.inside), ""
         try:
             for piece in handle:
                 for kind, part in splitter.push(piece):
@@ -68,15 +78,16 @@ class Conversation:
             for kind, part in splitter.flush():
                 answer += part if kind == "answer" else ""
                 yield kind, part
+            result = handle.result()
+            self.unfinished = None if result.answered else result
         finally:
             handle.cancel()
             self.messages.append({"role": "assistant", "content": answer})
 
-    @property
-    def _room(self) -> int:
+    def _room(self, fields: Mapping[str, Any]) -> int:
         """Tokens for the prompt: what the answer may need is left free, but never more than half of the context."""
         context = self._model.metadata.context_length
-        return context - min(int(self._fields.get("max_new_tokens", context)), context // 2)
+        return context - min(int(fields.get("max_new_tokens", context)), context // 2)
 
     def _soft_switch(self) -> str:
         """What a message ends with where the template itself has no switch."""

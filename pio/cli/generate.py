@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pio.cli import options
-from pio.cli.console import note, write, write_json
+from pio.cli.console import note, note_unfinished, write, write_json
 from pio.cli.loading import loaded_model
 from pio.cli.process import seconds_since_start
 from pio.cli.streams import require_text
@@ -49,6 +49,7 @@ def generate(
     json: options.Json = False,
     stats: Annotated[bool, typer.Option("--stats", help="Write tokens and speed to standard error.")] = False,
     max_new_tokens: options.MaxNewTokens = None,
+    min_new_tokens: options.MinNewTokens = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -56,6 +57,7 @@ def generate(
     repetition_penalty: options.RepetitionPenalty = None,
     presence_penalty: options.PresencePenalty = None,
     frequency_penalty: options.FrequencyPenalty = None,
+    no_repeat_ngram_size: options.NoRepeatNgramSize = None,
     logit_bias: options.LogitBias = None,
     seed: options.Seed = None,
     stop: options.Stop = None,
@@ -106,6 +108,9 @@ def generate(
             write_json(_record(loaded, result, load_seconds))
         elif result.samples:
             write("\n".join(f"--- {i + 1}\n{sample.text}" for i, sample in enumerate(result.samples)) + "\n")
+    for answer in result.samples or (result,):
+        if not answer.answered:
+            note_unfinished(answer)
     if stats:
         note(_line(result, load_seconds, first))
 

@@ -58,6 +58,9 @@ Verbose: TypeAlias = Annotated[bool, _runtime("--verbose", help="Say what is loa
 MaxNewTokens: TypeAlias = Annotated[
     int | None, _sampling("--max-new-tokens", "-n", help="End the answer after this many tokens.")
 ]
+MinNewTokens: TypeAlias = Annotated[
+    int | None, _sampling("--min-new-tokens", help="No end token comes before the answer has this many tokens.")
+]
 Temperature: TypeAlias = Annotated[
     float | None, _sampling("--temperature", "-t", help="0 always takes the likeliest token.")
 ]
@@ -76,6 +79,10 @@ PresencePenalty: TypeAlias = Annotated[
 ]
 FrequencyPenalty: TypeAlias = Annotated[
     float | None, _sampling("--frequency-penalty", help="The same, for each time the answer has it.")
+]
+NoRepeatNgramSize: TypeAlias = Annotated[
+    int | None,
+    _sampling("--no-repeat-ngram-size", help="No run of so many tokens comes twice in prompt and answer."),
 ]
 LogitBias: TypeAlias = Annotated[
     list[str] | None, _sampling("--logit-bias", metavar="ID=BIAS", help="Added to a token's logit; may be repeated.")
@@ -107,6 +114,7 @@ _RUNTIME_FIELDS = (
 )
 _SAMPLING_FIELDS = (
     "max_new_tokens",
+    "min_new_tokens",
     "temperature",
     "top_k",
     "top_p",
@@ -114,6 +122,7 @@ _SAMPLING_FIELDS = (
     "repetition_penalty",
     "presence_penalty",
     "frequency_penalty",
+    "no_repeat_ngram_size",
     "seed",
     "stop",
     "stop_token_ids",

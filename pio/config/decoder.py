@@ -159,7 +159,7 @@ class DecoderConfig(BaseModel, frozen=True):
                 a way that it does not read.
         """
         fields = {**raw, "rope": config_json.rope_parameters(raw), "stored_dtype": config_json.dtype(raw)}
-        fields["eos_token_ids"] = eos_token_ids(raw)
+        fields["eos_token_ids"] = eos_token_ids(raw, "config.json")
         fields["quantization"] = StoredQuantization.read(raw)
         cls._fill(fields)
         layer_types: Any = fields.get("layer_types")
@@ -222,16 +222,25 @@ class DecoderConfig(BaseModel, frozen=True):
             )
 
 
-def eos_token_ids(raw: dict[str, Any]) -> tuple[int, ...]:
-    """Return the tokens that end an answer, which files give as a number, a list, or not at all."""
-    value: Any = raw.get("eos_token_id")
-    found = cast("list[Any]", value) if isinstance(value, list) else [] if value is None else [value]
-    for token in found:
-        if isinstance(token, bool) or not isinstance(token, int) or token < 0:
-            raise CheckpointError(
-                f"eos_token_id is {str(raw['eos_token_id'])[:80]}, expected a token id or a list of them; "
-                "download the model again"
-            )
+def eos_token_ids(raw: dict[str, Any], file: str) -> tuple[int, ...]:
+    """Return the tokens that end an answer, which a file gives as a number, a list, or not at all.
+
+    Configs of models for text and pictures have them in ``text_config`` too.
+
+    Raises:
+        CheckpointError: One is no token id; the message names file and field.
+    """
+    found: dict[int, None] = {}
+    text: Any = raw.get("text_config")
+    for name, fields in (("", raw), ("text_config.", cast("dict[str, Any]", text) if isinstance(text, dict) else {})):
+        value: Any = fields.get("eos_token_id")
+        for token in cast("list[Any]", value) if isinstance(value, list) else [] if value is None else [value]:
+            if isinstance(token, bool) or not isinstance(token, int) or token < 0:
+                raise CheckpointError(
+                    f"{file}: {name}eos_token_id is {str(value)[:80]}, expected a token id or a list of them; "
+                    "correct the field or download the model again"
+                )
+            found[token] = None
     return tuple(found)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from pio.engine.generation import FinishReason, Generation, Timings, TokenEvent, TokenLogprobs, Usage
 from pio.engine.random_numbers import uniform
@@ -17,12 +17,48 @@ if TYPE_CHECKING:
     from pio.engine.sequence import Sequence
     from pio.ops.sampling import Penalties, Sampler
 
-SplitReasoning: TypeAlias = Callable[[str], tuple[str | None, str]]
-"""Splits a whole text into reasoning (None where there is none) and answer."""
+
+class AnswerFinder(Protocol):
+    """Finds in a stream of text where the answer begins, behind the reasoning."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether the text so far ends inside the reasoning."""
+        ...
+
+    def push(self, piece: str, /) -> tuple[str, str]:
+        """Return the text before the answer, and the text of the answer, that became certain with this piece."""
+        ...
+
+    def flush(self) -> tuple[str, str]:
+        """Return what is left of the two at the end."""
+        ...
+
+
+class Reasoning(Protocol):
+    """How the answer of a conversation is told apart from the reasoning before it."""
+
+    @property
+    def expected(self) -> bool:
+        """Whether the model may think before it answers."""
+        ...
+
+    def split(self, text: str, /) -> tuple[str | None, str, bool]:
+        """Split a whole text into reasoning, None where there is none, and answer; and whether it ends in the first."""
+        ...
+
+    def follow(self) -> AnswerFinder:
+        """Return what finds the answer in one stream of text."""
+        ...
 
 
 class Detokenizer(Protocol):
     """Turns tokens into text as they come, whole characters only."""
+
+    @property
+    def skipped(self) -> Collection[int]:
+        """Tokens that are left out of the text."""
+        ...
 
     def push(self, token_id: int, /) -> str:
         """Return the text that became certain with this token."""
@@ -54,7 +90,7 @@ class Answer:
         penalties: Penalties | None,
         detokenizer: Detokenizer | None,
         token_text: Callable[[int], str] | None,
-        split_reasoning: SplitReasoning | None,
+        reasoning: Reasoning | None,
     ) -> None:
         """Prepare answer ``index`` of a request; everything that its tokens need is allocated here."""
         self.seed = seed
@@ -66,8 +102,10 @@ class Answer:
         self._penalties = penalties
         self._detokenizer = detokenizer
         self._token_text = token_text
-        self._split_reasoning = split_reasoning
+        self._reasoning = reasoning
         self._stops = StopStrings(params.stop_strings, include=params.include_stop)
+        self._stopping = bool(params.stop_strings) and detokenizer is not None
+        self._finder = reasoning.follow() if reasoning is not None and self._stopping else None
         self._pieces: list[str] = []
         self._logprobs: list[TokenLogprobs] | None = None if params.logprobs is None else []
         # fields of a pydantic model are slow to read, and these are read for every token
@@ -132,20 +170,49 @@ class Answer:
         return described
 
     def _to_text(self, token: int, ends: bool) -> str:
-        if self._detokenizer is None or (ends and not self._params.include_stop):
+        if self._detokenizer is None:
             return ""
-        return self._stops.push(self._detokenizer.push(token))
+        hidden = ends and not self._params.include_stop
+        if not self._stopping:
+            return "" if hidden else self._detokenizer.push(token)
+        if hidden or token in self._detokenizer.skipped:
+            return self._hide(self._detokenizer, token)
+        return self._show(self._detokenizer.push(token))
+
+    def _show(self, text: str) -> str:
+        """Look for stop texts, in the answer only where there is reasoning before it; return what is certain."""
+        if self._finder is None:
+            return self._stops.push(text)
+        before, answer = self._finder.push(text)
+        return before + self._stops.push(answer)
+
+    def _hide(self, detokenizer: Detokenizer, token: int) -> str:
+        """Look for stop texts in a token that is left out of the text; return what is certain with it."""
+        if self._token_text is None or (self._finder is not None and self._finder.inside):
+            return ""
+        text, shown = self._token_text(token), ""
+        if self._stops.ends_with(text):  # the answer ends here: what was held back comes before this token
+            shown = self._show(detokenizer.flush()) + self._found()
+        return shown + self._stops.push(text, hidden=True)
+
+    def _found(self) -> str:
+        """Take what the finder held back, now that it is certain."""
+        before, answer = ("", "") if self._finder is None else self._finder.flush()
+        return before + self._stops.push(answer)
 
     def _rest(self) -> str:
         """What was held back, now that no more is to come."""
         if self._detokenizer is None or self._stops.matched is not None:
             return ""
-        return self._stops.push(self._detokenizer.flush()) + self._stops.flush()
+        if not self._stopping:
+            return self._detokenizer.flush()
+        return self._show(self._detokenizer.flush()) + self._found() + self._stops.flush()
 
     def _generation(self, sequence: Sequence, finish: FinishReason, reason: str | int | None) -> Generation:
-        text, reasoning = "".join(self._pieces), None
-        if self._split_reasoning is not None:
-            reasoning, text = self._split_reasoning(text)
+        text, reasoning, answered = "".join(self._pieces), None, True
+        if self._reasoning is not None:
+            reasoning, text, inside = self._reasoning.split(text)
+            answered = not inside and (reasoning is None or bool(text) or finish == "stop")
         prompt, count = sequence.prompt_length, len(sequence.tokens) - sequence.prompt_length
         decode = perf_counter() - self._first_token if count > 1 else 0.0
         timings = Timings(
@@ -165,4 +232,5 @@ class Answer:
             usage=Usage(prompt, count),
             timings=timings,
             seed=self.seed,
+            answered=answered,
         )

@@ -12,11 +12,12 @@ from typing import TypeAlias
 
 from pio.device import MemoryBudget, format_bytes
 from pio.dtypes import float32
-from pio.engine.answer import Answer, Detokenizer, SplitReasoning
+from pio.engine.answer import Answer, Detokenizer, Reasoning
 from pio.engine.block_manager import BlockManager
 from pio.engine.consumer import Consumer, PromptLogits
 from pio.engine.generation import Generation
 from pio.engine.handle import Handle, LogitsHandle
+from pio.engine.penalties import check_token_ids, make_penalties
 from pio.engine.random_numbers import derive_seed, fresh_seed
 from pio.engine.request import Request
 from pio.engine.runner import Cache, Model, Runner
@@ -27,7 +28,6 @@ from pio.engine.worker import Worker
 from pio.errors import CapacityError, ConfigError, OutOfMemoryError, PioError
 from pio.machine import available_memory
 from pio.memory.arena import Arena
-from pio.ops.sampling import Penalties
 from pio.tensor import Tensor
 
 MakeDetokenizer: TypeAlias = Callable[[bool], Detokenizer]
@@ -111,14 +111,14 @@ class BatchManager:
         prompt: Sequence[int],
         params: SamplingParams | None = None,
         *,
-        split_reasoning: SplitReasoning | None = None,
+        reasoning: Reasoning | None = None,
     ) -> Handle:
         """Queue a prompt.
 
         Args:
             prompt: Token ids, at least one.
             params: How to choose and when to stop.
-            split_reasoning: Splits the finished text into reasoning and answer.
+            reasoning: Tells the answer of a conversation apart from the reasoning before it.
 
         Raises:
             ConfigError: The prompt is empty or has ids outside the vocabulary, or ``params`` do not fit the model.
@@ -133,7 +133,7 @@ class BatchManager:
         stops = frozenset(params.stop_token_ids)
         if not params.ignore_eos:
             stops |= self._eos_token_ids
-        max_new_tokens = min(params.max_new_tokens, self._max_length - len(ids))
+        max_new_tokens = self._most_tokens(params, len(ids), thinks=reasoning is not None and reasoning.expected)
         sequences: list[TokenSequence] = []
         for index in range(params.n):
             answer = Answer(
@@ -143,10 +143,10 @@ class BatchManager:
                 seed=derive_seed(seed, index),
                 max_new_tokens=max_new_tokens,
                 stop_token_ids=stops,
-                penalties=self._penalties(params, ids, max_new_tokens),
+                penalties=make_penalties(params, ids, max_new_tokens, stops, self._vocab_size),
                 detokenizer=self._detokenizer(params.skip_special_tokens) if self._detokenizer else None,
                 token_text=self._token_text,
-                split_reasoning=split_reasoning,
+                reasoning=reasoning,
             )
             sequences.append(TokenSequence(answer, ids))
         self._enqueue(sequences)
@@ -235,34 +235,25 @@ class BatchManager:
         return ids
 
     def _check_params(self, params: SamplingParams) -> None:
-        for name, ids in (("stop_token_ids", params.stop_token_ids), ("logit_bias", params.logit_bias)):
-            for token in ids:
-                if token >= self._vocab_size:
-                    raise ConfigError(
-                        f"{name}: token id {token} is outside the vocabulary; expected 0 to {self._vocab_size - 1}"
-                    )
+        check_token_ids(params, self._vocab_size)
         if params.stop and self._detokenizer is None:
             raise ConfigError(
                 "stop: this model has no tokenizer, so stop texts cannot be found; use stop_token_ids instead"
             )
 
-    def _penalties(self, params: SamplingParams, ids: array[int], max_new_tokens: int) -> Penalties | None:
-        if (
-            params.repetition_penalty == 1
-            and not params.presence_penalty
-            and not params.frequency_penalty
-            and not params.logit_bias
-        ):
-            return None
-        return Penalties(
-            ids,
-            max_new_tokens,
-            self._vocab_size,
-            repetition=params.repetition_penalty,
-            presence=params.presence_penalty,
-            frequency=params.frequency_penalty,
-            bias=params.logit_bias,
-        )
+    def _most_tokens(self, params: SamplingParams, prompt: int, *, thinks: bool) -> int:
+        """How many tokens the answer may have; at least one."""
+        room = self._max_length - prompt
+        if "max_new_tokens" in params.model_fields_set:
+            return min(params.max_new_tokens, room)
+        if params.max_length is not None:
+            if params.max_length <= prompt:
+                raise CapacityError(
+                    f"prompt: found {prompt} tokens, and max_length={params.max_length} leaves no room for an answer; "
+                    "shorten the prompt, or give max_new_tokens, which takes its place"
+                )
+            return min(params.max_length - prompt, room)
+        return room if thinks else min(params.max_new_tokens, room)
 
 
 def _stop(worker: Worker, thread: threading.Thread) -> None:

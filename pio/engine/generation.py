@@ -88,10 +88,12 @@ class Generation:
         finish_reason: "stop" at an end token or a stop text, "length" at ``max_new_tokens`` or the end of the context.
         stop_reason: The stop text or the token id that ended it, or None.
         logprobs: One entry a token where the request asks for them, else None.
-        reasoning: What the model thought before it answered, where the model splits it off, else None.
+        reasoning: What the model thought before it answered, in a conversation; None where it did not think.
         usage: Token counts.
         timings: Seconds of each phase.
         seed: The seed that draws this answer again.
+        answered: Whether there is an answer: not where it ended inside the reasoning, nor where ``max_new_tokens``
+            ended it right behind that. ``text`` is empty then.
         samples: All n answers, this one first, where the request asked for more than one; each with its own usage.
     """
 
@@ -104,4 +106,5 @@ class Generation:
     usage: Usage
     timings: Timings
     seed: int
+    answered: bool = True
     samples: tuple[Generation, ...] = ()

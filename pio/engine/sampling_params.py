@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self, TypeAlias, cast
 
 from pydantic import (
@@ -19,26 +19,19 @@ from pydantic import (
 
 from pio.errors import CheckpointError, ConfigError
 
-Defaults: TypeAlias = Mapping[str, object]
+Defaults: TypeAlias = Mapping[str, Any]
 
 Params: TypeAlias = "SamplingParams | Mapping[str, Any]"
 """How callers give sampling fields: checked before, or as a plain dict."""
-
-# What generation_config.json calls like the fields here; do_sample and the end tokens are handled apart.
-_FROM_CHECKPOINT: Final = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "max_new_tokens",
-)
 
 # What cannot be read off a field's numeric bounds.
 _ALLOWED: Final = {
     "logit_bias": "a dict of token id to a number from -100 to 100",
     "stop": "a non-empty string or a list of them",
     "stop_token_ids": "a list of token ids",
+    "suppress_tokens": "a list of token ids",
+    "begin_suppress_tokens": "a list of token ids",
+    "bad_words_ids": "a list of non-empty lists of token ids",
 }
 
 
@@ -54,7 +47,18 @@ class SamplingParams(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     max_new_tokens: int = Field(default=256, ge=1)
-    """The answer ends after this many tokens, or earlier where the context or the cache ends."""
+    """The answer ends after this many tokens, or earlier where the context or the cache ends. Where it is not given, a
+    conversation with a model that thinks before it answers may take the rest of the context."""
+
+    max_length: int | None = Field(default=None, ge=1)
+    """Tokens of prompt and answer together; counts only where ``max_new_tokens`` is not given."""
+
+    min_new_tokens: int = Field(default=0, ge=0)
+    """No end token and none of ``stop_token_ids`` comes before the answer has this many tokens; a stop text still ends
+    it."""
+
+    min_length: int = Field(default=0, ge=0)
+    """The same for prompt and answer together; counts only where ``min_new_tokens`` is not given."""
 
     temperature: float = Field(default=1.0, ge=0, le=100)
     """Logits are divided by it before the draw. 0 (and anything below 1e-5) always takes the likeliest token."""
@@ -80,11 +84,24 @@ class SamplingParams(BaseModel):
     logit_bias: dict[int, float] = Field(default_factory=dict[int, float])
     """Added to the logits of these token ids, after the penalties; -100 forbids a token in practice."""
 
+    suppress_tokens: list[int] | tuple[int, ...] = ()
+    """Tokens that never come."""
+
+    begin_suppress_tokens: list[int] | tuple[int, ...] = ()
+    """Tokens that do not come first."""
+
+    bad_words_ids: list[list[int]] | list[tuple[int, ...]] | tuple[tuple[int, ...], ...] = ()
+    """Runs of tokens that the answer never completes, not even one that the prompt began."""
+
+    no_repeat_ngram_size: int = Field(default=0, ge=0)
+    """No run of so many tokens comes twice in prompt and answer. 0 turns it off."""
+
     seed: int | None = Field(default=None, ge=0, le=2**64 - 1)
     """The same seed gives the same answer, whatever runs beside it. None takes a fresh one; the result names it."""
 
     stop: str | list[str] | tuple[str, ...] = ()
-    """Texts that end the answer as soon as one of them is complete, also across the borders of tokens."""
+    """Texts that end the answer as soon as one of them is complete, also across the borders of tokens. Special tokens
+    count as written out. In a conversation the reasoning before the answer is not looked through."""
 
     stop_token_ids: list[int] | tuple[int, ...] = ()
     """Tokens that end the answer, besides the end tokens of the model."""
@@ -119,7 +136,7 @@ class SamplingParams(BaseModel):
         """Put together what applies to a request; the later source wins, field by field, and None says nothing.
 
         Args:
-            defaults: The checkpoint's ``generation_config.json``; fields that are no sampling field are skipped.
+            defaults: Sampling fields of the checkpoint, as ``pio.config.generation`` reads them.
             params: The caller's parameters; only fields that were set when it was made count. A dict of fields does
                 as well.
             **fields: Single fields given with the call.
@@ -128,18 +145,11 @@ class SamplingParams(BaseModel):
             CheckpointError: The checkpoint's defaults are out of range.
             ConfigError: A field of the caller is unknown, out of range or contradictory.
         """
-        return cls(**(cls._from_checkpoint(defaults or {}) | _given(params) | _given(fields)))
-
-    @classmethod
-    def _from_checkpoint(cls, defaults: Defaults) -> dict[str, Any]:
-        found: dict[str, Any] = {k: defaults[k] for k in _FROM_CHECKPOINT if defaults.get(k) is not None}
-        if defaults.get("do_sample") is False:
-            found["temperature"] = 0.0
         try:
-            cls(**found)
+            found = _given(cls(**(defaults or {})))
         except ConfigError as error:
             raise CheckpointError(f"generation_config.json: {error}") from None
-        return found
+        return cls(**(found | _given(params) | _given(fields)))
 
     @model_validator(mode="wrap")
     @classmethod
@@ -166,12 +176,19 @@ class SamplingParams(BaseModel):
             raise ValueError
         return strings
 
-    @field_validator("stop_token_ids")
+    @field_validator("stop_token_ids", "suppress_tokens", "begin_suppress_tokens")
     @classmethod
-    def _check_stop_tokens(cls, value: list[int] | tuple[int, ...]) -> tuple[int, ...]:
+    def _check_tokens(cls, value: list[int] | tuple[int, ...]) -> tuple[int, ...]:
         if any(token < 0 for token in value):
             raise ValueError
         return tuple(value)
+
+    @field_validator("bad_words_ids")
+    @classmethod
+    def _check_runs(cls, value: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+        if any(not run or min(run) < 0 for run in value):
+            raise ValueError
+        return tuple(map(tuple, value))
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

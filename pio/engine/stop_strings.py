@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import compress
 
 
 class StopStrings:
     """Cuts streamed text at the stop text that is complete first; of those complete at once, the longest.
 
     The outcome depends on the characters alone, never on how they were split into pieces. Work is linear in the text.
+    Some of the text may be hidden, as special tokens are: it is looked through like the rest, and never shown but as
+    part of a stop text that is kept.
 
     Attributes:
         matched: The stop text that was found, or None.
@@ -20,26 +23,35 @@ class StopStrings:
         self._borders = [_borders(stop) for stop in self._stops]
         self._states = [0] * len(self._stops)  # characters at the end of the text that begin each stop
         self._held = ""
+        self._marks = b""  # of each character held back, whether it is shown
         self._include = include
         self.matched: str | None = None
 
-    def push(self, piece: str) -> str:
+    def push(self, piece: str, *, hidden: bool = False) -> str:
         """Take more text; return what can be shown now, which is nothing once a stop text was found."""
         if self.matched is not None:
             return ""
         if not self._stops:
-            return piece
-        text = self._held + piece
+            return "" if hidden else piece
+        text, marks = self._held + piece, self._marks + bytes((not hidden,)) * len(piece)
         for end in range(len(self._held), len(text)):
             if self._advance(text[end]):
-                return self._cut(text, end + 1)
-        hold = max(self._states)
-        self._held = text[len(text) - hold :]
-        return text[: len(text) - hold]
+                self._held, self._marks = "", b""
+                stop = self.matched or ""
+                shown = _shown(text[: end + 1 - len(stop)], marks)
+                return shown + stop if self._include else shown
+        cut = len(text) - max(self._states)
+        self._held, self._marks = text[cut:], marks[cut:]
+        return _shown(text[:cut], marks)
+
+    def ends_with(self, piece: str) -> bool:
+        """Return whether a stop text is complete within this piece, whatever stands before it."""
+        return any(stop in piece for stop in self._stops)
 
     def flush(self) -> str:
         """Return the text held back, when no more is to come."""
-        held, self._held = self._held, ""
+        held = _shown(self._held, self._marks)
+        self._held, self._marks = "", b""
         return held
 
     def _advance(self, character: str) -> bool:
@@ -55,9 +67,10 @@ class StopStrings:
                 return True
         return False
 
-    def _cut(self, text: str, end: int) -> str:
-        self._held = ""
-        return text[: end if self._include else end - len(self.matched or "")]
+
+def _shown(text: str, marks: bytes) -> str:
+    """The characters that are not hidden."""
+    return "".join(compress(text, marks)) if 0 in marks else text
 
 
 def _borders(stop: str) -> list[int]:

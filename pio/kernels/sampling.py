@@ -59,6 +59,18 @@ def penalize(
 
 
 @kernel
+def forbid(logits: int, ids: int, n: int) -> None:
+    """Take tokens out of the choice.
+
+    logits[t] = -inf       for every t in ids
+
+    Shapes: logits float32 (vocabulary,), changed in place; ids int32 (n,), in any order and as often as they like.
+    """
+    for i in range(n):
+        put_f32(logits + 4 * get_i32(ids + 4 * i), -math.inf)
+
+
+@kernel
 def scaled_sum(x: int, n: int) -> float:
     """Sum a row scaled so that finite elements cannot overflow: NaN or +inf tells of a bad element.
 

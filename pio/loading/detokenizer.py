@@ -17,6 +17,9 @@ class Detokenizer:
 
     A piece never ends within a character, and never holds a U+FFFD that a later token would have turned into a
     character. Each token costs the same, however long the text is. One object serves one answer and one thread.
+
+    Attributes:
+        skipped: Ids that are left out of the text.
     """
 
     def __init__(
@@ -30,7 +33,7 @@ class Detokenizer:
             keep: Special ids that are not left out all the same, such as those of ``<think>``.
         """
         self._tokenizer = tokenizer
-        self._skipped: frozenset[int] = tokenizer.special_ids - frozenset(keep) if skip_special_tokens else frozenset()
+        self.skipped: frozenset[int] = tokenizer.special_ids - frozenset(keep) if skip_special_tokens else frozenset()
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         # The window decodes to text that has gone out (its first `_shown` ids) and text that has not.
         self._window: list[int] = []
@@ -44,7 +47,7 @@ class Detokenizer:
             ConfigError: The id lies outside the vocabulary.
         """
         number = self._tokenizer.check_id(token_id)
-        if number in self._skipped:
+        if number in self.skipped:
             return ""
         if self._tokenizer.is_byte_level:
             return self._utf8.decode(self._tokenizer.token_bytes(number))

@@ -2,12 +2,102 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from collections.abc import Iterable
+from typing import Final, Literal, Self, TypeAlias
 
 OPEN: Final = "<think>"
 CLOSE: Final = "</think>"
 
 Kind = Literal["reasoning", "answer"]
+State: TypeAlias = Literal["start", "reasoning", "gap", "answer"]
+
+
+class Reasoning:
+    """How a conversation's answer is told apart from the reasoning before it.
+
+    Attributes:
+        inside: Whether the prompt ends inside the reasoning.
+        expected: Whether the model may think before it answers.
+    """
+
+    def __init__(self, *, inside: bool = False, expected: bool = False) -> None:
+        self.inside = inside
+        self.expected = inside or expected
+
+    @classmethod
+    def of(cls, prompt: str, template: Iterable[str]) -> Self:
+        """Tell by a rendered prompt, and by the sources of the template that wrote it.
+
+        A model may think where its template knows of reasoning, unless the prompt has closed it, as templates do for
+        ``enable_thinking=False``.
+        """
+        closed = prompt.rstrip().endswith(CLOSE)
+        knows = any(tag in source for source in template for tag in (OPEN, CLOSE))
+        return cls(inside=opens_reasoning(prompt), expected=knows and not closed)
+
+    def split(self, text: str) -> tuple[str | None, str, bool]:
+        """Split a whole text into reasoning and answer; say too whether it ends inside the reasoning."""
+        splitter = ReasoningSplitter(inside=self.inside)
+        found: dict[Kind, list[str]] = {"reasoning": [], "answer": []}
+        for kind, piece in [*splitter.push(text), *splitter.flush()]:
+            found[kind].append(piece)
+        reasoning, ended_inside = "".join(found["reasoning"]), splitter.inside
+        return reasoning if reasoning or ended_inside else None, "".join(found["answer"]), ended_inside
+
+    def follow(self) -> AnswerFinder:
+        """Return what finds the answer in one stream of text."""
+        return AnswerFinder(inside=self.inside)
+
+
+class AnswerFinder:
+    """Finds in a stream of text where the answer begins: behind the reasoning, its end tag and line ends.
+
+    No character is lost: what stands before the answer and the answer are together the text. One object serves one
+    answer and one thread.
+    """
+
+    def __init__(self, *, inside: bool = False) -> None:
+        """Start before the first character; ``inside`` says whether the prompt ended with ``<think>``."""
+        self._opened = inside
+        self._seen = ""  # what may be the beginning of a tag
+        self._state: State = "start"
+
+    @property
+    def inside(self) -> bool:
+        """Whether the text so far ends inside the reasoning."""
+        return self._state == "reasoning" or (self._state == "start" and self._opened)
+
+    def push(self, piece: str) -> tuple[str, str]:
+        """Return what is certain with this piece: text before the answer, and text of the answer."""
+        if self._state == "answer":
+            return "", piece
+        if self._state == "start":
+            self._seen += piece
+            if _undecided(self._seen):
+                return "", ""
+            piece, self._seen = self._seen, ""
+            self._state = "reasoning" if self._opened or piece.lstrip().startswith(OPEN) else "answer"
+            if self._state == "answer":
+                return "", piece
+        at = 0
+        if self._state == "reasoning":
+            text = self._seen + piece
+            found = text.find(CLOSE)
+            if found < 0:
+                self._seen = text[1 - len(CLOSE) :]
+                return piece, ""
+            at, self._state = found + len(CLOSE) - len(self._seen), "gap"
+        answer = piece[at:].lstrip("\n")
+        if answer:
+            self._state = "answer"
+        return piece[: len(piece) - len(answer)], answer
+
+    def flush(self) -> tuple[str, str]:
+        """Return what was held back, when no more is to come."""
+        if self._state != "start":
+            return "", ""
+        held, self._seen = self._seen, ""
+        return (held, "") if self._opened else ("", held)
 
 
 def split_reasoning(text: str, *, inside: bool = False) -> tuple[str | None, str]:
@@ -22,13 +112,9 @@ def split_reasoning(text: str, *, inside: bool = False) -> tuple[str | None, str
         inside: Whether the prompt ended with ``<think>``, so that the text starts in the middle of the reasoning.
 
     Returns:
-        The reasoning, None if there is none or an empty one, and the answer.
+        The reasoning, None if there is none or an empty one that ended, and the answer.
     """
-    splitter = ReasoningSplitter(inside=inside)
-    found: dict[Kind, list[str]] = {"reasoning": [], "answer": []}
-    for kind, piece in [*splitter.push(text), *splitter.flush()]:
-        found[kind].append(piece)
-    return "".join(found["reasoning"]) or None, "".join(found["answer"])
+    return Reasoning(inside=inside).split(text)[:2]
 
 
 def opens_reasoning(prompt: str) -> bool:
@@ -49,9 +135,14 @@ class ReasoningSplitter:
             inside: Whether the prompt ended with ``<think>``.
         """
         self._inside = inside
-        self._state: Literal["start", "reasoning", "gap", "answer"] = "start"
+        self._state: State = "start"
         self._held: str = ""
         self._started = False
+
+    @property
+    def inside(self) -> bool:
+        """Whether the text ends inside the reasoning, as far as it is certain."""
+        return self._state == "reasoning"
 
     def push(self, piece: str) -> list[tuple[Kind, str]]:
         """Add text and return what is certain now, in order.
@@ -88,7 +179,7 @@ class ReasoningSplitter:
         text = self._held.lstrip()
         if text.startswith(OPEN):
             self._held, self._state = text[len(OPEN) :], "reasoning"
-        elif not OPEN.startswith(text):
+        elif not _undecided(text):
             self._state = "reasoning" if self._inside else "answer"
 
     def _reason(self, found: list[tuple[Kind, str]]) -> None:
@@ -105,3 +196,9 @@ class ReasoningSplitter:
         if reasoning:
             self._started = True
             found.append(("reasoning", reasoning))
+
+
+def _undecided(text: str) -> bool:
+    """Whether a text may still begin with ``<think>``."""
+    text = text.lstrip()
+    return text != OPEN and OPEN.startswith(text)

@@ -31,6 +31,7 @@ class Tokenizer:
 
     Attributes:
         eos_token: Text of the token that ends an answer, or None.
+        eos_token_id: Its id, or None where the vocabulary lacks it.
         bos_token: Text of the token that begins a text, or None.
         pad_token: Text of the token that fills up, or None.
         special_tokens: The named special tokens by name, such as ``{"eos_token": "<|im_end|>"}``.
@@ -70,6 +71,7 @@ class Tokenizer:
         self.special_tokens = special_tokens(config, where)
         self.bos_token = self.special_tokens.get("bos_token")
         self.eos_token = self.special_tokens.get("eos_token")
+        self.eos_token_id = backend.token_to_id(self.eos_token) if self.eos_token else None
         self.pad_token = self.special_tokens.get("pad_token")
         known = [token for token in self.special_tokens.values() if backend.token_to_id(token) is not None]
         cast("Any", backend).add_special_tokens(known)

@@ -14,6 +14,7 @@ from pio.kernels import sampling as kernels
 from pio.kernels import top_k as top_k_kernels
 from pio.memory.arena import Arena
 from pio.ops._check import check
+from pio.ops.bans import Bans
 from pio.tensor import Tensor
 
 # How many candidates are put in order to find a nucleus of unknown size, before all of them are.
@@ -21,7 +22,7 @@ RUNGS: Final = (256, 4096)
 
 
 class Penalties:
-    """Penalties and biases of one answer, with counts of its tokens that are kept as it grows.
+    """Penalties, biases and bans of one answer, with counts of its tokens that are kept as it grows.
 
     Memory for the longest answer is taken at once; counting a token costs the same however many there are.
     """
@@ -36,6 +37,7 @@ class Penalties:
         presence: float = 0.0,
         frequency: float = 0.0,
         bias: Mapping[int, float] | None = None,
+        bans: Bans | None = None,
     ) -> None:
         """Begin with the tokens of the prompt, which only the repetition penalty looks at.
 
@@ -47,8 +49,10 @@ class Penalties:
             presence: Subtracted once for a token in the answer.
             frequency: Subtracted for each time the answer has a token.
             bias: Added to single logits.
+            bans: Tokens that must not come next, whatever their logits are.
         """
         self.repetition, self.presence, self.frequency = repetition, presence, frequency
+        self.bans = bans
         self._counting = repetition != 1 or presence != 0 or frequency != 0
         known = dict.fromkeys(prompt) if repetition != 1 else {}
         for token in (*known, *(bias or {})):
@@ -73,6 +77,8 @@ class Penalties:
         """Note one more token of the answer."""
         if self._counting:
             self._counts[self._slot(token)] += 1
+        if self.bans is not None:
+            self.bans.count(token)
 
     def _slot(self, token: int) -> int:
         slot = self._slots.get(token)
@@ -205,6 +211,8 @@ class Sampler:
             x = self._row.address
             _penalize(x, penalties)
         largest = top_k_kernels.block_maxima(self._maxima.address, x, n)
+        if largest == -math.inf and penalties is not None and penalties.bans is not None:
+            raise _nothing_left(logits, row)
         if not -math.inf < largest < math.inf:
             raise _not_finite(logits, row)
         return x, largest
@@ -241,6 +249,20 @@ def _penalize(row: int, p: Penalties) -> None:
         p.bias_ids.address,
         p.biases.address,
         p.biases.size,
+    )
+    if p.bans is not None:
+        for ids in p.bans.next:
+            address, count = ids.buffer_info()
+            kernels.forbid(row, address, count)
+
+
+def _nothing_left(logits: Tensor, row: int) -> ConfigError | NumericalError:
+    """The error where no token can come next: bans forbid all that the model allows, if it allows any."""
+    if max(logits[row].memoryview()) == -math.inf:
+        return _not_finite(logits, row)
+    return ConfigError(
+        "suppress_tokens, begin_suppress_tokens, bad_words_ids, min_new_tokens and no_repeat_ngram_size together "
+        "forbid every token that could come next; forbid fewer, or end the answer earlier with max_new_tokens"
     )
 
 

@@ -1,0 +1,92 @@
+"""Tokens that must not come next in an answer, kept up to date token by token."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from pio.errors import ConfigError
+
+
+class Bans:
+    """Which tokens are forbidden behind the prompt and the answer so far.
+
+    A token costs the same however long the answer is.
+
+    Attributes:
+        next: Arrays of the token ids that must not come next, int32; a token may be in several.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        vocab_size: int,
+        *,
+        always: Iterable[int] = (),
+        first: Iterable[int] = (),
+        early: Iterable[int] = (),
+        early_tokens: int = 0,
+        sequences: Iterable[Sequence[int]] = (),
+        ngram: int = 0,
+    ) -> None:
+        """Begin behind a prompt.
+
+        Args:
+            prompt: Token ids.
+            vocab_size: Token ids are below it.
+            always: Tokens that never come.
+            first: Tokens that do not come first.
+            early: Tokens that are not among the first ``early_tokens`` ones.
+            early_tokens: How many.
+            sequences: Runs of tokens that the answer must not complete, not even one that the prompt began.
+            ngram: No run of so many tokens comes twice in prompt and answer; 0 turns it off.
+
+        Raises:
+            ConfigError: A token id is outside the vocabulary.
+        """
+        self._always, self._first, self._early = (array("i", dict.fromkeys(ids)) for ids in (always, first, early))
+        self._early_tokens = early_tokens
+        self._endings: dict[tuple[int, ...], array[int]] = {}  # what must not follow, by what stands before it
+        for *before, last in sequences:
+            self._endings.setdefault(tuple(before), array("i")).append(last)
+        lists = (self._always, self._first, self._early, *self._endings, *self._endings.values())
+        for token in chain.from_iterable(lists):
+            if not 0 <= token < vocab_size:
+                raise ConfigError(f"token id {token} is outside the vocabulary; expected 0 to {vocab_size - 1}")
+        self._lengths = sorted({len(before) for before in self._endings})
+        self._ngram = ngram
+        self._followers: dict[tuple[int, ...], array[int]] = {}  # of each run of ngram - 1 tokens that there was
+        self._recent: deque[int] = deque(maxlen=max(ngram - 1, *self._lengths, 0))
+        self._answered = 0
+        for token in prompt if self._recent.maxlen or ngram else ():
+            self._add(token)
+        self.next = self._find()
+
+    def count(self, token: int) -> None:
+        """Note one more token of the answer."""
+        self._answered += 1
+        self._add(token)
+        self.next = self._find()
+
+    def _add(self, token: int) -> None:
+        if self._ngram and len(self._recent) >= self._ngram - 1:
+            self._followers.setdefault(self._last(self._ngram - 1), array("i")).append(token)
+        self._recent.append(token)
+
+    def _last(self, count: int) -> tuple[int, ...]:
+        """The last tokens; all of them where there are fewer."""
+        recent = self._recent
+        return tuple(recent[i] for i in range(max(len(recent) - count, 0) - len(recent), 0))
+
+    def _find(self) -> list[array[int]]:
+        found: list[array[int] | None] = [self._always]
+        if self._answered == 0:
+            found.append(self._first)
+        if self._answered < self._early_tokens:
+            found.append(self._early)
+        found += [self._endings.get(self._last(length)) for length in self._lengths]
+        if self._ngram:
+            found.append(self._followers.get(self._last(self._ngram - 1)))
+        return [ids for ids in found if ids]
