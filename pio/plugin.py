@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, NoReturn, Self, TypeVar, cast
+from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from pio import prompts, registry
 from pio.config.decoder import DecoderConfig
@@ -355,9 +355,7 @@ class TextModelPlugin(ABC):
         Raises:
             UnfinishedAnswerError: The answer ended inside the reasoning.
         """
-        given: Any = messages
-        if not isinstance(given, (list, tuple)) or not all(isinstance(m, Mapping) for m in cast("list[Any]", given)):
-            raise ConfigError("messages: expected a list of dicts with role and content; for text use generate_text")
+        prompts.check_conversation(messages)
         return prompts.answer_text(self.generate(messages, params, **fields))
 
     def infer(self, x: Prompt, params: Params | None = None, **fields: Any) -> Generation:

@@ -165,6 +165,17 @@ def template_variables(given: Mapping[str, Any] | None, /, **named: Any) -> dict
     return {**cast("Mapping[str, Any]", found), **{name: value for name, value in named.items() if value is not None}}
 
 
+def check_conversation(messages: object) -> None:
+    """Refuse what is no conversation.
+
+    Raises:
+        ConfigError: It is no list of dicts.
+    """
+    given: Any = messages
+    if not isinstance(given, (list, tuple)) or not all(isinstance(m, Mapping) for m in cast("list[Any]", given)):
+        raise ConfigError("messages: expected a list of dicts with role and content; for text use generate_text")
+
+
 def answer_text(result: Generation) -> str:
     """Return the text of a conversation's answer.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from pio.loading.reasoning import ReasoningSplitter
+from pio.loading.reasoning import Reasoning, ReasoningSplitter
 
 if TYPE_CHECKING:
     from pio.engine.generation import Generation
@@ -60,16 +60,14 @@ class Conversation:
         sent = [*self.messages, {"role": "user", "content": text + self._soft_switch()}]
         if self.system is not None:
             sent.insert(0, {"role": "system", "content": self.system})
-        prompts, fields = self._model.loaded.prompts, self._fields
-        expected = (reasoning := prompts.encode(sent, **variables)[1]) is not None and reasoning.expected
-        if not expected:
-            fields = {"max_new_tokens": ANSWER_TOKENS, **fields}
+        reasoning = self._model.loaded.prompts.encode(sent, **variables)[1] or Reasoning()
+        fields = {} if reasoning.expected else {"max_new_tokens": ANSWER_TOKENS}
+        fields.update(self._fields)
         fitting = self._model.fit_messages(sent, self._room(fields), **variables)
-        reasoning = prompts.encode(fitting, **variables)[1]
-        handle = self._model.submit(fitting, template_variables=variables, **fields)
+        handle = self._model.submit(fitting, fields, template_variables=variables)
         self.messages.append({"role": "user", "content": text})
         self.unfinished = None
-        splitter, answer = ReasoningSplitter(inside=reasoning is not None and reasoning.inside), ""
+        splitter, answer = ReasoningSplitter(inside=reasoning.inside), ""
         try:
             for piece in handle:
                 for kind, part in splitter.push(piece):

@@ -230,18 +230,22 @@ def eos_token_ids(raw: dict[str, Any], file: str) -> tuple[int, ...]:
     Raises:
         CheckpointError: One is no token id; the message names file and field.
     """
-    found: dict[int, None] = {}
     text: Any = raw.get("text_config")
-    for name, fields in (("", raw), ("text_config.", cast("dict[str, Any]", text) if isinstance(text, dict) else {})):
-        value: Any = fields.get("eos_token_id")
-        for token in cast("list[Any]", value) if isinstance(value, list) else [] if value is None else [value]:
-            if isinstance(token, bool) or not isinstance(token, int) or token < 0:
-                raise CheckpointError(
-                    f"{file}: {name}eos_token_id is {str(value)[:80]}, expected a token id or a list of them; "
-                    "correct the field or download the model again"
-                )
-            found[token] = None
-    return tuple(found)
+    inner = cast("dict[str, Any]", text) if isinstance(text, dict) else {}
+    found = [(f"{file}: eos_token_id", raw), (f"{file}: text_config.eos_token_id", inner)]
+    return tuple(dict.fromkeys(i for where, fields in found for i in _token_ids(fields.get("eos_token_id"), where)))
+
+
+def _token_ids(value: object, where: str) -> list[int]:
+    """The token ids in a field that holds one, a list, or nothing."""
+    found: list[Any] = cast("list[Any]", value) if isinstance(value, list) else [] if value is None else [value]
+    for token in found:
+        if isinstance(token, bool) or not isinstance(token, int) or token < 0:
+            raise CheckpointError(
+                f"{where} is {str(cast('object', value))[:80]}, expected a token id or a list of them; correct the "
+                "field or download the model again"
+            )
+    return found
 
 
 def _explain(error: ValidationError) -> CheckpointError | UnsupportedModelError:

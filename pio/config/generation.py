@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pio.errors import CheckpointError, UnsupportedModelError
 from pio.loading.model_file import shown
@@ -78,9 +78,9 @@ def sampling_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         _log.warning("generation_config.json: pio does not know %s; what they ask for is not done", unknown[:8])
     found = {name: given[name] for name in sorted(_SAMPLING & given.keys())}
-    stops = given.get("stop_strings", [])
-    texts: list[Any] = [stops] if isinstance(stops, str) else stops
-    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+    stops: Any = given.get("stop_strings", [])
+    texts: Any = [stops] if isinstance(stops, str) else stops
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in cast("list[Any]", texts)):
         raise _wrong("stop_strings", stops, "a text or a list of texts, none of them empty")
     if texts:
         found["stop"] = texts

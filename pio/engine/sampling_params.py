@@ -159,7 +159,7 @@ class SamplingParams(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            raise ConfigError(_explain(error)) from None
+            raise ConfigError(_explain(error, data)) from None
 
     @field_validator("logit_bias")
     @classmethod
@@ -230,12 +230,14 @@ def _refuse_unknown(fields: Mapping[Any, object]) -> None:
             raise ConfigError(f"unknown sampling field {_short(name)}{hint} The fields are {', '.join(known)}.")
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, data: object) -> str:
     """Name each field, what was found and what it takes."""
+    fields = cast("dict[str, object]", data) if isinstance(data, dict) else {}
     seen: dict[str, str] = {}
     for item in error.errors(include_url=False, include_context=False):
         name = str(item["loc"][0]) if item["loc"] else "sampling parameters"
-        seen.setdefault(name, f"{name}={_short(item['input'])} cannot be used: expected {_allowed(name)}")
+        found = fields.get(name, item["input"])
+        seen.setdefault(name, f"{name}={_short(found)} cannot be used: expected {_allowed(name)}")
     return "; ".join(seen.values())
 
 

@@ -261,15 +261,6 @@ def test_penalties_follow_the_answer() -> None:
     manager.close()
 
 
-def test_reasoning_is_split_off() -> None:
-    manager = make()
-    result = manager.submit([1, 2], GREEDY, split_reasoning=lambda text: (text[:2], text[2:])).result(STEP)
-    whole = manager.submit([1, 2], GREEDY).result(STEP)
-    assert (result.reasoning, result.text) == (whole.text[:2], whole.text[2:])
-    assert whole.reasoning is None
-    manager.close()
-
-
 def test_timings_add_up() -> None:
     manager = make()
     t = manager.submit([1, 2], GREEDY).result(STEP).timings

@@ -35,6 +35,16 @@ from pio.errors import CheckpointError, ConfigError
         ("ignore_eos", 1, "True or False"),
         ("logprobs", 101, "from 0 to 100 or None"),
         ("n", 0, "from 1 to 256"),
+        ("min_new_tokens", -1, "at least 0"),
+        ("min_length", True, "whole number"),
+        ("max_length", 0, "at least 1 or None"),
+        ("no_repeat_ngram_size", -2, "at least 0"),
+        ("suppress_tokens", [3, -1], "token ids"),
+        ("suppress_tokens", 3, "token ids"),
+        ("begin_suppress_tokens", ["a"], "token ids"),
+        ("bad_words_ids", [[]], "non-empty lists of token ids"),
+        ("bad_words_ids", [[3], [4, -1]], "non-empty lists of token ids"),
+        ("bad_words_ids", [3], "non-empty lists of token ids"),
     ],
 )
 def test_a_value_out_of_range_names_field_value_and_range(field: str, value: object, words: str) -> None:
@@ -88,7 +98,7 @@ def test_every_field_is_described() -> None:
 
 
 def test_the_later_source_wins() -> None:
-    defaults = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "eos_token_id": [1], "pad": None}
+    defaults = {"temperature": 0.6, "top_k": 20, "top_p": 0.95}
     merged = SamplingParams.merge(defaults, SamplingParams(top_k=5, min_p=0.0), top_p=0.5)
     assert (merged.temperature, merged.top_k, merged.top_p, merged.max_new_tokens) == (0.6, 5, 0.5, 256)
     assert SamplingParams.merge() == SamplingParams()
@@ -97,14 +107,6 @@ def test_the_later_source_wins() -> None:
     )
     # set to the class's default is set all the same
     assert SamplingParams.merge(defaults, SamplingParams(temperature=1.0)).temperature == 1.0
-
-
-def test_a_checkpoint_that_does_not_sample_is_greedy_until_told_otherwise() -> None:
-    defaults = {"do_sample": False, "temperature": 0.6, "top_k": None}
-    assert SamplingParams.merge(defaults).greedy
-    assert SamplingParams.merge(defaults, temperature=0.7).temperature == 0.7
-    with pytest.raises(ConfigError, match="n=2 contradicts"):
-        SamplingParams.merge(defaults, n=2)
 
 
 def test_bad_defaults_name_their_file() -> None:

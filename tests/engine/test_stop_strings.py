@@ -46,3 +46,17 @@ def test_a_false_start_is_released() -> None:
     found = StopStrings(["aab"])
     assert [found.push(p) for p in "aaab"] == ["", "", "a", ""]
     assert found.matched == "aab"
+
+
+@given(st.lists(st.tuples(st.text("ab!", max_size=4), st.booleans()), max_size=9), STOPS, st.booleans())
+def test_hidden_text_is_looked_through_and_not_shown(
+    pieces: list[tuple[str, bool]], stops: list[str], include: bool
+) -> None:
+    found = StopStrings(stops, include=include)
+    shown = "".join(found.push(piece, hidden=hidden) for piece, hidden in pieces) + found.flush()
+    whole = "".join(piece for piece, _ in pieces)
+    hidden = [mark for piece, mark in pieces for _ in piece]
+    before, matched = search(whole, stops)
+    assert found.matched == matched
+    visible = "".join(c for c, mark in zip(before, hidden, strict=False) if not mark)
+    assert shown == visible + (matched if matched is not None and include else "")

@@ -115,11 +115,11 @@ class ToyDetokenizer:
     """Gives each token's text one token late, so that the end of an answer has something to flush."""
 
     def __init__(self, skip_special_tokens: bool) -> None:
-        self._skip = skip_special_tokens
+        self.skipped = frozenset([EOS] if skip_special_tokens else [])
         self._late = ""
 
     def push(self, token_id: int) -> str:
-        out, self._late = self._late, "" if self._skip and token_id == EOS else toy_text(token_id)
+        out, self._late = self._late, "" if token_id in self.skipped else toy_text(token_id)
         return out
 
     def flush(self) -> str:

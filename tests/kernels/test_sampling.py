@@ -9,6 +9,7 @@ from pio.engine.random_numbers import uniform
 from pio.errors import ConfigError, PioError, TensorError
 from pio.kernels.simd import JIT
 from pio.ops import sampling
+from pio.ops.bans import Bans
 from pio.ops.sampling import Penalties, Sampler
 from pio.tensor import Tensor
 from pio.testing.reference import sampling as reference
@@ -106,6 +107,27 @@ def test_penalties_and_biases(row: list[float], data: st.DataObject) -> None:
     assume(len(row) == 2 or sorted(rounded)[-2] > sorted(rounded)[-3] + 1e-3)  # a clear second
     assume(chances[0][1] > chances[-1][1] + 1e-3)
     assert agrees(chances, 0.7, Sampler(len(row)).draw(logits, 1, 0.7, 1.0, 2, penalties=penalties))
+
+
+@given(rows(least=3), st.data())
+def test_banned_tokens_do_not_come(row: list[float], data: st.DataObject) -> None:
+    token = st.integers(0, len(row) - 1)
+    never = data.draw(st.lists(token, max_size=len(row)))
+    bias = data.draw(st.dictionaries(token, st.just(100.0), max_size=2))  # a bias does not bring a token back
+    expected = reference.penalize(row, [], [], bias=bias, banned=never)
+    penalties = Penalties([], 1, len(row), bias=bias, bans=Bans([], len(row), always=never))
+    logits, sampler = tensor(row), Sampler(len(row))
+    before = bytes(logits.memoryview())
+    if max(expected) == -math.inf:
+        with pytest.raises(ConfigError, match="suppress_tokens.*forbid every token that could come next"):
+            sampler.likeliest(logits, 1, penalties)
+        return
+    assert sampler.likeliest(logits, 1, penalties) == expected.index(max(expected))
+    for arguments in ((1.0,), (1.0, 2), (1.0, 0, 0.9)):
+        drawn = sampler.draw(logits, 1, data.draw(st.floats(0, 1, exclude_max=True)), *arguments, penalties=penalties)
+        assert expected[drawn] > -math.inf
+    assert bytes(logits.memoryview()) == before
+    assert sampler.logprobs(logits, 1, 0)[0] == pytest.approx(reference.log_softmax(row)[0], abs=2e-5)
 
 
 @given(rows(), st.data())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pio.loading.reasoning import ReasoningSplitter, opens_reasoning, split_reasoning
+from pio.loading.reasoning import AnswerFinder, Reasoning, ReasoningSplitter, opens_reasoning, split_reasoning
 
 WHOLE = [
     ("plain answer\n", False, None, "plain answer\n"),
@@ -26,7 +26,11 @@ WHOLE = [
     ("<think>a < b </ c</think>d", False, "a < b </ c", "d"),
     ("<think> a </think> b", False, " a ", " b"),
     ("", False, None, ""),
-    ("", True, None, ""),
+    ("", True, "", ""),
+    ("<think>", False, "", ""),
+    ("\n<think>\n\n", False, "", ""),
+    ("\n", True, "", ""),
+    ("</think>", True, None, ""),
     ("<</think>x", True, "<", "x"),
     ("a</think</think>x", True, "a</think", "x"),
 ]
@@ -71,6 +75,50 @@ def test_nothing_but_tags_and_line_ends_is_lost(parts: list[str], inside: bool) 
         return re.sub(r"</?think>|[\n ]", "", piece)  # in one pass: what stands around a tag may form another
 
     assert bare(reasoning or "") + bare(answer) == bare(text)
+
+
+@given(PARTS, st.booleans())
+def test_the_answer_is_found_where_it_is_split_off(parts: list[str], inside: bool) -> None:
+    finder, before, answer = AnswerFinder(inside=inside), "", ""
+    for part in parts:
+        more = finder.push(part)
+        assert not more[0] or not answer, "nothing stands before the answer once it began"
+        before, answer = before + more[0], answer + more[1]
+    more = finder.flush()
+    before, answer = before + more[0], answer + more[1]
+    text = "".join(parts)
+    assert before + answer == text
+    reasoning, expected, ended_inside = Reasoning(inside=inside).split(text)
+    assert answer == expected
+    assert not ended_inside or (reasoning is not None and not answer)
+    if text:
+        assert finder.inside == ended_inside or text.strip() in "<think>"
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "ended"),
+    [("<think>a", False, True), ("a", True, True), ("", True, True), ("", False, False), ("a</think>", True, False)]
+    + [("<think>\n", False, True), ("<think>a</think>\n\n", False, False), ("<thi", False, False)],
+)
+def test_a_text_that_ends_inside_its_reasoning(text: str, inside: bool, ended: bool) -> None:
+    assert Reasoning(inside=inside).split(text)[2] is ended
+
+
+@pytest.mark.parametrize(
+    ("prompt", "template", "inside", "expected"),
+    [
+        ("<|im_start|>assistant\n<think>\n", "{{ '<think>\n' }}", True, True),
+        ("<|im_start|>assistant\n", "{% if x %}<think>\n\n</think>{% endif %}", False, True),
+        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", "<think>\n\n</think>", False, False),
+        ("<|assistant|></think>", "</think>", False, False),
+        ("<|im_start|>assistant\n", "{{ messages }}", False, False),
+    ],
+)
+def test_a_model_may_think_where_its_template_knows_of_it(
+    prompt: str, template: str, inside: bool, expected: bool
+) -> None:
+    found = Reasoning.of(prompt, ["", template])
+    assert (found.inside, found.expected) == (inside, expected)
 
 
 def test_answer_is_not_held_back() -> None:

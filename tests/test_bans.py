@@ -1,0 +1,70 @@
+"""Which tokens must not come next, against a search through everything that was said."""
+
+from itertools import chain
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pio.errors import ConfigError
+from pio.ops.bans import Bans
+from pio.testing.reference import sampling as reference
+
+VOCAB = 5
+TOKENS = st.lists(st.integers(0, VOCAB - 1), max_size=4)
+
+
+@given(
+    st.lists(st.integers(0, VOCAB - 1), max_size=9),
+    st.lists(st.integers(0, VOCAB - 1), max_size=12),
+    TOKENS,
+    TOKENS,
+    TOKENS,
+    st.integers(0, 5),
+    st.lists(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=4), max_size=5),
+    st.integers(0, 5),
+)
+def test_after_every_token_as_if_all_were_searched(
+    prompt: list[int],
+    answer: list[int],
+    always: list[int],
+    first: list[int],
+    early: list[int],
+    early_tokens: int,
+    sequences: list[list[int]],
+    ngram: int,
+) -> None:
+    wanted = {
+        "always": always,
+        "first": first,
+        "early": early,
+        "early_tokens": early_tokens,
+        "sequences": sequences,
+        "ngram": ngram,
+    }
+    bans = Bans(prompt, VOCAB, **wanted)
+    for count in range(len(answer) + 1):
+        found = set(chain.from_iterable(bans.next))
+        assert found == reference.banned(prompt, answer[:count], VOCAB, **wanted)
+        if count < len(answer):
+            bans.count(answer[count])
+
+
+def test_no_run_of_three_comes_twice() -> None:
+    bans = Bans([1, 2, 3, 1, 2], VOCAB, ngram=3)
+    assert [list(ids) for ids in bans.next] == [[3]]
+    bans.count(4)
+    assert bans.next == []
+
+
+def test_a_run_that_the_prompt_began() -> None:
+    bans = Bans([0, 3], VOCAB, sequences=[[3, 4], [1], [3, 4, 2]])
+    assert sorted(chain.from_iterable(bans.next)) == [1, 4]
+    bans.count(2)
+    assert sorted(chain.from_iterable(bans.next)) == [1]
+
+
+@pytest.mark.parametrize("field", [{"always": [5]}, {"first": [-1]}, {"early": [9]}, {"sequences": [[1, 5]]}])
+def test_ids_outside_the_vocabulary_are_refused(field: dict[str, list[int]]) -> None:
+    with pytest.raises(ConfigError, match="outside the vocabulary; expected 0 to 4"):
+        Bans([1], VOCAB, **field)
