@@ -36,7 +36,9 @@ def test_only_conversations_have_reasoning(model):
     assert model.generate((message for message in CHAT), **fields).token_ids == model.generate(CHAT, **fields).token_ids
     prompts = model.loaded.prompts
     assert prompts.encode(asked)[1] is None and prompts.encode([5, 6])[1] is None
-    assert prompts.encode(CHAT)[1] is False
+    reasoning = prompts.encode(CHAT)[1]
+    assert reasoning is not None and not reasoning.inside and reasoning.expected
+    assert not prompts.encode(CHAT, enable_thinking=False)[1].expected
 
 
 @pytest.mark.parametrize("given", ["a text", b"a text", CHAT[0], 3, None])

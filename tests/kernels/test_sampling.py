@@ -119,7 +119,7 @@ def test_banned_tokens_do_not_come(row: list[float], data: st.DataObject) -> Non
     logits, sampler = tensor(row), Sampler(len(row))
     before = bytes(logits.memoryview())
     if max(expected) == -math.inf:
-        with pytest.raises(ConfigError, match="suppress_tokens.*forbid every token that could come next"):
+        with pytest.raises(ConfigError, match=r"suppress_tokens.*forbid every token that could come next"):
             sampler.likeliest(logits, 1, penalties)
         return
     assert sampler.likeliest(logits, 1, penalties) == expected.index(max(expected))
