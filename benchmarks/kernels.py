@@ -9,6 +9,7 @@ from pio.cache.batch import Batch
 from pio.cache.latent import PagedLatentCache
 from pio.cache.paged import PagedKVCache
 from pio.dtypes import dtype, int32
+from pio.ops.bans import Bans
 from pio.ops.gated_delta import state_shape
 from pio.ops.sampling import Penalties, Sampler
 from pio.tensor import Tensor
@@ -408,10 +409,12 @@ class Sampling:
         self.logits = random_tensor(1, VOCAB)
         self.sampler = Sampler(VOCAB)
         self.penalties = Penalties([1, 2, 3], 64, VOCAB, repetition=1.1)
+        self.bans = Penalties([], 64, VOCAB, bans=Bans(range(512), VOCAB, always=[7], ngram=3))
         self.time_greedy()
         self.time_draw()
         self.time_draw_top_p()
         self.time_draw_top_k_with_penalties()
+        self.time_greedy_with_bans()
         self.time_top_k()
 
     def time_greedy(self) -> None:
@@ -425,6 +428,9 @@ class Sampling:
 
     def time_draw_top_k_with_penalties(self) -> None:
         self.sampler.draw(self.logits, 0, 0.37, 0.8, top_k=20, penalties=self.penalties)
+
+    def time_greedy_with_bans(self) -> None:
+        self.sampler.likeliest(self.logits, 0, self.bans)
 
     def time_top_k(self) -> None:
         ops.top_k(self.logits, 50)

@@ -133,8 +133,8 @@ def _answer(conversation: Conversation, text: str, terminal: bool) -> None:
         complain(error)
     else:
         style.end()
-        if conversation.unfinished is not None:
-            note_unfinished(conversation.unfinished, " or /no_think")
+        if conversation.last is not None:
+            note_unfinished(conversation.last)
 
 
 class _Style:

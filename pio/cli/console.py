@@ -35,12 +35,11 @@ def complain(error: Exception) -> None:
     note("error: " + " ".join(as_options(str(error)).split()))
 
 
-def note_unfinished(result: Generation, remedy: str = "") -> None:
-    """Say that an answer ended inside the model's reasoning."""
-    note(
-        f"note: the answer ended inside the model's reasoning, after {len(result.token_ids)} tokens; "
-        f"--max-new-tokens{remedy} may help"
-    )
+def note_unfinished(result: Generation) -> None:
+    """Say that an answer ended inside the model's reasoning, where it did."""
+    if not result.answered:
+        remedy = "ask again" if result.finish_reason == "stop" else "a larger --max-new-tokens, or none, lets it go on"
+        note(f"note: the answer ended inside the model's reasoning, after {len(result.token_ids)} tokens; {remedy}")
 
 
 def write_json(value: Any) -> None:

@@ -22,7 +22,7 @@ class Conversation:
         thinking: True and False switch the model's reasoning on and off; None leaves it to the model.
         messages: Dicts with ``role`` and ``content``, oldest first, without the system message.
         system: What the model is told before everything else.
-        unfinished: The last answer where it ended inside its reasoning, else None.
+        last: The last answer, where it came to its end.
     """
 
     def __init__(self, model: TextModelPlugin, fields: dict[str, Any], system: str | None = None) -> None:
@@ -39,7 +39,7 @@ class Conversation:
         self.thinking: bool | None = None
         self.system = system
         self.messages: list[dict[str, str]] = []
-        self.unfinished: Generation | None = None
+        self.last: Generation | None = None
         sources = model.loaded.prompts.chat_template.sources.values()
         self._has_switch = any("enable_thinking" in source for source in sources)
 
@@ -61,12 +61,12 @@ class Conversation:
         if self.system is not None:
             sent.insert(0, {"role": "system", "content": self.system})
         reasoning = self._model.loaded.prompts.encode(sent, **variables)[1] or Reasoning()
-        fields = {} if reasoning.expected else {"max_new_tokens": ANSWER_TOKENS}
+        fields: dict[str, Any] = {} if reasoning.expected else {"max_new_tokens": ANSWER_TOKENS}
         fields.update(self._fields)
         fitting = self._model.fit_messages(sent, self._room(fields), **variables)
-        handle = self._model.submit(fitting, fields, template_variables=variables)
+        handle = self._model.submit(fitting, template_variables=variables, **fields)
         self.messages.append({"role": "user", "content": text})
-        self.unfinished = None
+        self.last = None
         splitter, answer = ReasoningSplitter(inside=reasoning.inside), ""
         try:
             for piece in handle:
@@ -76,8 +76,7 @@ class Conversation:
             for kind, part in splitter.flush():
                 answer += part if kind == "answer" else ""
                 yield kind, part
-            result = handle.result()
-            self.unfinished = None if result.answered else result
+            self.last = handle.result()
         finally:
             handle.cancel()
             self.messages.append({"role": "assistant", "content": answer})

@@ -109,8 +109,7 @@ def generate(
         elif result.samples:
             write("\n".join(f"--- {i + 1}\n{sample.text}" for i, sample in enumerate(result.samples)) + "\n")
     for answer in result.samples or (result,):
-        if not answer.answered:
-            note_unfinished(answer)
+        note_unfinished(answer)
     if stats:
         note(_line(result, load_seconds, first))
 

@@ -43,6 +43,7 @@ REQUESTS: tuple[dict[str, Any], ...] = (
         "presence_penalty": 0.1,
         "frequency_penalty": 0.1,
         "logit_bias": {1: 0.5},
+        "suppress_tokens": [1],
     },
 )
 

@@ -43,8 +43,12 @@ class Reasoning(Protocol):
         """Whether the model may think before it answers."""
         ...
 
-    def split(self, text: str, /) -> tuple[str | None, str, bool]:
-        """Split a whole text into reasoning, None where there is none, and answer; and whether it ends in the first."""
+    def split(self, text: str, /) -> tuple[str | None, str, str]:
+        """Split a whole text into reasoning, None where there is none, and answer.
+
+        Returns:
+            The two, and where the text ends: in the "reasoning", in the "gap" behind it or in the "answer".
+        """
         ...
 
     def follow(self) -> AnswerFinder:
@@ -211,8 +215,8 @@ class Answer:
     def _generation(self, sequence: Sequence, finish: FinishReason, reason: str | int | None) -> Generation:
         text, reasoning, answered = "".join(self._pieces), None, True
         if self._reasoning is not None:
-            reasoning, text, inside = self._reasoning.split(text)
-            answered = not inside and (reasoning is None or bool(text) or finish == "stop")
+            reasoning, text, end = self._reasoning.split(text)
+            answered = end == "answer" or (end == "gap" and finish == "stop")
         prompt, count = sequence.prompt_length, len(sequence.tokens) - sequence.prompt_length
         decode = perf_counter() - self._first_token if count > 1 else 0.0
         timings = Timings(

@@ -35,14 +35,14 @@ class Reasoning:
         knows = any(tag in source for source in template for tag in (OPEN, CLOSE))
         return cls(inside=opens_reasoning(prompt), expected=knows and not closed)
 
-    def split(self, text: str) -> tuple[str | None, str, bool]:
-        """Split a whole text into reasoning and answer; say too whether it ends inside the reasoning."""
+    def split(self, text: str) -> tuple[str | None, str, State]:
+        """Split a whole text into reasoning and answer; say too in which of them, or in the gap between, it ends."""
         splitter = ReasoningSplitter(inside=self.inside)
         found: dict[Kind, list[str]] = {"reasoning": [], "answer": []}
         for kind, piece in [*splitter.push(text), *splitter.flush()]:
             found[kind].append(piece)
-        reasoning, ended_inside = "".join(found["reasoning"]), splitter.inside
-        return reasoning if reasoning or ended_inside else None, "".join(found["answer"]), ended_inside
+        reasoning, end = "".join(found["reasoning"]), splitter.state
+        return reasoning if reasoning or end == "reasoning" else None, "".join(found["answer"]), end
 
     def follow(self) -> AnswerFinder:
         """Return what finds the answer in one stream of text."""
@@ -126,6 +126,9 @@ class ReasoningSplitter:
     """Splits a stream of text as ``split_reasoning`` splits the whole; tags may be cut anywhere.
 
     One object serves one answer and one thread.
+
+    Attributes:
+        state: Where the text ends, as far as that is certain; after ``flush`` it is.
     """
 
     def __init__(self, *, inside: bool = False) -> None:
@@ -135,14 +138,9 @@ class ReasoningSplitter:
             inside: Whether the prompt ended with ``<think>``.
         """
         self._inside = inside
-        self._state: State = "start"
+        self.state: State = "start"
         self._held: str = ""
         self._started = False
-
-    @property
-    def inside(self) -> bool:
-        """Whether the text ends inside the reasoning, as far as it is certain."""
-        return self._state == "reasoning"
 
     def push(self, piece: str) -> list[tuple[Kind, str]]:
         """Add text and return what is certain now, in order.
@@ -152,15 +150,15 @@ class ReasoningSplitter:
         """
         self._held += piece
         found: list[tuple[Kind, str]] = []
-        if self._state == "start":
+        if self.state == "start":
             self._start()
-        if self._state == "reasoning":
+        if self.state == "reasoning":
             self._reason(found)
-        if self._state == "gap":
+        if self.state == "gap":
             self._held = self._held.lstrip("\n")
             if self._held:
-                self._state = "answer"
-        if self._state == "answer" and self._held:
+                self.state = "answer"
+        if self.state == "answer" and self._held:
             found.append(("answer", self._held))
             self._held: str = ""
         return found
@@ -168,25 +166,25 @@ class ReasoningSplitter:
     def flush(self) -> list[tuple[Kind, str]]:
         """Return what was held back because it could have become a tag or the end of the reasoning."""
         held, self._held = self._held, ""
-        if self._state == "start":
-            self._state = "reasoning" if self._inside else "answer"
-        if self._state == "reasoning":
+        if self.state == "start":
+            self.state = "reasoning" if self._inside else "answer"
+        if self.state == "reasoning":
             held = held.strip("\n") if not self._started else held.rstrip("\n")
             return [("reasoning", held)] if held else []
-        return [("answer", held)] if held and self._state == "answer" else []
+        return [("answer", held)] if held and self.state == "answer" else []
 
     def _start(self) -> None:
         text = self._held.lstrip()
         if text.startswith(OPEN):
-            self._held, self._state = text[len(OPEN) :], "reasoning"
+            self._held, self.state = text[len(OPEN) :], "reasoning"
         elif not _undecided(text):
-            self._state = "reasoning" if self._inside else "answer"
+            self.state = "reasoning" if self._inside else "answer"
 
     def _reason(self, found: list[tuple[Kind, str]]) -> None:
         text = self._held if self._started else self._held.lstrip("\n")
         reasoning, tag, rest = text.partition(CLOSE)
         if tag:
-            self._state, self._held = "gap", rest
+            self.state, self._held = "gap", rest
         else:
             # Line ends and the beginning of a tag may turn out to be the end of the reasoning.
             cut = next(n for n in range(len(CLOSE) - 1, -1, -1) if text.endswith(CLOSE[:n]))

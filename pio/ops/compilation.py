@@ -25,6 +25,7 @@ SERIAL = (
     sampling.weigh,
     sampling.draw_sorted,
     sampling.penalize,
+    sampling.forbid,
     top_k.block_maxima,
     top_k.top_k,
 )

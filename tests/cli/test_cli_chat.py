@@ -59,6 +59,22 @@ def test_an_error_does_not_end_the_conversation(pio):
     assert len(ran.stdout.splitlines()) >= 2
 
 
+def test_an_answer_that_ended_while_the_model_thought(pio, model):
+    def asked(thinking: bool) -> Conversation:
+        conversation = Conversation(model, {"max_new_tokens": 3, "temperature": 0.0})
+        conversation.thinking = thinking
+        said = "".join(part for kind, part in conversation.ask("Hi") if kind == "answer")
+        assert conversation.last is not None and conversation.last.text == said
+        return conversation
+
+    assert asked(False).last.answered and not asked(True).last.answered
+    ran = pio("chat", "-n", 3, "-t", 0, "--think", input="Hi\n")
+    assert (ran.exit_code, ran.stdout) == (0, "\n")
+    assert ran.stderr.startswith(
+        "note: the answer ended inside the model's reasoning, after 3 tokens; a larger --max-n"
+    )
+
+
 def test_turns_are_kept_and_the_oldest_dropped(model):
     conversation = Conversation(model, {"max_new_tokens": 5, "temperature": 0.0}, system="Be brief.")
     for question in ("one", "two"):

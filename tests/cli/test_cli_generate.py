@@ -59,6 +59,7 @@ def test_json_holds_the_whole_result(pio, model):
 def test_every_sampling_field_arrives(pio, model):
     fields = {
         "max_new_tokens": 11,
+        "min_new_tokens": 3,
         "temperature": 0.9,
         "top_k": 30,
         "top_p": 0.8,
@@ -66,6 +67,7 @@ def test_every_sampling_field_arrives(pio, model):
         "repetition_penalty": 1.2,
         "presence_penalty": 0.3,
         "frequency_penalty": 0.4,
+        "no_repeat_ngram_size": 7,
         "logit_bias": {7: -100.0, 300: 1.5},
         "seed": 11,
         "stop": ["zzzz", "qqqq"],
@@ -101,6 +103,17 @@ def test_every_sampling_field_arrives(pio, model):
         package.TextModelPlugin.submit = original
     assert ran.exit_code == 0 and seen == fields
     assert ran.stdout == model.generate_text(PROMPT, **fields) + "\n"
+
+
+def test_an_answer_that_ended_while_the_model_thought(pio, model):
+    think, end = (model.tokenize(text)[0] for text in ("<think>", "<|im_end|>"))
+    asked = ("generate", "demo", "Add.", "--chat", "-t", 0, "--logit-bias", f"{think}=100")
+    ran = pio(*asked, "-n", 4)
+    assert ran.exit_code == 0 and "a larger --max-new-tokens, or none, lets it go on" in ran.stderr
+    assert ran.stderr.startswith("note: the answer ended inside the model's reasoning, after 4 tokens;")
+    ran = pio(*asked, "-n", 4, "--json")
+    assert json.loads(ran.stdout)["answered"] is False and "after 4 tokens" in ran.stderr
+    assert pio("generate", "demo", "Add.", "-n", 1, "--logit-bias", f"{end}=100").stderr == ""
 
 
 def test_a_gap(pio, model):

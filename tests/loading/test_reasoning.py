@@ -88,20 +88,30 @@ def test_the_answer_is_found_where_it_is_split_off(parts: list[str], inside: boo
     before, answer = before + more[0], answer + more[1]
     text = "".join(parts)
     assert before + answer == text
-    reasoning, expected, ended_inside = Reasoning(inside=inside).split(text)
+    reasoning, expected, end = Reasoning(inside=inside).split(text)
     assert answer == expected
-    assert not ended_inside or (reasoning is not None and not answer)
-    if text:
-        assert finder.inside == ended_inside or text.strip() in "<think>"
+    assert end == "answer" or not answer
+    assert (end == "reasoning") <= (reasoning is not None)
+    if text.strip() not in "<think>":
+        assert finder.inside == (end == "reasoning")
 
 
 @pytest.mark.parametrize(
-    ("text", "inside", "ended"),
-    [("<think>a", False, True), ("a", True, True), ("", True, True), ("", False, False), ("a</think>", True, False)]
-    + [("<think>\n", False, True), ("<think>a</think>\n\n", False, False), ("<thi", False, False)],
+    ("text", "inside", "end"),
+    [
+        ("<think>a", False, "reasoning"),
+        ("<think>\n", False, "reasoning"),
+        ("a", True, "reasoning"),
+        ("", True, "reasoning"),
+        ("a</think>", True, "gap"),
+        ("<think>\n\n</think>\n\n", False, "gap"),
+        ("<think>a</think>\n\nb", False, "answer"),
+        ("<thi", False, "answer"),
+        ("", False, "answer"),
+    ],
 )
-def test_a_text_that_ends_inside_its_reasoning(text: str, inside: bool, ended: bool) -> None:
-    assert Reasoning(inside=inside).split(text)[2] is ended
+def test_where_a_text_ends(text: str, inside: bool, end: str) -> None:
+    assert Reasoning(inside=inside).split(text)[2] == end
 
 
 @pytest.mark.parametrize(
