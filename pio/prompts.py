@@ -184,11 +184,14 @@ def answer_text(result: Generation) -> str:
     """
     if result.answered:
         return result.text
-    why = "at an end token" if result.finish_reason == "stop" else "where max_new_tokens or the context ended"
+    if result.finish_reason == "stop":
+        why, remedy = "at an end token", "ask again with another seed"
+    else:
+        why, remedy = "where max_new_tokens or the context ended", "raise max_new_tokens or leave it out"
     raise UnfinishedAnswerError(
-        f"the answer ended inside the model's reasoning, after {len(result.token_ids)} tokens, {why}; raise "
-        "max_new_tokens or leave it out, or give enable_thinking=False where the chat template reads it; generate() "
-        "returns the reasoning, and so does this error's generation",
+        f"the answer ended inside the model's reasoning, after {len(result.token_ids)} tokens, {why}; {remedy}, or "
+        "give enable_thinking=False where the chat template reads it; generate() returns the reasoning, and so does "
+        "this error's generation",
         result,
     )
 

@@ -15,7 +15,11 @@ from pio.engine.batch_manager import BatchManager
 from pio.engine.generation import Generation
 from pio.engine.sampling_params import SamplingParams
 from pio.errors import CapacityError, ConfigError
+from pio.loading.chat_template import ChatTemplate
+from pio.loading.checkpoint import resolve
 from pio.loading.reasoning import Reasoning, split_reasoning
+from pio.loading.tokenizer import Tokenizer
+from pio.prompts import Prompts
 from pio.tensor import Tensor
 from pio.testing.reference import sampling as reference
 
@@ -29,18 +33,19 @@ CONTEXT = 400
 class Script(ToyModel):
     """Says what it is told to, token by token behind a prompt of one; 9 is the logit of the next, 8 of that behind."""
 
-    def __init__(self, script: Sequence[int]) -> None:
+    def __init__(self, script: Sequence[int], vocab_size: int = VOCAB) -> None:
         super().__init__(max_positions=CONTEXT)
         self.script = script
+        self.vocab_size = vocab_size
+        self._out = Tensor.zeros((1, vocab_size))
 
     def forward(self, batch: Batch, cache: ToyCache) -> Tensor:
         at = batch.past.tolist()[0] + batch.num_tokens - 1
-        row = [0.0] * VOCAB
+        row = [0.0] * self.vocab_size
         for logit, token in ((8.0, at + 1), (9.0, at)):
             row[self.script[token % len(self.script)]] = logit
-        out = self._out[: batch.num_outputs]
-        out.copy_(Tensor.from_list([row]))
-        return out
+        self._out.copy_(Tensor.from_list([row]))
+        return self._out[: batch.num_outputs]
 
 
 class Pieces:
@@ -70,18 +75,18 @@ def say(script: Sequence[int], reasoning: Reasoning | None = None, ends: Sequenc
         manager.close()
 
 
-def naive(script: Sequence[int], stops: Sequence[str], skip: bool) -> tuple[str, str | None, int]:
-    """The visible text before a stop, the stop, and how many tokens there were until then."""
+def naive(pieces: Sequence[tuple[str, bool]], stops: Sequence[str]) -> tuple[str, str | None, int]:
+    """The visible text before a stop, the stop, and how many pieces there were until then."""
     whole = marks = ""
-    for count, token in enumerate(script, 1):
-        for character in PIECES[token]:
+    for count, (piece, hidden) in enumerate(pieces, 1):
+        for character in piece:
             whole += character
-            marks += " " if skip and token in SPECIAL else "x"
+            marks += " " if hidden else "x"
             for stop in sorted(stops, key=len, reverse=True):
                 if whole.endswith(stop):
                     before = len(whole) - len(stop)
                     return "".join(c for c, m in zip(whole[:before], marks, strict=False) if m == "x"), stop, count
-    return "".join(c for c, m in zip(whole, marks, strict=True) if m == "x"), None, len(script)
+    return "".join(c for c, m in zip(whole, marks, strict=True) if m == "x"), None, len(pieces)
 
 
 SCRIPTS = st.lists(st.integers(0, 8), min_size=1, max_size=8)
@@ -98,10 +103,43 @@ def test_one_rule_whether_special_tokens_show_or_not(
     script: list[int], stops: list[str], skip: bool, include: bool
 ) -> None:
     result, streamed = say(script, stop=stops, skip_special_tokens=skip, include_stop=include)
-    text, stop, count = naive(script, stops, skip)
+    text, stop, count = naive([(PIECES[token], skip and token in SPECIAL) for token in script], stops)
     assert result.text == streamed == text + (stop if stop and include else "")
     assert (result.stop_reason, result.finish_reason) == (stop, "stop" if stop else "length")
     assert len(result.token_ids) == count
+
+
+DEMO = Tokenizer.from_folder(resolve("demo"), vocab_size=4096)
+ADDED = ["<|im_start|>", "<|im_end|>", "<|file_sep|>", "<think>"]  # special, and not
+TEXTS = ["def f(", "\n\n", "é", "汉字", "🦜 a", " user", "<|im_", "|>", "<"]
+
+
+@given(
+    st.lists(st.sampled_from([*ADDED, *TEXTS]), min_size=1, max_size=6),
+    st.lists(st.sampled_from([*ADDED, *TEXTS, "<|im_start|> user", "字<|im_end|>", "\x99", "a<|", "f(é"]), max_size=3),
+    st.booleans(),
+    st.booleans(),
+)
+def test_one_rule_with_a_real_tokenizer(texts: list[str], stops: list[str], skip: bool, include: bool) -> None:
+    """Characters and stop texts of several tokens; only the pieces that texts are written in are searched."""
+    assert DEMO is not None
+    prompts, script, pieces = Prompts("demo", DEMO, ChatTemplate("")), list[int](), list[tuple[str, bool]]()
+    for text in texts:
+        hidden = skip and text in ADDED and (token := DEMO.token_to_id(text)) in DEMO.special_ids - DEMO.reasoning_ids
+        script += [token] if hidden else DEMO.encode(text)
+        pieces.append((text, hidden))
+    manager = BatchManager(
+        Script(script, 4096), ToyCache(CONTEXT // 4, 4), detokenizer=prompts.detokenizer, token_text=prompts.token_text
+    )
+    params = SamplingParams(
+        temperature=0.0, max_new_tokens=len(script), stop=stops, skip_special_tokens=skip, include_stop=include
+    )
+    handle = manager.submit([0], params)
+    result = handle.result(STEP)
+    manager.close()
+    text, stop, _ = naive(pieces, stops)
+    assert result.text == "".join(handle) == text + (stop if stop and include else "")
+    assert result.stop_reason == stop
 
 
 @given(st.lists(st.sampled_from([0, 1, 2, 3, 4, 9, 10, 11, 12]), min_size=1, max_size=9), STOPS, st.booleans())
