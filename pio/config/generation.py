@@ -76,7 +76,8 @@ def sampling_defaults(raw: dict[str, Any]) -> dict[str, Any]:
             )
     unknown = sorted(given.keys() - _SAMPLING - _REFUSED.keys() - _SILENT)
     if unknown:
-        _log.warning("generation_config.json: pio does not know %s; what they ask for is not done", unknown[:8])
+        names = ", ".join(shown(name) for name in unknown[:8]) + (" and others" if len(unknown) > 8 else "")
+        _log.warning("generation_config.json: pio does not know %s; what they ask for is not done", names)
     found = {name: given[name] for name in sorted(_SAMPLING & given.keys())}
     stops: Any = given.get("stop_strings", [])
     texts: Any = [stops] if isinstance(stops, str) else stops

@@ -108,8 +108,11 @@ def test_what_nobody_knows_is_said_once(caplog: pytest.LogCaptureFixture) -> Non
     with caplog.at_level(logging.WARNING, "pio"):
         assert sampling_defaults({**silent, "wit": 3, "charm": [1], "absent": None}) == {}
     assert [record.getMessage() for record in caplog.records] == [
-        "generation_config.json: pio does not know ['charm', 'wit']; what they ask for is not done"
+        "generation_config.json: pio does not know 'charm', 'wit'; what they ask for is not done"
     ]
+    with caplog.at_level(logging.WARNING, "pio"):
+        sampling_defaults({"x" * 10_000 + str(i): i for i in range(20)})
+    assert len(caplog.records) == 2 and len(caplog.records[1].getMessage()) < 1000
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Reasoning and answer, whole and streamed."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pio.loading.chat_template import ChatTemplate
 from pio.loading.reasoning import AnswerFinder, Reasoning, ReasoningSplitter, opens_reasoning, split_reasoning
 
 WHOLE = [
@@ -129,6 +131,27 @@ def test_a_model_may_think_where_its_template_knows_of_it(
 ) -> None:
     found = Reasoning.of(prompt, ["", template])
     assert (found.inside, found.expected) == (inside, expected)
+
+
+REAL = {  # inside and expected, by default and with enable_thinking=False
+    "glm-4.7-flash": [(True, True), (False, False)],
+    "qwen3-0.6b": [(False, True), (False, False)],
+    "qwen3-4b-instruct-2507": [(False, False), (False, False)],
+    "qwen3-coder-30b-a3b-instruct": [(False, False), (False, False)],
+    "qwen3-coder-next": [(False, False), (False, False)],
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_which_real_models_think(name: str) -> None:
+    folder = Path(__file__).parents[3] / "shared" / "checkpoints" / name
+    if not folder.is_dir():
+        pytest.skip("../shared/checkpoints is not there")
+    template = ChatTemplate.from_folder(folder)
+    for variables, (inside, expected) in zip(({}, {"enable_thinking": False}), REAL[name], strict=True):
+        prompt = template.render([{"role": "user", "content": "Hi"}], add_generation_prompt=True, **variables)
+        found = Reasoning.of(prompt, template.sources.values())
+        assert (found.inside, found.expected) == (inside, expected)
 
 
 def test_answer_is_not_held_back() -> None:
