@@ -24,6 +24,9 @@ Defaults: TypeAlias = Mapping[str, Any]
 Params: TypeAlias = "SamplingParams | Mapping[str, Any]"
 """How callers give sampling fields: checked before, or as a plain dict."""
 
+# Two ways to say the same; within one source the second counts.
+_SAME: Final = (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens"))
+
 # What cannot be read off a field's numeric bounds.
 _ALLOWED: Final = {
     "logit_bias": "a dict of token id to a number from -100 to 100",
@@ -149,7 +152,7 @@ class SamplingParams(BaseModel):
             found = _given(cls(**(defaults or {})))
         except ConfigError as error:
             raise CheckpointError(f"generation_config.json: {error}") from None
-        return cls(**(found | _given(params) | _given(fields)))
+        return cls(**_over(_over(found, _given(params)), _given(fields)))
 
     @model_validator(mode="wrap")
     @classmethod
@@ -203,6 +206,12 @@ class SamplingParams(BaseModel):
                 "answer; set stop, or leave include_stop out"
             )
         return self
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two sources of fields together, where the second wins, over another way to say the same too."""
+    replaced = {other for pair in _SAME for name in pair if name in above for other in pair}
+    return {name: value for name, value in below.items() if name not in replaced} | above
 
 
 def _given(params: Params | None) -> dict[str, Any]:

@@ -109,6 +109,18 @@ def test_the_later_source_wins() -> None:
     assert SamplingParams.merge(defaults, SamplingParams(temperature=1.0)).temperature == 1.0
 
 
+@pytest.mark.parametrize("pair", [("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")])
+def test_two_ways_to_say_a_length_replace_each_other(pair: tuple[str, str]) -> None:
+    for below, above in (pair, pair[::-1]):
+        for merged in (
+            SamplingParams.merge({below: 9}, {above: 5}),
+            SamplingParams.merge({below: 9}, **{above: 5}),
+            SamplingParams.merge(None, SamplingParams(**{below: 9}), **{above: 5}),  # type: ignore[arg-type]
+        ):
+            assert merged.model_fields_set == {above}
+    assert SamplingParams.merge({pair[0]: 9, pair[1]: 5}).model_fields_set == set(pair)
+
+
 def test_bad_defaults_name_their_file() -> None:
     with pytest.raises(CheckpointError, match=r"generation_config.json: top_p=7 cannot be used"):
         SamplingParams.merge({"top_p": 7}, top_p=0.5)
