@@ -122,7 +122,7 @@ def test_banned_tokens_do_not_come(row: list[float], data: st.DataObject) -> Non
         with pytest.raises(ConfigError, match=r"suppress_tokens.*forbid every token that could come next"):
             sampler.likeliest(logits, 1, penalties)
         return
-    assert sampler.likeliest(logits, 1, penalties) == expected.index(max(expected))
+    assert expected[sampler.likeliest(logits, 1, penalties)] >= max(expected) - 1e-4  # biases round
     for arguments in ((1.0,), (1.0, 2), (1.0, 0, 0.9)):
         drawn = sampler.draw(logits, 1, data.draw(st.floats(0, 1, exclude_max=True)), *arguments, penalties=penalties)
         assert expected[drawn] > -math.inf
