@@ -79,6 +79,7 @@ def sampling_defaults(raw: dict[str, Any]) -> dict[str, Any]:
         names = ", ".join(shown(name) for name in unknown[:8]) + (" and others" if len(unknown) > 8 else "")
         _log.warning("generation_config.json: pio does not know %s; what they ask for is not done", names)
     found = {name: given[name] for name in sorted(_SAMPLING & given.keys())}
+    _warn_of_least_length(found)
     stops: Any = given.get("stop_strings", [])
     texts: Any = [stops] if isinstance(stops, str) else stops
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in cast("list[Any]", texts)):
@@ -91,6 +92,19 @@ def sampling_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     if not samples:
         found["temperature"] = 0.0
     return found
+
+
+def _warn_of_least_length(found: dict[str, Any]) -> None:
+    """Say that answers go on behind the model's own end, which looks like a fault of the model where nobody says so."""
+    for name in ("min_new_tokens", "min_length"):
+        if found.get(name):
+            _log.warning(
+                "generation_config.json: %s=%s holds back the end of every answer until it is that long; a call with "
+                "%s=0 lets the model end where it wants",
+                name,
+                shown(found[name]),
+                name,
+            )
 
 
 def _wrong(field: str, found: object, expected: str) -> CheckpointError:

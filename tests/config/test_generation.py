@@ -115,6 +115,13 @@ def test_what_nobody_knows_is_said_once(caplog: pytest.LogCaptureFixture) -> Non
     assert len(caplog.records) == 2 and len(caplog.records[1].getMessage()) < 1000
 
 
+def test_a_folder_that_holds_ends_back_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "pio"):
+        assert sampling_defaults({"min_new_tokens": 5, "min_length": 0}) == {"min_new_tokens": 5, "min_length": 0}
+    (record,) = caplog.records
+    assert "min_new_tokens=5" in record.getMessage() and "min_new_tokens=0" in record.getMessage()
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("do_sample", "no"), ("do_sample", 1), ("stop_strings", [""]), ("stop_strings", 7), ("stop_strings", [7])],
