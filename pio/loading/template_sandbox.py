@@ -18,18 +18,22 @@ from markupsafe import Markup
 
 from pio.loading import template_methods as methods
 from pio.loading.template_budget import Budget, TemplateLimit, is_dict, is_sequence, is_view
+from pio.loading.template_call import Unavailable
 from pio.loading.template_compiler import BudgetedGenerator, GenerationTag, prepared
 from pio.loading.template_filters import filters, tests
 from pio.loading.template_globals import (
     FUNCTIONS,
     BudgetedEscapeFormatter,
     BudgetedFormatter,
+    DictFunction,
     Function,
+    TemplateCycler,
     TemplateNamespace,
 )
 
 BUDGET: Final = "pio budget"  # no template can name a variable with a space
 _MAX_DEPTH = 60  # calls within calls; each takes several Python frames
+_OF_DICTS: Final = frozenset(dir(dict))
 _PRIVATE = ("_loop_vars", "_block_vars", "caller")  # what compiled templates add to every call
 _COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "eq": operator.eq,
@@ -68,7 +72,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def turn(self, context: Context, nodes: int) -> bool:
         """Take a turn of a loop or a macro whose body holds so many nodes, each a fraction of a step."""
-        budget_of(context).spend(1 + (nodes >> 4))
+        budget: Budget = context.parent[BUDGET]
+        budget.spend(1 + (nodes >> 4))
         return True
 
     def literal(self, context: Context, characters: int) -> None:
@@ -98,13 +103,16 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def join_text(self, context: Context, *parts: Any) -> str:
         """``a ~ b``."""
-        texts = [self.written(context, part) for part in parts]
+        texts = [part if isinstance(part, str) else self.written(context, part) for part in parts]
         budget_of(context).text(sum(map(len, texts)))
         return "".join(texts)
 
     def compare(self, context: Context, left: Any, *rest: Any) -> bool:
         """``a < b < c``, which Jinja gives as a, "lt", b, "lt", c."""
-        budget = budget_of(context)
+        budget: Budget = context.parent[BUDGET]
+        if len(rest) == 2 and type(left) is str and type(rest[1]) is str and rest[0] == "eq":
+            budget.spend(2 + (len(left) >> 10))  # by far the most frequent: roles
+            return left == rest[1]
         for name, right in zip(rest[::2], rest[1::2], strict=True):
             if name in ("in", "notin") and isinstance(left, str) and isinstance(right, str):
                 methods.find(budget, right, left)
@@ -180,6 +188,11 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """``a.b``."""
+        if type(obj) is dict and attribute not in _OF_DICTS:  # the general way fails at finding an attribute first
+            try:
+                return cast("dict[str, Any]", obj)[attribute]
+            except KeyError:
+                return self.undefined(obj=obj, name=attribute)
         if type(obj) is TemplateNamespace and not attribute.startswith("_"):
             try:  # the general way asks a namespace, which answers slowly, several times
                 return getattr(obj, attribute)
@@ -195,7 +208,11 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         """Stop at private names; a method that changes data is undefined, for data may have a key of that name."""
         if attribute.startswith("_") or not (is_dict(obj) or is_sequence(obj)):
             raise SecurityError(f"it asks for {attribute[:80]!r} of a {type(obj).__name__}")
-        return super().unsafe_undefined(obj, attribute)
+        reason = methods.unavailable(obj, attribute)
+        if reason is None:
+            return super().unsafe_undefined(obj, attribute)
+        message = f"{type(obj).__name__}.{attribute} is not available in chat templates: {reason}"
+        return self.undefined(message, obj=obj, name=attribute, exc=Unavailable)
 
     def _known(self, value: Any, name: Any) -> Any:
         if isinstance(value, Undefined) and isinstance(name, str) and name.startswith("__"):
@@ -209,7 +226,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         if attr in ("grouper", "list") and type(obj).__name__ == "_GroupTuple":  # what `groupby` gives
             return True
         return attr in methods.guards(cast("object", obj)) or isinstance(
-            obj, (LoopContext, Macro, Namespace, Undefined)
+            obj, (LoopContext, Macro, Namespace, Undefined, DictFunction, TemplateCycler)
         )
 
     def wrap_str_format(self, value: Any) -> Any:
@@ -247,4 +264,5 @@ def sandbox() -> TemplateSandbox:
 
 def budget_of(context: Context) -> Budget:
     """Return the budget of a rendering."""
-    return cast("Budget", context.parent[BUDGET])
+    budget: Budget = context.parent[BUDGET]
+    return budget
