@@ -172,7 +172,8 @@ class ChatTemplate:
     def _dropped(self, path: Place, inputs: Inputs) -> str:
         if path[0] != "messages":
             return self._has_no_place(path[0])
-        role = inputs.messages[path[1]]["role"]
+        index: int = path[1]
+        role: str = inputs.messages[index]["role"]
         fits = ""
         if role not in ("system", "user", "assistant", "tool"):
             fits = 'write it in the role "system"' if role == "developer" else 'write it in the role "user" or "system"'
@@ -184,7 +185,7 @@ class ChatTemplate:
             fits = 'give its content as [{"type": "text", "text": ...}], or in a message of its own'
         what = "content" if path[2] == "content" else f"tool_calls[{path[3]}]"
         return (
-            f"messages[{path[1]}] (role {shown(role)}): the chat template of {self._where} leaves out its {what}, so "
+            f"messages[{index}] (role {shown(role)}): the chat template of {self._where} leaves out its {what}, so "
             f"the model would not see it; {fits}, or {YOURSELF}"
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pio.errors import PioError
 from pio.loading.template_inputs import Inputs, Place
@@ -95,7 +95,7 @@ def _message_units(message: dict[str, Any], path: Place) -> Iterator[Unit]:
     if isinstance(content, str) and content.strip():
         yield Unit((*path, "content"), content.strip())
     elif isinstance(content, list):
-        for number, part in enumerate(content):
+        for number, part in enumerate(cast("list[dict[str, Any]]", content)):
             if part.get("type") == "text" and part["text"].strip():
                 yield Unit((*path, "content", number, "text"), part["text"].strip())
     for number, call in enumerate(message.get("tool_calls", ())):

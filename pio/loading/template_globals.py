@@ -135,8 +135,12 @@ def _cycler(budget: Budget, *items: Any) -> TemplateCycler:
 
 def _joiner(_: Budget, sep: Any = ", ") -> Function:
     """Return a function that gives no text first and the separator from then on."""
-    calls = iter(("",))
-    return Function(lambda budget: next(calls, sep))
+    first = iter(("",))
+
+    def join(budget: Budget) -> Any:
+        return next(first, sep)
+
+    return Function(join)
 
 
 def _namespace(budget: Budget, *args: Any, **kwargs: Any) -> Namespace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from pio.errors import ConfigError
 from pio.loading.content_parts import joined
@@ -56,19 +56,20 @@ def adapted(messages: list[dict[str, Any]], facts: TemplateFacts) -> list[dict[s
 def _adapted(message: dict[str, Any], index: int, facts: TemplateFacts) -> dict[str, Any]:
     content, calls = message.get("content"), message.get("tool_calls")
     if isinstance(content, list):
-        text = joined(content)
+        parts = cast("list[dict[str, Any]]", content)
+        text = joined(parts)
         # The result of a tool is one text everywhere; some templates would write a list of parts as Python does.
-        if text is not None and (not content or not facts.reads_parts or message["role"] == "tool"):
+        if text is not None and (not parts or not facts.reads_parts or message["role"] == "tool"):
             content = text
         elif not facts.reads_parts:
-            kinds = sorted({shown(part.get("type")) for part in content if part.get("type") != "text"})
+            kinds = sorted({shown(part.get("type")) for part in parts if part.get("type") != "text"})
             raise ConfigError(
                 f'messages[{index}]["content"] holds {", ".join(kinds)}, and this chat template has no place for it; '
                 "leave it out"
             )
     if not content:  # clients disagree about what an assistant says that only calls tools
         content = None if calls and facts.tests_none else ""
-    found = {**message, "content": content}
+    found: dict[str, Any] = {**message, "content": content}
     if calls and facts.text_arguments:
         found["tool_calls"] = [_with_text(call) for call in calls]
     return found
@@ -83,4 +84,4 @@ def _with_text(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _copy(value: Any) -> Any:
-    return list[Any](value) if isinstance(value, list) else dict[str, Any](value)
+    return cast("list[Any]", value)[:] if isinstance(value, list) else dict[str, Any](value)

@@ -188,9 +188,9 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """``a.b``."""
-        if type(obj) is dict and attribute not in _OF_DICTS:  # the general way fails at finding an attribute first
+        if obj.__class__ is dict and attribute not in _OF_DICTS:  # the general way fails at finding an attribute first
             try:
-                return cast("dict[str, Any]", obj)[attribute]
+                return obj[attribute]
             except KeyError:
                 return self.undefined(obj=obj, name=attribute)
         if type(obj) is TemplateNamespace and not attribute.startswith("_"):

@@ -6,20 +6,21 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
-from jinja2.filters import FILTERS
+import jinja2.filters
 from markupsafe import Markup
 
 from pio.loading import template_methods as methods
 from pio.loading.template_budget import TemplateLimit, small
 from pio.loading.template_call import Call
 
+_JINJA: Final[dict[str, Callable[..., Any]]] = dict(jinja2.filters.FILTERS)
 _QUOTED = 12  # characters that one can become in a URL
 
 
 def _title(call: Call, value: Any) -> Any:
     text = call.text(value)
     methods.cased(call.budget, text)
-    return FILTERS["title"](text)
+    return _JINJA["title"](text)
 
 
 def _cased(name: str) -> Callable[..., Any]:
@@ -56,19 +57,19 @@ def _indent(call: Call, value: Any, width: Any = 4, first: Any = False, blank: A
     inset = len(width) if isinstance(width, str) else width
     lines = 1 + sum(text.count(end) for end in methods.LINE_ENDS)
     call.budget.text((len(text) + lines * max(0, 1 + inset)) * methods.factor(text, width))
-    return FILTERS["indent"](text, width, first, blank)
+    return _JINJA["indent"](text, width, first, blank)
 
 
 def _truncate(call: Call, value: Any, *args: Any, **kwargs: Any) -> Any:
     text = call.text(value)
     call.budget.text(2 * len(text))
-    return FILTERS["truncate"](call.sandbox, text, *args, **kwargs)
+    return _JINJA["truncate"](call.sandbox, text, *args, **kwargs)
 
 
 def _format(call: Call, value: Any, *args: Any, **kwargs: Any) -> Any:
     text = call.text(value)
     methods.percent(call.budget, text, call.budget.made(kwargs or args))
-    return FILTERS["format"](text, *args, **kwargs)
+    return _JINJA["format"](text, *args, **kwargs)
 
 
 def _join(call: Call, value: Any, d: Any = "", attribute: Any = None) -> Any:
@@ -95,7 +96,7 @@ def _tojson(
 def _escape(call: Call, value: Any) -> Any:
     text = call.text(value)
     call.budget.text(6 * len(text))
-    return FILTERS["escape"](text)
+    return _JINJA["escape"](text)
 
 
 def _safe(call: Call, value: Any) -> Any:
@@ -107,7 +108,7 @@ def _safe(call: Call, value: Any) -> Any:
 def _word_count(call: Call, value: Any) -> int:
     text = call.text(value)
     methods.split(call.budget, text)
-    return FILTERS["wordcount"](text)
+    return _JINJA["wordcount"](text)
 
 
 def _word_wrap(
@@ -126,14 +127,13 @@ def _word_wrap(
     call.budget.spend(len(text) + (longest * longest // columns >> 10))
     lines = 2 * len(text) // columns + sum(text.count(end) for end in methods.LINE_ENDS) + 1
     call.budget.text(64 * len(text) + lines * len(between))  # every word is an object for a while
-    return FILTERS["wordwrap"](call.sandbox, text, width, break_long_words, between, break_on_hyphens)
+    return _JINJA["wordwrap"](call.sandbox, text, width, break_long_words, between, break_on_hyphens)
 
 
 def _strip_tags(call: Call, value: Any) -> str:
     text = call.text(value)
     methods.split(call.budget, text)
-    call.budget.text((1 + text.count("<!--")) * len(text))  # each comment that has no end is looked for to the end
-    return FILTERS["striptags"](text)
+    return _JINJA["striptags"](text)
 
 
 def _url_encode(call: Call, value: Any) -> str:
@@ -141,35 +141,35 @@ def _url_encode(call: Call, value: Any) -> str:
     call.budget.text(_QUOTED * size)
     call.budget.spend(size >> 4)
     if isinstance(value, str) or not hasattr(value, "__iter__"):
-        return FILTERS["urlencode"](call.text(value))
-    pairs = value.items() if isinstance(value, dict) else call.budget.listed(value)
-    texts = [tuple(call.text(part) for part in pair) for pair in cast("list[list[Any]]", pairs)]
-    return FILTERS["urlencode"](texts)
+        return _JINJA["urlencode"](call.text(value))
+    pairs: list[Any] = call.budget.listed(cast("dict[Any, Any]", value).items() if isinstance(value, dict) else value)
+    texts = [tuple(call.text(part) for part in pair) for pair in pairs]
+    return _JINJA["urlencode"](texts)
 
 
 def _xml_attributes(call: Call, value: Any, autospace: Any = True) -> str:
     if not isinstance(value, Mapping):
         raise TypeError("xmlattr writes a dict")
-    call.budget.text(10 * methods.ESCAPED * call.budget.size(value))
-    return FILTERS["xmlattr"](call.context.eval_ctx, value, autospace)
+    call.budget.text(10 * methods.ESCAPED * call.budget.size(cast("object", value)))
+    return _JINJA["xmlattr"](call.context.eval_ctx, cast("Mapping[str, Any]", value), autospace)
 
 
 def _force_escape(call: Call, value: Any) -> Any:
     text = str(call.text(value))
     call.budget.text(methods.ESCAPED * len(text))
-    return FILTERS["forceescape"](text)
+    return _JINJA["forceescape"](text)
 
 
 def _pretty(call: Call, value: Any) -> str:
     text = call.text(value)  # refuses what is no data
     call.budget.text(10 * len(text))
     call.budget.spend(call.budget.size(value) >> 3)
-    return FILTERS["pprint"](value)
+    return _JINJA["pprint"](value)
 
 
 def _file_size(call: Call, value: Any, binary: Any = False) -> str:
     call.budget.walk(value)
-    return FILTERS["filesizeformat"](value, binary)
+    return _JINJA["filesizeformat"](value, binary)
 
 
 TEXT_FILTERS: Final[dict[str, Callable[..., Any]]] = {

@@ -53,7 +53,7 @@ def checked_calls(calls: object, name: str) -> list[dict[str, Any]]:
         ConfigError: They are no list of dicts, a call has no name, or its arguments are no JSON object.
     """
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in cast("list[object]", calls)):
-        raise ConfigError(f"{name} is {shown(calls)}; a list of dicts was expected")
+        raise ConfigError(f"{name} is a {type(cast('object', calls)).__name__}; a list of dicts was expected")
     return [_call(call, f"{name}[{index}]") for index, call in enumerate(cast("list[dict[str, Any]]", calls))]
 
 
