@@ -126,8 +126,8 @@ def _all_found(units: list[Unit], inputs: Inputs, prompt: str, source: str) -> b
 
 
 def _marked(value: Any, path: Place, mark: str) -> Any:
-    if isinstance(value, Arguments):
-        return Arguments({**value, mark: mark})
-    if path[-1] == "arguments":  # JSON text, which marks must leave it
-        return json.dumps({**json.loads(value), mark: mark}, ensure_ascii=False)
-    return f"{mark} {value} {mark}"
+    if path[-1] != "arguments":
+        return f"{mark} {value} {mark}"
+    values: dict[str, Any] = json.loads(value) if isinstance(value, str) else value
+    changed = Arguments({**{name: f"{mark} {old} {mark}" for name, old in values.items()}, mark: mark})
+    return str(changed) if isinstance(value, str) else changed

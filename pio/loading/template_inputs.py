@@ -59,7 +59,7 @@ def _adapted(message: dict[str, Any], index: int, facts: TemplateFacts) -> dict[
         parts = cast("list[dict[str, Any]]", content)
         text = joined(parts)
         # The result of a tool is one text everywhere; some templates would write a list of parts as Python does.
-        if text is not None and (not parts or not facts.reads_parts or message["role"] == "tool"):
+        if text is not None and (not text or not facts.reads_parts or message["role"] == "tool"):
             content = text
         elif not facts.reads_parts:
             kinds = sorted({shown(part.get("type")) for part in parts if part.get("type") != "text"})

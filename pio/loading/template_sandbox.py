@@ -30,6 +30,7 @@ from pio.loading.template_globals import (
     TemplateCycler,
     TemplateNamespace,
 )
+from pio.loading.tool_calls import Arguments
 
 BUDGET: Final = "pio budget"  # no template can name a variable with a space
 _MAX_DEPTH = 60  # calls within calls; each takes several Python frames
@@ -141,6 +142,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         """``a + b`` and the other signs."""
         budget = budget_of(context)
         budget.spend(1)
+        if operator == "+" and (isinstance(left, Arguments) or isinstance(right, Arguments)):
+            left, right = self.written(context, left), self.written(context, right)
         work = methods.BINARY.get(operator)
         if work is not None:
             work(budget, left, right)
