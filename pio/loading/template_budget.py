@@ -14,6 +14,8 @@ from collections.abc import ItemsView, Iterable, KeysView, MappingView, ValuesVi
 from itertools import chain
 from typing import Any, Final, TypeGuard
 
+from pio.loading.tool_calls import Arguments, given_text
+
 # What every rendering is granted, however small the conversation. A step takes half a microsecond to four.
 STEPS: Final = 250_000
 CHARACTERS: Final = 16 << 20
@@ -111,6 +113,8 @@ class Budget:
     def _measure(self, value: Any) -> int:
         self.spend(1 + (len(value) >> 3))
         size = 16 + 4 * len(value) + sum(map(self.size, _parts(value)))
+        if isinstance(value, Arguments):  # may write itself as a longer text
+            size += len(given_text(value) or "")
         if size > self.characters:
             raise BudgetSpent("it nests lists into each other until they are too large to write")
         self._sizes[id(value)] = (value, size)

@@ -110,7 +110,8 @@ def _message_units(message: dict[str, Any], path: Place) -> Iterator[Unit]:
 
 def _all_found(units: list[Unit], inputs: Inputs, prompt: str, source: str) -> bool:
     """Say whether all texts stand in the prompt, one behind the other, and none can be there by chance."""
-    elsewhere = "\n".join((source, str(inputs.tools or ""), *{message["role"] for message in inputs.messages}))
+    roles = {message["role"] for message in inputs.messages}
+    elsewhere = "\n".join((source, str(inputs.tools or ""), *roles))
     ends: dict[str, int] = {}  # of what was found of messages, tools and documents
     known: set[str] = set()
     for path, text in units:
@@ -119,7 +120,7 @@ def _all_found(units: list[Unit], inputs: Inputs, prompt: str, source: str) -> b
             return False
         ends[path[0]] = begin + len(text)
         if path[-1] in ("content", "text") and len(text) < _SHORT and text not in known:
-            if len(elsewhere) > _MOST_ELSEWHERE or text in elsewhere:
+            if len(elsewhere) > _MOST_ELSEWHERE or text in elsewhere or any(role in text for role in roles):
                 return False
             known.add(text)
     return True
