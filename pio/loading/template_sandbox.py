@@ -209,11 +209,9 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
         """Stop at private names; a method that changes data is undefined, for data may have a key of that name."""
-        if attribute.startswith("_") or not (is_dict(obj) or is_sequence(obj)):
-            raise SecurityError(f"it asks for {attribute[:80]!r} of a {type(obj).__name__}")
         reason = methods.unavailable(obj, attribute)
         if reason is None:
-            return super().unsafe_undefined(obj, attribute)
+            raise SecurityError(f"it asks for {attribute[:80]!r} of a {type(obj).__name__}")
         message = f"{type(obj).__name__}.{attribute} is not available in chat templates: {reason}"
         return self.undefined(message, obj=obj, name=attribute, exc=Unavailable)
 
