@@ -21,12 +21,13 @@ STEPS: Final = 250_000
 CHARACTERS: Final = 16 << 20
 # Some templates look back over all messages for each of them, or add each to a text that grows. What is granted for
 # that grows with the square of the conversation, up to what takes a few seconds and a hundred megabytes.
-_MOST_STEPS = 6_000_000
+_MOST_STEPS = 4_000_000
 _MOST_CHARACTERS = 96 << 20
 INTEGER_BITS: Final = 4096
 _ITEMS: Final = type(dict[Any, Any]().items())
 _SLOT = 8  # what an element costs where the container is copied
-_CONTAINER = 256  # what an empty container costs
+_CONTAINER = 256  # what a container costs beside its elements
+_EMPTY = 64
 
 
 class TemplateLimit(Exception):
@@ -74,7 +75,7 @@ class Budget:
 
     def items(self, count: int) -> None:
         """Take a new container of that many items."""
-        self.text(_CONTAINER + _SLOT * count)
+        self.text(_CONTAINER + _SLOT * count if count else _EMPTY)
 
     def walk(self, *values: object) -> None:
         """Take one pass over everything in these values, as a comparison or a hash does."""
@@ -88,6 +89,8 @@ class Budget:
         if isinstance(value, int):
             return 16 + (integer(value).bit_length() >> 1)
         if is_sequence(value) or is_dict(value) or is_view(value):
+            if not value:  # nothing to remember, and frequent, as in ``message.tool_calls or []``
+                return 16
             known = self._sizes.get(id(value))
             return known[1] if known is not None else self._measure(value)
         return 32

@@ -9,6 +9,7 @@ with marks around every text, and what has lost its marks once more alone: what 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -54,7 +55,8 @@ def find_dropped(inputs: Inputs, prompt: str, source: str, facts: TemplateFacts,
         marked = render(inputs.replaced({path: _marked(inputs.get(path), path, mark) for path, mark in marks.items()}))
     except PioError:  # the template looks at the text itself: each is tried alone
         marked = ""
-    lost = [path for path, mark in marks.items() if mark not in marked]
+    found = set(re.findall(rf"{mark}\d{{6}}", marked))
+    lost = [path for path, mark in marks.items() if mark not in found]
     return next(
         (path for path in lost[:_MOST_TRIALS] if has_no_effect(inputs, path, marks[path], prompt, render)), None
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial, reduce
 from types import BuiltinMethodType, MethodType
 from typing import Any, Final, cast
 
@@ -107,6 +107,15 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         texts = [part if isinstance(part, str) else self.written(context, part) for part in parts]
         budget_of(context).text(sum(map(len, texts)))
         return "".join(texts)
+
+    def add(self, context: Context, *parts: Any) -> Any:
+        """``a + b + c``."""
+        if all(type(part) is str for part in parts):
+            budget = budget_of(context)
+            budget.spend(len(parts))
+            budget.text(sum(map(len, parts)))
+            return "".join(parts)
+        return reduce(partial(self.call_binop, context, "+"), parts)
 
     def compare(self, context: Context, left: Any, *rest: Any) -> bool:
         """``a < b < c``, which Jinja gives as a, "lt", b, "lt", c."""

@@ -130,7 +130,7 @@ RUNS_AWAY = {
     "cycler-grows": "{% set ns = namespace(c=cycler(1)) %}" + loop("{% set ns.c = cycler(ns.c, ns.c) %}"),
     "from-keys": big("{% set d = dict.fromkeys(l, l) %}"),
     "slice": "{{ [1] | slice(10 ** 9) | list }}",
-    "slices": big("{% set y = l | slice(9) | list %}"),
+    "slice-lists": big("{% set y = l | slice(9) | list %}"),
     "word-count": big("{% set y = x | wordcount %}"),
     "word-wrap": "{{ ('a' * 1000000) | wordwrap(1) }}",
     "word-wraps": "{{ ('a ' * 100000) | wordwrap(2, wrapstring='x' * 100000) }}",
@@ -241,7 +241,7 @@ def test_templates_that_cannot_be_used(source: str) -> None:
     assert "download" in str(error) or "render the prompt yourself" in str(error)
 
 
-LONG = [{"role": ("user", "assistant")[i % 2], "content": f"turn {i} of many"} for i in range(2000)]
+LONG = [{"role": ("user", "assistant")[i % 2], "content": f"turn {i} of many"} for i in range(1000)]
 STOPPED_FOR_LONG_CONVERSATIONS = {
     "cubic": "{% for a in messages %}{% for b in messages %}{% for c in messages %}{% endfor %}{% endfor %}"
     "{% endfor %}",
