@@ -241,7 +241,7 @@ def test_templates_that_cannot_be_used(source: str) -> None:
     assert "download" in str(error) or "render the prompt yourself" in str(error)
 
 
-LONG = [{"role": ("user", "assistant")[i % 2], "content": f"turn {i} of many"} for i in range(1000)]
+LONG = [{"role": ("user", "assistant")[i % 2], "content": f"turn {i} of many"} for i in range(500)]
 STOPPED_FOR_LONG_CONVERSATIONS = {
     "cubic": "{% for a in messages %}{% for b in messages %}{% for c in messages %}{% endfor %}{% endfor %}"
     "{% endfor %}",
