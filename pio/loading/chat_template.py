@@ -40,6 +40,7 @@ class ChatTemplate:
     Attributes:
         sources: Templates by name; most models have ``"default"`` alone, some also ``"tool_use"``.
         special_tokens: What the template finds under ``bos_token``, ``eos_token`` and so on.
+        modalities: What the model takes: "text", and perhaps "image", "audio", "video", "file".
     """
 
     def __init__(
@@ -75,8 +76,8 @@ class ChatTemplate:
                 )
 
     @classmethod
-    def from_folder(cls, path: str | Path) -> ChatTemplate:
-        """Find the template of a model folder.
+    def from_folder(cls, path: str | Path, *, modalities: Collection[str] = TEXT_ONLY) -> ChatTemplate:
+        """Find the template of a model folder, for a model that takes these modalities.
 
         ``chat_template.jinja`` wins over ``tokenizer_config.json``, and that over ``chat_template.json``. A folder
         with none of them gives an object that is false, and whose ``render`` says what to do.
@@ -95,7 +96,7 @@ class ChatTemplate:
             if file is not None:
                 found = parse_object(read_limited(file, 4 * MAX_TEMPLATE_CHARACTERS), str(file))
                 sources = _sources(found.get("chat_template"), file)
-        return cls(sources, special_tokens=tokens, where=str(folder))
+        return cls(sources, special_tokens=tokens, modalities=modalities, where=str(folder))
 
     def __bool__(self) -> bool:
         return bool(self.sources)

@@ -20,12 +20,12 @@ def explained(error: Exception, where: str, messages: int) -> PioError:
         where: The model, for the message.
         messages: How many the conversation has.
     """
-    text = str(error)[:500]
+    text = str(error)[:500].rstrip(".")
     the_template = f"the chat template of {where}"
     if isinstance(error, PioError):
         return error
     if isinstance(error, RefusedError):
-        return ConfigError(f"{the_template} refuses this conversation: {text}")
+        return ConfigError(f"{the_template} refuses this conversation: {text}; change the messages accordingly")
     if isinstance(error, BudgetSpent):
         return CheckpointError(
             f"{the_template} was stopped: {text} for {messages} messages; give fewer or shorter messages, or "
@@ -40,5 +40,5 @@ def explained(error: Exception, where: str, messages: int) -> PioError:
         return CheckpointError(f"{the_template} cannot be used: {text}; {YOURSELF}")
     return ConfigError(
         f"{the_template} cannot render this conversation ({type(error).__name__}: {text}); "
-        "check the roles, contents, tools and variables that it was given"
+        f"check the roles, contents, tools and variables that it was given, or {YOURSELF}"
     )

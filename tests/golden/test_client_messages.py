@@ -235,6 +235,18 @@ def test_an_unknown_role_is_written_or_refused(template: ChatTemplate) -> None:
         assert with_it is None or len(with_it) > len(without) + len("ok")
 
 
+def test_pictures_reach_a_model_that_takes_them() -> None:
+    folder = folder_of("qwen3-vl-2b", CHECKPOINTS)
+    if not folder.is_dir():
+        pytest.skip(f"shared/checkpoints not present: {folder.name}")
+    parts = [{"type": "image_url", "image_url": {"url": "x"}}, {"image": "y"}, {"type": "text", "text": "Which?"}]
+    text = ChatTemplate.from_folder(folder, modalities=("image",)).render([{"role": "user", "content": parts}])
+    assert text.count("<|image_pad|>") == 2
+    assert text.endswith("Which?<|im_end|>\n<|im_start|>assistant\n")
+    with pytest.raises(ConfigError, match="'video'; this model reads image and text only"):
+        ChatTemplate.from_folder(folder, modalities=("image",)).render([{"role": "user", "content": [{"video": "x"}]}])
+
+
 def test_compact_json_stays_as_the_model_wrote_it_where_text_is_taken() -> None:
     folder = folder_of("qwen3-0.6b", CHECKPOINTS)
     if not folder.is_dir():
