@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from pio.errors import PioError
+from pio.errors import CheckpointError, ConfigError
 from pio.loading.template_inputs import Inputs, Place
 from pio.loading.tool_calls import Arguments
 
@@ -24,7 +24,7 @@ Render = Callable[[Inputs], str]
 
 _SHORT = 24  # characters; a longer text does not stand in a prompt by chance
 _MOST_ELSEWHERE = 1 << 18
-_MOST_TRIALS = 8
+_MOST_TRIALS = 4
 
 
 class Unit(NamedTuple):
@@ -47,19 +47,26 @@ def find_dropped(inputs: Inputs, prompt: str, source: str, facts: TemplateFacts,
     units = [unit for unit in _units(inputs) if unit.path[0] != "messages" or _is_expected(unit.path, facts)]
     if _all_found(units, inputs, prompt, source):
         return None
+    try:
+        return next(_without_effect(units, inputs, prompt, render), None)
+    except CheckpointError:  # with marks it is more than the template may do; what cannot be told is no error
+        return None
+
+
+def _without_effect(units: list[Unit], inputs: Inputs, prompt: str, render: Render) -> Iterator[Place]:
     mark = "9071"
     while mark in prompt:
         mark += "9071"
     marks = {unit.path: f"{mark}{number:06d}" for number, unit in enumerate(units)}
     try:
         marked = render(inputs.replaced({path: _marked(inputs.get(path), path, mark) for path, mark in marks.items()}))
-    except PioError:  # the template looks at the text itself: each is tried alone
+    except ConfigError:  # the template looks at the text itself: each is tried alone
         marked = ""
     found = set(re.findall(rf"{mark}\d{{6}}", marked))
     lost = [path for path, mark in marks.items() if mark not in found]
-    return next(
-        (path for path in lost[:_MOST_TRIALS] if has_no_effect(inputs, path, marks[path], prompt, render)), None
-    )
+    for path in lost[:_MOST_TRIALS]:
+        if has_no_effect(inputs, path, marks[path], prompt, render):
+            yield path
 
 
 def _is_expected(path: Place, facts: TemplateFacts) -> bool:
@@ -72,10 +79,14 @@ def _is_expected(path: Place, facts: TemplateFacts) -> bool:
 
 
 def has_no_effect(inputs: Inputs, path: Place, mark: str, prompt: str, render: Render) -> bool:
-    """Say whether the prompt stays as it is when a text gets marks."""
+    """Say whether the prompt stays as it is when a text gets marks.
+
+    Raises:
+        CheckpointError: With marks it is more than the template may do.
+    """
     try:
         return render(inputs.replaced({path: _marked(inputs.get(path), path, mark)})) == prompt
-    except PioError:
+    except ConfigError:  # the template looks at the text
         return False
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from pio.errors import ConfigError
+from pio.errors import CheckpointError, ConfigError
 from pio.loading.messages import REASONING
 from pio.loading.template_drops import has_no_effect
-from pio.loading.template_inputs import Inputs
+from pio.loading.template_inputs import Inputs, Place
 
 if TYPE_CHECKING:
     from pio.loading.template_facts import TemplateFacts
@@ -92,9 +92,15 @@ class UnreadNames:
                 elif field.startswith("content"):
                     unread = field.rpartition(".")[2] not in facts.words
                 else:
-                    unread = has_no_effect(inputs, ("messages", index, field), "9071", prompt, render)
+                    unread = self._has_no_effect(("messages", index, field), inputs, prompt, render)
                 if unread and self._is_new(field):
                     self._warn(f'"{field}" of messages (role {role!r})')
+
+    def _has_no_effect(self, path: Place, inputs: Inputs, prompt: str, render: Callable[[Inputs], str]) -> bool:
+        try:
+            return has_no_effect(inputs, path, "9071", prompt, render)
+        except CheckpointError:  # with another text it is more than the template may do
+            return False
 
     def _is_new(self, *names: str) -> bool:
         with self._lock:

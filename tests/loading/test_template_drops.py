@@ -146,6 +146,14 @@ def test_a_refusal_for_marks_is_no_drop() -> None:
     assert ChatTemplate(source).render([{"role": "user", "content": "yes"}]) == "x"
 
 
+def test_what_is_too_much_with_marks_is_no_error() -> None:
+    """The budget of a short conversation is 16 million characters, and marks make these contents longer."""
+    source = EACH.replace(
+        "BODY", "{% for i in range(2000) %}{% set x = m.content * 1000 %}{% endfor %}{{ m.content | e }}"
+    )
+    assert ChatTemplate(source).render([{"role": "user", "content": "<1>"}]) == "&lt;1&gt;"
+
+
 def test_tools_and_documents_that_are_left_out() -> None:
     sometimes = "{% if tools and messages | length > 2 %}{{ tools }}{% endif %}" + BY_ROLE
     refused(sometimes, [USER], "tools: the chat template of this model has no place for tools", tools=[TOOL])
