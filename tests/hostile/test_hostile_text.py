@@ -252,7 +252,7 @@ STOPPED_FOR_LONG_CONVERSATIONS = {
     "doubled": "{% set ns = namespace(x='ab') %}{% for m in messages %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
     "laughs": "{% set ns = namespace(x=[1]) %}{% for m in messages %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}",
     "containers": "{% set ns = namespace(l=[]) %}{% for a in messages %}{% for b in messages %}"
-    "{% set ns.l = [ns.l] %}{% endfor %}{% endfor %}",
+    "{% set ns.l = [ns.l, [a]] %}{% endfor %}{% endfor %}",
 }
 
 
