@@ -245,7 +245,7 @@ class TextModelPlugin(ABC):
         messages: Messages,
         *,
         tools: Tools | None = None,
-        add_generation_prompt: bool = True,
+        add_generation_prompt: bool | None = None,
         template_variables: Mapping[str, Any] | None = None,
         **variables: Any,
     ) -> str:
@@ -254,9 +254,9 @@ class TextModelPlugin(ABC):
         Args:
             messages: Dicts with ``role`` and ``content``.
             tools: JSON schemas of functions that the model may call.
-            add_generation_prompt: End with the beginning of an answer.
+            add_generation_prompt: End with the beginning of an answer; by default unless the last message is continued.
             template_variables: What the template knows besides, such as ``enable_thinking``.
-            **variables: The same, one by one.
+            **variables: The same, one by one; and ``continue_final_message=True``, to leave the last message open.
 
         Raises:
             ConfigError: The folder has no chat template, it has no place for tools, or a message is malformed.
@@ -295,11 +295,13 @@ class TextModelPlugin(ABC):
         suffix: str | None = None,
         tools: Tools | None = None,
         enable_thinking: bool | None = None,
+        continue_final_message: bool | str | None = None,
         template_variables: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> Handle:
         """Queue a prompt and return at once; see ``generate`` for the arguments."""
-        variables = prompts.template_variables(template_variables, tools=tools, enable_thinking=enable_thinking)
+        named = {"enable_thinking": enable_thinking, "continue_final_message": continue_final_message}
+        variables = prompts.template_variables(template_variables, tools=tools, **named)
 
         def start(loaded: LoadedModel) -> Handle:
             merged = SamplingParams.merge(loaded.generation_config, params, **fields)
@@ -320,7 +322,7 @@ class TextModelPlugin(ABC):
             params: How to choose tokens and when to stop, as ``SamplingParams`` or a dict of its fields; the
                 checkpoint's own defaults hold for the rest.
             **fields: Single sampling fields, which win over ``params``; and for messages ``tools``,
-                ``enable_thinking`` and ``template_variables``.
+                ``enable_thinking``, ``continue_final_message`` and ``template_variables``.
 
         Returns:
             The text, its token ids, why it ended, and what it took. For messages, ``text`` is the answer and

@@ -9,8 +9,10 @@ from pio.engine.generation import Generation
 from pio.errors import CapacityError, ConfigError, UnfinishedAnswerError
 from pio.loading.chat_template import ChatTemplate
 from pio.loading.detokenizer import Detokenizer
+from pio.loading.final_message import continues_reasoning, field_of
 from pio.loading.messages import check_messages
 from pio.loading.model_file import shown
+from pio.loading.plain_data import is_record
 from pio.loading.reasoning import Reasoning
 from pio.loading.tokenizer import Tokenizer
 
@@ -83,9 +85,11 @@ class Prompts:
                 "list of messages"
             )
         items = list(cast("Iterable[Any]", given))
-        if items and isinstance(items[0], Mapping):
+        if items and is_record(items[0]):
             text = self.render(items, **variables)
-            reasoning = Reasoning.of(text, self.chat_template.sources.values())
+            field = field_of(variables.get("continue_final_message"))
+            continued = None if field is None else continues_reasoning(items[-1], field)
+            reasoning = Reasoning.of(text, self.chat_template.sources.values(), continued)
             return self.tokenizer.encode(text, add_special_tokens=False), reasoning
         _refuse(variables)
         return items, None
@@ -135,19 +139,20 @@ class Prompts:
             CapacityError: What must stay is longer already.
             ConfigError: There is no chat template, or a message is malformed.
         """
-        check_messages(messages)
-        kept = list(messages)
+        checked = check_messages(messages, self.chat_template.modalities)
+        turns = list(zip(messages, (message["role"] for message in checked), strict=True))
         while True:
+            kept = [message for message, _ in turns]
             count = len(self.encode(kept, **variables)[0])
             if count <= budget:
                 return kept
-            users = [i for i, message in enumerate(kept) if message.get("role") == "user"]
+            users = [i for i, (_, role) in enumerate(turns) if role == "user"]
             if len(users) < 2:
                 raise CapacityError(
                     f"the last turn and the system message take {count} tokens, the budget is {budget}; "
                     "shorten them or raise the budget"
                 )
-            kept = [m for i, m in enumerate(kept) if i >= users[1] or m.get("role") == "system"]
+            turns = [turn for i, turn in enumerate(turns) if i >= users[1] or turn[1] == "system"]
 
 
 def template_variables(given: Mapping[str, Any] | None, /, **named: Any) -> dict[str, Any]:
@@ -166,13 +171,12 @@ def template_variables(given: Mapping[str, Any] | None, /, **named: Any) -> dict
 
 
 def check_conversation(messages: object) -> None:
-    """Refuse what is no conversation.
+    """Raise unless these are several messages.
 
     Raises:
-        ConfigError: It is no list of dicts.
+        ConfigError: They are text, token ids, or one message.
     """
-    given: Any = messages
-    if not isinstance(given, (list, tuple)) or not all(isinstance(m, Mapping) for m in cast("list[Any]", given)):
+    if not isinstance(messages, (list, tuple)) or not all(map(is_record, cast("list[object]", messages))):
         raise ConfigError("messages: expected a list of dicts with role and content; for text use generate_text")
 
 

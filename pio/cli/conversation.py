@@ -56,7 +56,9 @@ class Conversation:
             ConfigError: The model has no chat template.
             CapacityError: The message alone is longer than the context.
         """
-        variables: dict[str, Any] = {} if self.thinking is None else {"enable_thinking": self.thinking}
+        variables: dict[str, Any] = {}
+        if self.thinking is not None and self._has_switch:
+            variables["enable_thinking"] = self.thinking
         sent = [*self.messages, {"role": "user", "content": text + self._soft_switch()}]
         if self.system is not None:
             sent.insert(0, {"role": "system", "content": self.system})

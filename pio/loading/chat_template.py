@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from pio.errors import CheckpointError, ConfigError, PioError
+from pio.errors import CheckpointError, ConfigError
+from pio.loading.content_parts import TEXT_ONLY
+from pio.loading.final_message import cut, field_of, marked
 from pio.loading.json_file import parse_object
-from pio.loading.messages import check_messages, check_tools, flatten_text, plain
+from pio.loading.messages import check_messages, check_tools
 from pio.loading.model_file import find, read_limited, shown
+from pio.loading.plain_data import plain
+from pio.loading.template_drops import find_dropped
+from pio.loading.template_inputs import YOURSELF, Inputs, Place, adapted
 from pio.loading.tokenizer import special_tokens, tokenizer_config
+from pio.loading.unread_names import UnreadNames, check_variables
 
 if TYPE_CHECKING:
     import jinja2
+
+    from pio.loading.template_facts import TemplateFacts
 
 MAX_TEMPLATE_CHARACTERS = 64_000
 _DEFAULT, _WITH_TOOLS = "default", "tool_use"
@@ -32,6 +40,7 @@ class ChatTemplate:
     Attributes:
         sources: Templates by name; most models have ``"default"`` alone, some also ``"tool_use"``.
         special_tokens: What the template finds under ``bos_token``, ``eos_token`` and so on.
+        modalities: What the model takes: "text", and perhaps "image", "audio", "video", "file".
     """
 
     def __init__(
@@ -39,6 +48,7 @@ class ChatTemplate:
         sources: str | Mapping[str, str] | None,
         *,
         special_tokens: Mapping[str, str] | None = None,
+        modalities: Collection[str] = TEXT_ONLY,
         where: str = "this model",
     ) -> None:
         """Hold templates; they are compiled when they are first used.
@@ -46,6 +56,8 @@ class ChatTemplate:
         Args:
             sources: One template, several by name, or None where the model has none.
             special_tokens: Special tokens by name.
+            modalities: What the model takes besides "text": "image", "audio", "video", "file". What it does not take
+                is refused, whatever the template would do.
             where: The folder, for messages.
 
         Raises:
@@ -53,7 +65,9 @@ class ChatTemplate:
         """
         self.sources = {_DEFAULT: sources} if isinstance(sources, str) else dict(sources or {})
         self.special_tokens = dict(special_tokens or {})
+        self.modalities = frozenset(modalities) | TEXT_ONLY
         self._where = where
+        self._unread = UnreadNames(where)
         for name, source in self.sources.items():
             if len(source) > MAX_TEMPLATE_CHARACTERS:
                 raise CheckpointError(
@@ -62,8 +76,8 @@ class ChatTemplate:
                 )
 
     @classmethod
-    def from_folder(cls, path: str | Path) -> ChatTemplate:
-        """Find the template of a model folder.
+    def from_folder(cls, path: str | Path, *, modalities: Collection[str] = TEXT_ONLY) -> ChatTemplate:
+        """Find the template of a model folder, for a model that takes these modalities.
 
         ``chat_template.jinja`` wins over ``tokenizer_config.json``, and that over ``chat_template.json``. A folder
         with none of them gives an object that is false, and whose ``render`` says what to do.
@@ -82,7 +96,7 @@ class ChatTemplate:
             if file is not None:
                 found = parse_object(read_limited(file, 4 * MAX_TEMPLATE_CHARACTERS), str(file))
                 sources = _sources(found.get("chat_template"), file)
-        return cls(sources, special_tokens=tokens, where=str(folder))
+        return cls(sources, special_tokens=tokens, modalities=modalities, where=str(folder))
 
     def __bool__(self) -> bool:
         return bool(self.sources)
@@ -93,46 +107,87 @@ class ChatTemplate:
         *,
         tools: object = None,
         documents: object = None,
-        add_generation_prompt: bool = True,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | str | None = None,
         **variables: object,
     ) -> str:
         """Return the text of a conversation.
 
         Args:
-            messages: Dicts with ``role`` and ``content``, and what else the template reads (``tool_calls``,
-                ``reasoning_content``). A list of text parts is joined where the template expects one text.
+            messages: Dicts (or pydantic models, or dataclasses) with ``role`` and ``content``, and what else the
+                template reads (``tool_calls``, ``reasoning_content``), as ``check_messages`` takes them. A list of
+                text parts is joined where the template expects one text, and arguments of tool calls may be JSON text.
             tools: JSON schemas of functions the model may call.
             documents: Dicts with ``title`` and ``text``, for templates that know them.
-            add_generation_prompt: Whether to end with the beginning of an answer.
-            **variables: What else the template reads, such as ``enable_thinking=False``; plain data.
+            add_generation_prompt: Whether to end with the beginning of an answer; by default unless the last message
+                is continued.
+            continue_final_message: Whether to leave the last message open, so that the model goes on with it; or the
+                name of the field that is left open, such as ``"reasoning_content"``.
+            **variables: What else the template reads, such as ``enable_thinking=False``; plain data. One warning is
+                logged for each name that it does not read.
 
         Raises:
-            ConfigError: The folder has no template, a message has the wrong shape, the template does not use the tools
-                or documents, or it refuses the conversation.
+            ConfigError: The folder has no template, a message has the wrong shape, the template leaves out a message,
+                the tools or the documents, or it refuses the conversation.
             CheckpointError: The template is no valid Jinja, reaches for Python internals, or works beyond all bounds.
         """
-        conversation = check_messages(messages)
+        conversation = check_messages(messages, self.modalities)
         schemas, texts = check_tools(tools), check_tools(documents, "documents")
-        names = self.special_tokens | {name: plain(value, name) for name, value in variables.items()}
+        given = {name: plain(value, name) for name, value in variables.items()}
         source = self._choose(schemas is not None)
-        compiled = self._compiled(source)
-        for name, given in (("tools", schemas), ("documents", texts)):
-            if given and name not in compiled.reads:
-                raise ConfigError(
-                    f"{name}: the chat template of {self._where} has no place for {name}, so the model would not see "
-                    f"them; leave {name} out, or load a model that was trained with them"
-                )
-        if not compiled.reads_parts:
-            conversation = flatten_text(conversation)
-        return self._run(
-            compiled.template,
-            {
-                **names,
-                "messages": conversation,
-                "tools": schemas,
-                "documents": texts,
-                "add_generation_prompt": bool(add_generation_prompt),
-            },
+        template, facts = self._compiled(source)
+        check_variables(given, facts)
+        for name, value in (("tools", schemas), ("documents", texts)):
+            if value and name not in facts.reads:
+                raise ConfigError(self._has_no_place(name))
+        field = field_of(continue_final_message)
+        if field and add_generation_prompt:
+            raise ConfigError("continue_final_message and add_generation_prompt exclude each other; give one of them")
+        names = {
+            **self.special_tokens,
+            **given,
+            "add_generation_prompt": not field if add_generation_prompt is None else bool(add_generation_prompt),
+        }
+        inputs, open_text = Inputs(adapted(conversation, facts), schemas, texts), ""
+        if field:
+            opened, open_text = marked(inputs.messages, field)
+            inputs = inputs._replace(messages=opened)
+
+        def render(given: Inputs) -> str:
+            return self._run(template, {**names, **given._asdict()})
+
+        prompt = render(inputs)
+        dropped = find_dropped(inputs, prompt, source, facts, render)
+        if dropped:
+            raise ConfigError(self._dropped(dropped, inputs))
+        self._unread.tell_variables(given, facts)
+        self._unread.tell_fields(conversation, facts, inputs, prompt, render)
+        return cut(prompt, open_text, self._where) if field else prompt
+
+    def _has_no_place(self, name: str) -> str:
+        return (
+            f"{name}: the chat template of {self._where} has no place for {name}, so the model would not see them; "
+            f"leave {name} out, or load a model that was trained with them"
+        )
+
+    def _dropped(self, path: Place, inputs: Inputs) -> str:
+        if path[0] != "messages":
+            return self._has_no_place(path[0])
+        index: int = path[1]
+        role: str = inputs.messages[index]["role"]
+        fits = ""
+        if role not in ("system", "user", "assistant", "tool"):
+            fits = 'write it in the role "system"' if role == "developer" else 'write it in the role "user" or "system"'
+        elif path[2] == "tool_calls":
+            fits = "write the call into the content"
+        elif path[2:] == ("content",) and role == "system":
+            fits = "put its text into the first message"
+        elif path[2:] == ("content",):
+            fits = 'give its content as [{"type": "text", "text": ...}], or in a message of its own'
+        what = "content" if path[2] == "content" else f"tool_calls[{path[3]}]"
+        return (
+            f"messages[{index}] (role {shown(role)}): the chat template of {self._where} leaves out its {what}, so "
+            f"the model would not see it; {fits}, or {YOURSELF}"
         )
 
     def _choose(self, with_tools: bool) -> str:
@@ -153,106 +208,47 @@ class ChatTemplate:
     def _compiled(self, source: str) -> _Compiled:
         found = _compile(source)
         if isinstance(found, str):
-            raise CheckpointError(f"the chat template of {self._where} cannot be used: {found}; download it again")
+            raise CheckpointError(
+                f"the chat template of {self._where} cannot be used: {found}; download it again, or {YOURSELF}"
+            )
         return found
 
     def _run(self, template: jinja2.Template, names: dict[str, Any]) -> str:
         from pio.loading.template_budget import Budget
+        from pio.loading.template_errors import explained
         from pio.loading.template_sandbox import BUDGET
 
         try:
             return "".join(template.generate({**names, BUDGET: Budget(names.values())}))
         except Exception as error:
-            problem = _explain(error, self._where)
+            problem = explained(error, self._where, len(names["messages"]))
         # Raised here and not above, so that the error does not keep what the template made alive.
         raise problem
 
 
 class _Compiled(NamedTuple):
     template: jinja2.Template
-    reads_parts: bool  # whether it looks into a content that is a list
-    reads: frozenset[str]  # the names in it
+    facts: TemplateFacts
 
 
 @lru_cache(maxsize=32)
 def _compile(source: str) -> _Compiled | str:
     """Compile a template, or say why it cannot be; hostile ones are remembered too."""
     import jinja2
-    from jinja2 import nodes
 
+    from pio.loading.template_facts import facts
     from pio.loading.template_sandbox import sandbox
 
     try:
         tree = sandbox().parse(source)
-        reads_parts = _reads_parts(tree)  # before compiling, which changes the tree
-        reads = frozenset(name.name for name in tree.find_all(nodes.Name))
-        return _Compiled(sandbox().from_string(tree), reads_parts, reads)
+        found = facts(tree)  # before compiling, which changes the tree
+        return _Compiled(sandbox().from_string(tree), found)
     except jinja2.TemplateSyntaxError as error:
         return f"{str(error.message)[:300]} (line {error.lineno})"
     except (RecursionError, MemoryError):
         return "it is nested too deeply"
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:300]}"
-
-
-def _reads_parts(tree: Any) -> bool:
-    """Say whether a template looks into the parts of a message's content.
-
-    Where it does not, a list of text parts would be dropped or written out as Python, so its texts are joined first.
-    """
-    from jinja2 import nodes
-
-    def names_content(node: Any) -> bool:
-        found = [node, *node.find_all((nodes.Name, nodes.Getattr, nodes.Const))]
-        return any("content" in str(getattr(part, name, "")) for part in found for name in ("name", "attr", "value"))
-
-    walks = [loop.iter for loop in tree.find_all(nodes.For)]
-    walks += [
-        step.node
-        for step in tree.find_all(nodes.Filter)
-        if step.node is not None and step.name in ("map", "select", "selectattr", "reject", "rejectattr", "join")
-    ]
-    walks += [
-        step.node
-        for step in tree.find_all(nodes.Getitem)
-        if isinstance(step.arg, nodes.Const) and isinstance(step.arg.value, int)
-    ]
-    return any(
-        names_content(walk)
-        for walk in walks
-        # ``content.split(x)[0]`` takes a piece of text, not a part.
-        if not any(walk.find_all(nodes.Call)) and not isinstance(walk, nodes.Call)
-    )
-
-
-def _explain(error: Exception, where: str) -> PioError:
-    import jinja2
-    from jinja2.exceptions import SecurityError
-
-    from pio.loading.template_budget import TemplateLimit
-    from pio.loading.template_globals import RefusedError
-
-    text = str(error)[:500]
-    if isinstance(error, PioError):
-        return error
-    if isinstance(error, RefusedError):
-        return ConfigError(f"the chat template of {where} refuses this conversation: {text}")
-    if isinstance(error, TemplateLimit):
-        return CheckpointError(f"the chat template of {where} was stopped: {text}; do not trust this folder")
-    if isinstance(error, SecurityError):
-        return CheckpointError(
-            f"the chat template of {where} reaches for Python internals: {text}; do not trust this folder"
-        )
-    if isinstance(error, (RecursionError, MemoryError, OverflowError)):
-        return CheckpointError(
-            f"the chat template of {where} was stopped: {type(error).__name__} {text}; do not trust this folder"
-        )
-    if isinstance(error, jinja2.TemplateAssertionError) or text.startswith(("No filter named", "No test named")):
-        return CheckpointError(f"the chat template of {where} cannot be used: {text}; render the prompt yourself")
-    return ConfigError(
-        f"the chat template of {where} cannot render this conversation ({type(error).__name__}: {text}); "
-        "check the roles, contents, tools and variables that it was given"
-    )
 
 
 def _jinja_file(folder: Path) -> dict[str, str] | None:

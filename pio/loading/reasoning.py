@@ -25,12 +25,19 @@ class Reasoning:
         self.expected = inside or expected
 
     @classmethod
-    def of(cls, prompt: str, template: Iterable[str]) -> Self:
+    def of(cls, prompt: str, template: Iterable[str], continued: bool | None = None) -> Self:
         """Tell by a rendered prompt, and by the sources of the template that wrote it.
 
         A model may think where its template knows of reasoning, unless the prompt has closed it, as templates do for
         ``enable_thinking=False``.
+
+        Args:
+            prompt: The whole of it.
+            template: Sources.
+            continued: Whether the message that is left open is in its reasoning; None where none is open.
         """
+        if continued is not None:
+            return cls(inside=continued)
         closed = prompt.rstrip().endswith(CLOSE)
         knows = any(tag in source for source in template for tag in (OPEN, CLOSE))
         return cls(inside=opens_reasoning(prompt), expected=knows and not closed)

@@ -14,16 +14,28 @@ from collections.abc import ItemsView, Iterable, KeysView, MappingView, ValuesVi
 from itertools import chain
 from typing import Any, Final, TypeGuard
 
-STEPS: Final = 250_000  # a step takes one to four microseconds
+from pio.loading.tool_calls import Arguments, given_text
+
+# What every rendering is granted, however small the conversation. A step takes half a microsecond to four.
+STEPS: Final = 250_000
 CHARACTERS: Final = 16 << 20
+# Some templates look back over all messages for each of them, or add each to a text that grows. What is granted for
+# that grows with the square of the conversation, up to what takes a few seconds and a hundred megabytes.
+_MOST_STEPS = 4_000_000
+_MOST_CHARACTERS = 96 << 20
 INTEGER_BITS: Final = 4096
 _ITEMS: Final = type(dict[Any, Any]().items())
 _SLOT = 8  # what an element costs where the container is copied
-_CONTAINER = 128  # what an empty container costs
+_CONTAINER = 256  # what a container costs beside its elements
+_EMPTY = 64
 
 
 class TemplateLimit(Exception):
-    """The budget is used up, or one value would be larger than any chat needs."""
+    """The template asks for one value that is larger than any chat needs."""
+
+
+class BudgetSpent(TemplateLimit):
+    """All that was granted for this conversation is used up, which a long one can do with an honest template."""
 
 
 class Budget:
@@ -34,7 +46,7 @@ class Budget:
     small in memory.
     """
 
-    __slots__ = ("_sizes", "characters", "depth", "steps")
+    __slots__ = ("_granted", "_sizes", "characters", "depth", "steps")
 
     def __init__(self, given: Iterable[object]) -> None:
         """Start with what is granted for these inputs, which are plain data."""
@@ -43,25 +55,27 @@ class Budget:
         # Holding the containers keeps their ids from being used again.
         self._sizes: dict[int, tuple[object, int]] = {}
         size = sum(self.size(value) for value in given)
-        self.steps = STEPS + 200 * len(self._sizes) + (size >> 4)
-        self.characters = CHARACTERS + 64 * size
+        count = len(self._sizes)
+        steps = STEPS + 200 * count + (size >> 4) + min(count * count + 4 * size, _MOST_STEPS)
+        characters = CHARACTERS + 64 * size + min(size * size >> 6, _MOST_CHARACTERS)
+        self.steps, self.characters = self._granted = steps, characters
 
     def spend(self, steps: int) -> None:
         """Take steps."""
         self.steps -= steps
         if self.steps < 0:
-            raise TemplateLimit(f"it works more than {STEPS} steps beyond what the messages need; it may loop for ever")
+            raise BudgetSpent(f"it works more than {self._granted[0]} steps")
 
     def text(self, characters: int) -> None:
         """Take a string of that many characters."""
         self.characters -= characters
         self.spend(1 + (characters >> 10))
         if self.characters < 0:
-            raise TemplateLimit(f"it makes more than {CHARACTERS} characters beyond what the messages need")
+            raise BudgetSpent(f"it makes more than {self._granted[1]} characters")
 
     def items(self, count: int) -> None:
         """Take a new container of that many items."""
-        self.text(_CONTAINER + _SLOT * count)
+        self.text(_CONTAINER + _SLOT * count if count else _EMPTY)
 
     def walk(self, *values: object) -> None:
         """Take one pass over everything in these values, as a comparison or a hash does."""
@@ -75,6 +89,8 @@ class Budget:
         if isinstance(value, int):
             return 16 + (integer(value).bit_length() >> 1)
         if is_sequence(value) or is_dict(value) or is_view(value):
+            if not value:  # nothing to remember, and frequent, as in ``message.tool_calls or []``
+                return 16
             known = self._sizes.get(id(value))
             return known[1] if known is not None else self._measure(value)
         return 32
@@ -100,8 +116,10 @@ class Budget:
     def _measure(self, value: Any) -> int:
         self.spend(1 + (len(value) >> 3))
         size = 16 + 4 * len(value) + sum(map(self.size, _parts(value)))
+        if isinstance(value, Arguments):  # may write itself as a longer text
+            size += len(given_text(value) or "")
         if size > self.characters:
-            raise TemplateLimit("it nests lists into each other until they are too large to write")
+            raise BudgetSpent("it nests lists into each other until they are too large to write")
         self._sizes[id(value)] = (value, size)
         return size
 

@@ -69,6 +69,16 @@ class BudgetedGenerator(CodeGenerator):
         self.write("environment.join_text(context, ")
         self._arguments(node.nodes, frame)
 
+    def visit_Add(self, node: nodes.Add, frame: Frame) -> None:
+        parts: list[nodes.Expr] = [node.right]
+        left = node.left
+        while isinstance(left, nodes.Add):  # texts in a chain are copied once, and cost that much
+            parts.append(left.right)
+            left = left.left
+        parts.append(left)
+        self.write("environment.add(context, ")
+        self._arguments(parts[::-1], frame)
+
     def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
         self.write("environment.compare(context, ")
         self.visit(node.expr, frame)

@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import jinja2.filters
 import jinja2.tests
 from jinja2 import Undefined, pass_context
 from jinja2.runtime import Context
-from markupsafe import Markup
 
 from pio.loading import template_methods as methods
-from pio.loading.template_budget import Budget, TemplateLimit, is_dict, small
-
-if TYPE_CHECKING:
-    from pio.loading.template_sandbox import TemplateSandbox
+from pio.loading.template_budget import Budget, is_dict, small
+from pio.loading.template_call import Call, unavailable
+from pio.loading.template_text_filters import TEXT_FILTERS
 
 _JINJA: Final[dict[str, Callable[..., Any]]] = dict(jinja2.filters.FILTERS)
 _COMPARING: Final = (
     ("==", "eq", "equalto", "!=", "ne", ">", "gt", "greaterthan", "ge", ">=")
     + ("<", "lt", "lessthan", "<=", "le", "in", "lower", "upper")
 )  # fmt: skip
-
-
-class Call(NamedTuple):
-    """What a filter works with: the rendering's budget and context."""
-
-    budget: Budget
-    context: Context
-
-    @property
-    def sandbox(self) -> TemplateSandbox:
-        """The environment."""
-        return cast("TemplateSandbox", self.context.environment)
-
-    def text(self, value: Any) -> str:
-        """Return a value as text; Markup stays Markup, as in Jinja."""
-        return value if isinstance(value, str) else self.sandbox.written(self.context, value)
 
 
 def _plain(name: str) -> Callable[..., Any]:
@@ -60,96 +41,6 @@ def _last(call: Call, value: Any) -> Any:
 
 def _list(call: Call, value: Any) -> list[Any]:
     return call.budget.listed(value)
-
-
-def _title(call: Call, value: Any) -> Any:
-    text = call.text(value)
-    methods.cased(call.budget, text)
-    return _JINJA["title"](text)
-
-
-def _cased(name: str) -> Callable[..., Any]:
-    def run(call: Call, value: Any) -> Any:
-        text = call.text(value)
-        methods.cased(call.budget, text)
-        return getattr(text, name)()
-
-    return run
-
-
-def _trim(call: Call, value: Any, chars: Any = None) -> Any:
-    text = call.text(value)
-    methods.strip(call.budget, text, chars)
-    return text.strip(chars)
-
-
-def _replace(call: Call, value: Any, old: Any, new: Any, count: Any = None) -> Any:
-    text, old, new = (str(call.text(part)) for part in (value, old, new))
-    times = -1 if count is None else count
-    methods.replace(call.budget, text, old, new, times)
-    return text.replace(old, new, times)
-
-
-def _center(call: Call, value: Any, width: Any = 80) -> Any:
-    text = call.text(value)
-    methods.pad(call.budget, text, width)
-    return text.center(width)
-
-
-def _indent(call: Call, value: Any, width: Any = 4, first: Any = False, blank: Any = False) -> Any:
-    text = call.text(value)
-    methods.split_lines(call.budget, text)
-    inset = len(width) if isinstance(width, str) else width
-    lines = 1 + sum(text.count(end) for end in methods.LINE_ENDS)
-    call.budget.text((len(text) + lines * max(0, 1 + inset)) * methods.factor(text, width))
-    return _JINJA["indent"](text, width, first, blank)
-
-
-def _truncate(call: Call, value: Any, *args: Any, **kwargs: Any) -> Any:
-    text = call.text(value)
-    call.budget.text(2 * len(text))
-    return _JINJA["truncate"](call.sandbox, text, *args, **kwargs)
-
-
-def _format(call: Call, value: Any, *args: Any, **kwargs: Any) -> Any:
-    text = call.text(value)
-    methods.percent(call.budget, text, call.budget.made(kwargs or args))
-    return _JINJA["format"](text, *args, **kwargs)
-
-
-def _join(call: Call, value: Any, d: Any = "", attribute: Any = None) -> Any:
-    items = call.budget.listed(value)
-    if attribute is not None:
-        items = [_getter(call, attribute, len(items))(item) for item in items]
-    parts = [str(call.text(item)) for item in items]
-    glue = str(call.text(d))
-    methods.join(call.budget, glue, parts)
-    return glue.join(parts)
-
-
-def _tojson(
-    call: Call, x: Any, ensure_ascii: Any = False, indent: Any = None, separators: Any = None, sort_keys: Any = False
-) -> str:
-    size = call.budget.size(x)
-    for part in (small(indent, 64, "an indent of"), *(separators or ())):
-        if isinstance(part, str) and len(part) > 64:
-            raise TemplateLimit("it writes JSON with separators of more than 64 characters")
-        size += (size >> 3) * (len(part) if isinstance(part, str) else part or 0)
-    call.budget.text((6 if ensure_ascii else 2) * size)
-    call.budget.spend(size >> 6)
-    return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _escape(call: Call, value: Any) -> Any:
-    text = call.text(value)
-    call.budget.text(6 * len(text))
-    return _JINJA["escape"](text)
-
-
-def _safe(call: Call, value: Any) -> Any:
-    text = call.text(value)
-    call.budget.text(len(text))
-    return Markup(text)
 
 
 def _items(call: Call, value: Any) -> Any:
@@ -177,9 +68,7 @@ def _float(call: Call, value: Any, default: Any = 0.0) -> Any:
 
 
 def _sum(call: Call, value: Any, attribute: Any = None, start: Any = 0) -> Any:
-    items = call.budget.listed(value)
-    if attribute is not None:
-        items = [_getter(call, attribute, len(items))(item) for item in items]
+    items = call.picked(call.budget.listed(value), attribute)
     for item in (start, *items):
         if not isinstance(item, (int, float)):
             raise TypeError(f"sum adds numbers, found {type(item).__name__}")
@@ -204,7 +93,7 @@ def _ordered(name: str) -> Callable[..., Any]:
 
     def run(call: Call, value: Any, *args: Any, **kwargs: Any) -> Any:
         items: Any = value if is_dict(value) else call.budget.listed(value)
-        _attribute_cost(call, (*args, *kwargs.values()), len(items))
+        call.paths((*args, *kwargs.values()), len(items))
         call.budget.spend(len(items).bit_length() * (len(items) + (call.budget.size(items) >> 5)))
         given = (items,) if name == "dictsort" else (call.sandbox, items)
         found: Any = _JINJA[name](*given, *args, **kwargs)
@@ -226,52 +115,46 @@ def _chosen(name: str) -> Callable[..., Any]:
             return iter(())
         items = call.budget.listed(value)
         call.budget.spend(2 * len(items))
-        _attribute_cost(call, (*args, *kwargs.values()), len(items))
+        call.paths((*args, *kwargs.values()), len(items))
         return iter([call.budget.made(item) for item in _JINJA[name](call.context, items, *args, **kwargs)])
 
     return run
 
 
-def _attribute_cost(call: Call, values: tuple[Any, ...], count: int) -> None:
-    for value in values:  # any text may be a dotted path, followed for every item
-        if isinstance(value, str):
-            call.budget.spend(count * (len(value) >> 3))
+def _slice(call: Call, value: Any, slices: Any, fill_with: Any = None) -> Any:
+    items = call.budget.listed(value)
+    call.budget.items(16 * (len(items) + small(slices, 100_000, "slices to the number of")))
+    return iter([call.budget.made(part) for part in jinja2.filters.sync_do_slice(items, slices, fill_with)])
 
 
-def _getter(call: Call, attribute: Any, count: int) -> Callable[[Any], Any]:
-    _attribute_cost(call, (attribute,), 1)
-    return jinja2.filters.make_attrgetter(call.sandbox, attribute)
+def _attribute(call: Call, value: Any, name: Any) -> Any:
+    call.budget.walk(name)
+    return _JINJA["attr"](call.sandbox, value, str(call.text(name)))
 
 
+UNAVAILABLE: Final = {
+    "random": "the same conversation must give the same prompt",
+    "urlize": "it makes links for web pages",
+}
 _FILTERS: Final[dict[str, Callable[..., Any]]] = {
-    **{name: _cased(name) for name in ("upper", "lower", "capitalize")},
+    **TEXT_FILTERS,
     **{name: _ordered(name) for name in ("dictsort", "groupby", "max", "min", "sort", "unique")},
     **{name: _chosen(name) for name in ("map", "reject", "rejectattr", "select", "selectattr")},
     **dict.fromkeys(("count", "length"), _plain("count")),
     **dict.fromkeys(("d", "default"), _plain("default")),
-    **dict.fromkeys(("e", "escape"), _escape),
     "abs": _plain("abs"),
+    "attr": _attribute,
     "batch": _batch,
-    "center": _center,
     "first": _first,
     "float": _float,
-    "format": _format,
-    "indent": _indent,
     "int": _int,
     "items": _items,
-    "join": _join,
     "last": _last,
     "list": _list,
-    "replace": _replace,
     "reverse": _reverse,
     "round": _round,
-    "safe": _safe,
-    "string": Call.text,
+    "slice": _slice,
     "sum": _sum,
-    "title": _title,
-    "tojson": _tojson,
-    "trim": _trim,
-    "truncate": _truncate,
 }
 
 
@@ -289,7 +172,8 @@ def filters(budget_of: Callable[[Context], Budget]) -> dict[str, Callable[..., A
 
         return guard
 
-    return {name: guarded(run) for name, run in _FILTERS.items()}
+    refused = {name: unavailable(f"the filter {name}", reason) for name, reason in UNAVAILABLE.items()}
+    return {name: guarded(run) for name, run in (_FILTERS | refused).items()}
 
 
 def tests(budget_of: Callable[[Context], Budget]) -> dict[str, Callable[..., Any]]:

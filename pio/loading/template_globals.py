@@ -15,6 +15,7 @@ from markupsafe import EscapeFormatter
 
 from pio.loading import template_methods as methods
 from pio.loading.template_budget import Budget, TemplateLimit, small
+from pio.loading.template_call import unavailable
 
 
 class RefusedError(jinja2.TemplateError):
@@ -34,6 +35,39 @@ class Function:
 
     def __repr__(self) -> str:
         return "<function>"
+
+
+class DictFunction(Function):
+    """``dict(...)``, which also has ``dict.fromkeys``."""
+
+    __slots__ = ("fromkeys",)
+
+    def __init__(self) -> None:
+        super().__init__(_dict)
+        self.fromkeys = Function(_from_keys)
+
+
+class TemplateCycler:
+    """Jinja's cycler: ``next()`` gives its items in turn, ``current`` the one that is next, ``reset()`` begins anew."""
+
+    __slots__ = ("_items", "_next", "next", "reset")
+
+    def __init__(self, items: tuple[Any, ...]) -> None:
+        self._items, self._next = items, 0
+        self.next = Function(self._step)
+        self.reset = Function(self._begin)
+
+    @property
+    def current(self) -> Any:
+        return self._items[self._next]
+
+    def _step(self, budget: Budget) -> Any:
+        found = self.current
+        self._next = (self._next + 1) % len(self._items)
+        return found
+
+    def _begin(self, budget: Budget) -> None:
+        self._next = 0
 
 
 class TemplateNamespace(Namespace):
@@ -86,6 +120,29 @@ def _dict(budget: Budget, *args: Any, **kwargs: Any) -> dict[Any, Any]:
     return found
 
 
+def _from_keys(budget: Budget, keys: Any, value: Any = None) -> dict[Any, Any]:
+    found = dict.fromkeys(budget.listed(keys), value)
+    budget.walk(*found)
+    return found
+
+
+def _cycler(budget: Budget, *items: Any) -> TemplateCycler:
+    if not items:
+        raise TypeError("cycler needs an item at least")
+    budget.items(len(items))
+    return TemplateCycler(items)
+
+
+def _joiner(_: Budget, sep: Any = ", ") -> Function:
+    """Return a function that gives no text first and the separator from then on."""
+    first = iter(("",))
+
+    def join(budget: Budget) -> Any:
+        return next(first, sep)
+
+    return Function(join)
+
+
 def _namespace(budget: Budget, *args: Any, **kwargs: Any) -> Namespace:
     budget.items(sum(len(item) for item in args) + len(kwargs))
     return TemplateNamespace(*args, **kwargs)
@@ -108,7 +165,10 @@ def _now(budget: Budget, format: Any) -> str:
 
 
 FUNCTIONS: Final = {
-    "dict": Function(_dict),
+    "cycler": Function(_cycler),
+    "dict": DictFunction(),
+    "joiner": Function(_joiner),
+    "lipsum": Function(unavailable("lipsum", "it makes random text")),
     "namespace": Function(_namespace),
     "raise_exception": Function(_refuse),
     "range": Function(_range),

@@ -13,13 +13,13 @@ from pio.loading.template_budget import INTEGER_BITS, Budget, TemplateLimit, is_
 
 LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 _CONVERSION = re.compile(r"%(?:\([^)]{0,200}\))?[#0\- +]*(\*|\d+)?(?:\.(\*|\d+)?)?")
-_ESCAPED = 6  # characters that one can become in Markup or when written as JSON or repr
+ESCAPED = 6  # characters that one can become in Markup or when written as JSON or repr
 _WIDTH = 9999
 
 
 def factor(*values: object) -> int:
     """Return how many characters one may become: more than one where Markup escapes what it meets."""
-    return _ESCAPED if any(isinstance(value, Markup) for value in values) else 1
+    return ESCAPED if any(isinstance(value, Markup) for value in values) else 1
 
 
 def find(budget: Budget, text: str, wanted: Any = "", *_: Any, **__: Any) -> None:
@@ -119,7 +119,7 @@ def percent(budget: Budget, text: str, values: object) -> None:
                 raise TemplateLimit(f"it asks for a width of {number[:20]} in a format")
             budget.text(int(number or 0))
     times = len(conversions) if is_dict(values) else 2
-    budget.text(len(text) + times * _ESCAPED * 2 * budget.size(values))
+    budget.text(len(text) + times * ESCAPED * 2 * budget.size(values))
 
 
 def format_width(budget: Budget, spec: str) -> None:
@@ -187,6 +187,8 @@ def _parts(budget: Budget, text: str, sep: Any, maxsplit: Any) -> None:
 
 
 Guard = Callable[..., None]
+_CHANGES = "it would change data, which the caller or other parts of the template still use"
+_BYTES = "bytes are no text"
 
 TEXT: Final[dict[str, Guard]] = {
     **dict.fromkeys(("capitalize", "casefold", "lower", "swapcase", "title", "upper"), cased),
@@ -214,6 +216,12 @@ TEXT: Final[dict[str, Guard]] = {
 }
 MAPPING: Final[dict[str, Guard]] = {"copy": _copy, "get": _get, "items": _free, "keys": _free, "values": _free}
 SEQUENCE: Final[dict[str, Guard]] = {"copy": _copy, "count": read, "index": read}
+# The public methods that are left out.
+UNAVAILABLE: Final[dict[type, dict[str, str]]] = {
+    str: {"encode": _BYTES, "maketrans": "use replace", "translate": "use replace"},
+    dict: dict.fromkeys(("clear", "fromkeys", "pop", "popitem", "setdefault", "update"), _CHANGES),
+    list: dict.fromkeys(("append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"), _CHANGES),
+}
 BINARY: Final[dict[str, Guard]] = {"+": add, "*": multiply, "**": power, "%": modulo}
 
 
@@ -224,3 +232,8 @@ def guards(owner: object) -> dict[str, Guard]:
     if isinstance(owner, dict):
         return MAPPING
     return SEQUENCE if isinstance(owner, (list, tuple)) else {}
+
+
+def unavailable(owner: object, name: str) -> str | None:
+    """Return why a value's method cannot be called, or None where it is no such method."""
+    return next((reasons.get(name) for kind, reasons in UNAVAILABLE.items() if isinstance(owner, kind)), None)

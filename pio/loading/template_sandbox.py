@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial, reduce
 from types import BuiltinMethodType, MethodType
 from typing import Any, Final, cast
 
@@ -18,18 +18,23 @@ from markupsafe import Markup
 
 from pio.loading import template_methods as methods
 from pio.loading.template_budget import Budget, TemplateLimit, is_dict, is_sequence, is_view
+from pio.loading.template_call import Unavailable
 from pio.loading.template_compiler import BudgetedGenerator, GenerationTag, prepared
 from pio.loading.template_filters import filters, tests
 from pio.loading.template_globals import (
     FUNCTIONS,
     BudgetedEscapeFormatter,
     BudgetedFormatter,
+    DictFunction,
     Function,
+    TemplateCycler,
     TemplateNamespace,
 )
+from pio.loading.tool_calls import Arguments
 
 BUDGET: Final = "pio budget"  # no template can name a variable with a space
 _MAX_DEPTH = 60  # calls within calls; each takes several Python frames
+_OF_DICTS: Final = frozenset(dir(dict))
 _PRIVATE = ("_loop_vars", "_block_vars", "caller")  # what compiled templates add to every call
 _COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "eq": operator.eq,
@@ -68,7 +73,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def turn(self, context: Context, nodes: int) -> bool:
         """Take a turn of a loop or a macro whose body holds so many nodes, each a fraction of a step."""
-        budget_of(context).spend(1 + (nodes >> 4))
+        budget: Budget = context.parent[BUDGET]
+        budget.spend(1 + (nodes >> 4))
         return True
 
     def literal(self, context: Context, characters: int) -> None:
@@ -98,13 +104,25 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def join_text(self, context: Context, *parts: Any) -> str:
         """``a ~ b``."""
-        texts = [self.written(context, part) for part in parts]
+        texts = [part if isinstance(part, str) else self.written(context, part) for part in parts]
         budget_of(context).text(sum(map(len, texts)))
         return "".join(texts)
 
+    def add(self, context: Context, *parts: Any) -> Any:
+        """``a + b + c``."""
+        if all(type(part) is str for part in parts):
+            budget = budget_of(context)
+            budget.spend(len(parts))
+            budget.text(sum(map(len, parts)))
+            return "".join(parts)
+        return reduce(partial(self.call_binop, context, "+"), parts)
+
     def compare(self, context: Context, left: Any, *rest: Any) -> bool:
         """``a < b < c``, which Jinja gives as a, "lt", b, "lt", c."""
-        budget = budget_of(context)
+        budget: Budget = context.parent[BUDGET]
+        if len(rest) == 2 and type(left) is str and type(rest[1]) is str and rest[0] == "eq":
+            budget.spend(2 + (len(left) >> 10))  # by far the most frequent: roles
+            return left == rest[1]
         for name, right in zip(rest[::2], rest[1::2], strict=True):
             if name in ("in", "notin") and isinstance(left, str) and isinstance(right, str):
                 methods.find(budget, right, left)
@@ -133,6 +151,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         """``a + b`` and the other signs."""
         budget = budget_of(context)
         budget.spend(1)
+        if operator == "+" and (isinstance(left, Arguments) or isinstance(right, Arguments)):
+            left, right = self.written(context, left), self.written(context, right)
         work = methods.BINARY.get(operator)
         if work is not None:
             work(budget, left, right)
@@ -180,6 +200,11 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """``a.b``."""
+        if obj.__class__ is dict and attribute not in _OF_DICTS:  # the general way fails at finding an attribute first
+            try:
+                return obj[attribute]
+            except KeyError:
+                return self.undefined(obj=obj, name=attribute)
         if type(obj) is TemplateNamespace and not attribute.startswith("_"):
             try:  # the general way asks a namespace, which answers slowly, several times
                 return getattr(obj, attribute)
@@ -193,9 +218,11 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
         """Stop at private names; a method that changes data is undefined, for data may have a key of that name."""
-        if attribute.startswith("_") or not (is_dict(obj) or is_sequence(obj)):
+        reason = methods.unavailable(obj, attribute)
+        if reason is None:
             raise SecurityError(f"it asks for {attribute[:80]!r} of a {type(obj).__name__}")
-        return super().unsafe_undefined(obj, attribute)
+        message = f"{type(obj).__name__}.{attribute} is not available in chat templates: {reason}"
+        return self.undefined(message, obj=obj, name=attribute, exc=Unavailable)
 
     def _known(self, value: Any, name: Any) -> Any:
         if isinstance(value, Undefined) and isinstance(name, str) and name.startswith("__"):
@@ -209,7 +236,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         if attr in ("grouper", "list") and type(obj).__name__ == "_GroupTuple":  # what `groupby` gives
             return True
         return attr in methods.guards(cast("object", obj)) or isinstance(
-            obj, (LoopContext, Macro, Namespace, Undefined)
+            obj, (LoopContext, Macro, Namespace, Undefined, DictFunction, TemplateCycler)
         )
 
     def wrap_str_format(self, value: Any) -> Any:
@@ -247,4 +274,5 @@ def sandbox() -> TemplateSandbox:
 
 def budget_of(context: Context) -> Budget:
     """Return the budget of a rendering."""
-    return cast("Budget", context.parent[BUDGET])
+    budget: Budget = context.parent[BUDGET]
+    return budget

@@ -124,8 +124,8 @@ def test_thinking_is_switched_by_template_or_by_message(model, monkeypatch):
         ("Hi", {"enable_thinking": True}),
         ("Hi", {"enable_thinking": False}),
         ("Hi", {}),
-        ("Hi /think", {"enable_thinking": True}),
-        ("Hi /no_think", {"enable_thinking": False}),
+        ("Hi /think", {}),
+        ("Hi /no_think", {}),
     ]
 
 

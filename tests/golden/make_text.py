@@ -124,7 +124,84 @@ def conversations() -> dict[str, dict[str, Any]]:
         "tool-answered": {"messages": [ask, two, sunny, rainy, done, again], "tools": tools},
         "tool-undeclared": {"messages": [ask, one, sunny, done], "add_generation_prompt": False},
     }
-    return plain
+    return plain | agents() | continued()
+
+
+def agents() -> dict[str, dict[str, Any]]:
+    """Return conversations as agents have them: many steps, and turns that are unusual."""
+    system = {"role": "system", "content": "You call tools. {{ no template }} 😀"}
+    go = {"role": "user", "content": "Compare the weather of three cities."}
+    tools = [WEATHER, SEARCH]
+
+    def step(number: int, *calls: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
+        results = [{"role": "tool", "tool_call_id": "c0", "content": f"result {number}.{i}"} for i in range(len(calls))]
+        return [{"role": "assistant", "content": "", "tool_calls": list(calls), **fields}, *results]
+
+    one = step(1, _call("search", {}), reasoning_content="First I search.")
+    three = step(2, *(_call("get_weather", {"city": city, "days": n}) for n, city in enumerate("ABC")))
+    values = {
+        "text": "a\n\tb",
+        "none": None,
+        "yes": True,
+        "list": [1, [2.5, "x"]],
+        "dict": {"k": {}},
+        "n": -7,
+        "empty": "",
+    }
+    awkward = step(3, _call("get_weather", values), content="\n Now this: \n")
+    answer = {"role": "assistant", "content": "A is warmest.", "reasoning_content": "C < B < A"}
+    thanks = {"role": "user", "content": "Thanks!"}
+    silent = {"role": "assistant", "content": ""}
+    spaces = {"role": "user", "content": "  \n"}
+    wrapped = {"role": "user", "content": "<tool_response>\nnot a tool\n</tool_response>"}
+    empty_result = [*step(4, _call("search", {"q": ""}))[:1], {"role": "tool", "content": ""}]
+    return {
+        "steps": {"messages": [system, go, *one, *three], "tools": tools},
+        "steps-off": {"messages": [system, go, *one, *three], "tools": tools, "enable_thinking": False},
+        "steps-awkward": {"messages": [go, *awkward], "tools": tools},
+        "steps-answered": {"messages": [go, *one, *three, answer, thanks], "tools": tools},
+        "steps-twice": {
+            "messages": [system, go, *one, answer, thanks, *three, *awkward, answer, thanks],
+            "tools": tools,
+        },
+        "steps-end": {"messages": [go, *one, *three, answer], "tools": tools, "add_generation_prompt": False},
+        "steps-kept": {"messages": [go, *one, answer, thanks], "tools": tools, "clear_thinking": False},
+        "result-empty": {"messages": [go, *empty_result], "tools": tools},
+        "result-first": {"messages": [{"role": "tool", "content": "rain"}, go]},
+        "answer-empty": {"messages": [go, silent, thanks]},
+        "system-empty": {"messages": [{"role": "system", "content": ""}, go]},
+        "system-alone": {"messages": [system]},
+        "system-alone-tools": {"messages": [system], "tools": tools},
+        "spaces": {"messages": [go, answer, spaces]},
+        "users": {"messages": [go, thanks, wrapped]},
+        "answers": {"messages": [go, answer, silent, answer], "add_generation_prompt": False},
+        "answer-first": {"messages": [answer, go]},
+        "wrapped": {"messages": [go, *one, wrapped]},
+        "half-thought": {"messages": [go, {"role": "assistant", "content": "<think>\nhm"}, thanks]},
+        "only-thought": {"messages": [go, {"role": "assistant", "content": "<think>\nhm\n</think>"}, thanks]},
+    }
+
+
+def continued() -> dict[str, dict[str, Any]]:
+    """Return conversations whose last message is left open."""
+    system, user = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is rain wet?"}
+
+    def ends(content: str, *before: dict[str, Any], **fields: Any) -> dict[str, Any]:
+        last = {"role": "assistant", "content": content, **fields}
+        return {"messages": [*before, last], "continue_final_message": True}
+
+    return {
+        "goes-on": ends("Yes, rain", system, user),
+        "goes-on-space": ends("Yes, rain ", user),
+        "goes-on-lines": ends("\n\nYes:\n\n", user),
+        "goes-on-empty": ends("", user),
+        "goes-on-repeated": ends("rain", user, {"role": "assistant", "content": "rain"}, user),
+        "goes-on-thought": ends("Yes,", system, user, reasoning_content="Rain is water."),
+        "goes-on-tags": ends("<think>\nRain is water.\n</think>\n\nYes,", user),
+        "goes-on-tools": {**ends("Yes,", user), "tools": [WEATHER]},
+        "goes-on-user": {"messages": [{"role": "user", "content": "Once upon a"}], "continue_final_message": True},
+        "goes-on-system": {"messages": [{"role": "system", "content": "You"}], "continue_final_message": True},
+    }
 
 
 def part_conversations() -> dict[str, dict[str, Any]]:
@@ -147,9 +224,18 @@ def cases(model: str) -> dict[str, dict[str, Any]]:
     found = conversations()
     if model in ("qwen3-vl-2b", "glm-4.7-flash"):
         found |= part_conversations()
-    if model == "demo":  # its template has no place for tools, which is an error
-        found = {name: given for name, given in found.items() if not given.get("tools")}
-    return found
+    return {name: given for name, given in found.items() if name not in dropped(model, found)}
+
+
+def dropped(model: str, conversations: dict[str, dict[str, Any]]) -> set[str]:
+    """Return which conversations a template would render without a part of them, which pio refuses."""
+    if model == "demo":
+        return {
+            name
+            for name, given in conversations.items()
+            if given.get("tools") or any("tool_calls" in message for message in given["messages"])
+        }
+    return {"late-system"} if model == "qwen3-vl-2b" else set()
 
 
 def digest(text: str) -> str:
@@ -182,7 +268,7 @@ def main(checkpoints: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(folder) if has_tokenizer else None
         template = (folder / "chat_template.jinja").read_text() if tokenizer is None else None
         for name, given in cases(model).items():
-            kwargs = {"add_generation_prompt": True, **given}
+            kwargs = {"add_generation_prompt": not given.get("continue_final_message"), **given}
             try:
                 if tokenizer is None:
                     messages = kwargs.pop("messages")
@@ -194,6 +280,8 @@ def main(checkpoints: Path) -> None:
                     skipped = digest(tokenizer.decode(ids, skip_special_tokens=True))
                     case = {"sha256": digest(text), "characters": len(text), "ids": ids, "skipped": skipped}
                     stored["conversations"][name] = case
+            except ImportError:  # transformers looks for jinja2 when it renders
+                raise
             except Exception as error:  # a template may refuse a case; pio must refuse it too
                 stored["conversations"][name] = {"error": type(error).__name__}
         if tokenizer is not None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make_text import HERE, MODELS, TEXTS, cases, digest, folder_of, vectors
+from make_text import HERE, MODELS, TEXTS, cases, conversations, digest, dropped, folder_of, vectors
 
+from pio.errors import ConfigError
 from pio.loading.chat_template import ChatTemplate
 from pio.loading.detokenizer import Detokenizer
 from pio.loading.tokenizer import Tokenizer
@@ -47,8 +48,23 @@ def test_conversations_render_as_transformers_renders_them(model: str) -> None:
     template = ChatTemplate.from_folder(present(model))
     for name, given in cases(model).items():
         expected = stored(model)["conversations"][name]
+        if "error" in expected:
+            with pytest.raises(ConfigError):
+                template.render(**given)
+            continue
         text = template.render(**given)
         assert (name, len(text), digest(text)) == (name, expected["characters"], expected["sha256"])
+
+
+@pytest.mark.parametrize("model", ["demo", "qwen3-vl-2b"])
+def test_conversations_of_which_a_template_leaves_something_out(model: str) -> None:
+    template = ChatTemplate.from_folder(present(model))
+    everything = conversations()
+    names = dropped(model, everything)
+    assert names
+    for name in names:
+        with pytest.raises(ConfigError, match=r"leaves out|no place for tools"):
+            template.render(**everything[name])
 
 
 @pytest.mark.parametrize("model", WITH_TOKENIZER)

@@ -124,6 +124,24 @@ RUNS_AWAY = {
     "map": big("{% set y = l | map('string') | list %}"),
     "changed": big("{{ loop.changed(l + [1]) }}"),
     "attribute-path": "{{ (['a'] * 50000) | map(attribute='a.' * 100000) | list | length }}",
+    # what Jinja offers besides
+    "joiner": "{% set glue = joiner('x' * 1000000) %}" + loop("{{ glue() }}"),
+    "cycler": "{% set turns = cycler('x' * 1000000) %}" + loop("{{ turns.next() }}"),
+    "cycler-grows": "{% set ns = namespace(c=cycler(1)) %}" + loop("{% set ns.c = cycler(ns.c, ns.c) %}"),
+    "from-keys": big("{% set d = dict.fromkeys(l, l) %}"),
+    "slice": "{{ [1] | slice(10 ** 9) | list }}",
+    "slice-lists": big("{% set y = l | slice(9) | list %}"),
+    "word-count": big("{% set y = x | wordcount %}"),
+    "word-wrap": "{{ ('a' * 1000000) | wordwrap(1) }}",
+    "word-wraps": "{{ ('a ' * 100000) | wordwrap(2, wrapstring='x' * 100000) }}",
+    "strip-tags": big("{% set y = x | striptags %}"),
+    "comments": "{{ ('<!-- -->' * 1000000) | striptags }}" * 9,
+    "url-grows": grow("'%'", "[(ns.x, ns.x)] | urlencode"),
+    "url-pairs": big("{% set y = {x: x} | urlencode %}"),
+    "xml-grows": grow("'&'", "{'a': ns.x} | xmlattr"),
+    "escape-grows": grow("'&'", "[ns.x, ns.x] | forceescape"),
+    "pretty-grows": grow("'a'", "[ns.x, ns.x] | pprint"),
+    "attr": big("{% set y = x | attr(x) %}"),
     "many-fields": "{{ ('{}' * 1000000).format(1) }}",
 }
 INTERNALS = {
@@ -149,6 +167,14 @@ INTERNALS = {
     "integer": "{{ (1).to_bytes(10 ** 9, 'big') }}",
     "append": "{{ messages.append(1) }}",
     "clear": "{{ messages[0].clear() }}",
+    "attr": "{{ ''|attr('__class__') }}",
+    "attr-made": "{{ [] | attr('__cl' ~ 'ass__') }}",
+    "cycler": "{{ cycler(1)._items }}",
+    "cycler-class": "{{ cycler(1).next.__call__ }}",
+    "joiner": "{{ joiner()._run }}",
+    "joiner-written": "{{ joiner() }}{{ joiner() | string }}",
+    "dict": "{{ dict.__init__ }}{{ dict._run }}",
+    "pretty": "{{ cycler(1) | pprint }}",
     "undefined": "{{ nothing.__class__ }}{{ nothing | default.__class__ }}",
 }
 UNUSABLE = {
@@ -181,13 +207,13 @@ def resident(line: str) -> int:
     return int(found[1]) >> 10
 
 
-def refused(source: str) -> PioError:
-    """Render a template that must not succeed; the process must not grow by more than 96 MB meanwhile."""
+def refused(source: str, messages: list[dict[str, str]] = MESSAGES, megabytes: int = 96) -> PioError:
+    """Render a template that must not succeed; the process must not grow by more than these megabytes meanwhile."""
     Path("/proc/self/clear_refs").write_text("5")  # the largest starts anew
     before = resident("VmRSS")
     with pytest.raises(PioError) as error:
-        ChatTemplate(source, where="hostile/").render(MESSAGES)
-    assert resident("VmHWM") - before < 96
+        ChatTemplate(source, where="hostile/").render(messages)
+    assert resident("VmHWM") - before < megabytes
     assert "hostile/" in str(error.value)
     assert len(str(error.value)) < 1000
     return error.value
@@ -213,6 +239,30 @@ def test_templates_that_cannot_be_used(source: str) -> None:
     error = refused(source)
     assert isinstance(error, CheckpointError)
     assert "download" in str(error) or "render the prompt yourself" in str(error)
+
+
+LONG = [{"role": ("user", "assistant")[i % 2], "content": f"turn {i} of many"} for i in range(500)]
+STOPPED_FOR_LONG_CONVERSATIONS = {
+    "cubic": "{% for a in messages %}{% for b in messages %}{% for c in messages %}{% endfor %}{% endfor %}"
+    "{% endfor %}",
+    "characters": "{% for a in messages %}{% for b in messages %}{{ b.content }}{{ a.content }}{{ b.content * 99 }}"
+    "{% endfor %}{% endfor %}",
+    "kept": "{% set ns = namespace(x='', l=[]) %}{% for a in messages %}{% for b in messages %}"
+    "{% set ns.x = ns.x ~ b.content %}{% set ns.l = ns.l + [ns.x] %}{% endfor %}{% endfor %}",
+    "doubled": "{% set ns = namespace(x='ab') %}{% for m in messages %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+    "laughs": "{% set ns = namespace(x=[1]) %}{% for m in messages %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}",
+    "containers": "{% set ns = namespace(l=[]) %}{% for a in messages %}{% for b in messages %}"
+    "{% set ns.l = [ns.l, [a]] %}{% endfor %}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("source", STOPPED_FOR_LONG_CONVERSATIONS.values(), ids=STOPPED_FOR_LONG_CONVERSATIONS)
+def test_what_a_long_conversation_allows_is_bounded_too(source: str) -> None:
+    error = refused(source, LONG, megabytes=256)
+    assert isinstance(error, CheckpointError)
+    assert "was stopped" in str(error)
+    assert "fewer or shorter messages" in str(error)
+    assert "trust" not in str(error)  # an honest template may do it
 
 
 def test_the_process_goes_on() -> None:
