@@ -37,8 +37,8 @@ def test_only_conversations_have_reasoning(model):
     prompts = model.loaded.prompts
     assert prompts.encode(asked)[1] is None and prompts.encode([5, 6])[1] is None
     reasoning = prompts.encode(CHAT)[1]
-    assert reasoning is not None and not reasoning.inside and reasoning.expected
-    assert not prompts.encode(CHAT, enable_thinking=False)[1].expected
+    assert reasoning is not None and not reasoning.inside and reasoning.possible
+    assert not prompts.encode(CHAT, enable_thinking=False)[1].possible
 
 
 @pytest.mark.parametrize("given", ["a text", b"a text", CHAT[0], 3, None])

@@ -9,6 +9,7 @@ import pytest
 import pio
 from pio.errors import ConfigError
 from pio.loading.chat_template import ChatTemplate
+from pio.loading.reasoning import Reasoning
 from pio.loading.tokenizer import Tokenizer
 from pio.prompts import Prompts, check_conversation
 
@@ -40,12 +41,12 @@ def test_message_objects(prompts: Prompts) -> None:
 
 
 def test_an_answer_that_is_begun(prompts: Prompts) -> None:
-    ids, inside = prompts.encode([USER, BEGUN], continue_final_message=True)
+    ids, reasoning = prompts.encode([USER, BEGUN], continue_final_message=True)
     assert prompts.tokenizer.decode(ids).endswith("<|im_start|>assistant\ndef f(")
-    assert inside is False
+    assert reasoning == Reasoning(inside=False)
     thinking = {"role": "assistant", "content": "<think>\nFirst"}
-    assert prompts.encode([USER, thinking], continue_final_message=True)[1] is True
-    assert prompts.encode([{**USER, "content": "<think>"}, BEGUN], continue_final_message=True)[1] is False
+    assert prompts.encode([USER, thinking], continue_final_message=True)[1] == Reasoning(inside=True)
+    assert prompts.encode([{**USER, "content": "<think>"}, BEGUN], continue_final_message=True)[1] == Reasoning()
     with pytest.raises(ConfigError, match="continue_final_message: only a list of messages can use this"):
         prompts.encode("def f(", continue_final_message=True)
 

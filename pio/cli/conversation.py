@@ -63,7 +63,7 @@ class Conversation:
         if self.system is not None:
             sent.insert(0, {"role": "system", "content": self.system})
         reasoning = self._model.loaded.prompts.encode(sent, **variables)[1] or Reasoning()
-        fields: dict[str, Any] = {} if reasoning.expected else {"max_new_tokens": ANSWER_TOKENS}
+        fields: dict[str, Any] = {} if reasoning.possible else {"max_new_tokens": ANSWER_TOKENS}
         fields.update(self._fields)
         fitting = self._model.fit_messages(sent, self._room(fields), **variables)
         handle = self._model.submit(fitting, template_variables=variables, **fields)

@@ -133,7 +133,7 @@ class BatchManager:
         stops = frozenset(params.stop_token_ids)
         if not params.ignore_eos:
             stops |= self._eos_token_ids
-        max_new_tokens = self._most_tokens(params, len(ids), thinks=reasoning is not None and reasoning.expected)
+        max_new_tokens = self._most_tokens(params, len(ids), thinks=reasoning is not None and reasoning.possible)
         sequences: list[TokenSequence] = []
         for index in range(params.n):
             answer = Answer(

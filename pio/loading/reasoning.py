@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final, Literal, Self, TypeAlias
 
 OPEN: Final = "<think>"
@@ -12,17 +13,22 @@ Kind = Literal["reasoning", "answer"]
 State: TypeAlias = Literal["start", "reasoning", "gap", "answer"]
 
 
+@dataclass(frozen=True)
 class Reasoning:
     """How a conversation's answer is told apart from the reasoning before it.
 
     Attributes:
         inside: Whether the prompt ends inside the reasoning.
-        expected: Whether the model may think before it answers.
+        expected: Whether the model may begin to think before it answers.
     """
 
-    def __init__(self, *, inside: bool = False, expected: bool = False) -> None:
-        self.inside = inside
-        self.expected = inside or expected
+    inside: bool = False
+    expected: bool = False
+
+    @property
+    def possible(self) -> bool:
+        """Whether the model may think before it answers."""
+        return self.inside or self.expected
 
     @classmethod
     def of(cls, prompt: str, template: Iterable[str], continued: bool | None = None) -> Self:
@@ -37,10 +43,10 @@ class Reasoning:
             continued: Whether the message that is left open is in its reasoning; None where none is open.
         """
         if continued is not None:
-            return cls(inside=continued)
+            return cls(continued)
         closed = prompt.rstrip().endswith(CLOSE)
         knows = any(tag in source for source in template for tag in (OPEN, CLOSE))
-        return cls(inside=opens_reasoning(prompt), expected=knows and not closed)
+        return cls(opens_reasoning(prompt), expected=knows and not closed)
 
     def split(self, text: str) -> tuple[str | None, str, State]:
         """Split a whole text into reasoning and answer; say too in which of them, or in the gap between, it ends."""

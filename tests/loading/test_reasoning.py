@@ -130,7 +130,7 @@ def test_a_model_may_think_where_its_template_knows_of_it(
     prompt: str, template: str, inside: bool, expected: bool
 ) -> None:
     found = Reasoning.of(prompt, ["", template])
-    assert (found.inside, found.expected) == (inside, expected)
+    assert (found.inside, found.possible) == (inside, expected)
 
 
 REAL = {  # inside and expected, by default and with enable_thinking=False
@@ -151,7 +151,7 @@ def test_which_real_models_think(name: str) -> None:
     for variables, (inside, expected) in zip(({}, {"enable_thinking": False}), REAL[name], strict=True):
         prompt = template.render([{"role": "user", "content": "Hi"}], add_generation_prompt=True, **variables)
         found = Reasoning.of(prompt, template.sources.values())
-        assert (found.inside, found.expected) == (inside, expected)
+        assert (found.inside, found.possible) == (inside, expected)
 
 
 def test_answer_is_not_held_back() -> None:
