@@ -11,7 +11,7 @@ from pio.errors import CheckpointError, ConfigError, PioError
 from pio.loading.json_file import parse_object
 from pio.loading.messages import check_messages, check_tools, flatten_text, plain
 from pio.loading.model_file import find, read_limited, shown
-from pio.loading.tokenizer import special_tokens, tokenizer_config
+from pio.loading.tokenizer_config import special_tokens, tokenizer_config
 
 if TYPE_CHECKING:
     import jinja2

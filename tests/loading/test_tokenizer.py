@@ -10,7 +10,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from pio.errors import CheckpointError, ConfigError, PioError
-from pio.loading.tokenizer import Tokenizer, special_tokens
+from pio.loading.tokenizer import Tokenizer
+from pio.loading.tokenizer_config import special_tokens
 
 DEMO = Path(__file__).parents[2] / "pio" / "demo"
 VOCABULARY = {"[UNK]": 0, "hello": 1, "world": 2, ",": 3, "'s": 4, "<eos>": 5}
@@ -124,9 +125,9 @@ def test_a_folder_without_tokenizer(tmp_path: Path) -> None:
 
 def test_a_named_special_token_becomes_special(tmp_path: Path) -> None:
     tokenizer = loaded(write(tmp_path, words(), eos_token={"content": "<eos>"}, bos_token="<not in vocabulary>"))
-    assert tokenizer.special_ids == {5}
-    assert tokenizer.size == 6
-    assert tokenizer.encode("hello<eos>") == [1, 5]
+    assert tokenizer.special_ids == {5, 6}
+    assert tokenizer.size == 7
+    assert tokenizer.encode("hello<eos><not in vocabulary>") == [1, 5, 6]
     assert tokenizer.special_tokens == {"eos_token": "<eos>", "bos_token": "<not in vocabulary>"}
 
 
