@@ -73,7 +73,8 @@ class LoadedModel:
         self.generation_config = checkpoint.generation_config
         SamplingParams.merge(self.generation_config)  # refuses defaults that no request could run with
         tokenizer = Tokenizer.from_folder(checkpoint.path, vocab_size=config.vocab_size)
-        self.prompts = Prompts(str(checkpoint.path), tokenizer, ChatTemplate.from_folder(checkpoint.path))
+        template = ChatTemplate.from_folder(checkpoint.path)
+        self.prompts = Prompts(str(checkpoint.path), tokenizer, template, literal=runtime.literal_messages)
         self.weights = weights
         budget = MemoryBudget(runtime.memory_limit or UNLIMITED)
         quantization = _quantization(config, runtime, packing)
@@ -95,6 +96,7 @@ class LoadedModel:
             eos_token_ids=eos_token_ids(self.generation_config) or config.eos_token_ids,
             detokenizer=text.detokenizer if text else None,
             token_text=text.token_text if text else None,
+            token_bytes=text.token_bytes if text else None,
             max_batch_sequences=runtime.max_batch_sequences,
             prefill_chunk=runtime.prefill_chunk,
             budget=budget,

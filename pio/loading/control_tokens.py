@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pio.errors import ConfigError
+from pio.loading.messages import MAX_DEPTH
 from pio.loading.model_file import shown
 from pio.loading.reasoning import CLOSE, OPEN
+from pio.loading.rust_calls import check_text
 
 if TYPE_CHECKING:
     import tokenizers
@@ -75,25 +77,34 @@ class ControlTokens:
         """
         return self._ids_of(self._literal(()), text, add_special_tokens, iter(()))
 
-    def mark(self, value: Any, marks: Marks, keep: tuple[str, ...] = ()) -> Any:
-        """Return plain data with marks around the control tokens in its texts, keys included.
+    def mark(self, value: Any, marks: Marks, keep: tuple[str, ...] = (), depth: int = 0) -> Any:
+        """Return data with marks around the control tokens in its texts, keys included.
 
         In messages of the assistant the tags of reasoning stay as they are, for templates look for them.
 
         Args:
-            value: What a chat template is to read.
+            value: What a chat template is to read; what is no data is left to it.
             marks: As ``choose_marks`` returns them.
             keep: Tokens that are not marked.
+            depth: How deep the value lies.
+
+        Raises:
+            ConfigError: A text is no valid Unicode.
         """
         if isinstance(value, str):
             return self._marked(value, marks, keep)
+        if depth > MAX_DEPTH:
+            return value  # the template's own check says so
         if isinstance(value, Mapping):
-            pairs = cast("Mapping[str, Any]", value)
+            pairs = cast("Mapping[Any, Any]", value)
             if pairs.get("role") == "assistant":
                 keep = (OPEN, CLOSE)
-            return {self._marked(key, marks, keep): self.mark(item, marks, keep) for key, item in pairs.items()}
+            return {
+                self._marked(key, marks, keep) if isinstance(key, str) else key: self.mark(item, marks, keep, depth + 1)
+                for key, item in pairs.items()
+            }
         if isinstance(value, (list, tuple)):
-            return [self.mark(item, marks, keep) for item in cast("list[Any]", value)]
+            return [self.mark(item, marks, keep, depth + 1) for item in cast("list[Any]", value)]
         return value
 
     def encode_marked(self, text: str, marks: Marks) -> list[int]:
@@ -130,6 +141,7 @@ class ControlTokens:
         return self._ids_of(literal, text, False, iter([self._ids[content] for _, _, content in tokens]))
 
     def _marked(self, text: str, marks: Marks, keep: tuple[str, ...]) -> str:
+        check_text(text, "messages")
         pieces: list[str] = []
         last = 0
         for start, end, token in self._found(text):
@@ -196,7 +208,7 @@ def choose_marks(texts: Iterable[Any]) -> Marks:
     """Return letters for private use that none of the texts holds, written out or as an escape of JSON.
 
     Args:
-        texts: All that a template can write: plain data, and the template itself.
+        texts: All that a template can write: what it is given, and the template itself.
 
     Raises:
         ConfigError: They use up all such letters.
@@ -214,13 +226,15 @@ def choose_marks(texts: Iterable[Any]) -> Marks:
     return Marks(*chosen)
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _strings(value: Any, depth: int = 0) -> Iterator[str]:
     if isinstance(value, str):
         yield value
+    elif depth > MAX_DEPTH:
+        return
     elif isinstance(value, Mapping):
-        pairs = cast("Mapping[str, Any]", value)
-        yield from pairs
-        yield from _strings(list(pairs.values()))
+        for key, item in cast("Mapping[Any, Any]", value).items():
+            yield from _strings(key, depth + 1)
+            yield from _strings(item, depth + 1)
     elif isinstance(value, (list, tuple)):
         for item in cast("list[Any]", value):
-            yield from _strings(item)
+            yield from _strings(item, depth + 1)

@@ -6,10 +6,31 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pio.errors import PioError
+from pio.errors import ConfigError, PioError
 from pio.loading.model_file import shown
 
 _Result = TypeVar("_Result")
+
+
+def check_text(text: object, name: str) -> None:
+    """Refuse what Rust has no string for.
+
+    Args:
+        text: Hopefully a str.
+        name: What to call it.
+
+    Raises:
+        ConfigError: It is no str, or no valid Unicode.
+    """
+    if not isinstance(text, str):
+        raise ConfigError(f"{name} must be a str, found {type(text).__name__}; decode bytes with .decode('utf-8')")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{name} holds a lone surrogate, U+{ord(text[error.start]):04X}, at character {error.start}; "
+            "read it with errors='replace', or remove it"
+        ) from None
 
 
 def guarded(work: Callable[[], _Result], error: type[PioError], message: str) -> _Result:

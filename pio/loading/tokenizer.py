@@ -11,7 +11,7 @@ from pio.errors import CheckpointError, ConfigError, PioError
 from pio.loading.added_tokens import add_configured, check_stored
 from pio.loading.control_tokens import ControlTokens
 from pio.loading.model_file import find, read_limited, shown
-from pio.loading.rust_calls import guarded, interruptible
+from pio.loading.rust_calls import check_text, guarded, interruptible
 from pio.loading.token_bytes import TokenBytes
 from pio.loading.tokenizer_checks import check_file, check_growth, check_vocabulary
 from pio.loading.tokenizer_config import special_tokens, tokenizer_config
@@ -133,7 +133,7 @@ class Tokenizer:
         Raises:
             ConfigError: Not a str, text that is no valid Unicode, or a control token cannot stay letters.
         """
-        _check_text(text, "text")
+        check_text(text, "text")
         if literal:
             return self._known(self.control_tokens.encode(text, add_special_tokens=add_special_tokens))
         return self._known(self._encoding(self._backend, text, add_special_tokens).ids)
@@ -147,7 +147,7 @@ class Tokenizer:
         if isinstance(texts, str):
             raise ConfigError("encode_batch takes a list of texts, found one str; call encode, or put it into a list")
         for index, text in enumerate(texts):
-            _check_text(text, f"texts[{index}]")
+            check_text(text, f"texts[{index}]")
         batch = partial(self._backend.encode_batch, list(texts), add_special_tokens=add_special_tokens)
         found = self._call(lambda: interruptible(batch))
         return [self._known(encoding.ids) for encoding in found]
@@ -247,15 +247,3 @@ def clean_spaces(text: str) -> str:
     for spaced in _SPACED:
         text = text.replace(spaced, spaced.strip())
     return text
-
-
-def _check_text(text: object, name: str) -> None:
-    if not isinstance(text, str):
-        raise ConfigError(f"{name} must be a str, found {type(text).__name__}; decode bytes with .decode('utf-8')")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(
-            f"{name} holds a lone surrogate, U+{ord(text[error.start]):04X}, at character {error.start}; "
-            "read it with errors='replace', or remove it"
-        ) from None

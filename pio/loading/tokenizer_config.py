@@ -15,6 +15,18 @@ OLDER_TOKENS: Final = "added_tokens.json"
 """File of older folders, and the key under which ``tokenizer_config`` puts what it holds."""
 _OLDER_NAMES: Final = "special_tokens_map.json"
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# Vocabularies that other programs read.
+_OTHERS: Final = (
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tiktoken.model",
+    "qwen.tiktoken",
+    "tekken.json",
+)
 _EXTRA, _ADDITIONAL = "extra_special_tokens", "additional_special_tokens"
 
 
@@ -41,6 +53,18 @@ def tokenizer_config(folder: Path) -> dict[str, Any]:
         config[_EXTRA] = before + [token for token in cast("list[Any]", more) if token not in before]
     older = _read(folder, OLDER_TOKENS)
     return config if older is None else {**config, OLDER_TOKENS: older}
+
+
+def without_tokenizer(folder: Path) -> str:
+    """Return what to say of a folder without ``tokenizer.json``: what it has, and what to do."""
+    others = [name for name in _OTHERS if (folder / name).is_file()]
+    if not others:
+        return f"{folder} has no tokenizer.json; download it again, or give prompts as lists of token ids"
+    return (
+        f"{folder} has {' and '.join(others)}, and no tokenizer.json, the only form of tokenizer that pio reads; "
+        "transformers writes it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder); or give prompts as "
+        "lists of token ids"
+    )
 
 
 def special_tokens(config: dict[str, Any], where: str) -> dict[str, str]:
