@@ -8,7 +8,6 @@ from typing import Any, TypeAlias, cast
 
 from pio.errors import CapacityError, ConfigError
 from pio.loading.chat_template import ChatTemplate
-from pio.loading.control_tokens import choose_marks
 from pio.loading.detokenizer import Detokenizer
 from pio.loading.messages import check_messages
 from pio.loading.model_file import shown
@@ -104,7 +103,9 @@ class Prompts:
     def _encode_literal(self, messages: list[Any], variables: dict[str, Any]) -> tuple[list[int], bool]:
         """Encode a conversation so that only the template's own control tokens are such."""
         control = self.tokenizer.control_tokens
-        marks = choose_marks([messages, variables, self.chat_template.sources, self.chat_template.special_tokens])
+        marks = control.choose_marks(
+            [messages, variables, self.chat_template.sources, self.chat_template.special_tokens]
+        )
         marked = {name: control.mark(value, marks) for name, value in variables.items()}
         text = self.render(control.mark(messages, marks), **marked)
         return control.encode_marked(text, marks), opens_reasoning(text)

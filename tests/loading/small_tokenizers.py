@@ -42,19 +42,21 @@ def _byte_level() -> tokenizers.Tokenizer:
 
 
 def _wordpiece() -> tokenizers.Tokenizer:
-    backend: Any = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    letters = sorted(set("".join(CORPUS)) - {" ", "\n"})
+    pieces = ["[UNK]", *letters, *(f"##{letter}" for letter in letters), "the", "fox", "##mps", "don"]
+    model = models.WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]")
+    backend: Any = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.decoder = decoders.WordPiece(cleanup=False)
-    backend.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=150, special_tokens=["[UNK]"]))
     return backend
 
 
 def _unigram() -> tokenizers.Tokenizer:
-    backend: Any = tokenizers.Tokenizer(models.Unigram())
+    letters = sorted(set("".join(CORPUS)) - {" "})
+    pieces = [("<unk>", 0.0), ("▁", -2.0), *((letter, -4.0) for letter in letters), ("▁the", -3.0), ("ump", -5.0)]
+    backend: Any = tokenizers.Tokenizer(models.Unigram(pieces, unk_id=0))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     backend.decoder = decoders.Metaspace(prepend_scheme="first")
-    trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False)
-    backend.train_from_iterator(CORPUS, trainer)
     return backend
 
 
@@ -80,8 +82,18 @@ MAKERS = {
 
 
 @cache
+def _stored(kind: str) -> str:
+    return MAKERS[kind]().to_str()
+
+
+def bare(kind: str) -> Any:
+    """Return one of them for the library, without added tokens."""
+    return tokenizers.Tokenizer.from_str(_stored(kind))
+
+
+@cache
 def small(kind: str) -> Tokenizer:
     """Return one of them."""
-    backend: Any = MAKERS[kind]()
+    backend = bare(kind)
     backend.add_tokens(ADDED)
     return Tokenizer(backend, {}, vocab_size=backend.get_vocab_size() + 3)
