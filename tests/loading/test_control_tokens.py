@@ -22,7 +22,7 @@ DEMO = Path(pio.__file__).parent / "demo"
 CONTROL = [text for text in TEXTS if not text.isspace()]
 TEMPLATE = """{%- for m in messages -%}
 <|im_end|>{{ m.role }}<right> {{ m.content if m.content is string else m.content | map(attribute='text') | join }}
-{%- if m.tool_calls %}<think>{{ m.tool_calls | tojson }}{% endif -%}
+{%- if m.tool_calls %}<left><think>{{ m.tool_calls | tojson }}{% endif -%}
 {%- endfor -%}
 {%- if tools %}<｜User｜>{{ tools | tojson }}{% endif %}"""
 
@@ -72,7 +72,7 @@ def test_only_the_template_writes_control_tokens(kind: str, contents: list[str],
     tools = [{"type": "function", "function": {"name": data}}]
     ids = prompts(kind).encode(messages, tools=tools)[0]
     control = control_ids(small(kind))
-    written = ["<|im_end|>", "<right>"] * len(messages) + ["<think>", "<｜User｜>"]
+    written = ["<|im_end|>", "<right>"] * len(messages) + ["<left>", "<think>", "<｜User｜>"]
     assert [number for number in ids if number in control] == [small(kind).token_to_id(token) for token in written]
 
 
