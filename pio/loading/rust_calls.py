@@ -65,7 +65,10 @@ def interruptible(work: Callable[[], _Result]) -> _Result:
             errors.append(error)
 
     helper: Any = threading.Thread(target=run, name="pio-text", daemon=True)
-    helper.start()
+    try:
+        helper.start()
+    except RuntimeError:  # the system gives no thread: the work is done all the same, and Ctrl-C has to wait
+        return work()
     helper.join()
     if errors:
         raise errors[0]
