@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -16,10 +18,10 @@ if TYPE_CHECKING:
 
     Encode = Callable[[tokenizers.Tokenizer, str, bool], tokenizers.Encoding]
 
-_FIRST, _LAST = (
-    0xE000,
-    0xF8FF,
-)  # letters for private use: no text needs them, templates and normalizers leave them alone
+_FIRST, _LAST = 0xE000, 0xF8FF  # letters for private use, which templates and normalizers leave alone
+_PRIVATE = re.compile(f"[{chr(_FIRST)}-{chr(_LAST)}]")
+_ESCAPED = re.compile(r"\\u([ef][0-9a-f]{3})", re.IGNORECASE)
+_LONGEST = 256  # characters of a token that is looked for at the end of a text
 
 
 class Marks(NamedTuple):
@@ -59,10 +61,7 @@ class ControlTokens:
         # What is no word of its own for the tokenizer may become one beside a mark.
         self._text_finder = self._finder([_anywhere(token) for token in added.values()])
         self._found_as = {n: token.content for n, token in self._template_finder.get_added_tokens_decoder().items()}
-        names = [token for token, number in self._ids.items() if number in self._control]
-        self._beginnings = tuple(
-            {token[:size] for token in names for size in range(1, len(token)) if not token[:size].isalnum()}
-        )
+        self._names = sorted(token for token, number in self._ids.items() if number in self._control)
         self._unknown = frozenset(self._encode(self._literal(()), "\U0010fffe", False).ids)
 
     def choose_marks(self, texts: Iterable[Any]) -> Marks:
@@ -75,15 +74,12 @@ class ControlTokens:
             ConfigError: They use up all such letters.
         """
         found = "\0".join(_strings(list(texts)))
-        escapes = found.lower() if "\\u" in found else ""
-        chosen: list[str] = []
-        for code in range(_FIRST, _LAST + 1):
-            if chr(code) not in found and (not escapes or f"\\u{code:04x}" not in escapes):
-                chosen.append(chr(code))
-            if len(chosen) == 3 + len(self._kinds):
-                start, end, hidden, *places = chosen
-                return Marks(start, end, hidden, tuple(places))
-        raise ConfigError("messages: they hold every letter for private use, of which some are needed; shorten them")
+        taken = {*_PRIVATE.findall(found), *(chr(int(code, 16)) for code in _ESCAPED.findall(found))}
+        free = [chr(code) for code in range(_FIRST, _LAST + 1) if chr(code) not in taken][: 3 + len(self._kinds)]
+        if len(free) < 3 + len(self._kinds):
+            raise ConfigError("messages: they hold every letter for private use, and some are needed; shorten them")
+        start, end, hidden, *places = free
+        return Marks(start, end, hidden, tuple(places))
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the token ids of a text in which no control token counts as such.
@@ -177,10 +173,21 @@ class ControlTokens:
             pieces += [text[last:start], marks.start, text[start:end], marks.end]
             last = end
         # Whatever follows must not complete what a text ends with.
-        behind = marks.end if text.endswith(self._beginnings) else ""
+        behind = marks.end if self._ends_in_a_token(text) else ""
         return "".join([*pieces, text[last:], behind])
 
+    def _ends_in_a_token(self, text: str) -> bool:
+        """Return whether a text ends with the beginning of a control token, one that no word ends with."""
+        for size in range(1, min(len(text), _LONGEST) + 1):
+            end = text[-size:]
+            place = bisect_right(self._names, end)
+            if place < len(self._names) and self._names[place].startswith(end) and not end.isalnum():
+                return True
+        return False
+
     def _is_token(self, text: str) -> bool:
+        if text in self._ids:
+            return True
         found = list(self._found(self._text_finder, text))
         return len(found) == 1 and found[0][:2] == (0, len(text))
 

@@ -235,3 +235,21 @@ def test_bytes_of_an_answer() -> None:
         with pytest.raises(ConfigError, match="4096"):
             model.token_bytes(4096)
     assert json.loads((DEMO / "tokenizer_config.json").read_text())["eos_token"] == "<|im_end|>"
+
+
+def test_long_and_awkward_conversations_take_no_time_to_speak_of() -> None:
+    letters = "".join(map(chr, range(0xE000, 0xF8F0)))
+    content = letters + "<|im_end|>" * 20_000 + letters
+    ids = prompts("byte-level", "{{ messages[0].content }}<|im_end|>").encode([{"role": "user", "content": content}])[0]
+    assert small("byte-level").decode(ids) == content + "<|im_end|>"
+    assert ids.count(ids[-1]) == 1
+
+
+def test_a_model_with_many_long_tokens() -> None:
+    backend = bare("byte-level")
+    backend.add_special_tokens([f"<|{number}{'x' * 1000}|>" for number in range(300)])
+    tokenizer = Tokenizer(backend, {})
+    template = ChatTemplate("{{ messages[0].content }}{{ messages[1].content }}")
+    halves = [{"role": "user", "content": f"<|7{'x' * 100}"}, {"role": "user", "content": f"{'x' * 900}|>"}]
+    ids = Prompts("", tokenizer, template, literal=True).encode(halves)[0]
+    assert tokenizer.decode(ids) == template.render(halves) and not tokenizer.special_ids & set(ids)
