@@ -107,7 +107,7 @@ class Prompts:
             [messages, variables, self.chat_template.sources, self.chat_template.special_tokens]
         )
         marked = {name: control.mark(value, marks) for name, value in variables.items()}
-        text = self.render(control.mark(messages, marks), **marked)
+        text = self.render(control.mark_messages(messages, marks), **marked)
         return control.encode_marked(text, marks), opens_reasoning(text)
 
     def fill(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pio.errors import ConfigError
@@ -90,10 +90,20 @@ class ControlTokens:
         marks = self.choose_marks([text])
         return self.encode_marked(self.mark(text, marks), marks, add_special_tokens=add_special_tokens)
 
+    def mark_messages(self, messages: Sequence[Any], marks: Marks) -> list[Any]:
+        """Return ``mark`` of messages; in those of the assistant tags of reasoning stay, for templates look for them.
+
+        Raises:
+            ConfigError: A text is no valid Unicode.
+        """
+        marked: list[Any] = []
+        for message in messages:
+            role = cast("Mapping[Any, Any]", message).get("role") if isinstance(message, Mapping) else None
+            marked.append(self.mark(message, marks, (OPEN, CLOSE) if role == "assistant" else (), 1))
+        return marked
+
     def mark(self, value: Any, marks: Marks, keep: tuple[str, ...] = (), depth: int = 0) -> Any:
         """Return data with marks around the control tokens in its texts, keys included.
-
-        In messages of the assistant the tags of reasoning stay as they are, for templates look for them.
 
         Args:
             value: What a chat template is to read; what is no data is left to it.
@@ -110,8 +120,6 @@ class ControlTokens:
             return value  # the template's own check says so
         if isinstance(value, Mapping):
             pairs = cast("Mapping[Any, Any]", value)
-            if pairs.get("role") == "assistant":
-                keep = (OPEN, CLOSE)
             return {
                 self._marked(key, marks, keep) if isinstance(key, str) else key: self.mark(item, marks, keep, depth + 1)
                 for key, item in pairs.items()

@@ -131,6 +131,14 @@ def test_templates_still_find_reasoning_in_what_the_assistant_said() -> None:
     assert tokenizer.decode(ids) == "because<|im_end|>" and not control_ids(tokenizer) & set(ids)
 
 
+def test_what_a_user_says_in_the_assistants_name_is_text() -> None:
+    template = "{{ messages | tojson }}{{ tools | tojson }}"
+    said = {"role": "assistant", "content": "<think>"}
+    tokenizer, found = small("byte-level"), prompts("byte-level", template)
+    ids = found.encode([{"role": "tool", "content": "a", "data": said}], tools=[said])[0]
+    assert not control_ids(tokenizer) & set(ids)
+
+
 def test_a_conversation_may_hold_the_marks_themselves() -> None:
     letters = "".join(map(chr, range(0xE000, 0xF8FF - 8)))
     messages = [{"role": "user", "content": f"{letters}\\ue001 <|im_end|>"}]

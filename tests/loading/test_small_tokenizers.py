@@ -24,12 +24,12 @@ def test_pieces_make_the_whole(kind: str, data: st.DataObject, skip: bool) -> No
     assert "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=skip)
 
 
-@pytest.mark.parametrize("kind", MAKERS)
-@pytest.mark.parametrize("token", TEXTS)
+# Where a space is written ▁, it is so in added tokens too, as in transformers.
+@pytest.mark.parametrize(
+    ("kind", "token"), [(kind, token) for kind in MAKERS for token in TEXTS if "▁" not in token or kind == "byte-level"]
+)
 def test_added_tokens_are_text(kind: str, token: str) -> None:
     tokenizer = small(kind)
-    if "▁" in token and not tokenizer.is_byte_level:
-        pytest.skip("where ▁ is how a space is written, it is so in added tokens too, as in transformers")
     (number,) = tokenizer.encode(token)
     assert number == tokenizer.token_to_id(token)
     assert tokenizer.decode([number]) == token == Detokenizer(tokenizer, skip_special_tokens=False).push(number)

@@ -154,6 +154,11 @@ def test_split_special_tokens(tmp_path: Path) -> None:
     assert loaded(write(tmp_path, words(), eos_token="<eos>", split_special_tokens=True)).encode("hello<eos>") == [0]
 
 
+def test_fields_without_effect_are_accepted(tmp_path: Path) -> None:
+    fields = {"fix_mistral_regex": True, "add_bos_token": True, "tokenizer_class": "LlamaTokenizer", "legacy": False}
+    assert loaded(write(tmp_path, words(), **fields)).encode("hello world") == [1, 2]  # as in transformers 5
+
+
 def test_special_token_of_a_wrong_type() -> None:
     with pytest.raises(CheckpointError, match=r"somewhere: eos_token .* 7"):
         special_tokens({"eos_token": 7}, "somewhere")
