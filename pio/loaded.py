@@ -76,7 +76,8 @@ class LoadedModel:
         tokenizer = Tokenizer.from_folder(checkpoint.path, vocab_size=config.vocab_size)
         self.generation_config = _generation_config(checkpoint, config, tokenizer)
         ends = _end_tokens(checkpoint, config, tokenizer)
-        self.prompts = Prompts(str(checkpoint.path), tokenizer, ChatTemplate.from_folder(checkpoint.path))
+        template = ChatTemplate.from_folder(checkpoint.path)
+        self.prompts = Prompts(str(checkpoint.path), tokenizer, template, literal=runtime.literal_messages)
         self.weights = weights
         budget = MemoryBudget(runtime.memory_limit or UNLIMITED)
         quantization = _quantization(config, runtime, packing)
@@ -98,6 +99,7 @@ class LoadedModel:
             eos_token_ids=ends,
             detokenizer=text.detokenizer if text else None,
             token_text=text.token_text if text else None,
+            token_bytes=text.token_bytes if text else None,
             max_batch_sequences=runtime.max_batch_sequences,
             prefill_chunk=runtime.prefill_chunk,
             budget=budget,
@@ -169,6 +171,8 @@ def _generation_config(checkpoint: Checkpoint, config: DecoderConfig, tokenizer:
 def _end_tokens(checkpoint: Checkpoint, config: DecoderConfig, tokenizer: Tokenizer | None) -> frozenset[int]:
     """Every token that one of the folder's files says ends an answer."""
     named = None if tokenizer is None else tokenizer.eos_token_id
+    if named is not None and named >= config.vocab_size:
+        named = None  # a token that was added to the tokenizer alone, which the model can never choose
     found = {
         "config.json: eos_token_id": config.eos_token_ids,
         "generation_config.json: eos_token_id": eos_token_ids(checkpoint.generation_config, "generation_config.json"),

@@ -69,15 +69,12 @@ class TextModelPlugin(ABC):
     # Loading
 
     def initialize(self, path: str | os.PathLike[str] | None = None, *, download: bool = False, **options: Any) -> bool:
-        """Set where the model is and how it is to run; ``load_model`` does the work.
+        """Set where the model is and how it is to run; ``load_model`` does the work. Returns True.
 
         Args:
             path: As ``pio.load`` takes it.
             download: Fetch a repo that is not in the local cache.
             **options: Fields of ``RuntimeConfig``.
-
-        Returns:
-            True.
 
         Raises:
             ConfigError: An option is unknown or its value cannot be used.
@@ -89,13 +86,10 @@ class TextModelPlugin(ABC):
         return True
 
     def load_model(self, config: RuntimeConfig | None = None) -> Self:
-        """Map the weights, build the model, reserve its memory. A loaded model is loaded anew.
+        """Map the weights, build the model, reserve its memory; return the plugin. A loaded model is loaded anew.
 
         Args:
             config: How to run; by default what ``initialize`` set.
-
-        Returns:
-            The plugin, ready to use.
 
         Raises:
             CheckpointError: The folder is damaged or contradicts itself.
@@ -138,11 +132,7 @@ class TextModelPlugin(ABC):
             return config
 
     def cleanup(self) -> bool:
-        """Cancel what runs and give every byte back; more than once does no harm.
-
-        Returns:
-            True.
-        """
+        """Cancel what runs and give every byte back; more than once does no harm. Returns True."""
         with self._lock:
             loaded, self._loaded = self._loaded, None
             if loaded is not None:
@@ -224,13 +214,13 @@ class TextModelPlugin(ABC):
 
     # Text
 
-    def tokenize(self, text: str) -> list[int]:
-        """Return the token ids of a text; special tokens in it count as such.
+    def tokenize(self, text: str, *, literal: bool = False) -> list[int]:
+        """Return the token ids of a text; control tokens in it count as such, or with ``literal`` stay letters.
 
         Raises:
             ConfigError: The folder has no tokenizer.
         """
-        return self.loaded.prompts.tokenizer.encode(text)
+        return self.loaded.prompts.tokenizer.encode(text, literal=literal)
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, special tokens included.
@@ -239,6 +229,14 @@ class TextModelPlugin(ABC):
             ConfigError: The folder has no tokenizer, or an id is outside its vocabulary.
         """
         return self.loaded.prompts.tokenizer.decode(ids)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes that a token adds to a text; they may be part of a character.
+
+        Raises:
+            ConfigError: The folder has no tokenizer, or the id is outside its vocabulary.
+        """
+        return self.loaded.prompts.token_bytes(token_id)
 
     def apply_chat_template(
         self,

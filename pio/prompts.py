@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from pio.engine.generation import Generation
@@ -15,6 +16,7 @@ from pio.loading.model_file import shown
 from pio.loading.plain_data import is_record
 from pio.loading.reasoning import Reasoning
 from pio.loading.tokenizer import Tokenizer
+from pio.loading.tokenizer_config import without_tokenizer
 
 Message: TypeAlias = Mapping[str, Any]
 Messages: TypeAlias = Sequence[Message]
@@ -29,10 +31,14 @@ class Prompts:
         folder: Where they come from, for messages.
         tokenizer: None where the folder has none: prompts are token ids then.
         chat_template: Empty where the folder has none.
+        literal: Whether control tokens that are written in messages, prefixes and suffixes stay text.
     """
 
-    def __init__(self, folder: str, tokenizer: Tokenizer | None, chat_template: ChatTemplate) -> None:
+    def __init__(
+        self, folder: str, tokenizer: Tokenizer | None, chat_template: ChatTemplate, *, literal: bool = False
+    ) -> None:
         self.folder = folder
+        self.literal = literal
         self.optional_tokenizer = tokenizer
         self.chat_template = chat_template
 
@@ -44,7 +50,7 @@ class Prompts:
             ConfigError: The folder has none.
         """
         if self.optional_tokenizer is None:
-            raise ConfigError(f"{self.folder} has no tokenizer.json; give prompts as lists of token ids")
+            raise ConfigError(without_tokenizer(Path(self.folder)))
         return self.optional_tokenizer
 
     def detokenizer(self, skip_special_tokens: bool) -> Detokenizer:
@@ -55,6 +61,10 @@ class Prompts:
     def token_text(self, token: int) -> str:
         """Return the text of one token alone."""
         return self.tokenizer.decode([token])
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of one token, which may be part of a character."""
+        return self.tokenizer.token_bytes(token)
 
     def render(self, messages: Messages, /, **variables: Any) -> str:
         """Return the prompt for a conversation, as the template writes it.
@@ -86,13 +96,25 @@ class Prompts:
             )
         items = list(cast("Iterable[Any]", given))
         if items and is_record(items[0]):
-            text = self.render(items, **variables)
+            text, ids = self._written(items, variables)
             field = field_of(variables.get("continue_final_message"))
             continued = None if field is None else continues_reasoning(items[-1], field)
             reasoning = Reasoning.of(text, self.chat_template.sources.values(), continued)
-            return self.tokenizer.encode(text, add_special_tokens=False), reasoning
+            return ids, reasoning
         _refuse(variables)
         return items, None
+
+    def _written(self, messages: list[Any], variables: dict[str, Any]) -> tuple[str, list[int]]:
+        """What the template writes of a conversation, and its token ids."""
+        if not self.literal:
+            text = self.render(messages, **variables)
+            return text, self.tokenizer.encode(text, add_special_tokens=False)
+        control = self.tokenizer.control_tokens
+        plain: Any = check_messages(messages)
+        marks = control.choose_marks([plain, variables, self.chat_template.sources, self.chat_template.special_tokens])
+        marked = {name: control.mark(value, marks) for name, value in variables.items()}
+        text = self.render(control.mark_messages(plain, marks), **marked)
+        return text, control.encode_marked(text, marks)
 
     def fill(
         self, prompt: object, prefix: object, suffix: object, marks: Marks | None, /, **variables: Any
@@ -108,7 +130,7 @@ class Prompts:
 
         Raises:
             ConfigError: There is a prompt or a variable too, one of the two is no text, the model cannot do it, or the
-                tokenizer lacks its tokens.
+                tokenizer lacks its tokens; or one of the two holds such a token, which is not to stay text.
         """
         if prompt is not None:
             raise ConfigError("prompt: found one beside prefix and suffix, which take its place; give it or them")
@@ -125,9 +147,9 @@ class Prompts:
             found = self.tokenizer.encode(mark, add_special_tokens=False)
             if len(found) != 1:
                 raise ConfigError(f"{self.folder}: the tokenizer has no token {mark}; download the model again")
-            if any(other in text for other in marks):
+            if not self.literal and any(other in text for other in marks):
                 raise ConfigError(f"{name}: found one of {', '.join(marks)} in the text, which the model would obey")
-            ids += found + self.tokenizer.encode(text, add_special_tokens=False)
+            ids += found + self.tokenizer.encode(text, add_special_tokens=False, literal=self.literal)
         return ids
 
     def fit(self, messages: Messages, budget: int, /, **variables: Any) -> list[Message]:

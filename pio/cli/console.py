@@ -43,9 +43,9 @@ def note_unfinished(result: Generation) -> None:
 
 
 def write_json(value: Any) -> None:
-    """Write a value as indented JSON."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    write((text if _can_show(text) else json.dumps(value, indent=2)) + "\n")
+    """Write a value as indented JSON; bytes are lists of numbers."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=list)
+    write((text if _can_show(text) else json.dumps(value, indent=2, default=list)) + "\n")
 
 
 def mark(state: str) -> str:

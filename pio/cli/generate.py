@@ -76,6 +76,7 @@ def generate(
     quantize_policy: options.QuantizePolicy = None,
     activation_dtype: options.ActivationDtype = None,
     memory_limit: options.MemoryLimit = None,
+    literal_messages: options.LiteralMessages = None,
     progress: options.Progress = None,
     verbose: options.Verbose = False,
 ) -> None:
@@ -92,6 +93,8 @@ def generate(
     text, shown = _read(model, prompt) if not gap else "", prompt is None and not gap
     if shown:
         fields = {**SHOWN_FIELDS, **fields}
+    if literal_messages and not (chat or gap):
+        raise ConfigError("--literal-messages is for messages and gaps; add --chat, or leave it out")
     began = time.perf_counter()
     with loaded_model(model, options.runtime_options(given)) as loaded:
         load_seconds = time.perf_counter() - began

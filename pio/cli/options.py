@@ -49,6 +49,10 @@ ActivationDtype: TypeAlias = Annotated[
 MemoryLimit: TypeAlias = Annotated[
     int | None, _runtime("--memory-limit", help="Bytes that weights, cache and buffers may take together.")
 ]
+LiteralMessages: TypeAlias = Annotated[
+    bool | None,
+    _runtime("--literal-messages", help="Control tokens written in messages and gaps stay text."),
+]
 Progress: TypeAlias = Annotated[
     bool | None, _runtime("--progress/--no-progress", help="Show progress; by default on a terminal, after a second.")
 ]
@@ -110,6 +114,7 @@ _RUNTIME_FIELDS = (
     "quantize_policy",
     "activation_dtype",
     "memory_limit",
+    "literal_messages",
     "progress",
 )
 _SAMPLING_FIELDS = (

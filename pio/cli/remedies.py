@@ -10,6 +10,7 @@ NAMES = (
     "context_length",
     "dtype",
     "frequency_penalty",
+    "literal_messages",
     "logit_bias",
     "logprobs",
     "max_new_tokens",

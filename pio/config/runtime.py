@@ -92,6 +92,10 @@ class RuntimeConfig(BaseModel):
     max_batch_sequences: int = Field(default=16, ge=1, le=4096)
     """Requests that run at once; others wait their turn."""
 
+    literal_messages: bool = False
+    """Control tokens that are written in messages, tools, prefixes and suffixes stay text; only those that the chat
+    template writes itself steer the model."""
+
     progress: bool | None = None
     """Show a progress bar while loading or compiling; None shows it on a terminal when it takes over a second."""
 

@@ -94,6 +94,7 @@ class Answer:
         penalties: Penalties | None,
         detokenizer: Detokenizer | None,
         token_text: Callable[[int], str] | None,
+        token_bytes: Callable[[int], bytes] | None,
         reasoning: Reasoning | None,
     ) -> None:
         """Prepare answer ``index`` of a request; everything that its tokens need is allocated here."""
@@ -106,6 +107,7 @@ class Answer:
         self._penalties = penalties
         self._detokenizer = detokenizer
         self._token_text = token_text
+        self._token_bytes = token_bytes
         self._reasoning = reasoning
         self._stops = StopStrings(params.stop_strings, include=params.include_stop)
         self._stopping = bool(params.stop_strings) and detokenizer is not None
@@ -169,7 +171,7 @@ class Answer:
             return None
         logprob, top = sampler.logprobs(logits, row, token, self._params.logprobs or 0)
         text = self._token_text(token) if self._token_text else ""
-        described = TokenLogprobs(token, text, logprob, top)
+        described = TokenLogprobs(token, text, logprob, top, self._token_bytes(token) if self._token_bytes else b"")
         self._logprobs.append(described)
         return described
 

@@ -54,6 +54,7 @@ class BatchManager:
         eos_token_ids: Iterable[int] = (),
         detokenizer: MakeDetokenizer | None = None,
         token_text: Callable[[int], str] | None = None,
+        token_bytes: Callable[[int], bytes] | None = None,
         max_batch_tokens: int | None = None,
         max_batch_sequences: int | None = None,
         prefill_chunk: int | None = None,
@@ -68,6 +69,7 @@ class BatchManager:
             eos_token_ids: Tokens that end an answer unless the request ignores them.
             detokenizer: How to make text; without it texts are empty, and stop texts are refused.
             token_text: Text of one token alone, for log probabilities.
+            token_bytes: Its bytes.
             max_batch_tokens: Tokens of a step, at most the model's.
             max_batch_sequences: Answers that run at once, at most the model's.
             prefill_chunk: Prompt tokens of a step; a smaller one lets running answers go on sooner.
@@ -87,6 +89,7 @@ class BatchManager:
         self._eos_token_ids = frozenset(eos_token_ids)
         self._detokenizer = detokenizer
         self._token_text = token_text
+        self._token_bytes = token_bytes
         self._check_weights = check_weights
         scheduler = Scheduler(
             blocks,
@@ -146,6 +149,7 @@ class BatchManager:
                 penalties=make_penalties(params, ids, max_new_tokens, stops, self._vocab_size),
                 detokenizer=self._detokenizer(params.skip_special_tokens) if self._detokenizer else None,
                 token_text=self._token_text,
+                token_bytes=self._token_bytes,
                 reasoning=reasoning,
             )
             sequences.append(TokenSequence(answer, ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -13,15 +14,18 @@ class TokenLogprobs(NamedTuple):
 
     Attributes:
         token_id: The token that was chosen.
-        text: Its text alone; empty without a tokenizer.
+        text: Its text alone; empty without a tokenizer, U+FFFD for bytes that are part of a character.
         logprob: Its natural log probability.
         top: The likeliest tokens with their log probabilities, best first; equals by id.
+        bytes: Exactly what it adds to a text, as ``model.token_bytes`` returns it for any token; together they are
+            the answer in UTF-8, special tokens included.
     """
 
     token_id: int
     text: str
     logprob: float
     top: tuple[tuple[int, float], ...]
+    bytes: builtins.bytes = b""
 
 
 class TokenEvent(NamedTuple):

@@ -16,7 +16,7 @@ from pio.loading.model_file import find, read_limited, shown
 from pio.loading.plain_data import plain
 from pio.loading.template_drops import find_dropped
 from pio.loading.template_inputs import YOURSELF, Inputs, Place, adapted
-from pio.loading.tokenizer import special_tokens, tokenizer_config
+from pio.loading.tokenizer_config import special_tokens, tokenizer_config
 from pio.loading.unread_names import UnreadNames, check_variables
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 MAX_GROWTH: Final = 64
+MAX_VOCABULARY: Final = 1 << 24
 _MAX_VALUES = 8_000_000
 # A prefix that is not empty, or a letter of a key written as an escape, which no tool that saves tokenizers does.
 _PREFIXED = re.compile(rb'continuing_subword_prefix"\s*:\s*"[^"]|\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])')
@@ -78,6 +79,31 @@ def check_growth(backend: tokenizers.Tokenizer, where: str) -> None:
             f"{where}: its replacements could make a text {growth:.3g} times as long, at most {MAX_GROWTH} times was "
             "expected; do not use this folder unless you trust its source"
         )
+
+
+def check_vocabulary(backend: tokenizers.Tokenizer, where: str) -> int:
+    """Return one more than the highest token id.
+
+    Raises:
+        CheckpointError: There is no token, an id is too large to be true, or two tokens have one id.
+    """
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    size = 1 + max(vocabulary.values(), default=-1)
+    if not 0 < size <= MAX_VOCABULARY:
+        raise CheckpointError(
+            f"{where} has token ids up to {size - 1}; 0 to {MAX_VOCABULARY - 1} were expected, download the file again"
+        )
+    if len(set(vocabulary.values())) < len(vocabulary):
+        first: dict[int, str] = {}
+        number, one, other = next(
+            (number, first[number], token)
+            for token, number in sorted(vocabulary.items())
+            if first.setdefault(number, token) != token
+        )
+        raise CheckpointError(
+            f"{where} gives {shown(one)} and {shown(other)} the same id {number}; download the file again"
+        )
+    return size
 
 
 def _nodes(value: Any) -> Iterator[dict[str, Any]]:

@@ -53,6 +53,7 @@ def test_json_holds_the_whole_result(pio, model):
     assert found["usage"] == {"prompt_tokens": len(model.tokenize(PROMPT)), "completion_tokens": 8}
     assert found["seed"] == 5 and found["plugin"] == "qwen3_0_6b" and found["finish_reason"] == "length"
     assert [len(entry[3]) for entry in found["logprobs"]] == [2] * 8
+    assert b"".join(bytes(entry[4]) for entry in found["logprobs"]).decode() == expected.text
     assert found["timings"]["time_to_first_token"] > 0 and found["load_seconds"] > 0
 
 
@@ -225,6 +226,7 @@ def test_runtime_options_arrive(pio):
         (["no-such-folder"], 1, "there is no prompt"),
         (["demo", ""], 1, "prompt"),
         (["demo", "x", "--logprobs", "1"], 1, "--json"),
+        (["demo", "x", "--literal-messages"], 1, "--chat"),
         (["demo", "x", "--json", "--echo"], 1, "--echo"),
         (["demo", "x", "--logit-bias", "7"], 1, "ID=BIAS"),
         (["demo", "x", "--plugin", "none"], 1, "not installed"),

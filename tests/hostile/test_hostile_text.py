@@ -283,6 +283,11 @@ BASE: dict[str, Any] = {
     "added_tokens": [],
     "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "[UNK]": 2}, "unk_token": "[UNK]"},
 }
+ADDED: dict[str, Any] = {
+    **dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False),
+    "id": 3,
+    "content": "<x>",
+}
 
 
 def folder(path: Path, **fields: Any) -> Path:
@@ -318,6 +323,19 @@ BROKEN_FILES = {
     "cut-character-hidden": json.dumps(
         BASE | {"model": bpe(["a", "éb", "ab"], ["a éb"], continuing_subword_prefix="x")}
     ).replace("continuing", "\\u0063ontinuing").encode(),
+    "no-id": json.dumps(BASE | {"model": BASE["model"] | {"vocab": {"a": None, "[UNK]": 1}}}).encode(),
+    "one-id-twice": json.dumps(BASE | {"model": BASE["model"] | {"vocab": {"a": 1, "[UNK]": 1}}}).encode(),
+    "added-is-null": json.dumps(BASE | {"added_tokens": None}).encode(),
+    "added-without-content": json.dumps(BASE | {"added_tokens": [{"id": 3, "special": True}]}).encode(),
+    "added-without-id": json.dumps(BASE | {"added_tokens": [ADDED | {"id": None}]}).encode(),
+    "added-below-zero": json.dumps(BASE | {"added_tokens": [ADDED | {"id": -1}]}).encode(),
+    "added-beyond": json.dumps(BASE | {"added_tokens": [ADDED | {"id": 2**32 - 1}]}).encode(),
+    "added-twice": json.dumps(BASE | {"added_tokens": [ADDED, ADDED | {"id": 4}]}).encode(),
+    "added-meets-vocabulary": json.dumps(
+        BASE | {"model": BASE["model"] | {"vocab": {"a": 0, "[UNK]": 2}}, "added_tokens": [ADDED | {"id": 2}]}
+    ).encode(),
+    "merge-of-three": json.dumps(BASE | {"model": bpe(["a", "b", "ab"], [["a", "b", "a"]])}).encode(),
+    "merge-is-a-number": json.dumps(BASE | {"model": bpe(["a", "b", "ab"], [7])}).encode(),
     "growth": json.dumps(
         BASE
         | {
@@ -374,6 +392,23 @@ def test_a_panic_while_decoding(tmp_path: Path) -> None:
     with pytest.raises(PioError, match=r"tokenizer\.json.*panicked"):
         tokenizer.decode([0, 0])
     assert tokenizer.encode("a") == [0]
+
+
+@pytest.mark.parametrize("merges", [["a b"], [["a", "b"]]], ids=["texts", "pairs"])
+def test_merges_of_both_forms(tmp_path: Path, merges: list[Any]) -> None:
+    tokenizer = Tokenizer.from_folder(folder(tmp_path, model=bpe(["a", "b", "ab"], merges)))
+    assert tokenizer is not None
+    assert tokenizer.encode("abb") == [2, 1]
+
+
+@pytest.mark.parametrize("name", ["added_tokens_decoder", "extra_special_tokens", "eos_token", "x_token"])
+def test_tokens_that_are_no_unicode(tmp_path: Path, name: str) -> None:
+    folder(tmp_path)
+    lone = {"content": "\ud800", **{flag: False for flag in ("lstrip", "rstrip", "special")}}
+    value: Any = {"added_tokens_decoder": {"3": lone}, "extra_special_tokens": ["\ud800"]}.get(name, "\ud800")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({name: value}))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        Tokenizer.from_folder(tmp_path)
 
 
 def test_prefixed_merges_that_are_sound_are_accepted(tmp_path: Path) -> None:

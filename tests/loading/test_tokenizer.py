@@ -1,6 +1,9 @@
 """The tokenizer wrapper: ids, special tokens, errors and threads."""
 
 import json
+import os
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from pio.errors import CheckpointError, ConfigError, PioError
-from pio.loading.tokenizer import Tokenizer, special_tokens
+from pio.loading.tokenizer import Tokenizer
+from pio.loading.tokenizer_config import special_tokens
 
 DEMO = Path(__file__).parents[2] / "pio" / "demo"
 VOCABULARY = {"[UNK]": 0, "hello": 1, "world": 2, ",": 3, "'s": 4, "<eos>": 5}
@@ -124,9 +128,9 @@ def test_a_folder_without_tokenizer(tmp_path: Path) -> None:
 
 def test_a_named_special_token_becomes_special(tmp_path: Path) -> None:
     tokenizer = loaded(write(tmp_path, words(), eos_token={"content": "<eos>"}, bos_token="<not in vocabulary>"))
-    assert tokenizer.special_ids == {5}
-    assert tokenizer.size == 6
-    assert tokenizer.encode("hello<eos>") == [1, 5]
+    assert tokenizer.special_ids == {5, 6}
+    assert tokenizer.size == 7
+    assert tokenizer.encode("hello<eos><not in vocabulary>") == [1, 5, 6]
     assert tokenizer.special_tokens == {"eos_token": "<eos>", "bos_token": "<not in vocabulary>"}
 
 
@@ -150,6 +154,11 @@ def test_split_special_tokens(tmp_path: Path) -> None:
     assert loaded(write(tmp_path, words(), eos_token="<eos>", split_special_tokens=True)).encode("hello<eos>") == [0]
 
 
+def test_fields_without_effect_are_accepted(tmp_path: Path) -> None:
+    fields = {"fix_mistral_regex": True, "add_bos_token": True, "tokenizer_class": "LlamaTokenizer", "legacy": False}
+    assert loaded(write(tmp_path, words(), **fields)).encode("hello world") == [1, 2]  # as in transformers 5
+
+
 def test_special_token_of_a_wrong_type() -> None:
     with pytest.raises(CheckpointError, match=r"somewhere: eos_token .* 7"):
         special_tokens({"eos_token": 7}, "somewhere")
@@ -170,3 +179,58 @@ def test_errors_of_the_library_are_typed(tmp_path: Path) -> None:
     tokenizer = loaded(write(tmp_path, backend))
     with pytest.raises(PioError, match=r"tokenizer\.json"):
         tokenizer.encode("b")
+
+
+def test_long_texts_are_encoded_like_short_ones(tmp_path: Path) -> None:
+    tokenizer = demo()
+    line = "def naïve(x): return '日本'\n"
+    assert tokenizer.encode(line * 2000) == tokenizer.encode(line) * 2000
+    assert tokenizer.encode(line * 2000, literal=True) == tokenizer.encode(line) * 2000
+    spaced = loaded(write(tmp_path, words()))
+    ids = [1, 2] * 5000
+    assert spaced.encode("hello world " * 5000) == ids
+    assert spaced.decode(ids) == " ".join(["hello world"] * 5000)
+
+
+def test_ctrl_c_ends_the_wait_for_a_long_text() -> None:
+    """It comes from a thread of Python, so this also says that other threads run meanwhile."""
+    tokenizer = demo()
+    text = "def f(x): return x + 1\n" * 100_000
+    before, over, started = set(threading.enumerate()), threading.Event(), threading.Event()
+
+    def interrupt() -> None:
+        while not over.is_set():
+            if len(set(threading.enumerate()) - before) > 1:  # this one, and the one that encodes
+                started.set()
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    helper = threading.Thread(target=interrupt)
+    helper.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tokenizer.encode(text)
+        encoding = set(threading.enumerate()) - before - {helper}
+        assert encoding and started.is_set()
+    finally:
+        over.set()
+        helper.join(60)
+    for thread in encoding:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert tokenizer.decode(tokenizer.encode("again")) == "again"
+
+
+def test_added_tokens_of_byte_level_tokenizers_are_text() -> None:
+    """The library reads all tokens by the byte-level alphabet when it decodes, added ones too."""
+    backend = tokenizers.Tokenizer(models.BPE({"a": 0, "Ġ": 1, "é": 2, "Ġa": 3, "Ã": 4, "©": 5}, [("Ġ", "a")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["naïve", "<｜User｜>"])
+    backend.add_tokens(["Ġa"])
+    tokenizer = Tokenizer(backend, {})
+    assert tokenizer.encode("anaïve<｜User｜> a") == [0, 6, 7, 3]
+    assert tokenizer.decode([0, 6, 7, 3]) == "anaïve<｜User｜> a"
+    assert tokenizer.token_bytes(6) == "naïve".encode()
+    assert tokenizer.token_bytes(3) == b" a"  # the vocabulary makes it of ordinary text
+    assert tokenizer.token_bytes(2) == b"\xe9"

@@ -1,0 +1,75 @@
+"""Calls into the `tokenizers` library: typed errors for its panics, and other threads that go on meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pio.errors import ConfigError, PioError
+from pio.loading.model_file import shown
+
+_Result = TypeVar("_Result")
+
+
+def check_text(text: object, name: str) -> None:
+    """Refuse what Rust has no string for.
+
+    Args:
+        text: Hopefully a str.
+        name: What to call it.
+
+    Raises:
+        ConfigError: It is no str, or no valid Unicode.
+    """
+    if not isinstance(text, str):
+        raise ConfigError(f"{name} must be a str, found {type(text).__name__}; decode bytes with .decode('utf-8')")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{name} holds a lone surrogate, U+{ord(text[error.start]):04X}, at character {error.start}; "
+            "read it with errors='replace', or remove it"
+        ) from None
+
+
+def guarded(work: Callable[[], _Result], error: type[PioError], message: str) -> _Result:
+    """Run Rust code; its panics derive from BaseException alone and would pass every ``except Exception``."""
+    try:
+        return work()
+    except (PioError, MemoryError):
+        raise
+    except Exception as cause:
+        raise error(f"{message} ({shown(str(cause), 200)})") from cause
+    except BaseException as cause:
+        if type(cause).__name__ != "PanicException":
+            raise
+        raise error(f"{message} (it panicked: {shown(str(cause), 200)})") from cause
+
+
+def interruptible(work: Callable[[], _Result]) -> _Result:
+    """Run what takes seconds and releases the GIL, so that Ctrl-C ends the waiting at once.
+
+    Python handles signals in its main thread only, and not before a call into a library returns. So the main thread
+    leaves such a call to a helper and waits; what was started then runs to its end unseen.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    results: list[_Result] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    helper: Any = threading.Thread(target=run, name="pio-text", daemon=True)
+    try:
+        helper.start()
+    except RuntimeError:  # the system gives no thread: the work is done all the same, and Ctrl-C has to wait
+        return work()
+    helper.join()
+    if errors:
+        raise errors[0]
+    return results[0]
