@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
 from pio.config.decoder import DecoderConfig
+from pio.config.known_fields import NEUTRAL
 from pio.errors import CheckpointError, UnsupportedModelError
 
 FeedKind = Literal["dense", "sparse"]
@@ -24,6 +26,7 @@ class Glm4MoeLiteConfig(DecoderConfig, frozen=True):
         "qk_head_dim",
         "router_aux_loss_coef",
     }
+    neutral_fields: ClassVar[Mapping[str, tuple[Any, ...]]] = {**NEUTRAL, "use_qk_norm": (False,)}
 
     model_type: Literal["glm4_moe_lite"]
     """Architecture."""
