@@ -41,6 +41,7 @@ class DecoderConfig(BaseModel, frozen=True):
     heads: ClassVar[tuple[str, ...]] = ("ForCausalLM", "LMHeadModel")  # ends of names in architectures
     kinds: ClassVar[frozenset[str]] = frozenset(("full_attention", "sliding_attention"))  # of layers
     turns_part: ClassVar[bool] = False  # whether rotary embedding may leave a part of a head as it is
+    qk_norm: ClassVar[bool] = True  # whether each head of queries and keys has a norm
 
     model_type: str
     """Architecture, as transformers names it."""
@@ -109,9 +110,9 @@ class DecoderConfig(BaseModel, frozen=True):
 
     @property
     def parameters(self) -> int:
-        """Number of weights, for layers with two norms and a norm on each head of queries and keys."""
+        """Number of weights, for layers with two norms, and those of queries and keys if there are such."""
         width, heads = self.hidden_size, self.num_attention_heads + self.num_key_value_heads
-        attention = 2 * heads * self.head_dim * width + 2 * self.head_dim
+        attention = 2 * heads * self.head_dim * width + (2 * self.head_dim if self.qk_norm else 0)
         if self.attention_bias:
             attention += (heads + self.num_key_value_heads) * self.head_dim + width
         layer = attention + 3 * width * self.intermediate_size + 2 * width

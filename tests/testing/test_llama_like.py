@@ -13,7 +13,9 @@ from pio.loading.safetensors import SafetensorsFile
 from pio.testing.compare import assert_close
 from pio.testing.random_checkpoint import write_random_checkpoint
 
-LLAMA = PLUGIN.replace("head_dim=c.head_dim, eps=eps)", "head_dim=c.head_dim, eps=eps, qk_norm=False)")
+LLAMA = PLUGIN.replace("head_dim=c.head_dim, eps=eps)", "head_dim=c.head_dim, eps=eps, qk_norm=False)").replace(
+    'model_type: Literal["acorn"]', 'model_type: Literal["acorn"]\n    qk_norm: ClassVar[bool] = False'
+)
 PROMPT = [3, 100, 7, 55, 21, 3, 130]
 HEADS, PAIRS, DIM, EPS = 4, 2, 6, 1e-5
 
@@ -75,6 +77,7 @@ def test_a_llama_of_another_package_computes_what_a_naive_one_does(tmp_path: Pat
         assert not any("_norm." in name for name in weights)
         expected = naive(weights, PROMPT)
         with pio.load(folder, progress=False, kv_cache_dtype="float32") as model:
+            assert model.metadata.parameters == sum(file.tensor(name).size for name in file.names)
             found = model.logits(PROMPT).tolist()
             answer = model.generate(PROMPT, temperature=0.0, max_new_tokens=6, ignore_eos=True).token_ids
     assert_close(found, expected if isinstance(found[0], list) else expected[-1], relative=1e-4, absolute=1e-4)
