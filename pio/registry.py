@@ -42,11 +42,14 @@ def plugin_folders() -> Iterator[Path]:
     yield from sorted(path.parent for path in (Path(__file__).parent / "models").glob(f"*/{MANIFEST}"))
     for point in entry_points(group=ENTRY_POINTS):
         try:
-            spec = importlib.util.find_spec(point.module)
-        except ImportError as error:
-            _log.warning("plugin %s cannot be found: %s", point.name, error)
+            spec = importlib.util.find_spec(point.module)  # imports the packages around it
+        except Exception as error:  # whatever a stranger's package raises
+            _log.warning("plugin %s cannot be found: %s: %s", point.name, type(error).__name__, error)
             continue
-        yield from map(Path, (spec.submodule_search_locations or ()) if spec else ())
+        folders = (spec.submodule_search_locations or ()) if spec else ()
+        if not folders:
+            _log.warning("plugin %s cannot be found: there is no package %s; correct it", point.name, point.module)
+        yield from map(Path, folders)
 
 
 def _read(folder: Path) -> PluginManifest | None:

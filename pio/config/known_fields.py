@@ -13,12 +13,13 @@ from pio.loading.model_file import shown
 SILENT: Final = frozenset(
     """_attn_implementation _attn_implementation_autoset _name_or_path architectures attention_dropout
     attention_probs_dropout_prob attn_implementation attn_pdrop auto_map bos_token_id chunk_size_feed_forward
-    classifier_dropout cross_attention_hidden_size decoder_start_token_id dropout dtype embd_pdrop eos_token_id
-    finetuning_task gradient_checkpointing hidden_dropout hidden_dropout_prob id2label initializer_range is_decoder
-    label2id max_window_layers model_type output_attentions output_hidden_states pad_token_id prefix pretraining_tp
-    problem_type quantization_config resid_pdrop return_dict rope_parameters rope_scaling rope_theta sep_token_id
-    task_specific_params tf_legacy_loss tie_encoder_decoder tokenizer_class torch_dtype torchscript
-    transformers_version unsloth_fixed unsloth_version use_bfloat16 use_cache use_sliding_window
+    classifier_dropout cross_attention_hidden_size decoder_start_token_id dropout dtype embd_pdrop
+    eos_token_id finetuning_task gradient_checkpointing hidden_dropout hidden_dropout_prob id2label
+    initializer_range is_decoder label2id max_window_layers model_type num_nextn_predict_layers
+    output_attentions output_hidden_states pad_token_id prefix pretraining_tp problem_type quantization_config
+    resid_pdrop return_dict rope_parameters rope_scaling rope_theta sep_token_id task_specific_params
+    tf_legacy_loss tie_encoder_decoder tokenizer_class torch_dtype torchscript transformers_version
+    unsloth_fixed unsloth_version use_bfloat16 use_cache use_sliding_window
     """.split()
 )
 

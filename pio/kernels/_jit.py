@@ -328,7 +328,7 @@ def _kernel_name(event: Any) -> str | None:
     if event.kind != COMPILE:
         return event.data["name"]
     made = event.data["dispatcher"]
-    own = isinstance(made._cache, _KernelCache) or made.py_func.__module__.startswith("pio.kernels")
+    own = isinstance(getattr(made, "_cache", None), _KernelCache) or made.py_func.__module__.startswith("pio.kernels")
     return made.py_func.__name__ if own else None
 
 
