@@ -42,6 +42,11 @@ FORMATS = {
 }
 
 
+def all_of(checkpoint: Checkpoint) -> object:
+    tokenizer = checkpoint.read("tokenizer.json", 10_000)
+    return checkpoint.config, checkpoint.generation_config, tokenizer, checkpoint.weights()
+
+
 def load(path: Path) -> Callable[[], object]:
     return lambda: pio.load(path, progress=False)
 
@@ -126,14 +131,7 @@ PAGE = "<!DOCTYPE html>\n<html><body>Sign in</body></html>\n"
 def test_what_stands_in_for_a_file(name: str, text: str, words: str, tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "m")
     (folder / name).write_text(text)
-    checkpoint = Checkpoint(folder)
-
-    def read() -> None:
-        _ = checkpoint.config, checkpoint.generation_config
-        checkpoint.read("tokenizer.json", 10_000)
-        checkpoint.weights()
-
-    refused(read, str(folder / name), words)
+    refused(lambda: all_of(Checkpoint(folder)), str(folder / name), words)
 
 
 def adapter(folder: Path, **fields: object) -> None:
@@ -179,7 +177,9 @@ SPECIAL: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", SPECIAL)
 @pytest.mark.parametrize(
-    "name", ["config.json", "x-1.safetensors", "model.safetensors.index.json", "adapter_config.json"]
+    "name",
+    ["config.json", "generation_config.json", "tokenizer.json", "adapter_config.json"]
+    + ["x-1.safetensors", "model.safetensors.index.json"],
 )
 def test_what_is_no_regular_file_does_not_hold_up(
     name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -189,7 +189,7 @@ def test_what_is_no_regular_file_does_not_hold_up(
     SPECIAL[kind](folder / name)
 
     def read() -> None:
-        refused(lambda: (Checkpoint(folder).config, Checkpoint(folder).weights()), str(folder / name))
+        refused(lambda: all_of(Checkpoint(folder)), str(folder / name))
 
     raised: list[BaseException] = []
 
