@@ -164,7 +164,8 @@ class DecoderConfig(BaseModel, frozen=True):
         if isinstance(layer_types, list):
             fields["layer_types"] = tuple(cast("list[Any]", layer_types))
         known = (cls.model_fields.keys() - _MADE) | cls.silent_fields
-        check_fields(raw, rope, known=known, neutral=cls.neutral_fields, heads=cls.heads)
+        neutral = {"use_qk_norm": (cls.qk_norm,), **cls.neutral_fields}
+        check_fields(raw, rope, known=known, neutral=neutral, heads=cls.heads)
         try:
             config = cls.model_validate(fields)
         except ValidationError as error:

@@ -64,7 +64,6 @@ NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "topk_method": ("greedy",),
     "use_bias": (False,),
     "use_mrope": (False,),
-    "use_qk_norm": (True,),
     "use_rope": (True,),
 }
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
 from pio.config.decoder import DecoderConfig
-from pio.config.known_fields import NEUTRAL
 from pio.errors import CheckpointError, UnsupportedModelError
 
 FeedKind = Literal["dense", "sparse"]
@@ -26,7 +24,7 @@ class Glm4MoeLiteConfig(DecoderConfig, frozen=True):
         "qk_head_dim",
         "router_aux_loss_coef",
     }
-    neutral_fields: ClassVar[Mapping[str, tuple[Any, ...]]] = {**NEUTRAL, "use_qk_norm": (False,)}
+    qk_norm: ClassVar[bool] = False  # latents have norms instead
 
     model_type: Literal["glm4_moe_lite"]
     """Architecture."""
