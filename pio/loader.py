@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from pio import registry
 from pio.loading.checkpoint import DEMO, Checkpoint, resolve
-from pio.manifest import import_object
 
 if TYPE_CHECKING:
     from pio.plugin import TextModelPlugin
@@ -50,5 +49,4 @@ def load(
         _log.warning(
             "no plugin lists this size of %s; running it with %s, the nearest one", config["model_type"], manifest.name
         )
-    model: TextModelPlugin = import_object(manifest.factory)(path=folder, profile=profile, **options)
-    return model.load_model()
+    return registry.make(manifest, path=folder, profile=profile, **options).load_model()

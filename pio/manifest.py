@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pio.errors import ConfigError
+from pio.errors import ConfigError, PioError
 
 MANIFEST = "plugin_manifest.json"
 AREAS = ("config", "model", "attention", "mlp", "norm", "rotary_embedding", "kv_cache", "decoder")
@@ -85,10 +85,14 @@ def import_object(path: str) -> Any:
     """Return what ``module:name`` names.
 
     Raises:
-        ConfigError: There is no such module or name.
+        ConfigError: There is no such module or name, or the module does not run.
     """
     module, _, name = path.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"plugin manifest: {path!r} cannot be imported: {error}; correct it") from None
+    except (PioError, MemoryError):
+        raise
+    except Exception as error:  # whatever a stranger's module raises
+        told = str(error).partition("\n")[0]
+        kind = "" if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: "
+        raise ConfigError(f"plugin manifest: {path!r} cannot be imported: {kind}{told}; correct it") from error

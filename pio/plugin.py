@@ -102,7 +102,7 @@ class TextModelPlugin(ABC):
             self.cleanup()
             self.runtime = config or self.runtime
             checkpoint = Checkpoint(self._path)
-            registry.choose(checkpoint.config, self.manifest_name)  # refuses another architecture, by name
+            registry.choose(checkpoint.config, self.manifest.name)  # refuses another architecture, by name
             model_config = self.config_class.from_checkpoint(checkpoint.config)
             weights = self.open_weights(checkpoint)
             packing = partial(shown.say, f"quantizing to {self.runtime.quantize}: ")
@@ -156,7 +156,7 @@ class TextModelPlugin(ABC):
     @property
     def manifest(self) -> PluginManifest:
         """The plugin's manifest."""
-        return registry.manifests()[self.manifest_name]
+        return registry.manifest_of(type(self))
 
     @property
     def path(self) -> str | None:

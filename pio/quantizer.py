@@ -25,9 +25,7 @@ from pio.loading.quantization_config import FIELD, StoredQuantization
 from pio.loading.safetensors_writer import Described, SafetensorsWriter, aligned_order, sync_folder
 from pio.loading.shard_index import INDEX, SINGLE
 from pio.loading.weights import Weights
-from pio.manifest import import_object
 from pio.ops.quantized import packed_shape
-from pio.plugin import TextModelPlugin
 from pio.progress import Progress
 from pio.tensor import Tensor
 
@@ -138,7 +136,7 @@ class _Model:
         """Check everything that can be checked before a tensor is read."""
         checkpoint = Checkpoint(folder)
         manifest, _ = registry.choose(checkpoint.config, plugin)
-        made: TextModelPlugin = import_object(manifest.factory)()
+        made = registry.make(manifest)
         config = made.config_class.from_checkpoint(checkpoint.config)
         if config.quantization is not None:
             raise ConfigError(

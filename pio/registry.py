@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from pio.errors import ConfigError, UnsupportedModelError
-from pio.manifest import MANIFEST, PluginManifest
+from pio.errors import ConfigError, PioError, UnsupportedModelError
+from pio.manifest import MANIFEST, PluginManifest, import_object
+
+if TYPE_CHECKING:
+    from pio.plugin import TextModelPlugin
 
 ENTRY_POINTS = "pio.plugins"
 
@@ -29,8 +32,8 @@ def manifests() -> dict[str, PluginManifest]:
     found: dict[str, PluginManifest] = {}
     for folder in plugin_folders():
         manifest = _read(folder)
-        if manifest is not None:
-            found.setdefault(manifest.name, manifest)
+        if manifest is not None and found.setdefault(manifest.name, manifest) is not manifest:
+            _log.warning("plugin left out: %s has the name of another, %s; rename it", folder, manifest.name)
     return found
 
 
@@ -39,11 +42,14 @@ def plugin_folders() -> Iterator[Path]:
     yield from sorted(path.parent for path in (Path(__file__).parent / "models").glob(f"*/{MANIFEST}"))
     for point in entry_points(group=ENTRY_POINTS):
         try:
-            spec = importlib.util.find_spec(point.module)
-        except ImportError as error:
-            _log.warning("plugin %s cannot be found: %s", point.name, error)
+            spec = importlib.util.find_spec(point.module)  # imports the packages around it
+        except Exception as error:  # whatever a stranger's package raises
+            _log.warning("plugin %s cannot be found: %s: %s", point.name, type(error).__name__, error)
             continue
-        yield from map(Path, (spec.submodule_search_locations or ()) if spec else ())
+        folders = (spec.submodule_search_locations or ()) if spec else ()
+        if not folders:
+            _log.warning("plugin %s cannot be found: there is no package %s; correct it", point.name, point.module)
+        yield from map(Path, folders)
 
 
 def _read(folder: Path) -> PluginManifest | None:
@@ -52,6 +58,53 @@ def _read(folder: Path) -> PluginManifest | None:
     except ConfigError as error:
         _log.warning("plugin left out: %s", error)
         return None
+
+
+def manifest_of(plugin: type[TextModelPlugin]) -> PluginManifest:
+    """Return the manifest of a plugin's class.
+
+    Raises:
+        ConfigError: The class names none, or one that is not installed.
+    """
+    name = getattr(plugin, "manifest_name", None)
+    found = manifests().get(name) if isinstance(name, str) else None
+    if found is None:
+        raise ConfigError(
+            f"{plugin.__module__}:{plugin.__name__}.manifest_name is {name!r}, expected the name in the plugin's own "
+            f"{MANIFEST}; installed are {', '.join(manifests())}"
+        )
+    return found
+
+
+def make(manifest: PluginManifest, **options: Any) -> TextModelPlugin:
+    """Return the plugin that a manifest's factory makes.
+
+    Args:
+        manifest: Of the plugin.
+        **options: As ``TextModelPlugin.initialize`` takes them.
+
+    Raises:
+        ConfigError: There is no such factory, it fails, or makes something else than the manifest says.
+    """
+    from pio.plugin import TextModelPlugin
+
+    def fail(problem: str) -> NoReturn:
+        raise ConfigError(f"plugin {manifest.name}: {problem}; correct it, pio verify {manifest.name} says more")
+
+    factory = import_object(manifest.factory)
+    try:
+        made: Any = factory(**options)
+    except PioError:
+        raise
+    except (TypeError, AttributeError, NameError, LookupError, ValueError) as error:
+        fail(f"{manifest.factory} raised {type(error).__name__}: {error}")
+    if not isinstance(made, TextModelPlugin):
+        fail(f"{manifest.factory} made {made!r:.80}, expected a pio.TextModelPlugin")
+    if getattr(made, "manifest_name", None) != manifest.name:
+        fail(f"manifest_name of {manifest.plugin} is {getattr(made, 'manifest_name', None)!r}, expected its name")
+    if not hasattr(getattr(made, "config_class", None), "from_checkpoint"):
+        fail(f"config_class of {manifest.plugin} is no subclass of pio.config.decoder.DecoderConfig")
+    return made
 
 
 def choose(config: dict[str, Any], plugin: str | None = None) -> tuple[PluginManifest, bool]:

@@ -85,10 +85,17 @@ def test_a_broken_plugin_of_somebody_else_is_left_out_and_said(
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "plugin_manifest.json").write_text(json.dumps({"name": "walnut"}), "utf-8")
+    (package / "module.py").touch()
+    (tmp_path / "burnt_models").mkdir()
+    (tmp_path / "burnt_models" / "__init__.py").write_text("1 / 0\n", "utf-8")
     info = tmp_path / "walnut-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: walnut\nVersion: 1\n", "utf-8")
-    (info / "entry_points.txt").write_text("[pio.plugins]\nwalnut = walnut_models\ngone = gone_models.sub\n", "utf-8")
+    (info / "entry_points.txt").write_text(
+        "[pio.plugins]\nwalnut = walnut_models\ngone = gone_models.sub\nlost = walnut_models.lost\n"
+        "single = walnut_models.module\nburnt = burnt_models.sub\n",
+        "utf-8",
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     registry.manifests.cache_clear()
     try:
@@ -96,6 +103,7 @@ def test_a_broken_plugin_of_somebody_else_is_left_out_and_said(
             found = registry.manifests()
         assert {SMALL, LARGE} <= found.keys() and "walnut" not in found
         assert "plugin left out" in caplog.text and "version" in caplog.text
-        assert "gone" in caplog.text
+        for name, why in (("gone", "gone_models"), ("lost", "no package"), ("single", "no package"), ("burnt", "Zero")):
+            assert any(f"plugin {name} " in m and why in m for m in caplog.messages), (name, caplog.messages)
     finally:
         registry.manifests.cache_clear()

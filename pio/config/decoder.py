@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pio.config.known_fields import NEUTRAL, SILENT, check_fields
 from pio.errors import CheckpointError, UnsupportedModelError
 from pio.loading import config_json
 from pio.loading.model_file import shown
 from pio.loading.quantization_config import StoredQuantization
 
 LayerKind = Literal["full_attention", "sliding_attention", "linear_attention"]
-
-_log = logging.getLogger("pio.config")
 
 _TYPES = {  # what pydantic's kinds of error ask for, in the words of JSON
     "int_type": "a whole number",
@@ -25,13 +24,8 @@ _TYPES = {  # what pydantic's kinds of error ask for, in the words of JSON
     "dict_type": "an object",
 }
 
-# Fields that say nothing about what is computed in inference.
-_SILENT = frozenset(
-    """_name_or_path architectures attention_dropout auto_map bos_token_id dtype eos_token_id initializer_range
-    max_window_layers model_type output_attentions output_hidden_states pad_token_id pretraining_tp quantization_config
-    return_dict rope_parameters rope_scaling rope_theta torch_dtype transformers_version use_cache use_sliding_window
-    """.split()
-)
+# Fields of a config class that are made of others.
+_MADE = frozenset(("rope", "stored_dtype", "eos_token_ids", "quantization"))
 
 
 class DecoderConfig(BaseModel, frozen=True):
@@ -42,9 +36,12 @@ class DecoderConfig(BaseModel, frozen=True):
 
     model_config = ConfigDict(extra="ignore", strict=True, use_attribute_docstrings=True)
 
-    silent_fields: ClassVar[frozenset[str]] = _SILENT
+    silent_fields: ClassVar[frozenset[str]] = SILENT
+    neutral_fields: ClassVar[Mapping[str, tuple[Any, ...]]] = NEUTRAL
+    heads: ClassVar[tuple[str, ...]] = ("ForCausalLM", "LMHeadModel")  # ends of names in architectures
     kinds: ClassVar[frozenset[str]] = frozenset(("full_attention", "sliding_attention"))  # of layers
     turns_part: ClassVar[bool] = False  # whether rotary embedding may leave a part of a head as it is
+    qk_norm: ClassVar[bool] = True  # whether each head of queries and keys has a norm
 
     model_type: str
     """Architecture, as transformers names it."""
@@ -113,9 +110,9 @@ class DecoderConfig(BaseModel, frozen=True):
 
     @property
     def parameters(self) -> int:
-        """Number of weights, for layers with two norms and a norm on each head of queries and keys."""
+        """Number of weights, for layers with two norms, and those of queries and keys if there are such."""
         width, heads = self.hidden_size, self.num_attention_heads + self.num_key_value_heads
-        attention = 2 * heads * self.head_dim * width + 2 * self.head_dim
+        attention = 2 * heads * self.head_dim * width + (2 * self.head_dim if self.qk_norm else 0)
         if self.attention_bias:
             attention += (heads + self.num_key_value_heads) * self.head_dim + width
         layer = attention + 3 * width * self.intermediate_size + 2 * width
@@ -158,17 +155,17 @@ class DecoderConfig(BaseModel, frozen=True):
             UnsupportedModelError: A field asks for something that pio does not compute, or the weights are quantized in
                 a way that it does not read.
         """
-        fields = {**raw, "rope": config_json.rope_parameters(raw), "stored_dtype": config_json.dtype(raw)}
+        rope = config_json.rope_parameters(raw)
+        fields = {**raw, "rope": rope, "stored_dtype": config_json.dtype(raw)}
         fields["eos_token_ids"] = eos_token_ids(raw, "config.json")
         fields["quantization"] = StoredQuantization.read(raw)
         cls._fill(fields)
         layer_types: Any = fields.get("layer_types")
         if isinstance(layer_types, list):
             fields["layer_types"] = tuple(cast("list[Any]", layer_types))
-        unknown = sorted(k for k, v in raw.items() if v is not None and k not in cls.model_fields)
-        unknown = [k for k in unknown if k not in cls.silent_fields]
-        if unknown:
-            _log.warning("config.json: pio does not know %s; the answers may differ from the model's", unknown[:8])
+        known = (cls.model_fields.keys() - _MADE) | cls.silent_fields
+        neutral = {"use_qk_norm": (cls.qk_norm,), **cls.neutral_fields}
+        check_fields(raw, rope, known=known, neutral=neutral, heads=cls.heads)
         try:
             config = cls.model_validate(fields)
         except ValidationError as error:

@@ -2,7 +2,7 @@
 
 Numba's own on-disk cache stamps one source file, so a changed callee in another file would go unnoticed. Here every
 kernel shares one stamp over all kernel sources, Numba's version and its debugging switches, in a folder that only the
-user can read (the files are pickles).
+user can read (the files are pickles). To a kernel of another package, all sources of that package belong besides.
 """
 
 # numba and llvmlite come without type stubs
@@ -16,6 +16,7 @@ import inspect
 import logging
 import os
 import shutil
+import sys
 import types
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -47,6 +48,7 @@ COMPILE: Final = "numba:compile"  # Numba's event around each compilation that i
 LOADED: Final = "pio:loaded"  # our own, after each kernel that the cache folder held
 ELSEWHERE: Final = "pio:elsewhere"  # our own, around each kernel that another process compiles for this one
 
+_OWN: Final = __name__.partition(".")[0]
 KEEP_STAMPS: Final = 4  # compiled kernels of the latest versions; older folders are removed
 
 _log = logging.getLogger("pio.kernels")
@@ -77,17 +79,37 @@ def callback(fn: Any) -> CFunc:
     return made
 
 
+def floats(fn: Any) -> list[bool]:
+    """Return which of a kernel's parameters are floats, as its annotations say; the others are integers.
+
+    Raises:
+        TypeError: One has no annotation, or another.
+    """
+    names, found = inspect.get_annotations(fn), list[bool]()
+    for p in inspect.signature(fn).parameters.values():
+        named = names.get(p.name)
+        if named not in (int, "int", float, "float") or p.kind is not p.POSITIONAL_OR_KEYWORD:
+            shown = "no annotation" if named is None else f"the annotation {getattr(named, '__name__', named)}"
+            raise TypeError(
+                f"kernel {fn.__name__}: parameter {p} has {shown}, expected a plain parameter annotated int (an "
+                "address, a size or a flag) or float"
+            )
+        found.append(named in (float, "float"))
+    return found
+
+
 def signature(fn: Any) -> tuple[Any, ...]:
     """Return the types that a kernel is compiled for, as its annotations name them."""
-    names = inspect.get_annotations(fn)
-    return tuple(float64 if names[p] in (float, "float") else int64 for p in inspect.signature(fn).parameters)
+    return tuple(float64 if is_float else int64 for is_float in floats(fn))
 
 
 def is_kept(made: Any) -> bool:
-    """Return whether the folder of compiled kernels holds this serial kernel or callback."""
+    """Return whether the folder of compiled kernels holds this serial kernel or callback, or can never hold it."""
+    if not isinstance(made._cache, _KernelCache):
+        return True
     if isinstance(made, CFunc):
-        return isinstance(made._cache, _KernelCache) and made._cache.holds(made._sig, CFunc._targetdescr)
-    return isinstance(made._cache, _KernelCache) and made._cache.holds(signature(made.py_func), made.targetdescr)
+        return made._cache.holds(made._sig, CFunc._targetdescr)
+    return made._cache.holds(signature(made.py_func), made.targetdescr)
 
 
 class PerDtype(Generic[T]):
@@ -198,10 +220,34 @@ def source_stamp() -> str:
     return digest.hexdigest()[:24]
 
 
+@cache
+def package_stamp(package: str) -> str | None:
+    """Return a digest of a package's sources, of which its kernels may call any; None where they are in no files."""
+    module = sys.modules.get(package)
+    roots = [Path(root) for root in getattr(module, "__path__", ())]
+    files = [path for root in roots for path in root.rglob("*.py")]
+    if not roots and package != "__main__" and getattr(module, "__file__", None):
+        files = [Path(str(getattr(module, "__file__", None)))]
+    digest = hashlib.sha256()
+    for source in sorted(file for file in files if file.is_file()):
+        digest.update(str(source).encode() + b"\0" + source.read_bytes())
+    return digest.hexdigest() if files else None
+
+
+def _stamp(fn: Any) -> str | None:
+    """Return the digest under which a kernel is kept, or None where it cannot be."""
+    package = fn.__module__.partition(".")[0]
+    if package == _OWN:
+        return source_stamp()
+    own = package_stamp(package)
+    return None if own is None else f"{source_stamp()} {own}"
+
+
 class _Locator(_CacheLocator):
     """Tell Numba where compiled kernels lie and what makes them stale."""
 
     def __init__(self, py_func: Any) -> None:
+        self._stamp = _stamp(py_func)
         self._line = str(py_func.__code__.co_firstlineno)
         self._py_file = py_func.__code__.co_filename
 
@@ -211,8 +257,8 @@ class _Locator(_CacheLocator):
             raise OSError("no cache folder")
         return str(folder)
 
-    def get_source_stamp(self) -> str:
-        return source_stamp()
+    def get_source_stamp(self) -> str | None:
+        return self._stamp
 
     def get_disambiguator(self) -> str:
         return self._line
@@ -228,7 +274,7 @@ class _CacheImpl(CompileResultCacheImpl):
 
 def kernel_cache(fn: Any) -> FunctionCache | None:
     """Return the on-disk cache for a kernel, or None where no folder can be used."""
-    return None if cache_folder() is None else _KernelCache(fn)
+    return None if cache_folder() is None or _stamp(fn) is None else _KernelCache(fn)
 
 
 class _KernelCache(FunctionCache):
@@ -281,8 +327,9 @@ def _kernel_name(event: Any) -> str | None:
     """The kernel that an event is about; None where the host program compiles something of its own."""
     if event.kind != COMPILE:
         return event.data["name"]
-    function = event.data["dispatcher"].py_func
-    return function.__name__ if function.__module__.startswith("pio.kernels") else None
+    made = event.data["dispatcher"]
+    own = isinstance(getattr(made, "_cache", None), _KernelCache) or made.py_func.__module__.startswith("pio.kernels")
+    return made.py_func.__name__ if own else None
 
 
 def announce(kind: str, status: event.EventStatus, name: str) -> None:

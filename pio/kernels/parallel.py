@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, Final
 
 from pio.kernels import _atomics as atomics
-from pio.kernels._jit import BOUNDSCHECK, PerDtype, callback, kernel, specialise
+from pio.kernels._jit import BOUNDSCHECK, PerDtype, callback, floats, kernel, specialise
 from pio.kernels.simd import JIT, int64
 
 # One cache line for each field that threads wait on, and for each thread's range of pieces.
@@ -304,8 +304,9 @@ class Job:
         self._fn = fn
         self._per_thread = per_thread
         self._address = 0
-        parameters = list(inspect.signature(fn).parameters.values())[:-2]
-        self._floats = [p.annotation in (float, "float") for p in parameters]
+        if list(inspect.signature(fn).parameters)[-2:] != ["part", "parts"]:
+            raise TypeError(f"parallel kernel {fn.__name__}: its last two parameters must be part: int, parts: int")
+        self._floats = floats(fn)[:-2]
         self._pack = struct.Struct("".join("d" if is_float else "q" for is_float in self._floats)).pack_into
         # with bounds checks a piece must be able to raise, which a callback cannot
         self._plain: Callable[..., None] | None = kernel(fn) if BOUNDSCHECK or not JIT else None

@@ -13,7 +13,7 @@ from pio.tensor import Tensor
 
 
 class GroupedQueryAttention:
-    """Attention whose query heads share key and value heads, with a norm on each head of q and k.
+    """Attention whose query heads share key and value heads, mostly with a norm on each head of q and k.
 
     Grouped queries: Ainslie et al. 2023, arXiv:2305.13245. Norms of q and k: Qwen3 technical report, arXiv:2505.09388.
 
@@ -26,6 +26,7 @@ class GroupedQueryAttention:
         head_dim: Width of a head.
         eps: Of the norms.
         bias: Whether the four projections have biases.
+        qk_norm: Whether there are those norms; Llama, for one, has none.
         window: How many positions up to its own a token sees; None is all.
     """
 
@@ -40,14 +41,15 @@ class GroupedQueryAttention:
         head_dim: int,
         eps: float,
         bias: bool = False,
+        qk_norm: bool = True,
         window: int | None = None,
     ) -> None:
         self.q_proj = Linear(source / "q_proj", heads * head_dim, hidden, bias=bias)
         self.k_proj = Linear(source / "k_proj", kv_heads * head_dim, hidden, bias=bias)
         self.v_proj = Linear(source / "v_proj", kv_heads * head_dim, hidden, bias=bias)
         self.o_proj = Linear(source / "o_proj", hidden, heads * head_dim, bias=bias)
-        self.q_norm = RMSNorm(source / "q_norm", head_dim, eps)
-        self.k_norm = RMSNorm(source / "k_norm", head_dim, eps)
+        self.q_norm = RMSNorm(source / "q_norm", head_dim, eps) if qk_norm else None
+        self.k_norm = RMSNorm(source / "k_norm", head_dim, eps) if qk_norm else None
         self.layer = layer
         self.window = window
 
@@ -58,8 +60,12 @@ class GroupedQueryAttention:
         """
         together(x, (self.q_proj, self.k_proj, self.v_proj), (a.q_rows, a.k_rows, a.v_rows))
         threads = self.q_proj.threads
-        ops.rope(self.q_norm(a.q, a.q), a.cos, a.sin, threads=threads)  # (T, heads, head_dim)
-        ops.rope(self.k_norm(a.k, a.k), a.cos, a.sin, threads=threads)  # (T, kv_heads, head_dim)
+        if self.q_norm is not None:
+            self.q_norm(a.q, a.q)
+        if self.k_norm is not None:
+            self.k_norm(a.k, a.k)
+        ops.rope(a.q, a.cos, a.sin, threads=threads)  # (T, heads, head_dim)
+        ops.rope(a.k, a.cos, a.sin, threads=threads)  # (T, kv_heads, head_dim)
         keys, values = cache.layer(self.layer)
         ops.write_cache(keys, values, a.k, a.v, batch, a.scratch)
         ops.paged_attention(a.q, keys, values, batch, a.scratch, out=a.attended, window=self.window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 from pio.errors import CheckpointError
 from pio.loading.hub_cache import is_repo_id, snapshot
 from pio.loading.json_file import read_object
-from pio.loading.model_file import find, read_limited, shown
+from pio.loading.model_file import find, read_limited, shown, unreadable
+from pio.loading.other_formats import explain_file, explain_folder, refuse_adapter
 from pio.loading.weights import Weights
 
 MAX_CONFIG_BYTES = 4_000_000
@@ -37,10 +39,7 @@ def resolve(path_or_name: str | os.PathLike[str], *, download: bool = False) -> 
     if os.path.isdir(folder):
         return folder.absolute()
     if os.path.exists(folder):
-        raise CheckpointError(
-            f"{folder} is a file; give the folder that holds it, config.json and tokenizer.json: "
-            f"{shown(str(folder.parent))}"
-        )
+        raise CheckpointError(explain_file(folder))
     if isinstance(path_or_name, str) and is_repo_id(name):
         repo, _, revision = name.partition("@")
         found = snapshot(repo, revision or None)
@@ -55,6 +54,11 @@ def resolve(path_or_name: str | os.PathLike[str], *, download: bool = False) -> 
             f"{name} is neither a folder here nor complete in the local Hugging Face cache; "
             f"run pio download {repo}{option}, or pass download=True"
         )
+    try:
+        os.stat(folder)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.ELOOP):
+            raise unreadable(folder, error) from error
     raise CheckpointError(
         f"there is no folder {shown(name, 300)}; give the folder of a model, a repo id such as 'org/name', or {DEMO!r}"
     )
@@ -72,7 +76,7 @@ class Checkpoint:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder).absolute()
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):
             raise CheckpointError(f"{self.path} is not a folder; give the folder that holds config.json")
 
     @cached_property
@@ -84,10 +88,7 @@ class Checkpoint:
         """
         path = find(self.path, "config.json")
         if path is None:
-            raise CheckpointError(
-                f"{self.path} holds no config.json; give the folder that Hugging Face shows for the model, "
-                "with config.json beside the weights, or download the model again"
-            )
+            raise CheckpointError(explain_folder(self.path, "config.json"))
         return read_object(path, max_bytes=MAX_CONFIG_BYTES)
 
     @cached_property
@@ -104,8 +105,9 @@ class Checkpoint:
         """Map the weights; no tensor is read before it is used.
 
         Raises:
-            CheckpointError: A file is missing, damaged or contradicts the index.
+            CheckpointError: A file is missing, damaged or contradicts the index, or an adapter would change them.
         """
+        refuse_adapter(self.path)
         return Weights(self.path)
 
     def read(self, name: str, max_bytes: int) -> bytes | None:

@@ -1,4 +1,8 @@
-"""JSON from a model folder: bounded in size, values and depth, and without duplicate keys."""
+"""JSON from a model folder: bounded in size, values and depth, and without duplicate keys.
+
+NaN and Infinity, which JSON does not have and Python writes, are read as numbers: whoever uses one checks it. A byte
+order mark before the text, as some editors write it, is skipped.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from pio.loading.model_file import read_limited, shown
 
 MAX_DEPTH = 64
 _AGAIN = "download the file again"
+_PIECE = 1 << 16  # bytes looked at together
 
 
 def read_object(path: Path, *, max_bytes: int, max_values: int = 200_000) -> dict[str, Any]:
@@ -45,13 +50,12 @@ def parse_object(data: bytes, where: str, *, max_values: int = 200_000) -> dict[
             fail(f"holds the key {shown(twice)} twice in one object")
         return found
 
-    # Commas and brackets inside strings are counted too, so the limit errs on the side of refusing.
-    if data.count(b",") + data.count(b"[") + data.count(b"{") > max_values:
+    if more_than(max_values, b",[{", data):
         fail(f"holds more than {max_values} values")
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
+        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=unique)
     except UnicodeDecodeError as error:
-        fail(f"is not UTF-8 text (byte {error.start})", error)
+        fail(f"is not UTF-8 text at byte {error.start} (where an editor wrote it, save it as UTF-8)", error)
     except RecursionError as error:
         fail(f"is nested deeper than {MAX_DEPTH} levels", error)
     except ValueError as error:
@@ -62,6 +66,25 @@ def parse_object(data: bytes, where: str, *, max_values: int = 200_000) -> dict[
     if _deeper_than(found, MAX_DEPTH):
         fail(f"is nested deeper than {MAX_DEPTH} levels")
     return found
+
+
+def more_than(limit: int, characters: bytes, data: bytes) -> bool:
+    """Return whether JSON text holds more than ``limit`` of these characters outside its strings.
+
+    Strings, such as names of tensors, may hold any of them. Takes time and memory in proportion to the text.
+    """
+    if sum(data.count(character) for character in characters) <= limit:
+        return False
+    text = data.replace(rb"\\", b"").replace(rb"\"", b"")  # what is left of quotes begins and ends strings
+    found, inside = 0, 0
+    for start in range(0, len(text), _PIECE):
+        pieces = text[start : start + _PIECE].split(b'"')
+        outside = b"".join(pieces[inside::2])
+        inside = (inside + len(pieces) - 1) % 2
+        found += sum(outside.count(character) for character in characters)
+        if found > limit:
+            return True
+    return False
 
 
 def _deeper_than(value: object, limit: int) -> bool:

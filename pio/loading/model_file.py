@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -10,6 +11,7 @@ from pathlib import Path
 from pio.errors import CheckpointError
 
 _SHARED_BLOB = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}")
+_LFS = b"version https://git-lfs"
 _SHARED_BLOBS_MARKER = ".huggingface-shared-blobs"
 
 
@@ -29,6 +31,10 @@ def unreadable(path: Path, error: OSError) -> CheckpointError:
         remedy = "this user may not read it; give read permission with chmod or chown"
     elif isinstance(error, (IsADirectoryError, NotADirectoryError)):
         remedy = "a file was expected here; correct the path or download the model again"
+    elif error.errno == errno.ELOOP:
+        remedy = "it is a link that leads back to itself; replace it by the file, or download the model again"
+    elif error.errno == errno.ENXIO:  # what opening a socket says
+        remedy = "it is not a regular file; a file was expected, download the model again"
     else:
         remedy = f"{error.strerror or error}; check the disk and download the model again"
     return CheckpointError(f"cannot read {path}: {remedy}")
@@ -56,6 +62,55 @@ def open_regular(path: Path) -> tuple[int, int]:
     return descriptor, status.st_size
 
 
+def first_bytes(path: Path, count: int) -> bytes:
+    """Return the first bytes of a file, fewer where it is shorter.
+
+    Raises:
+        CheckpointError: The file is missing, not readable or not a regular file.
+    """
+    descriptor, _ = open_regular(path)
+    try:
+        return os.read(descriptor, count)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    finally:
+        os.close(descriptor)
+
+
+def listed(folder: Path) -> list[str]:
+    """Return the names of what lies in a folder, in order.
+
+    Raises:
+        CheckpointError: This user may not list it.
+    """
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise unreadable(folder, error) from error
+
+
+def check_whole(path: Path, begin: bytes) -> None:
+    """Refuse a file that stands in for one that was never fetched.
+
+    Args:
+        path: The file.
+        begin: Its first bytes, eight or more.
+
+    Raises:
+        CheckpointError: It is a pointer of Git LFS, or a web page.
+    """
+    if len(begin) >= 8 and begin[: len(_LFS)] == _LFS[: len(begin)]:
+        raise CheckpointError(
+            f"{path} is a pointer of Git LFS, and not the file itself: run git lfs pull in its folder, or download the "
+            "file again"
+        )
+    if begin.lower().startswith((b"<!doctyp", b"<html")):
+        raise CheckpointError(
+            f"{path} is a web page that was saved in the file's place; download the file again, with pio download, or "
+            "signed in where the model is restricted"
+        )
+
+
 def read_limited(path: Path, limit: int) -> bytes:
     """Return the whole file, which may hold at most ``limit`` bytes.
 
@@ -73,6 +128,7 @@ def read_limited(path: Path, limit: int) -> bytes:
             data = file.read(size + 1)
         except OSError as error:
             raise unreadable(path, error) from error
+    check_whole(path, data[: len(_LFS)])
     if len(data) != size:
         raise CheckpointError(f"{path} changed from {size} to {len(data)} bytes while it was read; load it again")
     return data

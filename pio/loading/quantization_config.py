@@ -18,6 +18,12 @@ GROUP: Final = 32  # weights that share a scale
 _AGAIN: Final = "quantize the original folder again with pio quantize"
 
 
+_ORIGINAL: Final = (
+    "and pio reads only what pio quantize wrote; use the model's original 16-bit folder, with quantize= or as it is"
+)
+_ELSEWHERE: Final = {"quantization": "MLX", "compression_config": "compressed-tensors"}
+
+
 @dataclass(frozen=True, slots=True)
 class StoredQuantization:
     """How a folder's matrices are packed.
@@ -51,6 +57,11 @@ class StoredQuantization:
             CheckpointError: The field is not what ``pio quantize`` writes.
             UnsupportedModelError: Another program quantized the weights, or a pio whose layout is another.
         """
+        for field, program in _ELSEWHERE.items():
+            if raw.get(field) is not None:
+                raise UnsupportedModelError(
+                    f"config.json: by its field {field} the weights were quantized by {program}, {_ORIGINAL}"
+                )
         value = raw.get(FIELD)
         if value is None:
             return None
@@ -62,10 +73,10 @@ class StoredQuantization:
         fields = cast("dict[str, Any]", value)
         method = fields.get("quant_method")
         if method != METHOD:
-            raise UnsupportedModelError(
-                f"config.json: {FIELD}.quant_method is {shown(method)}, pio reads only what pio quantize wrote; use "
-                "the model's original 16-bit folder, with quantize= or as it is"
-            )
+            told = f"quant_method is {shown(method)}"
+            if method is None:
+                told = f"quant_method is missing, as in a folder of {_program(fields)}"
+            raise UnsupportedModelError(f"config.json: {FIELD}.{told}, {_ORIGINAL}")
         for name, expected in (("version", VERSION), ("group_size", GROUP)):
             if type(fields.get(name)) is not int or fields[name] != expected:
                 _unsupported(name, fields.get(name), str(expected))
@@ -73,6 +84,13 @@ class StoredQuantization:
             if fields.get(name) not in known:
                 _unsupported(name, fields.get(name), " or ".join(known))
         return cls(fields["format"], fields["policy"])
+
+
+def _program(fields: dict[str, Any]) -> str:
+    """Say who writes such an object without quant_method."""
+    if any(name.lstrip("_").startswith("load_in_") for name in fields):
+        return "bitsandbytes"
+    return "GPTQ or MLX" if "bits" in fields else "another program"
 
 
 def _unsupported(name: str, found: Any, expected: str) -> NoReturn:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pio import dtypes
 from pio.errors import CheckpointError
-from pio.loading.model_file import open_regular, shown, unreadable
+from pio.loading.model_file import check_whole, open_regular, shown, unreadable
 from pio.loading.safetensors_header import MAX_BYTES, Entry, parse_header
 from pio.loading.safetensors_writer import Described, SafetensorsWriter, sync_folder
 from pio.memory.layout import row_major
@@ -55,6 +55,7 @@ class SafetensorsFile:
             return CheckpointError(f"{self.path}: {problem}; the file is damaged or hostile, download it again")
 
         prefix = file.read(8) or b""
+        check_whole(self.path, prefix)
         if len(prefix) < 8:
             raise fail(f"the file holds {size} bytes, a safetensors file holds at least 10")
         length = int.from_bytes(prefix, "little")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, NoReturn, cast
 
 from pio.errors import CheckpointError
-from pio.loading.json_file import parse_object
+from pio.loading.json_file import more_than, parse_object
 from pio.loading.model_file import shown
 
 MAX_BYTES = 100_000_000
@@ -45,7 +45,7 @@ def parse_header(raw: bytes, data_bytes: int, where: str) -> tuple[dict[str, Ent
         _fail(where, f"the header starts with {raw[:1]!r}, expected '{{'")
     # An entry is at least 50 characters long and opens three brackets. Text with more of them is no header, but would
     # grow to many times its size as Python objects.
-    if raw.count(b"[") + raw.count(b"{") > 3 * (len(raw) // 50) + 64:
+    if more_than(3 * (len(raw) // 50) + 64, b"[{", raw):
         _fail(where, "the header is nested in a way that no list of tensors is")
     header = parse_object(raw, f"{where}: the header", max_values=MAX_TENSORS * 12)
     metadata = _metadata(header.pop("__metadata__", None), where)

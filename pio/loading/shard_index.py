@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import re
 from pathlib import Path
 from typing import Any, cast
 
 from pio.errors import CheckpointError
 from pio.loading.json_file import read_object
-from pio.loading.model_file import check_inside, find, shown, unreadable
+from pio.loading.model_file import check_inside, find, listed, shown
+from pio.loading.other_formats import explain_folder
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -16,6 +17,9 @@ MAX_INDEX_BYTES = 64_000_000
 MAX_SHARDS = 1000
 _MAX_VALUES = 1_000_000
 _REMEDY = "download the model again"
+_OTHERS = re.compile(
+    r"(consolidated|adapter_model).*"
+)  # safetensors files that hold something else than a model's weights
 
 
 def shard_map(folder: Path) -> dict[str, str] | None:
@@ -64,11 +68,7 @@ def weight_files(folder: Path) -> list[str]:
                 f"({_listed(missing)}); the download is incomplete, {_REMEDY}"
             )
         return names
-    try:
-        here = sorted(os.listdir(folder))
-    except OSError as error:
-        raise unreadable(folder, error) from error
-    candidates = [name for name in here if name.endswith(".safetensors")]
+    candidates = [name for name in listed(folder) if name.endswith(".safetensors") and not _OTHERS.fullmatch(name)]
     if len(candidates) == 1:
         return candidates
     if candidates:
@@ -76,18 +76,7 @@ def weight_files(folder: Path) -> list[str]:
             f"{folder} holds {len(candidates)} safetensors files ({_listed(candidates)}) but neither {SINGLE} "
             f"nor {INDEX}; {_REMEDY}"
         )
-    raise CheckpointError(f"{folder} holds no safetensors file; {_other_format(here)}")
-
-
-def _other_format(names: list[str]) -> str:
-    if any(name.endswith(".gguf") for name in names):
-        return "it holds GGUF, which pio does not read: download the original model, whose weights are *.safetensors"
-    if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names):
-        return (
-            "it holds pickled weights, which can run code and which pio never reads: "
-            "download a revision with *.safetensors, or convert them on a machine you can spare"
-        )
-    return "a model folder with config.json and *.safetensors was expected: correct the path or download the model"
+    raise CheckpointError(explain_folder(folder, SINGLE))
 
 
 def _listed(names: list[str], limit: int = 5) -> str:

@@ -14,6 +14,7 @@ from pio.loading.quantization_config import Format
 from pio.loading.safetensors import SafetensorsFile
 from pio.loading.safetensors_header import shown_shape
 from pio.loading.shard_index import INDEX, SINGLE, shard_map, weight_files
+from pio.loading.stored_buffers import buffer
 
 if TYPE_CHECKING:
     from pio.dtypes import DType
@@ -53,6 +54,8 @@ class Weights:
                 self._files[name] = file
         if names != [SINGLE]:
             self._check_index(files)
+        known = {name: buffer(name, file.entry(name).shape) for name, file in self._files.items()}
+        self._ignored.update((name, what) for name, what in known.items() if what is not None)
 
     def _check_index(self, files: dict[str, SafetensorsFile]) -> None:
         for name, file_name in (shard_map(self.folder) or {}).items():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pio
 from pio import registry
 from pio.errors import ConfigError, PioError
 from pio.manifest import AREAS, MANIFEST, PluginManifest, import_object
@@ -18,6 +19,7 @@ from pio.plugin import TextModelPlugin
 
 # A plugin builds on these parts of pio; the engine, the kernels and its siblings are not its business.
 ALLOWED = {"cache", "config", "device", "dtypes", "errors", "layers", "loading", "ops", "plugin", "tensor", "testing"}
+PUBLIC = ALLOWED | set(pio.__all__)
 INTERFACE = (
     "initialize load_model infer infer_batch generate generate_text stream chat_completion tokenize detokenize logits "
     "apply_chat_template supports_config cleanup build_model"
@@ -123,7 +125,12 @@ def _check_manifest(folder: Path, manifest: PluginManifest) -> Iterator[tuple[st
 def _check_imports(folder: Path) -> Iterator[tuple[str, str]]:
     own = _package(folder)
     for path in sorted(folder.glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        try:
+            tree = ast.parse(path.read_text("utf-8"))
+        except (SyntaxError, ValueError) as error:
+            yield path.name, f"cannot be read as Python: {error}"
+            continue
+        for node in ast.walk(tree):
             modules: list[str] = []
             if isinstance(node, ast.Import):
                 modules = [alias.name for alias in node.names]
@@ -132,7 +139,7 @@ def _check_imports(folder: Path) -> Iterator[tuple[str, str]]:
             for module in modules:
                 parts = module.split(".")
                 inside = own is not None and f"{module}.".startswith(f"{own}.")
-                if parts[0] == "pio" and len(parts) > 1 and parts[1] not in ALLOWED and not inside:
+                if parts[0] == "pio" and len(parts) > 1 and parts[1] not in PUBLIC and not inside:
                     yield (
                         f"{path.name}:{getattr(node, 'lineno', 0)}",
                         f"imports {module}; a plugin builds on {', '.join(sorted(ALLOWED - {'testing'}))} and itself",
@@ -204,8 +211,11 @@ def _check_behaviour(manifest: PluginManifest, factory: Any, found: type[TextMod
         {"model_type": "no-such-architecture"},
         {"model_type": manifest.model_types[0], "vocab_size": "x"},
     ):
-        if plugin.supports_config(config):
-            yield f"{manifest.plugin}.supports_config", f"is True for {config}; expected False"
+        try:
+            if plugin.supports_config(config):
+                yield f"{manifest.plugin}.supports_config", f"is True for {config}; expected False"
+        except Exception as error:
+            yield f"{manifest.plugin}.supports_config", f"raised {error!r} for {config}; expected False"
     try:
         plugin.generate_text("x")
         yield f"{manifest.plugin}.generate_text", "worked before load_model; expected a PioError"

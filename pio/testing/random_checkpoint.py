@@ -17,7 +17,6 @@ from pio.layers.source import Source
 from pio.loading.checkpoint import DEMO, resolve
 from pio.loading.config_json import dtype as stored_dtype
 from pio.loading.safetensors import write_safetensors
-from pio.manifest import import_object
 from pio.ops.quantized import PackedWeight
 from pio.tensor import Tensor
 
@@ -95,7 +94,7 @@ def write_random_checkpoint(
     """
     raw = dict(config)
     manifest, _ = registry.choose(raw, plugin)
-    made = import_object(manifest.factory)()
+    made = registry.make(manifest)
     weights = RandomTensors(dtypes.dtype(stored_dtype(raw) or "float32"), seed)
     runtime = RuntimeConfig(prefill_chunk=1, max_batch_sequences=1)
     read = made.config_class.from_checkpoint(raw)

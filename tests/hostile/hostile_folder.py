@@ -58,6 +58,19 @@ def shards() -> dict[str, bytes]:
     }
 
 
+def hub_repo(cache: Path) -> tuple[Path, Path]:
+    """Write a repo as huggingface_hub keeps it; return the repo's folder and its snapshot."""
+    repo = cache / "models--org--name"
+    snapshot = repo / "snapshots" / ("c" * 40)
+    for place in (repo / "blobs", repo / "refs", snapshot):
+        place.mkdir(parents=True)
+    (repo / "refs" / "main").write_text("c" * 40)
+    for name, content in {"config.json": b"{}", "model.safetensors": packed(HEADER)}.items():
+        (repo / "blobs" / f"blob-{name}").write_bytes(content)
+        (snapshot / name).symlink_to(f"../../blobs/blob-{name}")
+    return repo, snapshot
+
+
 def refused(load: Callable[[], object], *mentions: str, peak: int = 3_000_000) -> str:
     """Check that ``load`` raises one CheckpointError with these words and a remedy, in little memory."""
     tracemalloc.start()

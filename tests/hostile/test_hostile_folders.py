@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hostile_folder import DATA, HEADER, model_folder, packed, refused, sharded_folder, shards
+from hostile_folder import DATA, HEADER, hub_repo, model_folder, packed, refused, sharded_folder, shards
 
 from pio.loading.checkpoint import Checkpoint, resolve
 from pio.loading.weights import Weights
@@ -205,21 +205,6 @@ def test_missing_config(tmp_path: Path) -> None:
     refused(lambda: Checkpoint(folder).config, str(folder), "config.json")
 
 
-@pytest.mark.parametrize(
-    ("name", "mention"),
-    [
-        ("pytorch_model.bin", "pickle"),
-        ("consolidated.00.pth", "pickle"),
-        ("m-q4.gguf", "GGUF"),
-        ("README.md", "safetensors"),
-    ],
-)
-def test_folder_of_another_format(name: str, mention: str, tmp_path: Path) -> None:
-    folder = model_folder(tmp_path / "m")
-    (folder / "model.safetensors").rename(folder / name)
-    refused(lambda: weights(folder), str(folder), mention, "safetensors")
-
-
 def test_several_files_without_an_index(tmp_path: Path) -> None:
     folder = sharded_folder(tmp_path / "m", MAP)
     (folder / INDEX).unlink()
@@ -274,19 +259,6 @@ def test_file_in_place_of_a_folder(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "m")
     refused(lambda: resolve(folder / "model.safetensors"), "is a file", str(folder))
     refused(lambda: Checkpoint(folder / "model.safetensors"), "model.safetensors", "folder")
-
-
-def hub_repo(cache: Path) -> tuple[Path, Path]:
-    """Write a repo as huggingface_hub keeps it; return the repo's folder and its snapshot."""
-    repo = cache / "models--org--name"
-    snapshot = repo / "snapshots" / ("c" * 40)
-    for place in (repo / "blobs", repo / "refs", snapshot):
-        place.mkdir(parents=True)
-    (repo / "refs" / "main").write_text("c" * 40)
-    for name, content in {"config.json": b"{}", "model.safetensors": packed(HEADER)}.items():
-        (repo / "blobs" / f"blob-{name}").write_bytes(content)
-        (snapshot / name).symlink_to(f"../../blobs/blob-{name}")
-    return repo, snapshot
 
 
 def test_cache_links_to_its_own_blobs_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

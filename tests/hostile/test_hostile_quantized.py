@@ -74,10 +74,31 @@ def refused(load, error, *words):
     return message
 
 
+@pytest.mark.parametrize(
+    ("fields", "program"),
+    [
+        ({"quantization": {"group_size": 64, "bits": 4}}, "MLX"),
+        ({"quantization": {"group_size": 64, "bits": 4}, "quantization_config": {"group_size": 64, "bits": 4}}, "MLX"),
+        ({"compression_config": {"format": "pack-quantized"}}, "compressed-tensors"),
+        ({"quantization_config": {"load_in_4bit": True}}, "bitsandbytes"),
+        ({"quantization_config": {"_load_in_8bit": True, "bits": 8}}, "bitsandbytes"),
+        ({"quantization_config": {"bits": 4, "group_size": 128}}, "GPTQ or MLX"),
+        ({"quantization_config": {}}, "another program"),
+    ],
+)
+def test_what_other_programs_quantized_without_saying_how(original, tmp_path, fields, program):
+    folder = shutil.copytree(original, tmp_path / "m")
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**raw, **fields}))
+    words = program, next(iter(fields)), "original 16-bit folder"
+    refused(lambda: pio.load(folder), pio.UnsupportedModelError, *words)
+
+
 @pytest.mark.parametrize("method", ["gptq", "awq", "fp8", "bitsandbytes", "compressed-tensors", None, 7, "x" * 5000])
 def test_what_other_programs_quantized(quantized, tmp_path, method):
     change_config(quantized, quant_method=method)
-    words = "quantization_config.quant_method", str(method)[:40], "original 16-bit folder"
+    found = "missing" if method is None else str(method)[:40]
+    words = "quantization_config.quant_method", found, "original 16-bit folder"
     refused(lambda: pio.load(quantized), pio.UnsupportedModelError, *words)
     refused(lambda: pio.quantize(quantized, tmp_path / "new"), pio.UnsupportedModelError, *words)
     assert not (tmp_path / "new").exists()

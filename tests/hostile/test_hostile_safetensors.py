@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 from pathlib import Path
@@ -111,6 +112,24 @@ def test_a_header_of_brackets_is_refused_before_it_is_parsed(text: str, tmp_path
     path = tmp_path / "w.safetensors"
     path.write_bytes(packed('{"a": [' + text * 300_000 + "1]}"))
     refused(lambda: load(path), str(path), "nested", peak=4_000_000)
+
+
+def test_text_in_names_and_metadata_is_no_structure(tmp_path: Path) -> None:
+    pairs = json.dumps([[i, {"at": [i]}] for i in range(400)])
+    header = {"__metadata__": {"buckets": pairs, 'quotes "[{\\': '"[[[\\"'}}
+    header |= {f'm[{i}][{i}]{{"x\\"}}': {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]} for i in range(300)}
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(packed(header, bytes(300)))
+    file = load(path)
+    assert len(file) == 300 and file.names[299] == 'm[299][299]{"x\\"}'
+    assert file.metadata == header["__metadata__"]
+
+
+@pytest.mark.parametrize("text", ["[],", "{},", "[[]],"])
+def test_brackets_behind_long_strings_are_still_counted(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(packed('{"__metadata__": {"a": "\\"[", "b": "\\\\"}, "a": [' + text * 300_000 + "1]}"))
+    refused(lambda: load(path), str(path), "nested", peak=8_000_000)
 
 
 def test_a_header_of_a_gigabyte_is_refused_unread(tmp_path: Path) -> None:

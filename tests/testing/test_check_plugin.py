@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from third_party import CONFIG, MANIFEST, NAME, PLUGIN, installed
+from third_party import CONFIG, MANIFEST, NAME, PLUGIN, SCALING, installed
 
 import pio
 from pio import registry
@@ -109,6 +109,72 @@ def test_a_wrong_class(tmp_path: Path, old: str, new: str, words: list[str]) -> 
 )
 def test_an_import_that_reaches_too_far(tmp_path: Path, line: str) -> None:
     one(findings(tmp_path, plugin=line + "\n" + PLUGIN), "plugin.py:1", "builds on")
+
+
+@pytest.mark.parametrize(
+    "line", ["import pio", "from pio import Tensor, ops, UnsupportedModelError", "from pio.ops.kernels import kernel"]
+)
+def test_public_names_may_be_imported(tmp_path: Path, line: str) -> None:
+    assert findings(tmp_path, plugin=line + "\n" + PLUGIN) == []
+
+
+BROKEN = [
+    ("plugin.initialize(**options)", "plugin.initialise(**options)", ["AttributeError", "initialise"]),
+    ("    plugin = AcornPlugin()", "    plugin = AcornPlugin(1)", ["TypeError", "create_acorn_plugin"]),
+    ("    plugin = AcornPlugin()", "    plugin = AkornPlugin()", ["NameError", "AkornPlugin"]),
+    ("def create_acorn_plugin", "def create_plugin", ["create_acorn_plugin", "cannot be imported"]),
+    ("    def build_model(", "    def build_something(", ["TypeError", "abstract", "build_model"]),
+    ("    return plugin\n", "    return None\n", ["made None", "TextModelPlugin"]),
+    ('    manifest_name: ClassVar[str] = "acorn"\n', "", ["manifest_name", "None"]),
+    ('ClassVar[str] = "acorn"', 'ClassVar[str] = "oak"', ["manifest_name", "'oak'"]),
+    ("    config_class: ClassVar[type[DecoderConfig]] = AcornConfig\n", "", ["config_class", "DecoderConfig"]),
+    ("[DecoderConfig]] = AcornConfig", "[DecoderConfig]] = dict", ["config_class", "DecoderConfig"]),
+    (
+        'model_type: Literal["acorn"]',
+        'model_type: Literal["acorn"]\n    experts = 3',
+        ["cannot be imported", "experts", "annotat"],
+    ),
+    ("class AcornPlugin(TextModelPlugin):", "class AcornPlugin(TextModelPlugin)", ["SyntaxError", "plugin.py"]),
+    ("from pio.layers.mlp import SwiGLU", "from pio.layers.mlp import SwigLU", ["cannot be imported", "SwigLU"]),
+    ("from typing import Any", "1 / 0\nfrom typing import Any", ["cannot be imported", "ZeroDivisionError"]),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "words"), BROKEN)
+def test_a_broken_plugin_is_named_when_it_is_to_load(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
+    with installed(tmp_path / "sound"):
+        folder = write_random_checkpoint(tmp_path / "model", CONFIG, tokenizer=False)
+    assert old in PLUGIN
+    with installed(tmp_path / "broken", plugin=PLUGIN.replace(old, new, 1)):
+        assert check_plugin(NAME)
+        for load in (pio.load, lambda path: pio.quantize(path, tmp_path / "packed")):
+            with pytest.raises(ConfigError) as caught:
+                load(folder)
+            message = str(caught.value)
+            assert all(word in message for word in [*words, "acorn"]) and "\n" not in message, message
+
+
+def test_a_kernel_of_a_plugin_without_an_annotation(tmp_path: Path) -> None:
+    kernels = SCALING["kernels.py"].replace("n: int, part", "n, part")
+    assert kernels != SCALING["kernels.py"]
+    with installed(tmp_path, files=SCALING | {"kernels.py": kernels}):
+        found = check_plugin(NAME)
+        assert found and all("kernel scale_parts: parameter n has no annotation" in f.problem for f in found), found
+
+
+def test_two_plugins_of_one_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with installed(tmp_path, manifest={**MANIFEST, "name": "qwen3_0_6b"}) as folder:
+        assert registry.manifests()["qwen3_0_6b"].plugin.startswith("pio.models")
+        assert f"{folder} has the name of another, qwen3_0_6b" in caplog.text
+
+
+def test_a_class_whose_manifest_is_not_installed() -> None:
+    class Walnut(pio.TextModelPlugin):
+        manifest_name = "walnut"
+        build_model = None  # type: ignore[assignment]
+
+    with pytest.raises(ConfigError, match=r"Walnut.manifest_name is 'walnut'.*installed are .*qwen3_0_6b"):
+        _ = Walnut().manifest
 
 
 def test_a_plugin_without_readme_or_tests(tmp_path: Path) -> None:

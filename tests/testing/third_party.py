@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -123,10 +123,78 @@ def create_acorn_plugin(**options: Any) -> AcornPlugin:
     return plugin
 """
 
+KERNELS = """
+from pio.ops.kernels import LANES, kernel, load_f32, load_part_f32, parallel_kernel, splat, store_f32, store_part_f32
+from pio.ops.kernels import check, check_writable, split
+
+from acorn_models.acorn.factor import factor
+
+
+@kernel
+def scale_range(x: int, first: int, last: int) -> None:
+    whole = last - (last - first) % LANES
+    for i in range(first, whole, LANES):
+        store_f32(x + 4 * i, load_f32(x + 4 * i) * splat(factor()))
+    if last > whole:
+        store_part_f32(x + 4 * whole, load_part_f32(x + 4 * whole, last - whole) * splat(factor()), last - whole)
+
+
+@parallel_kernel
+def scale_parts(x: int, n: int, part: int, parts: int) -> None:
+    scale_range(x, part * n // parts, (part + 1) * n // parts)
+
+
+def scale(x, threads=None):
+    check("scale", "x", x)
+    check_writable("scale", "x", x)
+    scale_parts(x.address, x.size, split(x.size, threads))
+    return x
+"""
+FACTOR = """
+from pio.ops.kernels import kernel
+
+
+@kernel
+def factor() -> float:
+    return 2.0
+"""
+SCALED = """
+from acorn_models.acorn.kernels import scale
+
+
+class Scaled:
+    def __init__(self, mlp):
+        self.mlp = mlp
+
+    def __call__(self, x, residual, a):
+        self.mlp(scale(x), residual, a)
+"""
+# the same plugin, whose feed-forward blocks work on twice their input, by a kernel of the package's own
+SCALING = {
+    "kernels.py": KERNELS,
+    "factor.py": FACTOR,
+    "scaled.py": SCALED,
+    "plugin.py": PLUGIN.replace(
+        "from pio.plugin import", "from acorn_models.acorn.scaled import Scaled\nfrom pio.plugin import"
+    ).replace(
+        'SwiGLU(at / "mlp", c.hidden_size, c.intermediate_size)',
+        'Scaled(SwiGLU(at / "mlp", c.hidden_size, c.intermediate_size))',
+    ),
+}
+
 
 @contextmanager
-def installed(site: Path, *, manifest: dict[str, Any] | None = None, plugin: str = PLUGIN) -> Iterator[Path]:
-    """Install the package into a folder on sys.path for the length of a ``with`` block; gives the plugin's folder."""
+def installed(
+    site: Path, *, manifest: dict[str, Any] | None = None, plugin: str = PLUGIN, files: Mapping[str, str] | None = None
+) -> Iterator[Path]:
+    """Install the package into a folder on sys.path for the length of a ``with`` block; gives the plugin's folder.
+
+    Args:
+        site: The folder.
+        manifest: What stands in place of the plugin's manifest.
+        plugin: What stands in place of its ``plugin.py``.
+        files: More files, or such in place of others, by name.
+    """
     package = site / "acorn_models"
     folder = package / NAME
     (folder / "tests").mkdir(parents=True)
@@ -140,6 +208,8 @@ def installed(site: Path, *, manifest: dict[str, Any] | None = None, plugin: str
     (folder / "plugin_manifest.json").write_text(json.dumps(MANIFEST if manifest is None else manifest), "utf-8")
     (folder / "README.md").write_text(" ".join(path.split(":")[1] for path in COMPONENTS.values()), "utf-8")
     (folder / "tests" / "test_acorn.py").write_text("", "utf-8")
+    for name, text in (files or {}).items():
+        (folder / name).write_text(text, "utf-8")
     assert COMPONENTS.keys() == set(AREAS)
     sys.path.insert(0, str(site))
     registry.manifests.cache_clear()

@@ -24,6 +24,7 @@ class Glm4MoeLiteConfig(DecoderConfig, frozen=True):
         "qk_head_dim",
         "router_aux_loss_coef",
     }
+    qk_norm: ClassVar[bool] = False  # latents have norms instead
 
     model_type: Literal["glm4_moe_lite"]
     """Architecture."""

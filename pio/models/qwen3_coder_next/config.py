@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
 from pio.config.decoder import DecoderConfig
-from pio.errors import CheckpointError
+from pio.config.known_fields import NEUTRAL
+from pio.errors import CheckpointError, UnsupportedModelError
 
 DEFAULTS = (
     ("vocab_size", 151_936),
@@ -45,6 +47,7 @@ class Qwen3NextConfig(DecoderConfig, frozen=True):
         "partial_rotary_factor",
         "router_aux_loss_coef",
     }
+    neutral_fields: ClassVar[Mapping[str, tuple[Any, ...]]] = {**NEUTRAL, "attn_output_gate": (True,)}
     kinds: ClassVar[frozenset[str]] = frozenset(("full_attention", "linear_attention"))
     turns_part: ClassVar[bool] = True
 
@@ -181,6 +184,11 @@ class Qwen3NextConfig(DecoderConfig, frozen=True):
             raise CheckpointError(
                 f"config.json: linear_num_value_heads is {self.linear_num_value_heads}, expected a multiple of "
                 f"linear_num_key_heads, {self.linear_num_key_heads}; download the model again"
+            )
+        if self.sliding_window is not None:
+            raise UnsupportedModelError(
+                f"config.json: sliding_window is {self.sliding_window} by use_sliding_window, and this architecture "
+                "sees all positions; set use_sliding_window to false, or choose another model"
             )
         if self.rotary_dim < 2 or self.rotary_dim % 2:
             raise CheckpointError(
