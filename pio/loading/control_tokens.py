@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pio.errors import ConfigError
-from pio.loading.plain_data import MAX_DEPTH
 from pio.loading.model_file import shown
+from pio.loading.plain_data import MAX_DEPTH
 from pio.loading.reasoning import CLOSE, OPEN
 from pio.loading.rust_calls import check_text
 
