@@ -23,35 +23,55 @@ _log = logging.getLogger("pio.registry")
 def manifests() -> dict[str, PluginManifest]:
     """Return the manifests of all installed plugins by name: pio's own, then those of other packages.
 
-    A package adds a plugin with an entry point of the group ``pio.plugins`` that names the folder's package; a
-    manifest that cannot be read is logged and left out.
+    A package adds a plugin with an entry point of the group ``pio.plugins`` that names the folder's package; what
+    cannot be used is logged and left out, and ``problems`` has it.
     """
-    found: dict[str, PluginManifest] = {}
-    for folder in plugin_folders():
-        manifest = _read(folder)
-        if manifest is not None:
-            found.setdefault(manifest.name, manifest)
+    for name, error in problems().items():
+        _log.warning("plugin left out: %s: %s", name, error)
+    return {name: found for name, found in _scan().items() if isinstance(found, PluginManifest)}
+
+
+def problems() -> dict[str, ConfigError]:
+    """Return what is wrong with each installed plugin that cannot be used, by the name of its folder or entry point."""
+    return {name: found for name, found in _scan().items() if isinstance(found, ConfigError)}
+
+
+def _scan() -> dict[str, PluginManifest | ConfigError]:
+    """Read every installed plugin's manifest; the first of a name has it."""
+    found: dict[str, PluginManifest | ConfigError] = {}
+    for name, folder in _installed():
+        if isinstance(folder, ConfigError):
+            found.setdefault(name, folder)
+            continue
+        try:
+            manifest = PluginManifest.read(folder / MANIFEST)
+        except ConfigError as error:
+            found.setdefault(name, error)
+            continue
+        if found.setdefault(manifest.name, manifest) is not manifest:
+            found[str(folder)] = ConfigError(f"{folder / MANIFEST}: the name {manifest.name} is taken; choose another")
     return found
 
 
 def plugin_folders() -> Iterator[Path]:
     """Yield the folders of installed plugins, whatever state their manifests are in."""
-    yield from sorted(path.parent for path in (Path(__file__).parent / "models").glob(f"*/{MANIFEST}"))
+    yield from (folder for _, folder in _installed() if isinstance(folder, Path))
+
+
+def _installed() -> Iterator[tuple[str, Path | ConfigError]]:
+    """Yield the name and folder of each plugin, or why it has none."""
+    for path in sorted((Path(__file__).parent / "models").glob(f"*/{MANIFEST}")):
+        yield path.parent.name, path.parent
     for point in entry_points(group=ENTRY_POINTS):
         try:
             spec = importlib.util.find_spec(point.module)
-        except ImportError as error:
-            _log.warning("plugin %s cannot be found: %s", point.name, error)
+        except Exception as error:  # a parent package is imported, and may raise anything
+            yield point.name, ConfigError(f"{point.module} cannot be found: {error}; install its package again")
             continue
-        yield from map(Path, (spec.submodule_search_locations or ()) if spec else ())
-
-
-def _read(folder: Path) -> PluginManifest | None:
-    try:
-        return PluginManifest.read(folder / MANIFEST)
-    except ConfigError as error:
-        _log.warning("plugin left out: %s", error)
-        return None
+        folders = list(map(Path, (spec.submodule_search_locations or ()) if spec else ()))
+        if not folders:
+            yield point.name, ConfigError(f"{point.module} is no package with a {MANIFEST}; install its package again")
+        yield from ((point.name, folder) for folder in folders)
 
 
 def choose(config: dict[str, Any], plugin: str | None = None) -> tuple[PluginManifest, bool]:
@@ -72,7 +92,7 @@ def choose(config: dict[str, Any], plugin: str | None = None) -> tuple[PluginMan
     model_type = config.get("model_type")
     if plugin is not None:
         if plugin not in installed:
-            raise ConfigError(f"plugin {plugin!r} is not installed; installed are {', '.join(installed)}")
+            raise ConfigError(f"plugin={plugin!r} is not installed; installed are {', '.join(installed)}")
         candidates = [installed[plugin]]
     else:
         candidates = list(installed.values())
@@ -87,6 +107,15 @@ def choose(config: dict[str, Any], plugin: str | None = None) -> tuple[PluginMan
         if manifest.lists(config):
             return manifest, True
     return min(fitting, key=lambda m: abs(math.log(_size(config)) - math.log(_size(m.dimensions)))), False
+
+
+def meant(name: str) -> str | None:
+    """Return the repo that somebody means by a plugin's name, or by a repo's without its owner; None for others."""
+    for manifest in manifests().values():
+        for repo in manifest.checkpoints:
+            if name.lower() in (manifest.name, repo.lower(), repo.rpartition("/")[2].lower()) and name != repo:
+                return repo
+    return None
 
 
 def _size(dimensions: dict[str, Any]) -> int:

@@ -21,9 +21,9 @@ def _sampling(*names: str, **options: Any) -> Any:
     return typer.Option(*names, rich_help_panel=_SAMPLING, show_default=False, **options)
 
 
-Model: TypeAlias = Annotated[
-    str, typer.Argument(help="A model folder, a repo id in the local Hugging Face cache, or demo.")
-]
+_WHICH = "A model folder, a repo id in the local Hugging Face cache, or demo."
+Model: TypeAlias = Annotated[str, typer.Argument(help=_WHICH)]
+ModelOrDemo: TypeAlias = Annotated[str | None, typer.Argument(help=_WHICH, show_default="demo")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON instead.")]
 
 Plugin: TypeAlias = Annotated[str | None, _runtime("--plugin", help="Run it with this plugin.")]
@@ -47,7 +47,8 @@ ActivationDtype: TypeAlias = Annotated[
     _runtime("--activation-dtype", help="Round inputs of layers with bfloat16 weights: float32 (not) or bfloat16."),
 ]
 MemoryLimit: TypeAlias = Annotated[
-    int | None, _runtime("--memory-limit", help="Bytes that weights, cache and buffers may take together.")
+    str | None,
+    _runtime("--memory-limit", metavar="SIZE", help="What weights, cache and buffers may take together, such as 4GB."),
 ]
 Progress: TypeAlias = Annotated[
     bool | None, _runtime("--progress/--no-progress", help="Show progress; by default on a terminal, after a second.")
