@@ -49,8 +49,11 @@ int64: Final = DType("int64", 8, "I64", (0, 64), "q", False)
 ALL: Final = (float32, float16, bfloat16, int8, uint8, int32, int64)
 _BY_NAME = {d.name: d for d in ALL}
 # What other programs call them.
-_ALIASES = {"fp32": "float32", "f32": "float32", "float": "float32", "fp16": "float16", "f16": "float16"}
-_ALIASES |= {"half": "float16", "bf16": "bfloat16"}
+_ALIASES = {
+    **dict.fromkeys(("float", "fp32", "f32"), "float32"),
+    **dict.fromkeys(("half", "fp16", "f16"), "float16"),
+    "bf16": "bfloat16",
+}
 _BY_SAFETENSORS = {d.safetensors: d for d in ALL}
 _BY_DLPACK = {d.dlpack: d for d in ALL}
 

@@ -28,7 +28,7 @@ from pio.loading.weights import Weights
 from pio.manifest import import_object
 from pio.ops.quantized import packed_shape
 from pio.plugin import TextModelPlugin
-from pio.progress import Progress
+from pio.progress import Progress, short_name
 from pio.tensor import Tensor
 
 SHARD = 4_000_000_000  # bytes of a file
@@ -85,7 +85,7 @@ def quantize(
     RuntimeConfig.from_options(threads=threads, progress=progress)  # checks them
     stored = StoredQuantization(cast("Format", format), cast("Policy", policy))
     folder, target = resolve(src), _free(Path(os.path.realpath(os.path.expanduser(os.fspath(dst)))))
-    with Progress(progress, f"quantizing {folder}") as shown:
+    with Progress(progress, f"quantizing {short_name(folder)}") as shown:
         model = _Model.open(folder, stored, plugin)
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
         try:
@@ -199,7 +199,7 @@ def _write_weights(model: _Model, folder: Path, threads: int | None, shown: Prog
     for file, tensors in model.files.items():
         with SafetensorsWriter(folder / file, tensors, {"quantized_by": f"pio {pio.__version__}"}) as writer:
             for name, *_ in tensors:
-                shown.say(f"quantizing {model.checkpoint.path}", f": {100 * done // total} %, {name}")
+                shown.say(f"quantizing {short_name(model.checkpoint.path)}", f": {name}", done=done, total=total)
                 tensor = model.tensor(name, threads)
                 writer.write(tensor)
                 model.weights.let_go(name)

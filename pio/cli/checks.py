@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pio.cli.console import size
 from pio.cli.loading import describe
-from pio.errors import CheckpointError, ConfigError
+from pio.errors import CheckpointError, ConfigError, PioError
 from pio.manifest import AREAS, PluginManifest, import_object
 
 if TYPE_CHECKING:
@@ -16,10 +16,20 @@ if TYPE_CHECKING:
 Check: TypeAlias = tuple[str, Callable[[], object]]
 
 
+def manifest_checks(problem: ConfigError) -> Iterator[Check]:
+    """Yield the one check of a plugin that the registry had to leave out."""
+
+    def fail() -> None:
+        raise problem
+
+    yield "manifest", fail
+
+
 def plugin_checks(manifest: PluginManifest) -> Iterator[Check]:
     """Yield the checks of an installed plugin."""
     yield "components", lambda: _components(manifest)
     yield "interface, imports and behaviour", lambda: _promises(manifest)
+    yield "a small model", lambda: _small_model(manifest)
 
 
 def _components(manifest: PluginManifest) -> str:
@@ -38,6 +48,20 @@ def _promises(manifest: PluginManifest) -> str:
     if findings:
         raise ConfigError("; ".join(f"{finding.where}: {finding.problem}" for finding in findings))
     return manifest.plugin
+
+
+def _small_model(manifest: PluginManifest) -> str:
+    """Build a small model of random weights and have it answer."""
+    from pio.cli.random_model import random_model
+    from pio.cli.warmup import tiny_config
+
+    try:
+        raw = tiny_config(manifest)
+    except PioError as error:
+        return f"not built, for its config needs more: {error}"
+    with random_model(raw, plugin=manifest.name) as model:
+        answer = model.generate([1, 2, 3], max_new_tokens=2, ignore_eos=True, temperature=0.0)
+        return f"answers with {len(answer.token_ids)} tokens"
 
 
 def model_checks(name: str) -> Iterator[Check]:

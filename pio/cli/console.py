@@ -96,7 +96,7 @@ class _Notes(logging.Handler):
     """Shows log records as lines; standard error is looked up each time, for tests replace it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(("note: " if record.levelno >= logging.WARNING else "") + record.getMessage())
+        note(("note: " if record.levelno >= logging.WARNING else "") + as_options(record.getMessage()))
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def _refuse(model: str) -> None:
         if not any(character.isspace() or character in "()<>?!,:;" for character in model):
             raise
         raise ConfigError(
-            f"{model[:80]!r} is no model; the prompt comes after one, as in: pio generate demo {shlex.quote(model[:80])}"
+            f"{model[:80]!r} is no model, and a prompt comes after one: pio generate demo {shlex.quote(model[:80])}"
         ) from error
     raise ConfigError(
         f"there is no prompt; give one after the model, or pipe it in: pio generate {shlex.quote(model)} PROMPT"

@@ -20,8 +20,9 @@ def speak_of(parameters: Iterable[Any]) -> None:
     _options.clear()
     _flags.clear()
     for parameter in parameters:
-        name = RENAMED.get(parameter.name, parameter.name)
-        if (option := max(parameter.opts, key=len)).startswith("--"):
+        given, option = str(parameter.name), str(max(parameter.opts, key=len))
+        if option.startswith("--"):
+            name = RENAMED.get(given, given)
             _options[name] = option
             if getattr(parameter, "is_flag", False):
                 _flags.add(name)

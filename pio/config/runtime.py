@@ -75,7 +75,7 @@ class RuntimeConfig(BaseModel):
     """Over how many threads to split, at most one for each core that this process may use; None is all of them."""
 
     memory_limit: int | None = Field(default=None, ge=1)
-    """Bytes that weights, cache, buffers and the results of ``logits`` may take together, as a number or as text such as
+    """Bytes that weights, cache, buffers and the results of ``logits`` may take together, as a number or a text such as
     "4GB" or "512MiB"; more is refused before it is allocated."""
 
     context_length: int = Field(default=8192, ge=1, le=1 << 30)

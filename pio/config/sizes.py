@@ -7,9 +7,8 @@ from decimal import Decimal
 from typing import Final
 
 _UNITS: Final = ("", "k", "m", "g", "t")
-_SIZE: Final = re.compile(
-    r"\s*([0-9]{1,20}(?:_[0-9]{1,20}){0,8}(?:\.[0-9]{1,20})?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE
-)
+_NUMBER: Final = r"[0-9]{1,20}(?:_[0-9]{1,20}){0,8}(?:\.[0-9]{1,20})?"
+_SIZE: Final = re.compile(rf"\s*({_NUMBER})\s*(?:([kmgt])(i?))?b?\s*", re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:
@@ -21,6 +20,6 @@ def parse_size(text: str) -> int:
         ValueError: It names no size; the message says what was expected.
     """
     found = _SIZE.fullmatch(text)
-    if found is None or (found[3] and not found[2]):
+    if found is None:
         raise ValueError("expected a number of bytes, or one with a unit such as '4GB' or '512MiB'")
-    return int(Decimal(found[1]) * (1024 if found[3] else 1000) ** _UNITS.index(found[2].lower()))
+    return int(Decimal(found[1]) * (1024 if found[3] else 1000) ** _UNITS.index((found[2] or "").lower()))
