@@ -149,8 +149,11 @@ class _Bar:
         from rich.table import Column
 
         console = Console(file=stream)
+        # only the words give way where the line is short
         text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
-        columns: list[ProgressColumn] = [SpinnerColumn(), BarColumn(bar_width=10), TimeElapsedColumn(), text]
+        bar = BarColumn(bar_width=10, table_column=Column(min_width=10))
+        time = TimeElapsedColumn(table_column=Column(min_width=7))
+        columns: list[ProgressColumn] = [SpinnerColumn(), bar, time, text]
         if console.width < NARROW:
             columns = [SpinnerColumn(), text]
         # what the host program prints is its own: nothing is redirected

@@ -61,7 +61,8 @@ def _message(read: Callable[[str], str]) -> str:
                 text += "\n" + read(FURTHER)
             return text.removesuffix(QUOTES).strip("\n")
         while text.endswith("\\"):
-            text = text[:-1] + "\n" + read(FURTHER)
+            text = text[:-1]
+            text += "\n" + read(FURTHER)
     except EOFError:  # what there is, is all; the next line says that it is over
         if sys.stdin.isatty():
             write("\n")
