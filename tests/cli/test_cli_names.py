@@ -42,7 +42,7 @@ def options() -> Iterator[tuple[str, str]]:
                 yield command, longest
 
 
-@pytest.mark.parametrize(("command", "option"), list(options()), ids=" ".join)
+@pytest.mark.parametrize(("command", "option"), list(options()))
 def test_an_impossible_value(pio: Any, tmp_path: Path, command: str, option: str) -> None:
     given = [argument.format(folder=tmp_path) for argument in GIVEN[command]]
     for value in ("-7", "none-such"):
