@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pio import registry
 from pio.errors import CheckpointError
-from pio.loading.checkpoint import Checkpoint, resolve
+from pio.loading.checkpoint import DEMO, Checkpoint, resolve
 from pio.manifest import import_object
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def load(
     folder = find(path_or_name, download=download)
     config = Checkpoint(folder).config
     manifest, listed = registry.choose(config, plugin)
-    if not listed:  # nothing differs for it: the architecture is computed alike in every size
+    if not listed and path_or_name != DEMO:  # nothing differs for it: the architecture is computed alike in every size
         _log.info("no plugin lists this size of %s; %s runs it", config["model_type"], manifest.name)
     model: TextModelPlugin = import_object(manifest.factory)(path=folder, profile=profile, **options)
     return model.load_model()

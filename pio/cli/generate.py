@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 def generate(
-    model: options.ModelOrDemo = None,
+    context: typer.Context,
+    model: options.Model = "demo",
     prompt: Annotated[
         str | None,
         typer.Argument(help="The text to go on with; without it, or with -, what is piped in.", show_default=False),
@@ -82,15 +83,16 @@ def generate(
     gap = {n: require_text(given[n], f"--{n}") for n in ("prefix", "suffix") if given[n] is not None}
     if gap and (chat or prompt is not None):
         raise ConfigError("--prefix and --suffix take the place of a prompt; give them without one, and without --chat")
-    text = read_prompt(model, prompt) if not gap else ""
-    name, shown = model or "demo", text is None
+    named = getattr(context.get_parameter_source("model"), "name", "") != "DEFAULT"
+    text = read_prompt(model, prompt, named=named) if not gap else ""
+    shown = text is None
     if text is None:
         text, fields = SHOWN_PROMPT, {**SHOWN_FIELDS, **fields}
     if chat:
-        require_chat(name)
+        require_chat(model)
     check_fields(fields)
     began = time.perf_counter()
-    with loaded_model(name, options.runtime_options(given)) as loaded:
+    with loaded_model(model, options.runtime_options(given)) as loaded:
         load_seconds = time.perf_counter() - began
         question: Any = None if gap else [{"role": "user", "content": text}] if chat else text
         handle = loaded.submit(question, **gap, **fields)
@@ -102,7 +104,7 @@ def generate(
             first = _stream(iter(handle), around[1])
         result = handle.result()
         if json:
-            write_json(_record(name, loaded, result, load_seconds))
+            write_json(_record(model, loaded, result, load_seconds))
         elif result.samples:
             write("\n".join(f"--- {i + 1}\n{sample.text}" for i, sample in enumerate(result.samples)) + "\n")
     if stats:

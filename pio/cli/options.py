@@ -21,9 +21,9 @@ def _sampling(*names: str, **options: Any) -> Any:
     return typer.Option(*names, rich_help_panel=_SAMPLING, show_default=False, **options)
 
 
-_WHICH = "A model folder, a repo id in the local Hugging Face cache, or demo."
-Model: TypeAlias = Annotated[str, typer.Argument(help=_WHICH)]
-ModelOrDemo: TypeAlias = Annotated[str | None, typer.Argument(help=_WHICH, show_default="demo")]
+Model: TypeAlias = Annotated[
+    str, typer.Argument(help="A model folder, a repo id in the local Hugging Face cache, or demo.")
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON instead.")]
 
 Plugin: TypeAlias = Annotated[str | None, _runtime("--plugin", help="Run it with this plugin.")]

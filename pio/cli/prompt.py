@@ -21,11 +21,16 @@ LONGEST = 1 << 24  # characters of standard input, far more than any context
 PATIENCE = 2.0  # seconds
 
 
-def read_prompt(model: str | None, prompt: str | None) -> str | None:
+def read_prompt(model: str, prompt: str | None, *, named: bool) -> str | None:
     """Return the text to go on with; None for the built-in example.
 
-    Without a prompt, or with ``-``, it is what standard input holds, as it is; a terminal is not asked. Where neither
-    prompt nor model is named, an input that stays silent is not waited for.
+    Without a prompt, or with ``-``, it is what standard input holds, as it is; a terminal is not asked.
+
+    Args:
+        model: The model's name.
+        prompt: The argument.
+        named: Whether the model was named; where neither it nor a prompt is, an input that stays silent is not waited
+            for.
 
     Raises:
         ConfigError: There is none, or it is no text.
@@ -33,12 +38,16 @@ def read_prompt(model: str | None, prompt: str | None) -> str | None:
     """
     if prompt not in (None, "-"):
         return require_text(prompt, "the prompt")
-    piped = _piped(patient=prompt == "-" or model is not None) if prompt == "-" or not sys.stdin.isatty() else ""
+    if model != "demo" and prompt is None:
+        _require(model)  # rather than wait for the prompt of a model that is none
+    piped = _piped(patient=named or prompt == "-") if prompt == "-" or not sys.stdin.isatty() else ""
     if piped or prompt == "-":
         return piped
-    if model in (None, "demo"):
+    if model == "demo":
         return None
-    _refuse(model)
+    raise ConfigError(
+        f"there is no prompt; give one after the model, or pipe it in: pio generate {shlex.quote(model)} PROMPT"
+    )
 
 
 def _piped(*, patient: bool) -> str:
@@ -62,18 +71,16 @@ def _has_begun() -> bool:
         return True
 
 
-def _refuse(model: str) -> None:
-    """Raise the error for a command without a prompt; what was meant as one may stand in the model's place."""
+def _require(model: str) -> None:
+    """Raise an error where there is no such model; what was meant as the prompt may stand in its place."""
     from pio.loader import find
 
     try:
         find(model)
-    except CheckpointError as error:
+    except CheckpointError:
         if not any(character.isspace() or character in "()<>?!,:;" for character in model):
             raise
+        shown = model[:80]
         raise ConfigError(
-            f"{model[:80]!r} is no model, and a prompt comes after one: pio generate demo {shlex.quote(model[:80])}"
-        ) from error
-    raise ConfigError(
-        f"there is no prompt; give one after the model, or pipe it in: pio generate {shlex.quote(model)} PROMPT"
-    )
+            f"{shown!r} is no model, and a prompt comes after one: pio generate demo {shlex.quote(shown)}"
+        ) from None

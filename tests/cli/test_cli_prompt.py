@@ -51,10 +51,10 @@ def test_an_input_that_stays_silent_is_not_waited_for(monkeypatch: pytest.Monkey
     monkeypatch.setattr(source, "PATIENCE", 0.0)
     with open(reading) as silent:
         monkeypatch.setattr("sys.stdin", silent)
-        assert source.read_prompt(None, None) is None
+        assert source.read_prompt("demo", None, named=False) is None
         os.write(writing, b"late")
         os.close(writing)
-        assert source.read_prompt("demo", None) == "late"
+        assert source.read_prompt("demo", None, named=True) == "late"
 
 
 @pytest.mark.parametrize(
