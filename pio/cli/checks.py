@@ -81,8 +81,7 @@ def model_checks(name: str) -> Iterator[Check]:
 
     def config() -> str:
         raw = Checkpoint(found["folder"]).config
-        manifest, listed = registry.choose(raw)
-        return f"{raw['model_type']}, runs with {manifest.name}{'' if listed else ', the nearest plugin'}"
+        return f"{raw['model_type']}, runs with {registry.choose(raw)[0].name}"
 
     def tensors() -> str:
         found["model"] = load(name)
