@@ -26,9 +26,13 @@ def manifests() -> dict[str, PluginManifest]:
     A package adds a plugin with an entry point of the group ``pio.plugins`` that names the folder's package; what
     cannot be used is logged and left out, and ``problems`` has it.
     """
-    for name, error in problems().items():
-        _log.warning("plugin left out: %s: %s", name, error)
-    return {name: found for name, found in _scan().items() if isinstance(found, PluginManifest)}
+    usable: dict[str, PluginManifest] = {}
+    for name, found in _scan().items():
+        if isinstance(found, PluginManifest):
+            usable[name] = found
+        else:
+            _log.warning("plugin left out: %s: %s", name, found)
+    return usable
 
 
 def problems() -> dict[str, ConfigError]:
@@ -39,7 +43,7 @@ def problems() -> dict[str, ConfigError]:
 def _scan() -> dict[str, PluginManifest | ConfigError]:
     """Read every installed plugin's manifest; the first of a name has it."""
     found: dict[str, PluginManifest | ConfigError] = {}
-    for name, folder in _installed():
+    for name, folder in dict.fromkeys(_installed()):  # one distribution may be found twice
         if isinstance(folder, ConfigError):
             found.setdefault(name, folder)
             continue
