@@ -48,19 +48,31 @@ int64: Final = DType("int64", 8, "I64", (0, 64), "q", False)
 
 ALL: Final = (float32, float16, bfloat16, int8, uint8, int32, int64)
 _BY_NAME = {d.name: d for d in ALL}
+# What other programs call them.
+_ALIASES = {
+    **dict.fromkeys(("float", "fp32", "f32"), "float32"),
+    **dict.fromkeys(("half", "fp16", "f16"), "float16"),
+    "bf16": "bfloat16",
+}
 _BY_SAFETENSORS = {d.safetensors: d for d in ALL}
 _BY_DLPACK = {d.dlpack: d for d in ALL}
 
 
+def full_name(value: str | DType) -> str:
+    """Return the name that ``value`` stands for: ``"bfloat16"`` for ``"bf16"``; what is no such name as it is."""
+    name = str(value).removeprefix("torch.")
+    return _ALIASES.get(name.lower(), name)
+
+
 def dtype(value: str | DType) -> DType:
-    """Return the element type of that name.
+    """Return the element type of that name, which may be a short one such as ``"bf16"``.
 
     Raises:
         ConfigError: There is no such type.
     """
     if isinstance(value, DType):
         return value
-    found = _BY_NAME.get(str(value).removeprefix("torch."))
+    found = _BY_NAME.get(full_name(value))
     if found is None:
         raise ConfigError(f"unknown dtype {value!r}; use one of {', '.join(_BY_NAME)}")
     return found

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pio import registry
+from pio.errors import CheckpointError
 from pio.loading.checkpoint import DEMO, Checkpoint, resolve
 
 if TYPE_CHECKING:
@@ -42,11 +44,22 @@ def load(
         ConfigError: An option is unknown or its value cannot be used.
         OutOfMemoryError: It does not fit the limit or the machine.
     """
-    folder = resolve(path_or_name, download=download)
+    folder = find(path_or_name, download=download)
     config = Checkpoint(folder).config
     manifest, listed = registry.choose(config, plugin)
-    if not listed and path_or_name != DEMO:
-        _log.warning(
-            "no plugin lists this size of %s; running it with %s, the nearest one", config["model_type"], manifest.name
-        )
+    if not listed and path_or_name != DEMO:  # nothing differs for it: the architecture is computed alike in every size
+        _log.info("no plugin lists this size of %s; %s runs it", config["model_type"], manifest.name)
     return registry.make(manifest, path=folder, profile=profile, **options).load_model()
+
+
+def find(path_or_name: str | os.PathLike[str], *, download: bool = False) -> Path:
+    """Return the folder of a model, as ``resolve`` does; the error says which repo a name that is nearly one may mean.
+
+    Raises:
+        CheckpointError: There is no such model here.
+    """
+    try:
+        return resolve(path_or_name, download=download)
+    except CheckpointError as error:
+        meant = registry.meant(os.fspath(path_or_name))
+        raise CheckpointError(f"{error}; did you mean {meant!r}?") if meant else error from None

@@ -8,7 +8,6 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from pio import prompts, registry
@@ -26,7 +25,7 @@ from pio.loading.checkpoint import Checkpoint, resolve
 from pio.loading.weights import Weights
 from pio.manifest import PluginManifest
 from pio.metadata import ModelMetadata
-from pio.progress import Progress
+from pio.progress import Progress, short_name
 from pio.prompts import Marks, Message, Messages, Prompt
 from pio.tensor import Tensor
 
@@ -98,14 +97,14 @@ class TextModelPlugin(ABC):
         """
         if self._path is None:
             raise ConfigError("there is no path; call initialize(path=...) first, or use pio.load(path)")
-        with self._lock, Progress((config or self.runtime).progress, f"loading {self._path}") as shown:
+        with self._lock, Progress((config or self.runtime).progress, f"loading {short_name(self._path)}") as shown:
             self.cleanup()
             self.runtime = config or self.runtime
             checkpoint = Checkpoint(self._path)
             registry.choose(checkpoint.config, self.manifest.name)  # refuses another architecture, by name
             model_config = self.config_class.from_checkpoint(checkpoint.config)
             weights = self.open_weights(checkpoint)
-            packing = partial(shown.say, f"quantizing to {self.runtime.quantize}: ")
+            packing = shown.counting(f"quantizing to {self.runtime.quantize}", lambda: weights.matrices)
             self._loaded = LoadedModel(checkpoint, model_config, weights, self.runtime, self.build_model, packing)
             self._metadata = ModelMetadata.of(self, self._loaded)
         return self

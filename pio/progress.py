@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cache
+from itertools import count
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
 DELAY = 1.0  # seconds without a word
+MANY = 100_000  # a total from which on it is shown in percent
+NARROW = 64  # columns of a terminal that has room for little but words
+COMPILING = "compiling kernels for this machine (once)"
 
 _log = logging.getLogger("pio")
 _terminal = threading.Lock()  # held by the one display of this process that draws
+
+
+def short_name(folder: str | os.PathLike[str]) -> str:
+    """Return what to call a model's folder: its name, and for one in the Hugging Face cache that of the repo."""
+    path = Path(folder)
+    repo = path.parent.parent.name
+    return repo.removeprefix("models--").replace("--", "/", 1) if repo.startswith("models--") else path.name
 
 
 class Progress:
@@ -36,8 +50,9 @@ class Progress:
         self._wanted = wanted
         self._delay = delay
         self._stream = stream
-        self._step, self._detail = title, ""
+        self._shown: tuple[str, str, int, int] = title, "", 0, 0
         self._compiled = 0
+        self._kernels = self._waiting = 0  # that are compiled side by side, and those of them that have not begun
         self._lock = threading.Lock()
         self._open = False
         self._display: _Display | None = None
@@ -48,7 +63,7 @@ class Progress:
         from pio.ops import compilation  # imports numba, as does all that takes long
 
         self._open = True
-        self._watch = compilation.watch(self._started)
+        self._watch = compilation.watch(self._started, left=self._left)
         self._watch.__enter__()
         stream = sys.stderr if self._stream is None else self._stream
         terminal = _is_terminal(stream)
@@ -74,12 +89,27 @@ class Progress:
                 display.close()
                 _terminal.release()
 
-    def say(self, step: str, detail: str = "") -> None:
-        """Name the step that begins, and what of it is being done."""
+    def say(self, step: str, detail: str = "", *, done: int = 0, total: int = 0) -> None:
+        """Name the step that begins, what of it is being done, and how much of it is, where that is known.
+
+        Large totals, such as bytes, are shown in percent.
+        """
         with self._lock:
-            self._step, self._detail = step, detail
+            if total >= MANY:
+                done, total = 100 * done // total, 100
+            self._shown = step, detail, done, total
             if self._display is not None:
-                self._display.say(step, detail)
+                self._display.say(*self._shown)
+
+    def counting(self, step: str, total: Callable[[], int]) -> Callable[[str], None]:
+        """Return a function that is to be called with the name of each part of a step as it begins.
+
+        Args:
+            step: The step.
+            total: Returns how many parts there are; asked when the first begins.
+        """
+        numbers, parts = count(1), cache(total)
+        return lambda name: self.say(step, f": {name}", done=next(numbers), total=parts())
 
     @property
     def compiled(self) -> int:
@@ -90,16 +120,23 @@ class Progress:
         with self._lock:
             if self._open and _terminal.acquire(blocking=False):
                 self._display = make(stream)
-                self._display.say(self._step, self._detail)
+                self._display.say(*self._shown)
 
     def _started(self, name: str) -> None:
         _log.info("compiling %s", name)
         self._compiled += 1
-        self.say("compiling kernels for this machine (once)", f": {name} ({self._compiled})")
+        number = "" if self._kernels else f" ({self._compiled})"  # what they call is compiled with them, and uncounted
+        self.say(COMPILING, f": {name}{number}", done=self._kernels - self._waiting, total=self._kernels)
+
+    def _left(self, kernels: int) -> None:
+        """Take note of how many kernels are still to begin."""
+        if not self._waiting:
+            self._kernels = kernels
+        self._waiting = kernels
 
 
 class _Display(Protocol):
-    def say(self, step: str, detail: str) -> None: ...
+    def say(self, step: str, detail: str, done: int, total: int) -> None: ...
     def close(self) -> None: ...
 
 
@@ -108,15 +145,21 @@ class _Bar:
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
         from rich.table import Column
 
+        console = Console(file=stream)
+        # only the words give way where the line is short
         text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
-        columns = (SpinnerColumn(), BarColumn(bar_width=10), TimeElapsedColumn(), text)
+        bar = BarColumn(bar_width=10, table_column=Column(min_width=10))
+        time = TimeElapsedColumn(table_column=Column(min_width=7))
+        columns: list[ProgressColumn] = [SpinnerColumn(), bar, time, text]
+        if console.width < NARROW:
+            columns = [SpinnerColumn(), text]
         # what the host program prints is its own: nothing is redirected
         self._bar: Any = Progress(
             *columns,
-            console=Console(file=stream),
+            console=console,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
@@ -124,8 +167,11 @@ class _Bar:
         self._task = self._bar.add_task("", total=None)
         self._bar.start()
 
-    def say(self, step: str, detail: str) -> None:
-        self._bar.update(self._task, description=step + detail, refresh=True)
+    def say(self, step: str, detail: str, done: int, total: int) -> None:
+        number = f"{done}/{total} " if total else ""  # in front, where no narrow terminal cuts it off
+        self._bar.update(
+            self._task, description=f"{number}{step}{detail}", completed=done, total=total or None, refresh=True
+        )
 
     def close(self) -> None:
         self._bar.stop()
@@ -138,7 +184,7 @@ class _Lines:
         self._stream = stream
         self._last = ""
 
-    def say(self, step: str, detail: str) -> None:
+    def say(self, step: str, detail: str, done: int, total: int) -> None:
         if step != self._last:
             self._last = step
             self._stream.write(step + "\n")

@@ -8,7 +8,7 @@ import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import pio
 from pio import registry
@@ -21,12 +21,12 @@ from pio.layers.quantization import Quantization
 from pio.loaded import outline
 from pio.loading.checkpoint import Checkpoint, resolve
 from pio.loading.model_file import find, open_regular
-from pio.loading.quantization_config import FIELD, StoredQuantization
+from pio.loading.quantization_config import FIELD, Format, Policy, StoredQuantization
 from pio.loading.safetensors_writer import Described, SafetensorsWriter, aligned_order, sync_folder
 from pio.loading.shard_index import INDEX, SINGLE
 from pio.loading.weights import Weights
 from pio.ops.quantized import packed_shape
-from pio.progress import Progress
+from pio.progress import Progress, short_name
 from pio.tensor import Tensor
 
 SHARD = 4_000_000_000  # bytes of a file
@@ -77,12 +77,13 @@ def quantize(
         CheckpointError: There is no such model, its folder is damaged, or the new one cannot be written.
         UnsupportedModelError: No plugin runs it.
     """
-    asked = RuntimeConfig.from_options(quantize=format, quantize_policy=policy, threads=threads, progress=progress)
-    if asked.quantize is None:
-        raise ConfigError("format is None, expected int8, int4 or int4_zero_point")
-    stored = StoredQuantization(asked.quantize, asked.quantize_policy)
+    for name, value, known in (("format", format, get_args(Format)), ("policy", policy, get_args(Policy))):
+        if value not in known:
+            raise ConfigError(f"{name} is {value!r:.80}, expected {', '.join(known[:-1])} or {known[-1]}")
+    RuntimeConfig.from_options(threads=threads, progress=progress)  # checks them
+    stored = StoredQuantization(cast("Format", format), cast("Policy", policy))
     folder, target = resolve(src), _free(Path(os.path.realpath(os.path.expanduser(os.fspath(dst)))))
-    with Progress(progress, f"quantizing {folder}") as shown:
+    with Progress(progress, f"quantizing {short_name(folder)}") as shown:
         model = _Model.open(folder, stored, plugin)
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
         try:
@@ -196,7 +197,7 @@ def _write_weights(model: _Model, folder: Path, threads: int | None, shown: Prog
     for file, tensors in model.files.items():
         with SafetensorsWriter(folder / file, tensors, {"quantized_by": f"pio {pio.__version__}"}) as writer:
             for name, *_ in tensors:
-                shown.say(f"quantizing {model.checkpoint.path}", f": {100 * done // total} %, {name}")
+                shown.say(f"quantizing {short_name(model.checkpoint.path)}", f": {name}", done=done, total=total)
                 tensor = model.tensor(name, threads)
                 writer.write(tensor)
                 model.weights.let_go(name)

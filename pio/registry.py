@@ -26,38 +26,59 @@ _log = logging.getLogger("pio.registry")
 def manifests() -> dict[str, PluginManifest]:
     """Return the manifests of all installed plugins by name: pio's own, then those of other packages.
 
-    A package adds a plugin with an entry point of the group ``pio.plugins`` that names the folder's package; a
-    manifest that cannot be read is logged and left out.
+    A package adds a plugin with an entry point of the group ``pio.plugins`` that names the folder's package; what
+    cannot be used is logged and left out, and ``problems`` has it.
     """
-    found: dict[str, PluginManifest] = {}
-    for folder in plugin_folders():
-        manifest = _read(folder)
-        if manifest is not None and found.setdefault(manifest.name, manifest) is not manifest:
-            _log.warning("plugin left out: %s has the name of another, %s; rename it", folder, manifest.name)
+    usable: dict[str, PluginManifest] = {}
+    for name, found in _scan().items():
+        if isinstance(found, PluginManifest):
+            usable[name] = found
+        else:
+            _log.warning("plugin left out: %s: %s", name, found)
+    return usable
+
+
+def problems() -> dict[str, ConfigError]:
+    """Return what is wrong with each installed plugin that cannot be used, by the name of its folder or entry point."""
+    return {name: found for name, found in _scan().items() if isinstance(found, ConfigError)}
+
+
+def _scan() -> dict[str, PluginManifest | ConfigError]:
+    """Read every installed plugin's manifest; the first of a name has it."""
+    found: dict[str, PluginManifest | ConfigError] = {}
+    for name, folder in dict.fromkeys(_installed()):  # one distribution may be found twice
+        if isinstance(folder, ConfigError):
+            found.setdefault(name, folder)
+            continue
+        try:
+            manifest = PluginManifest.read(folder / MANIFEST)
+        except ConfigError as error:
+            found.setdefault(name, error)
+            continue
+        if found.setdefault(manifest.name, manifest) is not manifest:
+            found[str(folder)] = ConfigError(f"{folder / MANIFEST}: the name {manifest.name} is taken; choose another")
     return found
 
 
 def plugin_folders() -> Iterator[Path]:
     """Yield the folders of installed plugins, whatever state their manifests are in."""
-    yield from sorted(path.parent for path in (Path(__file__).parent / "models").glob(f"*/{MANIFEST}"))
+    yield from (folder for _, folder in _installed() if isinstance(folder, Path))
+
+
+def _installed() -> Iterator[tuple[str, Path | ConfigError]]:
+    """Yield the name and folder of each plugin, or why it has none."""
+    for path in sorted((Path(__file__).parent / "models").glob(f"*/{MANIFEST}")):
+        yield path.parent.name, path.parent
     for point in entry_points(group=ENTRY_POINTS):
         try:
-            spec = importlib.util.find_spec(point.module)  # imports the packages around it
-        except Exception as error:  # whatever a stranger's package raises
-            _log.warning("plugin %s cannot be found: %s: %s", point.name, type(error).__name__, error)
+            spec = importlib.util.find_spec(point.module)
+        except Exception as error:  # a parent package is imported, and may raise anything
+            yield point.name, ConfigError(f"{point.module} cannot be found: {error}; install its package again")
             continue
-        folders = (spec.submodule_search_locations or ()) if spec else ()
+        folders = list(map(Path, (spec.submodule_search_locations or ()) if spec else ()))
         if not folders:
-            _log.warning("plugin %s cannot be found: there is no package %s; correct it", point.name, point.module)
-        yield from map(Path, folders)
-
-
-def _read(folder: Path) -> PluginManifest | None:
-    try:
-        return PluginManifest.read(folder / MANIFEST)
-    except ConfigError as error:
-        _log.warning("plugin left out: %s", error)
-        return None
+            yield point.name, ConfigError(f"{point.module} is no package with a {MANIFEST}; install its package again")
+        yield from ((point.name, folder) for folder in folders)
 
 
 def manifest_of(plugin: type[TextModelPlugin]) -> PluginManifest:
@@ -125,7 +146,7 @@ def choose(config: dict[str, Any], plugin: str | None = None) -> tuple[PluginMan
     model_type = config.get("model_type")
     if plugin is not None:
         if plugin not in installed:
-            raise ConfigError(f"plugin {plugin!r} is not installed; installed are {', '.join(installed)}")
+            raise ConfigError(f"plugin={plugin!r} is not installed; installed are {', '.join(installed)}")
         candidates = [installed[plugin]]
     else:
         candidates = list(installed.values())
@@ -140,6 +161,15 @@ def choose(config: dict[str, Any], plugin: str | None = None) -> tuple[PluginMan
         if manifest.lists(config):
             return manifest, True
     return min(fitting, key=lambda m: abs(math.log(_size(config)) - math.log(_size(m.dimensions)))), False
+
+
+def meant(name: str) -> str | None:
+    """Return the repo that somebody means by a plugin's name, or by a repo's without its owner; None for others."""
+    for manifest in manifests().values():
+        for repo in manifest.checkpoints:
+            if name.lower() in (manifest.name, repo.lower(), repo.rpartition("/")[2].lower()) and name != repo:
+                return repo
+    return None
 
 
 def _size(dimensions: dict[str, Any]) -> int:

@@ -1,6 +1,7 @@
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
 import threading
@@ -12,7 +13,8 @@ import pytest
 from numba.core import config
 
 import pio
-from pio.progress import Progress
+from pio.machine import cpu_count
+from pio.progress import Progress, short_name
 
 compiles = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled")
 
@@ -130,6 +132,29 @@ def test_compiled_kernels_are_named_and_counted_and_others_are_not(caplog):
     assert [r.getMessage() for r in caplog.records] == ["compiling first_kernel", "compiling second_kernel"]
 
 
+@pytest.mark.parametrize("columns", [24, 40, 80, 200])
+def test_a_line_has_a_total_and_fits(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal = Terminal()
+    with Progress(True, "loading", stream=terminal.stream) as progress:
+        progress.say("packing", ": " + "a_long_name." * 20, done=12, total=57)
+        progress.say("writing", ": " + "a_long_name." * 20, done=123_456_789, total=987_654_321)
+        note = progress.counting("counting", lambda: 3)
+        note("one")
+        note("two")
+    plain = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]+", terminal.written())]
+    assert all(len(line) <= columns for line in plain)
+    shown = "\n".join(plain)
+    assert "12/57 packing" in shown and "12/100 writing" in shown and "2/3 counting" in shown
+    if columns >= 80:
+        assert "2/3 counting: two" in shown
+
+
+def test_models_are_called_by_their_names():
+    assert short_name("/a/b/demo-int4") == "demo-int4" and short_name(Path("x") / "demo") == "demo"
+    assert short_name("/hub/models--Qwen--Qwen3-0.6B/snapshots/0123abcd") == "Qwen/Qwen3-0.6B"
+
+
 def test_the_api_switches_it(capsys):
     with pio.load("demo", progress=True) as model:
         assert model.runtime.progress is True
@@ -156,4 +181,10 @@ def test_a_first_run_shows_progress_and_then_nothing_but_text(tmp_path):
     with pio.load("demo") as model:
         assert ran.stdout.decode() == model.generate_text("x", max_new_tokens=4, seed=1) + "\n"
     seen = terminal.written()
-    assert "compiling kernels for this machine (once)" in seen and seen.endswith("\x1b[2K")
+    counts = [
+        (int(n), int(total))
+        for n, total in re.findall(r"(\d+)/(\d+) compiling kernels for this machine \(once\)", seen)
+    ]
+    assert counts == sorted(counts) and len({total for _, total in counts}) == 1
+    assert counts[0][0] <= 2 * cpu_count() and counts[-1][0] == counts[-1][1] > 10
+    assert seen.endswith("\x1b[2K")

@@ -73,6 +73,16 @@ def test_an_unknown_architecture() -> None:
         registry.choose({"model_type": "mamba"}, SMALL)
 
 
+@pytest.mark.parametrize("name", [SMALL, "Qwen3-0.6B", "qwen3-0.6b", "qwen/qwen3-0.6b"])
+def test_a_name_that_is_nearly_a_repo(name: str) -> None:
+    assert registry.meant(name) == "Qwen/Qwen3-0.6B"
+
+
+def test_a_name_that_means_nothing() -> None:
+    for name in ("Qwen/Qwen3-0.6B", "demo", "", "Qwen3", "other/Qwen3-0.6B"):
+        assert registry.meant(name) is None
+
+
 def test_an_unknown_plugin() -> None:
     with pytest.raises(ConfigError, match=f"'walnut' is not installed; installed are .*{SMALL}"):
         registry.choose(config(28, 1024, 3072), "walnut")

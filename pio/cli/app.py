@@ -8,15 +8,41 @@ import typer
 from typer.core import TyperGroup
 
 import pio
-from pio.cli import bench, chat, doctor, download, generate, models, quantize, verify, warmup
+from pio.cli import bench, chat, doctor, download, generate, models, quantize, remedies, verify, warmup
 from pio.cli.console import complain, notes
 from pio.errors import PioError
 
+# What programs like this one call things.
+ALIASES = {"help": "--help", "version": "--version"}
+ELSEWHERE = {
+    "run": "pio chat MODEL talks with a model, pio generate MODEL PROMPT goes on with a text",
+    "serve": "pio runs inside your program and has no server; there are pio chat MODEL and pio generate MODEL PROMPT",
+    "complete": "pio generate MODEL PROMPT goes on with a text",
+    "pull": "pio download ORG/NAME fetches a model",
+    "list": "pio models lists them",
+    "ls": "pio models lists them",
+    "show": "pio models lists them, pio verify MODEL looks into one",
+    "convert": "models run as they were published; pio quantize MODEL FOLDER writes one with fewer bits",
+}
 INTERRUPTED = 130  # as a shell reports a process that Ctrl-C ended
 
 
 class Commands(TyperGroup):
     """The group; every error that pio raises on purpose becomes one line and exit code 1."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take ``help``, ``help COMMAND`` and ``version`` for the options of that name."""
+        if args and args[0] in ALIASES:
+            args = [*args[1:2], ALIASES[args[0]]]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is named; errors speak of its options from here on."""
+        if args[0] in ELSEWHERE and args[0] not in self.commands:
+            ctx.fail(f"No such command '{args[0]}': {ELSEWHERE[args[0]]}.")
+        found: Any = super().resolve_command(ctx, args)
+        remedies.speak_of(found[1].params)
+        return found
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command of a context."""

@@ -16,6 +16,8 @@ from pio.errors import ConfigError
 if TYPE_CHECKING:
     from pio.cli.bench_report import Plan, Report
 
+MOST = 1 << 24  # tokens, more than any context
+
 
 def bench(
     model: options.Model = "demo",
@@ -25,10 +27,12 @@ def bench(
     ] = None,
     prompt_tokens: Annotated[
         list[int] | None,
-        typer.Option("--prompt-tokens", min=1, help="Tokens of the prompt (512); of several, for their ratio."),
+        typer.Option(
+            "--prompt-tokens", min=1, max=MOST, help="Tokens of the prompt (512); of several, for their ratio."
+        ),
     ] = None,
-    depth: Annotated[int, typer.Option("--depth", min=1, help="Tokens before the answer.")] = 32,
-    new_tokens: Annotated[int, typer.Option("--new-tokens", min=2, help="Tokens of the answer.")] = 64,
+    depth: Annotated[int, typer.Option("--depth", min=1, max=MOST, help="Tokens before the answer.")] = 32,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", min=2, max=MOST, help="Tokens of the answer.")] = 64,
     sequences: Annotated[int, typer.Option("--sequences", min=1, help="Answers that are decoded together.")] = 1,
     busy: Annotated[
         int, typer.Option("--busy", min=0, help="Decode also beside this many processes that compute.")
@@ -56,6 +60,8 @@ def bench(
     given = options.runtime_options(dict(locals()))
     if config is not None and model != "demo":
         raise ConfigError("--config takes the place of a model; give one of the two")
+    if config is not None and not config.exists():
+        raise ConfigError(f"--config {config}: there is no such file; give a config.json, or a folder that holds one")
     if layers is not None and config is None:
         raise ConfigError("--layers cuts what --config describes; give a config, or leave it out")
     from pio.cli.bench_report import Plan

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
-from importlib import import_module
 from typing import Annotated
 
 import typer
@@ -12,9 +10,10 @@ import typer
 from pio.cli import options
 from pio.cli.console import complain, note, note_unfinished, write
 from pio.cli.conversation import Conversation, Kind
-from pio.cli.loading import loaded_model
+from pio.cli.loading import check_fields, loaded_model, require_chat
+from pio.cli.reader import edit_lines, next_message
 from pio.cli.streams import require_text
-from pio.errors import ConfigError, PioError
+from pio.errors import PioError
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 HELP = """/clear          forget the conversation
@@ -22,7 +21,11 @@ HELP = """/clear          forget the conversation
 /no_think       let it answer at once
 /system TEXT    tell the model what it is to be; without TEXT, nothing
 /help           show this
-/exit           leave, as does Ctrl-D; Ctrl-C stops an answer"""
+/bye            leave, as do /exit, exit, quit and Ctrl-D; Ctrl-C stops an answer
+
+A line that ends with \\ goes on with the next one, and lines between \"\"\" and \"\"\"
+are one message. So is what you paste; Enter sends it."""
+LEAVING = {"/bye", "/exit", "/quit", "exit", "quit", "exit()", "quit()"}
 
 
 def chat(
@@ -58,45 +61,25 @@ def chat(
     fields = options.sampling_fields(given)
     if model == "demo":
         fields.setdefault("repetition_penalty", 1.15)
+    check_fields(fields)
+    require_chat(model)
     with loaded_model(model, options.runtime_options(given)) as loaded:
-        if not loaded.loaded.prompts.chat_template:
-            raise ConfigError(f"{loaded.path} has no chat template; use pio generate")
         conversation = Conversation(loaded, fields, system and require_text(system, "--system"))
         conversation.thinking = think
         terminal = sys.stdin.isatty()
         if terminal:
-            with suppress(ImportError):  # input() edits lines with it where Python was built with it
-                import_module("readline")
-            note(f"{loaded.manifest.name}: {loaded.path}. /help shows the commands, Ctrl-D leaves.")
-        while (line := _next_line(terminal)) is not None:
-            if not line.strip():
-                continue
-            if line.startswith("/") and _command(conversation, line.strip()):
-                continue
-            if line.strip() == "/exit":
-                break
-            _answer(conversation, line, terminal)
-
-
-def _next_line(terminal: bool) -> str | None:
-    """What the user says next; None at the end."""
-    while True:
-        try:
-            return input("> " if terminal else "")
-        except EOFError:
-            if terminal:
-                write("\n")
-            return None
-        except KeyboardInterrupt:
-            if not terminal:
-                raise
-            write("\n")
-            note("Ctrl-D leaves")
+            edit_lines()
+            note(f'{model} is ready. /help shows the commands, """ begins several lines, Ctrl-D leaves.')
+        while (text := next_message(terminal)) is not None and text.strip() not in LEAVING:
+            if text.strip() and not (text.startswith("/") and _command(conversation, text.strip())):
+                _answer(conversation, text, terminal)
 
 
 def _command(conversation: Conversation, line: str) -> bool:
-    """Do what a line that begins with / asks for; False where it is no command, or /exit."""
+    """Do what a line that begins with / asks for; False where it is no command."""
     name, _, rest = line.partition(" ")
+    if "\n" in line and name != "/system":
+        return False  # pasted
     match name:
         case "/clear":
             conversation.clear()
@@ -109,8 +92,6 @@ def _command(conversation: Conversation, line: str) -> bool:
             note("system message set" if conversation.system else "system message removed")
         case "/help":
             note(HELP)
-        case "/exit":
-            return False
         case _:
             if " " in line or "/" in name[1:]:
                 return False  # a path, or words to the model

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pio.cli.console import size
 from pio.cli.loading import describe
-from pio.errors import CheckpointError, ConfigError
+from pio.errors import CheckpointError, ConfigError, PioError
 from pio.manifest import AREAS, PluginManifest, import_object
 
 if TYPE_CHECKING:
@@ -16,10 +16,20 @@ if TYPE_CHECKING:
 Check: TypeAlias = tuple[str, Callable[[], object]]
 
 
+def manifest_checks(problem: ConfigError) -> Iterator[Check]:
+    """Yield the one check of a plugin that the registry had to leave out."""
+
+    def fail() -> None:
+        raise problem
+
+    yield "manifest", fail
+
+
 def plugin_checks(manifest: PluginManifest) -> Iterator[Check]:
     """Yield the checks of an installed plugin."""
     yield "components", lambda: _components(manifest)
     yield "interface, imports and behaviour", lambda: _promises(manifest)
+    yield "a small model", lambda: _small_model(manifest)
 
 
 def _components(manifest: PluginManifest) -> str:
@@ -40,6 +50,20 @@ def _promises(manifest: PluginManifest) -> str:
     return manifest.plugin
 
 
+def _small_model(manifest: PluginManifest) -> str:
+    """Build a small model of random weights and have it answer."""
+    from pio.cli.random_model import random_model
+    from pio.cli.warmup import tiny_config
+
+    try:
+        raw = tiny_config(manifest)
+    except PioError as error:
+        return f"not built, for its config needs more: {error}"
+    with random_model(raw, plugin=manifest.name) as model:
+        answer = model.generate([1, 2, 3], max_new_tokens=2, ignore_eos=True, temperature=0.0)
+        return f"answers with {len(answer.token_ids)} tokens"
+
+
 def model_checks(name: str) -> Iterator[Check]:
     """Yield the checks of a model; each builds on the ones before."""
     from pio import registry
@@ -57,8 +81,7 @@ def model_checks(name: str) -> Iterator[Check]:
 
     def config() -> str:
         raw = Checkpoint(found["folder"]).config
-        manifest, listed = registry.choose(raw)
-        return f"{raw['model_type']}, runs with {manifest.name}{'' if listed else ', the nearest plugin'}"
+        return f"{raw['model_type']}, runs with {registry.choose(raw)[0].name}"
 
     def tensors() -> str:
         found["model"] = load(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -78,6 +79,24 @@ def write_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     console.print(table)
 
 
+def write_lines(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Write a table of which every row is one line and nothing is cut, so that names can be copied and searched for.
+
+    On a terminal the last columns are left out where a line has no room for them. Titles are as in ``write_table``.
+    """
+    widths = [max(map(len, column)) for column in zip([c.lstrip(">") for c in columns], *rows, strict=True)]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    shown = max(1, sum(sum(widths[: n + 1]) + 2 * n <= room for n in range(len(widths))))
+    right = [column.startswith(">") for column in columns]
+    write(title + "\n")
+    for row in [[c.lstrip(">") for c in columns], *rows]:
+        cells = [
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row[:shown], widths, right, strict=False)
+        ]
+        write("  ".join(cells).rstrip() + "\n")
+
+
 def size(nbytes: int) -> str:
     """Return a number of bytes in words, such as "1.2 GB"."""
     for power, unit in ((9, "GB"), (6, "MB"), (3, "kB")):
@@ -106,7 +125,7 @@ class _Notes(logging.Handler):
     """Shows log records as lines; standard error is looked up each time, for tests replace it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(("note: " if record.levelno >= logging.WARNING else "") + record.getMessage())
+        note(("note: " if record.levelno >= logging.WARNING else "") + as_options(record.getMessage()))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from pio.cli import options
-from pio.cli.console import mark, write, write_json, write_table
+from pio.cli.console import mark, write, write_json
 
 
 def doctor(json: options.Json = False) -> None:
@@ -17,7 +17,10 @@ def doctor(json: options.Json = False) -> None:
     if json:
         write_json({"ok": not broken, "findings": [finding.as_dict() for finding in findings]})
     else:
-        write_table("", ["", "", ""], [[mark(f.state), f.name, f.value] for f in findings])
+        states, names = (
+            max(map(len, texts)) for texts in zip(*((mark(f.state), f.name) for f in findings), strict=True)
+        )
+        write("".join(f"{mark(f.state):{states}}  {f.name:{names}}  {f.value}\n" for f in findings))
         advice = [f for f in findings if f.remedy]
         if advice:
             write("\n" + "".join(f"{mark(f.state)} {f.name}: {f.remedy}\n" for f in advice))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +10,9 @@ import typer
 
 from pio.cli import options
 from pio.cli.console import note, note_unfinished, write, write_json
-from pio.cli.loading import loaded_model
+from pio.cli.loading import check_fields, loaded_model, require_chat
 from pio.cli.process import seconds_since_start
+from pio.cli.prompt import SHOWN_FIELDS, SHOWN_PROMPT, read_prompt
 from pio.cli.streams import require_text
 from pio.errors import ConfigError
 
@@ -20,17 +20,13 @@ if TYPE_CHECKING:
     from pio.engine.generation import Generation
     from pio.plugin import TextModelPlugin
 
-# What the demo model shows of itself when nobody asks for anything.
-SHOWN_PROMPT = '''def read_json(path):
-    """Read a JSON file and return its content."""
-'''
-SHOWN_FIELDS: dict[str, Any] = {"repetition_penalty": 1.15, "max_new_tokens": 120, "seed": 1}
-
 
 def generate(
+    context: typer.Context,
     model: options.Model = "demo",
     prompt: Annotated[
-        str | None, typer.Argument(help="The text to go on with; - reads it from standard input.", show_default=False)
+        str | None,
+        typer.Argument(help="The text to go on with; without it, or with -, what is piped in.", show_default=False),
     ] = None,
     prefix: Annotated[
         str | None, typer.Option("--prefix", help="Text before a gap, which models for code fill.", show_default=False)
@@ -90,11 +86,16 @@ def generate(
     gap = {n: require_text(given[n], f"--{n}") for n in ("prefix", "suffix") if given[n] is not None}
     if gap and (chat or prompt is not None):
         raise ConfigError("--prefix and --suffix take the place of a prompt; give them without one, and without --chat")
-    text, shown = _read(model, prompt) if not gap else "", prompt is None and not gap
-    if shown:
-        fields = {**SHOWN_FIELDS, **fields}
     if literal_messages and not (chat or gap):
         raise ConfigError("--literal-messages is for messages and gaps; add --chat, or leave it out")
+    named = getattr(context.get_parameter_source("model"), "name", "") != "DEFAULT"
+    text = read_prompt(model, prompt, named=named) if not gap else ""
+    shown = text is None
+    if text is None:
+        text, fields = SHOWN_PROMPT, {**SHOWN_FIELDS, **fields}
+    if chat:
+        require_chat(model)
+    check_fields(fields)
     began = time.perf_counter()
     with loaded_model(model, options.runtime_options(given)) as loaded:
         load_seconds = time.perf_counter() - began
@@ -108,25 +109,13 @@ def generate(
             first = _stream(iter(handle), around[1])
         result = handle.result()
         if json:
-            write_json(_record(loaded, result, load_seconds))
+            write_json(_record(model, loaded, result, load_seconds))
         elif result.samples:
             write("\n".join(f"--- {i + 1}\n{sample.text}" for i, sample in enumerate(result.samples)) + "\n")
     for answer in result.samples or (result,):
         note_unfinished(answer)
     if stats:
         note(_line(result, load_seconds, first))
-
-
-def _read(model: str, prompt: str | None) -> str:
-    """The prompt's text."""
-    if prompt == "-":
-        return require_text(sys.stdin.read(), "standard input", sys.stdin.encoding)
-    if prompt is None and model != "demo":
-        raise ConfigError(
-            "there is no prompt; give one after the model, or - to read it from standard input: "
-            f"pio generate {model if len(model.split()) == 1 else 'demo'} PROMPT"
-        )
-    return SHOWN_PROMPT if prompt is None else require_text(prompt, "the prompt")
 
 
 def _stream(pieces: Iterator[str], behind: str) -> float | None:
@@ -140,14 +129,15 @@ def _stream(pieces: Iterator[str], behind: str) -> float | None:
     return first
 
 
-def _record(model: TextModelPlugin, result: Generation, load_seconds: float) -> dict[str, Any]:
+def _record(name: str, model: TextModelPlugin, result: Generation, load_seconds: float) -> dict[str, Any]:
     """The answer as JSON has it."""
     from dataclasses import asdict
 
     record = asdict(result)
     if not result.samples:
         del record["samples"]
-    return {"model": model.path, "plugin": model.manifest.name, **record, "load_seconds": load_seconds}
+    about = {"model": name, "path": model.path, "plugin": model.manifest.name}
+    return {**about, **record, "load_seconds": load_seconds}
 
 
 def _line(result: Generation, load_seconds: float, first: float | None) -> str:

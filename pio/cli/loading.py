@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pio.cli.console import count, note, size
+from pio.errors import ConfigError
 from pio.progress import DELAY
 
 if TYPE_CHECKING:
@@ -42,6 +43,34 @@ def loaded_model(name: str, options: Mapping[str, Any]) -> Generator[TextModelPl
         yield model
         folder = compilation.cache_folder()
         _log.info("kernels: %d compiled, %d taken from %s", len(compiled), len(there), folder or "nowhere")
+
+
+def require_chat(name: str) -> None:
+    """Refuse a model that cannot chat before anything of it is loaded.
+
+    Raises:
+        CheckpointError: There is no such model, or its template is damaged.
+        ConfigError: It has no chat template.
+    """
+    from pio.loader import find
+    from pio.loading.chat_template import ChatTemplate
+
+    if not ChatTemplate.from_folder(find(name)):
+        raise ConfigError(
+            f"{name} has no chat template, as models have that only go on with a text: use pio generate {name} PROMPT, "
+            "or a model that was made to chat (often called Instruct or Chat)"
+        )
+
+
+def check_fields(fields: Mapping[str, Any]) -> None:
+    """Refuse sampling fields that no model takes before one is loaded.
+
+    Raises:
+        ConfigError: A field is out of range, or contradicts another.
+    """
+    from pio.engine.sampling_params import SamplingParams
+
+    SamplingParams.merge(None, None, **fields)
 
 
 class _Noting:

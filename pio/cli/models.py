@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pio.cli import options
-from pio.cli.console import count, size, write, write_json, write_table
+from pio.cli.console import count, size, write, write_json, write_lines
 from pio.errors import PioError
 
 if TYPE_CHECKING:
@@ -23,26 +23,26 @@ def models(json: options.Json = False) -> None:
         plugins = [{**m.model_dump(mode="json"), "source": _source(m)} for m in manifests]
         write_json({"plugins": plugins, "models": found})
         return
-    rows = [
-        [
-            m.name,
-            ", ".join(m.checkpoints),
-            count(m.parameters),
-            size(m.memory_bytes),
-            ", ".join(m.capabilities),
-            _source(m),
-        ]
-        for m in manifests
-    ]
-    write_table("Plugins", ["name", "made for", ">parameters", ">memory", "capabilities", "from"], rows)
-    write("\n")
-    write_table(
-        "Models here", ["name", "architecture", "plugin"], [[m["name"], m["model_type"], m["plugin"]] for m in found]
+    write_lines(
+        "Models here",
+        ["name", "architecture", "plugin", ">weights"],
+        [[m["name"], m["model_type"], m["plugin"], size(m["weights_bytes"])] for m in found],
     )
+    write("\n")
+    write_lines(
+        "Models that pio was made for",
+        ["name", ">parameters", ">memory", "plugin", "capabilities", "from"],
+        [
+            [repo, count(m.parameters), size(m.memory_bytes), m.name, ", ".join(m.capabilities), _source(m)]
+            for m in manifests
+            for repo in m.checkpoints or ("-",)
+        ],
+    )
+    write("\npio download NAME fetches one, pio chat NAME and pio generate NAME PROMPT run it.\n")
 
 
-def local_models() -> list[dict[str, str]]:
-    """Return name, model_type and plugin of the demo model and of every complete model in the Hugging Face cache."""
+def local_models() -> list[dict[str, Any]]:
+    """Describe the demo model and every complete model in the Hugging Face cache."""
     from pio.loading.hub_cache import cache_folder, is_repo_id, snapshot
 
     folders = {"demo": _demo()}
@@ -64,7 +64,7 @@ def _demo() -> Path:
     return resolve(DEMO)
 
 
-def _describe(name: str, folder: Path) -> dict[str, str]:
+def _describe(name: str, folder: Path) -> dict[str, Any]:
     from pio import registry
     from pio.loading.checkpoint import Checkpoint
     from pio.loading.quantization_config import StoredQuantization
@@ -77,7 +77,8 @@ def _describe(name: str, folder: Path) -> dict[str, str]:
         StoredQuantization.read(config)  # refuses what other programs quantized
     except PioError as error:
         plugin = f"none: {type(error).__name__}"
-    return {"name": name, "model_type": model_type, "plugin": plugin, "path": str(folder)}
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return {"name": name, "model_type": model_type, "plugin": plugin, "path": str(folder), "weights_bytes": weights}
 
 
 def _source(manifest: PluginManifest) -> str:

@@ -47,7 +47,8 @@ ActivationDtype: TypeAlias = Annotated[
     _runtime("--activation-dtype", help="Round inputs of layers with bfloat16 weights: float32 (not) or bfloat16."),
 ]
 MemoryLimit: TypeAlias = Annotated[
-    int | None, _runtime("--memory-limit", help="Bytes that weights, cache and buffers may take together.")
+    str | None,
+    _runtime("--memory-limit", metavar="SIZE", help="What weights, cache and buffers may take together, such as 4GB."),
 ]
 LiteralMessages: TypeAlias = Annotated[
     bool | None,

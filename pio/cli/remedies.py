@@ -1,48 +1,47 @@
-"""Errors that name arguments of Python, in the words of the command line."""
+"""Messages that name arguments of Python, in the words of the command line."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
-# Arguments that are options of commands by the same name.
-NAMES = (
-    "activation_dtype",
-    "context_length",
-    "dtype",
-    "frequency_penalty",
-    "literal_messages",
-    "logit_bias",
-    "logprobs",
-    "max_new_tokens",
-    "memory_limit",
-    "min_new_tokens",
-    "min_p",
-    "no_repeat_ngram_size",
-    "plugin",
-    "presence_penalty",
-    "profile",
-    "quantize",
-    "quantize_policy",
-    "repetition_penalty",
-    "seed",
-    "stop",
-    "temperature",
-    "threads",
-    "top_k",
-    "top_p",
-)
-_GIVEN = re.compile(rf"(?<![\w./=-])({'|'.join(NAMES)})=('[^']*'|[^\s,;:()]+)")
-_WRONG = re.compile(rf"^({'|'.join(NAMES)})(?= is ')")
-_NAMED = re.compile(rf"(?<![\w./=-])({'|'.join(name for name in NAMES if '_' in name)})(?![\w./=(])")
+# Arguments whose option has a name of its own.
+RENAMED = {"answers": "n", "special_tokens": "skip_special_tokens"}
+_VALUE = r"('[^']*'|\"[^\"]*\"|\[[^\]]*\]|[^\s,;:()]+)"
 _DOWNLOAD = ", or pass download=True"
+
+_options: dict[str, str] = {}  # of the command that runs, by argument
+_flags: set[str] = set()
+
+
+def speak_of(parameters: Iterable[Any]) -> None:
+    """Set the options that messages are to name: those of a command's parameters."""
+    _options.clear()
+    _flags.clear()
+    for parameter in parameters:
+        given, option = str(parameter.name), str(max(parameter.opts, key=len))
+        if option.startswith("--"):
+            name = RENAMED.get(given, given)
+            _options[name] = option
+            if getattr(parameter, "is_flag", False):
+                _flags.add(name)
 
 
 def as_options(message: str) -> str:
-    """Return a message with arguments such as ``memory_limit=5`` and ``memory_limit`` as options."""
-    message = _GIVEN.sub(lambda found: f"{_option(found[1])} {found[2]}", message.replace(_DOWNLOAD, ""))
-    message = _WRONG.sub(lambda found: _option(found[1]), message)
-    return _NAMED.sub(lambda found: _option(found[1]), message)
+    """Return a message with arguments such as ``memory_limit=5`` and ``memory_limit`` as options of the command."""
+    message = message.replace(_DOWNLOAD, "").removesuffix(" or None")
+    if not _options:
+        return message
+    names = "|".join(sorted(_options, key=len, reverse=True))
+    message = re.sub(rf"(?<![\w./=-])({names})={_VALUE}", _given, message)
+    message = re.sub(rf"^({names})(?= is )", lambda found: _options[found[1]], message)
+    message = re.sub(
+        r"(?<![\w./=-])[a-z]+_[a-z_]+(?![\w./=(])", lambda found: _options.get(found[0], found[0]), message
+    )
+    return message
 
 
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def _given(found: re.Match[str]) -> str:
+    option = _options[found[1]]
+    return option if found[1] in _flags else f"{option} {found[2]}"

@@ -22,13 +22,16 @@ def verify(
 ) -> None:
     """Check plugins (their code is there and complete) and models (their files are whole, their weights numbers)."""
     from pio import registry
-    from pio.cli.checks import model_checks, plugin_checks
+    from pio.cli.checks import manifest_checks, model_checks, plugin_checks
 
-    installed = registry.manifests()
+    installed, broken = registry.manifests(), registry.problems()
     failed = 0
-    for name in names or [*installed, "demo"]:
+    for name in names or [*installed, *broken, "demo"]:
         write(f"{name}\n")
-        checks = plugin_checks(installed[name]) if name in installed else model_checks(name)
+        if name in broken:
+            checks = manifest_checks(broken[name])
+        else:
+            checks = plugin_checks(installed[name]) if name in installed else model_checks(name)
         failed += _run(checks)
     if failed:
         note(f"error: {failed} check{'s' if failed > 1 else ''} failed")
@@ -40,8 +43,9 @@ def _run(checks: Iterator[Check]) -> int:
     for title, check in checks:
         try:
             found: Any = check()
-        except PioError as error:
-            write(f"  {mark('failed')} {title}: {' '.join(str(error).split())}\n")
+        except Exception as error:  # what a plugin's code raises when it is imported, too
+            problem = str(error) if isinstance(error, PioError) else f"{type(error).__name__}: {error}"
+            write(f"  {mark('failed')} {title}: {' '.join(problem.split())}\n")
             return 1
         write(f"  {mark('ok')} {title}{f': {found}' if isinstance(found, str) else ''}\n")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
@@ -30,6 +31,9 @@ TINY: dict[str, Any] = {
     "rope_theta": 10000.0,
     "tie_word_embeddings": True,
 }
+
+# What architectures ask for that are not like others: as many key/value heads as heads, a layer of each kind.
+FURTHER: tuple[dict[str, Any], ...] = ({}, {"num_key_value_heads": 4}, {"full_attention_interval": 2})
 
 # Requests that together use every way of choosing tokens.
 REQUESTS: tuple[dict[str, Any], ...] = (
@@ -124,11 +128,28 @@ def _run_plugins(shown: Any) -> None:
             Tensor.zeros((2, 3), stored).astype(wanted)
 
 
+def tiny_config(manifest: PluginManifest) -> dict[str, Any]:
+    """Return a small config.json of a plugin's architecture.
+
+    Raises:
+        PioError: The architecture needs fields that nobody here knows; the message is that of its config class.
+    """
+    from pio.manifest import import_object
+
+    config_class = import_object(manifest.plugin).config_class
+    candidates = [{"model_type": manifest.model_types[0], **TINY, **further} for further in FURTHER]
+    for raw in candidates:
+        with suppress(PioError):
+            config_class.from_checkpoint(raw)
+            return raw
+    config_class.from_checkpoint(candidates[0])  # says what is wrong with it
+    return candidates[0]
+
+
 def _run_random(manifest: PluginManifest, kind: dict[str, str]) -> None:
     from pio.cli.random_model import random_model
 
-    raw = {"model_type": manifest.model_types[0], **TINY}
-    with random_model(raw, plugin=manifest.name, **kind) as model:
+    with random_model(tiny_config(manifest), plugin=manifest.name, **kind) as model:
         for fields in REQUESTS:
             model.generate([1, 2, 3], max_new_tokens=3, ignore_eos=True, seed=1, **fields)
         model.check_weights()

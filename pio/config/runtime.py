@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pio import dtypes
+from pio.config.sizes import parse_size
 from pio.dtypes import DType
 from pio.errors import ConfigError
 from pio.loading.quantization_config import Format, Policy
@@ -31,6 +32,14 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
     "accuracy": {"kv_cache_dtype": "float32"},
 }
+
+
+# How pydantic says it, and how pio does.
+_WORDS = (
+    ("Input should be", "expected"),
+    ("greater than or equal to", "at least"),
+    ("less than or equal to", "at most"),
+)
 
 
 class RuntimeConfig(BaseModel):
@@ -66,8 +75,8 @@ class RuntimeConfig(BaseModel):
     """Over how many threads to split, at most one for each core that this process may use; None is all of them."""
 
     memory_limit: int | None = Field(default=None, ge=1)
-    """Bytes that weights, cache, buffers and the results of ``logits`` may take together; more is refused before it is
-    allocated."""
+    """Bytes that weights, cache, buffers and the results of ``logits`` may take together, as a number or a text such as
+    "4GB" or "512MiB"; more is refused before it is allocated."""
 
     context_length: int = Field(default=8192, ge=1, le=1 << 30)
     """Tokens of prompt and answer together. A default beyond the model's own context is cut to it, and asking for more
@@ -102,7 +111,12 @@ class RuntimeConfig(BaseModel):
     @field_validator("dtype", "kv_cache_dtype", "activation_dtype", mode="before")
     @classmethod
     def _name(cls, value: Any) -> Any:
-        return value.name if isinstance(value, DType) else value
+        return dtypes.full_name(value) if isinstance(value, (DType, str)) else value
+
+    @field_validator("memory_limit", mode="before")
+    @classmethod
+    def _bytes(cls, value: Any) -> Any:
+        return parse_size(value) if isinstance(value, str) else value
 
     @property
     def batch_tokens(self) -> int:
@@ -141,7 +155,9 @@ class RuntimeConfig(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            expected = first["msg"].replace("Input should be", "expected")
+            expected = first["msg"].removeprefix("Value error, ")
+            for theirs, ours in _WORDS:
+                expected = expected.replace(theirs, ours)
             raise ConfigError(f"{field} is {str(first.get('input'))[:80]!r}: {expected}") from None
         config.model_fields_set.intersection_update(chosen)  # what a profile sets is a default
         return config

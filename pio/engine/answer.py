@@ -39,7 +39,7 @@ class Reasoning(Protocol):
     """How the answer of a conversation is told apart from the reasoning before it."""
 
     @property
-    def expected(self) -> bool:
+    def possible(self) -> bool:
         """Whether the model may think before it answers."""
         ...
 

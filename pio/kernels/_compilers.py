@@ -74,6 +74,7 @@ def compile_missing(kernels: Iterable[Any], processes: int) -> None:
     if not missing or not _jit.is_writable(folder):
         return
     orders = deque(missing)
+    _jit.announce_left(len(orders))
     children = [_Child(str(folder.parents[2])) for _ in range(min(processes, len(orders)))]
     try:
         threads = [threading.Thread(target=child.work, args=(orders,), daemon=True) for child in children]
@@ -84,6 +85,7 @@ def compile_missing(kernels: Iterable[Any], processes: int) -> None:
     finally:
         for child in children:
             child.end()
+        _jit.announce_left(0)
 
 
 def _is_kept(kernel: Any) -> bool:
@@ -118,7 +120,9 @@ class _Child:
             self._say((sys.path, self._folder))
             with suppress(IndexError):  # until no order is left
                 while True:
-                    self._do(orders.popleft())
+                    order = orders.popleft()
+                    _jit.announce_left(len(orders))
+                    self._do(order)
         except (OSError, ValueError) as error:  # its end of a pipe is closed, or this one
             if not self._ending:
                 _log.warning("a compiler process ended early; its kernels are compiled in this process: %s", error)

@@ -47,6 +47,7 @@ OPTIONS: Final = {"nogil": True, "error_model": "numpy"}  # threads run at once;
 COMPILE: Final = "numba:compile"  # Numba's event around each compilation that its cache does not spare
 LOADED: Final = "pio:loaded"  # our own, after each kernel that the cache folder held
 ELSEWHERE: Final = "pio:elsewhere"  # our own, around each kernel that another process compiles for this one
+LEFT: Final = "pio:left"  # our own, with a number: see announce_left
 
 _OWN: Final = __name__.partition(".")[0]
 KEEP_STAMPS: Final = 4  # compiled kernels of the latest versions; older folders are removed
@@ -309,10 +310,19 @@ class _KernelCache(FunctionCache):
 
 
 class _Watcher(event.Listener):
-    def __init__(self, started: Callable[[str], None], finished: Callable[[str], None], loaded: Callable[[str], None]):
-        self._started, self._finished, self._loaded = started, finished, loaded
+    def __init__(
+        self,
+        started: Callable[[str], None],
+        finished: Callable[[str], None],
+        loaded: Callable[[str], None],
+        left: Callable[[int], None],
+    ) -> None:
+        self._started, self._finished, self._loaded, self._left = started, finished, loaded, left
 
     def on_start(self, event: Any) -> None:
+        if event.kind == LEFT:
+            self._left(event.data["left"])
+            return
         name = _kernel_name(event)
         if name is not None:
             self._started(name)
@@ -337,14 +347,25 @@ def announce(kind: str, status: event.EventStatus, name: str) -> None:
     event.broadcast(event.Event(kind, status, {"name": name}))
 
 
+def announce_left(kernels: int) -> None:
+    """Tell those who watch how many kernels compiler processes have not begun: all of them first, none at the end."""
+    event.broadcast(event.Event(LEFT, event.EventStatus.START, {"left": kernels}))
+
+
 @contextmanager
 def watch_compilation(
-    started: Callable[[str], None], finished: Callable[[str], None], loaded: Callable[[str], None]
+    started: Callable[[str], None],
+    finished: Callable[[str], None],
+    loaded: Callable[[str], None],
+    left: Callable[[int], None] = lambda _: None,
 ) -> Generator[None, None, None]:
-    """Call back, in the thread that compiles, with the names of kernels compiled or loaded from the cache folder."""
-    watcher = _Watcher(started, finished, loaded)
+    """Call back, in the thread that compiles, with the names of kernels compiled or loaded from the cache folder.
+
+    ``left`` is called with how many kernels compiler processes have still to begin.
+    """
+    watcher = _Watcher(started, finished, loaded, left)
     with ExitStack() as stack:
-        for kind in (COMPILE, LOADED, ELSEWHERE):
+        for kind in (COMPILE, LOADED, ELSEWHERE, LEFT):
             stack.enter_context(event.install_listener(kind, watcher))
         yield
 

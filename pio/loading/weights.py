@@ -77,6 +77,11 @@ class Weights:
         return sum(file.nbytes for file in set(self._files.values()))
 
     @property
+    def matrices(self) -> int:
+        """Number of tensors with two dimensions."""
+        return sum(len(self.shape(name)) == 2 for name in self)
+
+    @property
     def used(self) -> frozenset[str]:
         """Names of the tensors that were taken."""
         return frozenset(self._used)

@@ -80,6 +80,7 @@ def watch(
     started: Callable[[str], None],
     finished: Callable[[str], None] = lambda _: None,
     loaded: Callable[[str], None] = lambda _: None,
+    left: Callable[[int], None] = lambda _: None,
 ) -> AbstractContextManager[None]:
     """Call back with names of kernels while the context is open; nothing is left of it afterwards.
 
@@ -87,5 +88,6 @@ def watch(
         started: Called as a kernel begins to be compiled; calls nest where one kernel calls another.
         finished: Called when it is compiled, or failed.
         loaded: Called for a kernel that the cache folder held.
+        left: Called with how many of the kernels that other processes compile have not begun, all of them at first.
     """
-    return _jit.watch_compilation(started, finished, loaded)
+    return _jit.watch_compilation(started, finished, loaded, left)

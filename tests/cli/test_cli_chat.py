@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import pio as package
-from pio.cli.chat import _next_line, _Style
+from pio.cli.chat import _Style
 from pio.cli.conversation import Conversation
 from pio.errors import CapacityError
 
@@ -132,8 +132,10 @@ def test_thinking_is_switched_by_template_or_by_message(model, monkeypatch):
 def test_a_model_without_a_template_is_refused(pio, model, tmp_path):
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         shutil.copy(Path(model.path) / name, tmp_path)
-    ran = pio("chat", tmp_path, input="Hi\n")
-    assert ran.exit_code == 1 and "no chat template; use pio generate" in ran.stderr
+    (tmp_path / "model.safetensors").write_bytes(b"not read")  # gigabytes, where it is no demo
+    for command in (("chat", tmp_path), ("generate", tmp_path, "Hi", "--chat")):
+        ran = pio(*command, input="Hi\n")
+        assert ran.exit_code == 1 and f"use pio generate {tmp_path} PROMPT, or a model that was" in ran.stderr
 
 
 PATIENCE = 120  # seconds without a word after which the program hangs
@@ -186,6 +188,32 @@ def test_on_a_terminal():
     assert chat.end() == 0
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_paste_is_one_message():
+    pytest.importorskip("readline")
+    chat = Terminal("chat", "demo", "-n", "3", "-t", "0", "--no-think", "--system", "Be brief.")
+    chat.expect(r"ready.*\r\n.*\x1b\[\?2004h> ")
+    chat.send("\x1b[200~first line\nsecond line\nthird line\x1b[201~\r")
+    chat.expect(r"third line")
+    chat.expect(r"\n\x1b\[\?2004h> ")  # after one answer
+    chat.send("\x1b[A\r")  # and it is one in the history
+    chat.expect(r"third line")
+    chat.expect(r"\n\x1b\[\?2004h> ")
+    chat.send("quit\r")
+    assert chat.end() == 0 and chat.seen.count("> ") == 0
+
+
+@pytest.mark.parametrize("word", ["/bye", "/exit", "/quit", "exit", "quit"])
+def test_ways_to_leave(pio, word):
+    ran = pio("chat", *SHORT, input=f"{word}\nnever\n")
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_bad_options_are_refused_before_a_model_is_looked_for(pio):
+    ran = pio("chat", "no-such-model", "--top-p", 7, input="Hi\n")
+    assert ran.exit_code == 1 and ran.stderr.startswith("error: --top-p 7.0 cannot be used")
+
+
 def test_ctrl_c_ends_a_conversation_over_a_pipe(tmp_path):
     questions = tmp_path / "questions"
     questions.write_text("Write a function.\n" * 50)
@@ -197,21 +225,6 @@ def test_ctrl_c_ends_a_conversation_over_a_pipe(tmp_path):
     chat.send_signal(signal.SIGINT)
     _, errors = chat.communicate()
     assert (chat.returncode, errors) == (130, b"")
-
-
-def test_ctrl_c_between_questions_says_how_to_leave(monkeypatch, capsys):
-    lines = iter((KeyboardInterrupt, "Hi", EOFError))
-
-    def read(prompt):
-        line = next(lines)
-        if isinstance(line, str):
-            return line
-        raise line
-
-    monkeypatch.setattr("builtins.input", read)
-    assert _next_line(terminal=True) == "Hi"
-    assert capsys.readouterr() == ("\n", "Ctrl-D leaves\n")
-    assert _next_line(terminal=True) is None
 
 
 def test_reasoning_is_dimmed_on_a_terminal_and_left_out_elsewhere(capsys):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pio.cli.console import write_lines
 from pio.loading.checkpoint import resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -40,8 +41,19 @@ def test_plugins_and_local_models(pio, cache):
 
 def test_tables(pio, cache):
     shown = pio("models").stdout
-    for words in ("qwen3_4b_instruct_2507", "Qwen/Qwen3-0.6B", "596 M", "reasoning", "some-org/whole"):
+    for words in ("qwen3_4b_instruct_2507", "596 M", "2.5 GB", "reasoning", "11.5 MB"):
         assert words in shown
+    names = {line.split()[0] for line in shown.splitlines() if line}  # each can be copied whole
+    assert names >= {"demo", "some-org/whole", "other/strange", "Qwen/Qwen3-0.6B", "Qwen/Qwen3-Coder-30B-A3B-Instruct"}
+
+
+@pytest.mark.parametrize(("columns", "width"), [(99, 27), (27, 27), (26, 14), (14, 14), (13, 7), (3, 7)])
+def test_a_terminal_leaves_columns_out_and_cuts_none(monkeypatch, capsys, columns, width):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    write_lines("Title", ["name", ">size", "plugin"], [["org/one", "7 MB", "some_plugin"], ["x", "11 MB", "y"]])
+    whole = ("name      size  plugin", "org/one   7 MB  some_plugin", "x        11 MB  y")
+    assert capsys.readouterr().out.splitlines() == ["Title", *(line[:width].rstrip() for line in whole)]
 
 
 def test_a_local_model_runs_by_its_name(pio, cache):
@@ -55,6 +67,59 @@ def test_verify_everything(pio):
     assert ran.exit_code == 0 and "✗" not in ran.stdout
     for name in ("qwen3_0_6b", "qwen3_4b_instruct_2507", "demo"):
         assert f"{name}\n" in ran.stdout
+
+
+def broken_package(folder: Path, manifests: dict[str, str]) -> None:
+    """Write a package of plugins, as pip would install it."""
+    package = folder / "walnut_pack"
+    for name, manifest in manifests.items():
+        (package / name).mkdir(parents=True)
+        (package / name / "__init__.py").touch()
+        (package / name / "plugin_manifest.json").write_text(manifest)
+    (package / "__init__.py").touch()
+    info = folder / "walnut_pack-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: walnut-pack\nVersion: 1\n")
+    points = [f"{name} = walnut_pack.{name}" for name in manifests] + ["gone = walnut_pack.gone", "lost = no_such.lost"]
+    (info / "entry_points.txt").write_text("\n".join(["[pio.plugins]", *points]))
+
+
+def test_verify_fails_on_plugins_that_cannot_be_used(pio, tmp_path, monkeypatch):
+    from pio import registry
+
+    demo = registry.manifests()["qwen3_0_6b"]
+    own = demo.model_dump(mode="json")
+    raising = {
+        **own,
+        "name": "raising",
+        "factory": "walnut_pack.raising.code:make",
+        "plugin": "walnut_pack.raising.code:P",
+    }
+    broken_package(
+        tmp_path,
+        {
+            "half": '{"name": "half"}',
+            "twice": json.dumps(own),
+            "raising": json.dumps({**raising, "model_types": ["walnut"]}),
+        },
+    )
+    (tmp_path / "walnut_pack" / "raising" / "code.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry.manifests.cache_clear()
+    try:
+        ran = pio("verify")
+        assert registry.manifests()["qwen3_0_6b"] == demo
+    finally:
+        registry.manifests.cache_clear()
+    assert ran.exit_code == 1 and "error: 5 checks failed\n" in ran.stderr
+    said = ran.stdout
+    assert f"half\n  ✗ manifest: {tmp_path}/walnut_pack/half/plugin_manifest.json: version: Field required" in said
+    assert "the name qwen3_0_6b is taken" in said
+    assert "raising\n  ✓ components" in said and "ZeroDivisionError" in said
+    assert "gone\n  ✗ manifest: walnut_pack.gone is no package" in said
+    assert "lost\n  ✗ manifest: no_such.lost cannot be found" in said
+    assert "demo\n  ✓ folder" in said and said.count("✓ a small model: answers with 2 tokens") == 5
+    assert pio("verify", "qwen3_0_6b", "demo").exit_code == 0
 
 
 def test_verify_says_what_a_model_skips(pio):
