@@ -12,6 +12,7 @@ from pio.loading.json_file import parse_object
 from pio.loading.messages import check_messages, check_tools, flatten_text, plain
 from pio.loading.model_file import find, read_limited, shown
 from pio.loading.tokenizer import special_tokens, tokenizer_config
+from pio.shelter import sheltered
 
 if TYPE_CHECKING:
     import jinja2
@@ -177,6 +178,10 @@ class _Compiled(NamedTuple):
 @lru_cache(maxsize=32)
 def _compile(source: str) -> _Compiled | str:
     """Compile a template, or say why it cannot be; hostile ones are remembered too."""
+    return sheltered(lambda: _compile_here(source))
+
+
+def _compile_here(source: str) -> _Compiled | str:
     import jinja2
     from jinja2 import nodes
 

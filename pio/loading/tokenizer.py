@@ -11,6 +11,7 @@ from pio.errors import CheckpointError, ConfigError, PioError
 from pio.loading.json_file import read_object
 from pio.loading.model_file import find, read_limited, shown
 from pio.loading.tokenizer_checks import check_file, check_growth
+from pio.shelter import sheltered
 
 if TYPE_CHECKING:
     import tokenizers
@@ -118,7 +119,8 @@ class Tokenizer:
 
             return cls(tokenizers.Tokenizer.from_buffer(data), config, vocab_size=vocab_size, where=str(file))
 
-        return _guarded(load, CheckpointError, f"{file} is not a tokenizer that can be used; download the file again")
+        bad = f"{file} is not a tokenizer that can be used; download the file again"
+        return sheltered(lambda: _guarded(load, CheckpointError, bad))
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Return the token ids of a text.
