@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PIO = ROOT / "pio"
 
-FOUNDATION = {"device", "dtypes", "errors", "machine", "memory", "shelter", "tensor"}
+FOUNDATION = {"control_group", "device", "dtypes", "errors", "machine", "memory", "shelter", "tensor"}
 PLUGIN = {"loaded", "loader", "manifest", "metadata", "plugin", "progress", "prompts", "quantizer", "registry"}
 
 # What each area may import besides itself. Folders and single modules of pio are areas; FOUNDATION is one.
