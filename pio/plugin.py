@@ -90,7 +90,7 @@ class TextModelPlugin(ABC):
         return True
 
     def load_model(self, config: RuntimeConfig | None = None) -> Self:
-        """Map the weights, build the model, reserve its memory. A loaded model is loaded anew.
+        """Open the weights, build the model, reserve its memory. A loaded model is loaded anew.
 
         Args:
             config: How to run; by default what ``initialize`` set.
@@ -108,7 +108,7 @@ class TextModelPlugin(ABC):
         with self._lock, Progress((config or self.runtime).progress, f"loading {self._path}") as shown:
             self.cleanup()
             self.runtime = config or self.runtime
-            checkpoint = Checkpoint(self._path)
+            checkpoint = Checkpoint(self._path, mapped=self.runtime.mmap)
             registry.choose(checkpoint.config, self.manifest_name)  # refuses another architecture, by name
             model_config = self.config_class.from_checkpoint(checkpoint.config)
             weights = self.open_weights(checkpoint)

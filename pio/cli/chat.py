@@ -49,6 +49,7 @@ def chat(
     quantize_policy: options.QuantizePolicy = None,
     activation_dtype: options.ActivationDtype = None,
     memory_limit: options.MemoryLimit = None,
+    mmap: options.Mmap = None,
     progress: options.Progress = None,
     verbose: options.Verbose = False,
 ) -> None:

@@ -49,6 +49,10 @@ ActivationDtype: TypeAlias = Annotated[
 MemoryLimit: TypeAlias = Annotated[
     int | None, _runtime("--memory-limit", help="Bytes that weights, cache and buffers may take together.")
 ]
+Mmap: TypeAlias = Annotated[
+    bool | None,
+    _runtime("--mmap/--no-mmap", help="Map the weights, or read them into memory: from files that may change."),
+]
 Progress: TypeAlias = Annotated[
     bool | None, _runtime("--progress/--no-progress", help="Show progress; by default on a terminal, after a second.")
 ]
@@ -103,6 +107,7 @@ _RUNTIME_FIELDS = (
     "quantize_policy",
     "activation_dtype",
     "memory_limit",
+    "mmap",
     "progress",
 )
 _SAMPLING_FIELDS = (

@@ -65,13 +65,15 @@ class Checkpoint:
 
     Attributes:
         path: The folder.
+        mapped: Whether weights are mapped from their files, or read into memory.
 
     Raises:
         CheckpointError: There is no such folder.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, mapped: bool = True) -> None:
         self.path = Path(folder).absolute()
+        self.mapped = mapped
         if not self.path.is_dir():
             raise CheckpointError(f"{self.path} is not a folder; give the folder that holds config.json")
 
@@ -101,12 +103,12 @@ class Checkpoint:
         return read_object(path, max_bytes=MAX_CONFIG_BYTES) if path is not None else {}
 
     def weights(self) -> Weights:
-        """Map the weights; no tensor is read before it is used.
+        """Open the weights; no tensor is read before it is taken.
 
         Raises:
             CheckpointError: A file is missing, damaged or contradicts the index.
         """
-        return Weights(self.path)
+        return Weights(self.path, mapped=self.mapped)
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
         """Return the bytes of another file of the folder, such as ``tokenizer.json``, or None where there is none.
