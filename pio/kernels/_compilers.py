@@ -121,9 +121,11 @@ class _Child:
         self._folder = folder
         self._ending = False
         self._unread = b""
+        # as this process runs, for the name of a kernel's file tells its byte code, which -OO changes
+        optimized = ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []
         self._process = subprocess.Popen(
             # -P: nothing is imported from whatever folder is the current one
-            [program, "-P", "-W", "ignore", "-c", BOOT],
+            [program, "-P", "-W", "ignore", *optimized, "-c", BOOT],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -96,6 +96,11 @@ def is_writable(folder: Path) -> bool:
 
 
 @cache
+def _say_unreadable(folder: Path, reason: str | None) -> None:
+    _log.warning("compiled kernels in %s cannot be read and are compiled in this process: %s", folder, reason)
+
+
+@cache
 def source_stamp() -> str:
     """Return a digest of everything that decides the machine code, except the processor, which a file's name tells."""
     digest = hashlib.sha256()
@@ -194,7 +199,7 @@ class KernelCache(FunctionCache):
         except FileNotFoundError:
             return None
         except OSError as error:
-            _log.warning("a compiled kernel cannot be read, and is compiled in this process: %s", error)
+            _say_unreadable(path.parent, error.strerror)
             return None
         digest, content = stored[:DIGEST], stored[DIGEST:]
         if digest != _digest(key, content):

@@ -6,9 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import pio
 from pio.kernels import gather, linear, norm, top_k
 from pio.kernels._compilers import Order
 from pio.kernels.simd import JIT
@@ -16,6 +18,7 @@ from pio.ops import compilation
 
 pytestmark = pytest.mark.skipif(not compilation.enabled() or compilation.checked(), reason="nothing is handed over")
 
+ROOT = Path(pio.__file__).parent.parent
 LOAD = """
 import json, logging, sys
 logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -37,15 +40,14 @@ print(json.dumps([text, loaded, len(here)]))
 """
 
 
-def start(folder, script=LOAD):
+def start(folder, script=LOAD, *flags):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
-    return subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    command = [sys.executable, *flags, "-c", script]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def run(folder, script=LOAD):
-    process = start(folder, script)
+def run(folder, script=LOAD, *flags):
+    process = start(folder, script, *flags)
     out, error = process.communicate()
     assert process.returncode == 0, error
     return *json.loads(out), error
@@ -151,6 +153,13 @@ def test_the_path_of_modules_may_hold_anything(tmp_path):
     after = "assert _compilers._is_kept(activation.silu)"
     before = "import pathlib\nsys.path += [pathlib.Path('/nowhere'), '\\udcff']"
     assert few(tmp_path, before, after) == ""
+
+
+@pytest.mark.parametrize("flags", [("-OO",), ("-W", "error"), ("-I",)], ids=" ".join)
+def test_other_ways_to_run_python(tmp_path, flags):
+    script = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{FEW}"
+    ran = script.format(before="", after="assert _compilers._is_kept(activation.silu)")
+    assert run(tmp_path, ran, *flags) == (SILU, 1, "")
 
 
 def test_a_process_that_the_system_refuses_costs_speed_only(tmp_path):
