@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from numba.core.event import EventStatus
@@ -82,24 +83,32 @@ def compile_missing(kernels: Iterable[Any], processes: int) -> None:
     missing = _jit.uninterrupted(lambda: {Order.of(kernel): None for kernel in kernels if not _is_kept(kernel)})
     if not missing or not _kept.is_writable(folder):
         return
-    orders, children, threads = deque(missing), list[_Child](), list[threading.Thread]()
+    orders, children = deque(missing), list[_Child]()
     try:
-        for _ in range(min(processes, len(orders))):
+        threads = _start(orders, min(processes, len(orders)), program, folder, children)
+        for thread in threads:
+            thread.join()
+    finally:
+        for child in children:
+            child.end()
+
+
+def _start(
+    orders: deque[Order], processes: int, program: str, folder: Path, children: list[_Child]
+) -> list[threading.Thread]:
+    """Start processes, fewer where the system refuses some, and return the threads that give them orders."""
+    threads: list[threading.Thread] = []
+    try:
+        for _ in range(processes):
             child = _Child(program, str(folder.parents[2]))
             children.append(child)
             thread = threading.Thread(target=child.work, args=(orders,), daemon=True)
             thread.start()
             threads.append(thread)
-    except (OSError, RuntimeError, MemoryError) as error:  # one more process or thread is refused, or no such program
+    except (OSError, RuntimeError, MemoryError) as error:  # one more is refused, or there is no such program
         left = "the others go on" if threads else "kernels are compiled in this process"
         _log.warning("a compiler process cannot be started; %s: %s", left, error)
-    finally:
-        try:
-            for thread in threads:
-                thread.join()
-        finally:
-            for child in children:
-                child.end()
+    return threads
 
 
 def _is_kept(kernel: Any) -> bool:
