@@ -81,7 +81,7 @@ class LoadedModel:
             _reserve_packed(outline(build, config, weights), quantization, runtime, budget)
         else:
             budget.reserve(weights.nbytes, "the weights")
-            if not weights.mapped:
+            if not runtime.mmap:
                 _check_free(weights.nbytes, "the weights")
         self._source = _source(weights, runtime, budget, quantization)
         self.model = build(config, self._source, runtime, budget)

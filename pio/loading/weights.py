@@ -40,7 +40,6 @@ class Weights:
 
     def __init__(self, folder: str | Path, *, mapped: bool = True) -> None:
         self.folder = Path(folder)
-        self.mapped = mapped
         self._files: dict[str, SafetensorsFile] = {}
         self._used: set[str] = set()
         self._ignored: dict[str, str] = {}
