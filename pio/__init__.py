@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from pio.errors import (
@@ -23,6 +22,7 @@ from pio.errors import (
     UnfinishedAnswerError,
     UnsupportedModelError,
 )
+from pio.shelter import import_whole
 
 if TYPE_CHECKING:
     from pio import ops
@@ -96,11 +96,11 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     if name == "ops":
-        return importlib.import_module("pio.ops")
+        return import_whole("pio.ops")
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module 'pio' has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(module), name)
+    value = globals()[name] = getattr(import_whole(module), name)
     return value
 
 

@@ -85,6 +85,8 @@ class LoadedModel:
             _reserve_packed(outline(build, config, weights), quantization, runtime, budget)
         else:
             budget.reserve(weights.nbytes, "the weights")
+            if not runtime.mmap:
+                _check_free(weights.nbytes, "the weights")
         self._source = _source(weights, runtime, budget, quantization)
         self.model = build(config, self._source, runtime, budget)
         weights.finish()
@@ -216,12 +218,18 @@ def _quantization(config: DecoderConfig, runtime: RuntimeConfig, packing: Callab
 def _reserve_packed(found: Outline, quantization: Quantization, runtime: RuntimeConfig, budget: MemoryBudget) -> None:
     """Take the memory of packed weights out of the budget; refuse what does not fit before the first is packed."""
     forms, what = quantization.forms, f"the weights with quantize={runtime.quantize!r}"
-    new, free = found.new_bytes(forms), available_memory()
+    new = found.new_bytes(forms)
     budget.reserve(new + found.kept_bytes, what)
     budget.release(found.remade_bytes(forms))  # it counts as it is made
-    if free is not None and new > free:
+    _check_free(new if runtime.mmap else new + found.kept_bytes, what)
+
+
+def _check_free(nbytes: int, what: str) -> None:
+    """Refuse weights that do not fit into the machine's memory, before the first is read."""
+    free = available_memory()
+    if free is not None and nbytes > free:
         raise OutOfMemoryError(
-            f"{what} take {format_bytes(new)} and the machine has {format_bytes(free)} free; choose a smaller model "
+            f"{what} take {format_bytes(nbytes)} and the machine has {format_bytes(free)} free; choose a smaller model "
             "or a format of fewer bits, or let pio quantize write a folder that is mapped"
         )
 

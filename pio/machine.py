@@ -1,58 +1,46 @@
-"""What this machine gives the process: cores and memory, with the limits of its control group."""
+"""What this machine gives the process: cores and memory, with the limits of its control groups."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
+from pio.control_group import ROOT, cpu_quota, free_memory, read
 
 
-def cpu_count() -> int:
-    """Return how many cores this process may use: its affinity, cut by a control group's quota."""
+def cpu_count(root: Path = ROOT) -> int:
+    """Return how many cores this process may use: its affinity, cut by its control groups' quotas.
+
+    Args:
+        root: Where ``proc`` and ``sys`` are.
+    """
     affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _read(_CGROUP / "cpu.max").split()
-    if len(quota) == 2 and quota[0].isdigit() and quota[1].isdigit() and int(quota[1]):
-        affine = min(affine, max(1, int(quota[0]) // int(quota[1])))
-    return affine
+    quota = cpu_quota(root)
+    return affine if quota is None else min(affine, max(1, int(quota)))
 
 
-def available_memory() -> int | None:
-    """Return the bytes that can still be taken without swapping, or None where the system does not say."""
-    found = [value for value in (_system_available(), _cgroup_available()) if value is not None]
-    return min(found) if found else None
+def available_memory(root: Path = ROOT) -> int | None:
+    """Return the bytes that can still be taken without swapping, or None where the system does not say.
+
+    Args:
+        root: Where ``proc`` and ``sys`` are.
+    """
+    found = [value for value in (_system_available(root), free_memory(root)) if value is not None]
+    return min(found, default=None)
 
 
-def _system_available() -> int | None:
-    for line in _read(Path("/proc/meminfo")).splitlines():
+def _system_available(root: Path) -> int | None:
+    for line in read(root / "proc/meminfo").splitlines():
         name, _, rest = line.partition(":")
-        if name == "MemAvailable":
+        if name == "MemAvailable" and rest.split()[:1]:
             return int(rest.split()[0]) * 1024
     return None
 
 
-def _cgroup_available() -> int | None:
-    limit, used = _read(_CGROUP / "memory.max").strip(), _read(_CGROUP / "memory.current").strip()
-    if not limit.isdigit() or not used.isdigit():
-        return None
-    # files that were read count as used, and are dropped for whoever needs memory
-    fields = [line.split() for line in _read(_CGROUP / "memory.stat").splitlines()]
-    files = sum(int(value) for name, value in fields if name in ("active_file", "inactive_file"))
-    return max(0, int(limit) - int(used) + files)
-
-
 def cpu_name() -> str:
     """Return the processor's name."""
-    for line in _read(Path("/proc/cpuinfo")).splitlines():
+    for line in read(ROOT / "proc/cpuinfo").splitlines():
         name, _, rest = line.partition(":")
         if name.strip() in ("model name", "Model"):
             return rest.strip()
     return os.uname().machine
-
-
-def _read(path: Path) -> str:
-    """The text of a small system file, empty where this system has none."""
-    try:
-        return path.read_text("utf-8", "replace")
-    except OSError:
-        return ""

@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pio.errors import ConfigError, PioError
+from pio.shelter import import_whole
 
 MANIFEST = "plugin_manifest.json"
 AREAS = ("config", "model", "attention", "mlp", "norm", "rotary_embedding", "kv_cache", "decoder")
@@ -89,6 +90,8 @@ def import_object(path: str) -> Any:
     """
     module, _, name = path.partition(":")
     try:
+        # not another package's module: it may need one that this very thread is importing
+        import_whole(module if module.startswith("pio.") else "pio.plugin")
         return getattr(importlib.import_module(module), name)
     except (PioError, MemoryError):
         raise

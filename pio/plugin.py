@@ -100,7 +100,7 @@ class TextModelPlugin(ABC):
         with self._lock, Progress((config or self.runtime).progress, f"loading {short_name(self._path)}") as shown:
             self.cleanup()
             self.runtime = config or self.runtime
-            checkpoint = Checkpoint(self._path)
+            checkpoint = Checkpoint(self._path, mapped=self.runtime.mmap)
             registry.choose(checkpoint.config, self.manifest.name)  # refuses another architecture, by name
             model_config = self.config_class.from_checkpoint(checkpoint.config)
             weights = self.open_weights(checkpoint)

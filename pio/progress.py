@@ -7,12 +7,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, Protocol, Self, TextIO, cast
+
+from pio.shelter import import_whole
 
 DELAY = 1.0  # seconds without a word
 MANY = 100_000  # a total from which on it is shown in percent
@@ -65,14 +67,16 @@ class Progress:
         self._open = True
         self._watch = compilation.watch(self._started, left=self._left)
         self._watch.__enter__()
-        stream = sys.stderr if self._stream is None else self._stream
-        terminal = _is_terminal(stream)
+        stream: Any = sys.stderr if self._stream is None else self._stream
+        terminal = is_terminal(stream)
         if self._wanted:
             self._show(_Bar if terminal else _Lines, stream)
         elif self._wanted is None and terminal:
-            self._timer = threading.Timer(self._delay, self._show, (_Bar, stream))
-            self._timer.daemon = True
-            self._timer.start()
+            timer = threading.Timer(self._delay, self._show, (_Bar, stream))
+            timer.daemon = True
+            with suppress(RuntimeError, MemoryError):  # the system refuses one more thread
+                timer.start()
+                self._timer = timer
         return self
 
     def __exit__(
@@ -116,11 +120,17 @@ class Progress:
         """Kernels that were compiled so far."""
         return self._compiled
 
-    def _show(self, make: Callable[[TextIO], _Display], stream: TextIO) -> None:
+    def _show(self, make: Callable[[TextIO], _Display], stream: object) -> None:
         with self._lock:
-            if self._open and _terminal.acquire(blocking=False):
-                self._display = make(stream)
+            if not self._open or stream is None or not _terminal.acquire(blocking=False):
+                return
+            try:
+                self._display = make(cast("TextIO", Forgiving(stream)))
                 self._display.say(*self._shown)
+            except Exception as error:  # of whatever kind: what cannot be shown is no reason to fail
+                self._display = None
+                _terminal.release()
+                _log.info("progress cannot be shown: %s: %s", type(error).__name__, error)
 
     def _started(self, name: str) -> None:
         _log.info("compiling %s", name)
@@ -144,6 +154,7 @@ class _Bar:
     """A line that moves, on a terminal, and leaves nothing behind."""
 
     def __init__(self, stream: TextIO) -> None:
+        import_whole("rich.progress")
         from rich.console import Console
         from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
         from rich.table import Column
@@ -194,5 +205,39 @@ class _Lines:
         pass
 
 
-def _is_terminal(stream: TextIO | None) -> bool:
-    return stream is not None and not stream.closed and stream.isatty()
+class Forgiving:
+    """Standard error as a host program has it, any object or None: what it cannot take is dropped."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.encoding = str(getattr(stream, "encoding", None) or "utf-8")
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return is_terminal(self._stream)
+
+    def fileno(self) -> int:
+        """Return its descriptor, which tells a terminal's width."""
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(Exception):
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError:
+                self._stream.write(text.encode("ascii", "replace").decode("ascii"))
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand it to the system."""
+        with suppress(Exception):
+            self._stream.flush()
+
+
+def is_terminal(stream: Any) -> bool:
+    """Return whether a stream, which may be any object or None, is an open terminal."""
+    try:
+        return bool(stream.isatty())
+    except Exception:  # it is closed, has no such method, or its own does not work
+        return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from pio.loading.model_file import find, open_regular
 from pio.loading.quantization_config import FIELD, Format, Policy, StoredQuantization
 from pio.loading.safetensors_writer import Described, SafetensorsWriter, aligned_order, sync_folder
 from pio.loading.shard_index import INDEX, SINGLE
+from pio.loading.unfinished import unfinished_folder
 from pio.loading.weights import Weights
 from pio.ops.quantized import packed_shape
 from pio.progress import Progress, short_name
@@ -58,7 +58,8 @@ def quantize(
 ) -> Path:
     """Write a quantized copy of a model folder, which loads by mapping and gives the bits of ``pio.load(quantize=)``.
 
-    One tensor at a time is in memory. The folder appears when it is complete, and not at all on an error or Ctrl-C.
+    One tensor at a time is in memory. The folder appears when it is complete, and not at all on an error or Ctrl-C. A
+    process that is killed leaves a hidden folder beside it, which the next one to write there removes.
 
     Args:
         src: As ``pio.load`` takes it.
@@ -85,22 +86,19 @@ def quantize(
     folder, target = resolve(src), _free(Path(os.path.realpath(os.path.expanduser(os.fspath(dst)))))
     with Progress(progress, f"quantizing {short_name(folder)}") as shown:
         model = _Model.open(folder, stored, plugin)
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
         try:
-            _check_room(model, target.parent)
-            temporary.mkdir()
-            _write_weights(model, temporary, threads, shown)
-            _write_config(model.checkpoint, stored, temporary)
-            sync_folder(temporary)
-            os.rename(temporary, target)  # over an empty folder, but over no other
-            sync_folder(target.parent)
+            with unfinished_folder(target.parent) as unfinished:
+                _check_room(model, target.parent)
+                _write_weights(model, unfinished, threads, shown)
+                _write_config(model.checkpoint, stored, unfinished)
+                sync_folder(unfinished)
+                os.rename(unfinished, target)  # over an empty folder, but over no other
+                sync_folder(target.parent)
         except OSError as error:
             raise CheckpointError(
                 f"cannot write {target}: {error.strerror or error}; free disk space or choose another folder (nothing "
                 "was left behind)"
             ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 

@@ -73,7 +73,8 @@ def _installed() -> Iterator[tuple[str, Path | ConfigError]]:
         try:
             spec = importlib.util.find_spec(point.module)
         except Exception as error:  # a parent package is imported, and may raise anything
-            yield point.name, ConfigError(f"{point.module} cannot be found: {error}; install its package again")
+            told = f"{type(error).__name__}: {error}"
+            yield point.name, ConfigError(f"{point.module} cannot be found: {told}; install its package again")
             continue
         folders = list(map(Path, (spec.submodule_search_locations or ()) if spec else ()))
         if not folders:

@@ -17,7 +17,7 @@ MAX_FILE, MAX_FUNCTION = 400, 90  # lines
 
 # Variables that other programs define and that say where files are; pio has none of its own.
 ENVIRONMENT = {
-    "kernels/_jit.py": {"XDG_CACHE_HOME"},
+    "kernels/_kept.py": {"XDG_CACHE_HOME"},
     "loading/hub_cache.py": {"XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"},
 }
 # Primitives and machinery, proved by the tests of what is built from them.

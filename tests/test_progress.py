@@ -188,3 +188,101 @@ def test_a_first_run_shows_progress_and_then_nothing_but_text(tmp_path):
     assert counts == sorted(counts) and len({total for _, total in counts}) == 1
     assert counts[0][0] <= 2 * cpu_count() and counts[-1][0] == counts[-1][1] > 10
     assert seen.endswith("\x1b[2K")
+
+
+class Sink:
+    """What a host program may have put in the place of standard error: it has these two methods alone."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+class Broken(Sink):
+    """One whose every method raises."""
+
+    encoding = None
+
+    def __init__(self, error, terminal):
+        super().__init__()
+        self._error, self._terminal = error, terminal
+
+    def write(self, text):
+        raise self._error
+
+    flush = closed = property(write)
+
+    def isatty(self):
+        if self._terminal:
+            return True
+        raise self._error
+
+
+class Narrow(io.StringIO):
+    """A terminal that knows no character beyond ASCII."""
+
+    encoding = "ascii"
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        return super().write(text.encode("ascii").decode())
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+ERRORS = (BrokenPipeError(32, "broken pipe"), ValueError("closed"), OSError(5, "no terminal"), AttributeError("none"))
+STREAMS = [
+    pytest.param(lambda: None, id="none"),
+    pytest.param(Sink, id="two methods"),
+    pytest.param(object, id="no method"),
+    pytest.param(closed, id="closed"),
+    pytest.param(Narrow, id="narrow"),
+    *(
+        pytest.param(lambda e=e, t=t: Broken(e, t), id=f"{type(e).__name__}, {'' if t else 'no '}terminal")
+        for e in ERRORS
+        for t in (True, False)
+    ),
+]
+
+
+@pytest.mark.parametrize("wanted", [True, None])
+@pytest.mark.parametrize("make", STREAMS)
+def test_what_cannot_be_shown_is_no_error(monkeypatch, make, wanted):
+    monkeypatch.setattr(sys, "stderr", make())
+    with Progress(wanted, "loading ½", delay=0.0) as progress:
+        if progress._timer is not None:
+            progress._timer.join()
+        progress.say("reading", ": tensor ⅞")
+    plain = io.StringIO()
+    with Progress(True, "later", stream=plain):  # and it stands in nobody's way
+        pass
+    assert plain.getvalue() == "later\n"
+
+
+def test_any_object_that_can_be_written_to_shows_it(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", sink := Sink())
+    with pio.load("demo", progress=True):
+        pass
+    assert sink.text.startswith("loading ")
+
+
+def test_a_thread_that_the_system_refuses_is_no_error(monkeypatch):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for wanted in (True, None):
+        terminal = Narrow()
+        with Progress(wanted, "loading", delay=0.0, stream=terminal) as progress:
+            progress.say("reading")

@@ -18,6 +18,7 @@ from pio.loading import quantization_config
 from pio.loading.checkpoint import resolve
 from pio.loading.quantization_config import Format, Policy, StoredQuantization
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
+from pio.loading.unfinished import PREFIX
 from pio.loading.weights import Weights
 from pio.ops.quantized import FORMATS
 from pio.testing.random_checkpoint import write_random_checkpoint
@@ -214,7 +215,7 @@ def test_a_full_disk_leaves_nothing(original, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("owner", "method"), [(quantizer.SafetensorsWriter, "write"), (quantizer, "sync_folder")])
 def test_an_interrupted_run_leaves_nothing(original, tmp_path, monkeypatch, owner, method):
     def interrupt(*_):
-        assert [name for name in left(tmp_path) if name.startswith(".made.") and name.endswith(".tmp")]
+        assert [name for name in left(tmp_path) if name.startswith(PREFIX)]
         raise KeyboardInterrupt
 
     monkeypatch.setattr(owner, method, interrupt)
@@ -239,15 +240,55 @@ main()
 """
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_command_that_is_ended_leaves_nothing(original, tmp_path, sent):
+@pytest.fixture
+def running(original, tmp_path):
+    """A command that has written one tensor and waits for more input, or its end."""
     command = [sys.executable, "-c", RUN, str(original), str(tmp_path / "made")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
-        assert run.stdout.readline() == b"written\n"
-        assert left(tmp_path) != []
-        run.send_signal(sent)
-        assert run.wait(60) == 130
+        try:
+            assert run.stdout.readline() == b"written\n"
+            assert len(left(tmp_path)) == 1 and left(tmp_path)[0].startswith(PREFIX)
+            yield run
+        finally:
+            run.kill()
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_command_that_is_ended_leaves_nothing(running, tmp_path, sent, code):
+    running.send_signal(sent)
+    assert running.wait(60) == code
     assert left(tmp_path) == []
+
+
+def test_what_a_killed_command_leaves_is_removed_by_the_next(running, original, tmp_path):
+    ours = left(tmp_path)
+    running.kill()
+    running.wait(60)
+    assert left(tmp_path) == ours
+    pio.quantize(original, tmp_path / "made")
+    assert left(tmp_path) == ["made"]
+
+
+def test_a_command_that_runs_beside_is_not_disturbed(running, original, tmp_path):
+    (ours,) = left(tmp_path)
+    pio.quantize(original, tmp_path / "other")
+    assert sorted(left(tmp_path)) == sorted([ours, "other"])
+    running.communicate(timeout=60)
+    assert running.returncode == 0 and sorted(left(tmp_path)) == ["made", "other"]
+    assert pio.load(tmp_path / "made").cleanup()
+
+
+def test_folders_of_others_stay(original, tmp_path):
+    others = [".made.0123456789ab.tmp", f"{PREFIX}0123", f"{PREFIX}0123456789abc", "0123456789ab"]
+    for name in others:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("mine")
+    (tmp_path / f"{PREFIX}0123456789ab").write_text("a file")
+    (tmp_path / f"{PREFIX}0123456789ac").symlink_to(tmp_path / others[0])
+    before = left(tmp_path)
+    pio.quantize(original, tmp_path / "made")
+    assert sorted(left(tmp_path)) == sorted([*before, "made"])
+    assert all((tmp_path / name / "file").read_text() == "mine" for name in others)
 
 
 def test_names_are_those_of_the_kernels():

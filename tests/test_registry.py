@@ -114,6 +114,6 @@ def test_a_broken_plugin_of_somebody_else_is_left_out_and_said(
         assert {SMALL, LARGE} <= found.keys() and "walnut" not in found
         assert "plugin left out" in caplog.text and "version" in caplog.text
         for name, why in (("gone", "gone_models"), ("lost", "no package"), ("single", "no package"), ("burnt", "Zero")):
-            assert any(f"plugin {name} " in m and why in m for m in caplog.messages), (name, caplog.messages)
+            assert any(f"plugin left out: {name}: " in m and why in m for m in caplog.messages), (name, caplog.messages)
     finally:
         registry.manifests.cache_clear()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import sys
 
+from pio.cli.signals import end_in_order
 from pio.cli.streams import OutputError, prepare_streams
 
 
 def main() -> None:
     """Run the command that ``sys.argv`` names; ends the process with its exit code."""
     gc.set_threshold(50_000)  # imports make many objects and no garbage: a tenth of the time to the first token
+    end_in_order()
     try:
         prepare_streams()
         from pio.cli.app import app

@@ -54,6 +54,7 @@ def bench(
     quantize_policy: options.QuantizePolicy = None,
     activation_dtype: options.ActivationDtype = None,
     memory_limit: options.MemoryLimit = None,
+    mmap: options.Mmap = None,
     progress: options.Progress = None,
 ) -> None:
     """Measure decode, prefill and memory of a model, and hold them against what the machine can do."""

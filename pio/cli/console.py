@@ -26,7 +26,7 @@ def write(text: str) -> None:
 
 def note(text: str) -> None:
     """Write a line to standard error; where nobody can read it, the command goes on all the same."""
-    with suppress(AttributeError, OSError):  # closed, or on a full disk
+    with suppress(AttributeError, OSError, ValueError):  # none, on a full disk, closed
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
@@ -57,7 +57,7 @@ def mark(state: str) -> str:
 
 def _can_show(text: str) -> bool:
     try:
-        text.encode(sys.stdout.encoding)
+        text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:
         return False
     return True

@@ -73,6 +73,7 @@ def generate(
     activation_dtype: options.ActivationDtype = None,
     memory_limit: options.MemoryLimit = None,
     literal_messages: options.LiteralMessages = None,
+    mmap: options.Mmap = None,
     progress: options.Progress = None,
     verbose: options.Verbose = False,
 ) -> None:

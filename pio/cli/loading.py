@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pio.cli.console import count, note, size
 from pio.errors import ConfigError
-from pio.progress import DELAY
+from pio.progress import DELAY, is_terminal
 
 if TYPE_CHECKING:
     from pio.plugin import TextModelPlugin
@@ -32,9 +32,8 @@ def loaded_model(name: str, options: Mapping[str, Any]) -> Generator[TextModelPl
 
     if _log.isEnabledFor(logging.INFO):
         options = {"progress": False, **options}  # a line that moves and lines that stay would tear each other
-    errors: Any = sys.stderr  # None where it is closed
     # without a terminal nothing else says why it takes so long
-    silent = options.get("progress") is None and not (errors and errors.isatty())
+    silent = options.get("progress") is None and not is_terminal(sys.stderr)
     compiled: list[str] = []
     there: list[str] = []
     started = _Noting(compiled) if silent else compiled.append

@@ -54,6 +54,10 @@ LiteralMessages: TypeAlias = Annotated[
     bool | None,
     _runtime("--literal-messages", help="Control tokens written in messages and gaps stay text."),
 ]
+Mmap: TypeAlias = Annotated[
+    bool | None,
+    _runtime("--mmap/--no-mmap", help="Map the weights, or read them into memory: from files that may change."),
+]
 Progress: TypeAlias = Annotated[
     bool | None, _runtime("--progress/--no-progress", help="Show progress; by default on a terminal, after a second.")
 ]
@@ -116,6 +120,7 @@ _RUNTIME_FIELDS = (
     "activation_dtype",
     "memory_limit",
     "literal_messages",
+    "mmap",
     "progress",
 )
 _SAMPLING_FIELDS = (

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -29,22 +26,7 @@ def quantize(
     """Write a copy of a model with quantized weights; it loads at once, and is mapped and shared as any other."""
     from pio.quantizer import quantize
 
-    with _terminated_as_interrupted():
-        folder = quantize(src, dst, format=format, policy=policy, plugin=plugin, threads=threads, progress=progress)
+    folder = quantize(src, dst, format=format, policy=policy, plugin=plugin, threads=threads, progress=progress)
     taken = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     note(f"weights take {size(taken)}; pio chat {folder} runs it")
     write(f"{folder}\n")
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Generator[None]:
-    """Let the end that a service manager asks for clean up as Ctrl-C does."""
-
-    def interrupt(*_: Any) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -63,6 +63,10 @@ class RuntimeConfig(BaseModel):
     """Convert the weights when loading; None keeps them as stored, mapped from the file. What corrects a
     router's choice and what a recurrence forgets by stay exact."""
 
+    mmap: bool = True
+    """Map the weights from their files, which is quick and shares memory; False reads them into memory of the process's
+    own. A file that is cut short while it is mapped ends the process, so read what others may overwrite."""
+
     quantize: Format | None = None
     """Quantize the weights' matrices when loading, in groups of 32: int8, int4, or int4 with a minimum for each group;
     None keeps them as stored, mapped from the file. ``pio quantize`` stores them so once and for all."""

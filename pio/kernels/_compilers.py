@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import select
 import subprocess
 import sys
 import threading
@@ -19,15 +21,22 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from numba.core.event import EventStatus
 
-from pio.kernels import _jit
+from pio.kernels import _jit, _kept
 from pio.kernels.parallel import Job
 
+# Names of programs that take Python's options; anything else may be a program that has Python inside.
+INTERPRETER: Final = re.compile(r"(python|pypy)w?[\d.]*[td]*(-dbg|-intel64)?(\.exe)?", re.IGNORECASE)
+READY: Final = "ready"
+BEGIN_LIMIT: Final = 30  # seconds until the process reads its orders
+KERNEL_LIMIT: Final = 300  # seconds for a kernel
 BOOT: Final = (
     "import json, sys; sys.path[:], folder = json.loads(sys.stdin.readline()); "
+    f"print({READY!r}, flush=True); "
     "from numba import config; config.CACHE_DIR = folder; "
     "from pio.kernels._compilers import serve; serve()"
 )
@@ -67,19 +76,17 @@ def compile_missing(kernels: Iterable[Any], processes: int) -> None:
         kernels: Parallel and serial ones, each as often as wanted.
         processes: How many may compile at once.
     """
-    folder = _jit.cache_folder()
-    if folder is None or _jit.BOUNDSCHECK or not _can_start_children():
+    folder, program = _kept.cache_folder(), _interpreter()
+    if folder is None or _jit.BOUNDSCHECK or program is None:
         return
-    missing = {Order.of(kernel): None for kernel in kernels if not _is_kept(kernel)}
-    if not missing or not _jit.is_writable(folder):
+    # asking makes what is left of the compiler in this process
+    missing = _jit.uninterrupted(lambda: {Order.of(kernel): None for kernel in kernels if not _is_kept(kernel)})
+    if not missing or not _kept.is_writable(folder):
         return
-    orders = deque(missing)
+    orders, children = deque(missing), list[_Child]()
     _jit.announce_left(len(orders))
-    children = [_Child(str(folder.parents[2])) for _ in range(min(processes, len(orders)))]
     try:
-        threads = [threading.Thread(target=child.work, args=(orders,), daemon=True) for child in children]
-        for thread in threads:
-            thread.start()
+        threads = _start(orders, min(processes, len(orders)), program, folder, children)
         for thread in threads:
             thread.join()
     finally:
@@ -88,36 +95,60 @@ def compile_missing(kernels: Iterable[Any], processes: int) -> None:
         _jit.announce_left(0)
 
 
+def _start(
+    orders: deque[Order], processes: int, program: str, folder: Path, children: list[_Child]
+) -> list[threading.Thread]:
+    """Start processes, fewer where the system refuses some, and return the threads that give them orders."""
+    threads: list[threading.Thread] = []
+    try:
+        for _ in range(processes):
+            child = _Child(program, str(folder.parents[2]))
+            children.append(child)
+            thread = threading.Thread(target=child.work, args=(orders,), daemon=True)
+            thread.start()
+            threads.append(thread)
+    except (OSError, RuntimeError, MemoryError) as error:  # one more is refused, or there is no such program
+        left = "the others go on" if threads else "kernels are compiled in this process"
+        _log.warning("a compiler process cannot be started; %s: %s", left, error)
+    return threads
+
+
 def _is_kept(kernel: Any) -> bool:
     return _jit.is_kept(kernel.callback() if isinstance(kernel, Job) else kernel)
 
 
-def _can_start_children() -> bool:
-    """Whether the interpreter is a program of its own, and not part of one that would start a second time."""
-    name = os.path.basename(sys.executable or "")
-    return name.startswith(("python", "pypy")) and not getattr(sys, "frozen", False)
+def _interpreter() -> str | None:
+    """The program to start, or None where that might be the host program for a second time, and not Python."""
+    program: Any = sys.executable  # whatever an embedding program has set it to
+    if getattr(sys, "frozen", False) or not isinstance(program, str):
+        return None
+    return program if INTERPRETER.fullmatch(os.path.basename(program)) else None
 
 
 class _Child:
     """A process that compiles one kernel after another; it ends with this one, or when told."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, program: str, folder: str) -> None:
         self._folder = folder
         self._ending = False
-        # -P: nothing is imported from whatever folder is the current one
+        self._unread = b""
+        # as this process runs, for the name of a kernel's file tells its byte code, which -OO changes
+        optimized = ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", BOOT],
+            # -P: nothing is imported from whatever folder is the current one
+            [program, "-P", "-W", "ignore", *optimized, "-c", BOOT],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
+            process_group=0,  # Ctrl-C on a terminal is for this process to handle
         )
 
     def work(self, orders: deque[Order]) -> None:
         """Have orders done until none is left."""
         try:
-            self._say((sys.path, self._folder))
+            self._say((list(filter(_is_text, sys.path)), self._folder))
+            if self._line(BEGIN_LIMIT) != READY:
+                raise OSError("it is not Python")
             with suppress(IndexError):  # until no order is left
                 while True:
                     order = orders.popleft()
@@ -129,28 +160,47 @@ class _Child:
 
     def _say(self, message: object) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message) + "\n")
+        self._process.stdin.write(json.dumps(message).encode() + b"\n")
         self._process.stdin.flush()
+
+    def _line(self, seconds: float) -> str:
+        """What the process says next, without the end of the line."""
+        assert self._process.stdout is not None
+        output = self._process.stdout.fileno()
+        waiting = select.poll()
+        waiting.register(output)
+        while b"\n" not in self._unread:
+            if not waiting.poll(seconds * 1000):
+                raise OSError(f"it said nothing for {seconds} s")
+            piece = os.read(output, 65536)
+            if not piece:
+                self._process.kill()  # it has closed its output, so it is ending or as good as that
+                raise OSError(f"exit status {self._process.wait()}")
+            self._unread += piece
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line.decode("utf-8", "replace")
 
     def _do(self, order: Order) -> None:
         """Have a kernel compiled, and tell those who watch."""
         self._say(order)
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            word, _, name = line.rstrip("\n").partition(" ")
+        while True:
+            word, _, name = self._line(KERNEL_LIMIT).partition(" ")
             if word == "done":
                 return
             if word == "failed":
                 _log.warning("a compiler process could not compile %s; it is compiled here: %s", order.name, name)
                 return
             _jit.announce(_jit.ELSEWHERE, EventStatus.START if word == "begin" else EventStatus.END, name)
-        raise OSError(f"exit status {self._process.wait()}")
 
     def end(self) -> None:
         """End the process, whatever it does."""
         self._ending = True
         self._process.kill()
         self._process.communicate()
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def serve() -> None:

@@ -21,8 +21,9 @@ from functools import partial
 from typing import Any, Final
 
 from pio.kernels import _atomics as atomics
-from pio.kernels._jit import BOUNDSCHECK, PerDtype, callback, floats, kernel, specialise
-from pio.kernels.simd import JIT, int64
+from pio.kernels._jit import BOUNDSCHECK, PerDtype, callback, floats, kernel, specialise, uninterrupted
+from pio.kernels._pool import Pool
+from pio.kernels.simd import JIT
 
 # One cache line for each field that threads wait on, and for each thread's range of pieces.
 NUMBER, JOB, PENDING, SLEEPING, BUSY, ALONE_UNTIL, RANGES = (64 * i for i in range(7))
@@ -183,32 +184,7 @@ def wait_for_pending(control: int, usual: int) -> None:
             atomics.store(control + ALONE_UNTIL, atomics.now() + min(ALONE * waited, ALONE_NS))
 
 
-class Pool:
-    """The helpers of this process and the memory through which they are called."""
-
-    def __init__(self) -> None:
-        self._memory = ctypes.create_string_buffer(SIZE + 64)
-        self.control = -(-ctypes.addressof(self._memory) // 64) * 64
-        self.helpers = 0
-        self._lock = threading.Lock()
-
-    def grow(self, helpers: int) -> None:
-        """Have at least that many helpers; they sleep while there is nothing to do, and end with the process."""
-        with self._lock:
-            if self.helpers < helpers:
-                # here and not in the first helper: a child forked meanwhile would wait for the compiler's lock for ever
-                help_others.compile((int64, int64))
-            while self.helpers < helpers:
-                self.helpers += 1
-                name = f"pio-helper-{self.helpers}"
-                threading.Thread(target=self._help, args=(self.helpers,), name=name, daemon=True).start()
-
-    def _help(self, helper: int) -> None:
-        """Be a helper; its reference to the pool keeps the memory that it reads, also while the interpreter leaves."""
-        help_others(self.control, helper)
-
-
-_pool = Pool()
+_pool = Pool(SIZE, help_others)
 _local = threading.local()
 
 
@@ -284,6 +260,7 @@ def recording() -> Generator[Program | None]:
 @contextmanager
 def listing() -> Generator[list[Job]]:
     """List the parallel kernels that this thread calls meanwhile, without running them: what they write stays as is."""
+    _pool.retry()  # a model is being loaded
     _local.listed = listed = list[Job]()
     try:
         yield listed
@@ -323,7 +300,7 @@ class Job:
             for part in range(parts):
                 self._plain(*values[:-1], part, parts)
             return
-        if threads - 1 > _pool.helpers:
+        if threads - 1 > _pool.wanted:
             _pool.grow(threads - 1)
         buffer, at = _argument_buffer()
         self._pack(buffer, 0, *values[:-1])
@@ -351,7 +328,7 @@ class Job:
 
     def _compile(self) -> int:
         made = self.callback()
-        made.compile()
+        uninterrupted(made.compile)
         self._address = int(made.address)
         return self._address
 

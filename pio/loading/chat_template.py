@@ -18,6 +18,7 @@ from pio.loading.template_drops import find_dropped
 from pio.loading.template_inputs import YOURSELF, Inputs, Place, adapted
 from pio.loading.tokenizer_config import special_tokens, tokenizer_config
 from pio.loading.unread_names import UnreadNames, check_variables
+from pio.shelter import sheltered
 
 if TYPE_CHECKING:
     import jinja2
@@ -234,6 +235,10 @@ class _Compiled(NamedTuple):
 @lru_cache(maxsize=32)
 def _compile(source: str) -> _Compiled | str:
     """Compile a template, or say why it cannot be; hostile ones are remembered too."""
+    return sheltered(lambda: _compile_here(source))
+
+
+def _compile_here(source: str) -> _Compiled | str:
     import jinja2
 
     from pio.loading.template_facts import facts

@@ -69,13 +69,15 @@ class Checkpoint:
 
     Attributes:
         path: The folder.
+        mapped: Whether weights are mapped from their files, or read into memory.
 
     Raises:
         CheckpointError: There is no such folder.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, mapped: bool = True) -> None:
         self.path = Path(folder).absolute()
+        self.mapped = mapped
         if not os.path.isdir(self.path):
             raise CheckpointError(f"{self.path} is not a folder; give the folder that holds config.json")
 
@@ -102,13 +104,13 @@ class Checkpoint:
         return read_object(path, max_bytes=MAX_CONFIG_BYTES) if path is not None else {}
 
     def weights(self) -> Weights:
-        """Map the weights; no tensor is read before it is used.
+        """Open the weights; no tensor is read before it is taken.
 
         Raises:
             CheckpointError: A file is missing, damaged or contradicts the index, or an adapter would change them.
         """
         refuse_adapter(self.path)
-        return Weights(self.path)
+        return Weights(self.path, mapped=self.mapped)
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
         """Return the bytes of another file of the folder, such as ``tokenizer.json``, or None where there is none.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pio.errors import CheckpointError
 from pio.loading.hub_cache import cache_folder, is_complete, is_repo_id
+from pio.progress import Forgiving, is_terminal
+from pio.shelter import import_whole
 
 SMALL_FILES = ["*.json", "*.jinja", "merges.txt", "vocab.txt", "LICENSE*"]
 WEIGHT_FILES = ["*.safetensors"]
@@ -32,9 +35,7 @@ def download(
     """
     if not is_repo_id(repo) or "@" in repo:
         raise CheckpointError(f"{repo[:200]!r} is no repo id; it has the form 'org/name', such as 'Qwen/Qwen3-0.6B'")
-    import huggingface_hub
-
-    hub: Any = huggingface_hub
+    hub: Any = import_whole("huggingface_hub")
     options: dict[str, Any] = {
         "cache_dir": cache_folder(),
         "endpoint": endpoint,
@@ -66,9 +67,11 @@ def _bars(progress: bool | None) -> type[Any]:
 
     base: Any = tqdm
 
+    wanted = is_terminal(sys.stderr) if progress is None else progress
+
     class Bars(base):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs["disable"] = None if progress is None else not progress  # None: off unless a terminal
+            kwargs["disable"], kwargs["file"] = not wanted, Forgiving(sys.stderr)
             base.__init__(self, *args, **kwargs)
 
     return Bars

@@ -1,4 +1,4 @@
-"""Safetensors files: mapped into memory without a copy, and written atomically."""
+"""Safetensors files: mapped into memory without a copy, or read into memory; and written atomically."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pio.errors import CheckpointError
 from pio.loading.model_file import check_whole, open_regular, shown, unreadable
 from pio.loading.safetensors_header import MAX_BYTES, Entry, parse_header
 from pio.loading.safetensors_writer import Described, SafetensorsWriter, sync_folder
+from pio.loading.weight_file import WeightFile
 from pio.memory.layout import row_major
 from pio.memory.storage import Storage, prefer_huge_pages
 from pio.tensor import Tensor
@@ -23,7 +24,8 @@ class SafetensorsFile:
     """A checked safetensors file whose tensors are views of the mapped file.
 
     Pages are read when first touched, shared with every process that maps the file, and dropped by the system when it
-    needs memory. The mapping lives as long as this object or any tensor of it.
+    needs memory. The mapping lives as long as this object or any tensor of it. A file that is cut short meanwhile ends
+    the process; where that may happen, tensors are read into memory of their own instead, when they are asked for.
 
     Attributes:
         path: The file.
@@ -33,22 +35,20 @@ class SafetensorsFile:
         CheckpointError: The file cannot be read or its header is not entirely valid.
     """
 
-    __slots__ = ("_data", "_entries", "_mapping", "_storage", "metadata", "path")
+    __slots__ = ("_entries", "_mapping", "_memory", "_start", "metadata", "path")
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, mapped: bool = True) -> None:
         self.path = Path(path)
         descriptor, size = open_regular(self.path)
         with io.FileIO(descriptor) as file:
             try:
                 raw = self._read_header(file, size)
-                start = 8 + len(raw)
-                self._entries, self.metadata = parse_header(raw, size - start, str(self.path))
-                mapping = self._map(descriptor, size)
+                self._start = 8 + len(raw)
+                self._entries, self.metadata = parse_header(raw, size - self._start, str(self.path))
+                self._mapping = self._map(descriptor, size) if mapped else None
+                self._memory = Storage.of(self._mapping) if self._mapping else WeightFile(self.path, descriptor)
             except OSError as error:
                 raise unreadable(self.path, error) from error
-        self._mapping = mapping
-        self._storage = Storage.of(mapping)
-        self._data = self._storage.address + start
 
     def _read_header(self, file: io.FileIO, size: int) -> bytes:
         def fail(problem: str) -> CheckpointError:
@@ -110,10 +110,11 @@ class SafetensorsFile:
         return found
 
     def tensor(self, name: str) -> Tensor:
-        """Return a tensor whose memory is the mapped file: read-only, and at an address that may be unaligned.
+        """Return a tensor, read-only; where its memory is the mapped file, its address may be unaligned.
 
         Raises:
-            CheckpointError: There is no such tensor, or pio cannot compute with its type.
+            CheckpointError: There is no such tensor, pio cannot compute with its type, or it cannot be read.
+            OutOfMemoryError: It is to be read, and the system refuses the memory.
         """
         entry = self.entry(name)
         dtype = dtypes.from_safetensors(entry.dtype)
@@ -123,19 +124,26 @@ class SafetensorsFile:
                 f"{self.path}: tensor {shown(name)} has the type {shown(entry.dtype)}, pio reads {known}; "
                 "use a checkpoint in one of these, such as the model's bfloat16 original"
             )
-        return Tensor(self._storage, self._data + entry.begin, dtype, entry.shape, row_major(entry.shape))
+        begin, end = self._start + entry.begin, self._start + entry.end
+        if isinstance(self._memory, WeightFile):
+            storage = self._memory.read(begin, end)
+            address = storage.address
+        else:
+            storage, address = self._memory, self._memory.address + begin
+        return Tensor(storage, address, dtype, entry.shape, row_major(entry.shape))
 
     def let_go(self, name: str) -> None:
-        """Drop a tensor's pages from this process's memory; they are read again when touched.
+        """Drop a mapped tensor's pages from this process's memory; they are read again when touched.
+
+        Memory that it was read into is given back when the last tensor of it dies.
 
         Raises:
             CheckpointError: There is no such tensor.
         """
         entry = self.entry(name)
-        start = self._data - self._storage.address
-        first = -(-(start + entry.begin) // mmap.PAGESIZE) * mmap.PAGESIZE
-        length = start + entry.end - first
-        if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
+        first = -(-(self._start + entry.begin) // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = self._start + entry.end - first
+        if length > 0 and self._mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._mapping.madvise(mmap.MADV_DONTNEED, first, length)
 
 

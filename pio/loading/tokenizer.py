@@ -15,6 +15,7 @@ from pio.loading.rust_calls import check_text, guarded, interruptible
 from pio.loading.token_bytes import TokenBytes
 from pio.loading.tokenizer_checks import check_file, check_growth, check_vocabulary
 from pio.loading.tokenizer_config import special_tokens, tokenizer_config
+from pio.shelter import sheltered
 
 if TYPE_CHECKING:
     import tokenizers
@@ -122,7 +123,8 @@ class Tokenizer:
             check_stored(backend, data, str(file))
             return cls(backend, config, vocab_size=vocab_size, where=str(file))
 
-        return guarded(load, CheckpointError, f"{file} is not a tokenizer that can be used; download the file again")
+        bad = f"{file} is not a tokenizer that can be used; download the file again"
+        return sheltered(lambda: guarded(load, CheckpointError, bad))
 
     def encode(self, text: str, *, add_special_tokens: bool = True, literal: bool = False) -> list[int]:
         """Return the token ids of a text.

@@ -33,12 +33,13 @@ class Weights:
 
     Args:
         folder: A folder with ``model.safetensors``, or an index and its shards, or one other safetensors file.
+        mapped: Map the files; otherwise each tensor is read into memory as it is taken.
 
     Raises:
         CheckpointError: A file is missing or damaged, or files and index contradict each other.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, mapped: bool = True) -> None:
         self.folder = Path(folder)
         self._files: dict[str, SafetensorsFile] = {}
         self._used: set[str] = set()
@@ -46,7 +47,7 @@ class Weights:
         self._packed: dict[str, PackedWeight] = {}
         self._same: dict[tuple[str, str], bool] = {}
         names = weight_files(self.folder)
-        files = {name: SafetensorsFile(self.folder / name) for name in names}
+        files = {name: SafetensorsFile(self.folder / name, mapped=mapped) for name in names}
         for file_name, file in files.items():
             for name in file.names:
                 if name in self._files:
@@ -110,7 +111,7 @@ class Weights:
     def take(
         self, name: str, shape: tuple[int, ...], *, optional: bool = False, dtypes: tuple[DType, ...] = FLOATS
     ) -> Tensor | None:
-        """Return a tensor of the mapped file and mark it used; tied weights may be taken more than once.
+        """Return a tensor of the file and mark it used; tied weights may be taken more than once.
 
         Args:
             name: Its name in the checkpoint.

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from importlib import import_module
 from typing import Any, NamedTuple
+
+from pio.shelter import import_whole
 
 _increase = ctypes.PYFUNCTYPE(None, ctypes.py_object)(("Py_IncRef", ctypes.pythonapi))
 
@@ -40,7 +41,7 @@ def compiled(capsule_name: int, context_offset: int) -> Trampolines:
         capsule_name: Address of the name, a C string that lives as long as the process.
         context_offset: Bytes into the managed struct where it keeps the pointer to the Python object.
     """
-    llvm: Any = import_module("llvmlite.binding")
+    llvm: Any = import_whole("llvmlite.binding")
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     module = llvm.parse_assembly(_source(capsule_name, context_offset))
@@ -54,7 +55,7 @@ def compiled(capsule_name: int, context_offset: int) -> Trampolines:
 
 def _source(capsule_name: int, context_offset: int) -> str:
     """Return LLVM source; addresses travel as integers, and the pointer types are those of the LLVM at hand."""
-    ir: Any = import_module("llvmlite.ir")
+    ir: Any = import_whole("llvmlite.ir")
     word, number, nothing = ir.IntType(64), ir.IntType(32), ir.VoidType()
 
     def call(build: Any, name: str, result: Any, *arguments: Any) -> Any:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pio.kernels import _atomics as atomics
-from pio.kernels import _compilers, _jit, gather, parallel, sampling, simd, top_k
+from pio.kernels import _compilers, _jit, _kept, gather, parallel, sampling, simd, top_k
 from pio.kernels.parallel import listing as listing
 from pio.machine import available_memory, cpu_count
 
@@ -54,7 +54,7 @@ def compile_missing(jobs: Iterable[parallel.Job]) -> None:
 
 def cache_folder() -> Path | None:
     """Return the folder of compiled kernels of this version, or None where none can be used."""
-    return _jit.cache_folder()
+    return _kept.cache_folder()
 
 
 def cache_size() -> tuple[int, int]:
@@ -63,7 +63,7 @@ def cache_size() -> tuple[int, int]:
     if folder is None:
         return 0, 0
     files = [entry for entry in os.scandir(folder) if entry.is_file()]
-    return sum(entry.name.endswith(".nbc") for entry in files), sum(entry.stat().st_size for entry in files)
+    return sum(entry.name.endswith(_kept.SUFFIX) for entry in files), sum(entry.stat().st_size for entry in files)
 
 
 def helpers() -> tuple[int, bool]:

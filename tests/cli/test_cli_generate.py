@@ -172,6 +172,8 @@ def test_runtime_options_arrive(pio):
     assert pio("generate", "demo", PROMPT, "--memory-limit", 1000).stderr.startswith("error: the weights")
     one = pio("generate", "demo", PROMPT, *GREEDY, "--threads", 1, "--dtype", "float32", "--profile", "accuracy")
     assert one.exit_code == 0
+    read, mapped = (pio("generate", "demo", PROMPT, *GREEDY, flag) for flag in ("--no-mmap", "--mmap"))
+    assert read.exit_code == 0 and read.stdout == mapped.stdout
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import pio
 from pio.kernels import gather, linear, norm, top_k
 from pio.kernels._compilers import Order
 from pio.kernels.simd import JIT
@@ -16,6 +18,7 @@ from pio.ops import compilation
 
 pytestmark = pytest.mark.skipif(not compilation.enabled() or compilation.checked(), reason="nothing is handed over")
 
+ROOT = Path(pio.__file__).parent.parent
 LOAD = """
 import json, logging, sys
 logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -37,15 +40,14 @@ print(json.dumps([text, loaded, len(here)]))
 """
 
 
-def start(folder, script=LOAD):
+def start(folder, script=LOAD, *flags):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
-    return subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    command = [sys.executable, *flags, "-c", script]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def run(folder, script=LOAD):
-    process = start(folder, script)
+def run(folder, script=LOAD, *flags):
+    process = start(folder, script, *flags)
     out, error = process.communicate()
     assert process.returncode == 0, error
     return *json.loads(out), error
@@ -79,16 +81,104 @@ def test_a_first_load_compiles_nothing_itself_and_the_next_finds_all(cold):
     assert run(folder) == (text, 0, 0, "")
 
 
-def test_where_no_process_can_be_started_this_one_compiles(cold, tmp_path):
+FEW = """
+import json, logging, subprocess, sys, threading
+logging.basicConfig(format="%(message)s", level=logging.WARNING)
+from pio.kernels import _compilers, activation
+from pio.kernels.simd import JIT
+from pio import ops
+from pio.tensor import Tensor
+real = sys.executable
+{before}
+_compilers.compile_missing([activation.silu], 2)
+{after}
+print(json.dumps([ops.silu(Tensor.full((3, 5), 0.5)).tolist()[2][4], threading.active_count()]))
+"""
+SILU = 0.3112296760082245
+
+
+def few(folder, before, after=""):
+    """Have some kernels compiled after some code has been run; return what the process says on standard error."""
+    value, threads, error = run(folder, FEW.format(before=before, after=after))
+    assert value == SILU and threads <= 2
+    return error
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ("#!/bin/sh\nexit 3\n", "ended early"),
+        ("#!/bin/sh\nexec sleep 1000\n", "it said nothing for 0.3 s"),
+        ("#!/bin/sh\necho; exec sleep 1000\n", "it is not Python"),
+        ("#!/bin/sh\nexec yes\n", "it is not Python"),
+        ("#!/nowhere/at/all\n", "cannot be started"),
+        ("", "cannot be started"),
+        (None, "cannot be started"),
+    ],
+    ids=["ends", "hangs", "says something", "talks", "needs what is not there", "is no program", "is not there"],
+)
+def test_a_program_that_is_not_python_costs_speed_only(tmp_path, content, word):
     program = tmp_path / "python3"
-    program.write_text("#!/bin/sh\nexit 3\n")
+    if content is not None:
+        program.write_text(content)
+        program.chmod(0o755)
+    error = few(tmp_path, f"sys.executable = {str(program)!r}\n_compilers.BEGIN_LIMIT = 0.3")
+    assert word in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("name", ["myapp", "pythonista", "python3-config", "uwsgi", "python.bin"])
+def test_a_program_that_has_python_inside_is_not_started_again(tmp_path, name):
+    program = tmp_path / name
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
     program.chmod(0o755)
-    for executable, word in ((str(program), "ended early"), ("", "")):
-        text, loaded, _, error = run(
-            tmp_path / f"cache{len(executable)}", f"import sys\nsys.executable = {executable!r}\n{LOAD}"
-        )
-        assert text == cold[1][0] and loaded > 20
-        assert (word in error) if word else error == ""
+    assert few(tmp_path, f"sys.executable = {str(program)!r}") == ""
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("setting", ["executable = None", "executable = ''", "frozen = True", "executable = b'python'"])
+def test_where_there_is_no_program_none_is_started(tmp_path, setting):
+    assert few(tmp_path, f"sys.{setting}\nsubprocess.Popen = None") == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["python", "python3", "python3.13", "python3.13t", "pypy3.11", "Python", "python3-dbg"]
+)
+def test_interpreters_go_by_many_names(tmp_path, name):
+    (tmp_path / name).symlink_to(sys.executable)
+    after = "assert _compilers._is_kept(activation.silu)"
+    assert few(tmp_path, f"sys.executable = {str(tmp_path / name)!r}", after) == ""
+
+
+def test_the_path_of_modules_may_hold_anything(tmp_path):
+    after = "assert _compilers._is_kept(activation.silu)"
+    before = "import pathlib\nsys.path += [pathlib.Path('/nowhere'), '\\udcff']"
+    assert few(tmp_path, before, after) == ""
+
+
+@pytest.mark.parametrize("flags", [("-OO",), ("-W", "error"), ("-I",)], ids=" ".join)
+def test_other_ways_to_run_python(tmp_path, flags):
+    script = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{FEW}"
+    ran = script.format(before="", after="assert _compilers._is_kept(activation.silu)")
+    assert run(tmp_path, ran, *flags) == (SILU, 1, "")
+
+
+def test_a_process_that_the_system_refuses_costs_speed_only(tmp_path):
+    before = """
+import resource
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (4, hard))"""
+    error = few(tmp_path, before, "resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))")
+    assert "a compiler process cannot be started; kernels are compiled in this process" in error
+
+
+def test_a_thread_that_the_system_refuses_costs_speed_only(tmp_path):
+    before = """
+start = threading.Thread.start
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = refuse"""
+    error = few(tmp_path, before, "threading.Thread.start = start")
+    assert "a compiler process cannot be started; kernels are compiled in this process" in error
 
 
 @pytest.mark.skipif(shutil.which("chattr") is None, reason="makes a folder read-only also for root")

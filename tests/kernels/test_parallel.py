@@ -71,8 +71,8 @@ def test_helpers_are_compiled_before_they_start_and_keep_what_they_read():
         pytest.skip("there are no helpers without the compiler")
     script = """
 import gc, weakref
-from pio.kernels.parallel import Pool, help_others
-pool = Pool()
+from pio.kernels.parallel import SIZE, Pool, help_others
+pool = Pool(SIZE, help_others)
 pool.grow(1)
 compiled = list(help_others.signatures)
 pool = weakref.ref(pool)
@@ -80,6 +80,41 @@ gc.collect()
 raise SystemExit(0 if compiled and pool() is not None else f"compiled {compiled}, pool {pool()}")
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_a_helper_that_the_system_refuses_costs_speed_only():
+    """One of three is refused; a load that follows asks for it again."""
+    if not parallel.JIT:
+        pytest.skip("there are no helpers without the compiler")
+    script = """
+import threading
+from pio import ops
+from pio.kernels import parallel
+from pio.tensor import Tensor
+
+real, left = threading.Thread.start, [1]
+
+def some(thread):
+    if thread.name.startswith("pio-helper"):
+        if not left:
+            raise RuntimeError("can't start new thread")
+        left.pop()
+    real(thread)
+
+x, w = Tensor.full((64, 512), 0.25), Tensor.full((512, 512), 0.5)
+expected = ops.linear(x, w, threads=1).tolist()
+threading.Thread.start = some
+for _ in range(3):
+    assert ops.linear(x, w, threads=4).tolist() == expected
+assert parallel.helpers() == 1
+threading.Thread.start = real
+with parallel.listing():
+    pass
+assert ops.linear(x, w, threads=4).tolist() == expected
+assert parallel.helpers() == 3
+"""
+    ran = subprocess.run([sys.executable, "-c", script], check=True, timeout=120, capture_output=True, text=True)
+    assert ran.stderr.count("the system refuses more threads") == 1
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def test_a_kernel_of_a_plugin_without_an_annotation(tmp_path: Path) -> None:
 def test_two_plugins_of_one_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with installed(tmp_path, manifest={**MANIFEST, "name": "qwen3_0_6b"}) as folder:
         assert registry.manifests()["qwen3_0_6b"].plugin.startswith("pio.models")
-        assert f"{folder} has the name of another, qwen3_0_6b" in caplog.text
+        assert f"{folder / 'plugin_manifest.json'}: the name qwen3_0_6b is taken" in caplog.text
 
 
 def test_a_class_whose_manifest_is_not_installed() -> None:

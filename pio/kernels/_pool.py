@@ -1,0 +1,72 @@
+"""The helpers of this process: threads that wait in a compiled function, and the memory in which they find work."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from typing import Any
+
+from numba import int64
+
+_log = logging.getLogger("pio.kernels")
+
+
+class Pool:
+    """The helpers and the memory through which they are called.
+
+    Attributes:
+        control: Address of the memory, a multiple of 64.
+        helpers: How many there are.
+        wanted: As many as were asked for, also where the system refused some.
+    """
+
+    def __init__(self, size: int, help_others: Any) -> None:
+        """Make a pool without helpers.
+
+        Args:
+            size: Bytes of the memory.
+            help_others: Serial kernel that a helper runs for ever; takes the memory's address and the helper's number.
+        """
+        self._memory = ctypes.create_string_buffer(size + 64)
+        self.control = -(-ctypes.addressof(self._memory) // 64) * 64
+        self.helpers = self.wanted = 0
+        self._help_others = help_others
+        self._lock = threading.Lock()
+
+    def grow(self, helpers: int) -> None:
+        """Have at least that many helpers; they sleep while there is nothing to do, and end with the process.
+
+        Where the system refuses some there are fewer: what they would have done is done by the others.
+        """
+        with self._lock:
+            if self.helpers < helpers:
+                # here and not in the first helper: a child forked meanwhile would wait for the compiler's lock for ever
+                self._help_others.compile((int64, int64))
+            while self.helpers < helpers and self._start():
+                pass
+            self.wanted = max(self.wanted, helpers)
+
+    def retry(self) -> None:
+        """Ask the system again for helpers that it refused, when they are next wanted."""
+        self.wanted = self.helpers
+
+    def _start(self) -> bool:
+        self.helpers += 1  # first, so that no two have one number, whatever exception a signal handler raises
+        number = self.helpers
+        try:
+            threading.Thread(target=self._help, args=(number,), name=f"pio-helper-{number}", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            self.helpers -= 1
+            _log.warning(
+                "the system refuses more threads, so work is done by %d: %s; raise the limit of threads of this user "
+                "or container",
+                number,
+                error,
+            )
+            return False
+        return True
+
+    def _help(self, helper: int) -> None:
+        """Be a helper; its reference to the pool keeps the memory that it reads, also while the interpreter leaves."""
+        self._help_others(self.control, helper)

@@ -1,0 +1,64 @@
+"""Work that must not be left half done: imports of packages, and compilations.
+
+A signal handler raises its exception in the main thread, at whatever point that is: Ctrl-C, a time limit by an alarm,
+an end that a service manager asks for. Half an import cannot be mended: a process makes an extension module only once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def sheltered(work: Callable[[], T]) -> T:
+    """Do work in a thread of its own and wait for it, so that no signal handler's exception lands in it.
+
+    Such an exception ends the waiting at once; the work goes on and is complete before the process ends. Threads other
+    than the main one get no such exceptions, and do the work themselves.
+
+    Args:
+        work: Needs nothing that the calling thread holds: neither a lock, nor a module that it is just importing.
+
+    Returns:
+        What the work returns; what it raises is raised.
+    """
+    import threading  # here: importing pio, which imports this file, is to cost nothing
+
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    from contextvars import copy_context
+
+    context, results, errors = copy_context(), list[T](), list[BaseException]()
+
+    def run() -> None:
+        try:
+            results.append(context.run(work))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="sheltered work of pio", daemon=False)
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError):  # the system refuses one more thread
+        return work()
+    thread.join()
+    if errors:
+        raise errors.pop()  # kept nowhere else, or its frames would keep each other alive
+    return results.pop()
+
+
+def import_whole(name: str) -> ModuleType:
+    """Import a module in one piece, whatever signals come meanwhile; an import statement finds it then.
+
+    Args:
+        name: A module of pio, or of a package that knows nothing of pio.
+    """
+    found = sys.modules.get(name)
+    if found is not None and not getattr(found.__spec__, "_initializing", False):
+        return found
+    return sheltered(lambda: import_module(name))
