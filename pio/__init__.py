@@ -19,6 +19,7 @@ from pio.errors import (
     NumericalError,
     OutOfMemoryError,
     PioError,
+    RecordingError,
     TensorError,
     UnsupportedModelError,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "OutOfMemoryError",
     "PioError",
     "PluginManifest",
+    "RecordingError",
     "RuntimeConfig",
     "SamplingParams",
     "Stream",
