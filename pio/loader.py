@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from pio import registry
+from pio.device import memory_errors
 from pio.loading.checkpoint import DEMO, Checkpoint, resolve
 from pio.manifest import import_object
 
@@ -43,9 +44,10 @@ def load(
         ConfigError: An option is unknown or its value cannot be used.
         OutOfMemoryError: It does not fit the limit or the machine.
     """
-    folder = resolve(path_or_name, download=download)
-    config = Checkpoint(folder).config
-    manifest, listed = registry.choose(config, plugin)
+    with memory_errors(f"loading {path_or_name}"):
+        folder = resolve(path_or_name, download=download)
+        config = Checkpoint(folder).config
+        manifest, listed = registry.choose(config, plugin)
     if not listed and path_or_name != DEMO:
         _log.warning(
             "no plugin lists this size of %s; running it with %s, the nearest one", config["model_type"], manifest.name

@@ -13,7 +13,7 @@ from typing import Any
 import pio
 from pio import registry
 from pio.config.runtime import RuntimeConfig
-from pio.device import format_bytes
+from pio.device import format_bytes, memory_errors, memory_refused
 from pio.dtypes import uint8
 from pio.errors import CheckpointError, ConfigError
 from pio.layers.outline import Outline
@@ -78,13 +78,14 @@ def quantize(
         ConfigError: There is no such format or policy, ``dst`` is in use, or the model is quantized already.
         CheckpointError: There is no such model, its folder is damaged, or the new one cannot be written.
         UnsupportedModelError: No plugin runs it.
+        OutOfMemoryError: The system refuses the memory for a tensor.
     """
     asked = RuntimeConfig.from_options(quantize=format, quantize_policy=policy, threads=threads, progress=progress)
     if asked.quantize is None:
         raise ConfigError("format is None, expected int8, int4 or int4_zero_point")
     stored = StoredQuantization(asked.quantize, asked.quantize_policy)
     folder, target = resolve(src), _free(Path(os.path.realpath(os.path.expanduser(os.fspath(dst)))))
-    with Progress(progress, f"quantizing {folder}") as shown:
+    with memory_errors(f"quantizing {folder}"), Progress(progress, f"quantizing {folder}") as shown:
         model = _Model.open(folder, stored, plugin)
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
         try:
@@ -96,6 +97,8 @@ def quantize(
             os.rename(temporary, target)  # over an empty folder, but over no other
             sync_folder(target.parent)
         except OSError as error:
+            if memory_refused(error, f"quantizing {folder}"):
+                raise
             raise CheckpointError(
                 f"cannot write {target}: {error.strerror or error}; free disk space or choose another folder (nothing "
                 "was left behind)"

@@ -15,6 +15,7 @@ from pio.errors import TensorError
 from pio.memory import copies, elements, layout, step
 from pio.memory.elements import Nested
 from pio.memory.layout import Index, Shape, row_major
+from pio.memory.operators import refusals
 from pio.memory.storage import Storage
 
 __all__ = ["Storage", "Tensor", "row_major"]
@@ -368,6 +369,11 @@ class Tensor:
         from pio import ops
 
         return ops.gelu(self)
+
+
+for _name, _refusal in refusals().items():
+    if _name not in vars(Tensor):
+        setattr(Tensor, _name, _refusal)
 
 
 def _cast(data: builtins.memoryview, dtype: DType, *shape: Shape) -> builtins.memoryview:
