@@ -141,11 +141,7 @@ class TextModelPlugin(ABC):
             return config
 
     def cleanup(self) -> bool:
-        """Cancel what runs and give every byte back; more than once does no harm.
-
-        Returns:
-            True.
-        """
+        """Cancel what runs, give every byte back and return True; more than once does no harm."""
         with self._lock:
             loaded, self._loaded = self._loaded, None
             if loaded is not None:

@@ -18,11 +18,11 @@ CONTEXT = 12  # tokens of each of the two sequences
 
 
 class Slice(NamedTuple):
-    """Which tokens of a sequence a step computes: ``count`` behind the first ``past``."""
+    """Which tokens of a sequence a step computes: ``length`` behind the first ``past``."""
 
     sequence: int
     past: int
-    count: int
+    length: int
     outputs: Outputs = "last"
 
 
@@ -70,10 +70,10 @@ def check_steps(model: TextModelPlugin) -> list[str]:
 def _fits(decoder: Decoder, step: Sequence[Slice]) -> bool:
     outputs = {"none": 0, "last": 1}
     return (
-        sum(s.count for s in step) <= decoder.max_batch_tokens
+        sum(s.length for s in step) <= decoder.max_batch_tokens
         and len(step) <= decoder.max_batch_sequences
-        and sum(outputs.get(s.outputs, s.count) for s in step) <= decoder.max_batch_outputs
-        and max(s.past + s.count for s in step) <= decoder.max_positions
+        and sum(outputs.get(s.outputs, s.length) for s in step) <= decoder.max_batch_outputs
+        and max(s.past + s.length for s in step) <= decoder.max_positions
     )
 
 
@@ -91,7 +91,7 @@ def _run(decoder: Decoder, steps: Sequence[Sequence[Slice]], *, afresh: bool) ->
         for number, step in enumerate(steps):
             batch.begin()
             for s in step:
-                tokens = [(7 + 31 * number + 11 * s.sequence + 5 * i) % decoder.vocab_size for i in range(s.count)]
+                tokens = [(7 + 31 * number + 11 * s.sequence + 5 * i) % decoder.vocab_size for i in range(s.length)]
                 blocks = range(s.sequence * each, (s.sequence + 1) * each)
                 batch.add(tokens, s.past, blocks, s.outputs, min(s.sequence, decoder.max_batch_sequences - 1))
             if afresh:
@@ -106,7 +106,7 @@ def _differs(step: Sequence[Slice], found: list[list[float]], expected: list[lis
     rows = range(len(expected))
     pairs = ((r, t) for r in rows for t, value in enumerate(expected[r]) if found[r][t] != value)
     row, token = next(pairs, (0, 0))
-    tokens, sequences = sum(s.count for s in step), len({s.sequence for s in step})
+    tokens, sequences = sum(s.length for s in step), len({s.sequence for s in step})
     return (
         f"a recorded step of {tokens} tokens of {sequences} sequences gives other logits when it runs again than when "
         f"its Python runs: {found[row][token]!r} and {expected[row][token]!r} in row {row} for token {token}. Some "

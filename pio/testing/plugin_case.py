@@ -141,7 +141,8 @@ class PluginCase:
 
     def test_recorded_steps(self) -> None:
         """A step that was recorded gives the bits of its Python on other tokens, pasts and sequences, in every form."""
-        for options in ({}, {"quantize": "int4"}, {"activation_dtype": "bfloat16"}):
+        forms: list[dict[str, Any]] = [{}, {"quantize": "int4"}, {"activation_dtype": "bfloat16"}]
+        for options in forms:
             with self.load(**options) as model:
                 findings = check_steps(model)
                 assert not findings, f"with {options}: {findings[0]}"
