@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import itertools
 import mmap
 import threading
+from collections.abc import Generator
 from typing import Final
 
 from pio.errors import ConfigError, DeviceError, OutOfMemoryError
@@ -17,6 +19,7 @@ _MAPPED_FROM: Final = (
     1 << 20
 )  # smaller blocks come from the heap: a mapping costs a system call and a page fault a page
 _HUGE_PAGE: Final = 2 << 20
+_REFUSED: Final = (errno.ENOMEM, errno.EAGAIN)  # of a mapping; the latter where too much would be locked
 
 # Inserting and popping a key is atomic, so finalisers, which the collector may run at any point, need no lock.
 _live: dict[int, int] = {}
@@ -47,6 +50,35 @@ def format_bytes(nbytes: int) -> str:
         if nbytes >= 1 << shift:
             return f"{nbytes / (1 << shift):.4g} {unit} ({nbytes} bytes)"
     return f"{nbytes} bytes"
+
+
+def memory_refused(error: BaseException, doing: str) -> OutOfMemoryError | None:
+    """Return the error for memory that Python or the system refused, or None where it was something else.
+
+    Args:
+        error: What was raised.
+        doing: What was being done, such as ``"loading a model"``.
+    """
+    if isinstance(error, OutOfMemoryError):
+        return error
+    if not isinstance(error, MemoryError) and getattr(error, "errno", None) not in _REFUSED:
+        return None
+    return OutOfMemoryError(
+        f"the system refused memory while {doing} ({str(error) or 'out of memory'}); pio holds "
+        f"{format_bytes(allocated_bytes())} now: give the process more (ulimit -v, a control group), or ask for less"
+    )
+
+
+@contextlib.contextmanager
+def memory_errors(doing: str) -> Generator[None]:
+    """Raise an OutOfMemoryError in the place of whatever Python or the system raises where memory is refused."""
+    try:
+        yield
+    except (MemoryError, OSError) as error:
+        refused = memory_refused(error, doing)
+        if refused is None:
+            raise
+        raise refused from error
 
 
 class MemoryBudget:

@@ -55,6 +55,10 @@ class NumericalError(PioError):
     """A model computed NaN or infinity where numbers were expected."""
 
 
+class RecordingError(PioError):
+    """A step that is recorded does what could not run again: it makes memory, or reads or writes numbers in Python."""
+
+
 class DeviceError(PioError):
     """A device, its driver or its threading layer cannot do what was asked."""
 

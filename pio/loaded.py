@@ -19,7 +19,8 @@ from pio.engine.sampling_params import SamplingParams
 from pio.errors import CheckpointError, ConfigError, OutOfMemoryError
 from pio.layers.decoder import Decoder
 from pio.layers.outline import Outline
-from pio.layers.quantization import Quantization, Records
+from pio.layers.quantization import RECORDS, Quantization, Records
+from pio.layers.rehearsal import Rehearsal
 from pio.layers.source import Held, Source
 from pio.layers.warm_up import warm_up
 from pio.loading.chat_template import ChatTemplate
@@ -27,6 +28,7 @@ from pio.loading.checkpoint import Checkpoint
 from pio.loading.tokenizer import Tokenizer
 from pio.loading.weights import Weights
 from pio.machine import available_memory, cpu_count
+from pio.ops.sampling import Sampler
 from pio.prompts import Prompts
 
 BuildModel = Callable[[Any, Source, RuntimeConfig, MemoryBudget], Decoder]
@@ -81,18 +83,16 @@ class LoadedModel:
         self.weights = weights
         budget = MemoryBudget(runtime.memory_limit or UNLIMITED)
         quantization = _quantization(config, runtime, packing)
-        if quantization.forms:  # what is mapped is given back as it is packed
-            _reserve_packed(outline(build, config, weights), quantization, runtime, budget)
-        else:
-            budget.reserve(weights.nbytes, "the weights")
-            if not runtime.mmap:
-                _check_free(weights.nbytes, "the weights")
-        self._source = _source(weights, runtime, budget, quantization)
+        own = runtime.dtype is not None or quantization.forms or not runtime.mmap  # not the files' pages alone
+        if runtime.memory_limit is not None or own:
+            budget.reserve(*_rehearse(build, config, weights, runtime, quantization))
+        self._source = Source(weights, _records(runtime, budget), **_source_options(runtime, quantization))
         self.model = build(config, self._source, runtime, budget)
         weights.finish()
         _check_stored(config, self._source.held)
         self.context_length = self.model.max_positions = _context_length(runtime, self.model.max_positions)
-        self.cache = self._reserve_cache(runtime.cache_tokens or self.context_length)
+        self.cache = _reserve_cache(self.model, runtime)
+        _ = self._source.records.buffer  # refused here rather than in the first step
         warm_up(self.model, self.cache)
         text = self.prompts if tokenizer else None
         self.manager = BatchManager(
@@ -107,16 +107,6 @@ class LoadedModel:
             budget=budget,
             check_weights=partial(_check_weights, weights),  # no method: the manager must not keep this object
         )
-
-    def _reserve_cache(self, tokens: int) -> Cache:
-        cache, free = self.model.new_cache(tokens), available_memory()
-        if free is not None and cache.nbytes > free:
-            cache.free()
-            raise OutOfMemoryError(
-                f"a cache of {tokens} tokens takes {format_bytes(cache.nbytes)} and the machine has "
-                f"{format_bytes(free)} free; ask for fewer with context_length or cache_tokens"
-            )
-        return cache
 
     @property
     def memory(self) -> dict[str, int]:
@@ -149,6 +139,7 @@ class LoadedModel:
     def close(self) -> None:
         """Cancel what runs and let go of all memory."""
         self.manager.close()
+        self.model.forget_steps()
         self.cache.free()
 
 
@@ -215,35 +206,70 @@ def _quantization(config: DecoderConfig, runtime: RuntimeConfig, packing: Callab
     return Quantization()
 
 
-def _reserve_packed(found: Outline, quantization: Quantization, runtime: RuntimeConfig, budget: MemoryBudget) -> None:
-    """Take the memory of packed weights out of the budget; refuse what does not fit before the first is packed."""
-    forms, what = quantization.forms, f"the weights with quantize={runtime.quantize!r}"
-    new = found.new_bytes(forms)
-    budget.reserve(new + found.kept_bytes, what)
-    budget.release(found.remade_bytes(forms))  # it counts as it is made
-    _check_free(new if runtime.mmap else new + found.kept_bytes, what)
+def _rehearse(
+    build: BuildModel, config: DecoderConfig, weights: Weights, runtime: RuntimeConfig, quantization: Quantization
+) -> tuple[int, str]:
+    """Refuse what will not fit the limit or the machine, before any weight is read or converted.
 
+    What layers compute in and the cache are made for it, which costs nothing as long as nobody writes there.
 
-def _check_free(nbytes: int, what: str) -> None:
-    """Refuse weights that do not fit into the machine's memory, before the first is read."""
-    free = available_memory()
-    if free is not None and nbytes > free:
+    Returns:
+        The bytes of the weights as they will be held, and what to call them.
+    """
+    source = Rehearsal(weights, _records(runtime, None), **_source_options(runtime, quantization))
+    weights.rehearsing = True
+    try:
+        model = build(config, source, runtime, MemoryBudget(UNLIMITED))
+        weights.finish()
+    finally:
+        weights.rehearsing = False
+    held, free, options = source.held, available_memory(), runtime.quantize if quantization.forms else None
+    what = "the weights"
+    if options is not None:
+        what += f" with quantize={options!r}"
+    elif runtime.dtype is not None:
+        what += f" as {runtime.dtype} (none with dtype=None)"
+    budget = MemoryBudget(UNLIMITED if runtime.memory_limit is None else runtime.memory_limit)
+    budget.reserve(held.total, what)
+    made = sum(held.made.values())
+    if free is not None and made > free:
         raise OutOfMemoryError(
-            f"{what} take {format_bytes(nbytes)} and the machine has {format_bytes(free)} free; choose a smaller model "
+            f"{what} take {format_bytes(made)} and the machine has {format_bytes(free)} free; choose a smaller model "
             "or a format of fewer bits, or let pio quantize write a folder that is mapped"
         )
+    if runtime.memory_limit is not None:
+        budget.reserve(model.buffers, "the activations (fewer with prefill_chunk or max_batch_sequences)")
+        model.max_positions = _context_length(runtime, model.max_positions)
+        budget.reserve(_reserve_cache(model, runtime).nbytes, "the cache (smaller with cache_tokens or context_length)")
+        budget.reserve(source.records.nbytes, RECORDS)
+        Sampler(model.vocab_size, budget)
+    return held.total, what
 
 
-def _source(weights: Weights, runtime: RuntimeConfig, budget: MemoryBudget, quantization: Quantization) -> Source:
-    """Where layers take their weights from, as the runtime options want them."""
-    return Source(
-        weights,
-        Records(runtime.batch_tokens, budget, round_inputs=runtime.activation_dtype == "bfloat16"),
-        threads=min(runtime.threads or cpu_count(), cpu_count()),
-        dtype=None if runtime.dtype is None else dtypes.dtype(runtime.dtype),
-        budget=budget,
-        quantization=quantization,
-    )
+def _reserve_cache(model: Decoder, runtime: RuntimeConfig) -> Cache:
+    tokens = runtime.cache_tokens or model.max_positions
+    cache, free = model.new_cache(tokens), available_memory()
+    if free is not None and cache.nbytes > free:
+        cache.free()
+        raise OutOfMemoryError(
+            f"a cache of {tokens} tokens takes {format_bytes(cache.nbytes)} and the machine has "
+            f"{format_bytes(free)} free; ask for fewer with context_length or cache_tokens"
+        )
+    return cache
+
+
+def _records(runtime: RuntimeConfig, budget: MemoryBudget | None) -> Records:
+    return Records(runtime.batch_tokens, budget, round_inputs=runtime.activation_dtype == "bfloat16")
+
+
+def _source_options(runtime: RuntimeConfig, quantization: Quantization) -> dict[str, Any]:
+    """How layers take their weights, as the runtime options want them."""
+    return {
+        "threads": min(runtime.threads or cpu_count(), cpu_count()),
+        "dtype": None if runtime.dtype is None else dtypes.dtype(runtime.dtype),
+        "quantization": quantization,
+        "held": Held(mapped=runtime.mmap),
+    }
 
 
 def _check_stored(config: DecoderConfig, held: Held) -> None:

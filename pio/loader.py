@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pio import registry
+from pio.device import memory_errors
 from pio.errors import CheckpointError
 from pio.loading.checkpoint import DEMO, Checkpoint, resolve
 
@@ -44,9 +45,10 @@ def load(
         ConfigError: An option is unknown or its value cannot be used.
         OutOfMemoryError: It does not fit the limit or the machine.
     """
-    folder = find(path_or_name, download=download)
-    config = Checkpoint(folder).config
-    manifest, listed = registry.choose(config, plugin)
+    with memory_errors(f"loading {path_or_name}"):
+        folder = find(path_or_name, download=download)
+        config = Checkpoint(folder).config
+        manifest, listed = registry.choose(config, plugin)
     if not listed and path_or_name != DEMO:  # nothing differs for it: the architecture is computed alike in every size
         _log.info("no plugin lists this size of %s; %s runs it", config["model_type"], manifest.name)
     return registry.make(manifest, path=folder, profile=profile, **options).load_model()

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NoReturn, Self, TypeVar
 from pio import prompts, registry
 from pio.config.decoder import DecoderConfig
 from pio.config.runtime import RuntimeConfig
-from pio.device import MemoryBudget
+from pio.device import MemoryBudget, memory_errors
 from pio.engine.generation import Generation
 from pio.engine.handle import Handle, LogitsHandle, Stream
 from pio.engine.sampling_params import Params, SamplingParams
@@ -97,7 +97,9 @@ class TextModelPlugin(ABC):
         """
         if self._path is None:
             raise ConfigError("there is no path; call initialize(path=...) first, or use pio.load(path)")
-        with self._lock, Progress((config or self.runtime).progress, f"loading {short_name(self._path)}") as shown:
+        shows = (config or self.runtime).progress
+        doing = f"loading {short_name(self._path)}"
+        with self._lock, memory_errors(doing), Progress(shows, doing) as shown:
             self.cleanup()
             self.runtime = config or self.runtime
             checkpoint = Checkpoint(self._path, mapped=self.runtime.mmap)

@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 import pio
 from pio import registry
 from pio.config.runtime import RuntimeConfig
-from pio.device import format_bytes
+from pio.device import format_bytes, memory_errors, memory_refused
 from pio.dtypes import uint8
 from pio.errors import CheckpointError, ConfigError
 from pio.layers.outline import Outline
@@ -77,6 +77,7 @@ def quantize(
         ConfigError: There is no such format or policy, ``dst`` is in use, or the model is quantized already.
         CheckpointError: There is no such model, its folder is damaged, or the new one cannot be written.
         UnsupportedModelError: No plugin runs it.
+        OutOfMemoryError: The system refuses the memory for a tensor.
     """
     for name, value, known in (("format", format, get_args(Format)), ("policy", policy, get_args(Policy))):
         if value not in known:
@@ -84,7 +85,8 @@ def quantize(
     RuntimeConfig.from_options(threads=threads, progress=progress)  # checks them
     stored = StoredQuantization(cast("Format", format), cast("Policy", policy))
     folder, target = resolve(src), _free(Path(os.path.realpath(os.path.expanduser(os.fspath(dst)))))
-    with Progress(progress, f"quantizing {short_name(folder)}") as shown:
+    doing = f"quantizing {short_name(folder)}"
+    with memory_errors(doing), Progress(progress, doing) as shown:
         model = _Model.open(folder, stored, plugin)
         try:
             with unfinished_folder(target.parent) as unfinished:
@@ -95,6 +97,8 @@ def quantize(
                 os.rename(unfinished, target)  # over an empty folder, but over no other
                 sync_folder(target.parent)
         except OSError as error:
+            if memory_refused(error, doing):
+                raise
             raise CheckpointError(
                 f"cannot write {target}: {error.strerror or error}; free disk space or choose another folder (nothing "
                 "was left behind)"

@@ -12,9 +12,10 @@ from pio import dtypes
 from pio.device import check_device
 from pio.dtypes import DType
 from pio.errors import TensorError
-from pio.memory import copies, elements, layout
+from pio.memory import copies, elements, layout, step
 from pio.memory.elements import Nested
 from pio.memory.layout import Index, Shape, row_major
+from pio.memory.operators import refusals
 from pio.memory.storage import Storage
 
 __all__ = ["Storage", "Tensor", "row_major"]
@@ -30,7 +31,6 @@ class Tensor:
 
     Attributes:
         storage: The memory, kept alive by this reference.
-        address: Address of element 0.
         dtype: Element type.
         shape: Lengths.
         strides: Elements (not bytes) from one position to the next along each axis; may be negative or zero.
@@ -41,12 +41,12 @@ class Tensor:
         [[3.0, 1.0], [6.0, 4.0]]
     """
 
-    __slots__ = ("__weakref__", "address", "dtype", "shape", "storage", "strides")
+    __slots__ = ("__weakref__", "_address", "dtype", "shape", "storage", "strides")
 
     def __init__(self, storage: Storage, address: int, dtype: DType, shape: Shape, strides: Shape) -> None:
         """Describe elements that lie inside ``storage``; nothing is checked, so that a view costs little."""
         self.storage = storage
-        self.address = address
+        self._address = address
         self.dtype = dtype
         self.shape = shape
         self.strides = strides
@@ -129,6 +129,13 @@ class Tensor:
     # Properties
 
     @property
+    def address(self) -> int:
+        """Address of element 0; a step that is recorded holds the memory, for this is all that it knows of it."""
+        if step.local.step is not None:
+            step.local.step.hold(self.storage)
+        return self._address
+
+    @property
     def device(self) -> str:
         """Name of the device whose memory this is."""
         return "cpu"
@@ -161,7 +168,7 @@ class Tensor:
     # Views
 
     def _view(self, offset: int, shape: Shape, strides: Shape) -> Tensor:
-        return Tensor(self.storage, self.address + offset * self.dtype.itemsize, self.dtype, shape, strides)
+        return Tensor(self.storage, self._address + offset * self.dtype.itemsize, self.dtype, shape, strides)
 
     def __getitem__(self, key: Index | tuple[Index, ...]) -> Tensor:
         return self._view(*layout.indexed(self.shape, self.strides, key))
@@ -303,10 +310,9 @@ class Tensor:
         return _rebuild, (self.dtype, self.shape, self.contiguous().memoryview().tobytes())
 
     def __repr__(self) -> str:
-        shown = [
-            self._view(layout.offset_of(i, self.shape, self.strides), (), ()).item()
-            for i in range(min(self.size, _SHOWN))
-        ]
+        with step.paused():
+            starts = (layout.offset_of(i, self.shape, self.strides) for i in range(min(self.size, _SHOWN)))
+            shown = [self._view(at, (), ()).item() for at in starts]
         values = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in shown)
         return f"Tensor({self.dtype}, shape={self.shape}, [{values}{', ...' if self.size > _SHOWN else ''}])"
 
@@ -363,6 +369,11 @@ class Tensor:
         from pio import ops
 
         return ops.gelu(self)
+
+
+for _name, _refusal in refusals().items():
+    if _name not in vars(Tensor):
+        setattr(Tensor, _name, _refusal)
 
 
 def _cast(data: builtins.memoryview, dtype: DType, *shape: Shape) -> builtins.memoryview:

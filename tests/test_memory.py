@@ -82,15 +82,17 @@ def test_logits_beyond_the_machine_are_refused(monkeypatch):
 
 
 def test_converted_weights_count():
-    """A mapped file is not memory of the process's own; what it is converted to is."""
+    """What was converted is held once, and refused before anything is converted."""
     options = {"dtype": "float32", "kv_cache_dtype": "float16"}
     with pio.load("demo", **options) as model:
         memory = model.metadata.memory
         table = model.loaded.model.embed_tokens.weight
         assert table.dtype is pio.float32
     with pytest.raises(pio.OutOfMemoryError, match="the weights as float32"):
-        pio.load("demo", **options, memory_limit=sum(memory.values()) + 1_000_000)
-    with pio.load("demo", **options, memory_limit=sum(memory.values()) + 2 * memory["weights"] + 1_000_000) as model:
+        pio.load("demo", **options, memory_limit=memory["weights"] - 1)
+    with pytest.raises(pio.OutOfMemoryError, match="the sampler's scratch"):
+        pio.load("demo", **options, memory_limit=sum(memory.values()) - 1)
+    with pio.load("demo", **options, memory_limit=sum(memory.values())) as model:
         assert model.generate("def f", max_new_tokens=2).token_ids
 
 

@@ -13,6 +13,7 @@ from pio import registry
 from pio.device import Allocation, allocated_bytes
 from pio.layers.outline import Outline
 from pio.layers.quantization import Quantization
+from pio.layers.source import Source
 from pio.loaded import outline
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.weights import Weights
@@ -72,25 +73,35 @@ def outlined(folder: Path) -> Outline:
 
 
 @MODELS
-@pytest.mark.parametrize(
-    ("form", "policy"), [("int4", "balanced"), ("int8", "uniform"), ("int4_zero_point", "uniform")]
-)
-def test_what_is_counted_is_what_is_held(folder: Path, form: str, policy: str) -> None:
-    found, forms = outlined(folder), Quantization.of(form, policy).forms
-    with pio.load(folder, quantize=form, quantize_policy=policy) as model:
-        assert found.new_bytes(forms) + found.kept_bytes == model.metadata.memory["weights"]
+@pytest.mark.parametrize("quantize", [None, "int8", "int4", "int4_zero_point"])
+@pytest.mark.parametrize("dtype", [None, "float32", "float16"])
+def test_a_limit_is_what_a_model_says_it_takes(folder: Path, quantize: str | None, dtype: str | None) -> None:
+    options: dict[str, Any] = {"quantize": quantize, "dtype": dtype, "context_length": 32, "prefill_chunk": 2}
+    options |= {"max_batch_sequences": 1, "quantize_policy": "uniform" if quantize == "int8" else "balanced"}
+    with pio.load(folder, **options) as model:
+        memory = model.metadata.memory
+        if quantize is None:
+            assert model.loaded.model.embed_tokens.weight.nbytes == 29 * 200 * (4 if dtype == "float32" else 2)
+    request = 16 << 10  # what choosing a token takes
+    with pio.load(folder, memory_limit=sum(memory.values()) + request, **options) as model:
+        assert len(model.generate([5, 6, 7], max_new_tokens=3, ignore_eos=True).token_ids) == 3
+    pio.load(folder, memory_limit=sum(memory.values()), **options).cleanup()
+    with pytest.raises(pio.OutOfMemoryError, match="sampler"):
+        pio.load(folder, memory_limit=sum(memory.values()) - 1, **options)
+    what = f"the weights with quantize={quantize!r}" if quantize else "the weights"
+    with pytest.raises(pio.OutOfMemoryError, match=what):
+        pio.load(folder, memory_limit=memory["weights"] - 1, **options)
 
 
 @MODELS
-def test_a_limit_refuses_no_more_than_what_does_not_fit(folder: Path) -> None:
-    options: dict[str, Any] = {"quantize": "int4", "context_length": 32, "prefill_chunk": 2, "max_batch_sequences": 1}
-    with pio.load(folder, **options) as model:
-        memory = model.metadata.memory
-    request = 16 << 10  # what choosing a token takes; of latent attention 329 kB are stored that nobody holds
-    with pio.load(folder, memory_limit=sum(memory.values()) + request, **options) as model:
-        assert len(model.generate([5, 6, 7], max_new_tokens=3, ignore_eos=True).token_ids) == 3
-    with pytest.raises(pio.OutOfMemoryError, match="the weights with quantize='int4'"):
-        pio.load(folder, memory_limit=memory["weights"] - 1, **options)
+def test_what_is_refused_was_not_converted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pio.load(folder, dtype="float32", context_length=32, quantize="int4") as model:
+        needed = sum(model.metadata.memory.values())
+    monkeypatch.setattr(Source, "_converted", lambda *_: pytest.fail("converted"))
+    monkeypatch.setattr(Source, "_made", lambda *_: pytest.fail("made"))
+    monkeypatch.setattr(Quantization, "pack", lambda *_: pytest.fail("packed"))
+    with pytest.raises(pio.OutOfMemoryError):
+        pio.load(folder, dtype="float32", context_length=32, quantize="int4", memory_limit=needed - 1)
 
 
 @MODELS
@@ -111,4 +122,4 @@ def test_an_outline_makes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert allocated_bytes() == before
     rooms = 5  # what blocks compute in; the rest are blanks, and vectors that are kept as float32
     assert sum(sorted(taken)[:-rooms]) < 2000
-    assert all(nbytes not in taken for nbytes in (found.others[name] for name in found.remade))
+    assert found.matrices and found.others

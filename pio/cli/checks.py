@@ -105,6 +105,14 @@ def model_checks(name: str) -> Iterator[Check]:
         prompts.encode([{"role": "user", "content": "Hi"}])
         return "renders"
 
+    def steps() -> str:
+        from pio.testing.check_plugin import check_steps
+
+        findings = check_steps(found["model"])
+        if findings:
+            raise ConfigError("; ".join(findings))
+        return "the same recorded as afresh"
+
     yield "folder", folder
     yield "config", config
     try:
@@ -112,6 +120,7 @@ def model_checks(name: str) -> Iterator[Check]:
         yield "weights are numbers", lambda: found["model"].check_weights()
         yield "tokenizer", text
         yield "chat template", template
+        yield "steps", steps
     finally:
         if "model" in found:
             found["model"].cleanup()

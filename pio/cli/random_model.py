@@ -15,6 +15,7 @@ from typing import Any
 from pio import dtypes, registry
 from pio.dtypes import DType
 from pio.errors import CheckpointError, ConfigError, OutOfMemoryError
+from pio.layers.rehearsal import blank
 from pio.loading import config_json
 from pio.loading.checkpoint import MAX_CONFIG_BYTES, Checkpoint
 from pio.loading.json_file import read_object
@@ -49,6 +50,7 @@ class RandomWeights:
         self._tensors: dict[str, Tensor] = {}
         self._packed: dict[tuple[int, int], PackedWeight] = {}
         self._free = Storage(0, 0, None)
+        self.rehearsing = False  # whether a model is built only to see what it will take
 
     def __contains__(self, name: object) -> bool:
         return name in self._tensors
@@ -78,6 +80,8 @@ class RandomWeights:
         """
         if optional:
             return None
+        if self.rehearsing:
+            return blank(shape, self._dtype)
         if name not in self._tensors:
             self._tensors[name] = self._made(shape)
         return self._tensors[name]

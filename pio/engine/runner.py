@@ -7,7 +7,7 @@ from collections.abc import Sequence as Collection
 from typing import Any, Protocol
 
 from pio.cache.batch import Batch
-from pio.device import MemoryBudget
+from pio.device import MemoryBudget, memory_refused
 from pio.engine.sequence import Sequence
 from pio.errors import PioError
 from pio.ops.sampling import Sampler
@@ -126,6 +126,10 @@ def deliverable(error: BaseException) -> PioError:
         link = link.__cause__ or link.__context__
     if isinstance(error, PioError):
         return error
+    refused = memory_refused(error, "the model ran")
+    if refused is not None:
+        refused.__cause__ = error
+        return refused
     error.add_note(told)
     wrapped = PioError(f"the model failed while it ran: {type(error).__name__}: {error}")
     wrapped.__cause__ = error

@@ -16,6 +16,7 @@ from pio.kernels.simd import (
     load_part,
     load_part_f32,
     put_i32,
+    put_i64,
     splat,
     store_f32,
     store_part_f32,
@@ -44,6 +45,16 @@ def first_outside(indices: int, n: int, wide: int, limit: int) -> int:
         if index < 0 or index >= limit:
             return i
     return -1
+
+
+@parallel_kernel
+def stop_outside(stop: int, indices: int, n: int, wide: int, limit: int, part: int, parts: int) -> None:
+    """Stop a recorded step at an index that is out of range: stop[0] = 1 + first_outside(indices), 0 where none is.
+
+    Shapes: stop int64 (1,); indices as ``first_outside``. The first part does all.
+    """
+    if part == 0:
+        put_i64(stop, first_outside(indices, n, wide, limit) + 1)
 
 
 @kernel_per_dtype

@@ -203,47 +203,62 @@ def _argument_buffer() -> tuple[Any, int]:
 
 
 @kernel
-def run_all(control: int, jobs: int, count: int) -> None:
-    """Run one job after another.
+def run_all(control: int, jobs: int, count: int, stop: int) -> int:
+    """Run one job after another, up to one that sets ``stop``; return how many ended without.
 
-    Shapes: control as laid out above; jobs int64 (count, 4): function, arguments, pieces, helpers.
+    Shapes: control as laid out above; jobs int64 (count, 4): function, arguments, pieces, helpers; stop int64 (1,).
     """
     for i in range(count):
         job = jobs + 32 * i
         function, arguments = atomics.get_i64(job), atomics.get_i64(job + 8)
         run(control, function, arguments, atomics.get_i64(job + 16), atomics.get_i64(job + 24))
+        if atomics.get_i64(stop) != 0:
+            return i
+    return count
 
 
 class Program:
     """Jobs in a row, recorded once and run again in one call: the same memory, whatever it holds by then.
 
     What runs between the jobs in Python is not part of it.
+
+    Attributes:
+        stop: Address of an int64: a job that writes another number than 0 there ends the run.
     """
 
     def __init__(self) -> None:
-        self._jobs: list[tuple[int, bytes, int, int]] = []
+        self._recorded: list[tuple[int, bytes, int, int]] = []
         self._memory: tuple[Any, Any, int] | None = None
+        self._stop = ctypes.c_int64()
+        self.stop = ctypes.addressof(self._stop)
+
+    def __len__(self) -> int:
+        return self._memory[2] if self._memory else len(self._recorded)
 
     def add(self, function: int, arguments: bytes, parts: int, helpers: int) -> None:
         """Record a job that was called."""
-        self._jobs.append((function, arguments, parts, helpers))
+        self._recorded.append((function, arguments, parts, helpers))
 
-    def run(self) -> None:
-        """Run the jobs again, in order."""
-        if self._memory is None:
-            self._memory = self._laid_out()
+    def run(self) -> tuple[int, int]:
+        """Run the jobs again, in order; return how many ended without a stop, and what was written to ``stop``."""
+        self.pack()
+        assert self._memory is not None
         _, jobs, count = self._memory
-        run_all(_pool.control, ctypes.addressof(jobs), count)
+        self._stop.value = 0
+        return run_all(_pool.control, ctypes.addressof(jobs), count, self.stop), self._stop.value
 
-    def _laid_out(self) -> tuple[Any, Any, int]:
-        """The jobs as ``run_all`` reads them, and the arguments that they point to."""
-        packed = b"".join(arguments for _, arguments, _, _ in self._jobs)
+    def pack(self) -> None:
+        """Lay the jobs out as ``run_all`` reads them, which takes a fraction of the memory; none is added later."""
+        if self._memory is not None:
+            return
+        packed = b"".join(arguments for _, arguments, _, _ in self._recorded)
         memory = ctypes.create_string_buffer(packed, len(packed) + 1)
         at, fields = ctypes.addressof(memory), list[int]()
-        for function, arguments, parts, helpers in self._jobs:
+        for function, arguments, parts, helpers in self._recorded:
             fields += function, at, parts, helpers
             at += len(arguments)
-        return memory, (ctypes.c_int64 * len(fields))(*fields), len(self._jobs)
+        self._memory = memory, (ctypes.c_int64 * len(fields))(*fields), len(self._recorded)
+        self._recorded = []
 
 
 @contextmanager

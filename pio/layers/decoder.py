@@ -15,7 +15,8 @@ from pio.layers.rotary import RotaryEmbedding
 from pio.layers.workspace import Activations, Workspace
 from pio.tensor import Tensor
 
-PROGRAMS: Final = 64  # recorded steps that are kept, of some ten kilobytes each: prompts have as many shapes as lengths
+# Recorded steps that are kept: prompts have as many shapes as lengths. One takes some two kilobytes for each layer.
+PROGRAMS: Final = 64
 
 
 class Mixer(Protocol):
@@ -112,13 +113,17 @@ class Decoder:
 
         Returns:
             The logits of the batch's output rows, float32 (R, vocab), valid until the next call.
+
+        Raises:
+            RecordingError: A block does what could not run again; nothing is kept of the step.
+            TensorError: Shapes do not fit, or numbers that are read as indices are out of range.
         """
         shape = batch.num_tokens, batch.num_sequences, batch.num_outputs
         if self._recorded_for != (batch, cache):
             self._recorded_for, self._programs = (batch, cache), {}
         program = self._programs.pop(shape, None)
         if program is not None:
-            cache.layer(0)  # raises if the cache was freed meanwhile: the program knows addresses only
+            cache.layer(0)  # raises if the cache was freed meanwhile
             program.run()
             logits = self.workspace.logits[: batch.num_outputs]
         else:
@@ -129,6 +134,10 @@ class Decoder:
             if len(self._programs) > PROGRAMS:
                 del self._programs[next(iter(self._programs))]
         return logits
+
+    def forget_steps(self) -> None:
+        """Let go of recorded steps and of the memory that they hold; the next step of each shape runs as the first."""
+        self._recorded_for, self._programs = None, {}
 
     def _forward(self, batch: Batch, cache: Cache) -> Tensor:
         rows = self.hidden_states(batch, cache)  # (R, hidden)

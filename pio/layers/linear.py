@@ -25,9 +25,8 @@ class Linear:
         self, source: Source, out_features: int, in_features: int, *, bias: bool = False, role: Role = "linear"
     ) -> None:
         self.weight = source.matrix("weight", out_features, in_features, role)  # (out, in)
-        self.bias = source.take("bias", out_features) if bias else None  # (out,)
-        if self.bias is not None and isinstance(self.weight, PackedWeight):
-            self.bias = self.bias.astype("float32")
+        take = source.exact if isinstance(self.weight, PackedWeight) else source.take
+        self.bias = take("bias", out_features) if bias else None  # (out,)
         self.threads = source.threads
         self._records = source.records
 

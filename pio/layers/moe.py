@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from pio import ops
 from pio.device import MemoryBudget
 from pio.dtypes import int32, uint8
 from pio.errors import CheckpointError, TensorError
-from pio.layers.room import make_room
+from pio.layers.room import Views, make_room
 from pio.layers.source import Source
 from pio.layers.workspace import Activations
 from pio.ops.experts import Choices, ExpertWeights, most_row_bytes, route_scratch_shape
@@ -72,27 +73,22 @@ class ExpertActivations:
         kinds = {"lines": uint8, "ids": int32, "order": int32, "places": int32, "starts": int32}
         made = make_room(shapes, "activations of experts (fewer with prefill_chunk)", budget, kinds=kinds)
         self.nbytes = made["logits"].storage.nbytes
-        self._choices = Choices(made["ids"], made["weights"], made["order"], made["places"], made["starts"])
-        self._logits, self._gate, self._up, self._down = (made[name] for name in ("logits", "gate", "up", "down"))
-        self._views: dict[int, tuple[Tensor, Choices, Tensor, Tensor, Tensor]] = {}
-        self._k = k
+        self._views = Views(partial(_expert_views, made, k))
         self.lines = made["lines"]
         self.scratch = made["scratch"]
 
     def first(self, tokens: int) -> tuple[Tensor, Choices, Tensor, Tensor, Tensor]:
-        """Return logits, choices, gate, up and down for that many tokens; the same objects each time."""
-        found = self._views.get(tokens)
-        if found is None:
-            rows = tokens * self._k
-            found = (
-                self._logits[:tokens],  # (T, experts)
-                self._choices.first(tokens),
-                self._gate[:rows],  # (T k, inner)
-                self._up[:rows],  # (T k, inner)
-                self._down[:rows],  # (T k, hidden)
-            )
-            self._views[tokens] = found
-        return found
+        """Return logits, choices, gate, up and down for that many tokens.
+
+        Shapes: logits (T, experts); gate, up (T k, inner); down (T k, hidden).
+        """
+        return self._views.first(tokens)
+
+
+def _expert_views(full: dict[str, Tensor], k: int, tokens: int) -> tuple[Tensor, Choices, Tensor, Tensor, Tensor]:
+    choices = Choices(full["ids"], full["weights"], full["order"], full["places"], full["starts"]).first(tokens)
+    gate, up, down = (full[name][: tokens * k] for name in ("gate", "up", "down"))
+    return full["logits"][:tokens], choices, gate, up, down
 
 
 class SparseMoE:

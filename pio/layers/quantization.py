@@ -11,6 +11,7 @@ from typing import Literal
 from pio.device import MemoryBudget
 from pio.dtypes import bfloat16, uint8
 from pio.errors import CheckpointError, NumericalError
+from pio.memory import step
 from pio.memory.layout import row_major
 from pio.memory.storage import Storage
 from pio.ops.bfloat16 import rounded_bytes
@@ -18,6 +19,7 @@ from pio.ops.head_linear import pack_heads
 from pio.ops.quantized import PackedWeight, pack, packed_shape, record_bytes
 from pio.tensor import Tensor
 
+RECORDS = "quantized or rounded activations (fewer with prefill_chunk)"
 Role = Literal["linear", "table"]  # a layer's matrix; the embedding or the output head
 
 # Formats of layers and of tables, by policy. A table is read a row at a time, or decides between tokens.
@@ -66,10 +68,11 @@ class Records:
 
     @property
     def buffer(self) -> Tensor:
-        """uint8, allocated when the first layer runs; its address stays."""
+        """uint8, made when it is first asked for; its address stays."""
         if self._buffer is None:
             nbytes = self._rows * self._row_bytes
-            storage = Storage.allocate(nbytes, budget=self._budget, what="quantized or rounded activations")
+            with step.paused():  # no memory of the step's: it is kept here
+                storage = Storage.allocate(nbytes, budget=self._budget, what=RECORDS)
             self._buffer = Tensor(storage, storage.address, uint8, (nbytes,), (1,))
         return self._buffer
 

@@ -8,7 +8,6 @@ from functools import partial
 from math import prod
 from typing import Protocol, TypeAlias
 
-from pio.device import MemoryBudget
 from pio.dtypes import DType, float32
 from pio.layers.quantization import Quantization, Records, Role
 from pio.memory.layout import row_major
@@ -59,13 +58,22 @@ class Held:
 
     Attributes:
         nbytes: Bytes of weights by name: mapped from files, or converted.
+        mapped: Whether files are mapped; else what is as stored is in memory too.
+        made: How many of them are not mapped from files.
         formats: In what form there are matrices, by role.
         stored: The packed forms in which files have them, by role; ``""`` for floats.
     """
 
     nbytes: dict[str, int] = field(default_factory=dict[str, int])
+    mapped: bool = True
+    made: dict[str, int] = field(default_factory=dict[str, int])
     formats: dict[Role, set[str]] = field(default_factory=dict[Role, set[str]])
     stored: dict[Role, set[str]] = field(default_factory=dict[Role, set[str]])
+
+    def hold(self, name: str, nbytes: int, stored: int = 0) -> None:
+        """Note what becomes of a tensor, and how many bytes of that are as stored."""
+        self.nbytes[name] = nbytes
+        self.made[name] = nbytes - stored if self.mapped else nbytes
 
     @property
     def packed(self) -> bool:
@@ -110,7 +118,6 @@ class Source:
         prefix: Names so far, such as ``model.layers.3.self_attn``.
         threads: Over how many threads operations split.
         dtype: Convert weights to this type; None keeps what is stored.
-        budget: Counts the memory of converted weights.
         quantization: What becomes of matrices.
         held: What was taken.
     """
@@ -120,7 +127,6 @@ class Source:
     prefix: str = ""
     threads: int = 1
     dtype: DType | None = None
-    budget: MemoryBudget | None = None
     quantization: Quantization = field(default_factory=Quantization)
     held: Held = field(default_factory=Held)
 
@@ -137,53 +143,43 @@ class Source:
         full = self.full_name(name)
         tensor = self.weights.take(full, shape)
         if self.dtype is not None and tensor.dtype is not self.dtype:
-            nbytes = tensor.size * self.dtype.itemsize
-            what = f"the weights as {self.dtype} (none with dtype=None)"
-            storage = Storage.allocate(nbytes, budget=self.budget, what=what)
-            tensor = Tensor(storage, storage.address, self.dtype, tensor.shape, row_major(tensor.shape)).copy_(tensor)
-            self.weights.let_go(full)
-        self.held.nbytes[full] = tensor.nbytes
+            self.held.hold(full, prod(shape) * self.dtype.itemsize)
+            return self._converted(full, tensor, self.dtype)
+        self.held.hold(full, tensor.nbytes, stored=tensor.nbytes)
         return tensor
 
     def exact(self, name: str, *shape: int) -> Tensor:
         """Return the tensor of that name in float32, even where others are converted: a small one that decides much."""
-        widened = replace(self, dtype=None if self.dtype is None else float32)
-        return widened.take(name, *shape).astype(float32)
+        return replace(self, dtype=float32).take(name, *shape)
 
     def matrix(self, name: str, rows: int, columns: int, role: Role = "linear") -> Tensor | PackedWeight:
         """Return the matrix of that name below the prefix, packed where it is stored so or is to be so."""
-        full = self.full_name(name)
-        packed = self.weights.take_packed(full, (rows, columns))
-        self.held.stored.setdefault(role, set()).add(packed.form.name if packed else "")
+        full, shape = self.full_name(name), (rows, columns)
+        found: Tensor | PackedWeight | None = self.weights.take_packed(full, shape)
+        self.held.stored.setdefault(role, set()).add(found.form.name if found else "")
         form = self.quantization.forms.get(role)
-        if packed is None and form is not None:
-            pack = partial(self.quantization.pack, full, form=form, threads=self.threads)
-            packed = self.weights.convert(full, (rows, columns), pack)
-        if packed is None:
-            matrix = self.take(name, rows, columns)
-            self.held.formats.setdefault(role, set()).add(matrix.dtype.name)
-            self.records.expect(matrix)
-            return matrix
-        self.records.expect(packed)
-        self.held.formats.setdefault(role, set()).add(packed.form.name)
-        self.held.nbytes[full] = packed.nbytes
-        return packed
+        if found is not None:
+            self.held.hold(full, found.nbytes, stored=found.nbytes)
+        elif form is not None:
+            self.held.hold(full, prod(packed_shape(shape, form)))
+            found = self._packed(full, shape, form)
+        else:
+            found = self.take(name, rows, columns)
+        self.records.expect(found)
+        self.held.formats.setdefault(role, set()).add(_form(found))
+        return found
 
     def remake(self, name: str, recipe: Recipe) -> list[Tensor]:
-        """Return what a model makes of the tensor of that name and keeps in its place; counted before it is made.
-
-        Raises:
-            OutOfMemoryError: It does not fit into the budget.
-        """
+        """Return what a model makes of the tensor of that name and keeps in its place."""
         full = self.full_name(name)
         stored = self.weights.take(full, recipe.shape)
         dtype = self.dtype or stored.dtype
         shared = bool(recipe.views) and dtype is stored.dtype
-        self._reserve(full, dtype.itemsize * sum(map(prod, recipe.new if shared else recipe.parts)))
-        parts = [part if part.dtype is dtype else part.astype(dtype) for part in recipe.make(stored)]
+        nbytes = [dtype.itemsize * sum(map(prod, shapes)) for shapes in (recipe.new, recipe.views)]
+        self.held.hold(full, sum(nbytes), stored=nbytes[1] if shared else 0)
+        parts = self._made(stored, recipe, dtype)
         if not shared:
             self.weights.let_go(full)
-        self.held.nbytes[full] = sum(part.nbytes for part in parts)
         return parts
 
     def remake_heads(self, name: str, recipe: Recipe, like: Tensor | PackedWeight) -> list[Tensor | PackedWeight]:
@@ -199,22 +195,37 @@ class Source:
 
         Raises:
             CheckpointError: A matrix cannot be packed, for it holds what is no number, or too large a one.
-            OutOfMemoryError: What is made does not fit into the budget.
         """
         full = self.full_name(name)
         if isinstance(like, Tensor):
             parts = self.remake(name, recipe)
-            self.held.formats.setdefault("linear", set()).update(part.dtype.name for part in parts)
+            self.held.formats.setdefault("linear", set()).update(map(_form, parts))
             return [*parts]
         form, stored = like.form.name, self.weights.take(full, recipe.shape)
-        self._reserve(full, sum(prod(packed_shape(packed_heads_shape(part), form)) for part in recipe.parts))
-        packed = [self.quantization.pack_heads(full, part, form, self.threads) for part in recipe.make(stored)]
+        self.held.hold(full, sum(prod(packed_shape(packed_heads_shape(part), form)) for part in recipe.parts))
+        packed = self._packed_heads(full, stored, recipe, form)
         self.weights.let_go(full)
         for heads, weight in zip(recipe.parts, packed, strict=True):
             self.records.expect_heads(heads[0], weight)
-        self.held.nbytes[full] = sum(weight.nbytes for weight in packed)
         return [*packed]
 
-    def _reserve(self, full: str, nbytes: int) -> None:
-        if self.budget is not None:
-            self.budget.reserve(nbytes, f"what is made of {full}")
+    # How weights become what is held; a rehearsal makes nothing
+
+    def _converted(self, full: str, tensor: Tensor, dtype: DType) -> Tensor:
+        storage = Storage.allocate(tensor.size * dtype.itemsize, what=f"the weights as {dtype} (none with dtype=None)")
+        made = Tensor(storage, storage.address, dtype, tensor.shape, row_major(tensor.shape)).copy_(tensor)
+        self.weights.let_go(full)
+        return made
+
+    def _packed(self, full: str, shape: tuple[int, int], form: str) -> PackedWeight:
+        return self.weights.convert(full, shape, partial(self.quantization.pack, full, form=form, threads=self.threads))
+
+    def _made(self, stored: Tensor, recipe: Recipe, dtype: DType) -> list[Tensor]:
+        return [part.astype(dtype) for part in recipe.make(stored)]
+
+    def _packed_heads(self, full: str, stored: Tensor, recipe: Recipe, form: str) -> list[PackedWeight]:
+        return [self.quantization.pack_heads(full, part, form, self.threads) for part in recipe.make(stored)]
+
+
+def _form(weight: Tensor | PackedWeight) -> str:
+    return weight.form.name if isinstance(weight, PackedWeight) else weight.dtype.name

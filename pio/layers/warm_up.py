@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.kind import Cache
 from pio.layers.decoder import Decoder
@@ -35,8 +36,10 @@ def warm_up(model: Decoder, cache: Cache) -> None:
 
 
 def _run(model: Decoder, cache: Cache) -> None:
-    """Compute one row of the output head behind two tokens."""
+    """Compute one row of the output head behind two tokens; a block that cannot be recorded is refused here."""
     batch = Batch(_TOKENS, 1, 1, 1)
     batch.add([0] * _TOKENS, 0, [0], "last")
-    row = model.hidden_states(batch, cache)  # (1, hidden)
-    model.lm_head.first(model.norm(row, row))
+    with ops.recording():
+        row = model.hidden_states(batch, cache)  # (1, hidden)
+        model.norm(row, row)
+    model.lm_head.first(row)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pio.device import MemoryBudget
-from pio.layers.room import make_room
+from pio.layers.room import Views, make_room
 from pio.ops.attention import attention_scratch_shape
 from pio.tensor import Tensor
 
@@ -64,7 +66,7 @@ class Activations:
         self._feeds: dict[int, tuple[Tensor, Tensor]] = {}
 
     def feed(self, width: int) -> tuple[Tensor, Tensor]:
-        """Return gate and up of a block of at most that width, in the same memory; the same objects each time.
+        """Return gate and up of a block of at most that width, in the same memory.
 
         Shapes: (T, width).
         """
@@ -125,15 +127,12 @@ class Workspace:
         }
         what = "the activations (fewer with prefill_chunk or max_batch_sequences)"
         self._full = make_room(shapes, what, budget)
-        self._views: dict[int, Activations] = {}
+        self._views = Views(partial(Activations, self._full))
         self.nbytes = self._full["x"].storage.nbytes
         self.tokens = tokens
         self.rows = self._full["rows"]  # hidden states that need logits, (outputs, hidden)
         self.logits = self._full["logits"]  # (outputs, vocab)
 
     def activations(self, tokens: int) -> Activations:
-        """Return the views for that many tokens; the same object each time."""
-        found = self._views.get(tokens)
-        if found is None:
-            found = self._views[tokens] = Activations(self._full, tokens)
-        return found
+        """Return the views for that many tokens."""
+        return self._views.first(tokens)

@@ -8,7 +8,8 @@ import re
 import stat
 from pathlib import Path
 
-from pio.errors import CheckpointError
+from pio.device import memory_refused
+from pio.errors import CheckpointError, PioError
 
 _SHARED_BLOB = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}")
 _LFS = b"version https://git-lfs"
@@ -23,8 +24,11 @@ def shown(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit + 20 else f"{text[:limit]}..."
 
 
-def unreadable(path: Path, error: OSError) -> CheckpointError:
-    """Return the CheckpointError that explains why ``path`` could not be opened, read or mapped."""
+def unreadable(path: Path, error: OSError) -> PioError:
+    """Return the error that explains why ``path`` could not be opened, read or mapped: a CheckpointError as a rule."""
+    refused = memory_refused(error, f"reading {path}")
+    if refused is not None:
+        return refused
     if isinstance(error, FileNotFoundError):
         remedy = "the file does not exist; download the model again or correct the path"
     elif isinstance(error, PermissionError):

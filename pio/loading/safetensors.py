@@ -109,8 +109,12 @@ class SafetensorsFile:
             raise CheckpointError(f"{self.path} holds no tensor {shown(name)}; download the model again")
         return found
 
-    def tensor(self, name: str) -> Tensor:
+    def tensor(self, name: str, *, blank: bool = False) -> Tensor:
         """Return a tensor, read-only; where its memory is the mapped file, its address may be unaligned.
+
+        Args:
+            name: Its name.
+            blank: Where it would be read into memory, give zeros in its place.
 
         Raises:
             CheckpointError: There is no such tensor, pio cannot compute with its type, or it cannot be read.
@@ -126,7 +130,7 @@ class SafetensorsFile:
             )
         begin, end = self._start + entry.begin, self._start + entry.end
         if isinstance(self._memory, WeightFile):
-            storage = self._memory.read(begin, end)
+            storage = self._memory.read(begin, end, blank=blank)
             address = storage.address
         else:
             storage, address = self._memory, self._memory.address + begin

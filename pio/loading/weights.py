@@ -35,12 +35,16 @@ class Weights:
         folder: A folder with ``model.safetensors``, or an index and its shards, or one other safetensors file.
         mapped: Map the files; otherwise each tensor is read into memory as it is taken.
 
+    Attributes:
+        rehearsing: Whether a model is built only to see what it will take: nothing is read into memory then.
+
     Raises:
         CheckpointError: A file is missing or damaged, or files and index contradict each other.
     """
 
     def __init__(self, folder: str | Path, *, mapped: bool = True) -> None:
         self.folder = Path(folder)
+        self.rehearsing = False
         self._files: dict[str, SafetensorsFile] = {}
         self._used: set[str] = set()
         self._ignored: dict[str, str] = {}
@@ -131,7 +135,7 @@ class Weights:
                 f"{file.path}: tensor {shown(name)} has shape {shown_shape(found)}, but config.json asks for "
                 f"{shown_shape(tuple(shape))}; config.json and weights belong to different models, download both again"
             )
-        tensor = file.tensor(name)
+        tensor = file.tensor(name, blank=self.rehearsing)
         if tensor.dtype not in dtypes:
             raise CheckpointError(
                 f"{file.path}: tensor {shown(name)} has type {tensor.dtype}, expected "

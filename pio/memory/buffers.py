@@ -8,7 +8,7 @@ from typing import Any, Final
 from pio import dtypes
 from pio.dtypes import DType
 from pio.errors import TensorError
-from pio.memory import layout
+from pio.memory import layout, step
 from pio.memory.storage import BufferHold, Storage
 from pio.tensor import Tensor
 
@@ -57,7 +57,9 @@ def array_interface(tensor: Tensor) -> dict[str, Any]:
 
     Raises:
         TensorError: The interface has no name for the element type.
+        RecordingError: This thread records a step.
     """
+    step.refuse("shows numbers to Python", step.READS)
     kind = tensor.dtype
     if kind is dtypes.bfloat16:
         raise TensorError('NumPy has no bfloat16; convert the tensor with .astype("float32") first')

@@ -1,4 +1,7 @@
-"""Copying and filling tensors: whole runs of memory directly, everything else by a compiled loop of ``pio.ops``."""
+"""Copying and filling tensors: whole runs of memory directly, everything else by a compiled loop of ``pio.ops``.
+
+In a step that is recorded every copy goes by ``pio.ops``, which is recorded with it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Final
 
 from pio.errors import TensorError
-from pio.memory import elements, layout
+from pio.memory import elements, layout, step
 
 if TYPE_CHECKING:
     from pio.memory.layout import Shape
@@ -29,7 +32,7 @@ def copy(to: Tensor, source: Tensor) -> None:
         raise TensorError(f"cannot copy shape {source.shape} into shape {to.shape}; shapes must be equal")
     length, outer = layout.runs(to.shape, to.strides, source.strides)
     count = prod(outer)
-    direct = source.dtype is to.dtype and count <= _MAX_RUNS
+    direct = source.dtype is to.dtype and count <= _MAX_RUNS and step.local.step is None
     if _overlap(to, source) and not (direct and count == 1):  # one memmove alone copes with overlap
         source = source.clone()
         length, outer = layout.runs(to.shape, to.strides, source.strides)
@@ -46,7 +49,9 @@ def fill(to: Tensor, value: float) -> None:
 
     Raises:
         TensorError: ``to`` is read-only, or its type cannot hold the value.
+        RecordingError: This thread records a step.
     """
+    step.refuse("writes numbers", step.WRITES)
     _check_writable(to)
     one = elements.encode([value], to.dtype)
     if not to.is_contiguous:
@@ -63,9 +68,9 @@ def fill(to: Tensor, value: float) -> None:
     ctypes.memmove(to.address, one, len(one))
     done = len(one)
     while done < total:  # each pass doubles what is filled
-        step = min(done, total - done)
-        ctypes.memmove(to.address + done, to.address, step)
-        done += step
+        more = min(done, total - done)
+        ctypes.memmove(to.address + done, to.address, more)
+        done += more
 
 
 def _copy_runs(to: Tensor, source: Tensor, length: int, outer: Shape) -> None:

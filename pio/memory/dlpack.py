@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pio import dtypes
 from pio.errors import DeviceError, TensorError
-from pio.memory import layout
+from pio.memory import layout, step
 from pio.memory.storage import Storage
 from pio.memory.trampolines import compiled, make_immortal
 from pio.tensor import Tensor
@@ -105,7 +105,9 @@ def export_tensor(
     Raises:
         DeviceError: Another device or a stream is asked for.
         TensorError: The memory is read-only and the consumer too old to be told so.
+        RecordingError: This thread records a step.
     """
+    step.refuse("shows numbers to another library", step.READS)
     if stream is not None:
         raise DeviceError(f"the CPU has no streams; pass stream=None, found {stream!r}")
     if dl_device is not None and tuple(dl_device) != _CPU:
@@ -149,7 +151,9 @@ def import_tensor(source: object) -> Tensor:
     Raises:
         DeviceError: The memory is not the CPU's.
         TensorError: The object cannot be exported, or its layout or element type cannot be represented.
+        RecordingError: This thread records a step.
     """
+    step.refuse(f"takes the memory of a {type(source).__name__}", step.WRITES)
     capsule = _capsule_of(source)
     kind = next((kind for kind, name in _NAMES.items() if _is_valid(capsule, name)), None)
     if kind is None:

@@ -31,7 +31,7 @@ def row_major(shape: Shape) -> Shape:
     return tuple(strides)
 
 
-@lru_cache(maxsize=4096)  # asked of every argument of every operation
+@lru_cache(maxsize=256)  # asked of every argument of every operation of a step, in each of its layers
 def is_row_major(shape: Shape, strides: Shape) -> bool:
     """Return whether the elements lie in row-major order without gaps; the stride of a length of 1 does not matter."""
     step = 1

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, cast
 
 from pio.device import Allocation, MemoryBudget
 from pio.errors import TensorError
+from pio.memory import step
 
 _FULL_READ_ONLY = 0x11C  # PyBUF_FULL_RO: any strides, format included, writable or not
 
@@ -53,8 +54,10 @@ class BufferHold:
 
         Raises:
             TensorError: ``source`` exports no buffer.
+            RecordingError: This thread records a step, which may not take in memory of Python.
         """
         self._release = None
+        step.refuse(f"takes the memory of a {type(source).__name__}", step.WRITES)
         view = _PyBuffer()
         try:
             _get_buffer(source, ctypes.addressof(view), _FULL_READ_ONLY)
@@ -100,7 +103,9 @@ class Storage:
 
         Raises:
             OutOfMemoryError: The budget or the system refuses.
+            RecordingError: This thread records a step, which may not allocate.
         """
+        step.refuse(f"makes {what}", step.ALLOCATES)
         memory = Allocation(nbytes, budget, what)
         return cls(memory.address, nbytes, memory)
 
@@ -123,7 +128,11 @@ class Storage:
         Args:
             address: First byte; the start of the storage if None.
             nbytes: Length; the whole storage if None.
+
+        Raises:
+            RecordingError: This thread records a step, which may not show numbers to Python.
         """
+        step.refuse("shows numbers to Python", step.READS)
         nbytes = self.nbytes if nbytes is None else nbytes
         memory = (ctypes.c_ubyte * nbytes).from_address(self.address if address is None else address)
         cast(Any, memory).storage = self  # the view holds the array, the array holds the storage

@@ -11,6 +11,7 @@ from pio.kernels import bfloat16_linear as rounding
 from pio.kernels import experts as kernels
 from pio.kernels import quantize, routing
 from pio.kernels.top_k import BLOCK
+from pio.memory import step
 from pio.ops._check import FLOATS, all_threads, check, split
 from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable
@@ -28,11 +29,10 @@ class ExpertWeights:
         matrices: One for each expert, all of one shape and form.
         shape: (n, k) of each.
         form: Name of the packed format or of the element type.
-        addresses: int64 (experts,), where each begins.
         contiguous: Whether rows lie side by side, as operations want them.
     """
 
-    __slots__ = ("addresses", "contiguous", "form", "matrices", "shape")
+    __slots__ = ("_addresses", "contiguous", "form", "matrices", "shape")
 
     def __init__(self, matrices: Sequence[Tensor | PackedWeight]) -> None:
         """Collect matrices.
@@ -46,12 +46,18 @@ class ExpertWeights:
         for i, found in enumerate(forms):
             if found != forms[0]:
                 raise TensorError(f"ExpertWeights: matrix {i} is {found}, expected {forms[0]} as matrix 0 is")
-        self.matrices = list(matrices)
+        self.matrices = tuple(matrices)
         self.form = forms[0][0]
         self.shape = matrices[0].shape[0], matrices[0].shape[1]
         at = [matrix.data.address if isinstance(matrix, PackedWeight) else matrix.address for matrix in matrices]
-        self.addresses = Tensor.from_list(at, int64)
+        self._addresses = Tensor.from_list(at, int64)
         self.contiguous = self.packed or all(isinstance(m, Tensor) and m.is_contiguous for m in matrices)
+
+    @property
+    def addresses(self) -> Tensor:
+        """int64 (experts,), where each matrix begins; a step that is recorded holds all of them."""
+        step.hold(self)
+        return self._addresses
 
     @property
     def packed(self) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pio.dtypes import int32, int64
 from pio.errors import TensorError
 from pio.kernels import gather as kernels
+from pio.memory import step
 from pio.ops._check import check, check_float, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable, result
+from pio.ops.program import checked_again
 from pio.tensor import Tensor
 
 MIN_COLUMNS = 64  # columns that are worth a thread of their own: a few cache lines that no other thread writes
@@ -113,6 +115,7 @@ def gather_by_value(x: Tensor, keys: Tensor, value: int, *, threads: int | None 
     Raises:
         TensorError: Shapes or dtypes do not fit.
     """
+    step.refuse("chooses how many rows there are", step.READS)
     check_float("gather_by_value", "x", x, (None, None))
     wide = check_integers("gather_by_value", "keys", keys)
     n = x.shape[0]
@@ -143,7 +146,14 @@ def check_indices(op: str, indices: Tensor, rows: int) -> tuple[int, int]:
     wide = check_integers(op, "indices", indices)
     check(op, "indices", indices, (None,), None)
     n = indices.shape[0]
-    bad = kernels.first_outside(indices.address, n, wide, rows)
+
+    def explain(bad: int) -> TensorError:
+        with step.paused():
+            return TensorError(f"{op}: indices[{bad}] is {indices[bad].item()}, expected 0 to {rows - 1}")
+
+    at = indices.address
+    bad = kernels.first_outside(at, n, wide, rows)
     if bad >= 0:
-        raise TensorError(f"{op}: indices[{bad}] is {indices[bad].item()}, expected 0 to {rows - 1}")
+        raise explain(bad)
+    checked_again(kernels.stop_outside, (at, n, wide, rows), explain)
     return n, wide

@@ -12,6 +12,7 @@ from pio.dtypes import int32
 from pio.errors import ConfigError, NumericalError, TensorError
 from pio.kernels import sampling as kernels
 from pio.kernels import top_k as top_k_kernels
+from pio.memory import step
 from pio.memory.arena import Arena
 from pio.ops._check import check
 from pio.ops.bans import Bans
@@ -199,6 +200,7 @@ class Sampler:
 
     def _begin(self, logits: Tensor, row: int, penalties: Penalties | None) -> tuple[int, float]:
         """Return the address of the row to choose from and its largest element; the blocks' maxima are ready."""
+        step.refuse("chooses a token", "tokens are chosen behind the step, when its logits are complete")
         check("sampling", "logits", logits, (None, self.vocab_size))
         if not 0 <= row < logits.shape[0]:
             raise TensorError(f"sampling: row {row} is outside logits of shape {logits.shape}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pio.dtypes import int32
 from pio.errors import TensorError
 from pio.kernels import top_k as kernels
+from pio.memory import step
 from pio.ops._check import check, check_tensor
 from pio.tensor import Tensor
 
@@ -22,6 +23,7 @@ def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Raises:
         TensorError: Shape or dtype does not fit, or k is out of range.
     """
+    step.refuse("has a kernel that is not recorded", "choose experts by ops.route; tokens are chosen behind the step")
     check_tensor("top_k", "x", x)
     if x.ndim not in (1, 2):
         raise TensorError(f"top_k: x has shape {x.shape}, expected (rows, n) or (n,)")

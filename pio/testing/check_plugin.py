@@ -16,6 +16,7 @@ from pio import registry
 from pio.errors import ConfigError, PioError
 from pio.manifest import AREAS, MANIFEST, PluginManifest, import_object
 from pio.plugin import TextModelPlugin
+from pio.testing.check_steps import check_steps
 
 # A plugin builds on these parts of pio; the engine, the kernels and its siblings are not its business.
 ALLOWED = {"cache", "config", "device", "dtypes", "errors", "layers", "loading", "ops", "plugin", "tensor", "testing"}
@@ -46,10 +47,11 @@ class Finding:
 
 
 def check_plugin(plugin: str | Path | TextModelPlugin) -> list[Finding]:
-    """Check the manifest, the class, the imports and the behaviour without a model of one plugin.
+    """Check the manifest, the class, the imports and the behaviour of one plugin, and the steps of a loaded model.
 
     Args:
-        plugin: Its name, its folder, or an instance.
+        plugin: Its name, its folder, or an instance. Of one that is loaded, steps run recorded and afresh; no request
+            may run meanwhile.
 
     Returns:
         What is wrong; an empty list for a plugin that complies.
@@ -70,6 +72,8 @@ def check_plugin(plugin: str | Path | TextModelPlugin) -> list[Finding]:
     findings += _check_class(manifest, found)
     if not findings:
         findings += _check_behaviour(manifest, factory, found)
+    if isinstance(plugin, TextModelPlugin) and plugin.is_loaded:
+        findings += [("steps", problem) for problem in check_steps(plugin)]
     return [Finding(manifest.name, where, problem) for where, problem in findings]
 
 
@@ -229,4 +233,4 @@ def _check_behaviour(manifest: PluginManifest, factory: Any, found: type[TextMod
             break
 
 
-__all__ = ["Finding", "check_plugin"]
+__all__ = ["Finding", "check_plugin", "check_steps"]

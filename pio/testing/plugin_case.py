@@ -26,7 +26,7 @@ from pio.manifest import import_object
 from pio.plugin import TextModelPlugin
 from pio.quantizer import quantize
 from pio.tensor import Tensor
-from pio.testing.check_plugin import check_plugin
+from pio.testing.check_plugin import check_plugin, check_steps
 from pio.testing.compare import bits
 from pio.testing.random_checkpoint import write_random_checkpoint
 
@@ -138,6 +138,14 @@ class PluginCase:
                 (folder / "config.json").write_bytes((self.folder / "config.json").read_bytes())
                 write_safetensors(folder / "model.safetensors", damaged)
                 _expect(CheckpointError, named, lambda at=folder: self.load(at))
+
+    def test_recorded_steps(self) -> None:
+        """A step that was recorded gives the bits of its Python on other tokens, pasts and sequences, in every form."""
+        forms: list[dict[str, Any]] = [{}, {"quantize": "int4"}, {"activation_dtype": "bfloat16"}]
+        for options in forms:
+            with self.load(**options) as model:
+                findings = check_steps(model)
+                assert not findings, f"with {options}: {findings[0]}"
 
     def test_infer(self) -> None:
         """One input gives an answer of the length asked for; the same again, the same answer."""

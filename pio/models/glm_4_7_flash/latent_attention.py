@@ -12,7 +12,7 @@ from pio.cache.kind import Cache
 from pio.device import MemoryBudget
 from pio.layers.linear import Linear, together
 from pio.layers.norm import RMSNorm
-from pio.layers.room import make_room
+from pio.layers.room import Views, make_room
 from pio.layers.source import Recipe, Source
 from pio.layers.workspace import Activations
 from pio.ops.latent_attention import latent_scratch_shape
@@ -110,16 +110,12 @@ class LatentActivations:
         }
         self._full = make_room(shapes, "activations of latent attention (fewer with prefill_chunk)", budget)
         self.nbytes = self._full["scratch"].storage.nbytes
-        self._views: dict[int, LatentViews] = {}
-        self._sizes = sizes
+        self._views = Views(partial(LatentViews, self._full, sizes=sizes))
         self.scratch = self._full["scratch"]
 
     def first(self, tokens: int) -> LatentViews:
-        """Return the views for that many tokens; the same object each time."""
-        found = self._views.get(tokens)
-        if found is None:
-            found = self._views[tokens] = LatentViews(self._full, tokens, self._sizes)
-        return found
+        """Return the views for that many tokens."""
+        return self._views.first(tokens)
 
 
 class MultiHeadLatentAttention:

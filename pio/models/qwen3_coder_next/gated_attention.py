@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.kind import Cache
 from pio.device import MemoryBudget
 from pio.layers.linear import Linear, together
 from pio.layers.norm import RMSNorm
-from pio.layers.room import make_room
+from pio.layers.room import Views, make_room
 from pio.layers.source import Source
 from pio.layers.workspace import Activations
 from pio.tensor import Tensor
@@ -28,17 +30,17 @@ class QueryActivations:
         shapes = {"projected": (tokens, 2 * heads * head_dim)}
         self._full = make_room(shapes, "queries and their gates (fewer with prefill_chunk)", budget)["projected"]
         self.nbytes = self._full.nbytes
-        self._heads, self._dim = heads, head_dim
-        self._views: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._views = Views(partial(_query_views, self._full, heads, head_dim))
 
     def first(self, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the projection writes, and queries and gates in it, for that many tokens."""
-        found = self._views.get(tokens)
-        if found is None:
-            rows = self._full[:tokens]  # (T, heads * 2 * head_dim)
-            both = rows.reshape(tokens * self._heads, 2 * self._dim)
-            found = self._views[tokens] = rows, both[:, : self._dim], both[:, self._dim :]  # (T * heads, head_dim)
-        return found
+        return self._views.first(tokens)
+
+
+def _query_views(full: Tensor, heads: int, dim: int, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    rows = full[:tokens]  # (T, heads * 2 * head_dim)
+    both = rows.reshape(tokens * heads, 2 * dim)
+    return rows, both[:, :dim], both[:, dim:]  # (T * heads, head_dim)
 
 
 class GatedAttention:

@@ -11,7 +11,7 @@ from pio.cache.batch import Batch
 from pio.cache.kind import Cache
 from pio.device import MemoryBudget
 from pio.layers.linear import Linear
-from pio.layers.room import make_room
+from pio.layers.room import Views, make_room
 from pio.layers.source import Recipe, Source
 from pio.layers.workspace import Activations
 from pio.ops.gated_delta import state_shape
@@ -80,15 +80,11 @@ class DeltaActivations:
         }
         self._full = make_room(sizes, "activations of recurrent layers (fewer with prefill_chunk)", budget)
         self.nbytes = self._full["scratch"].storage.nbytes
-        self._shape = shape
-        self._views: dict[int, DeltaViews] = {}
+        self._views = Views(partial(DeltaViews, self._full, shape))
 
     def first(self, tokens: int) -> DeltaViews:
-        """Return the views for that many tokens; the same object each time."""
-        found = self._views.get(tokens)
-        if found is None:
-            found = self._views[tokens] = DeltaViews(self._full, self._shape, tokens)
-        return found
+        """Return the views for that many tokens."""
+        return self._views.first(tokens)
 
 
 class DeltaViews:

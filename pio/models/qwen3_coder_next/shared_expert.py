@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pio import ops
 from pio.device import MemoryBudget
 from pio.dtypes import int32
 from pio.layers.linear import Linear, together
 from pio.layers.moe import SparseMoE
-from pio.layers.room import make_room
+from pio.layers.room import Views, make_room
 from pio.layers.source import Source
 from pio.layers.workspace import Activations
 from pio.tensor import Tensor
@@ -30,17 +32,18 @@ class SharedActivations:
         self.nbytes = self._full["down"].storage.nbytes
         self._full["ones"].fill_(1.0)
         self._full["places"].copy_(Tensor.from_list([[t] for t in range(tokens)], int32).reshape(column))
-        self._views: dict[int, dict[str, Tensor]] = {}
+        self._views = Views(partial(_first_of_each, self._full))
 
     def first(self, tokens: int) -> dict[str, Tensor]:
-        """Return the tensors for that many tokens; the same objects each time.
+        """Return the tensors for that many tokens.
 
         Shapes: down (T, hidden); ones, logits, weights (T, 1); places (T, 1): each token's row is its own.
         """
-        found = self._views.get(tokens)
-        if found is None:
-            found = self._views[tokens] = {name: tensor[:tokens] for name, tensor in self._full.items()}
-        return found
+        return self._views.first(tokens)
+
+
+def _first_of_each(full: dict[str, Tensor], tokens: int) -> dict[str, Tensor]:
+    return {name: tensor[:tokens] for name, tensor in full.items()}
 
 
 class SharedMoE:

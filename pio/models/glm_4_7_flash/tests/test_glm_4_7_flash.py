@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from pio import ops, registry
-from pio.device import MemoryBudget
 from pio.dtypes import DType, float32
-from pio.errors import CheckpointError, OutOfMemoryError, PioError, UnsupportedModelError
+from pio.errors import CheckpointError, PioError, UnsupportedModelError
 from pio.layers.quantization import Quantization, Records
-from pio.layers.source import Source
+from pio.layers.source import Held, Source
 from pio.loader import load
 from pio.loading.chat_template import ChatTemplate
 from pio.loading.reasoning import opens_reasoning
@@ -370,31 +369,25 @@ def test_the_cache_holds_latents_and_keys_alone(tiny: Path) -> None:
 SIZES = LatentSizes(heads=5, query_rank=28, rank=36, key=12, rope=6, value=20)
 
 
-def block(folder: Path, budget: MemoryBudget, form: str | None = None, dtype: DType | None = None) -> Any:
-    """The attention of one layer, made as a model makes it."""
+def block(folder: Path, form: str | None = None, dtype: DType | None = None) -> tuple[Any, Held]:
+    """The attention of one layer, made as a model makes it, and what it holds."""
     quantization = Quantization.of(form, "balanced")
-    source = Source(Weights(folder), Records(1), dtype=dtype, budget=budget, quantization=quantization)
+    source = Source(Weights(folder), Records(1), dtype=dtype, quantization=quantization)
     room = LatentActivations(1, SIZES, 1)
     at = source / "model.layers.1.self_attn"
-    return MultiHeadLatentAttention(at, 1, SIZES, room, hidden=40, eps=1e-6, scale=0.2, interleaved=True)
+    made = MultiHeadLatentAttention(at, 1, SIZES, room, hidden=40, eps=1e-6, scale=0.2, interleaved=True)
+    return made, source.held
 
 
 def test_what_is_made_of_weights_counts(tiny: Path) -> None:
     asking, answering = 5 * 36 * 12, 5 * 36 * 20
-    budget = MemoryBudget(1 << 30)
-    block(tiny, budget)
-    assert budget.used == 2 * asking
-    budget = MemoryBudget(1 << 30)
-    packed = block(tiny, budget, "int4")
-    assert budget.used == packed.to_latent.nbytes + packed.to_value.nbytes
-    budget = MemoryBudget(1 << 30)
-    made = block(tiny, budget, dtype=float32)  # the other matrices are given back with it
-    del made
-    assert budget.used == 4 * (asking + answering)
-    with pytest.raises(
-        OutOfMemoryError, match=r"what is made of model\.layers\.1\.self_attn\.kv_b_proj\.weight: 4\.219 KiB"
-    ):
-        block(tiny, MemoryBudget(2 * asking - 1))
+    name = "model.layers.1.self_attn.kv_b_proj.weight"
+    _, held = block(tiny)
+    assert (held.nbytes[name], held.made[name]) == (2 * (asking + answering), 2 * asking)
+    packed, held = block(tiny, "int4")
+    assert held.made[name] == held.nbytes[name] == packed.to_latent.nbytes + packed.to_value.nbytes
+    _, held = block(tiny, dtype=float32)
+    assert held.made[name] == held.nbytes[name] == 4 * (asking + answering)
 
 
 def test_a_matrix_that_is_no_number_cannot_be_packed(tiny: Path, tmp_path: Path) -> None:

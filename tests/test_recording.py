@@ -1,0 +1,181 @@
+"""What a recorded step holds, and what it refuses: the same lines with and without the compiler."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import pytest
+
+import pio
+from pio import ops
+from pio.device import allocated_bytes
+from pio.memory import step
+from pio.tensor import Tensor
+
+
+def x() -> Tensor:
+    return Tensor.from_list([[1.5, -2.0, 0.25], [3.0, 4.0, -0.5]])
+
+
+REFUSED = {
+    "ops.swiglu": lambda t: ops.swiglu(t, t),
+    "ops.add": lambda t: ops.add(t, t),
+    "ops.linear": lambda t: ops.linear(t, t),
+    "ops.top_k": lambda t: ops.top_k(t, 2),
+    "ops.gather_by_value": lambda t: ops.gather_by_value(t, t, 1),
+    "ops.first_non_finite": ops.first_non_finite,
+    "ops.pack": lambda t: ops.pack(t, "int8"),
+    "Tensor.zeros": lambda t: Tensor.zeros((3,)),
+    "Tensor.from_list": lambda t: Tensor.from_list([1.0]),
+    "Tensor.from_buffer": lambda t: Tensor.from_buffer(bytearray(8), "float32"),
+    "Tensor.clone": lambda t: t.clone(),
+    "Tensor.astype": lambda t: t.astype("float16"),
+    "Tensor.contiguous": lambda t: t.T.contiguous(),
+    "Tensor.item": lambda t: t[0, 0].item(),
+    "Tensor.tolist": lambda t: t.tolist(),
+    "Tensor.__float__": lambda t: float(t[0, 0]),
+    "Tensor.__bool__": lambda t: bool(t[0, 0]),
+    "Tensor.memoryview": lambda t: t.memoryview(),
+    "Tensor.__array_interface__": lambda t: t.__array_interface__,
+    "Tensor.__dlpack__": lambda t: t.__dlpack__(),
+    "Tensor.fill_": lambda t: t.fill_(1.0),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_could_not_run_again_is_refused_by_name(name: str) -> None:
+    t = x()
+    with pytest.raises(pio.RecordingError) as raised, ops.recording():
+        REFUSED[name](t)
+    message = str(raised.value)
+    assert message.startswith(f"{name} ") and "test_recording.py:" in message and ": " in message
+    assert t.tolist() == x().tolist(), "the tensor is usable, and as it was"
+
+
+def test_steps_do_not_nest_and_leave_nothing_behind() -> None:
+    t, out = x(), x()
+    with ops.recording() as outer:
+        ops.add(t, t, out=out)
+        with pytest.raises(pio.RecordingError, match="do not nest"), ops.recording():
+            pass
+        ops.mul(out, t, out=out)
+        if outer is not None:
+            with pytest.raises(pio.RecordingError, match="do not nest"):
+                outer.run()
+    assert Tensor.zeros((2,)).tolist() == [0.0, 0.0]
+    with pytest.raises(RuntimeError, match="in the middle"), ops.recording():
+        raise RuntimeError("in the middle")
+    assert step.local.step is None and ops.add(t, t).tolist()[0] == [3.0, -4.0, 0.5]
+    if outer is not None:
+        out.fill_(0.0)
+        outer.run()
+        assert out.tolist() == [[2 * v * v for v in row] for row in x().tolist()]
+
+
+def test_a_program_holds_the_memory_it_works_on() -> None:
+    a, out = Tensor.full((70_000,), 2.0), Tensor.zeros((70_000,))
+    view = out.reshape(10, 7000)
+    with ops.recording() as program:
+        ops.add(a.reshape(10, 7000), a.reshape(10, 7000), out=view)
+    if program is None:
+        pytest.skip("kernels are not compiled")
+    gc.collect()
+    held = allocated_bytes()
+    del a
+    gc.collect()
+    assert allocated_bytes() == held, "an input is held"
+    out.fill_(0.0)
+    program.run()
+    assert out[69_999].item() == 4.0
+    del program
+    gc.collect()
+    assert allocated_bytes() == held - 4 * 70_000
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_copies_are_recorded(dtype: str) -> None:
+    source, to, part = x(), Tensor.zeros((2, 3), dtype), Tensor.zeros((2,))
+    with ops.recording() as program:
+        to.copy_(source)
+        part.copy_(source[:, 1])
+    if program is None:
+        pytest.skip("kernels are not compiled")
+    source.copy_(Tensor.from_list([[7.0, 8.0, 9.0], [1.0, 2.0, 3.0]]))
+    program.run()
+    assert to.tolist() == [[7.0, 8.0, 9.0], [1.0, 2.0, 3.0]] and part.tolist() == [8.0, 2.0]
+
+
+def test_an_index_is_checked_in_every_run() -> None:
+    table, out = x(), Tensor.zeros((2, 3))
+    indices = Tensor.from_list([1, 0], "int32")
+    with ops.recording() as program:
+        ops.gather(table, indices, out=out)
+    if program is None:
+        pytest.skip("kernels are not compiled")
+    indices.copy_(Tensor.from_list([0, 1], "int32"))
+    program.run()
+    assert out.tolist() == table.tolist()
+    for bad in (2, -1, 1 << 30):
+        indices.copy_(Tensor.from_list([0, bad], "int32"))
+        with pytest.raises(pio.TensorError, match=rf"gather: indices\[1\] is {bad}, expected 0 to 1"):
+            program.run()
+    indices.copy_(Tensor.from_list([1, 1], "int32"))
+    program.run()
+    assert out.tolist() == [table[1].tolist()] * 2
+    with pytest.raises(pio.TensorError, match=r"indices\[0\] is 7"), ops.recording():
+        ops.gather(table, Tensor(indices.storage, indices.address, indices.dtype, (2,), (1,)), out=_bad(indices, out))
+
+
+def _bad(indices: Tensor, out: Tensor) -> Tensor:
+    with step.paused():
+        indices.fill_(7)
+    return out
+
+
+def test_two_threads_record_at_once() -> None:
+    barrier, found = threading.Barrier(2), {}
+
+    def record(factor: float) -> None:
+        a, out = Tensor.full((5,), factor), Tensor.zeros((5,))
+        with ops.recording() as program:
+            barrier.wait(timeout=60)
+            ops.add(a, a, out=out)
+            barrier.wait(timeout=60)
+            ops.mul(out, a, out=out)
+        if program is not None:
+            out.fill_(0.0)
+            program.run()
+        found[factor] = out.tolist()
+
+    threads = [threading.Thread(target=record, args=(factor,)) for factor in (3.0, 5.0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert found == {3.0: [18.0] * 5, 5.0: [50.0] * 5}
+
+
+def test_a_tensor_can_be_shown_in_a_step() -> None:
+    t = x()
+    with ops.recording():
+        assert repr(t) == "Tensor(float32, shape=(2, 3), [1.5, -2, 0.25, 3, 4, -0.5])"
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda v: v * 2.0, r"operator \*.*ops\.mul"),
+        (lambda v: 2 * v, r"operator \*.*ops\.mul"),
+        (lambda v: v + v, r"operator \+.*ops\.add"),
+        (lambda v: v - 1, r"operator -.*ops\.add"),
+        (lambda v: -v, r"operator -v.*ops\.mul"),
+        (lambda v: v / 2, r"operator /.*ops\.mul"),
+        (lambda v: 3 @ v, r"operator @.*ops\.matmul"),
+        (lambda v: v < 0, r"operator <.*tolist"),
+        (lambda v: v.__setitem__(0, 1), r"fill_.*copy_"),
+    ],
+)
+def test_operators_say_which_operation_to_call(act, words) -> None:
+    with pytest.raises(pio.TensorError, match=words):
+        act(x())

@@ -1,0 +1,126 @@
+"""Blocks of a third party that are wrong in a step, each in its own way: refused by name, or found."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import pytest
+from numba.core import config as numba_config
+from third_party import CONFIG
+
+import pio
+from pio import ops
+from pio.layers.decoder import Decoder
+from pio.layers.room import make_room
+from pio.models.qwen3_0_6b.plugin import Qwen3_0_6BPlugin
+from pio.testing.check_steps import check_steps
+from pio.testing.random_checkpoint import write_random_checkpoint
+
+COMPILED = not (numba_config.DISABLE_JIT or numba_config.BOUNDSCHECK)
+SMALL = {**CONFIG, "model_type": "qwen3"}
+
+
+class Block:
+    """SwiGLU; derived classes do something else in its middle."""
+
+    def __init__(self, mlp: Any) -> None:
+        self.mlp, self.room = mlp, make_room({"product": (600, 28)}, "products")["product"]
+        self.calls = 0
+
+    def __call__(self, x: Any, residual: Any, a: Any) -> None:
+        gate, up = a.feed(28)
+        self.mlp.gate_proj(x, gate)
+        self.mlp.up_proj(x, up)
+        self.mlp.down_proj(self.product(gate, up), residual, add=True)
+
+    def product(self, gate: Any, up: Any) -> Any:
+        return ops.swiglu(gate, up, out=self.room[: gate.shape[0]])
+
+
+class Allocates(Block):
+    def product(self, gate: Any, up: Any) -> Any:
+        return ops.swiglu(gate, up)
+
+
+class Reads(Block):
+    def product(self, gate: Any, up: Any) -> Any:
+        return ops.silu(gate, out=gate) if gate[0, 0].item() > 0 else super().product(gate, up)
+
+
+class Writes(Block):
+    def product(self, gate: Any, up: Any) -> Any:
+        out = super().product(gate, up)
+        out[:, :1].fill_(0.5)
+        return out
+
+
+class Copies(Block):
+    """Right: a copy is an operation, which is recorded."""
+
+    def product(self, gate: Any, up: Any) -> Any:
+        return self.room[: gate.shape[0]].copy_(ops.swiglu(gate, up, out=gate))
+
+
+class Counts(Block):
+    def product(self, gate: Any, up: Any) -> Any:
+        self.calls += 1
+        out = super().product(gate, up)
+        return ops.silu(out, out=out) if self.calls % 3 == 0 else out
+
+
+class Peeks(Block):
+    def product(self, gate: Any, up: Any) -> Any:
+        out = super().product(gate, up)
+        first = ctypes.c_float.from_address(gate.address).value
+        return ops.silu(out, out=out) if first > 0 else out
+
+
+def load(folder: Path, block: type[Block]) -> Qwen3_0_6BPlugin:
+    class Plugin(Qwen3_0_6BPlugin):
+        def build_model(self, config: Any, source: Any, runtime: Any, budget: Any) -> Decoder:
+            model = super().build_model(config, source, runtime, budget)
+            for layer in model.layers:
+                layer.mlp = block(layer.mlp)
+            return model
+
+    plugin = Plugin()
+    plugin.initialize(folder, progress=False, context_length=64, prefill_chunk=16, max_batch_sequences=2)
+    return plugin.load_model()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_checkpoint(tmp_path_factory.mktemp("models") / "small", SMALL, tokenizer=False)
+
+
+@pytest.mark.parametrize("block", [Block, Copies])
+def test_a_sound_block_complies(folder: Path, block: type[Block]) -> None:
+    with load(folder, block) as model:
+        assert check_steps(model) == []
+        again = [model.generate([3, 4, 5], temperature=0.0, max_new_tokens=9, ignore_eos=True) for _ in range(3)]
+        assert len({tuple(answer.token_ids) for answer in again}) == 1
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        (Allocates, ["ops.swiglu", "Allocates.product", "out="]),
+        (Reads, ["Tensor.item", "Reads.product", "pio.ops"]),
+        (Writes, ["Tensor.fill_", "Writes.product", "when the block is built"]),
+    ],
+)
+def test_what_could_not_run_again_is_refused(folder: Path, block: type[Block], words: list[str]) -> None:
+    """While the model loads; where nothing is compiled, and so nothing is run to load it, by the first request."""
+    with pytest.raises(pio.RecordingError) as raised, load(folder, block) as model:
+        model.generate([3, 4], max_new_tokens=2)
+    assert [word for word in words if word not in str(raised.value)] == []
+
+
+@pytest.mark.skipif(not COMPILED, reason="steps are recorded where kernels are compiled")
+@pytest.mark.parametrize("block", [Counts, Peeks])
+def test_python_between_operations_is_found(folder: Path, block: type[Block]) -> None:
+    with load(folder, block) as model:
+        (finding,) = check_steps(model)
+        assert "when it runs again" in finding and "pio.ops" in finding
