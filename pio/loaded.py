@@ -35,6 +35,7 @@ class LoadedModel:
     """Weights, model, cache and what runs requests on them.
 
     Attributes:
+        checkpoint: The folder.
         config: Of the model, from its checkpoint.
         generation_config: The checkpoint's defaults for sampling.
         prompts: Tokenizer and chat template.
@@ -53,6 +54,7 @@ class LoadedModel:
         runtime: RuntimeConfig,
         build: BuildModel,
         packing: Callable[[str], None] = lambda _: None,
+        prompts: Prompts | None = None,
     ) -> None:
         """Put a model together.
 
@@ -63,17 +65,21 @@ class LoadedModel:
             runtime: How to run.
             build: Makes the model, and takes or ignores every tensor.
             packing: Called with the name of each weight that is quantized.
+            prompts: The folder's tokenizer and chat template, where they were read before.
 
         Raises:
             CheckpointError: Weights and config contradict each other, or a file is damaged.
             ConfigError: The runtime options ask for more context than the model has, or for another quantization.
             OutOfMemoryError: It does not fit the limit or the machine.
         """
+        self.checkpoint = checkpoint
         self.config = config
         self.generation_config = checkpoint.generation_config
         SamplingParams.merge(self.generation_config)  # refuses defaults that no request could run with
-        tokenizer = Tokenizer.from_folder(checkpoint.path, vocab_size=config.vocab_size)
-        self.prompts = Prompts(str(checkpoint.path), tokenizer, ChatTemplate.from_folder(checkpoint.path))
+        if prompts is None:
+            tokenizer = Tokenizer.from_folder(checkpoint.path, vocab_size=config.vocab_size)
+            prompts = Prompts(str(checkpoint.path), tokenizer, ChatTemplate.from_folder(checkpoint.path))
+        self.prompts, tokenizer = prompts, prompts.optional_tokenizer
         self.weights = weights
         budget = MemoryBudget(runtime.memory_limit or UNLIMITED)
         quantization = _quantization(config, runtime, packing)
@@ -85,7 +91,8 @@ class LoadedModel:
         self.model = build(config, self._source, runtime, budget)
         weights.finish()
         _check_stored(config, self._source.held)
-        self.context_length = self.model.max_positions = _context_length(runtime, self.model.max_positions)
+        self._longest_context = self.model.max_positions
+        self.context_length = self.model.max_positions = _context_length(runtime, self._longest_context)
         self.cache = self._reserve_cache(runtime.cache_tokens or self.context_length)
         warm_up(self.model, self.cache)
         text = self.prompts if tokenizer else None
@@ -139,10 +146,18 @@ class LoadedModel:
         """
         _check_weights(self.weights)
 
+    def check_runtime(self, runtime: RuntimeConfig) -> None:
+        """Refuse what can be seen to be impossible before this model makes room for another one of the same folder.
+
+        Raises:
+            ConfigError: The options ask for more context than the model has, or for another quantization.
+        """
+        _quantization(self.config, runtime, lambda _: None)
+        _context_length(runtime, self._longest_context)
+
     def close(self) -> None:
         """Cancel what runs and let go of all memory."""
-        self.manager.close()
-        self.cache.free()
+        self.manager.close(self.cache.free)  # not before the last step, which may be running still
 
 
 def outline(build: BuildModel, config: DecoderConfig, weights: Weights) -> Outline:
