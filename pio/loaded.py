@@ -23,7 +23,7 @@ from pio.loading.chat_template import ChatTemplate
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.tokenizer import Tokenizer
 from pio.loading.weights import Weights
-from pio.machine import available_memory, cpu_count
+from pio.machine import available_memory, thread_count
 from pio.prompts import Prompts
 
 BuildModel = Callable[[Any, Source, RuntimeConfig, MemoryBudget], Decoder]
@@ -204,7 +204,7 @@ def _source(weights: Weights, runtime: RuntimeConfig, budget: MemoryBudget, quan
     return Source(
         weights,
         Records(runtime.batch_tokens, budget, round_inputs=runtime.activation_dtype == "bfloat16"),
-        threads=min(runtime.threads or cpu_count(), cpu_count()),
+        threads=min(runtime.threads or thread_count(), thread_count()),
         dtype=None if runtime.dtype is None else dtypes.dtype(runtime.dtype),
         budget=budget,
         quantization=quantization,

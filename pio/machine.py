@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 from pathlib import Path
+from types import BuiltinFunctionType
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -15,6 +17,16 @@ def cpu_count() -> int:
     if len(quota) == 2 and quota[0].isdigit() and quota[1].isdigit() and int(quota[1]):
         affine = min(affine, max(1, int(quota[0]) // int(quota[1])))
     return affine
+
+
+def green_threads() -> bool:
+    """Return whether coroutines of one thread stand for threads in this process, as ``gevent.monkey`` has it."""
+    return not isinstance(_thread.start_new_thread, BuiltinFunctionType)
+
+
+def thread_count() -> int:
+    """Return over how many threads to split work: as many as cores, or one where threads are no threads."""
+    return 1 if green_threads() else cpu_count()
 
 
 def available_memory() -> int | None:

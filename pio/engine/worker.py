@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import queue
 import sys
@@ -10,12 +9,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from types import BuiltinFunctionType
 
 from pio.engine.runner import Runner, deliverable
 from pio.engine.scheduler import Scheduler
 from pio.engine.sequence import Sequence, Status
+from pio.engine.waiters import Waiters
 from pio.errors import CancelledError, PioError
+from pio.machine import green_threads
 
 
 class Worker:
@@ -37,6 +37,7 @@ class Worker:
         self._role: dict[str, threading.Thread] = {}  # the thread that runs the loop; to claim it is atomic
         self._thread: threading.Thread | None = None  # the one that ran it last
         self._closed = False
+        self._ended = Waiters()
 
     # Called by others
 
@@ -46,7 +47,7 @@ class Worker:
         if os.getpid() != self._process:
             return False
         running, starting = self._role.get("worker"), self._starting
-        return (running is not None and running.is_alive()) or (starting is not None and starting.is_alive())
+        return (running is not None and _lives(running)) or (starting is not None and _lives(starting))
 
     def put(self, sequences: list[Sequence]) -> None:
         """Queue sequences, and have a thread for them.
@@ -81,7 +82,9 @@ class Worker:
         """Wait until a stopped thread has ended, at most so long; not at all in that thread itself."""
         thread = self._thread
         if thread is not None and thread.ident != threading.get_ident() and os.getpid() == self._process:
-            thread.join(seconds)
+            deadline = time.monotonic() + seconds
+            if self._ended.wait(lambda: not self._role, lambda: None, deadline):
+                thread.join(max(0.0, deadline - time.monotonic()))  # it holds no lock and no memory of the model then
 
     def at_end(self, call: Callable[[], object]) -> None:
         """Call something once a stopped worker can do no step any more: now, or when its thread ends."""
@@ -126,12 +129,15 @@ class Worker:
     def run(self) -> None:
         """Serve until told to stop; then whatever is left gets a CancelledError."""
         me = threading.current_thread()
-        if self._role.setdefault("worker", me) is not me:
+        claimed = self._role.setdefault("worker", me) is me
+        if self._starting is me:
+            self._starting = None
+        if not claimed:
             return
-        self._thread, self._starting = me, None
-        error: PioError = _closed()
-        # where coroutines stand for threads, as gevent has it, others run only while this one gives way
-        give_way = None if isinstance(_thread.start_new_thread, BuiltinFunctionType) else time.sleep
+        self._thread = me
+        error: BaseException = _closed()
+        # coroutines run only while this one gives way
+        give_way = time.sleep if green_threads() else None
         try:
             while self._receive():
                 self._remove_dropped()
@@ -180,14 +186,14 @@ class Worker:
                 sequence.consumer.fail(told)
                 if sequence.status is not Status.FINISHED:
                     self._scheduler.remove(sequence)
-            if isinstance(error, KeyboardInterrupt | SystemExit):  # meant for this thread, not for a request
+            if told is not error and isinstance(error, KeyboardInterrupt | SystemExit):  # meant for this thread
                 raise
         self._scheduler.plan.clear()  # the last requests must not live until the next ones come
 
     def _everything(self) -> list[Sequence]:
         return [*self._scheduler.running, *self._scheduler.waiting]
 
-    def _leave(self, error: PioError) -> None:
+    def _leave(self, error: BaseException) -> None:
         """End: nobody may be left waiting, whatever state the loop was left in."""
         for sequence in self._everything():
             sequence.consumer.fail(error)
@@ -198,8 +204,9 @@ class Worker:
         self._dropped.clear()
         if self._closed:
             self._finish()
+        self._ended.wake()
 
-    def _refuse_inbox(self, error: PioError) -> None:
+    def _refuse_inbox(self, error: BaseException) -> None:
         while not self._inbox.empty():
             try:
                 arrived = self._inbox.get_nowait()
@@ -220,11 +227,18 @@ class Worker:
             call()
 
 
-def _told(error: BaseException) -> PioError:
+def _lives(thread: threading.Thread) -> bool:
+    """Whether a thread was started and has not ended; coroutines only say that they were started."""
+    return thread.ident is not None and (green_threads() or thread.is_alive())
+
+
+def _told(error: BaseException) -> BaseException:
     """What callers hear of an error in the loop."""
-    if isinstance(error, KeyboardInterrupt | SystemExit):
-        return CancelledError(f"the thread that ran the request was ended by {type(error).__name__}; send it again")
-    return deliverable(error)
+    if not isinstance(error, KeyboardInterrupt | SystemExit):
+        return deliverable(error)
+    if green_threads():  # a signal handler's: it was meant for one who waits, and came while this coroutine ran
+        return error.with_traceback(None)
+    return CancelledError(f"the thread that ran the request was ended by {type(error).__name__}; send it again")
 
 
 def _closed() -> CancelledError:
