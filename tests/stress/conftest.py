@@ -34,7 +34,7 @@ class Sizes:
     rounds: int
 
 
-SHORT = Sizes(long=False, cancels=40, requests=160, loads=6, signals=6, rounds=1)
+SHORT = Sizes(long=False, cancels=40, requests=160, loads=6, signals=5, rounds=1)
 LONG = Sizes(long=True, cancels=1000, requests=2000, loads=50, signals=200, rounds=20)
 
 
