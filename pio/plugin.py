@@ -134,7 +134,8 @@ class TextModelPlugin(Lifecycle):
         **fields: Any,
     ) -> Handle:
         """Queue a prompt and return at once; see ``generate`` for the arguments."""
-        with Owned() as owned:
+        owned = Owned()
+        try:
             return self._submit(
                 owned,
                 prompt,
@@ -146,6 +147,9 @@ class TextModelPlugin(Lifecycle):
                 template_variables=template_variables,
                 **fields,
             )
+        except BaseException:
+            owned.cancel()
+            raise
 
     def _submit(
         self,
@@ -194,8 +198,12 @@ class TextModelPlugin(Lifecycle):
             CapacityError: The prompt does not fit into the context or the cache.
             CancelledError: The model was closed meanwhile.
         """
-        with Owned() as owned:
+        owned = Owned()
+        try:
             return self._submit(owned, prompt, params, **fields).result()
+        except BaseException:
+            owned.cancel()
+            raise
 
     def generate_text(self, prompt: Prompt | None = None, params: Params | None = None, **fields: Any) -> str:
         """Return the text of ``generate``."""
@@ -206,8 +214,12 @@ class TextModelPlugin(Lifecycle):
 
         Closing the iterator, or dropping it, cancels the request. Arguments and errors as ``generate``.
         """
-        with Owned() as owned:
+        owned = Owned()
+        try:
             return iter(self._submit(owned, prompt, params, **fields))
+        except BaseException:
+            owned.cancel()
+            raise
 
     def chat_completion(self, messages: Messages, params: Params | None = None, **fields: Any) -> str:
         """Return the answer to a conversation, without the reasoning. Arguments and errors as ``generate``."""
@@ -222,9 +234,13 @@ class TextModelPlugin(Lifecycle):
 
     def infer_batch(self, xs: Sequence[Prompt], params: Params | None = None, **fields: Any) -> list[Generation]:
         """Answer several inputs together, first come, first served; each answer is the one it gets alone."""
-        with Owned() as owned:
+        owned = Owned()
+        try:
             handles = [self._submit(owned, x, params, **fields) for x in prompts.check_prompts(xs)]
             return [handle.result() for handle in handles]
+        except BaseException:
+            owned.cancel()
+            raise
 
     def logits(self, prompt: Prompt) -> Tensor:
         """Return the logits at every position of a prompt.
@@ -235,12 +251,16 @@ class TextModelPlugin(Lifecycle):
         Raises:
             OutOfMemoryError: They do not fit into ``memory_limit`` or the machine. They count as long as they live.
         """
-        with Owned() as owned:
+        owned = Owned()
+        try:
 
             def start(loaded: LoadedModel) -> LogitsHandle:
                 return loaded.manager.submit_logits(loaded.prompts.encode(prompt)[0], owned=owned)
 
             return self._start(start).result()
+        except BaseException:
+            owned.cancel()
+            raise
 
     def _start(self, start: Callable[[LoadedModel], T]) -> T:
         """Start a request; where ``update`` replaces the model meanwhile, on the new one."""

@@ -110,10 +110,10 @@ class Request(Generic[T]):
 
 
 class Owned:
-    """Requests that nobody can wait for but the call that made them: whatever leaves it by an exception ends them.
+    """Requests that nobody can wait for but the call that made them: whatever ends it by an exception ends them.
 
     A request is added before it is queued, so there is no moment at which a signal handler's exception could leave one
-    behind.
+    behind. It is no context manager: nothing may run any more where a call has its answer.
     """
 
     def __init__(self) -> None:
@@ -123,10 +123,7 @@ class Owned:
         """Own a request that is about to be queued."""
         self._requests.append(request)
 
-    def __enter__(self) -> Owned:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            for request in self._requests:
-                request.cancel()
+    def cancel(self) -> None:
+        """End all of them."""
+        for request in self._requests:
+            request.cancel()
