@@ -5,6 +5,7 @@ It prints how it ended: the name of an exception that it let out of pio, or "don
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import sys
@@ -49,7 +50,9 @@ def load_again(model):
         model.generate("x", max_new_tokens=1)
 
 
-WORK = [wait_for_results, read_streams, submit_and_wait, score, change, load_again]
+ASK = [wait_for_results, read_streams, submit_and_wait, score]
+# Loading runs Numba and LLVM's bindings, whose finalisers lose an exception that lands in them: no handler raises there.
+LOAD = [change, load_again]
 
 
 def main() -> None:
@@ -68,15 +71,16 @@ def main() -> None:
         model.cleanup()
 
     def use(*_: object) -> None:  # whatever a handler may do with a model
-        handle = model.submit("y", max_new_tokens=50)
-        next(iter(handle), None)
-        handle.cancel()
-        model.update(prefill_chunk=60)
+        with contextlib.suppress(pio.PioError):  # it is being loaded by this very thread
+            handle = model.submit("y", max_new_tokens=50)
+            next(iter(handle), None)
+            handle.cancel()
+            model.update(prefill_chunk=60)
         raise TimeLimit
 
     signal.signal(signal.SIGALRM, {"limit": limit, "clean": clean, "use": use}.get(kind, signal.SIG_DFL))
     signal.signal(signal.SIGTERM, leave)
-    work = rng.choice(WORK)
+    work = rng.choice(ASK + LOAD if kind == "clean" else ASK)
     print("ready", flush=True)
     try:
         if kind in ("limit", "clean", "use"):
@@ -85,9 +89,7 @@ def main() -> None:
     except (TimeLimit, KeyboardInterrupt, pio.PioError) as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
         print(type(error).__name__, flush=True)
-        if kind in ("limit", "interrupt"):  # the model goes on
-            if not model.is_loaded:  # it was being loaded
-                model.load_model()
+        if kind != "clean":  # the model goes on
             assert len(model.generate([1, 2], max_new_tokens=3, ignore_eos=True).token_ids) == 3
     print("done", flush=True)
 
