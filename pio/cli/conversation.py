@@ -57,11 +57,11 @@ class Conversation:
             sent.insert(0, {"role": "system", "content": self.system})
         fitting = self._model.fit_messages(sent, self._room, **variables)
         _, inside = self._model.loaded.prompts.encode(fitting, **variables)
-        pieces = self._model.stream(fitting, template_variables=variables, **self._fields)
+        handle = self._model.submit(fitting, template_variables=variables, **self._fields)
         self.messages.append({"role": "user", "content": text})
         splitter, answer = ReasoningSplitter(inside=bool(inside)), ""
         try:
-            for piece in pieces:
+            for piece in handle:
                 for kind, part in splitter.push(piece):
                     answer += part if kind == "answer" else ""
                     yield kind, part
@@ -69,7 +69,7 @@ class Conversation:
                 answer += part if kind == "answer" else ""
                 yield kind, part
         finally:
-            pieces.close()
+            handle.cancel()
             self.messages.append({"role": "assistant", "content": answer})
 
     @property

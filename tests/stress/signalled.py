@@ -51,7 +51,7 @@ def load_again(model):
 
 
 ASK = [wait_for_results, read_streams, submit_and_wait, score]
-# Loading runs Numba and LLVM's bindings, whose finalisers lose an exception that lands in them: no handler raises there.
+# Loading runs finalisers of Numba and of LLVM's bindings, which lose an exception that lands in them.
 LOAD = [change, load_again]
 
 
