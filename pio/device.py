@@ -91,7 +91,7 @@ class MemoryBudget:
         400
     """
 
-    __slots__ = ("_limit", "_lock", "_used")
+    __slots__ = ("_limit", "_lock", "_returned", "_used")
 
     def __init__(self, limit_bytes: int) -> None:
         """Allow ``limit_bytes`` in total.
@@ -103,8 +103,10 @@ class MemoryBudget:
             raise ConfigError(f"a memory limit must not be negative, found {limit_bytes}")
         self._limit = limit_bytes
         self._used = 0
-        # Re-entrant, because the collector may run a finaliser that releases while this very thread reserves.
-        self._lock = threading.RLock()
+        # What is released waits here for the next who reserves: finalisers release, in any thread and at any moment,
+        # and may wait for no lock.
+        self._returned: list[int] = []
+        self._lock = threading.RLock()  # re-entrant, for a signal handler may reserve while this very thread does
 
     @property
     def limit(self) -> int:
@@ -114,12 +116,12 @@ class MemoryBudget:
     @property
     def used(self) -> int:
         """Bytes reserved now."""
-        return self._used
+        return self._used - sum(self._returned.copy())
 
     @property
     def available(self) -> int:
         """Bytes that can still be reserved."""
-        return self._limit - self._used
+        return self._limit - self.used
 
     def reserve(self, nbytes: int, what: str) -> None:
         """Take ``nbytes`` for ``what`` out of the budget, or nothing at all.
@@ -135,6 +137,9 @@ class MemoryBudget:
         if nbytes < 0:
             raise ConfigError(f"cannot reserve {nbytes} bytes for {what}")
         with self._lock:
+            while self._returned:
+                returned = self._returned.pop()
+                self._used -= returned
             if self._used + nbytes > self._limit:
                 raise OutOfMemoryError(
                     f"{what}: {format_bytes(nbytes)} needed, and of the memory limit of {format_bytes(self._limit)} "
@@ -148,13 +153,12 @@ class MemoryBudget:
         Raises:
             ConfigError: Fewer bytes are reserved, or the size is negative.
         """
-        with self._lock:
-            if not 0 <= nbytes <= self._used:
-                raise ConfigError(f"cannot release {nbytes} bytes of a budget with {self._used} bytes in use")
-            self._used -= nbytes
+        if not 0 <= nbytes <= self.used:
+            raise ConfigError(f"cannot release {nbytes} bytes of a budget with {self.used} bytes in use")
+        self._returned.append(nbytes)
 
     def __repr__(self) -> str:
-        return f"MemoryBudget(used={self._used}, limit={self._limit})"
+        return f"MemoryBudget(used={self.used}, limit={self._limit})"
 
 
 class Allocation:

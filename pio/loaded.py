@@ -27,7 +27,7 @@ from pio.loading.chat_template import ChatTemplate
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.tokenizer import Tokenizer
 from pio.loading.weights import Weights
-from pio.machine import available_memory, cpu_count
+from pio.machine import available_memory, thread_count
 from pio.ops.sampling import Sampler
 from pio.prompts import Prompts
 
@@ -40,6 +40,7 @@ class LoadedModel:
     """Weights, model, cache and what runs requests on them.
 
     Attributes:
+        checkpoint: The folder.
         config: Of the model, from its checkpoint.
         generation_config: The sampling fields that the checkpoint has defaults for.
         prompts: Tokenizer and chat template.
@@ -58,6 +59,7 @@ class LoadedModel:
         runtime: RuntimeConfig,
         build: BuildModel,
         packing: Callable[[str], None] = lambda _: None,
+        prompts: Prompts | None = None,
     ) -> None:
         """Put a model together.
 
@@ -68,17 +70,22 @@ class LoadedModel:
             runtime: How to run.
             build: Makes the model, and takes or ignores every tensor.
             packing: Called with the name of each weight that is quantized.
+            prompts: The folder's tokenizer and chat template, where they were read before.
 
         Raises:
             CheckpointError: Weights and config contradict each other, or a file is damaged.
             ConfigError: The runtime options ask for more context than the model has, or for another quantization.
             OutOfMemoryError: It does not fit the limit or the machine.
         """
+        self.checkpoint = checkpoint
         self.config = config
-        tokenizer = Tokenizer.from_folder(checkpoint.path, vocab_size=config.vocab_size)
+        if prompts is None:
+            tokenizer = Tokenizer.from_folder(checkpoint.path, vocab_size=config.vocab_size)
+            template = ChatTemplate.from_folder(checkpoint.path)
+        else:
+            tokenizer, template = prompts.optional_tokenizer, prompts.chat_template
         self.generation_config = _generation_config(checkpoint, config, tokenizer)
         ends = _end_tokens(checkpoint, config, tokenizer)
-        template = ChatTemplate.from_folder(checkpoint.path)
         self.prompts = Prompts(str(checkpoint.path), tokenizer, template, literal=runtime.literal_messages)
         self.weights = weights
         budget = MemoryBudget(runtime.memory_limit or UNLIMITED)
@@ -90,7 +97,8 @@ class LoadedModel:
         self.model = build(config, self._source, runtime, budget)
         weights.finish()
         _check_stored(config, self._source.held)
-        self.context_length = self.model.max_positions = _context_length(runtime, self.model.max_positions)
+        self._longest_context = self.model.max_positions
+        self.context_length = self.model.max_positions = _context_length(runtime, self._longest_context)
         self.cache = _reserve_cache(self.model, runtime)
         _ = self._source.records.buffer  # refused here rather than in the first step
         warm_up(self.model, self.cache)
@@ -136,11 +144,23 @@ class LoadedModel:
         """
         _check_weights(self.weights)
 
+    def check_runtime(self, runtime: RuntimeConfig) -> None:
+        """Refuse what can be seen to be impossible before this model makes room for another one of the same folder.
+
+        Raises:
+            ConfigError: The options ask for more context than the model has, or for another quantization.
+        """
+        _quantization(self.config, runtime, lambda _: None)
+        _context_length(runtime, self._longest_context)
+
     def close(self) -> None:
         """Cancel what runs and let go of all memory."""
-        self.manager.close()
-        self.model.forget_steps()
-        self.cache.free()
+        self.manager.close(partial(_give_back, self.model, self.cache))  # not before the last step, which may run still
+
+
+def _give_back(model: Decoder, cache: Cache) -> None:
+    model.forget_steps()
+    cache.free()
 
 
 def _generation_config(checkpoint: Checkpoint, config: DecoderConfig, tokenizer: Tokenizer | None) -> dict[str, Any]:
@@ -265,7 +285,7 @@ def _records(runtime: RuntimeConfig, budget: MemoryBudget | None) -> Records:
 def _source_options(runtime: RuntimeConfig, quantization: Quantization) -> dict[str, Any]:
     """How layers take their weights, as the runtime options want them."""
     return {
-        "threads": min(runtime.threads or cpu_count(), cpu_count()),
+        "threads": min(runtime.threads or thread_count(), thread_count()),
         "dtype": None if runtime.dtype is None else dtypes.dtype(runtime.dtype),
         "quantization": quantization,
         "held": Held(mapped=runtime.mmap),

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from pio.control_group import ROOT, cpu_quota, free_memory, read
+from pio.shelter import green_threads
 
 
 def cpu_count(root: Path = ROOT) -> int:
@@ -17,6 +18,11 @@ def cpu_count(root: Path = ROOT) -> int:
     affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota(root)
     return affine if quota is None else min(affine, max(1, int(quota)))
+
+
+def thread_count() -> int:
+    """Return over how many threads to split work: as many as cores, or one where threads are no threads."""
+    return 1 if green_threads() else cpu_count()
 
 
 def available_memory(root: Path = ROOT) -> int | None:

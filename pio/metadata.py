@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pio.lifecycle import Lifecycle
     from pio.loaded import LoadedModel
-    from pio.plugin import TextModelPlugin
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class ModelMetadata:
     memory: dict[str, int]
 
     @classmethod
-    def of(cls, plugin: TextModelPlugin, loaded: LoadedModel | None) -> ModelMetadata:
+    def of(cls, plugin: Lifecycle, loaded: LoadedModel | None) -> ModelMetadata:
         """Describe a plugin; what depends on the model is that of its manifest where none is given."""
         manifest = plugin.manifest
         return cls(

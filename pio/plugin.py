@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import traceback
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, ClassVar, NoReturn, Self, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pio import prompts, registry
-from pio.config.decoder import DecoderConfig
-from pio.config.runtime import RuntimeConfig
-from pio.device import MemoryBudget, memory_errors
+from pio import prompts
 from pio.engine.generation import Generation
 from pio.engine.handle import Handle, LogitsHandle, Stream
+from pio.engine.request import Owned
 from pio.engine.sampling_params import Params, SamplingParams
-from pio.errors import ConfigError, PioError
-from pio.layers.decoder import Decoder
-from pio.layers.source import Source
+from pio.errors import PioError
+from pio.lifecycle import Lifecycle
 from pio.loaded import LoadedModel
-from pio.loading.checkpoint import Checkpoint, resolve
-from pio.loading.weights import Weights
-from pio.manifest import PluginManifest
-from pio.metadata import ModelMetadata
-from pio.progress import Progress, short_name
 from pio.prompts import Marks, Message, Messages, Prompt
 from pio.tensor import Tensor
 
@@ -33,11 +20,11 @@ T = TypeVar("T")
 Tools = Sequence[Mapping[str, Any]]
 
 
-class TextModelPlugin(ABC):
+class TextModelPlugin(Lifecycle):
     """A language model, ready to be called from any thread once loaded.
 
-    A plugin names its configuration class and builds its model; everything else is here. ``pio.load`` makes one;
-    as a context manager it gives its memory back at the end.
+    A plugin names its configuration class and builds its model; everything else is here and in ``Lifecycle``.
+    ``pio.load`` makes one; as a context manager it gives its memory back at the end.
 
     Attributes:
         manifest_name: Name of the plugin, which finds its manifest.
@@ -46,154 +33,9 @@ class TextModelPlugin(ABC):
         runtime: How the model runs, or will run once loaded.
     """
 
-    manifest_name: ClassVar[str]
-    config_class: ClassVar[type[DecoderConfig]]
     fill_marks: ClassVar[Marks | None] = None
 
-    def __init__(self) -> None:
-        self._path: str | None = None
-        self._loaded: LoadedModel | None = None
-        self._metadata: ModelMetadata | None = None  # of the model that was loaded last
-        self._lock = threading.RLock()
-        self.runtime = RuntimeConfig()
-
-    @abstractmethod
-    def build_model(self, config: Any, source: Source, runtime: RuntimeConfig, budget: MemoryBudget) -> Decoder:
-        """Build the model from its weights; every tensor of the checkpoint is taken or ignored by name."""
-
-    def open_weights(self, checkpoint: Checkpoint) -> Weights:
-        """Return the tensors of the model; a subclass may take them from elsewhere than the folder."""
-        return checkpoint.weights()
-
-    # Loading
-
-    def initialize(self, path: str | os.PathLike[str] | None = None, *, download: bool = False, **options: Any) -> bool:
-        """Set where the model is and how it is to run; ``load_model`` does the work. Returns True.
-
-        Args:
-            path: As ``pio.load`` takes it.
-            download: Fetch a repo that is not in the local cache.
-            **options: Fields of ``RuntimeConfig``.
-
-        Raises:
-            ConfigError: An option is unknown or its value cannot be used.
-            CheckpointError: There is no such model.
-        """
-        self.runtime = RuntimeConfig.from_options(**options)
-        if path is not None:
-            self._path, self._metadata = os.fspath(resolve(path, download=download)), None
-        return True
-
-    def load_model(self, config: RuntimeConfig | None = None) -> Self:
-        """Map the weights, build the model, reserve its memory; return the plugin. A loaded model is loaded anew.
-
-        Args:
-            config: How to run; by default what ``initialize`` set.
-
-        Raises:
-            CheckpointError: The folder is damaged or contradicts itself.
-            UnsupportedModelError: The model asks for something that this plugin does not compute.
-            OutOfMemoryError: Weights, cache and buffers do not fit the limit or the machine.
-        """
-        if self._path is None:
-            raise ConfigError("there is no path; call initialize(path=...) first, or use pio.load(path)")
-        shows = (config or self.runtime).progress
-        doing = f"loading {short_name(self._path)}"
-        with self._lock, memory_errors(doing), Progress(shows, doing) as shown:
-            self.cleanup()
-            self.runtime = config or self.runtime
-            checkpoint = Checkpoint(self._path, mapped=self.runtime.mmap)
-            registry.choose(checkpoint.config, self.manifest.name)  # refuses another architecture, by name
-            model_config = self.config_class.from_checkpoint(checkpoint.config)
-            weights = self.open_weights(checkpoint)
-            packing = shown.counting(f"quantizing to {self.runtime.quantize}", lambda: weights.matrices)
-            self._loaded = LoadedModel(checkpoint, model_config, weights, self.runtime, self.build_model, packing)
-            self._metadata = ModelMetadata.of(self, self._loaded)
-        return self
-
-    def update(self, **options: Any) -> RuntimeConfig:
-        """Change runtime options of a loaded model; requests that run are cancelled, new ones wait for it.
-
-        Nothing changes on an error, nor on Ctrl-C: the model is loaded as it was.
-
-        Raises:
-            ConfigError: An option is unknown or its value cannot be used; the model goes on as it was.
-            OutOfMemoryError: The model does not fit with these options; it is loaded as it was.
-        """
-        with self._lock:
-            before, config = self.runtime, self.runtime.updated(**options)
-            if config != before and self._loaded is not None:
-                try:
-                    self.load_model(config)
-                except BaseException as error:
-                    traceback.clear_frames(error.__traceback__)  # they keep the memory of half a model
-                    self.load_model(before)
-                    raise
-            self.runtime = config
-            return config
-
-    def cleanup(self) -> bool:
-        """Cancel what runs and give every byte back; more than once does no harm. Returns True."""
-        with self._lock:
-            loaded, self._loaded = self._loaded, None
-            if loaded is not None:
-                loaded.close()
-        return True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cleanup()
-
-    def __reduce__(self) -> NoReturn:
-        raise PioError(
-            "a model belongs to its process and can neither be copied nor pickled; pass its path instead, and load it "
-            f"in each process: pio.load({self._path!r})"
-        )
-
     # What it is
-
-    @property
-    def manifest(self) -> PluginManifest:
-        """The plugin's manifest."""
-        return registry.manifest_of(type(self))
-
-    @property
-    def path(self) -> str | None:
-        """The model's folder."""
-        return self._path
-
-    @property
-    def loaded(self) -> LoadedModel:
-        """The model in memory; waits for one that is being loaded.
-
-        Raises:
-            PioError: The plugin is not loaded, or was cleaned up.
-        """
-        loaded = self._loaded
-        if loaded is None:
-            with self._lock:
-                loaded = self._loaded
-        if loaded is None:
-            raise PioError("the model is not loaded; call load_model(), or pio.load again after cleanup()")
-        return loaded
-
-    @property
-    def is_loaded(self) -> bool:
-        """Whether the model is in memory."""
-        return self._loaded is not None
-
-    @property
-    def metadata(self) -> ModelMetadata:
-        """What the plugin and its model are, and the memory they take.
-
-        Before the model is loaded it is what the manifest says; after ``cleanup`` the model's, without memory.
-        """
-        loaded, last = self._loaded, self._metadata
-        if loaded is None and last is not None:
-            return replace(last, memory=dict.fromkeys(last.memory, 0))
-        return ModelMetadata.of(self, loaded)
 
     def supports_config(self, config: Mapping[str, Any]) -> bool:
         """Return whether the plugin runs a model with this config.json."""
@@ -299,6 +141,39 @@ class TextModelPlugin(ABC):
         **fields: Any,
     ) -> Handle:
         """Queue a prompt and return at once; see ``generate`` for the arguments."""
+        owned = Owned()
+        try:
+            return self._submit(
+                owned,
+                prompt,
+                params,
+                prefix=prefix,
+                suffix=suffix,
+                tools=tools,
+                enable_thinking=enable_thinking,
+                continue_final_message=continue_final_message,
+                template_variables=template_variables,
+                **fields,
+            )
+        except BaseException:
+            owned.cancel()
+            raise
+
+    def _submit(
+        self,
+        owned: Owned,
+        prompt: Prompt | None = None,
+        params: Params | None = None,
+        *,
+        prefix: str | None = None,
+        suffix: str | None = None,
+        tools: Tools | None = None,
+        enable_thinking: bool | None = None,
+        continue_final_message: bool | str | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> Handle:
+        """Queue a prompt for whoever owns its request."""
         named = {"enable_thinking": enable_thinking, "continue_final_message": continue_final_message}
         variables = prompts.template_variables(template_variables, tools=tools, **named)
 
@@ -306,9 +181,9 @@ class TextModelPlugin(ABC):
             merged = SamplingParams.merge(loaded.generation_config, params, **fields)
             if prefix is not None or suffix is not None:
                 ids = loaded.prompts.fill(prompt, prefix, suffix, self.fill_marks, **variables)
-                return loaded.manager.submit(ids, merged)
+                return loaded.manager.submit(ids, merged, owned=owned)
             ids, reasoning = loaded.prompts.encode(prompt, **variables)
-            return loaded.manager.submit(ids, merged, reasoning=reasoning)
+            return loaded.manager.submit(ids, merged, reasoning=reasoning, owned=owned)
 
         return self._start(start)
 
@@ -332,7 +207,12 @@ class TextModelPlugin(ABC):
             CapacityError: The prompt does not fit into the context or the cache.
             CancelledError: The model was closed meanwhile.
         """
-        return self.submit(prompt, params, **fields).result()
+        owned = Owned()
+        try:
+            return self._submit(owned, prompt, params, **fields).result()
+        except BaseException:
+            owned.cancel()
+            raise
 
     def generate_text(self, prompt: Prompt | None = None, params: Params | None = None, **fields: Any) -> str:
         """Return the text of ``generate``."""
@@ -343,11 +223,11 @@ class TextModelPlugin(ABC):
 
         Closing the iterator, or dropping it, cancels the request. Arguments and errors as ``generate``.
         """
-        handle = self.submit(prompt, params, **fields)
+        owned = Owned()
         try:
-            return iter(handle)
-        except ConfigError:  # several answers: nobody will read them
-            handle.cancel()
+            return iter(self._submit(owned, prompt, params, **fields))
+        except BaseException:
+            owned.cancel()
             raise
 
     def chat_completion(self, messages: Messages, params: Params | None = None, **fields: Any) -> str:
@@ -365,14 +245,12 @@ class TextModelPlugin(ABC):
 
     def infer_batch(self, xs: Sequence[Prompt], params: Params | None = None, **fields: Any) -> list[Generation]:
         """Answer several inputs together, first come, first served; each answer is the one it gets alone."""
-        handles: list[Handle] = []
+        owned = Owned()
         try:
-            for x in prompts.check_prompts(xs):
-                handles.append(self.submit(x, params, **fields))  # noqa: PERF401  those queued are cancelled on error
+            handles = [self._submit(owned, x, params, **fields) for x in prompts.check_prompts(xs)]
             return [handle.result() for handle in handles]
         except BaseException:
-            for handle in handles:
-                handle.cancel()
+            owned.cancel()
             raise
 
     def logits(self, prompt: Prompt) -> Tensor:
@@ -384,11 +262,16 @@ class TextModelPlugin(ABC):
         Raises:
             OutOfMemoryError: They do not fit into ``memory_limit`` or the machine. They count as long as they live.
         """
+        owned = Owned()
+        try:
 
-        def start(loaded: LoadedModel) -> LogitsHandle:
-            return loaded.manager.submit_logits(loaded.prompts.encode(prompt)[0])
+            def start(loaded: LoadedModel) -> LogitsHandle:
+                return loaded.manager.submit_logits(loaded.prompts.encode(prompt)[0], owned=owned)
 
-        return self._start(start).result()
+            return self._start(start).result()
+        except BaseException:
+            owned.cancel()
+            raise
 
     def _start(self, start: Callable[[LoadedModel], T]) -> T:
         """Start a request; where ``update`` replaces the model meanwhile, on the new one."""

@@ -82,7 +82,7 @@ def _installed() -> Iterator[tuple[str, Path | ConfigError]]:
         yield from ((point.name, folder) for folder in folders)
 
 
-def manifest_of(plugin: type[TextModelPlugin]) -> PluginManifest:
+def manifest_of(plugin: type) -> PluginManifest:
     """Return the manifest of a plugin's class.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from types import ModuleType
+from types import BuiltinFunctionType, ModuleType
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -50,6 +50,13 @@ def sheltered(work: Callable[[], T]) -> T:
     if errors:
         raise errors.pop()  # kept nowhere else, or its frames would keep each other alive
     return results.pop()
+
+
+def green_threads() -> bool:
+    """Return whether coroutines of one thread stand for threads in this process, as ``gevent.monkey`` has it."""
+    import _thread
+
+    return not isinstance(_thread.start_new_thread, BuiltinFunctionType)
 
 
 def import_whole(name: str) -> ModuleType:

@@ -14,4 +14,4 @@ settings.load_profile("interpreted" if config.DISABLE_JIT else "ci" if os.enviro
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="run stress tests in their long form")
+    parser.addoption("--long", action="store_true", help="run the tests of the group stress at full length")

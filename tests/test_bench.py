@@ -122,7 +122,7 @@ def test_a_model_or_a_config(tmp_path):
     ran = CliRunner().invoke(app, ["bench", "org/name", "--config", str(tmp_path)])
     assert ran.exit_code == 1 and "one of the two" in ran.stderr
     ran = CliRunner().invoke(app, ["bench", "--config", str(tmp_path)])
-        assert ran.exit_code == 1 and f"{tmp_path} is empty" in ran.stderr
+    assert ran.exit_code == 1 and f"{tmp_path} is empty" in ran.stderr
 
 
 def test_what_a_token_reads_and_computes():

@@ -16,9 +16,9 @@ class Hooked(Qwen3_0_6BPlugin):
 
     during_load = staticmethod(lambda: None)
 
-    def open_weights(self, checkpoint):
+    def build_model(self, config, source, runtime, budget):
         self.during_load()
-        return super().open_weights(checkpoint)
+        return super().build_model(config, source, runtime, budget)
 
 
 @pytest.fixture

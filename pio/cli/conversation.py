@@ -66,11 +66,11 @@ class Conversation:
         fields: dict[str, Any] = {} if reasoning.possible else {"max_new_tokens": ANSWER_TOKENS}
         fields.update(self._fields)
         fitting = self._model.fit_messages(sent, self._room(fields), **variables)
-        handle = self._model.submit(fitting, template_variables=variables, **fields)
-        self.messages.append({"role": "user", "content": text})
-        self.last = None
         splitter, answer = ReasoningSplitter(inside=reasoning.inside), ""
+        handle = self._model.submit(fitting, template_variables=variables, **fields)
         try:
+            self.messages.append({"role": "user", "content": text})
+            self.last = None
             for piece in handle:
                 for kind, part in splitter.push(piece):
                     answer += part if kind == "answer" else ""

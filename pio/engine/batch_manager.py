@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import prod
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from pio.device import MemoryBudget, format_bytes
 from pio.dtypes import float32
@@ -19,28 +19,30 @@ from pio.engine.generation import Generation
 from pio.engine.handle import Handle, LogitsHandle
 from pio.engine.penalties import check_token_ids, make_penalties
 from pio.engine.random_numbers import derive_seed, fresh_seed
-from pio.engine.request import Request
+from pio.engine.request import Owned, Request
 from pio.engine.runner import Cache, Model, Runner
 from pio.engine.sampling_params import SamplingParams
 from pio.engine.scheduler import Scheduler
 from pio.engine.sequence import Sequence as TokenSequence
 from pio.engine.worker import Worker
-from pio.errors import CapacityError, ConfigError, OutOfMemoryError, PioError
+from pio.errors import CancelledError, CapacityError, ConfigError, OutOfMemoryError, PioError
 from pio.machine import available_memory
 from pio.memory.arena import Arena
 from pio.tensor import Tensor
 
+T = TypeVar("T")
 MakeDetokenizer: TypeAlias = Callable[[bool], Detokenizer]
 """Makes a detokenizer for one answer; the argument says whether special tokens are left out."""
 
-EXIT_WAIT = 10.0  # seconds that a leaving interpreter waits for a step to end
+STEP_WAIT = 10.0  # seconds that closing, or a leaving interpreter, waits for a step to end
 
 
 class BatchManager:
     """The one owner of a model and its cache while requests run.
 
     A thread of its own does the work; it starts with the first request and ends with ``close``, with the last
-    reference to the manager, or with the interpreter. All methods may be called from any thread.
+    reference to the manager, or with the interpreter. All methods may be called from any thread, in signal handlers
+    and in finalisers: no lock is held or waited for.
 
     Attributes:
         nbytes: Bytes of what sampling needs.
@@ -65,7 +67,7 @@ class BatchManager:
 
         Args:
             model: What computes logits.
-            cache: Made by the model; its blocks are all handed out from here. The caller frees it, after ``close``.
+            cache: Made by the model; its blocks are all handed out from here. It may be freed once ``close`` says so.
             eos_token_ids: Tokens that end an answer unless the request ignores them.
             detokenizer: How to make text; without it texts are empty, and stop texts are refused.
             token_text: Text of one token alone, for log probabilities.
@@ -104,10 +106,7 @@ class BatchManager:
         self.nbytes = runner.nbytes
         self._budget = budget
         self._worker: Worker | None = Worker(scheduler, runner)
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._process = os.getpid()
-        self._stop: Callable[[], object] = lambda: None
+        self._stop = weakref.finalize(self, _stop, self._worker)
 
     def submit(
         self,
@@ -115,6 +114,7 @@ class BatchManager:
         params: SamplingParams | None = None,
         *,
         reasoning: Reasoning | None = None,
+        owned: Owned | None = None,
     ) -> Handle:
         """Queue a prompt.
 
@@ -122,6 +122,7 @@ class BatchManager:
             prompt: Token ids, at least one.
             params: How to choose and when to stop.
             reasoning: Tells the answer of a conversation apart from the reasoning before it.
+            owned: Gets the request before it is queued.
 
         Raises:
             ConfigError: The prompt is empty or has ids outside the vocabulary, or ``params`` do not fit the model.
@@ -153,11 +154,14 @@ class BatchManager:
                 reasoning=reasoning,
             )
             sequences.append(TokenSequence(answer, ids))
-        self._enqueue(sequences)
-        return Handle(request, self, params.n)
+        return self._queued(request, sequences, owned, lambda: Handle(request, self, params.n))
 
-    def submit_logits(self, prompt: Sequence[int]) -> LogitsHandle:
+    def submit_logits(self, prompt: Sequence[int], *, owned: Owned | None = None) -> LogitsHandle:
         """Queue a prompt for the logits of all its positions, float32 (tokens, vocabulary).
+
+        Args:
+            prompt: Token ids, at least one.
+            owned: Gets the request before it is queued.
 
         Raises:
             ConfigError: The prompt is empty or has ids outside the vocabulary.
@@ -168,8 +172,8 @@ class BatchManager:
         ids = self._check_prompt(prompt, room=0)
         request = Request[Tensor]()
         consumer: Consumer = PromptLogits(request, self._prompt_logits(len(ids)))
-        self._enqueue([TokenSequence(consumer, ids)])
-        return LogitsHandle(request, self)
+        sequences = [TokenSequence(consumer, ids)]
+        return self._queued(request, sequences, owned, lambda: LogitsHandle(request, self))
 
     def logits(self, prompt: Sequence[int]) -> Tensor:
         """Wait for what ``submit_logits`` queues."""
@@ -181,27 +185,56 @@ class BatchManager:
         if check is not None:
             check()
 
-    def close(self) -> None:
-        """Cancel everything, end the thread and let go of the model; twice does no harm."""
-        with self._lock:
-            thread, self._thread, self._worker = self._thread, None, None
-            self._check_weights = None
-            self._stop()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+    def check_alive(self) -> None:
+        """Raise where a request that is not finished never will be.
 
-    def _enqueue(self, sequences: list[TokenSequence]) -> None:
-        if os.getpid() != self._process:
-            raise PioError("this model was loaded before the process forked; load it again in the child")
-        with self._lock:
-            worker = self._worker
-            if worker is None:
-                raise PioError("the model is closed; load it again before the next request")
-            if self._thread is None:
-                self._thread = threading.Thread(target=worker.run, name="pio-batch", daemon=True)
-                self._stop = weakref.finalize(self, _stop, worker, self._thread)
-                self._thread.start()
-            worker.inbox.put(sequences)
+        Raises:
+            PioError: The manager is closed, its thread is gone or is the one that asks, or this is a forked child.
+        """
+        worker = self._worker
+        if worker is None:
+            raise CancelledError("the model was closed before the request finished")
+        worker.check()
+
+    def close(self, then: Callable[[], object] = lambda: None) -> None:
+        """Cancel everything, end the thread and let go of the model; twice does no harm.
+
+        Waits for the running step, but not for ever: where the thread needs what the caller holds, as it may where
+        the caller is a signal handler, it ends after the caller has gone on.
+
+        Args:
+            then: Called once no step can run any more, by whoever sees that: this call, or the thread at its end.
+        """
+        worker, self._check_weights = self._worker, None
+        if worker is None:
+            then()
+            return
+        self._stop()
+        try:
+            worker.join(STEP_WAIT)
+        finally:
+            worker.at_end(then)
+            worker.at_end(self._forget)
+
+    def _forget(self) -> None:
+        self._worker = None
+
+    def _queued(
+        self, request: Request[Any], sequences: list[TokenSequence], owned: Owned | None, handle: Callable[[], T]
+    ) -> T:
+        """Queue a request and return its handle; an exception, wherever it comes from, leaves none behind."""
+        worker = self._worker
+        if worker is None:
+            raise PioError("the model is closed; load it again before the next request")
+        try:
+            if owned is not None:
+                owned.add(request)
+            request.on_death = partial(worker.drop, sequences)
+            worker.put(sequences)
+            return handle()
+        except BaseException:
+            request.cancel()
+            raise
 
     def _prompt_logits(self, tokens: int) -> Tensor:
         """Memory for the logits of a prompt, counted until the caller lets go of it."""
@@ -260,11 +293,11 @@ class BatchManager:
         return room if thinks else min(params.max_new_tokens, room)
 
 
-def _stop(worker: Worker, thread: threading.Thread) -> None:
+def _stop(worker: Worker) -> None:
     """Tell the thread to end; where the interpreter is leaving, let it finish its step before memory goes away."""
-    worker.inbox.put(None)
-    if not threading.main_thread().is_alive() and thread is not threading.current_thread():
-        thread.join(EXIT_WAIT)
+    worker.stop()
+    if not threading.main_thread().is_alive():
+        worker.join(STEP_WAIT)
 
 
 def _limit(name: str, value: int | None, most: int) -> int:

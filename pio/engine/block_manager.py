@@ -20,7 +20,11 @@ class BlockManager:
             raise ConfigError(f"a cache needs at least one block of one token, found {num_blocks} of {block_size}")
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self._free = list(range(num_blocks - 1, -1, -1))  # a stack: low numbers first, warm ones again
+        self.reset()
+
+    def reset(self) -> None:
+        """Have all blocks back, whoever holds them."""
+        self._free = list(range(self.num_blocks - 1, -1, -1))  # a stack: low numbers first, warm ones again
 
     @property
     def num_free(self) -> int:

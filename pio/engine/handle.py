@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from pio.engine.generation import Generation, TokenEvent, Usage
 from pio.engine.request import Request
+from pio.engine.waiters import deadline_of
 from pio.errors import ConfigError, NumericalError
 from pio.tensor import Tensor
 
@@ -16,6 +17,10 @@ T = TypeVar("T")
 
 class Owner(Protocol):
     """What runs requests; it lives while somebody can wait for its results."""
+
+    def check_alive(self) -> None:
+        """Raise where nothing can come of a request any more."""
+        ...
 
     def explain_not_finite(self) -> None:
         """Raise an error that says why a model computed no numbers, where that can be found out."""
@@ -26,7 +31,7 @@ class Handle:
     """A request for one or more answers.
 
     Iterating yields pieces of text as they become certain; an iterator that is closed or dropped before its end
-    cancels the request, and so does Ctrl-C while waiting.
+    cancels the request, and so does any exception that ends a wait, such as that of Ctrl-C or of a time limit.
     """
 
     def __init__(self, request: Request[Generation], owner: Owner, answers: int) -> None:
@@ -43,15 +48,17 @@ class Handle:
         """Wait for the whole answer; with n > 1 the first one, whose ``samples`` has all, and ``usage`` their tokens.
 
         Args:
-            timeout: Seconds to wait, None for ever. The request goes on after a TimeoutError.
+            timeout: Seconds to wait: any number, at once where it is not above 0; None for ever. The request goes on
+                after the TimeoutError that it brings.
 
         Raises:
             TimeoutError: The answer is not complete in time.
+            ConfigError: ``timeout`` is no number.
             CancelledError: The request was cancelled, or the model closed.
             CheckpointError: The model computed no numbers, because of a damaged weight; the message names it.
             PioError: The model failed.
         """
-        answers = _wait(self._request, self._owner, lambda: self._request.wait_results(timeout))
+        answers = _results(self._request, self._owner, timeout)
         if self._answers == 1:
             return answers[0]
         usage = Usage(answers[0].usage.prompt_tokens, sum(answer.usage.completion_tokens for answer in answers))
@@ -93,10 +100,11 @@ class LogitsHandle:
 
         Raises:
             TimeoutError: They are not complete in time; the request goes on.
+            ConfigError: ``timeout`` is no number.
             CancelledError: The request was cancelled, or the model closed.
             PioError: The model failed.
         """
-        return _wait(self._request, self._owner, lambda: self._request.wait_results(timeout))[0]
+        return _results(self._request, self._owner, timeout)[0]
 
     def cancel(self) -> None:
         """Stop the request; does nothing to a finished one."""
@@ -115,14 +123,18 @@ class Stream(Iterator[T], Generic[T]):
         self._closed = False
 
     def __next__(self) -> T:
-        while not self._closed:
-            event = _wait(self._request, self._owner, lambda: self._request.wait_event(self._next))
-            if event is None:
-                break
-            self._next += 1
-            selected = self._select(event)
-            if selected is not None:
-                return selected
+        try:
+            while not self._closed:
+                event = self._request.wait_event(self._next, self._owner.check_alive)
+                if event is None:
+                    break
+                self._next += 1
+                selected = self._select(event)
+                if selected is not None:
+                    return selected
+        except BaseException as error:
+            _end(self._request, self._owner, error)
+            raise
         raise StopIteration
 
     def close(self) -> None:
@@ -131,16 +143,26 @@ class Stream(Iterator[T], Generic[T]):
         self._request.cancel()
 
     def __del__(self) -> None:
-        self._request.abandon()  # no lock here: the collector may run inside any other critical section
+        self._request.cancel()  # takes no lock: the collector may run inside any critical section, in any thread
 
 
-def _wait(request: Request[Generation] | Request[Tensor], owner: Owner, wait: Callable[[], T]) -> T:
-    """Wait; a KeyboardInterrupt leaves nobody to read the answer, so it ends the request."""
+def _results(request: Request[T], owner: Owner, timeout: float | None) -> list[T]:
+    """Wait for all results; only the timeout that was asked for leaves the request running."""
+    deadline, late = deadline_of(timeout), None
     try:
-        return wait()
-    except KeyboardInterrupt:
-        request.cancel()
+        results = request.wait_results(deadline, owner.check_alive)
+        if results is None:
+            late = TimeoutError(f"no result within {timeout} s; the request goes on, cancel() stops it")
+            raise late
+        return results
+    except BaseException as error:
+        if error is not late:
+            _end(request, owner, error)
         raise
-    except NumericalError:
+
+
+def _end(request: Request[Any], owner: Owner, error: BaseException) -> None:
+    """End a request that nobody waits for any more; say why a model computed no numbers, where it did not."""
+    request.cancel()
+    if isinstance(error, NumericalError):
         owner.explain_not_finite()
-        raise

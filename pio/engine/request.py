@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 from pio.engine.generation import TokenEvent
+from pio.engine.waiters import Waiters
 from pio.errors import CancelledError
 
 T = TypeVar("T")
@@ -15,13 +15,18 @@ T = TypeVar("T")
 class Request(Generic[T]):
     """Events and results of a request, handed from the worker to any number of waiting threads.
 
+    There is no lock: only the worker adds events and results, and all that others do is set a field. So a request may
+    be cancelled in a signal handler or a finaliser, whatever that interrupts.
+
     Attributes:
         events: Tokens so far, of all its answers, in the order they came; only ever appended to.
+        on_death: Called once where the request is cancelled or fails, with no lock held, by whoever ends it.
     """
 
     def __init__(self, answers: int = 1) -> None:
         self.events: list[TokenEvent] = []
-        self._changed = threading.Condition()
+        self.on_death: Callable[[], object] | None = None
+        self._waiters = Waiters()
         self._results: list[T | None] = [None] * answers
         self._missing = answers
         self._error: BaseException | None = None
@@ -30,7 +35,7 @@ class Request(Generic[T]):
     @property
     def done(self) -> bool:
         """Whether nothing more will come."""
-        return self._missing == 0 or self.dead
+        return self._missing == 0 or self._cancelled or self._error is not None
 
     @property
     def dead(self) -> bool:
@@ -39,68 +44,86 @@ class Request(Generic[T]):
 
     def push(self, event: TokenEvent) -> None:
         """Hand a token to those who wait."""
-        with self._changed:
-            self.events.append(event)
-            self._changed.notify_all()
+        self.events.append(event)
+        self._waiters.wake()
 
     def complete(self, answer: int, result: T) -> None:
         """Hand over one answer's result."""
-        with self._changed:
-            self._results[answer] = result
-            self._missing -= 1
-            self._changed.notify_all()
+        self._results[answer] = result
+        self._missing -= 1
+        if not self._missing:
+            self.on_death = None
+        self._waiters.wake()
 
     def fail(self, error: BaseException) -> None:
         """End the request with an error, unless it ended before."""
-        with self._changed:
-            if not self.done:
-                self._error = error
-                self._changed.notify_all()
+        if not self.done:
+            self._error = error
+            self._died()
 
     def cancel(self) -> None:
         """End the request; those who wait get CancelledError at once, the worker stops at its next step."""
-        with self._changed:
-            self.abandon()
-            self._changed.notify_all()
-
-    def abandon(self) -> None:
-        """Cancel without a lock and without waking anybody: a garbage collector may call it in any thread."""
-        if self._missing:
+        if not self.done:
             self._cancelled = True
+            self._died()
 
-    def wait_event(self, index: int) -> TokenEvent | None:
+    def _died(self) -> None:
+        self._waiters.wake()
+        on_death, self.on_death = self.on_death, None
+        if on_death is not None:
+            on_death()
+
+    def wait_event(self, index: int, check: Callable[[], object]) -> TokenEvent | None:
         """Return event ``index`` as soon as it exists; None once there will be none.
 
+        Args:
+            index: Which one.
+            check: Called where it has to wait; raises where nothing can come any more.
+
         Raises:
             PioError: The request failed or was cancelled.
         """
-        with self._changed:
-            while index >= len(self.events) and not self.done:
-                self._changed.wait()
-            if self._missing:
-                self._raise_if_dead()
-            return self.events[index] if index < len(self.events) else None
+        events = self.events
+        if index >= len(events) and not self.done:
+            self._waiters.wait(lambda: index < len(events) or self.done, check)
+        if self._missing:
+            self._raise_if_dead()
+        return events[index] if index < len(events) else None
 
-    def wait_results(self, timeout: float | None) -> list[T]:
-        """Return all results as soon as they exist.
+    def wait_results(self, deadline: float | None, check: Callable[[], object]) -> list[T] | None:
+        """Return all results as soon as they exist; None where the deadline comes first.
 
         Raises:
-            TimeoutError: They do not within ``timeout`` seconds; the request goes on.
             PioError: The request failed or was cancelled.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
-            while not self.done:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError(f"no result within {timeout} s; the request goes on, cancel() stops it")
-                self._changed.wait(left)
-            if self._missing:
-                self._raise_if_dead()
-            return [result for result in self._results if result is not None]
+        if not self._waiters.wait(lambda: self.done, check, deadline):
+            return None
+        if self._missing:
+            self._raise_if_dead()
+        return [result for result in self._results if result is not None]
 
     def _raise_if_dead(self) -> None:
         if self._error is not None:
             raise self._error
         if self._cancelled:
             raise CancelledError("the request was cancelled before it finished")
+
+
+class Owned:
+    """Requests that nobody can wait for but the call that made them: whatever ends it by an exception ends them.
+
+    A request is added before it is queued, so there is no moment at which a signal handler's exception could leave one
+    behind. It is no context manager: nothing may run any more where a call has its answer.
+    """
+
+    def __init__(self) -> None:
+        self._requests: list[Request[Any]] = []
+
+    def add(self, request: Request[Any]) -> None:
+        """Own a request that is about to be queued."""
+        self._requests.append(request)
+
+    def cancel(self) -> None:
+        """End all of them."""
+        for request in self._requests:
+            request.cancel()

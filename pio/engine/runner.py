@@ -107,6 +107,8 @@ class Runner:
             if rows and not sequence.consumer.dead:
                 try:
                     done = sequence.consumer.take(sequence, logits, row, self._sampler)
+                except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
+                    raise
                 except BaseException as error:  # a tokenizer's Rust panic is no Exception
                     sequence.consumer.fail(deliverable(error))
                     done = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 
 from pio.engine.block_manager import BlockManager
 from pio.engine.sequence import Sequence, Status
@@ -18,7 +18,7 @@ class Scheduler:
     stay the same, for a row's bits do not depend on how it was chunked.
 
     Attributes:
-        waiting: Sequences not begun, or put back, in the order of arrival.
+        waiting: Sequences not begun, or put back, in the order of arrival; each can be taken out wherever it stands.
         running: Sequences with blocks, in the order of arrival.
         plan: What ``schedule`` chose last; each sequence's ``scheduled`` says how many tokens.
     """
@@ -47,14 +47,14 @@ class Scheduler:
             if value < least:
                 raise ConfigError(f"{name}={value} is too small: expected at least {least}, one for each sequence")
         self.blocks = blocks
-        self.waiting: deque[Sequence] = deque()
+        self.waiting: OrderedDict[Sequence, None] = OrderedDict()
         self.running: list[Sequence] = []
         self.plan: list[Sequence] = []
         self._max_tokens = max_tokens
         self._max_sequences = max_sequences
         self._max_outputs = max_outputs
         self._prefill_chunk = prefill_chunk
-        self._slots = list(range(max_sequences - 1, -1, -1))  # nobody holds these; a stack as of blocks
+        self._slots = self._all_slots()  # nobody holds these; a stack as of blocks
 
     @property
     def busy(self) -> bool:
@@ -63,7 +63,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence behind all others."""
-        self.waiting.append(sequence)
+        self.waiting[sequence] = None
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence and take its blocks back."""
@@ -71,9 +71,22 @@ class Scheduler:
             self.running.remove(sequence)
             self._slots.append(sequence.slot)
         elif sequence.status is Status.WAITING:
-            self.waiting.remove(sequence)
+            self.waiting.pop(sequence, None)  # one that was cancelled on its way here never was in it
         self.blocks.release(sequence.blocks)
         sequence.status = Status.FINISHED
+
+    def reset(self) -> None:
+        """Forget all sequences, in whatever state an error left them, and have all blocks back."""
+        for sequence in (*self.running, *self.waiting):
+            sequence.status = Status.FINISHED
+        self.running.clear()
+        self.waiting.clear()
+        self.plan.clear()
+        self.blocks.reset()
+        self._slots = self._all_slots()
+
+    def _all_slots(self) -> list[int]:
+        return list(range(self._max_sequences - 1, -1, -1))
 
     def schedule(self) -> list[Sequence]:
         """Choose the next step; empty only where nothing waits or runs."""
@@ -113,7 +126,8 @@ class Scheduler:
             self._slots.append(youngest.slot)
             youngest.num_computed = 0
             youngest.status = Status.WAITING
-            self.waiting.appendleft(youngest)
+            self.waiting[youngest] = None
+            self.waiting.move_to_end(youngest, last=False)
             if youngest is sequence:
                 return False
         return True
@@ -133,14 +147,14 @@ class Scheduler:
         """Start the sequence that has waited longest, if it fits beside those that run."""
         if not self.waiting or len(self.running) >= self._max_sequences:
             return False
-        sequence = self.waiting[0]
+        sequence = next(iter(self.waiting))
         needed = self.blocks.blocks_needed(len(sequence.tokens))
         # a block in reserve for each running sequence, else the newcomer would soon be put back
         if self.running and self.blocks.num_free - needed < len(self.running):
             return False
         if not self.blocks.grow(sequence.blocks, len(sequence.tokens)):
             return False
-        self.waiting.popleft()
+        self.waiting.popitem(last=False)
         self.running.append(sequence)
         sequence.slot = self._slots.pop()
         sequence.status = Status.RUNNING

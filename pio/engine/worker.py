@@ -1,71 +1,244 @@
-"""The loop of the one thread that runs a model."""
+"""The one thread that runs a model: its loop, its birth and its end."""
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
 
 from pio.engine.runner import Runner, deliverable
 from pio.engine.scheduler import Scheduler
-from pio.engine.sequence import Sequence
+from pio.engine.sequence import Sequence, Status
+from pio.engine.waiters import Waiters
 from pio.errors import CancelledError, PioError
+from pio.machine import green_threads
 
 
 class Worker:
     """Takes sequences from an inbox and steps until all are done; sleeps while there are none.
 
-    Attributes:
-        inbox: Groups of sequences to start, or None to stop. A SimpleQueue, for a garbage collector may put None there
-            at any moment, in any thread, and its ``put`` is the one that allows that.
+    Its thread starts with the first sequences. Everything but the loop may be called from any thread, from signal
+    handlers and from finalisers: all of it is done with operations that are atomic, and no lock is held or waited for.
     """
 
     def __init__(self, scheduler: Scheduler, runner: Runner) -> None:
-        self.inbox: queue.SimpleQueue[list[Sequence] | None] = queue.SimpleQueue()
         self._scheduler = scheduler
         self._runner = runner
+        # a SimpleQueue, for its `put` is the one that may interrupt any other call of the queue
+        self._inbox: queue.SimpleQueue[list[Sequence] | None] = queue.SimpleQueue()
+        self._dropped: deque[list[Sequence]] = deque()  # of requests that died, to be removed before the next step
+        self._at_end: deque[Callable[[], object]] = deque()
+        self._process = os.getpid()
+        self._starting: threading.Thread | None = None
+        self._role: dict[str, threading.Thread] = {}  # the thread that runs the loop; to claim it is atomic
+        self._thread: threading.Thread | None = None  # the one that ran it last
+        self._closed = False
+        self._ended = Waiters()
+
+    # Called by others
+
+    @property
+    def alive(self) -> bool:
+        """Whether a thread of this process runs the loop, or is about to."""
+        if os.getpid() != self._process:
+            return False
+        running, starting = self._role.get("worker"), self._starting
+        return (running is not None and _lives(running)) or (starting is not None and _lives(starting))
+
+    def put(self, sequences: list[Sequence]) -> None:
+        """Queue sequences, and have a thread for them.
+
+        Raises:
+            PioError: The worker was closed, belongs to another process, or the system refuses a thread; nothing is
+                queued then.
+        """
+        if os.getpid() != self._process:
+            raise PioError("this model was loaded before the process forked; load it again in the child")
+        if self._closed:
+            raise PioError("the model is closed; load it again before the next request")
+        self._start()
+        self._inbox.put(sequences)
+        if not self.alive:  # it has ended meanwhile, and found the inbox empty
+            if self._closed:
+                self._refuse_inbox(_closed())
+            else:
+                self._start()
+
+    def drop(self, sequences: list[Sequence]) -> None:
+        """Forget sequences of a request that is over; their blocks are free at the next step."""
+        if self.alive:  # else there are none, and nobody would take this away
+            self._dropped.append(sequences)
+
+    def stop(self) -> None:
+        """End the loop after its step; what is not finished gets a CancelledError."""
+        self._closed = True
+        self._inbox.put(None)
+
+    def join(self, seconds: float) -> None:
+        """Wait until a stopped thread has ended, at most so long; not at all in that thread itself."""
+        thread = self._thread
+        if thread is not None and thread.ident != threading.get_ident() and os.getpid() == self._process:
+            deadline = time.monotonic() + seconds
+            if self._ended.wait(lambda: not self._role, lambda: None, deadline):
+                thread.join(max(0.0, deadline - time.monotonic()))  # it holds no lock and no memory of the model then
+
+    def at_end(self, call: Callable[[], object]) -> None:
+        """Call something once a stopped worker can do no step any more: now, or when its thread ends."""
+        self._at_end.append(call)
+        if not self.alive:
+            self._finish()
+
+    def check(self) -> None:
+        """Raise where nobody will wake a thread that waits for a request.
+
+        Raises:
+            PioError: The thread is gone, belongs to another process, or is the one that asks.
+        """
+        if os.getpid() != self._process:
+            raise PioError("this request was made before the process forked, and is answered in the parent only")
+        if self._role and self._thread is not None and self._thread.ident == threading.get_ident():
+            raise PioError("the thread that runs a model cannot wait for it; wait in another thread")
+        if sys.is_finalizing():
+            raise CancelledError("the interpreter is leaving, so the request will not be finished")
+        if not self.alive:
+            raise _closed() if self._closed else CancelledError("the thread that ran the request is gone")
+
+    def _start(self) -> None:
+        if self.alive:
+            return
+        # Several threads may come here at once, or a handler in between: of the threads that they start one takes the
+        # role, and the others end at once.
+        self._starting = thread = threading.Thread(target=self.run, name="pio-batch", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if "thread" not in str(error):  # a signal handler's own
+                raise
+            self._starting = None
+            raise PioError(
+                f"the system refuses a thread for the model ({error}); end other threads or processes, or raise the "
+                "limit (ulimit -u), and send the request again"
+            ) from error
+
+    # The loop
 
     def run(self) -> None:
         """Serve until told to stop; then whatever is left gets a CancelledError."""
-        while self._receive():
-            self._drop_dead()
-            if self._scheduler.busy:
-                self._step()
-        self._fail([*self._scheduler.running, *self._scheduler.waiting], _closed())
-        while not self.inbox.empty():
-            for sequence in self.inbox.get() or ():
-                sequence.consumer.fail(_closed())
+        me = threading.current_thread()
+        claimed = self._role.setdefault("worker", me) is me
+        if self._starting is me:
+            self._starting = None
+        if not claimed:
+            return
+        self._thread = me
+        error: BaseException = _closed()
+        # coroutines run only while this one gives way
+        give_way = time.sleep if green_threads() else None
+        try:
+            while self._receive():
+                self._remove_dropped()
+                if self._scheduler.busy:
+                    self._step()
+                    self._remove_dropped()  # now, for it may sleep next, and what is over must not live on
+                    if give_way is not None:
+                        give_way(0)
+        except BaseException as found:
+            error = _told(found)
+            if not (isinstance(found, Exception) and self._everything()):  # else there is somebody to tell
+                raise
+        finally:
+            self._leave(error)
 
     def _receive(self) -> bool:
         """Queue what has come in, waiting for it only where there is nothing else to do; False to stop."""
         wait = not self._scheduler.busy
-        while wait or not self.inbox.empty():
-            arrived = self.inbox.get()
+        while wait or not self._inbox.empty():
+            arrived = self._inbox.get()
             if arrived is None:
                 return False
             for sequence in arrived:
-                self._scheduler.add(sequence)
+                if not sequence.consumer.dead:
+                    self._scheduler.add(sequence)
             wait = False
         return True
 
-    def _drop_dead(self) -> None:
+    def _remove_dropped(self) -> None:
         """Give the blocks of cancelled and failed requests back."""
-        for sequence in [s for s in (*self._scheduler.running, *self._scheduler.waiting) if s.consumer.dead]:
-            self._scheduler.remove(sequence)
+        while self._dropped:
+            for sequence in self._dropped.popleft():
+                if sequence.status is not Status.FINISHED:
+                    self._scheduler.remove(sequence)
 
     def _step(self) -> None:
         """Schedule, run, hand out; an error ends the requests that took part, and no others."""
-        affected = [*self._scheduler.running, *self._scheduler.waiting]
+        plan: list[Sequence] | None = None
         try:
-            affected = list(self._scheduler.schedule())
-            for sequence in self._runner.consume(affected, self._runner.forward(affected)):
+            plan = list(self._scheduler.schedule())
+            for sequence in self._runner.consume(plan, self._runner.forward(plan)):
                 self._scheduler.remove(sequence)
         except BaseException as error:  # whatever it is, callers wait and the next request must run
-            self._fail(affected, deliverable(error))
+            told = _told(error)
+            for sequence in self._everything() if plan is None else plan:
+                sequence.consumer.fail(told)
+                if sequence.status is not Status.FINISHED:
+                    self._scheduler.remove(sequence)
+            if told is not error and isinstance(error, KeyboardInterrupt | SystemExit):  # meant for this thread
+                raise
         self._scheduler.plan.clear()  # the last requests must not live until the next ones come
 
-    def _fail(self, sequences: list[Sequence], error: PioError) -> None:
-        for sequence in sequences:
+    def _everything(self) -> list[Sequence]:
+        return [*self._scheduler.running, *self._scheduler.waiting]
+
+    def _leave(self, error: BaseException) -> None:
+        """End: nobody may be left waiting, whatever state the loop was left in."""
+        for sequence in self._everything():
             sequence.consumer.fail(error)
-            self._scheduler.remove(sequence)
+        self._scheduler.reset()
+        self._refuse_inbox(error)
+        self._role.clear()
+        self._refuse_inbox(error)  # what came in between; who comes later finds no thread
+        self._dropped.clear()
+        if self._closed:
+            self._finish()
+        self._ended.wake()
+
+    def _refuse_inbox(self, error: BaseException) -> None:
+        while not self._inbox.empty():
+            try:
+                arrived = self._inbox.get_nowait()
+            except queue.Empty:  # another thread was faster
+                return
+            if arrived is None and self.alive:  # not for this thread but for the one that has the role now
+                self._inbox.put(None)
+                return
+            for sequence in arrived or ():
+                sequence.consumer.fail(error)
+
+    def _finish(self) -> None:
+        while self._at_end:
+            try:
+                call = self._at_end.popleft()
+            except IndexError:  # another thread was faster
+                return
+            call()
+
+
+def _lives(thread: threading.Thread) -> bool:
+    """Whether a thread was started and has not ended; coroutines only say that they were started."""
+    return thread.ident is not None and (green_threads() or thread.is_alive())
+
+
+def _told(error: BaseException) -> BaseException:
+    """What callers hear of an error in the loop."""
+    if not isinstance(error, KeyboardInterrupt | SystemExit):
+        return deliverable(error)
+    if green_threads():  # a signal handler's: it was meant for one who waits, and came while this coroutine ran
+        return error.with_traceback(None)
+    return CancelledError(f"the thread that ran the request was ended by {type(error).__name__}; send it again")
 
 
 def _closed() -> CancelledError:

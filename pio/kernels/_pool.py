@@ -9,6 +9,8 @@ from typing import Any
 
 from numba import int64
 
+from pio.shelter import green_threads
+
 _log = logging.getLogger("pio.kernels")
 
 
@@ -37,8 +39,12 @@ class Pool:
     def grow(self, helpers: int) -> None:
         """Have at least that many helpers; they sleep while there is nothing to do, and end with the process.
 
-        Where the system refuses some there are fewer: what they would have done is done by the others.
+        Where the system refuses some there are fewer: what they would have done is done by the others. Coroutines in
+        the place of threads cannot help, for whoever waits for work would never let the others run.
         """
+        if green_threads():
+            self.wanted = max(self.wanted, helpers)
+            return
         with self._lock:
             if self.helpers < helpers:
                 # here and not in the first helper: a child forked meanwhile would wait for the compiler's lock for ever

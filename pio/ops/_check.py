@@ -6,7 +6,7 @@ from functools import cache
 
 from pio.dtypes import DType, float32
 from pio.errors import TensorError
-from pio.machine import cpu_count
+from pio.machine import thread_count
 from pio.tensor import Tensor
 
 FLOATS = ("float32", "float16", "bfloat16")
@@ -39,7 +39,7 @@ def check(
 @cache
 def all_threads() -> int:
     """Return how many threads an operation takes where it is not told."""
-    return cpu_count()
+    return thread_count()
 
 
 def _matches(wanted: tuple[int | None, ...], found: tuple[int, ...]) -> bool:

@@ -538,10 +538,10 @@ def test_ctrl_c_interrupts_a_wait_and_ends_the_request() -> None:
         from pio.errors import CancelledError
 
         def press() -> None:
-            while not handle._request._changed._waiters:  # until the main thread is about to wait
+            main = threading.main_thread().ident
+            while not sys._current_frames()[main].f_code.co_filename.endswith("waiters.py"):  # until it waits
                 pass
-            threading.Event().wait(0.5)  # a signal just before it sleeps would be seen when it wakes
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            signal.pthread_kill(main, signal.SIGINT)
 
         threading.Thread(target=press).start()
         try:

@@ -5,10 +5,13 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import pio
 
-RUNS, RUNS_LONG = 6, 100
+pytestmark = pytest.mark.stress
 QUANTIZE = "from pio.cli import main; import sys; sys.argv = ['pio', 'quantize', 'demo', 'out']; main()"
 
 
@@ -21,11 +24,11 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_killed_at_any_moment(tmp_path: Path, long_form: bool) -> None:
+def test_killed_at_any_moment(tmp_path: Path, sizes: Any) -> None:
     whole = files(pio.quantize("demo", tmp_path / "whole"))
     total = sum(map(len, whole.values()))
     left = 0
-    for seed in range(RUNS_LONG if long_form else RUNS):
+    for seed in range(sizes.kills):
         folder = tmp_path / str(seed)
         folder.mkdir()
         # as many bytes as it has written by then, which spreads the moments over all of its work
