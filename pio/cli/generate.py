@@ -79,16 +79,9 @@ def generate(
 ) -> None:
     """Go on with a prompt, and write the answer as it comes."""
     given = dict(locals())
-    if logprobs is not None and not json:
-        raise ConfigError("--logprobs only shows in JSON; add --json")
-    if json and echo is not None:
-        raise ConfigError("--echo and --no-echo are for text; leave them out with --json")
-    fields = options.sampling_fields(given)
     gap = {n: require_text(given[n], f"--{n}") for n in ("prefix", "suffix") if given[n] is not None}
-    if gap and (chat or prompt is not None):
-        raise ConfigError("--prefix and --suffix take the place of a prompt; give them without one, and without --chat")
-    if literal_messages and not (chat or gap):
-        raise ConfigError("--literal-messages is for messages and gaps; add --chat, or leave it out")
+    _check_together(given, gap)
+    fields = options.sampling_fields(given)
     named = getattr(context.get_parameter_source("model"), "name", "") != "DEFAULT"
     text = read_prompt(model, prompt, named=named) if not gap else ""
     shown = text is None
@@ -117,6 +110,18 @@ def generate(
         note_unfinished(answer)
     if stats:
         note(_line(result, load_seconds, first))
+
+
+def _check_together(given: dict[str, Any], gap: dict[str, str]) -> None:
+    """Refuse options that contradict each other."""
+    if given["logprobs"] is not None and not given["json"]:
+        raise ConfigError("--logprobs only shows in JSON; add --json")
+    if given["json"] and given["echo"] is not None:
+        raise ConfigError("--echo and --no-echo are for text; leave them out with --json")
+    if gap and (given["chat"] or given["prompt"] is not None):
+        raise ConfigError("--prefix and --suffix take the place of a prompt; give them without one, and without --chat")
+    if given["literal_messages"] and not (given["chat"] or gap):
+        raise ConfigError("--literal-messages is for messages and gaps; add --chat, or leave it out")
 
 
 def _stream(pieces: Iterator[str], behind: str) -> float | None:
