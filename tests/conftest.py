@@ -1,6 +1,10 @@
-"""How many examples Hypothesis tries: random ones at a desk, the same ones every time in CI, few without compiler."""
+"""What holds in every test: how many examples Hypothesis tries, the signals that programs start with, and ``--long``.
+
+Examples are random ones at a desk, the same ones every time in CI, few without compiler.
+"""
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -11,6 +15,12 @@ settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.register_profile("interpreted", settings.get_profile("ci"), max_examples=5)
 
 settings.load_profile("interpreted" if config.DISABLE_JIT else "ci" if os.environ.get("CI") else "dev")
+
+
+# A run that was started in the background ignores these, and so would every program that its tests start.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
