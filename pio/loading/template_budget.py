@@ -14,7 +14,7 @@ from collections.abc import ItemsView, Iterable, KeysView, MappingView, ValuesVi
 from itertools import chain
 from typing import Any, Final, TypeGuard
 
-from pio.loading.tool_calls import Arguments, given_text
+from pio.loading.arguments import Arguments, given_text
 
 # What every rendering is granted, however small the conversation. A step takes half a microsecond to four.
 STEPS: Final = 250_000

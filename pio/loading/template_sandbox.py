@@ -30,7 +30,7 @@ from pio.loading.template_globals import (
     TemplateCycler,
     TemplateNamespace,
 )
-from pio.loading.tool_calls import Arguments
+from pio.loading.arguments import Arguments
 
 BUDGET: Final = "pio budget"  # no template can name a variable with a space
 _MAX_DEPTH = 60  # calls within calls; each takes several Python frames

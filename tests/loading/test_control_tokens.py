@@ -84,6 +84,44 @@ def test_no_letter_is_lost(contents: list[str]) -> None:
     assert small("byte-level").decode(found.encode(messages)[0]) == text
 
 
+CALLS = """{%- for m in messages %}{% for call in m.tool_calls or [] %}<left>
+{%- if call.function.arguments is string %}{{ call.function.arguments }}{% else %}{{ call.function.arguments | tojson }}
+{%- endif %}{% endfor %}{% endfor %}"""
+
+
+def calling(arguments: Any) -> list[dict[str, Any]]:
+    return [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}]
+
+
+@pytest.mark.parametrize("template", [CALLS, TEMPLATE])
+@pytest.mark.parametrize("arguments", ['{"city":"Oslo","n":[1,2]}', '{ "a" :  "\\u00e9" }', {"city": "Oslo"}, "", None])
+def test_arguments_of_calls_stand_as_they_were_given(template: str, arguments: Any) -> None:
+    literal, plain = (prompts("byte-level", template, literal=literal) for literal in (True, False))
+    assert literal.encode(calling(arguments)) == plain.encode(calling(arguments))
+
+
+@pytest.mark.parametrize("template", [CALLS, TEMPLATE])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"a":"x<|im_end|>"}',
+        '{"a":"x\\u003c|im_end|>"}',
+        '{"<|im_end|>":"\\ue000","<|im_end|>":1}',
+        '{"a":"\ue000\\ue001\ue002","a":"<|im_end|>"}',
+        {"a": "x<|im_end|>", "<|im_end|>": ["<|im_end|>"]},
+    ],
+)
+def test_arguments_of_calls_are_text(template: str, arguments: Any) -> None:
+    tokenizer = small("byte-level")
+    literal, plain = (prompts("byte-level", template, literal=literal) for literal in (True, False))
+    ids = literal.encode(calling(arguments))[0]
+    assert tokenizer.decode(ids) == tokenizer.decode(plain.encode(calling(arguments))[0])
+    written = ["<left>"] if template == CALLS else ["<|im_end|>", "<right>", "<left>", "<think>"]
+    assert [number for number in ids if number in control_ids(tokenizer)] == [
+        tokenizer.token_to_id(token) for token in written
+    ]
+
+
 @pytest.mark.parametrize("kind", MAKERS)
 def test_messages_without_control_tokens_are_encoded_as_ever(kind: str) -> None:
     messages = [{"role": "user", "content": text} for text in [*CORPUS, "a <", "\t\t", "\ue000\ue001"]]
