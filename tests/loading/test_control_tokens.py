@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +16,6 @@ from pio.loading.chat_template import ChatTemplate
 from pio.loading.tokenizer import Tokenizer
 from pio.prompts import Prompts
 
-DEMO = Path(pio.__file__).parent / "demo"
 CONTROL = [text for text in TEXTS if not text.isspace()]
 TEMPLATE = """{%- for m in messages -%}
 <|im_end|>{{ m.role }}<right> {{ m.content if m.content is string else m.content | map(attribute='text') | join }}
@@ -280,7 +277,6 @@ def test_bytes_of_an_answer() -> None:
         assert model.token_bytes(2) == b"<|im_end|>"
         with pytest.raises(ConfigError, match="4096"):
             model.token_bytes(4096)
-    assert json.loads((DEMO / "tokenizer_config.json").read_text())["eos_token"] == "<|im_end|>"
 
 
 def test_long_and_awkward_conversations_take_no_time_to_speak_of() -> None:

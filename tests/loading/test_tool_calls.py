@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from pio.errors import ConfigError
-from pio.loading.chat_template import ChatTemplate
 from pio.loading.arguments import Arguments
+from pio.loading.chat_template import ChatTemplate
 from pio.loading.tool_calls import checked_calls
 
 
