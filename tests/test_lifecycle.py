@@ -110,7 +110,7 @@ def test_a_clean_up_ends_a_load_in_another_thread(model):
 
     def stop():
         built.set()
-        assert go_on.wait(5 * LONG)
+        assert go_on.wait(LONG)
 
     model.during_build = stop
     for change in (model.load_model, lambda: model.update(prefill_chunk=6)):
