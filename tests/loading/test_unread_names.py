@@ -45,6 +45,7 @@ def test_what_a_template_only_sets_is_not_read(caplog: pytest.LogCaptureFixture)
         ("tokenizer_kwargs", {"x": 1}),
         ("return_assistant_tokens_mask", True),
         ("conversation", [USER]),
+        ("sanitize_control_tokens", True),
     ],
 )
 def test_arguments_that_are_no_variables(name: str, value: Any, caplog: pytest.LogCaptureFixture) -> None:
