@@ -98,7 +98,7 @@ class Prompts:
         if items and is_record(items[0]):
             text, ids = self._written(items, variables)
             field = field_of(variables.get("continue_final_message"))
-            continued = None if field is None else continues_reasoning(items[-1], field)
+            continued = None if field is None else continues_reasoning(items[-1], field, self.chat_template.modalities)
             reasoning = Reasoning.of(text, self.chat_template.sources.values(), continued)
             return ids, reasoning
         _refuse(variables)
@@ -110,7 +110,7 @@ class Prompts:
             text = self.render(messages, **variables)
             return text, self.tokenizer.encode(text, add_special_tokens=False)
         control = self.tokenizer.control_tokens
-        plain: Any = check_messages(messages)
+        plain: Any = check_messages(messages, self.chat_template.modalities)
         marks = control.choose_marks([plain, variables, self.chat_template.sources, self.chat_template.special_tokens])
         marked = {name: control.mark(value, marks) for name, value in variables.items()}
         text = self.render(control.mark_messages(plain, marks), **marked)

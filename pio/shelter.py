@@ -1,4 +1,4 @@
-"""Work that must not be left half done: imports of packages, and compilations.
+"""Work that the main thread only waits for: imports and compilations, which must not be left half done, and long calls.
 
 A signal handler raises its exception in the main thread, at whatever point that is: Ctrl-C, a time limit by an alarm,
 an end that a service manager asks for. Half an import cannot be mended: a process makes an extension module only once.
@@ -27,6 +27,19 @@ def sheltered(work: Callable[[], T]) -> T:
     Returns:
         What the work returns; what it raises is raised.
     """
+    return _beside(work, daemon=False)
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """Do what takes seconds in a library and releases the GIL, so that Ctrl-C ends the waiting at once.
+
+    Python handles signals in its main thread only, and not before a call into a library returns. So this is as
+    ``sheltered``, but nobody misses what an interrupt has left: the process does not wait for it when it ends.
+    """
+    return _beside(work, daemon=True)
+
+
+def _beside(work: Callable[[], T], *, daemon: bool) -> T:
     import threading  # here: importing pio, which imports this file, is to cost nothing
 
     if threading.current_thread() is not threading.main_thread():
@@ -41,7 +54,7 @@ def sheltered(work: Callable[[], T]) -> T:
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=run, name="sheltered work of pio", daemon=False)
+    thread = threading.Thread(target=run, name="pio-work", daemon=daemon)
     try:
         thread.start()
     except (RuntimeError, MemoryError):  # the system refuses one more thread

@@ -26,7 +26,8 @@ class Request(Generic[T]):
     def __init__(self, answers: int = 1) -> None:
         self.events: list[TokenEvent] = []
         self.on_death: Callable[[], object] | None = None
-        self._waiters = Waiters()
+        self._readers = Waiters()  # of events
+        self._waiters = Waiters()  # for results, who need not be woken for each token
         self._results: list[T | None] = [None] * answers
         self._missing = answers
         self._error: BaseException | None = None
@@ -45,7 +46,7 @@ class Request(Generic[T]):
     def push(self, event: TokenEvent) -> None:
         """Hand a token to those who wait."""
         self.events.append(event)
-        self._waiters.wake()
+        self._readers.wake()
 
     def complete(self, answer: int, result: T) -> None:
         """Hand over one answer's result."""
@@ -53,7 +54,7 @@ class Request(Generic[T]):
         self._missing -= 1
         if not self._missing:
             self.on_death = None
-        self._waiters.wake()
+        self._wake_all()
 
     def fail(self, error: BaseException) -> None:
         """End the request with an error, unless it ended before."""
@@ -67,8 +68,12 @@ class Request(Generic[T]):
             self._cancelled = True
             self._died()
 
-    def _died(self) -> None:
+    def _wake_all(self) -> None:
+        self._readers.wake()
         self._waiters.wake()
+
+    def _died(self) -> None:
+        self._wake_all()
         on_death, self.on_death = self.on_death, None
         if on_death is not None:
             on_death()
@@ -85,7 +90,7 @@ class Request(Generic[T]):
         """
         events = self.events
         if index >= len(events) and not self.done:
-            self._waiters.wait(lambda: index < len(events) or self.done, check)
+            self._readers.wait(lambda: index < len(events) or self.done, check)
         if self._missing:
             self._raise_if_dead()
         return events[index] if index < len(events) else None

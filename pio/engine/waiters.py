@@ -38,10 +38,11 @@ class Waiters:
 
         Args:
             ready: Whether the wait is over.
-            check: Called before the thread sleeps and every half second, for example to find out that nobody is left
-                who could wake it; what it raises ends the wait.
+            check: Called before the thread first sleeps and after each half second in which nobody woke it, for
+                example to find out that nobody is left who could; what it raises ends the wait.
             deadline: By ``time.monotonic``; None for ever.
         """
+        woken = False
         while not ready():
             lock = threading.Lock()
             lock.acquire()
@@ -49,12 +50,13 @@ class Waiters:
             try:
                 if ready():
                     return True
-                check()
+                if not woken:  # whoever has woken this thread is there
+                    check()
                 left = LOOK if deadline is None else min(LOOK, deadline - time.monotonic())
                 if left <= 0:
                     return False
                 # A signal that comes just before this thread sleeps is seen when it wakes, hence never sleep for long.
-                lock.acquire(timeout=left)
+                woken = lock.acquire(timeout=left)
             finally:
                 self._locks.pop(lock, None)
         return True

@@ -15,7 +15,7 @@ from pio.engine.scheduler import Scheduler
 from pio.engine.sequence import Sequence, Status
 from pio.engine.waiters import Waiters
 from pio.errors import CancelledError, PioError
-from pio.machine import green_threads
+from pio.shelter import green_threads
 
 
 class Worker:

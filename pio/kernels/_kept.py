@@ -3,9 +3,9 @@
 Numba's own cache stamps one source file, so a changed callee in another file would go unnoticed, and trusts what it
 reads. Here every kernel shares one stamp over all kernel sources, Numba's version and its debugging switches, in a
 folder that only the user can write (the files are pickles, and code). To a kernel of another package, all sources of
-that package belong besides. Each compiled kernel is one file: a digest, and
-what it is the digest of. Its name says which kernel, for which types and which processor; nothing else is written, so
-that any number of processes may add files at once. A file is only ever replaced, and as a whole.
+that package belong besides. Each compiled kernel is one file: a digest, and what it is the digest of. Its name says
+which kernel, for which types and which processor; nothing else is written, so that any number of processes may add
+files at once. A file is only ever replaced, and as a whole.
 """
 
 # numba and llvmlite come without type stubs

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pio.errors import ConfigError
+from pio.loading.arguments import Arguments, given_text
 from pio.loading.model_file import shown
 from pio.loading.plain_data import MAX_DEPTH
 from pio.loading.reasoning import CLOSE, OPEN
@@ -120,10 +121,12 @@ class ControlTokens:
             return value  # the template's own check says so
         if isinstance(value, Mapping):
             pairs = cast("Mapping[Any, Any]", value)
-            return {
+            marked = {
                 self._marked(key, marks, keep) if isinstance(key, str) else key: self.mark(item, marks, keep, depth + 1)
                 for key, item in pairs.items()
             }
+            text = given_text(value) if isinstance(value, Arguments) else None
+            return marked if text is None else Arguments(marked, self._marked(text, marks, keep))
         if isinstance(value, (list, tuple)):
             return [self.mark(item, marks, keep, depth + 1) for item in cast("list[Any]", value)]
         return value
@@ -275,6 +278,8 @@ def _strings(value: Any, depth: int = 0) -> Iterator[str]:
         for key, item in cast("Mapping[Any, Any]", value).items():
             yield from _strings(key, depth + 1)
             yield from _strings(item, depth + 1)
+        if isinstance(value, Arguments):
+            yield given_text(value) or ""
     elif isinstance(value, (list, tuple)):
         for item in cast("list[Any]", value):
             yield from _strings(item, depth + 1)

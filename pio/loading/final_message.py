@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, cast
 
 from pio.errors import ConfigError
-from pio.loading.content_parts import joined
+from pio.loading.content_parts import TEXT_ONLY, joined
 from pio.loading.messages import REASONING, check_messages
 from pio.loading.model_file import shown
 from pio.loading.reasoning import CLOSE, OPEN
@@ -73,8 +74,8 @@ def cut(prompt: str, text: str, where: str) -> str:
     return prompt[:place] if prompt.startswith(_MARK, place) else prompt[:place].rstrip()
 
 
-def continues_reasoning(message: object, field: str) -> bool:
-    """Say whether going on with a message means going on with reasoning."""
-    content = check_messages([message])[0].get("content")
+def continues_reasoning(message: object, field: str, modalities: Collection[str] = TEXT_ONLY) -> bool:
+    """Say whether going on with a message, for a model that takes these modalities, means going on with reasoning."""
+    content = check_messages([message], modalities)[0].get("content")
     text = joined(cast("list[dict[str, Any]]", content)) if isinstance(content, list) else content
     return field in REASONING or (isinstance(text, str) and text.rfind(OPEN) > text.rfind(CLOSE))

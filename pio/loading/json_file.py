@@ -13,7 +13,7 @@ from typing import Any, NoReturn, cast
 from pio.errors import CheckpointError
 from pio.loading.model_file import read_limited, shown
 
-MAX_DEPTH = 64
+_MAX_DEPTH = 64
 _AGAIN = "download the file again"
 _PIECE = 1 << 16  # bytes looked at together
 
@@ -57,14 +57,14 @@ def parse_object(data: bytes, where: str, *, max_values: int = 200_000) -> dict[
     except UnicodeDecodeError as error:
         fail(f"is not UTF-8 text at byte {error.start} (where an editor wrote it, save it as UTF-8)", error)
     except RecursionError as error:
-        fail(f"is nested deeper than {MAX_DEPTH} levels", error)
+        fail(f"is nested deeper than {_MAX_DEPTH} levels", error)
     except ValueError as error:
         fail(f"is not valid JSON ({str(error)[:120]})", error)
     if not isinstance(value, dict):
         fail(f"holds {shown(value)}, a JSON object was expected")
     found = cast("dict[str, Any]", value)
-    if _deeper_than(found, MAX_DEPTH):
-        fail(f"is nested deeper than {MAX_DEPTH} levels")
+    if _deeper_than(found, _MAX_DEPTH):
+        fail(f"is nested deeper than {_MAX_DEPTH} levels")
     return found
 
 

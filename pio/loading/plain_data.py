@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from pio.errors import ConfigError
+from pio.loading.arguments import Arguments, given_text
 from pio.loading.model_file import shown
 
 MAX_DEPTH = 64
@@ -40,7 +41,8 @@ def record(value: object, name: str) -> Mapping[Any, object] | None:
 def plain(value: object, name: str, depth: int = 0) -> Any:
     """Return a copy of ``value`` made of nothing but dict, list, str, int, float, bool and None.
 
-    A template can then reach no method but those of these types. Pydantic models and dataclasses become dicts.
+    A template can then reach no method but those of these types. Pydantic models and dataclasses become dicts;
+    ``Arguments``, which come from here, stay what they are.
 
     Raises:
         ConfigError: Something else is in it, or it is nested deeper than 64 levels.
@@ -57,7 +59,8 @@ def plain(value: object, name: str, depth: int = 0) -> Any:
         raise ConfigError(f"{name} is nested deeper than {MAX_DEPTH} levels (or holds itself); give flatter data")
     pairs = record(value, name)
     if pairs is not None:
-        return {_key(key, name): plain(item, f"{name}[{shown(key)}]", depth + 1) for key, item in pairs.items()}
+        copied = {_key(key, name): plain(item, f"{name}[{shown(key)}]", depth + 1) for key, item in pairs.items()}
+        return Arguments(copied, given_text(value)) if isinstance(value, Arguments) else copied
     if isinstance(value, (list, tuple)):
         items = cast("list[object]", value)
         return [plain(item, f"{name}[{index}]", depth + 1) for index, item in enumerate(items)]

@@ -49,7 +49,16 @@ class Reasoning:
         return cls(opens_reasoning(prompt), expected=knows and not closed)
 
     def split(self, text: str) -> tuple[str | None, str, State]:
-        """Split a whole text into reasoning and answer; say too in which of them, or in the gap between, it ends."""
+        """Split what a model wrote into its reasoning and its answer.
+
+        Only a block that the text begins with is reasoning; tags further on belong to the answer. Line ends around the
+        reasoning and before the answer are dropped, as Qwen's own chat templates do. Without an end tag all of it is
+        reasoning.
+
+        Returns:
+            The reasoning, None if there is none or an empty one that ended; the answer; and in which of the two, or in
+            the gap between, the text ends.
+        """
         splitter = ReasoningSplitter(inside=self.inside)
         found: dict[Kind, list[str]] = {"reasoning": [], "answer": []}
         for kind, piece in [*splitter.push(text), *splitter.flush()]:
@@ -113,30 +122,13 @@ class AnswerFinder:
         return (held, "") if self._opened else ("", held)
 
 
-def split_reasoning(text: str, *, inside: bool = False) -> tuple[str | None, str]:
-    """Split what a model wrote into its reasoning and its answer.
-
-    Only a block that the text begins with is reasoning; tags further on belong to the answer. Line ends around the
-    reasoning and before the answer are dropped, as Qwen's own chat templates do. Without an end tag all of it is
-    reasoning.
-
-    Args:
-        text: What the model wrote.
-        inside: Whether the prompt ended with ``<think>``, so that the text starts in the middle of the reasoning.
-
-    Returns:
-        The reasoning, None if there is none or an empty one that ended, and the answer.
-    """
-    return Reasoning(inside=inside).split(text)[:2]
-
-
 def opens_reasoning(prompt: str) -> bool:
     """Say whether a rendered prompt ends inside reasoning, so that the model's text needs no ``<think>``."""
     return prompt.rstrip().endswith(OPEN)
 
 
 class ReasoningSplitter:
-    """Splits a stream of text as ``split_reasoning`` splits the whole; tags may be cut anywhere.
+    """Splits a stream of text as ``Reasoning.split`` splits the whole; tags may be cut anywhere.
 
     One object serves one answer and one thread.
 

@@ -1,10 +1,9 @@
-"""Calls into the `tokenizers` library: typed errors for its panics, and other threads that go on meanwhile."""
+"""Calls into the `tokenizers` library: what it takes, and typed errors for its panics."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pio.errors import ConfigError, PioError
 from pio.loading.model_file import shown
@@ -45,31 +44,3 @@ def guarded(work: Callable[[], _Result], error: type[PioError], message: str) ->
         if type(cause).__name__ != "PanicException":
             raise
         raise error(f"{message} (it panicked: {shown(str(cause), 200)})") from cause
-
-
-def interruptible(work: Callable[[], _Result]) -> _Result:
-    """Run what takes seconds and releases the GIL, so that Ctrl-C ends the waiting at once.
-
-    Python handles signals in its main thread only, and not before a call into a library returns. So the main thread
-    leaves such a call to a helper and waits; what was started then runs to its end unseen.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return work()
-    results: list[_Result] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:
-            errors.append(error)
-
-    helper: Any = threading.Thread(target=run, name="pio-text", daemon=True)
-    try:
-        helper.start()
-    except RuntimeError:  # the system gives no thread: the work is done all the same, and Ctrl-C has to wait
-        return work()
-    helper.join()
-    if errors:
-        raise errors[0]
-    return results[0]

@@ -17,9 +17,8 @@ MAX_INDEX_BYTES = 64_000_000
 MAX_SHARDS = 1000
 _MAX_VALUES = 1_000_000
 _REMEDY = "download the model again"
-_OTHERS = re.compile(
-    r"(consolidated|adapter_model).*"
-)  # safetensors files that hold something else than a model's weights
+# Safetensors files that hold something else than a model's weights.
+_OTHERS = re.compile(r"(consolidated|adapter_model).*")
 
 
 def shard_map(folder: Path) -> dict[str, str] | None:

@@ -14,15 +14,15 @@ from collections.abc import ItemsView, Iterable, KeysView, MappingView, ValuesVi
 from itertools import chain
 from typing import Any, Final, TypeGuard
 
-from pio.loading.tool_calls import Arguments, given_text
+from pio.loading.arguments import Arguments, given_text
 
 # What every rendering is granted, however small the conversation. A step takes half a microsecond to four.
 STEPS: Final = 250_000
 CHARACTERS: Final = 16 << 20
 # Some templates look back over all messages for each of them, or add each to a text that grows. What is granted for
 # that grows with the square of the conversation, up to what takes a few seconds and a hundred megabytes.
-_MOST_STEPS = 4_000_000
-_MOST_CHARACTERS = 96 << 20
+_MOST_STEPS: Final = 4_000_000
+_MOST_CHARACTERS: Final = 96 << 20
 INTEGER_BITS: Final = 4096
 _ITEMS: Final = type(dict[Any, Any]().items())
 _SLOT = 8  # what an element costs where the container is copied

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pio.errors import CheckpointError, ConfigError
+from pio.loading.arguments import Arguments
 from pio.loading.template_inputs import Inputs, Place
-from pio.loading.tool_calls import Arguments
 
 if TYPE_CHECKING:
     from pio.loading.template_facts import TemplateFacts

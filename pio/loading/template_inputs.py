@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from pio.errors import ConfigError
+from pio.loading.arguments import Arguments, given_text
 from pio.loading.content_parts import joined
 from pio.loading.model_file import shown
-from pio.loading.tool_calls import Arguments, given_text
 
 if TYPE_CHECKING:
     from pio.loading.template_facts import TemplateFacts

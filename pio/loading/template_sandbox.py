@@ -17,6 +17,7 @@ from jinja2.utils import Namespace
 from markupsafe import Markup
 
 from pio.loading import template_methods as methods
+from pio.loading.arguments import Arguments
 from pio.loading.template_budget import Budget, TemplateLimit, is_dict, is_sequence, is_view
 from pio.loading.template_call import Unavailable
 from pio.loading.template_compiler import BudgetedGenerator, GenerationTag, prepared
@@ -30,7 +31,6 @@ from pio.loading.template_globals import (
     TemplateCycler,
     TemplateNamespace,
 )
-from pio.loading.tool_calls import Arguments
 
 BUDGET: Final = "pio budget"  # no template can name a variable with a space
 _MAX_DEPTH = 60  # calls within calls; each takes several Python frames

@@ -11,11 +11,11 @@ from pio.errors import CheckpointError, ConfigError, PioError
 from pio.loading.added_tokens import add_configured, check_stored
 from pio.loading.control_tokens import ControlTokens
 from pio.loading.model_file import find, read_limited, shown
-from pio.loading.rust_calls import check_text, guarded, interruptible
+from pio.loading.rust_calls import check_text, guarded
 from pio.loading.token_bytes import TokenBytes
 from pio.loading.tokenizer_checks import check_file, check_growth, check_vocabulary
 from pio.loading.tokenizer_config import special_tokens, tokenizer_config
-from pio.shelter import sheltered
+from pio.shelter import interruptible, sheltered
 
 if TYPE_CHECKING:
     import tokenizers

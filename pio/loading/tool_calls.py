@@ -3,43 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from pio.errors import ConfigError
+from pio.loading.arguments import Arguments
 from pio.loading.model_file import shown
 from pio.loading.plain_data import MAX_DEPTH, plain
-
-
-class Arguments(dict[str, Any]):
-    """The arguments of a call: a dict to templates that walk it, JSON text to those that write it.
-
-    Templates disagree about what arguments are, and so do clients: those of OpenAI's interface send JSON text.
-    """
-
-    __slots__ = ("_text",)
-
-    def __init__(self, values: dict[str, Any], text: str | None = None) -> None:
-        """Hold arguments.
-
-        Args:
-            values: By name.
-            text: The JSON text that they were given as, if they were.
-        """
-        super().__init__(values)
-        self._text = text
-
-    def __str__(self) -> str:
-        return json.dumps(self, ensure_ascii=False) if self._text is None else self._text
-
-    __repr__ = __str__
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("arguments of a template are not stored")
-
-
-def given_text(arguments: Arguments) -> str | None:
-    """Return the text that arguments were given as, or None where they were given as a dict."""
-    return arguments._text  # pyright: ignore[reportPrivateUsage]  hidden from templates
 
 
 def checked_calls(calls: object, name: str) -> list[dict[str, Any]]:
@@ -72,6 +41,8 @@ def _call(call: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _arguments(value: Any, name: str) -> Arguments:
+    if isinstance(value, Arguments):
+        return value
     if isinstance(value, dict):
         return Arguments(cast("dict[str, Any]", value))
     if value is None or (isinstance(value, str) and not value.strip()):  # so do calls without arguments come

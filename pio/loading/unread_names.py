@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pio.errors import CheckpointError, ConfigError
@@ -15,7 +14,7 @@ from pio.loading.template_inputs import Inputs, Place
 if TYPE_CHECKING:
     from pio.loading.template_facts import TemplateFacts
 
-_LOG = logging.getLogger("pio")
+_log = logging.getLogger("pio")
 _IS_TEXT = "the result is text; tokenize turns it into token ids"
 # Arguments of transformers' apply_chat_template that are no variables of a template, and what to do instead.
 _ARGUMENTS: Final = {
@@ -24,7 +23,7 @@ _ARGUMENTS: Final = {
     "tokenizer_kwargs": _IS_TEXT,
     "chat_template": "change chat_template.jinja in the model's folder, or render the prompt yourself",
     "conversation": "give the messages as the first argument",
-    "sanitize_control_tokens": "special tokens in messages count as such; take them out of the texts",
+    "sanitize_control_tokens": "load the model with literal_messages=True, where control tokens in messages stay text",
 }
 # What tells a client which message or call another belongs to, and is no text for the model.
 _LABELS: Final = frozenset(("role", "content", "tool_calls", "tool_call_id", "id", "type"))
@@ -44,7 +43,7 @@ def check_variables(variables: Mapping[str, Any], facts: TemplateFacts) -> None:
 class UnreadNames:
     """Warns of what a model's templates do not read: once for each name.
 
-    One object serves any number of threads.
+    One object serves any number of threads, and signal handlers: there is no lock.
     """
 
     def __init__(self, where: str) -> None:
@@ -54,8 +53,7 @@ class UnreadNames:
             where: The model, for messages.
         """
         self._where = where
-        self._looked_at: set[tuple[str, ...]] = set()
-        self._lock = Lock()
+        self._looked_at: dict[tuple[str, ...], object] = {}
 
     def tell_variables(self, variables: Mapping[str, Any], facts: TemplateFacts) -> None:
         """Warn of variables that the template does not read; None, and what is empty, asks for nothing."""
@@ -103,16 +101,14 @@ class UnreadNames:
             return False
 
     def _is_new(self, *names: str) -> bool:
-        with self._lock:
-            known = names in self._looked_at
-            self._looked_at.add(names)
-            return not known
+        mine = object()
+        return self._looked_at.setdefault(names, mine) is mine  # atomic: one of all who ask at once hears yes
 
     def _warn(self, what: str) -> None:
         self._say(f"does not read {what}, so the model does not see it")
 
     def _say(self, what: str) -> None:
-        _LOG.warning("%s: the chat template %s", self._where, what)
+        _log.warning("%s: the chat template %s", self._where, what)
 
 
 def _fields(message: dict[str, Any]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from pio.engine.sampling_params import SamplingParams
 from pio.errors import CapacityError, ConfigError
 from pio.loading.chat_template import ChatTemplate
 from pio.loading.checkpoint import resolve
-from pio.loading.reasoning import Reasoning, split_reasoning
+from pio.loading.reasoning import Reasoning
 from pio.loading.tokenizer import Tokenizer
 from pio.prompts import Prompts
 from pio.tensor import Tensor
@@ -146,12 +146,12 @@ def test_one_rule_with_a_real_tokenizer(texts: list[str], stops: list[str], skip
 def test_stop_texts_end_the_answer_and_not_the_reasoning(script: list[int], stops: list[str], inside: bool) -> None:
     result, streamed = say(script, Reasoning(inside=inside), stop=stops)
     said = "".join(PIECES[token] for token in script)
-    reasoning, answer = split_reasoning(said, inside=inside)
+    reasoning, answer = Reasoning(inside=inside).split(said)[:2]
     ends = [(answer.index(stop) + len(stop), -len(stop), stop) for stop in stops if stop in answer]
     stop = min(ends)[2] if ends else None
     expected = answer if stop is None else answer[: min(ends)[0] - len(stop)]
     assert (result.reasoning, result.text, result.stop_reason) == (reasoning, expected, stop)
-    assert split_reasoning(streamed, inside=inside) == (reasoning, expected)
+    assert Reasoning(inside=inside).split(streamed)[:2] == (reasoning, expected)
     assert streamed == (said if stop is None else said[: len(said) - len(answer)] + expected)
 
 
@@ -204,7 +204,7 @@ def test_an_answer_that_ended_before_it_began(script: str, inside: bool, answere
     result, streamed = say(of(script), Reasoning(inside=inside))
     assert result.answered is answered and bool(result.text) is answered
     assert (result.reasoning is None) == (script == "a ab" or script.startswith(("<think> <", "<think> \n <")))
-    assert split_reasoning(streamed, inside=inside) == (result.reasoning, result.text)
+    assert Reasoning(inside=inside).split(streamed)[:2] == (result.reasoning, result.text)
 
 
 # The least and the most tokens

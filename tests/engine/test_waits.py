@@ -22,6 +22,7 @@ from toy_model import STEP, ToyCache, ToyDetokenizer, ToyModel, toy_greedy
 
 from pio.engine.answer import Answer
 from pio.engine.batch_manager import BatchManager
+from pio.engine.scheduler import Scheduler
 from pio.errors import CancelledError, ConfigError, PioError
 
 LONG = GREEDY.model_copy(update={"max_new_tokens": 60})
@@ -218,21 +219,19 @@ def test_an_error_in_the_engine_itself_leaves_nobody_waiting(monkeypatch: pytest
     handles = [manager.submit([1], LONG)]
     model.wait_for_step()
     handles += [manager.submit([i], LONG) for i in range(5)]
-    assert manager._worker is not None
-    scheduler = manager._worker._scheduler
-    real = getattr(scheduler, name)
+    real = getattr(Scheduler, name)
 
     def broken(*given: Any) -> Any:
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr(scheduler, name, broken)
+    monkeypatch.setattr(Scheduler, name, broken)
     threads = [waiting(handle.result) for handle in handles]
     if name == "remove":
         handles[-1].cancel()
     model.step(200)
     for heard in joined(threads):
         assert isinstance(heard, PioError)
-    monkeypatch.setattr(scheduler, name, real)
+    monkeypatch.setattr(Scheduler, name, real)
     for prompt in PROMPTS:  # all blocks and slots are there
         assert ids(manager.submit(prompt, GREEDY)) == toy_greedy(prompt, 9)
     manager.close()

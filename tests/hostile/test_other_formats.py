@@ -181,9 +181,7 @@ SPECIAL: dict[str, Callable[[Path], object]] = {
     ["config.json", "generation_config.json", "tokenizer.json", "adapter_config.json"]
     + ["x-1.safetensors", "model.safetensors.index.json"],
 )
-def test_what_is_no_regular_file_does_not_hold_up(
-    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_regular_file_does_not_hold_up(name: str, kind: str, tmp_path: Path) -> None:
     folder = sharded_folder(tmp_path / "m", {"a": "x-1.safetensors", "b": "x-2.safetensors"}, shards())
     (folder / name).unlink(missing_ok=True)
     SPECIAL[kind](folder / name)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +16,6 @@ from pio.loading.chat_template import ChatTemplate
 from pio.loading.tokenizer import Tokenizer
 from pio.prompts import Prompts
 
-DEMO = Path(pio.__file__).parent / "demo"
 CONTROL = [text for text in TEXTS if not text.isspace()]
 TEMPLATE = """{%- for m in messages -%}
 <|im_end|>{{ m.role }}<right> {{ m.content if m.content is string else m.content | map(attribute='text') | join }}
@@ -82,6 +79,44 @@ def test_no_letter_is_lost(contents: list[str]) -> None:
     found = prompts("byte-level", "{% for m in messages %}<|im_end|>{{ m.content }}|{% endfor %}<think>")
     text = unicodedata.normalize("NFC", found.render(messages))  # as ever
     assert small("byte-level").decode(found.encode(messages)[0]) == text
+
+
+CALLS = """{%- for m in messages %}{% for call in m.tool_calls or [] %}<left>
+{%- if call.function.arguments is string %}{{ call.function.arguments }}{% else %}{{ call.function.arguments | tojson }}
+{%- endif %}{% endfor %}{% endfor %}"""
+
+
+def calling(arguments: Any) -> list[dict[str, Any]]:
+    return [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}]
+
+
+@pytest.mark.parametrize("template", [CALLS, TEMPLATE])
+@pytest.mark.parametrize("arguments", ['{"city":"Oslo","n":[1,2]}', '{ "a" :  "\\u00e9" }', {"city": "Oslo"}, "", None])
+def test_arguments_of_calls_stand_as_they_were_given(template: str, arguments: Any) -> None:
+    literal, plain = (prompts("byte-level", template, literal=literal) for literal in (True, False))
+    assert literal.encode(calling(arguments)) == plain.encode(calling(arguments))
+
+
+@pytest.mark.parametrize("template", [CALLS, TEMPLATE])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"a":"x<|im_end|>"}',
+        '{"a":"x\\u003c|im_end|>"}',
+        '{"<|im_end|>":"\\ue000","<|im_end|>":1}',
+        '{"a":"\ue000\\ue001\ue002","a":"<|im_end|>"}',
+        {"a": "x<|im_end|>", "<|im_end|>": ["<|im_end|>"]},
+    ],
+)
+def test_arguments_of_calls_are_text(template: str, arguments: Any) -> None:
+    tokenizer = small("byte-level")
+    literal, plain = (prompts("byte-level", template, literal=literal) for literal in (True, False))
+    ids = literal.encode(calling(arguments))[0]
+    assert tokenizer.decode(ids) == tokenizer.decode(plain.encode(calling(arguments))[0])
+    written = ["<left>"] if template == CALLS else ["<|im_end|>", "<right>", "<left>", "<think>"]
+    assert [number for number in ids if number in control_ids(tokenizer)] == [
+        tokenizer.token_to_id(token) for token in written
+    ]
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -242,7 +277,6 @@ def test_bytes_of_an_answer() -> None:
         assert model.token_bytes(2) == b"<|im_end|>"
         with pytest.raises(ConfigError, match="4096"):
             model.token_bytes(4096)
-    assert json.loads((DEMO / "tokenizer_config.json").read_text())["eos_token"] == "<|im_end|>"
 
 
 def test_long_and_awkward_conversations_take_no_time_to_speak_of() -> None:

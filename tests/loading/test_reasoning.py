@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pio.loading.chat_template import ChatTemplate
-from pio.loading.reasoning import AnswerFinder, Reasoning, ReasoningSplitter, opens_reasoning, split_reasoning
+from pio.loading.reasoning import AnswerFinder, Reasoning, ReasoningSplitter, opens_reasoning
 
 WHOLE = [
     ("plain answer\n", False, None, "plain answer\n"),
@@ -40,7 +40,7 @@ WHOLE = [
 
 @pytest.mark.parametrize(("text", "inside", "reasoning", "answer"), WHOLE)
 def test_whole(text: str, inside: bool, reasoning: str | None, answer: str) -> None:
-    assert split_reasoning(text, inside=inside) == (reasoning, answer)
+    assert Reasoning(inside=inside).split(text)[:2] == (reasoning, answer)
 
 
 def streamed(parts: list[str], inside: bool) -> tuple[str, str]:
@@ -63,7 +63,7 @@ PARTS = st.lists(st.sampled_from(["<think>", "</think>", "<", "/", "think>", "</
 
 @given(PARTS, st.booleans())
 def test_any_cut(parts: list[str], inside: bool) -> None:
-    reasoning, answer = split_reasoning("".join(parts), inside=inside)
+    reasoning, answer = Reasoning(inside=inside).split("".join(parts))[:2]
     assert streamed(parts, inside) == (reasoning or "", answer)
     assert streamed(list("".join(parts)), inside) == (reasoning or "", answer)
 
@@ -71,7 +71,7 @@ def test_any_cut(parts: list[str], inside: bool) -> None:
 @given(PARTS, st.booleans())
 def test_nothing_but_tags_and_line_ends_is_lost(parts: list[str], inside: bool) -> None:
     text = "".join(parts)
-    reasoning, answer = split_reasoning(text, inside=inside)
+    reasoning, answer = Reasoning(inside=inside).split(text)[:2]
 
     def bare(piece: str) -> str:
         return re.sub(r"</?think>|[\n ]", "", piece)  # in one pass: what stands around a tag may form another

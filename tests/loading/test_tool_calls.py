@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from pio.errors import ConfigError
+from pio.loading.arguments import Arguments
 from pio.loading.chat_template import ChatTemplate
-from pio.loading.tool_calls import Arguments, checked_calls
+from pio.loading.tool_calls import checked_calls
 
 
 def call(arguments: Any, **fields: Any) -> dict[str, Any]:
