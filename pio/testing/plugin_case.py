@@ -119,7 +119,8 @@ class PluginCase:
         assert (found.name, found.model_type) == (self.plugin, self.config["model_type"])
         assert found.parameters == elements, f"metadata says {found.parameters} parameters, the file holds {elements}"
         assert found.vocab_size == self.config["vocab_size"]
-        assert found.memory["weights"] == stored.nbytes
+        vectors = sum(tensor.nbytes for name in stored.names if (tensor := stored.tensor(name)).ndim == 1)
+        assert stored.nbytes <= found.memory["weights"] <= stored.nbytes + vectors  # some are held in float32
         assert found.memory["cache"] > 0 and found.memory["buffers"] > 0
 
     def test_every_tensor_is_used(self) -> None:

@@ -104,13 +104,13 @@ def test_verify_fails_on_plugins_that_cannot_be_used(pio, tmp_path, monkeypatch)
         },
     )
     (tmp_path / "walnut_pack" / "raising" / "code.py").write_text("1 / 0\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    registry.manifests.cache_clear()
-    try:
+    with monkeypatch.context() as path:
+        path.syspath_prepend(str(tmp_path))
+        registry.manifests.cache_clear()
         ran = pio("verify")
         assert registry.manifests()["qwen3_0_6b"] == demo
-    finally:
-        registry.manifests.cache_clear()
+        assert pio("verify", "qwen3_0_6b", "demo").exit_code == 0
+    registry.manifests.cache_clear()
     assert ran.exit_code == 1 and "error: 5 checks failed\n" in ran.stderr
     said = ran.stdout
     assert f"half\n  ✗ manifest: {tmp_path}/walnut_pack/half/plugin_manifest.json: version: Field required" in said
@@ -119,7 +119,6 @@ def test_verify_fails_on_plugins_that_cannot_be_used(pio, tmp_path, monkeypatch)
     assert "gone\n  ✗ manifest: walnut_pack.gone is no package" in said
     assert "lost\n  ✗ manifest: no_such.lost cannot be found" in said
     assert "demo\n  ✓ folder" in said and said.count("✓ a small model: answers with 2 tokens") == 5
-    assert pio("verify", "qwen3_0_6b", "demo").exit_code == 0
 
 
 def test_verify_says_what_a_model_skips(pio):
