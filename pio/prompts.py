@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 
 from pio.engine.generation import Generation
 from pio.errors import CapacityError, ConfigError, UnfinishedAnswerError
-from pio.loading.chat_template import ChatTemplate
+from pio.loading.chat_template import ChatTemplate, Conversation
 from pio.loading.detokenizer import Detokenizer
 from pio.loading.final_message import continues_reasoning, field_of
 from pio.loading.messages import check_messages
@@ -96,7 +96,7 @@ class Prompts:
             )
         items = list(cast("Iterable[Any]", given))
         if items and is_record(items[0]):
-            text, ids = self._written(items, variables)
+            text, ids = self._written(items, dict(variables))
             field = field_of(variables.get("continue_final_message"))
             continued = None if field is None else continues_reasoning(items[-1], field)
             reasoning = Reasoning.of(text, self.chat_template.sources.values(), continued)
@@ -106,14 +106,18 @@ class Prompts:
 
     def _written(self, messages: list[Any], variables: dict[str, Any]) -> tuple[str, list[int]]:
         """What the template writes of a conversation, and its token ids."""
+        template = self.chat_template
         if not self.literal:
-            text = self.render(messages, **variables)
+            text = template.render(messages, **variables)
             return text, self.tokenizer.encode(text, add_special_tokens=False)
+        ways = {
+            name: variables.pop(name) for name in ("add_generation_prompt", "continue_final_message") & variables.keys()
+        }
+        given = template.checked(messages, **variables)
         control = self.tokenizer.control_tokens
-        plain: Any = check_messages(messages)
-        marks = control.choose_marks([plain, variables, self.chat_template.sources, self.chat_template.special_tokens])
-        marked = {name: control.mark(value, marks) for name, value in variables.items()}
-        text = self.render(control.mark_messages(plain, marks), **marked)
+        marks = control.choose_marks([*given, template.sources, template.special_tokens])
+        others = (control.mark(value, marks) for value in given[1:])
+        text = template.write(Conversation(control.mark_messages(given.messages, marks), *others), **ways)
         return text, control.encode_marked(text, marks)
 
     def fill(

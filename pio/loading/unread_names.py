@@ -24,7 +24,7 @@ _ARGUMENTS: Final = {
     "tokenizer_kwargs": _IS_TEXT,
     "chat_template": "change chat_template.jinja in the model's folder, or render the prompt yourself",
     "conversation": "give the messages as the first argument",
-    "sanitize_control_tokens": "special tokens in messages count as such; take them out of the texts",
+    "sanitize_control_tokens": "load the model with literal_messages=True, which keeps control tokens in messages text",
 }
 # What tells a client which message or call another belongs to, and is no text for the model.
 _LABELS: Final = frozenset(("role", "content", "tool_calls", "tool_call_id", "id", "type"))

@@ -203,3 +203,8 @@ def test_what_is_refused_is_what_has_no_effect(messages: list[dict[str, Any]], s
         assert ChatTemplate(source).render(messages) == prompt
     else:
         refused(source, messages, rf"messages\[{dropped[0]}\]")
+
+
+@pytest.mark.parametrize("source", ["", "Hello", "{{ eos_token }}", "{% set messages = [] %}{{ tools }}"])
+def test_a_template_that_reads_no_messages(source: str) -> None:
+    refused(source, [USER], "messages: the chat template of this model reads none")
