@@ -163,8 +163,11 @@ class Prompts:
 
         Raises:
             CapacityError: What must stay is longer already.
-            ConfigError: There is no chat template, or a message is malformed.
+            ConfigError: There is no chat template, a message is malformed, or the budget is no number of tokens.
         """
+        asked: Any = budget
+        if isinstance(asked, bool) or not hasattr(asked, "__index__") or asked < 1:
+            raise ConfigError(f"budget is {shown(asked)}; a number of tokens was expected")
         checked = check_messages(messages, self.chat_template.modalities)
         turns = list(zip(messages, (message["role"] for message in checked), strict=True))
         while True:
@@ -200,9 +203,13 @@ def check_conversation(messages: object) -> None:
     """Raise unless these are several messages.
 
     Raises:
-        ConfigError: They are text, token ids, or one message.
+        ConfigError: They are text, token ids, one message, or none.
     """
-    if not isinstance(messages, (list, tuple)) or not all(map(is_record, cast("list[object]", messages))):
+    if (
+        not messages
+        or not isinstance(messages, (list, tuple))
+        or not all(map(is_record, cast("list[object]", messages)))
+    ):
         raise ConfigError("messages: expected a list of dicts with role and content; for text use generate_text")
 
 
