@@ -153,5 +153,5 @@ def test_what_returns_one_text_refuses_several_answers(model):
 
 @pytest.mark.parametrize("budget", ["5", 5.0, None, True, 0, -1])
 def test_a_budget_is_a_number_of_tokens(model, budget):
-    with pytest.raises(pio.ConfigError, match="budget is .*a number of tokens was expected"):
+    with pytest.raises(pio.ConfigError, match=r"budget is .*a number of tokens was expected"):
         model.fit_messages([{"role": "user", "content": "Hi"}], budget)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +14,7 @@ from pio.loading.content_parts import TEXT_ONLY
 from pio.loading.final_message import cut, field_of, marked
 from pio.loading.json_file import parse_object
 from pio.loading.messages import check_messages, check_tools
-from pio.loading.model_file import find, read_limited, shown
+from pio.loading.model_file import find, listed, read_limited, shown
 from pio.loading.plain_data import plain
 from pio.loading.template_drops import find_dropped
 from pio.loading.template_inputs import YOURSELF, Inputs, Place, adapted
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 MAX_TEMPLATE_CHARACTERS = 64_000
 _DEFAULT, _WITH_TOOLS = "default", "tool_use"
+_MORE = "additional_chat_templates"
+
+_log = logging.getLogger("pio.loading")
 
 
 class Conversation(NamedTuple):
@@ -106,6 +111,7 @@ class ChatTemplate:
             if file is not None:
                 found = parse_object(read_limited(file, 4 * MAX_TEMPLATE_CHARACTERS), str(file))
                 sources = _sources(found.get("chat_template"), file)
+        _warn_of_more(folder)
         return cls(sources, special_tokens=tokens, modalities=modalities, where=str(folder))
 
     def __bool__(self) -> bool:
@@ -294,6 +300,18 @@ def _compile_here(source: str) -> _Compiled | str:
         return "it is nested too deeply"
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:300]}"
+
+
+def _warn_of_more(folder: Path) -> None:
+    """Say that templates in a folder of their own are not read; transformers takes one of them where tools are given."""
+    names = listed(folder / _MORE) if os.path.isdir(folder / _MORE) else []
+    if any(name.endswith(".jinja") for name in names):
+        _log.warning(
+            "%s: the templates in %s are not read (%s); give the one you want the name chat_template.jinja",
+            folder,
+            _MORE,
+            ", ".join(shown(name) for name in names[:8]),
+        )
 
 
 def _jinja_file(folder: Path) -> dict[str, str] | None:

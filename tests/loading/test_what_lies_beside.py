@@ -51,3 +51,15 @@ def test_weights_that_are_not_read(other: str, told: bool, tmp_path: Path, caplo
         Weights(tmp_path)
     expected = f"{tmp_path}: not read, for the weights are in 'model.safetensors': {other!r}"
     assert caplog.messages == ([expected] if told else [])
+
+
+def test_templates_that_are_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    more = tmp_path / "additional_chat_templates"
+    more.mkdir()
+    with caplog.at_level(logging.WARNING, "pio"):
+        ChatTemplate.from_folder(tmp_path)
+        assert caplog.messages == []
+        (more / "tool_use.jinja").write_text("{{ tools }}")
+        assert ChatTemplate.from_folder(tmp_path).render([USER]) == "Hi"
+    assert len(caplog.messages) == 1 and "are not read ('tool_use.jinja')" in caplog.messages[0]
