@@ -303,7 +303,7 @@ def _compile_here(source: str) -> _Compiled | str:
 
 
 def _warn_of_more(folder: Path) -> None:
-    """Say that templates in a folder of their own are not read; transformers takes one of them where tools are given."""
+    """Say that templates in a folder of their own are not read; with tools, transformers takes one of them."""
     names = listed(folder / _MORE) if os.path.isdir(folder / _MORE) else []
     if any(name.endswith(".jinja") for name in names):
         _log.warning(
