@@ -217,8 +217,8 @@ def _quantization(config: DecoderConfig, runtime: RuntimeConfig, packing: Callab
     if stored is None:
         if runtime.quantize is None and "quantize_policy" in runtime.model_fields_set:
             raise ConfigError(
-                f"quantize_policy={runtime.quantize_policy!r} is of no use without quantize; give quantize='int4', or "
-                "leave quantize_policy out"
+                f"quantize_policy={runtime.quantize_policy!r} is of no use where nothing is quantized; give "
+                "quantize='int4' too, or leave quantize_policy out"
             )
         return Quantization.of(runtime.quantize, runtime.quantize_policy, packing)
     for option, found in (("quantize", stored.format), ("quantize_policy", stored.policy)):

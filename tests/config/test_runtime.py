@@ -149,7 +149,7 @@ def test_fewer_requests_at_once_is_the_same_text():
 
 
 def test_a_policy_is_of_no_use_where_nothing_is_quantized():
-    with pytest.raises(pio.ConfigError, match="quantize_policy='uniform' is of no use without quantize"):
+    with pytest.raises(pio.ConfigError, match="quantize_policy='uniform' is of no use where nothing is quantized"):
         pio.load("demo", quantize_policy="uniform")
     with pio.load("demo", quantize="int4", quantize_policy="uniform", context_length=64) as model:
         assert model.metadata.formats == {"layers": "int4", "tables": "int4"}
