@@ -179,10 +179,10 @@ class ChatTemplate:
         messages, schemas, texts, variables = conversation
         template, facts = self._compiled(source := self._choose(schemas is not None))
         check_variables(variables, facts)
-        if "messages" not in facts.reads:
+        if not source.strip():
             raise ConfigError(
-                f"messages: the chat template of {self._where} reads none, so the model would not see them; download "
-                f"the template again, or {YOURSELF}"
+                f"messages: the chat template of {self._where} is empty, so the model would not see them; download the "
+                f"template again, or {YOURSELF}"
             )
         for name, value in (("tools", schemas), ("documents", texts)):
             if value and name not in facts.reads:

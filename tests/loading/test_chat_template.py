@@ -20,7 +20,6 @@ DEMO = Path(__file__).parents[2] / "pio" / "demo"
 
 
 def rendered(source: str, messages: Any = (USER,), **given: Any) -> str:
-    source = "{% set all = messages %}\n" + source  # what reads no messages is refused
     return ChatTemplate(source, special_tokens={"eos_token": "</s>"}).render(list(messages), **given)
 
 
@@ -47,25 +46,19 @@ def write(folder: Path, **files: Any) -> Path:
 
 
 def test_which_file_wins(tmp_path: Path) -> None:
-    write(tmp_path, processor={"chat_template": "third {{ messages[0].content }}"})
-    assert ChatTemplate.from_folder(tmp_path).render([USER]) == "third Hi"
-    write(
-        tmp_path,
-        config={"chat_template": "second {{ eos_token }}{{ messages[0].content }}", "eos_token": {"content": "<e>"}},
-    )
-    assert ChatTemplate.from_folder(tmp_path).render([USER]) == "second <e>Hi"
-    write(tmp_path, jinja="first {{ eos_token }}{{ messages[0].content }}")
-    assert ChatTemplate.from_folder(tmp_path).render([USER]) == "first <e>Hi"
+    write(tmp_path, processor={"chat_template": "third"})
+    assert ChatTemplate.from_folder(tmp_path).render([USER]) == "third"
+    write(tmp_path, config={"chat_template": "second {{ eos_token }}", "eos_token": {"content": "<e>"}})
+    assert ChatTemplate.from_folder(tmp_path).render([USER]) == "second <e>"
+    write(tmp_path, jinja="first {{ eos_token }}")
+    assert ChatTemplate.from_folder(tmp_path).render([USER]) == "first <e>"
 
 
 def test_several_templates(tmp_path: Path) -> None:
-    named = [
-        {"name": "default", "template": "plain {{ messages[0].content }}"},
-        {"name": "tool_use", "template": "{{ messages[0].content }} with {{ tools | length }}"},
-    ]
+    named = [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools {{ tools | length }}"}]
     template = ChatTemplate.from_folder(write(tmp_path, config={"chat_template": named}))
-    assert template.render([USER]) == "plain Hi"
-    assert template.render([USER], tools=[{}, {}]) == "Hi with 2"
+    assert template.render([USER]) == "plain"
+    assert template.render([USER], tools=[{}, {}]) == "tools 2"
     with pytest.raises(ConfigError, match=r"'rag'.*no 'default'"):
         ChatTemplate({"rag": "x"}).render([USER])
 
@@ -223,7 +216,7 @@ def test_the_budget_changes_nothing(source: str) -> None:
     assert rendered(source, **DATA) == by_jinja(source)
 
 
-@given(st.lists(st.sampled_from(PIECES), max_size=6))
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=6))
 def test_pieces_together(pieces: list[str]) -> None:
     assert rendered("\n".join(pieces), **DATA) == by_jinja("\n".join(pieces))
 

@@ -205,6 +205,10 @@ def test_what_is_refused_is_what_has_no_effect(messages: list[dict[str, Any]], s
         refused(source, messages, rf"messages\[{dropped[0]}\]")
 
 
-@pytest.mark.parametrize("source", ["", "Hello", "{{ eos_token }}", "{% set messages = [] %}{{ tools }}"])
-def test_a_template_that_reads_no_messages(source: str) -> None:
-    refused(source, [USER], "messages: the chat template of this model reads none")
+def test_a_template_that_reads_no_messages(caplog: pytest.LogCaptureFixture) -> None:
+    for empty in ("", " \n"):
+        refused(empty, [USER], "messages: the chat template of this model is empty")
+    template = ChatTemplate("Hello")
+    with caplog.at_level(logging.WARNING, "pio"):
+        assert template.render([USER]) == template.render([USER, ANSWER]) == "Hello"
+    assert caplog.messages == ["this model: the chat template reads no messages, so the model does not see them"]

@@ -121,7 +121,7 @@ OF_DICTS = {"copy": "", "get": "'x'", "items": "", "keys": "", "values": ""}
 
 
 def rendered(source: str) -> str:
-    return ChatTemplate("{% set all = messages %}" + source).render([{"role": "user", "content": "Hi"}], **DATA)
+    return ChatTemplate(source).render([{"role": "user", "content": "Hi"}], **DATA)
 
 
 def by_jinja(source: str) -> str:
