@@ -144,10 +144,11 @@ class Lifecycle(ABC):
             self._claim(load)
             before, config = self.runtime, self.runtime.updated(**options)
             loaded = self._loaded
+            if loaded is not None:
+                loaded.check_runtime(config)  # also where no value changes: what is asked for by name must be possible
             if config == before or loaded is None:
                 self.runtime = config
                 return config
-            loaded.check_runtime(config)
             files = Files(loaded.checkpoint, loaded.config, loaded.weights, loaded.prompts)
             wanted = files if config.mmap == before.mmap else self._opened_anew(files, mapped=config.mmap)
             loaded = None  # nothing here may hold the memory of the old model

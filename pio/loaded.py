@@ -215,6 +215,11 @@ def _quantization(config: DecoderConfig, runtime: RuntimeConfig, packing: Callab
     """What is to become of matrices; nothing where the folder has them packed."""
     stored = config.quantization
     if stored is None:
+        if runtime.quantize is None and "quantize_policy" in runtime.model_fields_set:
+            raise ConfigError(
+                f"quantize_policy={runtime.quantize_policy!r} is of no use where nothing is quantized; give "
+                "quantize='int4' too, or leave quantize_policy out"
+            )
         return Quantization.of(runtime.quantize, runtime.quantize_policy, packing)
     for option, found in (("quantize", stored.format), ("quantize_policy", stored.policy)):
         wanted = getattr(runtime, option)

@@ -215,8 +215,22 @@ class TextModelPlugin(Lifecycle):
             raise
 
     def generate_text(self, prompt: Prompt | None = None, params: Params | None = None, **fields: Any) -> str:
-        """Return the text of ``generate``."""
-        return self.generate(prompt, params, **fields).text
+        """Return the text of ``generate``, of one answer.
+
+        Raises:
+            ConfigError: As ``generate``, or ``n`` asks for several.
+        """
+        return self._generate_one(prompt, params, **fields).text
+
+    def _generate_one(self, prompt: Prompt | None, params: Params | None, **fields: Any) -> Generation:
+        owned = Owned()
+        try:
+            handle = self._submit(owned, prompt, params, **fields)
+            handle.check_single("a text alone", "generate(), whose samples are all of them")
+            return handle.result()
+        except BaseException:
+            owned.cancel()
+            raise
 
     def stream(self, prompt: Prompt | None = None, params: Params | None = None, **fields: Any) -> Stream[str]:
         """Yield the answer as it comes, in whole characters; reasoning comes with its tags.
@@ -231,13 +245,13 @@ class TextModelPlugin(Lifecycle):
             raise
 
     def chat_completion(self, messages: Messages, params: Params | None = None, **fields: Any) -> str:
-        """Return the answer to a conversation, without the reasoning. Arguments and errors as ``generate``.
+        """Return the one answer to a conversation, without the reasoning. Arguments and errors as ``generate_text``.
 
         Raises:
             UnfinishedAnswerError: The answer ended inside the reasoning.
         """
         prompts.check_conversation(messages)
-        return prompts.answer_text(self.generate(messages, params, **fields))
+        return prompts.answer_text(self._generate_one(messages, params, **fields))
 
     def infer(self, x: Prompt, params: Params | None = None, **fields: Any) -> Generation:
         """Answer one input of any kind the model takes; as ``generate``."""

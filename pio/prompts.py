@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 
 from pio.engine.generation import Generation
 from pio.errors import CapacityError, ConfigError, UnfinishedAnswerError
-from pio.loading.chat_template import ChatTemplate
+from pio.loading.chat_template import ChatTemplate, Conversation
 from pio.loading.detokenizer import Detokenizer
 from pio.loading.final_message import continues_reasoning, field_of
 from pio.loading.messages import check_messages
@@ -96,7 +96,7 @@ class Prompts:
             )
         items = list(cast("Iterable[Any]", given))
         if items and is_record(items[0]):
-            text, ids = self._written(items, variables)
+            text, ids = self._written(items, dict(variables))
             field = field_of(variables.get("continue_final_message"))
             continued = None if field is None else continues_reasoning(items[-1], field, self.chat_template.modalities)
             reasoning = Reasoning.of(text, self.chat_template.sources.values(), continued)
@@ -106,14 +106,18 @@ class Prompts:
 
     def _written(self, messages: list[Any], variables: dict[str, Any]) -> tuple[str, list[int]]:
         """What the template writes of a conversation, and its token ids."""
+        template = self.chat_template
         if not self.literal:
-            text = self.render(messages, **variables)
+            text = template.render(messages, **variables)
             return text, self.tokenizer.encode(text, add_special_tokens=False)
+        ways = {
+            name: variables.pop(name) for name in ("add_generation_prompt", "continue_final_message") & variables.keys()
+        }
+        given = template.checked(messages, **variables)
         control = self.tokenizer.control_tokens
-        plain: Any = check_messages(messages, self.chat_template.modalities)
-        marks = control.choose_marks([plain, variables, self.chat_template.sources, self.chat_template.special_tokens])
-        marked = {name: control.mark(value, marks) for name, value in variables.items()}
-        text = self.render(control.mark_messages(plain, marks), **marked)
+        marks = control.choose_marks([*given, template.sources, template.special_tokens])
+        others = (control.mark(value, marks) for value in given[1:])
+        text = template.write(Conversation(control.mark_messages(given.messages, marks), *others), **ways)
         return text, control.encode_marked(text, marks)
 
     def fill(
@@ -159,8 +163,11 @@ class Prompts:
 
         Raises:
             CapacityError: What must stay is longer already.
-            ConfigError: There is no chat template, or a message is malformed.
+            ConfigError: There is no chat template, a message is malformed, or the budget is no number of tokens.
         """
+        asked: Any = budget
+        if isinstance(asked, bool) or not hasattr(asked, "__index__") or asked < 1:
+            raise ConfigError(f"budget is {shown(asked)}; a number of tokens was expected")
         checked = check_messages(messages, self.chat_template.modalities)
         turns = list(zip(messages, (message["role"] for message in checked), strict=True))
         while True:
@@ -196,9 +203,13 @@ def check_conversation(messages: object) -> None:
     """Raise unless these are several messages.
 
     Raises:
-        ConfigError: They are text, token ids, or one message.
+        ConfigError: They are text, token ids, one message, or none.
     """
-    if not isinstance(messages, (list, tuple)) or not all(map(is_record, cast("list[object]", messages))):
+    if (
+        not messages
+        or not isinstance(messages, (list, tuple))
+        or not all(map(is_record, cast("list[object]", messages)))
+    ):
         raise ConfigError("messages: expected a list of dicts with role and content; for text use generate_text")
 
 

@@ -134,3 +134,24 @@ def test_gaps_that_cannot_be_filled(model, monkeypatch):
     monkeypatch.setattr(type(model), "fill_marks", ("<|no_such_token|>", *MARKS[1:]))
     with pytest.raises(pio.ConfigError, match=r"the tokenizer has no token <\|no_such_token\|>"):
         model.generate(prefix="a", max_new_tokens=1)
+
+
+def test_what_returns_one_text_refuses_several_answers(model):
+    messages = [{"role": "user", "content": "Hi"}]
+    calls = (
+        lambda **fields: model.generate_text("x", **fields),
+        lambda **fields: model.chat_completion(messages, **fields),
+        lambda **fields: model.stream("x", **fields),
+    )
+    for call in calls:
+        with pytest.raises(pio.ConfigError, match="has one answer, found n=2"):
+            call(n=2, max_new_tokens=1000, ignore_eos=True)
+        with pytest.raises(pio.ConfigError, match="has one answer, found n=2"):
+            call(params=pio.SamplingParams(n=2, max_new_tokens=1000))
+    assert len(model.generate("x", n=2, max_new_tokens=1).samples) == 2
+
+
+@pytest.mark.parametrize("budget", ["5", 5.0, None, True, 0, -1])
+def test_a_budget_is_a_number_of_tokens(model, budget):
+    with pytest.raises(pio.ConfigError, match=r"budget is .*a number of tokens was expected"):
+        model.fit_messages([{"role": "user", "content": "Hi"}], budget)

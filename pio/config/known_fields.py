@@ -16,7 +16,8 @@ SILENT: Final = frozenset(
     classifier_dropout cross_attention_hidden_size decoder_start_token_id dropout dtype embd_pdrop
     eos_token_id finetuning_task gradient_checkpointing hidden_dropout hidden_dropout_prob id2label
     initializer_range is_decoder label2id max_window_layers model_type num_nextn_predict_layers
-    output_attentions output_hidden_states pad_token_id prefix pretraining_tp problem_type quantization_config
+    original_max_position_embeddings output_attentions output_hidden_states pad_token_id partial_rotary_factor prefix
+    pretraining_tp problem_type quantization_config
     resid_pdrop return_dict rope_parameters rope_scaling rope_theta sep_token_id task_specific_params
     tf_legacy_loss tie_encoder_decoder tokenizer_class torch_dtype torchscript transformers_version
     unsloth_fixed unsloth_version use_bfloat16 use_cache use_sliding_window

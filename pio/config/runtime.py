@@ -169,8 +169,12 @@ class RuntimeConfig(BaseModel):
     def updated(self, **options: Any) -> Self:
         """Return this configuration with some options changed; a new profile brings its own presets, None a default.
 
+        Without ``quantize``, ``quantize_policy`` goes too.
+
         Raises:
             ConfigError: An option is unknown or its value cannot be used; the message names it.
         """
         kept = {name: getattr(self, name) for name in self.model_fields_set}
+        if options.get("quantize", "kept") is None:
+            kept.pop("quantize_policy", None)  # which says nothing without it
         return self.from_options(**{**kept, **options})

@@ -234,7 +234,7 @@ def _refuse_unknown(fields: Mapping[Any, object]) -> None:
     known = SamplingParams.model_fields
     for name in fields:
         if name not in known:
-            near = difflib.get_close_matches(str(name)[:64], known, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(str(name)[:64], known, n=1, cutoff=0.6)
             hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ConfigError(f"unknown sampling field {_short(name)}{hint} The fields are {', '.join(known)}.")
 

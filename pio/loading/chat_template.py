@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +14,7 @@ from pio.loading.content_parts import TEXT_ONLY
 from pio.loading.final_message import cut, field_of, marked
 from pio.loading.json_file import parse_object
 from pio.loading.messages import check_messages, check_tools
-from pio.loading.model_file import find, read_limited, shown
+from pio.loading.model_file import find, listed, read_limited, shown
 from pio.loading.plain_data import plain
 from pio.loading.template_drops import find_dropped
 from pio.loading.template_inputs import YOURSELF, Inputs, Place, adapted
@@ -27,6 +29,18 @@ if TYPE_CHECKING:
 
 MAX_TEMPLATE_CHARACTERS = 64_000
 _DEFAULT, _WITH_TOOLS = "default", "tool_use"
+_MORE = "additional_chat_templates"
+
+_log = logging.getLogger("pio.loading")
+
+
+class Conversation(NamedTuple):
+    """What a chat template is given, as plain data in one form."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None
+    documents: list[dict[str, Any]] | None
+    variables: dict[str, Any]
 
 
 class ChatTemplate:
@@ -97,6 +111,7 @@ class ChatTemplate:
             if file is not None:
                 found = parse_object(read_limited(file, 4 * MAX_TEMPLATE_CHARACTERS), str(file))
                 sources = _sources(found.get("chat_template"), file)
+        _warn_of_more(folder)
         return cls(sources, special_tokens=tokens, modalities=modalities, where=str(folder))
 
     def __bool__(self) -> bool:
@@ -132,12 +147,43 @@ class ChatTemplate:
                 the tools or the documents, or it refuses the conversation.
             CheckpointError: The template is no valid Jinja, reaches for Python internals, or works beyond all bounds.
         """
-        conversation = check_messages(messages, self.modalities)
-        schemas, texts = check_tools(tools), check_tools(documents, "documents")
-        given = {name: plain(value, name) for name, value in variables.items()}
-        source = self._choose(schemas is not None)
-        template, facts = self._compiled(source)
-        check_variables(given, facts)
+        return self.write(
+            self.checked(messages, tools=tools, documents=documents, **variables),
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+        )
+
+    def checked(
+        self, messages: object, *, tools: object = None, documents: object = None, **variables: object
+    ) -> Conversation:
+        """Return what ``render`` takes as plain data in one form, whatever client wrote it.
+
+        Raises:
+            ConfigError: A message, a tool or a variable has the wrong shape.
+        """
+        return Conversation(
+            check_messages(messages, self.modalities),
+            check_tools(tools),
+            check_tools(documents, "documents"),
+            {name: plain(value, name) for name, value in variables.items()},
+        )
+
+    def write(
+        self,
+        conversation: Conversation,
+        *,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | str | None = None,
+    ) -> str:
+        """Return the text of a conversation that was checked; arguments and errors as ``render``."""
+        messages, schemas, texts, variables = conversation
+        template, facts = self._compiled(source := self._choose(schemas is not None))
+        check_variables(variables, facts)
+        if not source.strip():
+            raise ConfigError(
+                f"messages: the chat template of {self._where} is empty, so the model would not see them; download the "
+                f"template again, or {YOURSELF}"
+            )
         for name, value in (("tools", schemas), ("documents", texts)):
             if value and name not in facts.reads:
                 raise ConfigError(self._has_no_place(name))
@@ -146,10 +192,10 @@ class ChatTemplate:
             raise ConfigError("continue_final_message and add_generation_prompt exclude each other; give one of them")
         names = {
             **self.special_tokens,
-            **given,
+            **variables,
             "add_generation_prompt": not field if add_generation_prompt is None else bool(add_generation_prompt),
         }
-        inputs, open_text = Inputs(adapted(conversation, facts), schemas, texts), ""
+        inputs, open_text = Inputs(adapted(messages, facts), schemas, texts), ""
         if field:
             opened, open_text = marked(inputs.messages, field)
             inputs = inputs._replace(messages=opened)
@@ -161,8 +207,8 @@ class ChatTemplate:
         dropped = find_dropped(inputs, prompt, source, facts, render)
         if dropped:
             raise ConfigError(self._dropped(dropped, inputs))
-        self._unread.tell_variables(given, facts)
-        self._unread.tell_fields(conversation, facts, inputs, prompt, render)
+        self._unread.tell_variables(variables, facts)
+        self._unread.tell_fields(messages, facts, inputs, prompt, render)
         return cut(prompt, open_text, self._where) if field else prompt
 
     def _has_no_place(self, name: str) -> str:
@@ -256,12 +302,24 @@ def _compile_here(source: str) -> _Compiled | str:
         return f"{type(error).__name__}: {str(error)[:300]}"
 
 
+def _warn_of_more(folder: Path) -> None:
+    """Say that templates in a folder of their own are not read; with tools, transformers takes one of them."""
+    names = listed(folder / _MORE) if os.path.isdir(folder / _MORE) else []
+    if any(name.endswith(".jinja") for name in names):
+        _log.warning(
+            "%s: the templates in %s are not read (%s); give the one you want the name chat_template.jinja",
+            folder,
+            _MORE,
+            ", ".join(shown(name) for name in names[:8]),
+        )
+
+
 def _jinja_file(folder: Path) -> dict[str, str] | None:
     file = find(folder, "chat_template.jinja")
     if file is None:
         return None
     try:
-        return {_DEFAULT: read_limited(file, 4 * MAX_TEMPLATE_CHARACTERS).decode("utf-8")}
+        return {_DEFAULT: read_limited(file, 4 * MAX_TEMPLATE_CHARACTERS).decode("utf-8-sig")}
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{file} is not UTF-8 text (byte {error.start}); download it again") from None
 

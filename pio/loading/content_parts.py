@@ -17,6 +17,13 @@ _KINDS: Final = {
     **dict.fromkeys(("video", "video_url", "input_video"), "video"),
     **dict.fromkeys(("file", "file_url", "input_file", "document"), "file"),
 }
+# Parts that stand for a field of the message, or for a message of their own, in the interfaces they come from.
+_OTHERWISE: Final = {
+    "refusal": "write its text as a part of the type 'text'",
+    **dict.fromkeys(("thinking", "reasoning"), "give its text as the message's reasoning_content"),
+    **dict.fromkeys(("tool_use", "tool_call", "function_call"), "give it in the message's tool_calls"),
+    **dict.fromkeys(("tool_result", "function_call_output"), 'give it as a message of the role "tool"'),
+}
 
 
 def checked_parts(content: list[Any], name: str, modalities: Collection[str]) -> list[dict[str, Any]]:
@@ -41,6 +48,8 @@ def _part(part: object, name: str, modalities: Collection[str]) -> dict[str, Any
     found = fields.get("type", next((key for key in fields if _KINDS.get(key, "text") != "text"), None))
     if not isinstance(found, str):
         raise ConfigError(f'{name}["type"] is {shown(fields.get("type"))}; a str such as "text" was expected')
+    if found in _OTHERWISE:
+        raise ConfigError(f"{name} has the type {shown(found)}, which chat templates ignore; {_OTHERWISE[found]}")
     kind = _KINDS.get(found)
     if kind is None or kind not in modalities:
         raise ConfigError(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from pio.errors import ConfigError
 from pio.loading.arguments import Arguments, given_text
 from pio.loading.model_file import shown
-from pio.loading.plain_data import MAX_DEPTH
 from pio.loading.reasoning import CLOSE, OPEN
 from pio.loading.rust_calls import check_text
 
@@ -91,44 +90,37 @@ class ControlTokens:
         marks = self.choose_marks([text])
         return self.encode_marked(self.mark(text, marks), marks, add_special_tokens=add_special_tokens)
 
-    def mark_messages(self, messages: Sequence[Any], marks: Marks) -> list[Any]:
+    def mark_messages(self, messages: Sequence[Mapping[str, Any]], marks: Marks) -> list[Any]:
         """Return ``mark`` of messages; in those of the assistant tags of reasoning stay, for templates look for them.
 
         Raises:
             ConfigError: A text is no valid Unicode.
         """
-        marked: list[Any] = []
-        for message in messages:
-            role = cast("Mapping[Any, Any]", message).get("role") if isinstance(message, Mapping) else None
-            marked.append(self.mark(message, marks, (OPEN, CLOSE) if role == "assistant" else (), 1))
-        return marked
+        kept = ((OPEN, CLOSE) if message["role"] == "assistant" else () for message in messages)
+        return [self.mark(message, marks, keep) for message, keep in zip(messages, kept, strict=True)]
 
-    def mark(self, value: Any, marks: Marks, keep: tuple[str, ...] = (), depth: int = 0) -> Any:
-        """Return data with marks around the control tokens in its texts, keys included.
+    def mark(self, value: Any, marks: Marks, keep: tuple[str, ...] = ()) -> Any:
+        """Return plain data with marks around the control tokens in its texts, keys included.
 
         Args:
-            value: What a chat template is to read; what is no data is left to it.
+            value: What a chat template is to read, as it was checked.
             marks: As ``choose_marks`` chose them.
             keep: Tokens that are not marked.
-            depth: How deep the value lies.
 
         Raises:
             ConfigError: A text is no valid Unicode.
         """
         if isinstance(value, str):
             return self._marked(value, marks, keep)
-        if depth > MAX_DEPTH:
-            return value  # the template's own check says so
-        if isinstance(value, Mapping):
-            pairs = cast("Mapping[Any, Any]", value)
-            marked = {
-                self._marked(key, marks, keep) if isinstance(key, str) else key: self.mark(item, marks, keep, depth + 1)
-                for key, item in pairs.items()
-            }
-            text = given_text(value) if isinstance(value, Arguments) else None
-            return marked if text is None else Arguments(marked, self._marked(text, marks, keep))
-        if isinstance(value, (list, tuple)):
-            return [self.mark(item, marks, keep, depth + 1) for item in cast("list[Any]", value)]
+        if isinstance(value, dict):
+            pairs = cast("dict[str, Any]", value)
+            found = {self._marked(key, marks, keep): self.mark(item, marks, keep) for key, item in pairs.items()}
+            if not isinstance(value, Arguments):
+                return found
+            text = given_text(value)  # a template writes either; behind the last brace a mark would be no JSON
+            return Arguments(found, None if text is None else self._marked(text, marks, keep).rstrip(marks.end))
+        if isinstance(value, list):
+            return [self.mark(item, marks, keep) for item in cast("list[Any]", value)]
         return value
 
     def encode_marked(self, text: str, marks: Marks, *, add_special_tokens: bool = False) -> list[int]:
@@ -269,17 +261,15 @@ def _anywhere(token: tokenizers.AddedToken) -> tokenizers.AddedToken:
     )
 
 
-def _strings(value: Any, depth: int = 0) -> Iterator[str]:
+def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif depth > MAX_DEPTH:
-        return
     elif isinstance(value, Mapping):
         for key, item in cast("Mapping[Any, Any]", value).items():
-            yield from _strings(key, depth + 1)
-            yield from _strings(item, depth + 1)
+            yield from _strings(key)
+            yield from _strings(item)
         if isinstance(value, Arguments):
             yield given_text(value) or ""
     elif isinstance(value, (list, tuple)):
         for item in cast("list[Any]", value):
-            yield from _strings(item, depth + 1)
+            yield from _strings(item)

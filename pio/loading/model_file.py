@@ -169,13 +169,18 @@ def find(folder: Path, name: str) -> Path | None:
     """Return the path of file ``name`` of the folder, or None where there is none.
 
     Raises:
-        CheckpointError: The name is no plain file name, a link leads out of the folder, or it may not be looked up.
+        CheckpointError: The name is no plain file name, a link leads out of the folder or nowhere, or it may not be
+            looked up.
     """
     check_inside(folder, name, "the caller")
     path = folder / name
     try:
         os.stat(path)
     except FileNotFoundError:
+        if os.path.islink(path):
+            raise CheckpointError(
+                f"{path} is a link to {os.path.realpath(path)}, where there is no file; download the model again"
+            ) from None
         return None
     except OSError as error:
         raise unreadable(path, error) from error

@@ -78,6 +78,10 @@ class UnreadNames:
             prompt: What came of it.
             render: Renders other inputs in the same way.
         """
+        if "messages" not in facts.reads:
+            if self._is_new("messages"):
+                self._say("reads no messages, so the model does not see them")
+            return
         if not facts.walks_messages and len(messages) > 1 and self._is_new("messages"):
             self._say("reads messages at certain places only, so the model may not see the others")
         for index, message in enumerate(messages):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, get_args, overload
 
 from pio import dtypes
 from pio.errors import CheckpointError
-from pio.loading.model_file import shown
+from pio.loading.model_file import listed, shown
 from pio.loading.quantization_config import Format
 from pio.loading.safetensors import SafetensorsFile
 from pio.loading.safetensors_header import shown_shape
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 FLOATS = (dtypes.float32, dtypes.float16, dtypes.bfloat16)
 _LISTED = 10
 _COMPARED = 1 << 24  # bytes at once
+
+_log = logging.getLogger("pio.loading")
 
 
 class Weights:
@@ -51,6 +54,7 @@ class Weights:
         self._packed: dict[str, PackedWeight] = {}
         self._same: dict[tuple[str, str], bool] = {}
         names = weight_files(self.folder)
+        _warn_of_others(self.folder, names)
         files = {name: SafetensorsFile(self.folder / name, mapped=mapped) for name in names}
         for file_name, file in files.items():
             for name in file.names:
@@ -294,3 +298,12 @@ def first_non_finite(tensor: Tensor) -> int | None:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(shown(name) for name in names[:_LISTED]) + more
+
+
+def _warn_of_others(folder: Path, names: list[str]) -> None:
+    """Say which weights lie beside those that are read; consolidated ones are the same in their maker's layout."""
+    others = [name for name in listed(folder) if name.endswith(".safetensors") and name not in names]
+    others = [name for name in others if not name.startswith("consolidated")]
+    if others:
+        read = shown(names[0]) if len(names) == 1 else f"the {len(names)} files of the index"
+        _log.warning("%s: not read, for the weights are in %s: %s", folder, read, _listed(others))

@@ -69,6 +69,7 @@ def test_a_model_that_sees_is_refused() -> None:
         {"rope_parameters": {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [1, 2]}},
         {"architectures": None},
         {"architectures": []},
+        {"original_max_position_embeddings": 4096, "partial_rotary_factor": 1.0},
     ],
 )
 def test_what_changes_nothing_is_accepted(kind: str, fields: dict[str, Any], warnings: list[str]) -> None:

@@ -146,3 +146,24 @@ def test_fewer_requests_at_once_is_the_same_text():
         with pio.load("demo", **options) as model:
             texts.append([g.text for g in model.infer_batch(prompts, max_new_tokens=30, temperature=0.0)])
     assert texts[0] == texts[1]
+
+
+def test_a_policy_is_of_no_use_where_nothing_is_quantized():
+    with pytest.raises(pio.ConfigError, match="quantize_policy='uniform' is of no use where nothing is quantized"):
+        pio.load("demo", quantize_policy="uniform")
+    with pio.load("demo", quantize="int4", quantize_policy="uniform", context_length=64) as model:
+        assert model.metadata.formats == {"layers": "int4", "tables": "int4"}
+        model.update(quantize=None)
+        assert model.metadata.formats == {"layers": "bfloat16", "tables": "bfloat16"}
+        with pytest.raises(pio.ConfigError, match="of no use"):
+            model.update(quantize_policy="balanced")
+        model.update(quantize="int4")
+        assert model.metadata.formats == {"layers": "int4", "tables": "int8"}
+
+
+def test_a_default_that_is_asked_for_by_name_must_be_possible():
+    with pio.load("demo") as model:
+        assert model.metadata.context_length == 2048 < model.runtime.context_length  # a default is cut to what fits
+        with pytest.raises(pio.ConfigError, match="this model's context has 2048 tokens"):
+            model.update(context_length=model.runtime.context_length)
+        model.update(threads=1)

@@ -207,7 +207,6 @@ def test_objects_of_clients(template: ChatTemplate) -> None:
         {"type": "video_url", "video_url": {"url": "x"}},
         {"type": "file", "file": {"file_data": "AA"}},
         {"type": "input_file", "file_id": "x"},
-        {"type": "refusal", "refusal": "no"},
         {"type": "anything", "text": "Hi"},
     ],
     ids=str,

@@ -216,7 +216,7 @@ def test_the_budget_changes_nothing(source: str) -> None:
     assert rendered(source, **DATA) == by_jinja(source)
 
 
-@given(st.lists(st.sampled_from(PIECES), max_size=6))
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=6))
 def test_pieces_together(pieces: list[str]) -> None:
     assert rendered("\n".join(pieces), **DATA) == by_jinja("\n".join(pieces))
 

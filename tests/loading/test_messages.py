@@ -69,6 +69,13 @@ REFUSED = [
     ([{"role": "user", "content": [{"type": "text"}]}], r'\["content"\]\[0\]\["text"\] is None'),
     ([{"role": "user", "content": "a", "tool_calls": {"a": 1}}], r'\["tool_calls"\]'),
     ([{"role": "user", "content": [{"type": "image"}]}], r"reads text only"),
+    (
+        [{"role": "user", "content": [{"type": "refusal", "refusal": "no"}]}],
+        "write its text as a part of the type 'text'",
+    ),
+    ([{"role": "user", "content": [{"type": "thinking", "thinking": "hm"}]}], "ignore; .*reasoning_content"),
+    ([{"role": "user", "content": [{"type": "tool_use", "name": "f"}]}], "ignore; .*tool_calls"),
+    ([{"role": "user", "content": [{"type": "tool_result"}]}], 'ignore; .*the role "tool"'),
     ([{"role": "assistant", "content": None, "refusal": "no"}], r'\["refusal"\] is .no.*write its text as the content'),
     ([{"role": "assistant", "content": "a", "partial": True}], "continue_final_message=True"),
     (

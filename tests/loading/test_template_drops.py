@@ -203,3 +203,12 @@ def test_what_is_refused_is_what_has_no_effect(messages: list[dict[str, Any]], s
         assert ChatTemplate(source).render(messages) == prompt
     else:
         refused(source, messages, rf"messages\[{dropped[0]}\]")
+
+
+def test_a_template_that_reads_no_messages(caplog: pytest.LogCaptureFixture) -> None:
+    for empty in ("", " \n"):
+        refused(empty, [USER], "messages: the chat template of this model is empty")
+    template = ChatTemplate("Hello")
+    with caplog.at_level(logging.WARNING, "pio"):
+        assert template.render([USER]) == template.render([USER, ANSWER]) == "Hello"
+    assert caplog.messages == ["this model: the chat template reads no messages, so the model does not see them"]
