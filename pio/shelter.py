@@ -35,18 +35,28 @@ def sheltered(work: Callable[[], T]) -> T:
 
     context, results, errors = copy_context(), list[T](), list[BaseException]()
 
+    waiting, done = True, threading.Lock()
+    done.acquire()
+
     def run() -> None:
         try:
             results.append(context.run(work))
         except BaseException as error:
-            errors.append(error)
+            if waiting:
+                errors.append(error)
+        finally:
+            done.release()
 
     thread = threading.Thread(target=run, name="sheltered work of pio", daemon=False)
     try:
         thread.start()
-    except (RuntimeError, MemoryError):  # the system refuses one more thread
-        return work()
-    thread.join()
+        done.acquire()  # not join: interrupted, it takes the thread for one that has ended, or never ends itself later
+    except (RuntimeError, MemoryError):
+        if thread.ident is not None or thread in threading.enumerate():
+            raise  # a signal handler's exception, and the work is under way
+        return work()  # the system refuses one more thread
+    finally:
+        waiting = False  # an error of what nobody waits for any more would keep memory
     if errors:
         raise errors.pop()  # kept nowhere else, or its frames would keep each other alive
     return results.pop()

@@ -218,11 +218,94 @@ def test_no_exception_leaves_a_request_behind_that_nobody_owns(name, monkeypatch
         # submit's last instruction is the return, before which Python looks for no signal
         end = instructions if name == "submit" else instructions + 20
         for at in (*range(1, instructions, 41), *range(instructions - 60, end)):
+            running = model.submit([7], **ENDLESS) if running.done else running
             queued.clear()
             with pytest.raises(Interrupt):
                 interrupted_at(at, lambda: CALLS[name](model))
             assert all(sequence.consumer.dead for sequence in queued), f"before instruction {at} of {instructions}"
-        assert not running.done, "take an answer that lasts longer"
+
+
+CHANGES = {"load_model": lambda model: model.load_model(), "update": lambda model: model.update(prefill_chunk=6)}
+
+
+@pytest.mark.parametrize("name", list(CHANGES))
+def test_no_exception_leaves_a_load_behind_that_is_never_over(model, name):
+    """The model is there when it is next asked, or can be loaded again; nobody waits for a load that has ended."""
+    expected = model.generate_text(PROMPT, **GREEDY)
+    instructions = interrupted_at(0, lambda: CHANGES[name](model))
+    assert instructions > 50
+    for at in range(1, instructions, 3):
+        model.update(prefill_chunk=5)
+        with pytest.raises(Interrupt):
+            interrupted_at(at, lambda: CHANGES[name](model))
+        if name == "load_model":
+            model.load_model()
+        assert model.generate_text(PROMPT, **GREEDY) == expected, f"before instruction {at} of {instructions}"
+
+
+class Left(Qwen3_0_6BPlugin):
+    """Gets a signal in the middle of building its model, and takes no further step before the load hears of it."""
+
+    signals = 0
+
+    def build_model(self, config, source, runtime, budget):
+        if self.signals:
+            self.signals -= 1
+            os.kill(os.getpid(), signal.SIGUSR1)
+            while True:
+                source.check()
+        return super().build_model(config, source, runtime, budget)
+
+
+@pytest.fixture
+def leaving():
+    def leave(*_):
+        raise Interrupt
+
+    before = signal.signal(signal.SIGUSR1, leave)
+    made = Left()
+    made.initialize(path="demo")
+    with made.load_model():
+        yield made
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_an_update_that_is_left_ends_with_the_model_as_it_was(leaving):
+    before, expected, held = leaving.runtime, leaving.generate_text(PROMPT, **GREEDY), allocated_bytes()
+    leaving.signals = 1
+    with pytest.raises(Interrupt):
+        leaving.update(context_length=512)
+    assert leaving.is_loaded and leaving.runtime == before
+    assert leaving.generate_text(PROMPT, **GREEDY) == expected and allocated_bytes() == held
+
+
+def test_a_load_that_is_left_gives_its_memory_back(leaving):
+    expected = leaving.generate_text(PROMPT, **GREEDY)
+    leaving.cleanup()
+    held = allocated_bytes()
+    leaving.signals = 1
+    with pytest.raises(Interrupt):
+        leaving.load_model()
+    assert not leaving.is_loaded and allocated_bytes() == held
+    assert leaving.load_model().generate_text(PROMPT, **GREEDY) == expected
+
+
+def test_a_handler_may_use_the_model_that_its_thread_is_loading(model):
+    heard = []
+
+    def handler(*_):
+        heard.append(model.generate_text(PROMPT, **GREEDY))
+        model.update(prefill_chunk=7)
+
+    expected = model.generate_text(PROMPT, **GREEDY)
+    signals = [signal.SIGUSR1]
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        model.during_build = lambda: os.kill(os.getpid(), signals.pop()) if signals else None
+        model.update(prefill_chunk=6)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == [expected] and model.runtime.prefill_chunk == 7
 
 
 # Other processes
