@@ -325,6 +325,8 @@ class Lifecycle(ABC):
             return sheltered(run)
         except BaseException as error:
             load.left = True
+            if load.thread == threading.get_ident():  # where there is no other thread, the release may be what it met
+                self._release(load)
             self._waiters.wait(partial(self._is_over, load), lambda: None, time.monotonic() + LEAVE)
             if load.lost:
                 error.add_note(load.lost)

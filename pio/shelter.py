@@ -1,4 +1,4 @@
-"""Work that must not be left half done: imports of packages, and compilations.
+"""Work that must not be left half done: imports of packages, loads of models, and compilations.
 
 A signal handler raises its exception in the main thread, at whatever point that is: Ctrl-C, a time limit by an alarm,
 an end that a service manager asks for. Half an import cannot be mended: a process makes an extension module only once.
@@ -15,7 +15,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def sheltered(work: Callable[[], T]) -> T:
+def sheltered(work: Callable[[], T], *, complete: bool = True) -> T:
     """Do work in a thread of its own and wait for it, so that no signal handler's exception lands in it.
 
     Such an exception ends the waiting at once; the work goes on and is complete before the process ends. Threads other
@@ -23,6 +23,7 @@ def sheltered(work: Callable[[], T]) -> T:
 
     Args:
         work: Needs nothing that the calling thread holds: neither a lock, nor a module that it is just importing.
+        complete: Whether the process waits for it at its end, where nobody waits for it any more.
 
     Returns:
         What the work returns; what it raises is raised.
@@ -47,7 +48,7 @@ def sheltered(work: Callable[[], T]) -> T:
         finally:
             done.release()
 
-    thread = threading.Thread(target=run, name="sheltered work of pio", daemon=False)
+    thread = threading.Thread(target=run, name="sheltered work of pio", daemon=not complete)
     try:
         thread.start()
         done.acquire()  # not join: interrupted, it takes the thread for one that has ended, or never ends itself later

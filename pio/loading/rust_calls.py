@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pio.errors import ConfigError, PioError
 from pio.loading.model_file import shown
+from pio.shelter import sheltered
 
 _Result = TypeVar("_Result")
 
@@ -53,23 +53,4 @@ def interruptible(work: Callable[[], _Result]) -> _Result:
     Python handles signals in its main thread only, and not before a call into a library returns. So the main thread
     leaves such a call to a helper and waits; what was started then runs to its end unseen.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return work()
-    results: list[_Result] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:
-            errors.append(error)
-
-    helper: Any = threading.Thread(target=run, name="pio-text", daemon=True)
-    try:
-        helper.start()
-    except RuntimeError:  # the system gives no thread: the work is done all the same, and Ctrl-C has to wait
-        return work()
-    helper.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    return sheltered(work, complete=False)
