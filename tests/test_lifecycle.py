@@ -363,6 +363,43 @@ def test_a_forked_child_loads_anew_whatever_its_parent_was_doing():
     assert (done.stdout.split(), done.stderr) == (["PioError"] * 3 + ["3", "0", "True", "True"], "")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_finds_the_compiler_free_where_another_thread_uses_it():
+    done = run_python(
+        """
+        import os, signal, threading, pio
+        from pio.kernels import activation
+        from pio.ops import compilation
+
+        loading, forking = threading.Event(), threading.Event()
+
+        def loaded(kernel):
+            loading.set()
+            assert forking.wait(60)
+
+        pio.load("demo").cleanup()  # all kernels are in the folder
+
+        def load():
+            with compilation.watch(loaded, loaded=loaded):
+                activation.silu.callback().compile()
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        assert loading.wait(60)
+        forking.set()
+        child = os.fork()
+        if not child:
+            signal.alarm(30)
+            with pio.load("demo") as model:
+                print(len(model.generate("x", max_new_tokens=3, ignore_eos=True).token_ids), flush=True)
+            os._exit(0)
+        print(os.waitpid(child, 0)[1])
+        thread.join()
+        """
+    )
+    assert (done.stdout.split(), done.stderr) == (["3", "0"], "")
+
+
 @pytest.mark.parametrize("daemon", [True, False])
 def test_a_program_ends_while_requests_run(daemon):
     """In a daemon thread and another one, in a generator that is still open; the answers would take minutes."""
