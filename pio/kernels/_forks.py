@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 
-def free_in_children(*locks: AbstractContextManager[Any]) -> None:
+def free_in_children(*locks: Any) -> None:
     """Have the thread that forks hold these locks meanwhile: the child has no other thread that could release one.
 
     Those that are named in later calls are taken before.
 
     Args:
-        locks: In the order in which threads take them.
+        locks: Each a ``threading.RLock``, in the order in which threads take them. Its methods are no Python code, so
+            that no signal handler's exception leaves one taken; and a handler may fork in the middle of a fork.
     """
-    held = ExitStack()
-
-    def take() -> None:
-        for lock in locks:
-            held.enter_context(lock)
-
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=take, after_in_parent=held.close, after_in_child=held.close)
+        for lock in reversed(locks):  # what is registered last is called first
+            os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)

@@ -40,7 +40,7 @@ LOADED: Final = _kept.LOADED  # our own, after each kernel that the cache folder
 ELSEWHERE: Final = "pio:elsewhere"  # our own, around each kernel that another process compiles for this one
 LEFT: Final = "pio:left"  # our own, with a number: see announce_left
 
-free_in_children(global_compiler_lock, llvmlite.binding.ffi.lib._lock)
+free_in_children(global_compiler_lock._lock, llvmlite.binding.ffi.lib._lock._lock)
 
 
 def kernel(fn: Callable[..., Any] | None = None, *, fastmath: set[str] | None = None) -> Any:
