@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple, NoReturn, Self
+from functools import partial
+from typing import Any, ClassVar, Final, NamedTuple, NoReturn, Self, TypeVar
 
 from pio import registry
 from pio.config.decoder import DecoderConfig
@@ -27,6 +29,11 @@ from pio.manifest import PluginManifest
 from pio.metadata import ModelMetadata
 from pio.progress import Progress, short_name
 from pio.prompts import Prompts
+from pio.shelter import sheltered
+
+T = TypeVar("T")
+
+LEAVE: Final = 10  # seconds that an interrupted load has to end before its caller goes on
 
 
 class Files(NamedTuple):
@@ -39,10 +46,18 @@ class Files(NamedTuple):
 
 
 class _Load:
-    """A load or an update: who does it."""
+    """A load or an update: who does it, and what became of it.
+
+    Attributes:
+        left: Whether an exception has ended the wait for it.
+        restoring: Whether it has failed, and makes the model that was there before.
+        lost: Why that failed too.
+    """
 
     def __init__(self) -> None:
         self.thread, self.process = threading.get_ident(), os.getpid()
+        self.left = self.restoring = False
+        self.lost = ""
 
 
 class Lifecycle(ABC):
@@ -50,6 +65,8 @@ class Lifecycle(ABC):
 
     One load or update runs at a time, and whoever needs the model waits for it. ``cleanup`` waits for none: it may be
     called in a signal handler and in a finaliser, whatever that interrupts; a load that it meets ends with an error.
+    Loads of the main thread run in a thread of their own, where no signal handler's exception can land: neither between
+    the claim to be the one load and its release, nor in a finaliser that would lose it.
 
     Attributes:
         manifest_name: Name of the plugin, which finds its manifest.
@@ -114,24 +131,25 @@ class Lifecycle(ABC):
         """
         if self._path is None:
             raise ConfigError("there is no path; call initialize(path=...) first, or use pio.load(path)")
-        load = _Load()
-        try:
-            self._claim(load)
+        path = self._path
+
+        def work(load: _Load) -> None:
             with self._shown(config or self.runtime) as shown:
                 self._let_go()
                 self.runtime = config or self.runtime
-                checkpoint = Checkpoint(self._path, mapped=self.runtime.mmap)
+                checkpoint = Checkpoint(path, mapped=self.runtime.mmap)
                 registry.choose(checkpoint.config, self.manifest.name)  # refuses another architecture, by name
                 model_config = self.config_class.from_checkpoint(checkpoint.config)
                 self._build(Files(checkpoint, model_config, self.open_weights(checkpoint), None), shown, load)
-        finally:
-            self._release(load)
+
+        self._alone(work)
         return self
 
     def update(self, **options: Any) -> RuntimeConfig:
         """Change runtime options of a loaded model; requests that run are cancelled, new ones wait for it.
 
-        Nothing changes on an error, nor on Ctrl-C: the model is loaded as it was, from the files that are open already.
+        Nothing changes on an error, nor on Ctrl-C: the model is loaded as it was, from the files that are open already;
+        a second Ctrl-C leaves that to the thread that does it.
         Where the machine does not even give that memory any more, the error says so, and ``load_model`` tries again.
 
         Raises:
@@ -139,32 +157,7 @@ class Lifecycle(ABC):
             OutOfMemoryError: The model does not fit with these options; it is loaded as it was.
             CancelledError: ``cleanup`` was called meanwhile.
         """
-        load = _Load()
-        try:
-            self._claim(load)
-            before, config = self.runtime, self.runtime.updated(**options)
-            loaded = self._loaded
-            if loaded is not None:
-                loaded.check_runtime(config)  # also where no value changes: what is asked for by name must be possible
-            if config == before or loaded is None:
-                self.runtime = config
-                return config
-            files = Files(loaded.checkpoint, loaded.config, loaded.weights, loaded.prompts)
-            wanted = files if config.mmap == before.mmap else self._opened_anew(files, mapped=config.mmap)
-            loaded = None  # nothing here may hold the memory of the old model
-            with self._shown(config) as shown:
-                try:
-                    self._let_go()
-                    self.runtime = config
-                    self._build(wanted, shown, load)
-                except BaseException as error:
-                    self.runtime = before
-                    if self._wanted is load:
-                        self._restore(files, shown, load, error)
-                    raise
-            return config
-        finally:
-            self._release(load)
+        return self._alone(lambda load: self._update(load, options))
 
     def cleanup(self) -> bool:
         """Cancel what runs and give every byte back; more than once does no harm.
@@ -238,18 +231,53 @@ class Lifecycle(ABC):
         checkpoint.config, checkpoint.generation_config = files.checkpoint.config, files.checkpoint.generation_config
         return files._replace(checkpoint=checkpoint, weights=self.open_weights(checkpoint))
 
+    def _update(self, load: _Load, options: dict[str, Any]) -> RuntimeConfig:
+        """Build the model with other options, or as it was."""
+        before, config = self.runtime, self.runtime.updated(**options)
+        loaded = self._loaded
+        if loaded is not None:
+            loaded.check_runtime(config)  # also where no value changes: what is asked for by name must be possible
+        if config == before or loaded is None:
+            self.runtime = config
+            return config
+        files = Files(loaded.checkpoint, loaded.config, loaded.weights, loaded.prompts)
+        wanted = files if config.mmap == before.mmap else self._opened_anew(files, mapped=config.mmap)
+        loaded = None  # nothing here may hold the memory of the old model
+        with self._shown(config) as shown:
+            try:
+                self._let_go()
+                self.runtime = config
+                self._build(wanted, shown, load)
+            except BaseException as error:
+                self.runtime = before
+                if self._wanted is load:
+                    load.restoring = True
+                    self._restore(files, shown, load, error)
+                raise
+        return config
+
     def _build(self, files: Files, shown: Progress, load: _Load) -> None:
         """Build the model and let others use it, unless ``cleanup`` was called since the load began."""
         checkpoint, config, weights, prompts = files
         packing = shown.counting(f"quantizing to {self.runtime.quantize}", lambda: weights.matrices)
-        loaded = LoadedModel(checkpoint, config, weights, self.runtime, self.build_model, packing, prompts)
+        check = partial(self._check_wanted, load)
+        loaded = LoadedModel(checkpoint, config, weights, self.runtime, self.build_model, packing, prompts, check)
         self._metadata = ModelMetadata.of(self, loaded)
         self._loaded = loaded
-        if self._wanted is not load:  # looked at afterwards: cleanup() has either seen the model, or is seen here
+        try:
+            check()  # afterwards: cleanup() has either seen the model, or is seen here
+        except CancelledError:
             self._let_go()
+            raise
+
+    def _check_wanted(self, load: _Load) -> None:
+        """Raise where nobody waits for what a load makes."""
+        if self._wanted is not load:
             raise CancelledError(
                 "the model was cleaned up while it was being loaded; call load_model() to have it again"
             )
+        if load.left and not load.restoring:
+            raise CancelledError("an exception ended the wait for this load; call load_model() to have the model again")
 
     def _restore(self, files: Files, shown: Progress, load: _Load, error: BaseException) -> None:
         """Build the model as it was; where that fails too, raise an error that says both."""
@@ -262,9 +290,9 @@ class Lifecycle(ABC):
             self._build(files, shown, load)
         except Exception as second:
             lost = f"it could not be loaded again as it was either ({second}); load_model() tries that once more"
-            if isinstance(error, PioError):
+            if isinstance(error, PioError) and not load.left:
                 raise type(error)(f"{error}; and {lost}") from second
-            error.add_note(lost)  # Ctrl-C stays what it is
+            load.lost = lost  # Ctrl-C stays what it is
 
     def _let_go(self) -> None:
         loaded, self._loaded = self._loaded, None
@@ -277,6 +305,36 @@ class Lifecycle(ABC):
         doing = f"loading {short_name(self._path or '')}"
         with memory_errors(doing), Progress(runtime.progress, doing) as shown:
             yield shown
+
+    def _alone(self, work: Callable[[_Load], T]) -> T:
+        """Do a load or update while no other runs, where no signal handler can interrupt it.
+
+        An exception that ends the wait for it ends the load too, at its next look; both are over when it is raised.
+        """
+        load = _Load()
+
+        def run() -> T:
+            load.thread = threading.get_ident()
+            try:
+                self._claim(load)
+                self._check_wanted(load)  # it may have been left before it began
+                return work(load)
+            finally:
+                self._release(load)
+
+        try:
+            return sheltered(run)
+        except BaseException as error:
+            load.left = True
+            if load.thread == threading.get_ident():  # where there is no other thread, the release may be what it met
+                self._release(load)
+            self._waiters.wait(partial(self._is_over, load), lambda: None, time.monotonic() + LEAVE)
+            if load.lost:
+                error.add_note(load.lost)
+            raise
+
+    def _is_over(self, load: _Load) -> bool:
+        return self._under_way.get("load") is not load
 
     def _claim(self, load: _Load) -> None:
         """Wait until no other load runs, and be the one that does."""

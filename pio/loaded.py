@@ -60,6 +60,7 @@ class LoadedModel:
         build: BuildModel,
         packing: Callable[[str], None] = lambda _: None,
         prompts: Prompts | None = None,
+        check: Callable[[], object] = lambda: None,
     ) -> None:
         """Put a model together.
 
@@ -71,6 +72,7 @@ class LoadedModel:
             build: Makes the model, and takes or ignores every tensor.
             packing: Called with the name of each weight that is quantized.
             prompts: The folder's tokenizer and chat template, where they were read before.
+            check: Called between any two steps that may take long; what it raises ends the building.
 
         Raises:
             CheckpointError: Weights and config contradict each other, or a file is damaged.
@@ -93,7 +95,8 @@ class LoadedModel:
         own = runtime.dtype is not None or quantization.forms or not runtime.mmap  # not the files' pages alone
         if runtime.memory_limit is not None or own:
             budget.reserve(*_rehearse(build, config, weights, runtime, quantization))
-        self._source = Source(weights, _records(runtime, budget), **_source_options(runtime, quantization))
+        options = _source_options(runtime, quantization)
+        self._source = Source(weights, _records(runtime, budget), check=check, **options)
         self.model = build(config, self._source, runtime, budget)
         weights.finish()
         _check_stored(config, self._source.held)
@@ -101,7 +104,7 @@ class LoadedModel:
         self.context_length = self.model.max_positions = _context_length(runtime, self._longest_context)
         self.cache = _reserve_cache(self.model, runtime)
         _ = self._source.records.buffer  # refused here rather than in the first step
-        warm_up(self.model, self.cache)
+        warm_up(self.model, self.cache, check)
         text = self.prompts if tokenizer else None
         self.manager = BatchManager(
             self.model,

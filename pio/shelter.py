@@ -1,4 +1,4 @@
-"""Work that the main thread only waits for: imports and compilations, which must not be left half done, and long calls.
+"""Work that the main thread only waits for: imports, loads and compilations, never left half done, and long calls.
 
 A signal handler raises its exception in the main thread, at whatever point that is: Ctrl-C, a time limit by an alarm,
 an end that a service manager asks for. Half an import cannot be mended: a process makes an extension module only once.
@@ -15,7 +15,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def sheltered(work: Callable[[], T]) -> T:
+def sheltered(work: Callable[[], T], *, complete: bool = True) -> T:
     """Do work in a thread of its own and wait for it, so that no signal handler's exception lands in it.
 
     Such an exception ends the waiting at once; the work goes on and is complete before the process ends. Threads other
@@ -23,23 +23,11 @@ def sheltered(work: Callable[[], T]) -> T:
 
     Args:
         work: Needs nothing that the calling thread holds: neither a lock, nor a module that it is just importing.
+        complete: Whether the process waits for it at its end, where nobody waits for it any more.
 
     Returns:
         What the work returns; what it raises is raised.
     """
-    return _beside(work, daemon=False)
-
-
-def interruptible(work: Callable[[], T]) -> T:
-    """Do what takes seconds in a library and releases the GIL, so that Ctrl-C ends the waiting at once.
-
-    Python handles signals in its main thread only, and not before a call into a library returns. So this is as
-    ``sheltered``, but nobody misses what an interrupt has left: the process does not wait for it when it ends.
-    """
-    return _beside(work, daemon=True)
-
-
-def _beside(work: Callable[[], T], *, daemon: bool) -> T:
     import threading  # here: importing pio, which imports this file, is to cost nothing
 
     if threading.current_thread() is not threading.main_thread():
@@ -48,21 +36,40 @@ def _beside(work: Callable[[], T], *, daemon: bool) -> T:
 
     context, results, errors = copy_context(), list[T](), list[BaseException]()
 
+    waiting, done = True, threading.Lock()
+    done.acquire()
+
     def run() -> None:
         try:
             results.append(context.run(work))
         except BaseException as error:
-            errors.append(error)
+            if waiting:
+                errors.append(error)
+        finally:
+            done.release()
 
-    thread = threading.Thread(target=run, name="pio-work", daemon=daemon)
+    thread = threading.Thread(target=run, name="pio-work", daemon=not complete)
     try:
         thread.start()
-    except (RuntimeError, MemoryError):  # the system refuses one more thread
-        return work()
-    thread.join()
+        done.acquire()  # not join: interrupted, it takes the thread for one that has ended, or never ends itself later
+    except (RuntimeError, MemoryError):
+        if thread.ident is not None or thread in threading.enumerate():
+            raise  # a signal handler's exception, and the work is under way
+        return work()  # the system refuses one more thread
+    finally:
+        waiting = False  # an error of what nobody waits for any more would keep memory
     if errors:
         raise errors.pop()  # kept nowhere else, or its frames would keep each other alive
     return results.pop()
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """Do what takes seconds in a library and releases the GIL, so that Ctrl-C ends the waiting at once.
+
+    Python handles signals in its main thread only, and not before a call into a library returns. So this is as
+    ``sheltered``, but nobody misses what an interrupt has left: the process does not wait for it when it ends.
+    """
+    return sheltered(work, complete=False)
 
 
 def green_threads() -> bool:

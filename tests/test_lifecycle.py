@@ -236,6 +236,89 @@ def test_no_exception_leaves_a_request_behind_that_nobody_owns(name, monkeypatch
         running.cancel()
 
 
+CHANGES = {"load_model": lambda model: model.load_model(), "update": lambda model: model.update(prefill_chunk=6)}
+
+
+@pytest.mark.parametrize("name", list(CHANGES))
+def test_no_exception_leaves_a_load_behind_that_is_never_over(model, name):
+    """The model is there when it is next asked, or can be loaded again; nobody waits for a load that has ended."""
+    expected = model.generate_text(PROMPT, **GREEDY)
+    instructions = interrupted_at(0, lambda: CHANGES[name](model))
+    assert instructions > 50
+    for at in range(1, instructions, 3):
+        model.update(prefill_chunk=5)
+        with pytest.raises(Interrupt):
+            interrupted_at(at, lambda: CHANGES[name](model))
+        if name == "load_model":
+            model.load_model()
+        assert model.generate_text(PROMPT, **GREEDY) == expected, f"before instruction {at} of {instructions}"
+
+
+class Left(Qwen3_0_6BPlugin):
+    """Gets a signal in the middle of building its model, and takes no further step before the load hears of it."""
+
+    signals = 0
+
+    def build_model(self, config, source, runtime, budget):
+        if self.signals:
+            self.signals -= 1
+            os.kill(os.getpid(), signal.SIGUSR1)
+            while True:
+                source.check()
+        return super().build_model(config, source, runtime, budget)
+
+
+@pytest.fixture
+def leaving():
+    def leave(*_):
+        raise Interrupt
+
+    before = signal.signal(signal.SIGUSR1, leave)
+    made = Left()
+    made.initialize(path="demo")
+    with made.load_model():
+        yield made
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_an_update_that_is_left_ends_with_the_model_as_it_was(leaving):
+    before, expected, held = leaving.runtime, leaving.generate_text(PROMPT, **GREEDY), allocated_bytes()
+    leaving.signals = 1
+    with pytest.raises(Interrupt):
+        leaving.update(context_length=512)
+    assert leaving.is_loaded and leaving.runtime == before
+    assert leaving.generate_text(PROMPT, **GREEDY) == expected and allocated_bytes() == held
+
+
+def test_a_load_that_is_left_gives_its_memory_back(leaving):
+    expected = leaving.generate_text(PROMPT, **GREEDY)
+    leaving.cleanup()
+    held = allocated_bytes()
+    leaving.signals = 1
+    with pytest.raises(Interrupt):
+        leaving.load_model()
+    assert not leaving.is_loaded and allocated_bytes() == held
+    assert leaving.load_model().generate_text(PROMPT, **GREEDY) == expected
+
+
+def test_a_handler_may_use_the_model_that_its_thread_is_loading(model):
+    heard = []
+
+    def handler(*_):
+        heard.append(model.generate_text(PROMPT, **GREEDY))
+        model.update(prefill_chunk=7)
+
+    expected = model.generate_text(PROMPT, **GREEDY)
+    signals = [signal.SIGUSR1]
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        model.during_build = lambda: os.kill(os.getpid(), signals.pop()) if signals else None
+        model.update(prefill_chunk=6)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == [expected] and model.runtime.prefill_chunk == 7
+
+
 # Other processes
 
 
@@ -289,6 +372,43 @@ def test_a_forked_child_loads_anew_whatever_its_parent_was_doing():
         """
     )
     assert (done.stdout.split(), done.stderr) == (["PioError"] * 3 + ["3", "0", "True", "True"], "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_finds_the_compiler_free_where_another_thread_uses_it():
+    done = run_python(
+        """
+        import os, signal, threading, pio
+        from pio.kernels import activation
+        from pio.ops import compilation
+
+        loading, forking = threading.Event(), threading.Event()
+
+        def loaded(kernel):
+            loading.set()
+            assert forking.wait(60)
+
+        pio.load("demo").cleanup()  # all kernels are in the folder
+
+        def load():
+            with compilation.watch(loaded, loaded=loaded):
+                activation.silu.callback().compile()
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        assert loading.wait(60)
+        forking.set()
+        child = os.fork()
+        if not child:
+            signal.alarm(30)
+            with pio.load("demo") as model:
+                print(len(model.generate("x", max_new_tokens=3, ignore_eos=True).token_ids), flush=True)
+            os._exit(0)
+        print(os.waitpid(child, 0)[1])
+        thread.join()
+        """
+    )
+    assert (done.stdout.split(), done.stderr) == (["3", "0"], "")
 
 
 @pytest.mark.parametrize("daemon", [True, False])

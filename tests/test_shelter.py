@@ -19,7 +19,11 @@ class Alarm(Exception):
     """What a host program raises when its time is up."""
 
 
-@pytest.fixture(params=[KeyboardInterrupt, SystemExit, Alarm])
+class Refusal(RuntimeError):
+    """As the system's, where it refuses a thread."""
+
+
+@pytest.fixture(params=[KeyboardInterrupt, SystemExit, Alarm, Refusal])
 def raised(request):
     """An exception that the handler of SIGUSR1 raises meanwhile."""
 
@@ -95,6 +99,36 @@ def test_an_import_that_is_interrupted_is_complete_when_it_is_wanted_again(raise
     threading.Timer(0.01, sys.go_on.set).start()
     assert import_whole(name).answer == 42
     assert import_whole(name) is sys.modules[name]
+
+
+LEFT = """
+import os, signal, threading
+from pio.shelter import sheltered
+
+class Alarm(Exception):
+    pass
+
+def handler(*_):
+    raise Alarm
+
+def work():
+    os.kill(os.getpid(), signal.SIGUSR1)
+    while threading.main_thread().is_alive():  # until the interpreter leaves
+        pass
+    sum(range(10**6))
+    print("complete")
+
+signal.signal(signal.SIGUSR1, handler)
+try:
+    sheltered(work)
+except Alarm:
+    print("left", flush=True)
+"""
+
+
+def test_work_that_is_left_is_complete_when_the_process_ends():
+    ran = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, check=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == ("left\ncomplete\n", "")
 
 
 INTERRUPTED = """

@@ -155,7 +155,9 @@ class Stream(Iterator[T], Generic[T]):
         self._request.cancel()
 
     def __del__(self) -> None:
-        self._request.cancel()  # takes no lock: the collector may run inside any critical section, in any thread
+        request = getattr(self, "_request", None)  # a signal handler's exception may have ended its making
+        if request is not None:
+            request.cancel()  # takes no lock: the collector may run inside any critical section, in any thread
 
 
 def _results(request: Request[T], owner: Owner, timeout: float | None) -> list[T]:

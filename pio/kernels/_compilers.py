@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +34,7 @@ INTERPRETER: Final = re.compile(r"(python|pypy)w?[\d.]*[td]*(-dbg|-intel64)?(\.e
 READY: Final = "ready"
 BEGIN_LIMIT: Final = 30  # seconds until the process reads its orders
 KERNEL_LIMIT: Final = 300  # seconds for a kernel
+LOOK: Final = 0.1  # seconds from one check to the next whether the kernels are still wanted
 BOOT: Final = (
     "import json, sys; sys.path[:], folder = json.loads(sys.stdin.readline()); "
     f"print({READY!r}, flush=True); "
@@ -69,12 +70,13 @@ class Order(NamedTuple):
         return found[self.dtype] if self.dtype else found
 
 
-def compile_missing(kernels: Iterable[Any], processes: int) -> None:
+def compile_missing(kernels: Iterable[Any], processes: int, check: Callable[[], object] = lambda: None) -> None:
     """Compile those kernels that the cache folder lacks, and wait until it has them.
 
     Args:
         kernels: Parallel and serial ones, each as often as wanted.
         processes: How many may compile at once.
+        check: Called while they do; what it raises ends them.
     """
     folder, program = _kept.cache_folder(), _interpreter()
     if folder is None or _jit.BOUNDSCHECK or program is None:
@@ -88,7 +90,9 @@ def compile_missing(kernels: Iterable[Any], processes: int) -> None:
     try:
         threads = _start(orders, min(processes, len(orders)), program, folder, children)
         for thread in threads:
-            thread.join()
+            while thread.is_alive():
+                thread.join(LOOK)
+                check()
     finally:
         for child in children:
             child.end()

@@ -21,6 +21,7 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 
 from pio.kernels import _kept
+from pio.kernels._forks import free_in_children
 from pio.shelter import sheltered
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,6 +39,8 @@ COMPILE: Final = "numba:compile"  # Numba's event around each compilation that i
 LOADED: Final = _kept.LOADED  # our own, after each kernel that the cache folder held
 ELSEWHERE: Final = "pio:elsewhere"  # our own, around each kernel that another process compiles for this one
 LEFT: Final = "pio:left"  # our own, with a number: see announce_left
+
+free_in_children(global_compiler_lock._lock, llvmlite.binding.ffi.lib._lock._lock)
 
 
 def kernel(fn: Callable[..., Any] | None = None, *, fastmath: set[str] | None = None) -> Any:

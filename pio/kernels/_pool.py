@@ -9,6 +9,7 @@ from typing import Any
 
 from numba import int64
 
+from pio.kernels._forks import free_in_children
 from pio.shelter import green_threads
 
 _log = logging.getLogger("pio.kernels")
@@ -34,7 +35,8 @@ class Pool:
         self.control = -(-ctypes.addressof(self._memory) // 64) * 64
         self.helpers = self.wanted = 0
         self._help_others = help_others
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may grow it in the middle of that
+        free_in_children(self._lock)  # taken before the compiler's, as growing does
 
     def grow(self, helpers: int) -> None:
         """Have at least that many helpers; they sleep while there is nothing to do, and end with the process.

@@ -120,6 +120,7 @@ class Source:
         dtype: Convert weights to this type; None keeps what is stored.
         quantization: What becomes of matrices.
         held: What was taken.
+        check: Called before each tensor is taken, which may take long; what it raises ends the building.
     """
 
     weights: Weights
@@ -129,6 +130,7 @@ class Source:
     dtype: DType | None = None
     quantization: Quantization = field(default_factory=Quantization)
     held: Held = field(default_factory=Held)
+    check: Callable[[], object] = lambda: None
 
     def __truediv__(self, name: str | int) -> Source:
         """Return the source one name further down."""
@@ -140,6 +142,7 @@ class Source:
 
     def take(self, name: str, *shape: int) -> Tensor:
         """Return the tensor of that name below the prefix."""
+        self.check()
         full = self.full_name(name)
         tensor = self.weights.take(full, shape)
         if self.dtype is not None and tensor.dtype is not self.dtype:
@@ -154,6 +157,7 @@ class Source:
 
     def matrix(self, name: str, rows: int, columns: int, role: Role = "linear") -> Tensor | PackedWeight:
         """Return the matrix of that name below the prefix, packed where it is stored so or is to be so."""
+        self.check()
         full, shape = self.full_name(name), (rows, columns)
         found: Tensor | PackedWeight | None = self.weights.take_packed(full, shape)
         self.held.stored.setdefault(role, set()).add(found.form.name if found else "")
@@ -171,6 +175,7 @@ class Source:
 
     def remake(self, name: str, recipe: Recipe) -> list[Tensor]:
         """Return what a model makes of the tensor of that name and keeps in its place."""
+        self.check()
         full = self.full_name(name)
         stored = self.weights.take(full, recipe.shape)
         dtype = self.dtype or stored.dtype
@@ -201,6 +206,7 @@ class Source:
             parts = self.remake(name, recipe)
             self.held.formats.setdefault("linear", set()).update(map(_form, parts))
             return [*parts]
+        self.check()
         form, stored = like.form.name, self.weights.take(full, recipe.shape)
         self.held.hold(full, sum(prod(packed_shape(packed_heads_shape(part), form)) for part in recipe.parts))
         packed = self._packed_heads(full, stored, recipe, form)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 from pio import ops
 from pio.cache.batch import Batch
@@ -15,11 +16,12 @@ from pio.tensor import Tensor
 _TOKENS = 2
 
 
-def warm_up(model: Decoder, cache: Cache) -> None:
+def warm_up(model: Decoder, cache: Cache, check: Callable[[], object] = lambda: None) -> None:
     """Run one layer of each kind once, so that every kernel of a request is compiled or loaded when this returns.
 
     Weights of other layers are not read, so that a model maps as fast as ever. Whatever the first block of the cache
-    holds is overwritten. Without the compiler there is nothing to warm.
+    holds is overwritten. Without the compiler there is nothing to warm. What ``check`` raises ends it, also while
+    kernels are compiled.
     """
     if not compilation.enabled() or model.max_batch_tokens < _TOKENS:
         return
@@ -28,7 +30,8 @@ def warm_up(model: Decoder, cache: Cache) -> None:
     small.layers = list(kinds.values())
     with compilation.listing() as jobs:
         _run(small, cache)
-    compilation.compile_missing(jobs)
+    compilation.compile_missing(jobs, check)
+    check()
     _run(small, cache)
     sampler, logits = Sampler(model.vocab_size), Tensor.zeros((1, model.vocab_size))
     sampler.likeliest(logits, 0)

@@ -42,14 +42,15 @@ def checked() -> bool:
     return _jit.BOUNDSCHECK
 
 
-def compile_missing(jobs: Iterable[parallel.Job]) -> None:
+def compile_missing(jobs: Iterable[parallel.Job], check: Callable[[], object] = lambda: None) -> None:
     """Compile what the cache folder lacks of these and of ``SERIAL``, in other processes, as many as fit the machine.
 
-    Where no process can be started nothing is done: kernels are compiled when they are first called.
+    Where no process can be started nothing is done: kernels are compiled when they are first called. What ``check``,
+    which is called now and then, raises ends the processes.
     """
     free = available_memory()
     room = cpu_count() if free is None else free // COMPILER_BYTES
-    _compilers.compile_missing([*jobs, *SERIAL], max(1, min(cpu_count(), room)))
+    _compilers.compile_missing([*jobs, *SERIAL], max(1, min(cpu_count(), room)), check)
 
 
 def cache_folder() -> Path | None:

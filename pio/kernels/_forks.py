@@ -1,0 +1,20 @@
+"""Locks that are free in a forked child, whatever other threads of its parent were doing."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+def free_in_children(*locks: Any) -> None:
+    """Have the thread that forks hold these locks meanwhile: the child has no other thread that could release one.
+
+    Those that are named in later calls are taken before.
+
+    Args:
+        locks: Each a ``threading.RLock``, in the order in which threads take them. Its methods are no Python code, so
+            that no signal handler's exception leaves one taken; and a handler may fork in the middle of a fork.
+    """
+    if hasattr(os, "register_at_fork"):
+        for lock in reversed(locks):  # what is registered last is called first
+            os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
