@@ -51,7 +51,7 @@ def forced(model: Any, token: int, prompt: Any = PROMPT, **fields: Any) -> pio.G
 # Stop texts
 
 
-@pytest.mark.parametrize("text", ["<|im_start|>", "<|im_start|><|im_start|>", "start|>", "|><|im"])
+@pytest.mark.parametrize("text", ["<|im_start|>", "<|im_start|><|im_start|>"])
 def test_a_stop_text_may_name_a_special_token(model, text):
     for skip in (True, False):
         found = forced(model, START, stop=[text], skip_special_tokens=skip)
@@ -62,6 +62,16 @@ def test_a_stop_text_may_name_a_special_token(model, text):
         shown = forced(model, START, stop=[text], skip_special_tokens=skip, include_stop=True)
         assert shown.text == before + text
         assert "".join(model.stream(PROMPT, {"stop": text, "logit_bias": {START: 100.0}}, max_new_tokens=3)) == ""
+
+
+@pytest.mark.parametrize("text", ["start|>", "|><|im", "t", "<|"])
+def test_letters_of_a_special_token_that_nobody_sees_are_no_stop_text(model, text):
+    found = forced(model, START, stop=[text], include_stop=True)
+    assert (found.finish_reason, found.stop_reason, found.text) == ("length", None, "")
+    ended = forced(model, END, stop=[text, "e"], include_stop=True)
+    assert (ended.finish_reason, ended.stop_reason, ended.usage.completion_tokens) == ("stop", END, 1)
+    seen = forced(model, START, stop=[text], skip_special_tokens=False)
+    assert (seen.finish_reason, seen.stop_reason) == ("stop", text)
 
 
 def test_a_stop_text_of_a_special_token_and_text_that_does_not_come(model):

@@ -197,7 +197,7 @@ class Answer:
         if self._token_text is None or (self._finder is not None and self._finder.inside):
             return ""
         text, shown = self._token_text(token), ""
-        if self._stops.ends_with(text):  # the answer ends here: what was held back comes before this token
+        if self._stops.names(text):  # the answer ends here: what was held back comes before this token
             shown = self._show(detokenizer.flush()) + self._found()
         return shown + self._stops.push(text, hidden=True)
 

@@ -1,3 +1,4 @@
+from collections.abc import Collection
 from itertools import pairwise
 
 from hypothesis import given
@@ -9,11 +10,11 @@ TEXT = st.text("ab!", max_size=30)
 STOPS = st.lists(st.text("ab!", min_size=1, max_size=5), max_size=4)
 
 
-def search(text: str, stops: list[str]) -> tuple[str, str | None]:
-    """The whole text, looked through with nothing but endswith."""
+def search(text: str, stops: list[str], within: Collection[int] = ()) -> tuple[str, str | None]:
+    """The whole text, looked through with nothing but endswith; a stop text has no end at a place ``within``."""
     for end in range(len(text) + 1):
         for stop in sorted(stops, key=len, reverse=True):
-            if text[:end].endswith(stop):
+            if text[:end].endswith(stop) and not {end, end - len(stop)} & {*within}:
                 return text[: end - len(stop)], stop
     return text, None
 
@@ -56,7 +57,11 @@ def test_hidden_text_is_looked_through_and_not_shown(
     shown = "".join(found.push(piece, hidden=hidden) for piece, hidden in pieces) + found.flush()
     whole = "".join(piece for piece, _ in pieces)
     hidden = [mark for piece, mark in pieces for _ in piece]
-    before, matched = search(whole, stops)
+    within: set[int] = set()  # a hidden piece
+    for i, (piece, mark) in enumerate(pieces):
+        start = sum(len(earlier) for earlier, _ in pieces[:i])
+        within |= set(range(start + 1, start + len(piece))) if mark else set()
+    before, matched = search(whole, stops, within)
     assert found.matched == matched
     visible = "".join(c for c, mark in zip(before, hidden, strict=False) if not mark)
     assert shown == visible + (matched if matched is not None and include else "")

@@ -78,12 +78,14 @@ def say(script: Sequence[int], reasoning: Reasoning | None = None, ends: Sequenc
 def naive(pieces: Sequence[tuple[str, bool]], stops: Sequence[str]) -> tuple[str, str | None, int]:
     """The visible text before a stop, the stop, and how many pieces there were until then."""
     whole = marks = ""
+    within: set[int] = set()  # a hidden piece, which is named as a whole or not at all
     for count, (piece, hidden) in enumerate(pieces, 1):
+        within |= set(range(len(whole) + 1, len(whole) + len(piece))) if hidden else set()
         for character in piece:
             whole += character
             marks += " " if hidden else "x"
             for stop in sorted(stops, key=len, reverse=True):
-                if whole.endswith(stop):
+                if whole.endswith(stop) and not {len(whole), len(whole) - len(stop)} & within:
                     before = len(whole) - len(stop)
                     return "".join(c for c, m in zip(whole[:before], marks, strict=False) if m == "x"), stop, count
     return "".join(c for c, m in zip(whole, marks, strict=True) if m == "x"), None, len(pieces)
