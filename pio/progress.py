@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO, cast
 
-from pio.shelter import import_whole
+from pio.shelter import THREAD_ROOM, import_whole, require_room, start
 
 DELAY = 1.0  # seconds without a word
 MANY = 100_000  # a total from which on it is shown in percent
@@ -75,7 +75,7 @@ class Progress:
             timer = threading.Timer(self._delay, self._show, (_Bar, stream))
             timer.daemon = True
             with suppress(RuntimeError, MemoryError):  # the system refuses one more thread
-                timer.start()
+                start(timer)
                 self._timer = timer
         return self
 
@@ -176,6 +176,7 @@ class _Bar:
             redirect_stderr=False,
         )
         self._task = self._bar.add_task("", total=None)
+        require_room(THREAD_ROOM, "a thread")
         self._bar.start()
 
     def say(self, step: str, detail: str, done: int, total: int) -> None:

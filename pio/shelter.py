@@ -10,7 +10,12 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from types import BuiltinFunctionType, ModuleType
-from typing import TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    import threading
+
+THREAD_ROOM: Final = 16 << 20  # bytes: twice the usual stack of a thread
 
 T = TypeVar("T")
 
@@ -50,7 +55,7 @@ def sheltered(work: Callable[[], T], *, complete: bool = True) -> T:
 
     thread = threading.Thread(target=run, name="pio-work", daemon=not complete)
     try:
-        thread.start()
+        start(thread)
         done.acquire()  # not join: interrupted, it takes the thread for one that has ended, or never ends itself later
     except (RuntimeError, MemoryError):
         if thread.ident is not None or thread in threading.enumerate():
@@ -61,6 +66,33 @@ def sheltered(work: Callable[[], T], *, complete: bool = True) -> T:
     if errors:
         raise errors.pop()  # kept nowhere else, or its frames would keep each other alive
     return results.pop()
+
+
+def start(thread: threading.Thread) -> None:
+    """Start a thread.
+
+    Raises:
+        RuntimeError: The system refuses it, or the memory for it.
+    """
+    try:
+        require_room(THREAD_ROOM, "a thread")  # one that finds no memory to begin with is waited for for ever
+    except MemoryError as error:
+        raise RuntimeError(f"can't start new thread: {error}") from error
+    thread.start()
+
+
+def require_room(nbytes: int, what: str) -> None:
+    """Raise where the system would refuse memory to code that does not survive that.
+
+    Raises:
+        MemoryError: It refuses so many bytes.
+    """
+    import mmap
+
+    try:
+        mmap.mmap(-1, nbytes).close()  # touched by nobody, so it costs nothing
+    except (OSError, MemoryError) as error:
+        raise MemoryError(f"the system refuses {nbytes >> 20} MiB for {what}") from error
 
 
 def interruptible(work: Callable[[], T]) -> T:

@@ -77,7 +77,7 @@ def outlined(folder: Path) -> Outline:
 @pytest.mark.parametrize("dtype", [None, "float32", "float16"])
 def test_a_limit_is_what_a_model_says_it_takes(folder: Path, quantize: str | None, dtype: str | None) -> None:
     options: dict[str, Any] = {"quantize": quantize, "dtype": dtype, "context_length": 32, "prefill_chunk": 2}
-    options |= {"max_batch_sequences": 1, "quantize_policy": "uniform" if quantize == "int8" else "balanced"}
+    options |= {"max_batch_sequences": 1, "quantize_policy": "uniform" if quantize == "int8" else None}
     with pio.load(folder, **options) as model:
         memory = model.metadata.memory
         if quantize is None:

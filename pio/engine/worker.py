@@ -15,7 +15,7 @@ from pio.engine.scheduler import Scheduler
 from pio.engine.sequence import Sequence, Status
 from pio.engine.waiters import Waiters
 from pio.errors import CancelledError, PioError
-from pio.shelter import green_threads
+from pio.shelter import green_threads, start
 
 
 class Worker:
@@ -114,7 +114,7 @@ class Worker:
         # role, and the others end at once.
         self._starting = thread = threading.Thread(target=self.run, name="pio-batch", daemon=True)
         try:
-            thread.start()
+            start(thread)
         except RuntimeError as error:
             if "thread" not in str(error):  # a signal handler's own
                 raise

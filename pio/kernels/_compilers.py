@@ -28,6 +28,7 @@ from numba.core.event import EventStatus
 
 from pio.kernels import _jit, _kept
 from pio.kernels.parallel import Job
+from pio.shelter import start
 
 # Names of programs that take Python's options; anything else may be a program that has Python inside.
 INTERPRETER: Final = re.compile(r"(python|pypy)w?[\d.]*[td]*(-dbg|-intel64)?(\.exe)?", re.IGNORECASE)
@@ -109,7 +110,7 @@ def _start(
             child = _Child(program, str(folder.parents[2]))
             children.append(child)
             thread = threading.Thread(target=child.work, args=(orders,), daemon=True)
-            thread.start()
+            start(thread)
             threads.append(thread)
     except (OSError, RuntimeError, MemoryError) as error:  # one more is refused, or there is no such program
         left = "the others go on" if threads else "kernels are compiled in this process"

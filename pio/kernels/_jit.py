@@ -22,7 +22,7 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from pio.kernels import _kept
 from pio.kernels._forks import free_in_children
-from pio.shelter import sheltered
+from pio.shelter import require_room, sheltered
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -34,6 +34,8 @@ CONTRACT: Final = {"contract", "nsz"}
 
 BOUNDSCHECK: Final = bool(numba_config.BOUNDSCHECK)
 OPTIONS: Final = {"nogil": True, "error_model": "numpy"}  # threads run at once; division by zero is not an exception
+
+LLVM_ROOM: Final = 128 << 20  # bytes that compiling a kernel may take
 
 COMPILE: Final = "numba:compile"  # Numba's event around each compilation that its cache does not spare
 LOADED: Final = _kept.LOADED  # our own, after each kernel that the cache folder held
@@ -65,7 +67,11 @@ def uninterrupted(work: Callable[[], T]) -> T:
     """Do work with the compiler that no signal is to leave half done, whoever waits for it.
 
     Where this thread compiles already, what it does now is part of that, and another thread would wait for its lock.
+
+    Raises:
+        MemoryError: There is too little memory to compile or load a kernel: LLVM would end the process.
     """
+    require_room(LLVM_ROOM, "the compiler")
     return work() if global_compiler_lock.is_locked() else sheltered(work)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from numba import int64
 
 from pio.kernels._forks import free_in_children
-from pio.shelter import green_threads
+from pio.shelter import green_threads, start
 
 _log = logging.getLogger("pio.kernels")
 
@@ -63,7 +63,7 @@ class Pool:
         self.helpers += 1  # first, so that no two have one number, whatever exception a signal handler raises
         number = self.helpers
         try:
-            threading.Thread(target=self._help, args=(number,), name=f"pio-helper-{number}", daemon=True).start()
+            start(threading.Thread(target=self._help, args=(number,), name=f"pio-helper-{number}", daemon=True))
         except (RuntimeError, MemoryError) as error:
             self.helpers -= 1
             _log.warning(
