@@ -200,7 +200,8 @@ def test_ctrl_c_ends_the_wait_for_a_long_text() -> None:
 
     def interrupt() -> None:
         while not over.is_set():
-            if len(set(threading.enumerate()) - before) > 1:  # this one, and the one that encodes
+            running = [thread for thread in set(threading.enumerate()) - before if thread.is_alive()]
+            if len(running) > 1:  # this one, and the one that encodes
                 started.set()
                 os.kill(os.getpid(), signal.SIGINT)
                 return
