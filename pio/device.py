@@ -12,12 +12,14 @@ from collections.abc import Generator
 from typing import Final
 
 from pio.errors import ConfigError, DeviceError, OutOfMemoryError
+from pio.shelter import require_room
 
 ALIGNMENT: Final = 64  # bytes: one cache line, one AVX-512 register
 DEVICES: Final = ("cpu",)
 _MAPPED_FROM: Final = (
     1 << 20
 )  # smaller blocks come from the heap: a mapping costs a system call and a page fault a page
+WORK_ROOM: Final = 32 << 20  # bytes for tokenizers and other libraries, beside what is counted
 _HUGE_PAGE: Final = 2 << 20
 _REFUSED: Final = (errno.ENOMEM, errno.EAGAIN)  # of a mapping; the latter where too much would be locked
 
@@ -71,8 +73,12 @@ def memory_refused(error: BaseException, doing: str) -> OutOfMemoryError | None:
 
 @contextlib.contextmanager
 def memory_errors(doing: str) -> Generator[None]:
-    """Raise an OutOfMemoryError in the place of whatever Python or the system raises where memory is refused."""
+    """Raise an OutOfMemoryError in the place of whatever Python or the system raises where memory is refused.
+
+    Without memory to work in, nothing is begun: libraries in Rust and C++ end the process where they find none.
+    """
     try:
+        require_room(WORK_ROOM, doing)
         yield
     except (MemoryError, OSError) as error:
         refused = memory_refused(error, doing)
