@@ -34,7 +34,6 @@ T = TypeVar("T")
 MakeDetokenizer: TypeAlias = Callable[[bool], Detokenizer]
 """Makes a detokenizer for one answer; the argument says whether special tokens are left out."""
 
-ASKED_FROM = 1 << 20  # bytes of logits for which the machine is asked whether it has them
 STEP_WAIT = 10.0  # seconds that closing, or a leaving interpreter, waits for a step to end
 
 
@@ -240,8 +239,7 @@ class BatchManager:
     def _prompt_logits(self, tokens: int) -> Tensor:
         """Memory for the logits of a prompt, counted until the caller lets go of it."""
         shape = tokens, self._vocab_size
-        nbytes = float32.itemsize * prod(shape)
-        free = available_memory() if nbytes >= ASKED_FROM else None  # asking takes longer than a small model's step
+        nbytes, free = float32.itemsize * prod(shape), available_memory()
         if free is not None and nbytes > free:
             raise OutOfMemoryError(
                 f"the logits of {tokens} tokens take {format_bytes(nbytes)} and the machine has {format_bytes(free)} "
