@@ -12,6 +12,7 @@ from pio.dtypes import int64
 from pio.kernels import _atomics as atomics
 from pio.kernels import parallel
 from pio.kernels.parallel import parallel_kernel
+from pio.ops import compilation
 from pio.tensor import Tensor
 from pio.testing.compare import bits
 
@@ -82,6 +83,7 @@ raise SystemExit(0 if compiled and pool() is not None else f"compiled {compiled}
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
+@pytest.mark.skipif(not compilation.enabled() or compilation.checked(), reason="kernels run in the calling thread")
 def test_a_helper_that_the_system_refuses_costs_speed_only():
     """One of three is refused; a load that follows asks for it again."""
     if not parallel.JIT:
