@@ -27,7 +27,7 @@ class Load:
         len(checkpoint.weights())
 
     def time_tokenizer(self) -> None:
-        from pio.loading.tokenizer import Tokenizer
+        from pio.text.tokenizer import Tokenizer
 
         Tokenizer.from_folder(resolve(DEMO))
 

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from pio.engine.generation import Generation, Timings, TokenEvent, TokenLogprobs, Usage
     from pio.engine.handle import Handle, Stream
     from pio.engine.sampling_params import SamplingParams
-    from pio.loader import load
-    from pio.manifest import PluginManifest
-    from pio.metadata import ModelMetadata
     from pio.plugin import TextModelPlugin
-    from pio.quantizer import quantize
+    from pio.plugin.loader import load
+    from pio.plugin.manifest import PluginManifest
+    from pio.plugin.metadata import ModelMetadata
+    from pio.plugin.quantizer import quantize
     from pio.tensor import Tensor
 
 __version__ = "0.1.0"
@@ -86,10 +86,10 @@ _LAZY = {
     "SamplingParams": "pio.engine.sampling_params",
     "Tensor": "pio.tensor",
     "TextModelPlugin": "pio.plugin",
-    "ModelMetadata": "pio.metadata",
-    "PluginManifest": "pio.manifest",
-    "load": "pio.loader",
-    "quantize": "pio.quantizer",
+    "ModelMetadata": "pio.plugin.metadata",
+    "PluginManifest": "pio.plugin.manifest",
+    "load": "pio.plugin.loader",
+    "quantize": "pio.plugin.quantizer",
     **dict.fromkeys(("Handle", "Stream"), "pio.engine.handle"),
     **dict.fromkeys(("Generation", "Timings", "TokenEvent", "TokenLogprobs", "Usage"), "pio.engine.generation"),
     **dict.fromkeys(("DType", "bfloat16", "float16", "float32", "int8", "int32", "int64", "uint8"), "pio.dtypes"),

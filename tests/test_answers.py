@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import pio
-from pio.loading.chat_template import ChatTemplate
-from pio.loading.reasoning import ReasoningSplitter
+from pio.text.chat_template import ChatTemplate
+from pio.text.reasoning import ReasoningSplitter
 
 PROMPT = "def add(a, b):\n"
 CHAT = [{"role": "user", "content": "Write a function that adds two numbers."}]

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 import pio
-from pio import registry
 from pio.device import Allocation, allocated_bytes
 from pio.layers.outline import Outline
 from pio.layers.quantization import Quantization
 from pio.layers.source import Source
-from pio.loaded import outline
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.weights import Weights
-from pio.manifest import import_object
 from pio.memory import storage
+from pio.plugin import registry
+from pio.plugin.loaded import outline
+from pio.plugin.manifest import import_object
 from pio.testing.random_checkpoint import write_random_checkpoint
 
 SMALL: dict[str, Any] = {

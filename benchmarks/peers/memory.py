@@ -13,7 +13,7 @@ class Reader:
         """Nothing to do."""
 
     def load(self, job: Job) -> dict[str, Any]:
-        from pio.cli.bench_machine import Machine
+        from pio.benchmarks.machine import Machine
 
         self.machine = Machine(job.threads)
         return {"version": pio.__version__, "weights": self.machine.buffer_bytes}

@@ -37,7 +37,7 @@ class Engine:
 
     def bytes_read(self) -> int:
         """Return the bytes of weights that a token reads."""
-        from pio.cli.bench_model import weights_per_token
+        from pio.benchmarks.measure import weights_per_token
 
         return round(weights_per_token(self.model))
 

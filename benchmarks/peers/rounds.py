@@ -18,7 +18,7 @@ from benchmarks.peers.checkpoint import name_of, write_checkpoint
 from benchmarks.peers.environments import python_of
 from benchmarks.peers.process import PeerError, Worker
 from benchmarks.peers.shapes import is_mixture, shapes
-from pio.cli.random_model import cut
+from pio.benchmarks.random_model import cut
 
 MEMORY = "benchmarks.peers.memory"
 MEASURES = ("prefill", "decode", "together", "start")

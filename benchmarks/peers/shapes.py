@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from pio import registry
 from pio.dtypes import bfloat16
-from pio.loaded import outline
-from pio.manifest import import_object
 from pio.memory.storage import Storage
-from pio.plugin import TextModelPlugin
+from pio.plugin import TextModelPlugin, registry
+from pio.plugin.loaded import outline
+from pio.plugin.manifest import import_object
 from pio.tensor import Tensor, row_major
 
 

@@ -14,7 +14,7 @@ from pio.cli.loading import named
 from pio.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pio.cli.bench_report import Plan, Report
+    from pio.benchmarks.report import Plan, Report
 
 MOST = 1 << 24  # tokens, more than any context
 
@@ -65,7 +65,7 @@ def bench(
         raise ConfigError(f"--config {config}: there is no such file; give a config.json, or a folder that holds one")
     if layers is not None and config is None:
         raise ConfigError("--layers cuts what --config describes; give a config, or leave it out")
-    from pio.cli.bench_report import Plan
+    from pio.benchmarks.report import Plan
 
     prompts = tuple(prompt_tokens or ()) or (512,)
     plan = Plan(prompts, depth, new_tokens, sequences, busy, rounds, buffer_mb * 1_000_000)
@@ -101,8 +101,8 @@ def _with_room(plan: Plan, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measure(name: str, plan: Plan, given: dict[str, Any]) -> Report:
-    from pio.cli.bench_model import measure
-    from pio.loader import load
+    from pio.benchmarks.measure import measure
+    from pio.plugin.loader import load
 
     began = time.perf_counter()
     with load(name, **given) as loaded:
@@ -110,8 +110,8 @@ def _measure(name: str, plan: Plan, given: dict[str, Any]) -> Report:
 
 
 def _measure_random(config: Path, layers: int | None, plan: Plan, given: dict[str, Any]) -> Report:
-    from pio.cli.bench_model import measure
-    from pio.cli.random_model import cut, random_model, read_config
+    from pio.benchmarks.measure import measure
+    from pio.benchmarks.random_model import cut, random_model, read_config
 
     began = time.perf_counter()
     raw = read_config(config)

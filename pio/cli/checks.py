@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pio.cli.console import size
 from pio.cli.loading import describe
 from pio.errors import CheckpointError, ConfigError, PioError
-from pio.manifest import AREAS, PluginManifest, import_object
+from pio.plugin.manifest import AREAS, PluginManifest, import_object
 
 if TYPE_CHECKING:
-    from pio.loaded import LoadedModel
+    from pio.plugin.loaded import LoadedModel
 
 Check: TypeAlias = tuple[str, Callable[[], object]]
 
@@ -52,7 +52,7 @@ def _promises(manifest: PluginManifest) -> str:
 
 def _small_model(manifest: PluginManifest) -> str:
     """Build a small model of random weights and have it answer."""
-    from pio.cli.random_model import random_model
+    from pio.benchmarks.random_model import random_model
     from pio.cli.warmup import tiny_config
 
     try:
@@ -66,9 +66,9 @@ def _small_model(manifest: PluginManifest) -> str:
 
 def model_checks(name: str) -> Iterator[Check]:
     """Yield the checks of a model; each builds on the ones before."""
-    from pio import registry
-    from pio.loader import load
     from pio.loading.checkpoint import Checkpoint, resolve
+    from pio.plugin import registry
+    from pio.plugin.loader import load
 
     found: dict[str, Any] = {}
 

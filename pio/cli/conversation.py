@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from pio.loading.reasoning import Reasoning, ReasoningSplitter
+from pio.text.reasoning import Reasoning, ReasoningSplitter
 
 if TYPE_CHECKING:
     from pio.engine.generation import Generation

@@ -11,10 +11,10 @@ import typer
 from pio.cli import options
 from pio.cli.console import note, note_unfinished, write, write_json
 from pio.cli.loading import check_fields, loaded_model, require_chat
-from pio.cli.process import seconds_since_start
 from pio.cli.prompt import SHOWN_FIELDS, SHOWN_PROMPT, read_prompt
 from pio.cli.streams import require_text
 from pio.errors import ConfigError
+from pio.process import seconds_since_start
 
 if TYPE_CHECKING:
     from pio.engine.generation import Generation

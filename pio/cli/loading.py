@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pio.cli.console import count, note, size
 from pio.errors import ConfigError
-from pio.progress import DELAY, is_terminal
+from pio.loading.progress import DELAY, is_terminal
 
 if TYPE_CHECKING:
     from pio.plugin import TextModelPlugin
@@ -27,8 +27,8 @@ def loaded_model(name: str, options: Mapping[str, Any]) -> Generator[TextModelPl
         name: As ``pio.load`` takes it.
         options: Arguments of ``pio.load``.
     """
-    from pio.loader import load
     from pio.ops import compilation
+    from pio.plugin.loader import load
 
     if _log.isEnabledFor(logging.INFO):
         options = {"progress": False, **options}  # a line that moves and lines that stay would tear each other
@@ -51,8 +51,8 @@ def require_chat(name: str) -> None:
         CheckpointError: There is no such model, or its template is damaged.
         ConfigError: It has no chat template.
     """
-    from pio.loader import find
-    from pio.loading.chat_template import ChatTemplate
+    from pio.plugin.loader import find
+    from pio.text.chat_template import ChatTemplate
 
     if not ChatTemplate.from_folder(find(name)):
         raise ConfigError(

@@ -11,12 +11,12 @@ from pio.cli.console import count, size, write, write_json, write_lines
 from pio.errors import PioError
 
 if TYPE_CHECKING:
-    from pio.manifest import PluginManifest
+    from pio.plugin.manifest import PluginManifest
 
 
 def models(json: options.Json = False) -> None:
     """List the plugins, and the models in the local Hugging Face cache."""
-    from pio import registry
+    from pio.plugin import registry
 
     manifests, found = registry.manifests().values(), local_models()
     if json:
@@ -65,9 +65,9 @@ def _demo() -> Path:
 
 
 def _describe(name: str, folder: Path) -> dict[str, Any]:
-    from pio import registry
     from pio.loading.checkpoint import Checkpoint
     from pio.loading.quantization_config import StoredQuantization
+    from pio.plugin import registry
 
     model_type = plugin = ""
     try:

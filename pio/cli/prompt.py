@@ -73,7 +73,7 @@ def _has_begun() -> bool:
 
 def _require(model: str) -> None:
     """Raise an error where there is no such model; what was meant as the prompt may stand in its place."""
-    from pio.loader import find
+    from pio.plugin.loader import find
 
     try:
         find(model)

@@ -24,7 +24,7 @@ def quantize(
     verbose: options.Verbose = False,
 ) -> None:
     """Write a copy of a model with quantized weights; it loads at once, and is mapped and shared as any other."""
-    from pio.quantizer import quantize
+    from pio.plugin.quantizer import quantize
 
     folder = quantize(src, dst, format=format, policy=policy, plugin=plugin, threads=threads, progress=progress)
     taken = sum(path.stat().st_size for path in folder.glob("*.safetensors"))

@@ -21,8 +21,8 @@ def verify(
     verbose: options.Verbose = False,
 ) -> None:
     """Check plugins (their code is there and complete) and models (their files are whole, their weights numbers)."""
-    from pio import registry
     from pio.cli.checks import manifest_checks, model_checks, plugin_checks
+    from pio.plugin import registry
 
     installed, broken = registry.manifests(), registry.problems()
     failed = 0

@@ -12,7 +12,7 @@ from pio.cli.console import note, size, write, write_json
 from pio.errors import ConfigError, DeviceError, PioError
 
 if TYPE_CHECKING:
-    from pio.manifest import PluginManifest
+    from pio.plugin.manifest import PluginManifest
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -68,8 +68,8 @@ def warmup(
     if given and not models:
         option = next(iter(given)).replace("_", "-")
         raise ConfigError(f"--{option} is for models that are named; without one, every kind is warmed up")
+    from pio.loading.progress import Progress
     from pio.ops import compilation
-    from pio.progress import Progress
 
     folder = compilation.cache_folder()
     if folder is None:
@@ -98,7 +98,7 @@ def warmup(
 
 
 def _run_model(name: str, given: dict[str, Any]) -> None:
-    from pio.loader import load
+    from pio.plugin.loader import load
 
     with load(name, **given) as model:
         model.generate([0, 0], max_new_tokens=2, ignore_eos=True)
@@ -106,8 +106,8 @@ def _run_model(name: str, given: dict[str, Any]) -> None:
 
 def _run_plugins(shown: Any) -> None:
     """Run a tiny random model of each architecture that pio itself has, with weights of each kind; convert types."""
-    from pio import registry
     from pio.loading.quantization_config import Format
+    from pio.plugin import registry
     from pio.tensor import Tensor
 
     kinds = [{"dtype": dtype} for dtype in DTYPES]
@@ -134,7 +134,7 @@ def tiny_config(manifest: PluginManifest) -> dict[str, Any]:
     Raises:
         PioError: The architecture needs fields that nobody here knows; the message is that of its config class.
     """
-    from pio.manifest import import_object
+    from pio.plugin.manifest import import_object
 
     config_class = import_object(manifest.plugin).config_class
     candidates = [{"model_type": manifest.model_types[0], **TINY, **further} for further in FURTHER]
@@ -147,7 +147,7 @@ def tiny_config(manifest: PluginManifest) -> dict[str, Any]:
 
 
 def _run_random(manifest: PluginManifest, kind: dict[str, str]) -> None:
-    from pio.cli.random_model import random_model
+    from pio.benchmarks.random_model import random_model
 
     with random_model(tiny_config(manifest), plugin=manifest.name, **kind) as model:
         for fields in REQUESTS:

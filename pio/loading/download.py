@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from pio.errors import CheckpointError
 from pio.loading.hub_cache import cache_folder, is_complete, is_repo_id
-from pio.progress import Forgiving, is_terminal
+from pio.loading.progress import Forgiving, is_terminal
 from pio.shelter import import_whole
 
 SMALL_FILES = ["*.json", "*.jinja", "merges.txt", "vocab.txt", "LICENSE*"]

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pio
-from pio import registry
 from pio.errors import ConfigError, PioError
-from pio.manifest import AREAS, MANIFEST, PluginManifest, import_object
-from pio.plugin import TextModelPlugin
+from pio.plugin import TextModelPlugin, registry
+from pio.plugin.manifest import AREAS, MANIFEST, PluginManifest, import_object
 from pio.testing.check_steps import check_steps
 
 # A plugin builds on these parts of pio; the engine, the kernels and its siblings are not its business.

@@ -17,14 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pio import registry
 from pio.device import allocated_bytes
 from pio.errors import CheckpointError, ConfigError, PioError, UnfinishedAnswerError
-from pio.loader import load
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
-from pio.manifest import import_object
-from pio.plugin import TextModelPlugin
-from pio.quantizer import quantize
+from pio.plugin import TextModelPlugin, registry
+from pio.plugin.loader import load
+from pio.plugin.manifest import import_object
+from pio.plugin.quantizer import quantize
 from pio.tensor import Tensor
 from pio.testing.check_plugin import check_plugin, check_steps
 from pio.testing.compare import bits

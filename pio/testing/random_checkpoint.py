@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pio import dtypes, registry
+from pio import dtypes
 from pio.config.runtime import RuntimeConfig
 from pio.device import MemoryBudget
 from pio.layers.quantization import Records
@@ -18,6 +18,7 @@ from pio.loading.checkpoint import DEMO, resolve
 from pio.loading.config_json import dtype as stored_dtype
 from pio.loading.safetensors import write_safetensors
 from pio.ops.quantized import PackedWeight
+from pio.plugin import registry
 from pio.tensor import Tensor
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")

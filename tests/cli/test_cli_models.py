@@ -85,7 +85,7 @@ def broken_package(folder: Path, manifests: dict[str, str]) -> None:
 
 
 def test_verify_fails_on_plugins_that_cannot_be_used(pio, tmp_path, monkeypatch):
-    from pio import registry
+    from pio.plugin import registry
 
     demo = registry.manifests()["qwen3_0_6b"]
     own = demo.model_dump(mode="json")
@@ -162,7 +162,7 @@ def test_verify_names_what_is_damaged(pio, tmp_path, file, content, title):
 
 
 def test_verify_a_plugin_that_breaks_its_promise(pio, monkeypatch):
-    from pio import registry
+    from pio.plugin import registry
 
     manifest = registry.manifests()["qwen3_0_6b"]
     parts = {k: v for k, v in manifest.components.items() if k != "mlp"}

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import pio
-from pio import registry
 from pio.config.decoder import DecoderConfig
-from pio.manifest import import_object
+from pio.plugin import registry
+from pio.plugin.manifest import import_object
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "checkpoints"
 CONFIG: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 4, "vocab_size": 61}

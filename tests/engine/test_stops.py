@@ -15,13 +15,13 @@ from pio.engine.batch_manager import BatchManager
 from pio.engine.generation import Generation
 from pio.engine.sampling_params import SamplingParams
 from pio.errors import CapacityError, ConfigError
-from pio.loading.chat_template import ChatTemplate
 from pio.loading.checkpoint import resolve
-from pio.loading.reasoning import Reasoning
-from pio.loading.tokenizer import Tokenizer
-from pio.prompts import Prompts
+from pio.plugin.prompts import Prompts
 from pio.tensor import Tensor
 from pio.testing.reference import sampling as reference
+from pio.text.chat_template import ChatTemplate
+from pio.text.reasoning import Reasoning
+from pio.text.tokenizer import Tokenizer
 
 # Special tokens are those that look so, but for the tags of reasoning, which always show.
 PIECES = ["a", "ab", "b\n", "\n", "é", "<|x|>", "<|y|>", "<x", "|>", "<think>", "</think>", "</th", "ink>"]

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from test_text import CHECKPOINTS
 
 from pio.errors import ConfigError
-from pio.loading.chat_template import ChatTemplate
+from pio.text.chat_template import ChatTemplate
 
 Messages = list[dict[str, Any]]
 REAL = [name for name in MODELS if name != "demo"]

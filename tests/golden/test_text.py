@@ -14,10 +14,10 @@ from make_text import HERE, MODELS, TEXTS, cases, conversations, digest, dropped
 from tokenizers import pre_tokenizers
 
 from pio.errors import ConfigError
-from pio.loading.chat_template import ChatTemplate
-from pio.loading.detokenizer import Detokenizer
-from pio.loading.tokenizer import Tokenizer
-from pio.prompts import Prompts
+from pio.plugin.prompts import Prompts
+from pio.text.chat_template import ChatTemplate
+from pio.text.detokenizer import Detokenizer
+from pio.text.tokenizer import Tokenizer
 
 CHECKPOINTS = Path(os.environ.get("PIO_TEST_CHECKPOINTS") or HERE.parents[1] / "../shared/checkpoints")
 WITH_TOKENIZER = [name for name, (_, has_tokenizer) in MODELS.items() if has_tokenizer]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pio.errors import CheckpointError, ConfigError, PioError
-from pio.loading.chat_template import ChatTemplate
-from pio.loading.tokenizer import MAX_TOKENIZER_BYTES, Tokenizer
+from pio.text.chat_template import ChatTemplate
+from pio.text.tokenizer import MAX_TOKENIZER_BYTES, Tokenizer
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 GROW = "{% set ns = namespace(x=START) %}{% for i in range(100) %}{% set ns.x = STEP %}{% endfor %}{{ ns.x }}"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import pio
-from pio import registry
 from pio.errors import CheckpointError
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
 from pio.loading.stored_buffers import buffer
+from pio.plugin import registry
 from pio.tensor import Tensor
 from pio.testing.random_checkpoint import write_random_checkpoint
 

@@ -9,12 +9,12 @@ import pytest
 
 from pio import dtypes
 from pio.errors import CheckpointError
-from pio.loading.chat_template import ChatTemplate
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.safetensors import write_safetensors
-from pio.loading.tokenizer import Tokenizer
 from pio.loading.weights import Weights
 from pio.tensor import Tensor
+from pio.text.chat_template import ChatTemplate
+from pio.text.tokenizer import Tokenizer
 
 USER = {"role": "user", "content": "Hi"}
 

@@ -9,8 +9,8 @@ import pytest
 from third_party import CONFIG, MANIFEST, NAME, PLUGIN, SCALING, installed
 
 import pio
-from pio import registry
 from pio.errors import ConfigError
+from pio.plugin import registry
 from pio.testing.check_plugin import check_plugin
 from pio.testing.random_checkpoint import write_random_checkpoint
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pio import registry
-from pio.manifest import AREAS
+from pio.plugin import registry
+from pio.plugin.manifest import AREAS
 
 NAME = "acorn"
 CONFIG: dict[str, Any] = {

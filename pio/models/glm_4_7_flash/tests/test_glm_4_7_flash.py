@@ -9,25 +9,26 @@ from typing import Any
 
 import pytest
 
-from pio import ops, registry
+from pio import ops
 from pio.dtypes import DType, float32
 from pio.errors import CheckpointError, PioError, UnsupportedModelError
 from pio.layers.quantization import Quantization, Records
 from pio.layers.source import Held, Source
-from pio.loader import load
-from pio.loading.chat_template import ChatTemplate
-from pio.loading.reasoning import opens_reasoning
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
 from pio.loading.weights import Weights
-from pio.manifest import PluginManifest
 from pio.models.glm_4_7_flash.config import Glm4MoeLiteConfig
 from pio.models.glm_4_7_flash.latent_attention import LatentActivations, LatentSizes, MultiHeadLatentAttention
 from pio.ops.quantized import PackedWeight, packed_shape
-from pio.quantizer import quantize
+from pio.plugin import registry
+from pio.plugin.loader import load
+from pio.plugin.manifest import PluginManifest
+from pio.plugin.quantizer import quantize
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close
 from pio.testing.plugin_case import PluginCase
 from pio.testing.random_checkpoint import write_random_checkpoint
+from pio.text.chat_template import ChatTemplate
+from pio.text.reasoning import opens_reasoning
 
 REAL = Path(__file__).parents[5] / "shared" / "checkpoints" / "glm-4.7-flash" / "config.json"
 PUBLISHED: dict[str, Any] = {

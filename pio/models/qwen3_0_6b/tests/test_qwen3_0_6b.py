@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pio import registry
-from pio.manifest import PluginManifest
 from pio.models.qwen3_0_6b.config import Qwen3Config
+from pio.plugin import registry
+from pio.plugin.manifest import PluginManifest
 from pio.testing.plugin_case import PluginCase
 
 REAL = Path(__file__).parents[5] / "shared" / "checkpoints" / "qwen3-0.6b" / "config.json"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pio import registry
-from pio.manifest import PluginManifest
 from pio.models.qwen3_4b_instruct_2507.config import Qwen3Config
+from pio.plugin import registry
+from pio.plugin.manifest import PluginManifest
 from pio.testing.plugin_case import PluginCase
 
 REAL = Path(__file__).parents[5] / "shared" / "checkpoints" / "qwen3-4b-instruct-2507" / "config.json"

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from pio import registry
 from pio.errors import CheckpointError, PioError
-from pio.loader import load
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
-from pio.manifest import PluginManifest
 from pio.models.qwen3_coder_30b_a3b_instruct.config import Qwen3MoeConfig
+from pio.plugin import registry
+from pio.plugin.loader import load
+from pio.plugin.manifest import PluginManifest
 from pio.testing.plugin_case import PluginCase
 from pio.testing.random_checkpoint import write_random_checkpoint
 

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from pio import registry
 from pio.cache.recurrent import RecurrentStates
 from pio.dtypes import float32
 from pio.errors import CheckpointError, PioError, UnsupportedModelError
 from pio.layers.quantization import Records
 from pio.layers.source import Source
-from pio.loader import load
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
 from pio.loading.weights import Weights
-from pio.manifest import PluginManifest
 from pio.models.qwen3_coder_next.config import Qwen3NextConfig
 from pio.models.qwen3_coder_next.gated_delta_net import DeltaActivations, DeltaShape, GatedDeltaNet
+from pio.plugin import registry
+from pio.plugin.loader import load
+from pio.plugin.manifest import PluginManifest
 from pio.tensor import Tensor
 from pio.testing.plugin_case import PluginCase
 from pio.testing.random_checkpoint import write_random_checkpoint

@@ -1,0 +1,1 @@
+"""How fast models are: what is measured, on which model, and how it is reported."""

@@ -1,0 +1,173 @@
+"""How fast a loaded model is, and how near to what the machine can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from statistics import median
+from typing import TypeAlias, TypeVar
+
+from pio.benchmarks.busy import busy
+from pio.benchmarks.machine import Machine
+from pio.benchmarks.report import Plan, Prefill, Report, Series
+from pio.machine import cpu_name
+from pio.ops.quantized import FORMATS
+from pio.plugin import TextModelPlugin
+from pio.process import peak_memory
+
+T = TypeVar("T")
+Timed: TypeAlias = tuple[float, float]
+"""Tokens a second of a prompt, and seconds to the first token of its answer."""
+
+
+def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: float) -> Report:
+    """Measure a loaded model and the machine in turns, so that both meet the same disturbances.
+
+    Args:
+        model: The model; nothing else runs on it.
+        plan: What to measure.
+        name: What to call it.
+        load_seconds: How long it took to load.
+    """
+    loaded, memory = model.loaded, model.loaded.memory
+    plan = plan.fitted(loaded.context_length)
+    for tokens in plan.prompt_tokens:  # pages of weights, cache and buffers are touched before anything is timed
+        _prefill(model, tokens)
+    _decode(model, plan)
+    peak = peak_memory()
+    arithmetic = arithmetic_of(model)
+    machine = Machine(loaded.model.threads, plan.buffer_bytes, arithmetic=arithmetic)
+    decode: list[tuple[float, float]] = []
+    beside: list[float] = []
+    prefill: list[list[tuple[Timed, float]]] = [[] for _ in plan.prompt_tokens]
+    for _ in range(plan.rounds):
+        decode.append(_around(machine.bandwidth, lambda: _decode(model, plan)))
+        if plan.busy:
+            with busy(plan.busy):
+                beside.append(_decode(model, plan))
+        for tokens, rounds in zip(plan.prompt_tokens, prefill, strict=True):
+            rounds.append(_around(machine.operations, lambda n=tokens: _prefill(model, n)))
+    speed, bandwidth = (list(values) for values in zip(*decode, strict=True))
+    weights, cache = weights_per_token(model, plan.sequences), cache_per_token(model, plan)
+    first = [timed[0] for timed, _ in prefill[0]]
+    return Report(
+        model=name,
+        plugin=model.manifest.name,
+        formats=loaded.formats,
+        parameters=loaded.config.parameters,
+        processor=cpu_name(),
+        threads=loaded.model.threads,
+        weights_bytes=memory["weights"],
+        cache_bytes=memory["cache"],
+        load_seconds=load_seconds,
+        depth=plan.depth,
+        new_tokens=plan.new_tokens,
+        sequences=plan.sequences,
+        bandwidth=Series.of(bandwidth),
+        decode=Series.of(speed),
+        weights_per_token=weights,
+        cache_per_token=cache,
+        bytes_per_token=weights + cache,
+        bandwidth_share=(weights + cache) * _ratio(speed, bandwidth),
+        busy=plan.busy,
+        busy_decode=Series.of(beside) if beside else None,
+        busy_keeps=_ratio(beside, speed) if beside else None,
+        arithmetic=arithmetic,
+        prefill=[
+            _summed_up(rounds, tokens, operations_per_token(model, tokens), first)
+            for tokens, rounds in zip(plan.prompt_tokens, prefill, strict=True)
+        ],
+        peak_memory=peak,
+        memory_bound=int(1.08 * (memory["weights"] + memory["cache"])) + 200_000_000,
+    )
+
+
+def _around(speed: Callable[[], float], work: Callable[[], T]) -> tuple[T, float]:
+    """Do the work; return its result and the machine's speed around it, which in shared machines varies in seconds."""
+    before = speed()
+    done = work()
+    return done, (before + speed()) / 2
+
+
+def _ratio(some: list[float], others: list[float]) -> float:
+    return median(a / b for a, b in zip(some, others, strict=True))
+
+
+def _summed_up(rounds: list[tuple[Timed, float]], tokens: int, work: float, first: list[float]) -> Prefill:
+    """Sum up the rounds of a length of prompt; ``first`` are the speeds of the first length."""
+    speed, operations = [timed[0] for timed, _ in rounds], [machine for _, machine in rounds]
+    return Prefill(
+        prompt_tokens=tokens,
+        speed=Series.of(speed),
+        operations=Series.of(operations),
+        operations_per_token=work,
+        operations_share=work * _ratio(speed, operations),
+        time_to_first_token=median(timed[1] for timed, _ in rounds),
+        against_first=_ratio(speed, first),
+    )
+
+
+def arithmetic_of(model: TextModelPlugin) -> str:
+    """Return what most products of a model are of: int8 where weights are quantized, or what inputs are rounded to."""
+    layers = model.loaded.formats["layers"]
+    if layers in FORMATS:
+        return "int8"
+    return model.runtime.activation_dtype if layers == "bfloat16" else "float32"
+
+
+def weights_per_token(model: TextModelPlugin, sequences: int = 1) -> float:
+    """Return the bytes of weights that decoding one token reads.
+
+    A step reads all of them for all sequences together, but of an untied embedding one row a sequence, and of experts
+    those that some token chose.
+    """
+    loaded = model.loaded
+    table, head = loaded.model.embed_tokens.weight, loaded.model.lm_head.weight
+    experts = loaded.expert_bytes
+    step = loaded.memory["weights"] - experts * (1.0 - loaded.config.expert_share(sequences))
+    if head is table:
+        return step / sequences
+    return (step - table.nbytes) / sequences + table.nbytes // table.shape[0]
+
+
+def cache_per_token(model: TextModelPlugin, plan: Plan) -> float:
+    """Return the bytes of caches that one token of an answer moves, on average.
+
+    It reads keys and values of itself and those before it, in layers with a window only of the last of them, and moves
+    the states of recurrent layers in and out.
+    """
+    config, cache = model.loaded.config, model.loaded.cache
+    contexts = range(plan.depth + 1, plan.depth + plan.new_tokens)  # the first token of an answer is the prompt's
+    windows = [config.window(layer) for layer in range(config.num_hidden_layers) if config.attends(layer)]
+    seen = sum(min(n, window or n) for n in contexts for window in windows) / len(contexts)
+    return cache.position_bytes * seen + 2 * cache.state_bytes  # a state is read and written
+
+
+def operations_per_token(model: TextModelPlugin, tokens: int) -> float:
+    """Return the operations for one of a prompt's tokens: two a weight, and attention to those before.
+
+    The output head and the last layer's feed-forward block count once a prompt, for its last token.
+    """
+    config = model.loaded.config
+    head = prod(model.loaded.model.lm_head.weight.shape)
+    tables = head if config.tie_word_embeddings else 2 * head
+    attention = config.attention_operations((tokens + 1) / 2)
+    feed = config.last_feed_parameters
+    return 2 * (config.active_parameters - tables - feed) + attention + 2 * (feed + head) / tokens
+
+
+def _prompt(model: TextModelPlugin, tokens: int, shift: int = 0) -> list[int]:
+    return [1 + 7919 * (i + shift) % (model.loaded.model.vocab_size - 1) for i in range(tokens)]
+
+
+def _prefill(model: TextModelPlugin, tokens: int) -> Timed:
+    """Read a prompt; return its tokens a second, and the seconds to the first token of the answer."""
+    timings = model.generate(_prompt(model, tokens), max_new_tokens=1, temperature=0.0).timings
+    return tokens / timings.prefill, timings.time_to_first_token
+
+
+def _decode(model: TextModelPlugin, plan: Plan) -> float:
+    """Answer behind prompts of the plan's depth; return tokens a second, of all sequences together."""
+    prompts = [_prompt(model, plan.depth, shift) for shift in range(plan.sequences)]
+    answers = model.infer_batch(prompts, max_new_tokens=plan.new_tokens, temperature=0.0, ignore_eos=True)
+    return sum(answer.timings.tokens_per_second for answer in answers)

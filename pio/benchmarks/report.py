@@ -1,0 +1,147 @@
+"""What ``pio bench`` is to measure, and what it found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import Any
+
+from pio.benchmarks.machine import BUFFER
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        prompt_tokens: Lengths of the prompts that prefill is timed on.
+        depth: Tokens of each sequence before the answer that decode is timed on.
+        new_tokens: Tokens of that answer.
+        sequences: How many sequences are decoded together.
+        busy: Processes that compute while decode is timed once more; 0 leaves that out.
+        rounds: How often each is measured; medians count.
+        buffer_bytes: What is read to measure the bandwidth.
+    """
+
+    prompt_tokens: tuple[int, ...] = (512,)
+    depth: int = 32
+    new_tokens: int = 64
+    sequences: int = 1
+    busy: int = 0
+    rounds: int = 5
+    buffer_bytes: int = BUFFER
+
+    @property
+    def context(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(*self.prompt_tokens, self.depth + self.new_tokens - 1) + 1
+
+    def fitted(self, context: int) -> Plan:
+        """Return the plan cut to a model's context."""
+        new_tokens = min(self.new_tokens, max(2, context // 2))
+        return replace(
+            self,
+            prompt_tokens=tuple(min(tokens, max(1, context - 1)) for tokens in self.prompt_tokens),
+            depth=min(self.depth, max(1, context - new_tokens)),
+            new_tokens=new_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One quantity, measured several times."""
+
+    median: float
+    best: float
+    rounds: list[float]
+
+    @classmethod
+    def of(cls, values: list[float]) -> Series:
+        """Sum up measurements of a speed."""
+        return cls(median(values), max(values), values)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """How fast prompts of one length are read.
+
+    Attributes:
+        prompt_tokens: The length.
+        speed: Prompt tokens a second, median and each round.
+        operations: The machine's best operations a second, just before and after; median and each round.
+        operations_per_token: Operations on weights and in attention for a token of the prompt, on average.
+        operations_share: operations_per_token x speed / operations, the median of the rounds.
+        time_to_first_token: From the request to the first token of the answer, median.
+        against_first: speed / speed with the first of the lengths, the median of the rounds.
+    """
+
+    prompt_tokens: int
+    speed: Series
+    operations: Series
+    operations_per_token: float
+    operations_share: float
+    time_to_first_token: float
+    against_first: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was measured; bytes, seconds, tokens and operations a second.
+
+    Attributes:
+        model: Folder or config.
+        plugin: The plugin that ran it.
+        formats: How the matrices of layers, and of tables (embedding and output head), are held.
+        parameters: Number of weights.
+        processor: Name of the processor.
+        threads: Over how many threads kernels split.
+        weights_bytes: All weights.
+        cache_bytes: Reserved for keys and values.
+        load_seconds: From the call to a model that is ready, compilation included.
+        depth: Tokens before each answer.
+        new_tokens: Length of the answer.
+        sequences: How many answers were decoded together.
+        bandwidth: Bytes read a second, just before a decode's prompt and just after its answer; median and each round.
+        decode: Tokens a second of all sequences together, median and each round.
+        weights_per_token: Bytes of weights that one token reads; sequences share what a step reads.
+        cache_per_token: Bytes of keys and values, scales included, that one token reads, the mean of the answer's.
+        bytes_per_token: Both together.
+        bandwidth_share: bytes_per_token x decode / bandwidth, the median of the rounds.
+        busy: Processes that computed while ``busy_decode`` was timed.
+        busy_decode: As ``decode``, in turns with it; None without such processes.
+        busy_keeps: busy_decode / decode, the median of the rounds; None likewise.
+        arithmetic: What layers multiply: int8 where weights are quantized, else what their inputs are rounded to.
+        prefill: One entry for each length of prompt.
+        peak_memory: Most bytes of this process in memory, before the machine was measured; None where unknown.
+        memory_bound: 1.08 x (weights + cache) + 200 MB, which it is held against.
+    """
+
+    model: str
+    plugin: str
+    formats: dict[str, str]
+    parameters: int
+    processor: str
+    threads: int
+    weights_bytes: int
+    cache_bytes: int
+    load_seconds: float
+    depth: int
+    new_tokens: int
+    sequences: int
+    bandwidth: Series
+    decode: Series
+    weights_per_token: float
+    cache_per_token: float
+    bytes_per_token: float
+    bandwidth_share: float
+    busy: int
+    busy_decode: Series | None
+    busy_keeps: float | None
+    arithmetic: str
+    prefill: list[Prefill]
+    peak_memory: int | None
+    memory_bound: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return asdict(self)

@@ -1,0 +1,253 @@
+"""Prompts of every kind, brought to token ids with the checkpoint's own tokenizer and chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+from pio.engine.generation import Generation
+from pio.errors import CapacityError, ConfigError, UnfinishedAnswerError
+from pio.loading.model_file import shown
+from pio.text.chat_template import ChatTemplate, Conversation
+from pio.text.detokenizer import Detokenizer
+from pio.text.final_message import continues_reasoning, field_of
+from pio.text.messages import check_messages
+from pio.text.plain_data import is_record
+from pio.text.reasoning import Reasoning
+from pio.text.tokenizer import Tokenizer
+from pio.text.tokenizer_config import without_tokenizer
+
+Message: TypeAlias = Mapping[str, Any]
+Messages: TypeAlias = Sequence[Message]
+Prompt: TypeAlias = str | Sequence[int] | Messages
+Marks: TypeAlias = tuple[str, str, str]
+
+
+class Prompts:
+    """A folder's tokenizer and chat template; either may be missing.
+
+    Args:
+        folder: Where they come from, for messages.
+        tokenizer: None where the folder has none: prompts are token ids then.
+        chat_template: Empty where the folder has none.
+        literal: Whether control tokens that are written in messages, prefixes and suffixes stay text.
+    """
+
+    def __init__(
+        self, folder: str, tokenizer: Tokenizer | None, chat_template: ChatTemplate, *, literal: bool = False
+    ) -> None:
+        self.folder = folder
+        self.literal = literal
+        self.optional_tokenizer = tokenizer
+        self.chat_template = chat_template
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            ConfigError: The folder has none.
+        """
+        if self.optional_tokenizer is None:
+            raise ConfigError(without_tokenizer(Path(self.folder)))
+        return self.optional_tokenizer
+
+    def detokenizer(self, skip_special_tokens: bool) -> Detokenizer:
+        """Return what turns one answer's tokens into text as they come; the tags of reasoning always stay."""
+        tokenizer = self.tokenizer
+        return Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens, keep=tokenizer.reasoning_ids)
+
+    def token_text(self, token: int) -> str:
+        """Return the text of one token alone."""
+        return self.tokenizer.decode([token])
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes of one token, which may be part of a character."""
+        return self.tokenizer.token_bytes(token)
+
+    def render(self, messages: Messages, /, **variables: Any) -> str:
+        """Return the prompt for a conversation, as the template writes it.
+
+        Raises:
+            ConfigError: The folder has no chat template, or a message is malformed.
+            CheckpointError: The template is broken or does what a template must not.
+        """
+        return self.chat_template.render(messages, **variables)
+
+    def encode(self, prompt: Prompt | None, /, **variables: Any) -> tuple[list[int], Reasoning | None]:
+        """Return a prompt's token ids, and how its answer is told apart from reasoning; None is no conversation.
+
+        Args:
+            prompt: Text, token ids, or a list of messages.
+            **variables: Of the template; for messages only.
+
+        Raises:
+            ConfigError: The prompt is of no such kind, or the folder lacks what it needs.
+        """
+        if isinstance(prompt, str):
+            _refuse(variables)
+            return self.tokenizer.encode(prompt), None
+        given: Any = prompt
+        if isinstance(given, (bytes, bytearray, Mapping)) or not isinstance(given, Iterable):
+            raise ConfigError(
+                f"prompt: found a {type(cast('object', given)).__name__}, expected a str, a list of token ids or a "
+                "list of messages"
+            )
+        items = list(cast("Iterable[Any]", given))
+        if items and is_record(items[0]):
+            text, ids = self._written(items, dict(variables))
+            field = field_of(variables.get("continue_final_message"))
+            continued = None if field is None else continues_reasoning(items[-1], field, self.chat_template.modalities)
+            reasoning = Reasoning.of(text, self.chat_template.sources.values(), continued)
+            return ids, reasoning
+        _refuse(variables)
+        return items, None
+
+    def _written(self, messages: list[Any], variables: dict[str, Any]) -> tuple[str, list[int]]:
+        """What the template writes of a conversation, and its token ids."""
+        template = self.chat_template
+        if not self.literal:
+            text = template.render(messages, **variables)
+            return text, self.tokenizer.encode(text, add_special_tokens=False)
+        ways = {
+            name: variables.pop(name) for name in ("add_generation_prompt", "continue_final_message") & variables.keys()
+        }
+        given = template.checked(messages, **variables)
+        control = self.tokenizer.control_tokens
+        marks = control.choose_marks([*given, template.sources, template.special_tokens])
+        others = (control.mark(value, marks) for value in given[1:])
+        text = template.write(Conversation(control.mark_messages(given.messages, marks), *others), **ways)
+        return text, control.encode_marked(text, marks)
+
+    def fill(
+        self, prompt: object, prefix: object, suffix: object, marks: Marks | None, /, **variables: Any
+    ) -> list[int]:
+        """Return the token ids of a prompt that asks for what stands between a prefix and a suffix.
+
+        Args:
+            prompt: Must be None: the two take its place.
+            prefix: The text that stands before; None is nothing.
+            suffix: The text that stands behind; None is nothing.
+            marks: The model's tokens before the prefix, before the suffix, and before the answer.
+            **variables: Of the template; there must be none.
+
+        Raises:
+            ConfigError: There is a prompt or a variable too, one of the two is no text, the model cannot do it, or the
+                tokenizer lacks its tokens; or one of the two holds such a token, which is not to stay text.
+        """
+        if prompt is not None:
+            raise ConfigError("prompt: found one beside prefix and suffix, which take its place; give it or them")
+        if marks is None:
+            raise ConfigError(
+                "prefix and suffix: this model was not trained to fill a gap; give a prompt, or choose a model for code"
+            )
+        _refuse(variables, "prefix and suffix")
+        ids: list[int] = []
+        for mark, name, given in zip(marks, ("prefix", "suffix", ""), (prefix, suffix, None), strict=True):
+            text = "" if given is None else given
+            if not isinstance(text, str):
+                raise ConfigError(f"{name}: found {shown(text)}, expected a str")
+            found = self.tokenizer.encode(mark, add_special_tokens=False)
+            if len(found) != 1:
+                raise ConfigError(f"{self.folder}: the tokenizer has no token {mark}; download the model again")
+            if not self.literal and any(other in text for other in marks):
+                raise ConfigError(f"{name}: found one of {', '.join(marks)} in the text, which the model would obey")
+            ids += found + self.tokenizer.encode(text, add_special_tokens=False, literal=self.literal)
+        return ids
+
+    def fit(self, messages: Messages, budget: int, /, **variables: Any) -> list[Message]:
+        """Return the conversation without its oldest turns, so that its prompt has at most ``budget`` tokens.
+
+        A turn is a user's message with what follows it. System messages stay, and so does the last turn.
+
+        Raises:
+            CapacityError: What must stay is longer already.
+            ConfigError: There is no chat template, a message is malformed, or the budget is no number of tokens.
+        """
+        asked: Any = budget
+        if isinstance(asked, bool) or not hasattr(asked, "__index__") or asked < 1:
+            raise ConfigError(f"budget is {shown(asked)}; a number of tokens was expected")
+        checked = check_messages(messages, self.chat_template.modalities)
+        turns = list(zip(messages, (message["role"] for message in checked), strict=True))
+        while True:
+            kept = [message for message, _ in turns]
+            count = len(self.encode(kept, **variables)[0])
+            if count <= budget:
+                return kept
+            users = [i for i, (_, role) in enumerate(turns) if role == "user"]
+            if len(users) < 2:
+                raise CapacityError(
+                    f"the last turn and the system message take {count} tokens, the budget is {budget}; "
+                    "shorten them or raise the budget"
+                )
+            turns = [turn for i, turn in enumerate(turns) if i >= users[1] or turn[1] == "system"]
+
+
+def template_variables(given: Mapping[str, Any] | None, /, **named: Any) -> dict[str, Any]:
+    """Return the variables of a chat template, those with names of their own winning; None is none.
+
+    Raises:
+        ConfigError: They are no dict, or one would replace the messages.
+    """
+    found: Any = {} if given is None else given
+    if not isinstance(found, Mapping) or "messages" in found:
+        raise ConfigError(
+            f"template_variables: found {shown(cast('object', found))}, expected a dict of what the chat template "
+            'reads besides the messages, such as {"enable_thinking": False}'
+        )
+    return {**cast("Mapping[str, Any]", found), **{name: value for name, value in named.items() if value is not None}}
+
+
+def check_conversation(messages: object) -> None:
+    """Raise unless these are several messages.
+
+    Raises:
+        ConfigError: They are text, token ids, one message, or none.
+    """
+    if (
+        not messages
+        or not isinstance(messages, (list, tuple))
+        or not all(map(is_record, cast("list[object]", messages)))
+    ):
+        raise ConfigError("messages: expected a list of dicts with role and content; for text use generate_text")
+
+
+def answer_text(result: Generation) -> str:
+    """Return the text of a conversation's answer.
+
+    Raises:
+        UnfinishedAnswerError: There is none, because it ended inside the reasoning.
+    """
+    if result.answered:
+        return result.text
+    if result.finish_reason == "stop":
+        why, remedy = "at an end token", "ask again with another seed"
+    else:
+        why, remedy = "where max_new_tokens or the context ended", "raise max_new_tokens or leave it out"
+    raise UnfinishedAnswerError(
+        f"the answer ended inside the model's reasoning, after {len(result.token_ids)} tokens, {why}; {remedy}, or "
+        "give enable_thinking=False where the chat template reads it; generate() returns the reasoning, and so does "
+        "this error's generation",
+        result,
+    )
+
+
+def check_prompts(prompts: object) -> Iterable[Prompt]:
+    """Return several prompts as they are.
+
+    Raises:
+        ConfigError: They are one prompt, or none at all.
+    """
+    if isinstance(prompts, (str, bytes, bytearray, Mapping)) or not isinstance(prompts, Iterable):
+        raise ConfigError(
+            f"infer_batch: found {shown(cast('object', prompts))}, expected a list of prompts; give one prompt in a "
+            "list of its own, or to generate"
+        )
+    return cast("Iterable[Prompt]", prompts)
+
+
+def _refuse(variables: dict[str, Any], found: str = "a plain prompt") -> None:
+    given = [name for name, value in variables.items() if value is not None]
+    if given:
+        raise ConfigError(f"{', '.join(given)}: only a list of messages can use this; found {found}")

@@ -1,0 +1,342 @@
+"""The chat template of a model folder: a conversation becomes the one text that the model continues."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from pio.errors import CheckpointError, ConfigError
+from pio.loading.json_file import parse_object
+from pio.loading.model_file import find, listed, read_limited, shown
+from pio.shelter import sheltered
+from pio.text.content_parts import TEXT_ONLY
+from pio.text.final_message import cut, field_of, marked
+from pio.text.messages import check_messages, check_tools
+from pio.text.plain_data import plain
+from pio.text.template.drops import find_dropped
+from pio.text.template.inputs import YOURSELF, Inputs, Place, adapted
+from pio.text.tokenizer_config import special_tokens, tokenizer_config
+from pio.text.unread_names import UnreadNames, check_variables
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from pio.text.template.facts import TemplateFacts
+
+MAX_TEMPLATE_CHARACTERS = 64_000
+_DEFAULT, _WITH_TOOLS = "default", "tool_use"
+_MORE = "additional_chat_templates"
+
+_log = logging.getLogger("pio.text")
+
+
+class Conversation(NamedTuple):
+    """What a chat template is given, as plain data in one form."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None
+    documents: list[dict[str, Any]] | None
+    variables: dict[str, Any]
+
+
+class ChatTemplate:
+    """Renders conversations as the model was trained to read them, and as transformers renders them.
+
+    Thinking is a matter of the template and the model: pass ``enable_thinking=False`` where the template knows it
+    (Qwen3 then writes an empty ``<think>`` block into the prompt). ``/think`` and ``/no_think`` in a message are
+    instructions to the model; they stay in the text untouched.
+
+    One object serves any number of threads.
+
+    Attributes:
+        sources: Templates by name; most models have ``"default"`` alone, some also ``"tool_use"``.
+        special_tokens: What the template finds under ``bos_token``, ``eos_token`` and so on.
+        modalities: What the model takes: "text", and perhaps "image", "audio", "video", "file".
+    """
+
+    def __init__(
+        self,
+        sources: str | Mapping[str, str] | None,
+        *,
+        special_tokens: Mapping[str, str] | None = None,
+        modalities: Collection[str] = TEXT_ONLY,
+        where: str = "this model",
+    ) -> None:
+        """Hold templates; they are compiled when they are first used.
+
+        Args:
+            sources: One template, several by name, or None where the model has none.
+            special_tokens: Special tokens by name.
+            modalities: What the model takes besides "text": "image", "audio", "video", "file". What it does not take
+                is refused, whatever the template would do.
+            where: The folder, for messages.
+
+        Raises:
+            CheckpointError: A template is longer than 64,000 characters.
+        """
+        self.sources = {_DEFAULT: sources} if isinstance(sources, str) else dict(sources or {})
+        self.special_tokens = dict(special_tokens or {})
+        self.modalities = frozenset(modalities) | TEXT_ONLY
+        self._where = where
+        self._unread = UnreadNames(where)
+        for name, source in self.sources.items():
+            if len(source) > MAX_TEMPLATE_CHARACTERS:
+                raise CheckpointError(
+                    f"the chat template {name!r} of {where} has {len(source)} characters, at most "
+                    f"{MAX_TEMPLATE_CHARACTERS} were expected; download the model again"
+                )
+
+    @classmethod
+    def from_folder(cls, path: str | Path, *, modalities: Collection[str] = TEXT_ONLY) -> ChatTemplate:
+        """Find the template of a model folder, for a model that takes these modalities.
+
+        ``chat_template.jinja`` wins over ``tokenizer_config.json``, and that over ``chat_template.json``. A folder
+        with none of them gives an object that is false, and whose ``render`` says what to do.
+
+        Raises:
+            CheckpointError: A file is too large, damaged or not what it should be.
+        """
+        folder = Path(path)
+        config = tokenizer_config(folder)
+        tokens = special_tokens(config, str(folder / "tokenizer_config.json"))
+        sources = _jinja_file(folder)
+        if sources is None:
+            sources = _sources(config.get("chat_template"), folder / "tokenizer_config.json")
+        if sources is None:
+            file = find(folder, "chat_template.json")
+            if file is not None:
+                found = parse_object(read_limited(file, 4 * MAX_TEMPLATE_CHARACTERS), str(file))
+                sources = _sources(found.get("chat_template"), file)
+        _warn_of_more(folder)
+        return cls(sources, special_tokens=tokens, modalities=modalities, where=str(folder))
+
+    def __bool__(self) -> bool:
+        return bool(self.sources)
+
+    def render(
+        self,
+        messages: object,
+        *,
+        tools: object = None,
+        documents: object = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | str | None = None,
+        **variables: object,
+    ) -> str:
+        """Return the text of a conversation.
+
+        Args:
+            messages: Dicts (or pydantic models, or dataclasses) with ``role`` and ``content``, and what else the
+                template reads (``tool_calls``, ``reasoning_content``), as ``check_messages`` takes them. A list of
+                text parts is joined where the template expects one text, and arguments of tool calls may be JSON text.
+            tools: JSON schemas of functions the model may call.
+            documents: Dicts with ``title`` and ``text``, for templates that know them.
+            add_generation_prompt: Whether to end with the beginning of an answer; by default unless the last message
+                is continued.
+            continue_final_message: Whether to leave the last message open, so that the model goes on with it; or the
+                name of the field that is left open, such as ``"reasoning_content"``.
+            **variables: What else the template reads, such as ``enable_thinking=False``; plain data. One warning is
+                logged for each name that it does not read.
+
+        Raises:
+            ConfigError: The folder has no template, a message has the wrong shape, the template leaves out a message,
+                the tools or the documents, or it refuses the conversation.
+            CheckpointError: The template is no valid Jinja, reaches for Python internals, or works beyond all bounds.
+        """
+        return self.write(
+            self.checked(messages, tools=tools, documents=documents, **variables),
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+        )
+
+    def checked(
+        self, messages: object, *, tools: object = None, documents: object = None, **variables: object
+    ) -> Conversation:
+        """Return what ``render`` takes as plain data in one form, whatever client wrote it.
+
+        Raises:
+            ConfigError: A message, a tool or a variable has the wrong shape.
+        """
+        return Conversation(
+            check_messages(messages, self.modalities),
+            check_tools(tools),
+            check_tools(documents, "documents"),
+            {name: plain(value, name) for name, value in variables.items()},
+        )
+
+    def write(
+        self,
+        conversation: Conversation,
+        *,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | str | None = None,
+    ) -> str:
+        """Return the text of a conversation that was checked; arguments and errors as ``render``."""
+        messages, schemas, texts, variables = conversation
+        template, facts = self._compiled(source := self._choose(schemas is not None))
+        check_variables(variables, facts)
+        if not source.strip():
+            raise ConfigError(
+                f"messages: the chat template of {self._where} is empty, so the model would not see them; download the "
+                f"template again, or {YOURSELF}"
+            )
+        for name, value in (("tools", schemas), ("documents", texts)):
+            if value and name not in facts.reads:
+                raise ConfigError(self._has_no_place(name))
+        field = field_of(continue_final_message)
+        if field and add_generation_prompt:
+            raise ConfigError("continue_final_message and add_generation_prompt exclude each other; give one of them")
+        names = {
+            **self.special_tokens,
+            **variables,
+            "add_generation_prompt": not field if add_generation_prompt is None else bool(add_generation_prompt),
+        }
+        inputs, open_text = Inputs(adapted(messages, facts), schemas, texts), ""
+        if field:
+            opened, open_text = marked(inputs.messages, field)
+            inputs = inputs._replace(messages=opened)
+
+        def render(given: Inputs) -> str:
+            return self._run(template, {**names, **given._asdict()})
+
+        prompt = render(inputs)
+        dropped = find_dropped(inputs, prompt, source, facts, render)
+        if dropped:
+            raise ConfigError(self._dropped(dropped, inputs))
+        self._unread.tell_variables(variables, facts)
+        self._unread.tell_fields(messages, facts, inputs, prompt, render)
+        return cut(prompt, open_text, self._where) if field else prompt
+
+    def _has_no_place(self, name: str) -> str:
+        return (
+            f"{name}: the chat template of {self._where} has no place for {name}, so the model would not see them; "
+            f"leave {name} out, or load a model that was trained with them"
+        )
+
+    def _dropped(self, path: Place, inputs: Inputs) -> str:
+        if path[0] != "messages":
+            return self._has_no_place(path[0])
+        index: int = path[1]
+        role: str = inputs.messages[index]["role"]
+        fits = ""
+        if role not in ("system", "user", "assistant", "tool"):
+            fits = 'write it in the role "system"' if role == "developer" else 'write it in the role "user" or "system"'
+        elif path[2] == "tool_calls":
+            fits = "write the call into the content"
+        elif path[2:] == ("content",) and role == "system":
+            fits = "put its text into the first message"
+        elif path[2:] == ("content",):
+            fits = 'give its content as [{"type": "text", "text": ...}], or in a message of its own'
+        what = "content" if path[2] == "content" else f"tool_calls[{path[3]}]"
+        return (
+            f"messages[{index}] (role {shown(role)}): the chat template of {self._where} leaves out its {what}, so "
+            f"the model would not see it; {fits}, or {YOURSELF}"
+        )
+
+    def _choose(self, with_tools: bool) -> str:
+        if with_tools and _WITH_TOOLS in self.sources:
+            return self.sources[_WITH_TOOLS]
+        if _DEFAULT in self.sources:
+            return self.sources[_DEFAULT]
+        if self.sources:
+            raise ConfigError(
+                f"{self._where} has the chat templates {', '.join(map(shown, self.sources))} and no 'default'; "
+                "render the prompt yourself and give it to generate_text"
+            )
+        raise ConfigError(
+            f"{self._where} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json), "
+            "so it is a base model or incomplete; give plain text to generate_text, or add the template"
+        )
+
+    def _compiled(self, source: str) -> _Compiled:
+        found = _compile(source)
+        if isinstance(found, str):
+            raise CheckpointError(
+                f"the chat template of {self._where} cannot be used: {found}; download it again, or {YOURSELF}"
+            )
+        return found
+
+    def _run(self, template: jinja2.Template, names: dict[str, Any]) -> str:
+        from pio.text.template.budget import Budget
+        from pio.text.template.errors import explained
+        from pio.text.template.sandbox import BUDGET
+
+        try:
+            return "".join(template.generate({**names, BUDGET: Budget(names.values())}))
+        except Exception as error:
+            problem = explained(error, self._where, len(names["messages"]))
+        # Raised here and not above, so that the error does not keep what the template made alive.
+        raise problem
+
+
+class _Compiled(NamedTuple):
+    template: jinja2.Template
+    facts: TemplateFacts
+
+
+@lru_cache(maxsize=32)
+def _compile(source: str) -> _Compiled | str:
+    """Compile a template, or say why it cannot be; hostile ones are remembered too."""
+    return sheltered(lambda: _compile_here(source))
+
+
+def _compile_here(source: str) -> _Compiled | str:
+    import jinja2
+
+    from pio.text.template.facts import facts
+    from pio.text.template.sandbox import sandbox
+
+    try:
+        tree = sandbox().parse(source)
+        found = facts(tree)  # before compiling, which changes the tree
+        return _Compiled(sandbox().from_string(tree), found)
+    except jinja2.TemplateSyntaxError as error:
+        return f"{str(error.message)[:300]} (line {error.lineno})"
+    except (RecursionError, MemoryError):
+        return "it is nested too deeply"
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error)[:300]}"
+
+
+def _warn_of_more(folder: Path) -> None:
+    """Say that templates in a folder of their own are not read; with tools, transformers takes one of them."""
+    names = listed(folder / _MORE) if os.path.isdir(folder / _MORE) else []
+    if any(name.endswith(".jinja") for name in names):
+        _log.warning(
+            "%s: the templates in %s are not read (%s); give the one you want the name chat_template.jinja",
+            folder,
+            _MORE,
+            ", ".join(shown(name) for name in names[:8]),
+        )
+
+
+def _jinja_file(folder: Path) -> dict[str, str] | None:
+    file = find(folder, "chat_template.jinja")
+    if file is None:
+        return None
+    try:
+        return {_DEFAULT: read_limited(file, 4 * MAX_TEMPLATE_CHARACTERS).decode("utf-8-sig")}
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file} is not UTF-8 text (byte {error.start}); download it again") from None
+
+
+def _sources(value: Any, file: Path) -> dict[str, str] | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return {_DEFAULT: value}
+    found: dict[str, str] = {}
+    for item in cast("list[object]", value) if isinstance(value, list) else [cast("object", value)]:
+        entry = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
+        name, source = entry.get("name"), entry.get("template")
+        if not isinstance(name, str) or not isinstance(source, str):
+            raise CheckpointError(
+                f"{file}: chat_template holds {shown(cast('object', item))}; a string or a list of objects with name "
+                "and template was expected, download the file again"
+            )
+        found[name] = source
+    return found

@@ -1,0 +1,63 @@
+"""Prompts: conversations of any client's objects become token ids, and an answer can be begun by the caller."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import pio
+from pio.errors import ConfigError
+from pio.plugin.prompts import Prompts, check_conversation
+from pio.text.chat_template import ChatTemplate
+from pio.text.reasoning import Reasoning
+from pio.text.tokenizer import Tokenizer
+
+DEMO = Path(pio.__file__).parent / "demo"
+USER = {"role": "user", "content": "Write a function."}
+BEGUN = {"role": "assistant", "content": "def f("}
+
+
+@dataclass
+class Turn:
+    role: str
+    content: str
+
+
+@pytest.fixture(scope="module")
+def prompts() -> Prompts:
+    return Prompts("demo", Tokenizer.from_folder(DEMO), ChatTemplate.from_folder(DEMO))
+
+
+def test_message_objects(prompts: Prompts) -> None:
+    turns = [Turn("user", "Write a function."), Turn("assistant", "def f(x): ..."), Turn("user", "Again.")]
+    dicts = [{"role": turn.role, "content": turn.content} for turn in turns]
+    assert prompts.encode(turns) == prompts.encode(dicts)
+    assert prompts.fit(turns, 20) == turns[2:]
+    check_conversation(turns)
+    for wrong in ("Hi", [1, 2], USER, [SimpleNamespace(role="user")]):
+        with pytest.raises(ConfigError, match="expected a list of dicts with role and content"):
+            check_conversation(wrong)
+
+
+def test_an_answer_that_is_begun(prompts: Prompts) -> None:
+    ids, reasoning = prompts.encode([USER, BEGUN], continue_final_message=True)
+    assert prompts.tokenizer.decode(ids).endswith("<|im_start|>assistant\ndef f(")
+    assert reasoning == Reasoning(inside=False)
+    thinking = {"role": "assistant", "content": "<think>\nFirst"}
+    assert prompts.encode([USER, thinking], continue_final_message=True)[1] == Reasoning(inside=True)
+    assert prompts.encode([{**USER, "content": "<think>"}, BEGUN], continue_final_message=True)[1] == Reasoning()
+    with pytest.raises(ConfigError, match="continue_final_message: only a list of messages can use this"):
+        prompts.encode("def f(", continue_final_message=True)
+
+
+def test_the_model_goes_on_with_it() -> None:
+    with pio.load("demo") as model:
+        text = model.apply_chat_template([USER, BEGUN], continue_final_message=True)
+        assert text.endswith("def f(")
+        ids = model.tokenize(text)
+        wanted = model.generate(ids, max_new_tokens=5, temperature=0, ignore_eos=True).token_ids
+        given = {"max_new_tokens": 5, "temperature": 0, "ignore_eos": True}
+        assert model.generate([USER, BEGUN], continue_final_message=True, **given).token_ids == wanted
+        assert model.generate([USER, BEGUN], **given).usage.prompt_tokens > len(ids)
+        assert model.chat_completion([USER, BEGUN], continue_final_message=True, **given) == model.detokenize(wanted)
