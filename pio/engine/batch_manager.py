@@ -14,7 +14,7 @@ from pio.device import MemoryBudget
 from pio.dtypes import float32
 from pio.engine.answer import Answer, Detokenizer, Reasoning
 from pio.engine.block_manager import BlockManager
-from pio.engine.consumer import Consumer, PromptLogits
+from pio.engine.consumer import PromptLogits
 from pio.engine.generation import Generation
 from pio.engine.handle import Handle, LogitsHandle
 from pio.engine.penalties import check_token_ids, make_penalties
@@ -171,8 +171,8 @@ class BatchManager:
         """
         ids = self._check_prompt(prompt, room=0)
         request = Request[Tensor]()
-        consumer: Consumer = PromptLogits(request, self._prompt_logits(len(ids)))
-        sequences = [TokenSequence(consumer, ids)]
+        consumer = PromptLogits(request, self._prompt_logits(len(ids)))
+        sequences = [TokenSequence(consumer, ids, outputs=len(ids))]
         return self._queued(request, sequences, owned, lambda: LogitsHandle(request, self))
 
     def logits(self, prompt: Sequence[int]) -> Tensor:
