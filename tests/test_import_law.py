@@ -70,6 +70,7 @@ PACKAGES: dict[str, set[str]] = {
     "plugin": {"pydantic"},
     "loading": {"huggingface_hub", "rich"},
     "text": {"tokenizers", "jinja2", "markupsafe"},
+    "benchmarks": {"pydantic"},
     "cli": {"typer", "click", "rich"},
     "testing": {"hypothesis", "pytest"},
 }
