@@ -9,7 +9,7 @@ from pio.cache.snapshot import Snapshot
 from pio.engine.sequence import NO_SLOT, Sequence
 from pio.errors import CacheError, CapacityError, ConfigError
 
-_OFFERED = ("copy_block", "copy_states", "snapshot", "restore", "truncate", "format", "block_bytes", "state_bytes")
+_OFFERED = [name for name in (*Cache.__annotations__, *vars(Cache)) if not name.startswith("_")]
 
 
 class CacheManager:

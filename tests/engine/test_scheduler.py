@@ -18,7 +18,7 @@ from pio.errors import ConfigError
 
 @dataclass
 class Goal:
-    """Stands for a consumer: how many tokens the answer gets, or that the prompt is scored."""
+    """Stands for a consumer: how many tokens the answer gets, or that only the prompt is wanted."""
 
     name: int
     answer: int
@@ -30,9 +30,10 @@ class Goal:
         self.begun = True
 
 
-def sequence(name: int, prompt: int, answer: int, scored: bool = False, family: object | None = None) -> Sequence:
-    goal: Any = Goal(name, answer, scored)
-    return Sequence(goal, array("i", range(prompt)), outputs=prompt if scored else 1, family=family)
+def sequence(name: int, prompt: int, answer: int, scored: int = 0, family: object | None = None) -> Sequence:
+    """A sequence that wants an answer, or the logits of the last tokens of its prompt."""
+    goal: Any = Goal(name, answer, scored > 0)
+    return Sequence(goal, array("i", range(prompt)), outputs=scored or 1, family=family)
 
 
 def is_scored(s: Sequence) -> bool:
@@ -104,7 +105,7 @@ def test_the_youngest_gives_way() -> None:
 def test_scored_prompts_leave_running_answers_their_rows() -> None:
     scheduler = make(num_blocks=20, max_outputs=4, prefill_chunk=10)
     scheduler.add(sequence(0, 1, 9))
-    scheduler.add(sequence(1, 8, 0, scored=True))
+    scheduler.add(sequence(1, 8, 0, scored=8))
     assert advance(scheduler) == [(0, 1), (1, 3)]
     assert advance(scheduler) == [(0, 1), (1, 3)]
     assert advance(scheduler) == [(0, 1), (1, 2)]
@@ -161,7 +162,7 @@ def test_nobody_goes_on_for_a_request_that_is_over() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 16), st.integers(1, 12), st.integers(0, 3)), min_size=1, max_size=9),
+    st.lists(st.tuples(st.integers(1, 16), st.integers(1, 12), st.integers(-16, 3)), min_size=1, max_size=9),
     st.integers(7, 16),
     st.integers(1, 4),
     st.integers(1, 9),
@@ -170,14 +171,15 @@ def test_nobody_goes_on_for_a_request_that_is_over() -> None:
 def test_everything_ends_and_every_limit_holds(
     requests: list[tuple[int, int, int]], num_blocks: int, sequences: int, chunk: int, spare: int
 ) -> None:
-    """Requests have a prompt, an answer, and a number of answers, or none where the prompt is scored."""
+    """Requests have a prompt, an answer and a number of answers; below 1 that many logits of the prompt are wanted."""
     cache = CacheManager(ToyCache(num_blocks, 4), sequences)  # the longest, 16 + 11 tokens, fits alone
     limits = {"max_tokens": sequences + spare, "max_outputs": sequences + spare // 2, "prefill_chunk": chunk}
     scheduler, count = Scheduler(cache, **limits), 0
     for prompt, answer, answers in requests:
         family = object() if answers > 1 else None
         for _ in range(max(1, answers)):
-            scheduler.add(sequence(count, prompt, answer, scored=not answers, family=family))
+            scored = min(1 - answers, prompt) if answers < 1 else 0
+            scheduler.add(sequence(count, prompt, answer, scored, family))
             count += 1
     started: list[int] = []
     for _ in range(3000):
@@ -186,10 +188,11 @@ def test_everything_ends_and_every_limit_holds(
         plan = list(scheduler.schedule())
         assert plan, "sequences are left and nothing is done"
         assert sum(s.scheduled for s in plan) <= limits["max_tokens"]
-        rows = [s.scheduled if is_scored(s) else s.scheduled == s.pending for s in plan]
+        wanted = [range(len(s.tokens) - s.outputs, len(s.tokens)) for s in plan]
+        rows = [sum(s.num_computed + i in at for i in range(s.scheduled)) for s, at in zip(plan, wanted, strict=True)]
         assert rows == [s.rows for s in plan]
         assert sum(rows) <= limits["max_outputs"]
-        prompts = [s for s in plan if is_scored(s) or s.pending > 1]
+        prompts = [s for s in plan if not s.decodes]
         assert sum(s.scheduled for s in prompts) <= chunk
         _check_holdings(scheduler, plan)
         plan += scheduler.share_prompt()

@@ -106,3 +106,27 @@ def test_an_error_in_one_answer_ends_its_request_and_no_other() -> None:
     found = samples(manager.submit(PROMPT, params(3)))
     assert found == alone(PROMPT, found)
     manager.close()
+
+
+@pytest.mark.parametrize("copies", [0, 1])
+def test_an_error_while_answers_begin_leaves_nothing_behind(copies: int) -> None:
+    """At the first of them, or where one has begun already."""
+
+    class Full(ToyCache):
+        left = copies
+
+        def copy_states(self, source: int, target: int) -> None:
+            self.left -= 1
+            if self.left == -1:
+                raise MemoryError("full")
+            super().copy_states(source, target)
+
+    manager = BatchManager(ToyModel(), Full(10, 4))
+    with pytest.raises(PioError, match="memory"):
+        manager.submit(PROMPT, params(3)).result(STEP)
+    whole = list(range(39))  # needs each block
+    greedy = SamplingParams(temperature=0, max_new_tokens=1, ignore_eos=True)
+    assert manager.submit(whole, greedy).result(STEP).token_ids == toy_greedy(whole, 1)
+    found = samples(manager.submit(PROMPT, params(4)))
+    assert found == alone(PROMPT, found)
+    manager.close()
