@@ -11,7 +11,7 @@ from math import prod
 from typing import Any, TypeAlias, TypeVar
 
 from pio.cache.kind import Cache
-from pio.device import MemoryBudget, format_bytes
+from pio.device import MemoryBudget
 from pio.dtypes import float32
 from pio.engine.answer import Answer, Detokenizer, Reasoning
 from pio.engine.cache_manager import CacheManager
@@ -26,9 +26,9 @@ from pio.engine.sampling_params import SamplingParams
 from pio.engine.scheduler import Scheduler
 from pio.engine.sequence import Sequence as TokenSequence
 from pio.engine.worker import Worker
-from pio.errors import CancelledError, CapacityError, ConfigError, OutOfMemoryError, PioError
-from pio.machine import available_memory
+from pio.errors import CancelledError, CapacityError, ConfigError, PioError
 from pio.memory.arena import Arena
+from pio.memory.fit import require_free
 from pio.tensor import Tensor
 
 T = TypeVar("T")
@@ -240,12 +240,8 @@ class BatchManager:
     def _prompt_logits(self, tokens: int) -> Tensor:
         """Memory for the logits of a prompt, counted until the caller lets go of it."""
         shape = tokens, self._vocab_size
-        nbytes, free = float32.itemsize * prod(shape), available_memory()
-        if free is not None and nbytes > free:
-            raise OutOfMemoryError(
-                f"the logits of {tokens} tokens take {format_bytes(nbytes)} and the machine has {format_bytes(free)} "
-                "free; give a shorter prompt"
-            )
+        nbytes = float32.itemsize * prod(shape)
+        require_free(nbytes, f"the logits of {tokens} tokens take", "give a shorter prompt")
         what = f"the logits of {tokens} tokens (fewer for a shorter prompt)"
         return Arena(nbytes, budget=self._budget, what=what).take(shape)
 

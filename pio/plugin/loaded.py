@@ -12,7 +12,7 @@ from pio.cache.kind import Cache
 from pio.config.decoder import DecoderConfig, eos_token_ids
 from pio.config.generation import sampling_defaults
 from pio.config.runtime import RuntimeConfig
-from pio.device import MemoryBudget, format_bytes
+from pio.device import MemoryBudget
 from pio.engine.batch_manager import BatchManager
 from pio.engine.penalties import check_token_ids
 from pio.engine.sampling_params import SamplingParams
@@ -25,7 +25,8 @@ from pio.layers.source import Held, Source
 from pio.layers.warm_up import warm_up
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.weights import Weights
-from pio.machine import available_memory, thread_count
+from pio.machine import thread_count
+from pio.memory.fit import require_free
 from pio.ops.sampling import Sampler
 from pio.plugin.prompts import Prompts
 from pio.text.chat_template import ChatTemplate
@@ -251,7 +252,7 @@ def _rehearse(
         weights.finish()
     finally:
         weights.rehearsing = False
-    held, free, options = source.held, available_memory(), runtime.quantize if quantization.forms else None
+    held, options = source.held, runtime.quantize if quantization.forms else None
     what = "the weights"
     if options is not None:
         what += f" with quantize={options!r}"
@@ -259,12 +260,8 @@ def _rehearse(
         what += f" as {runtime.dtype} (none with dtype=None)"
     budget = MemoryBudget(UNLIMITED if runtime.memory_limit is None else runtime.memory_limit)
     budget.reserve(held.total, what)
-    made = sum(held.made.values())
-    if free is not None and made > free:
-        raise OutOfMemoryError(
-            f"{what} take {format_bytes(made)} and the machine has {format_bytes(free)} free; choose a smaller model "
-            "or a format of fewer bits, or let pio quantize write a folder that is mapped"
-        )
+    remedy = "choose a smaller model or a format of fewer bits, or let pio quantize write a folder that is mapped"
+    require_free(sum(held.made.values()), f"{what} take", remedy)
     if runtime.memory_limit is not None:
         budget.reserve(model.buffers, "the activations (fewer with prefill_chunk or max_batch_sequences)")
         model.max_positions = _context_length(runtime, model.max_positions)
@@ -276,13 +273,13 @@ def _rehearse(
 
 def _reserve_cache(model: Decoder, runtime: RuntimeConfig) -> Cache:
     tokens = runtime.cache_tokens or model.max_positions
-    cache, free = model.new_cache(tokens), available_memory()
-    if free is not None and cache.nbytes > free:
+    cache = model.new_cache(tokens)
+    try:
+        remedy = "ask for fewer with context_length or cache_tokens"
+        require_free(cache.nbytes, f"a cache of {tokens} tokens takes", remedy)
+    except OutOfMemoryError:
         cache.free()
-        raise OutOfMemoryError(
-            f"a cache of {tokens} tokens takes {format_bytes(cache.nbytes)} and the machine has "
-            f"{format_bytes(free)} free; ask for fewer with context_length or cache_tokens"
-        )
+        raise
     return cache
 
 
