@@ -10,17 +10,18 @@ from functools import partial
 from math import prod
 from typing import Any, TypeAlias, TypeVar
 
+from pio.cache.kind import Cache
 from pio.device import MemoryBudget
 from pio.dtypes import float32
 from pio.engine.answer import Answer, Detokenizer, Reasoning
-from pio.engine.block_manager import BlockManager
+from pio.engine.cache_manager import CacheManager
 from pio.engine.consumer import PromptLogits
 from pio.engine.generation import Generation
 from pio.engine.handle import Handle, LogitsHandle
 from pio.engine.penalties import check_token_ids, make_penalties
 from pio.engine.random_numbers import derive_seed, fresh_seed
 from pio.engine.request import Owned, Request
-from pio.engine.runner import Cache, Model, Runner
+from pio.engine.runner import Model, Runner
 from pio.engine.sampling_params import SamplingParams
 from pio.engine.scheduler import Scheduler
 from pio.engine.sequence import Sequence as TokenSequence
@@ -84,9 +85,9 @@ class BatchManager:
         """
         tokens = _limit("max_batch_tokens", max_batch_tokens, model.max_batch_tokens)
         sequences = _limit("max_batch_sequences", max_batch_sequences, min(tokens, model.max_batch_sequences))
-        blocks = BlockManager(cache.num_blocks, cache.block_size)
+        managed = CacheManager(cache, sequences)
         self._vocab_size = model.vocab_size
-        self._max_length = min(model.max_positions, blocks.num_tokens)
+        self._max_length = min(model.max_positions, managed.num_tokens)
         self._context = model.max_positions
         self._eos_token_ids = frozenset(eos_token_ids)
         self._detokenizer = detokenizer
@@ -94,9 +95,8 @@ class BatchManager:
         self._token_bytes = token_bytes
         self._check_weights = check_weights
         scheduler = Scheduler(
-            blocks,
+            managed,
             max_tokens=tokens,
-            max_sequences=sequences,
             max_outputs=model.max_batch_outputs,
             prefill_chunk=_limit("prefill_chunk", prefill_chunk, tokens),
         )
@@ -139,6 +139,7 @@ class BatchManager:
             stops |= self._eos_token_ids
         max_new_tokens = self._most_tokens(params, len(ids), thinks=reasoning is not None and reasoning.possible)
         sequences: list[TokenSequence] = []
+        family = object() if params.n > 1 else None
         for index in range(params.n):
             answer = Answer(
                 request,
@@ -153,7 +154,7 @@ class BatchManager:
                 token_bytes=self._token_bytes,
                 reasoning=reasoning,
             )
-            sequences.append(TokenSequence(answer, ids))
+            sequences.append(TokenSequence(answer, ids, family=family))
         return self._queued(request, sequences, owned, lambda: Handle(request, self, params.n))
 
     def submit_logits(self, prompt: Sequence[int], *, owned: Owned | None = None) -> LogitsHandle:

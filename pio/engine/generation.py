@@ -68,7 +68,8 @@ class Timings:
     """Where a request's time went, in seconds.
 
     Attributes:
-        queue: From submission until its prompt began to run.
+        queue: From submission until its prompt began to run; for further answers (``n``) that go on from the prompt
+            of another one, until it was computed.
         prefill: From there to its first token.
         time_to_first_token: From submission to its first token.
         decode: From its first token to its last.

@@ -7,25 +7,12 @@ from collections.abc import Sequence as Collection
 from typing import Any, Protocol
 
 from pio.cache.batch import Batch
+from pio.cache.kind import Cache
 from pio.device import MemoryBudget, memory_refused
 from pio.engine.sequence import Sequence
 from pio.errors import PioError
 from pio.ops.sampling import Sampler
 from pio.tensor import Tensor
-
-
-class Cache(Protocol):
-    """A paged cache made by a model."""
-
-    @property
-    def block_size(self) -> int:
-        """Tokens a block."""
-        ...
-
-    @property
-    def num_blocks(self) -> int:
-        """Blocks in all."""
-        ...
 
 
 class Model(Protocol):
@@ -56,7 +43,7 @@ class Model(Protocol):
         """Rows of logits one forward gives."""
         ...
 
-    def forward(self, batch: Batch, cache: Any, /) -> Tensor:  # the kind of cache that the model makes
+    def forward(self, batch: Batch, cache: Any, /) -> Tensor:  # the cache that the model makes
         """Return the logits of the batch's output rows, float32 (R, vocabulary), valid until the next call."""
         ...
 
