@@ -9,7 +9,7 @@ from pio.tensor import Tensor
 
 if TYPE_CHECKING:
     from pio.engine.sequence import Sequence
-    from pio.ops.sampling import Sampler
+    from pio.ops.sampling import Choice
 
 
 class Consumer(Protocol):
@@ -29,14 +29,17 @@ class Consumer(Protocol):
         """Note that the model starts on the sequence."""
         ...
 
-    def take(self, sequence: Sequence, logits: Tensor, row: int, sampler: Sampler) -> bool:
-        """Use the rows that the step made; return whether the sequence is finished.
+    def choose(self, sequence: Sequence, row: int) -> Choice | None:
+        """Return how the token behind a row of logits is to be chosen; None where the logits themselves are wanted."""
+        ...
+
+    def take(self, sequence: Sequence, logits: Tensor, row: int) -> bool:
+        """Use what the step made, the token that was chosen or the logits; return whether the sequence is finished.
 
         Args:
             sequence: The sequence, ``num_computed`` not yet counting this step.
             logits: float32 (rows, vocabulary), valid during the call.
             row: Its first row among them.
-            sampler: Chooses tokens.
         """
         ...
 
@@ -62,7 +65,10 @@ class PromptLogits:
     def begin(self) -> None:
         """Note that the model starts on the sequence; nothing to note here."""
 
-    def take(self, sequence: Sequence, logits: Tensor, row: int, sampler: Sampler) -> bool:
+    def choose(self, sequence: Sequence, row: int) -> None:
+        """Choose nothing: the logits are wanted."""
+
+    def take(self, sequence: Sequence, logits: Tensor, row: int) -> bool:
         """Copy this step's rows out; finished with the prompt's last one."""
         first, count = sequence.num_computed, sequence.scheduled
         self._out[first : first + count].copy_(logits[row : row + count])

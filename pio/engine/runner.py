@@ -1,4 +1,4 @@
-"""Runs one step: fills the batch, calls the model, hands each sequence its logits."""
+"""Runs one step: fills the batch, calls the model, has tokens chosen, hands each sequence what is its."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pio.cache.batch import Batch
 from pio.device import MemoryBudget, memory_refused
 from pio.engine.sequence import Sequence
 from pio.errors import PioError
-from pio.ops.sampling import Sampler
+from pio.ops.sampling import Choice, Sampler
 from pio.tensor import Tensor
 
 
@@ -98,25 +98,35 @@ class Runner:
         return self._model.forward(batch, self._cache)
 
     def consume(self, plan: Collection[Sequence], logits: Tensor) -> list[Sequence]:
-        """Hand out the logits; return the finished sequences, failed ones among them."""
-        finished: list[Sequence] = []
-        row = 0
+        """Choose tokens and hand them out; return the finished sequences, failed ones among them."""
+        taking, row = list[tuple[Sequence, int]](), 0
+        choices = list[Choice]()
         for sequence in plan:
             count, pending = sequence.scheduled, sequence.pending
             rows = count if sequence.scores_prompt else int(count == pending)
             if rows and not sequence.consumer.dead:
-                try:
-                    done = sequence.consumer.take(sequence, logits, row, self._sampler)
-                except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
-                    raise
-                except BaseException as error:  # a tokenizer's Rust panic is no Exception
-                    sequence.consumer.fail(deliverable(error))
-                    done = True
-                if done:
-                    finished.append(sequence)
-            sequence.num_computed += count
+                choice = sequence.consumer.choose(sequence, row)
+                if choice is not None:
+                    choices.append(choice)
+                taking.append((sequence, row))
             row += rows
+        if choices:
+            self._sampler.sample(logits, choices)
+        finished = [sequence for sequence, row in taking if _take(sequence, logits, row)]
+        for sequence in plan:
+            sequence.num_computed += sequence.scheduled
         return finished
+
+
+def _take(sequence: Sequence, logits: Tensor, row: int) -> bool:
+    """Let a sequence have what the step made of it; return whether it is finished, as one that fails is."""
+    try:
+        return sequence.consumer.take(sequence, logits, row)
+    except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
+        raise
+    except BaseException as error:  # a tokenizer's Rust panic is no Exception
+        sequence.consumer.fail(deliverable(error))
+        return True
 
 
 def deliverable(error: BaseException) -> PioError:
