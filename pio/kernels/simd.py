@@ -248,6 +248,12 @@ def get_i64(address: int) -> int:
     return ctypes.c_int64.from_address(address).value
 
 
+@primitive(types.float64, int64, emit=lambda b, address: ll.load(b, address, ir.DoubleType(), 8))
+def get_f64(address: int) -> float:
+    """Read one float64 at an address."""
+    return ctypes.c_double.from_address(address).value
+
+
 @primitive(void, int64, int64, emit=lambda b, address, value: ll.store(b, address, value, 8))
 def put_i64(address: int, value: int) -> None:
     """Write one int64 to an address."""
