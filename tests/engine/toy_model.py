@@ -101,7 +101,7 @@ class ToyModel:
             self.entered.release()
             assert self.stepping.acquire(timeout=STEP)
         tokens, starts, past = batch.tokens.tolist(), batch.starts.tolist(), batch.past.tolist()
-        tables, positions = batch.block_tables.tolist(), batch.positions.tolist()
+        tables, positions = batch.block_tables.tolist(), batch.rotary_positions.tolist()[0]
         slots = batch.slots.tolist()
         assert len({*slots[: batch.num_sequences]}) == batch.num_sequences
         assert starts[batch.num_sequences] == batch.num_tokens
