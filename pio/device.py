@@ -12,7 +12,7 @@ from collections.abc import Generator
 from typing import Final
 
 from pio.errors import ConfigError, DeviceError, OutOfMemoryError
-from pio.shelter import require_room
+from pio.threads import require_room
 
 ALIGNMENT: Final = 64  # bytes: one cache line, one AVX-512 register
 DEVICES: Final = ("cpu",)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from pio.control_group import ROOT, cpu_quota, free_memory, read
-from pio.shelter import green_threads
+from pio.threads import green_threads
 
 
 def cpu_count(root: Path = ROOT) -> int:

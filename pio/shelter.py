@@ -9,13 +9,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from types import BuiltinFunctionType, ModuleType
-from typing import TYPE_CHECKING, Final, TypeVar
+from types import ModuleType
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    import threading
-
-THREAD_ROOM: Final = 16 << 20  # bytes: twice the usual stack of a thread
+from pio.threads import start
 
 T = TypeVar("T")
 
@@ -68,33 +65,6 @@ def sheltered(work: Callable[[], T], *, complete: bool = True) -> T:
     return results.pop()
 
 
-def start(thread: threading.Thread) -> None:
-    """Start a thread.
-
-    Raises:
-        RuntimeError: The system refuses it, or the memory for it.
-    """
-    try:
-        require_room(THREAD_ROOM, "a thread")  # one that finds no memory to begin with is waited for for ever
-    except MemoryError as error:
-        raise RuntimeError(f"can't start new thread: {error}") from error
-    thread.start()
-
-
-def require_room(nbytes: int, what: str) -> None:
-    """Raise where the system would refuse memory to code that does not survive that.
-
-    Raises:
-        MemoryError: It refuses so many bytes.
-    """
-    import mmap
-
-    try:
-        mmap.mmap(-1, nbytes).close()  # touched by nobody, so it costs nothing
-    except (OSError, MemoryError) as error:
-        raise MemoryError(f"the system refuses {nbytes >> 20} MiB for {what}") from error
-
-
 def interruptible(work: Callable[[], T]) -> T:
     """Do what takes seconds in a library and releases the GIL, so that Ctrl-C ends the waiting at once.
 
@@ -102,13 +72,6 @@ def interruptible(work: Callable[[], T]) -> T:
     ``sheltered``, but nobody misses what an interrupt has left: the process does not wait for it when it ends.
     """
     return sheltered(work, complete=False)
-
-
-def green_threads() -> bool:
-    """Return whether coroutines of one thread stand for threads in this process, as ``gevent.monkey`` has it."""
-    import _thread
-
-    return not isinstance(_thread.start_new_thread, BuiltinFunctionType)
 
 
 def import_whole(name: str) -> ModuleType:

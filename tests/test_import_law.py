@@ -25,6 +25,7 @@ FOUNDATION = {
     "process",
     "shelter",
     "tensor",
+    "threads",
     "version",
 }
 
@@ -33,7 +34,7 @@ BELOW_PROGRAMS = {"ops", "cache", "layers", "progress", "loading", "text", "conf
 # What each area may import besides itself. Folders and single modules of pio are areas; FOUNDATION is one.
 LAW: dict[str, set[str]] = {
     "foundation": set(),
-    "kernels": {"shelter"},  # for imports and compilations that are not left half done
+    "kernels": {"shelter", "threads"},  # for imports and compilations that are not left half done
     "ops": FOUNDATION | {"kernels"},
     "cache": FOUNDATION | {"ops"},
     "layers": FOUNDATION | {"ops", "cache"},

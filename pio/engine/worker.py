@@ -15,7 +15,7 @@ from pio.engine.scheduler import Scheduler
 from pio.engine.sequence import Sequence, Status
 from pio.engine.waiters import Waiters
 from pio.errors import CancelledError, PioError
-from pio.shelter import green_threads, start
+from pio.threads import green_threads, start
 
 
 class Worker:

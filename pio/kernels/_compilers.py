@@ -28,7 +28,7 @@ from numba.core.event import EventStatus
 
 from pio.kernels import _jit, _kept
 from pio.kernels.parallel import Job
-from pio.shelter import start
+from pio.threads import start
 
 # Names of programs that take Python's options; anything else may be a program that has Python inside.
 INTERPRETER: Final = re.compile(r"(python|pypy)w?[\d.]*[td]*(-dbg|-intel64)?(\.exe)?", re.IGNORECASE)

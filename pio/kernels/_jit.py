@@ -22,7 +22,8 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from pio.kernels import _kept
 from pio.kernels._forks import free_in_children
-from pio.shelter import require_room, sheltered
+from pio.shelter import sheltered
+from pio.threads import require_room
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from typing import Any
 from numba import int64
 
 from pio.kernels._forks import free_in_children
-from pio.shelter import green_threads, start
+from pio.threads import green_threads, start
 
 _log = logging.getLogger("pio.kernels")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol, TextIO
 
-from pio.shelter import THREAD_ROOM, import_whole, require_room
+from pio.shelter import import_whole
+from pio.threads import THREAD_ROOM, require_room
 
 NARROW: Final = 64  # columns of a terminal that has room for little but words
 

@@ -14,7 +14,7 @@ from typing import Any, Self, TextIO, cast
 
 from pio.progress.display import Bar, Display, Lines
 from pio.progress.stream import ForgivingStream, is_terminal
-from pio.shelter import start
+from pio.threads import start
 
 DELAY = 1.0  # seconds without a word
 MANY = 100_000  # a total from which on it is shown in percent
