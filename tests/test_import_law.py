@@ -55,9 +55,7 @@ LATER: dict[str, set[str]] = {
     "loading/progress": {"ops"},  # the first compilation is what takes long
 }
 # Circles that are known, by their modules.
-CIRCLES = [
-    {"pio.engine.consumer", "pio.engine.sequence"},  # until a consumer no longer knows sequences
-]
+CIRCLES = []
 # The command line shows what the checker finds; nothing else that is installed may lean on the test kit.
 TESTING_FOR_CLI = {"pio.testing.check_plugin"}
 
