@@ -1,4 +1,4 @@
-"""Runs one step: fills the batch, calls the model, hands each sequence its logits."""
+"""Runs one step: fills the batch, calls the model, has tokens chosen, hands each sequence what is its."""
 
 from __future__ import annotations
 
@@ -87,21 +87,26 @@ class Runner:
         return self._model.forward(batch, self._cache)
 
     def consume(self, plan: Collection[Sequence], logits: Tensor) -> list[Sequence]:
-        """Hand out the logits; return the finished sequences, failed ones among them."""
-        finished: list[Sequence] = []
+        """Choose tokens and hand them out; return the finished sequences, failed ones among them."""
+        taking = [s for s in plan if s.rows and not s.consumer.dead]
+        choices = [choice for s in taking if (choice := s.consumer.choose(s, s.row)) is not None]
+        if choices:
+            self._sampler.sample(logits, choices)
+        finished = [sequence for sequence in taking if _take(sequence, logits)]
         for sequence in plan:
-            if sequence.rows and not sequence.consumer.dead:
-                try:
-                    done = sequence.consumer.take(sequence, logits, sequence.row, self._sampler)
-                except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
-                    raise
-                except BaseException as error:  # a tokenizer's Rust panic is no Exception
-                    sequence.consumer.fail(deliverable(error))
-                    done = True
-                if done:
-                    finished.append(sequence)
             sequence.num_computed += sequence.scheduled
         return finished
+
+
+def _take(sequence: Sequence, logits: Tensor) -> bool:
+    """Let a sequence have what the step made of it; return whether it is finished, as one that fails is."""
+    try:
+        return sequence.consumer.take(sequence, logits, sequence.row)
+    except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
+        raise
+    except BaseException as error:  # a tokenizer's Rust panic is no Exception
+        sequence.consumer.fail(deliverable(error))
+        return True
 
 
 def deliverable(error: BaseException) -> PioError:

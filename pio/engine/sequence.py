@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from pio.ops.sampling import Sampler
+    from pio.ops.sampling import Choice
     from pio.tensor import Tensor
 
 
@@ -34,14 +34,17 @@ class Consumer(Protocol):
         """Note that the model starts on the sequence."""
         ...
 
-    def take(self, sequence: Sequence, logits: Tensor, row: int, sampler: Sampler) -> bool:
-        """Use the rows that the step made; return whether the sequence is finished.
+    def choose(self, sequence: Sequence, row: int) -> Choice | None:
+        """Return how the token behind a row of logits is to be chosen; None where the logits themselves are wanted."""
+        ...
+
+    def take(self, sequence: Sequence, logits: Tensor, row: int) -> bool:
+        """Use what the step made, the token that was chosen or the logits; return whether the sequence is finished.
 
         Args:
             sequence: The sequence, ``num_computed`` not yet counting this step.
             logits: float32 (rows, vocabulary), valid during the call.
             row: Its first row among them; it has ``sequence.rows``.
-            sampler: Chooses tokens.
         """
         ...
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 from pio.cache.batch import Batch
 from pio.cache.format import CacheFormat
 from pio.cache.snapshot import Snapshot
 from pio.dtypes import float32
+from pio.engine.batch_manager import BatchManager
+from pio.engine.handle import Handle, LogitsHandle
 from pio.engine.random_numbers import mix, uniform
 from pio.errors import CapacityError
 from pio.tensor import Tensor
+from pio.text.encoded_prompt import EncodedPrompt
 
 VOCAB = 41
 EOS = 40
@@ -97,7 +101,7 @@ class ToyModel:
             self.entered.release()
             assert self.stepping.acquire(timeout=STEP)
         tokens, starts, past = batch.tokens.tolist(), batch.starts.tolist(), batch.past.tolist()
-        tables, positions = batch.block_tables.tolist(), batch.positions.tolist()
+        tables, positions = batch.block_tables.tolist(), batch.rotary_positions.tolist()[0]
         slots = batch.slots.tolist()
         assert len({*slots[: batch.num_sequences]}) == batch.num_sequences
         assert starts[batch.num_sequences] == batch.num_tokens
@@ -126,6 +130,23 @@ class ToyModel:
         if rows:
             self._out[: len(rows)].copy_(Tensor.from_list(rows))
         return self._out[: len(rows)]
+
+
+class ToyManager(BatchManager):
+    """Takes token ids as they are, too."""
+
+    def submit(self, prompt: Sequence[int] | EncodedPrompt, *arguments: Any, **options: Any) -> Handle:
+        return super().submit(encoded(prompt), *arguments, **options)
+
+    def submit_logits(self, prompt: Sequence[int] | EncodedPrompt, **options: Any) -> LogitsHandle:
+        return super().submit_logits(encoded(prompt), **options)
+
+    def logits(self, prompt: Sequence[int] | EncodedPrompt) -> Tensor:
+        return super().logits(encoded(prompt))
+
+
+def encoded(prompt: Sequence[int] | EncodedPrompt) -> EncodedPrompt:
+    return prompt if isinstance(prompt, EncodedPrompt) else EncodedPrompt(prompt)
 
 
 def toy_logits(tokens: Sequence[int]) -> list[float]:
