@@ -15,7 +15,8 @@ class Scheduler:
     Every step decodes one token of each sequence that has its prompt behind it, then spends what is left on prompts
     in the order of arrival, in chunks. A prompt starts when its blocks are free, and no later one overtakes it. A
     decoding sequence that finds no free block takes those of the youngest one, which starts again later; its tokens
-    stay the same, for a row's bits do not depend on how it was chunked.
+    stay the same, for a row's bits do not depend on how it was chunked. Several answers to one prompt wait for the
+    first of them to compute it, and go on from there.
 
     Attributes:
         waiting: Sequences not begun, or put back, in the order of arrival; each can be taken out wherever it stands.

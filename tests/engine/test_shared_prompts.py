@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_model import STEP, VOCAB, ToyCache, ToyModel, toy_greedy
+from toy_model import STEP, VOCAB, ToyCache, ToyManager, ToyModel, toy_greedy
 
-from pio.engine.batch_manager import BatchManager
 from pio.engine.handle import Handle
 from pio.engine.sampling_params import SamplingParams
 from pio.errors import CancelledError, PioError
@@ -27,7 +26,7 @@ def samples(handle: Handle) -> list[tuple[int, list[int]]]:
 
 def alone(prompt: list[int], found: list[tuple[int, list[int]]]) -> list[tuple[int, list[int]]]:
     """The same answers from a model that does nothing else."""
-    manager = BatchManager(ToyModel(), ToyCache(40, 4))
+    manager = ToyManager(ToyModel(), ToyCache(40, 4))
     asked = [params(1, len(tokens), seed) for seed, tokens in found]
     answers = [(p.seed or 0, manager.submit(prompt, p).result(STEP).token_ids) for p in asked]
     manager.close()
@@ -37,7 +36,7 @@ def alone(prompt: list[int], found: list[tuple[int, list[int]]]) -> list[tuple[i
 @pytest.mark.parametrize("length", [20, 21, 22, 23])
 def test_a_prompt_is_computed_once(length: int) -> None:
     model, cache = ToyModel(), ToyCache(40, 4)
-    manager = BatchManager(model, cache)
+    manager = ToyManager(model, cache)
     found = samples(manager.submit(PROMPT[:length], params(4)))
     assert found == alone(PROMPT[:length], found)
     assert len({tuple(tokens) for _, tokens in found}) == 4
@@ -50,7 +49,7 @@ def test_a_prompt_is_computed_once(length: int) -> None:
 
 def test_answers_of_one_token() -> None:
     """The first is finished in the step in which the others begin."""
-    manager = BatchManager(ToyModel(), ToyCache(40, 4))
+    manager = ToyManager(ToyModel(), ToyCache(40, 4))
     found = samples(manager.submit(PROMPT, params(9, tokens=1)))
     assert found == alone(PROMPT, found)
     manager.close()
@@ -64,7 +63,7 @@ def test_answers_of_one_token() -> None:
 def test_what_shares_a_prompt_and_gives_way_changes_nothing(
     requests: list[tuple[int, int, int]], num_blocks: int, options: dict[str, int]
 ) -> None:
-    manager = BatchManager(ToyModel(), ToyCache(num_blocks, 4), **options)
+    manager = ToyManager(ToyModel(), ToyCache(num_blocks, 4), **options)
     handles = [manager.submit(PROMPT[:length], params(n, tokens, i)) for i, (length, n, tokens) in enumerate(requests)]
     for (length, n, tokens), handle in zip(requests, handles, strict=True):
         found = samples(handle)
@@ -78,7 +77,7 @@ def test_a_request_that_is_cancelled_gives_all_of_it_back(steps: int) -> None:
     """In its prompt, as its answers begin, and while they run."""
     model = ToyModel()
     model.slow = True
-    manager = BatchManager(model, ToyCache(10, 4))
+    manager = ToyManager(model, ToyCache(10, 4))
     handle = manager.submit(PROMPT, params(3))
     for _ in range(steps - 1):
         model.wait_for_step()
@@ -97,7 +96,7 @@ def test_a_request_that_is_cancelled_gives_all_of_it_back(steps: int) -> None:
 def test_an_error_in_one_answer_ends_its_request_and_no_other() -> None:
     model = ToyModel()
     model.poison = next(token for token in range(VOCAB) if token not in PROMPT)
-    manager = BatchManager(model, ToyCache(20, 4))
+    manager = ToyManager(model, ToyCache(20, 4))
     biased = params(3).model_copy(update={"logit_bias": {model.poison: 90.0}})  # soon drawn
     bad = manager.submit(PROMPT, biased)
     with pytest.raises(PioError, match="poison"):
@@ -121,7 +120,7 @@ def test_an_error_while_answers_begin_leaves_nothing_behind(copies: int) -> None
                 raise MemoryError("full")
             super().copy_states(source, target)
 
-    manager = BatchManager(ToyModel(), Full(10, 4))
+    manager = ToyManager(ToyModel(), Full(10, 4))
     with pytest.raises(PioError, match="memory"):
         manager.submit(PROMPT, params(3)).result(STEP)
     whole = list(range(39))  # needs each block
