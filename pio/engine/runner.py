@@ -99,34 +99,33 @@ class Runner:
 
     def consume(self, plan: Collection[Sequence], logits: Tensor) -> list[Sequence]:
         """Choose tokens and hand them out; return the finished sequences, failed ones among them."""
-        taking, row = list[tuple[Sequence, int]](), 0
-        choices = list[Choice]()
+        finished, taking = list[Sequence](), list[tuple[Sequence, int]]()
+        choices, row = list[Choice](), 0
         for sequence in plan:
-            count, pending = sequence.scheduled, sequence.pending
-            rows = count if sequence.scores_prompt else int(count == pending)
-            if rows and not sequence.consumer.dead:
-                choice = sequence.consumer.choose(sequence, row)
+            consumer, count = sequence.consumer, sequence.scheduled
+            complete = count == len(sequence.tokens) - sequence.num_computed
+            rows = count if consumer.scores_prompt else int(complete)
+            if rows and not consumer.dead:
+                choice = consumer.choose(sequence, row)
                 if choice is not None:
                     choices.append(choice)
                 taking.append((sequence, row))
             row += rows
         if choices:
             self._sampler.sample(logits, choices)
-        finished = [sequence for sequence, row in taking if _take(sequence, logits, row)]
+        for sequence, row in taking:
+            try:
+                done = sequence.consumer.take(sequence, logits, row)
+            except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
+                raise
+            except BaseException as error:  # a tokenizer's Rust panic is no Exception
+                sequence.consumer.fail(deliverable(error))
+                done = True
+            if done:
+                finished.append(sequence)
         for sequence in plan:
             sequence.num_computed += sequence.scheduled
         return finished
-
-
-def _take(sequence: Sequence, logits: Tensor, row: int) -> bool:
-    """Let a sequence have what the step made of it; return whether it is finished, as one that fails is."""
-    try:
-        return sequence.consumer.take(sequence, logits, row)
-    except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
-        raise
-    except BaseException as error:  # a tokenizer's Rust panic is no Exception
-        sequence.consumer.fail(deliverable(error))
-        return True
 
 
 def deliverable(error: BaseException) -> PioError:
