@@ -97,7 +97,7 @@ class Answer:
         for kind, text in self._text.push(token, ends=ends, last=ends or full):
             self._request.push(TokenEvent(self._index, token, text, logprobs, kind, count - 1))
             logprobs = None
-        matched = self._text.matched
+        matched = self._text.stops.matched
         if not (ends or full or matched is not None):
             return False
         reason = matched or (token if ends else None)

@@ -32,7 +32,11 @@ class Detokenizer(Protocol):
 
 
 class AnswerText:
-    """Turns tokens into text, splits off the reasoning, and looks for stop texts in the answer alone."""
+    """Turns tokens into text, splits off the reasoning, and looks for stop texts in the answer alone.
+
+    Attributes:
+        stops: Finds the stop texts.
+    """
 
     def __init__(
         self,
@@ -52,16 +56,11 @@ class AnswerText:
         self._detokenizer = detokenizer
         self._token_text = token_text
         self._splitter = None if reasoning is None else reasoning.splitter()
-        self._stops = StopStrings(params.stop_strings, include=params.include_stop)
+        self.stops = StopStrings(params.stop_strings, include=params.include_stop)
         # fields of a pydantic model are slow to read, and these are read for every token
         self._include_stop = params.include_stop
         self._stopping = bool(params.stop_strings) and detokenizer is not None
         self._found: dict[Kind, list[str]] = {"text": [], "reasoning": [], "markup": []}
-
-    @property
-    def matched(self) -> str | None:
-        """The stop text that was found."""
-        return self._stops.matched
 
     @property
     def answer(self) -> str:
@@ -90,8 +89,18 @@ class AnswerText:
         Returns:
             Pairs of kind and text, at least one; only the text of the first may be empty, and is where all are.
         """
-        parts = self._read(token, ends and not self._include_stop)
-        if last or self._stops.matched is not None:
+        detokenizer, splitter = self._detokenizer, self._splitter
+        hidden = ends and not self._include_stop
+        if detokenizer is None or (hidden and not self._stopping):
+            parts: Parts = []
+        elif self._stopping and (hidden or token in detokenizer.skipped):
+            parts = self._hide(detokenizer, token)
+        elif splitter is None or splitter.state == "answer":
+            text = detokenizer.push(token)
+            parts = [("text", self.stops.push(text) if self._stopping else text)]
+        else:
+            parts = self._search(splitter.push(detokenizer.push(token)))
+        if last or self.stops.matched is not None:
             parts += self._rest()
         if len(parts) != 1:
             parts = self._joined(parts)
@@ -99,49 +108,37 @@ class AnswerText:
             self._found[kind].append(text)
         return parts
 
-    def _read(self, token: int, hidden: bool) -> Parts:
-        detokenizer = self._detokenizer
-        if detokenizer is None:
-            return []
-        if not self._stopping:
-            return [] if hidden else self._split(detokenizer.push(token))
-        if hidden or token in detokenizer.skipped:
-            return self._hide(detokenizer, token)
-        return self._search(self._split(detokenizer.push(token)))
-
-    def _split(self, text: str) -> Parts:
-        splitter = self._splitter
-        return [("text", text)] if splitter is None or splitter.state == "answer" else splitter.push(text)
-
     def _search(self, parts: Parts) -> Parts:
         """Look for stop texts in the parts of the answer; return what is certain."""
-        return [(kind, self._stops.push(text) if kind == "text" else text) for kind, text in parts]
+        if not self._stopping:
+            return parts
+        return [(kind, self.stops.push(text) if kind == "text" else text) for kind, text in parts]
 
     def _hide(self, detokenizer: Detokenizer, token: int) -> Parts:
         """Look for stop texts in a token that is left out of the text; return what is certain with it."""
         if self._token_text is None or (self._splitter is not None and self._splitter.inside):
             return []
         text, parts = self._token_text(token), list[tuple["Kind", str]]()
-        if self._stops.names(text):  # the answer ends here: what was held back comes before this token
+        if self.stops.names(text):  # the answer ends here: what was held back comes before this token
             parts = self._settled(detokenizer)
-        return [*parts, ("text", self._stops.push(text, hidden=True))]
+        return [*parts, ("text", self.stops.push(text, hidden=True))]
 
     def _settled(self, detokenizer: Detokenizer) -> Parts:
         """What was held back before stop texts were looked for, now that no more is to come before them."""
-        parts = self._split(detokenizer.flush())
-        if self._splitter is not None:
-            parts += self._splitter.flush()
-        return self._search(parts) if self._stopping else parts
+        text = detokenizer.flush()
+        if self._splitter is None:
+            return self._search([("text", text)])
+        return self._search([*self._splitter.push(text), *self._splitter.flush()])
 
     def _rest(self) -> Parts:
         """What was held back, now that no more is to come; nothing behind a stop text."""
-        if self._stops.matched is not None:
+        if self.stops.matched is not None:
             if self._splitter is not None:
                 self._splitter.flush()
             return []
         if self._detokenizer is None:
             return []
-        return [*self._settled(self._detokenizer), ("text", self._stops.flush())]
+        return [*self._settled(self._detokenizer), ("text", self.stops.flush())]
 
     def _joined(self, parts: Parts) -> Parts:
         """Neighbours of a kind as one, without empty ones."""

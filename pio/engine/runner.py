@@ -92,21 +92,20 @@ class Runner:
         choices = [choice for s in taking if (choice := s.consumer.choose(s, s.row)) is not None]
         if choices:
             self._sampler.sample(logits, choices)
-        finished = [sequence for sequence in taking if _take(sequence, logits)]
+        finished: list[Sequence] = []
+        for sequence in taking:
+            try:
+                done = sequence.consumer.take(sequence, logits, sequence.row)
+            except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
+                raise
+            except BaseException as error:  # a tokenizer's Rust panic is no Exception
+                sequence.consumer.fail(deliverable(error))
+                done = True
+            if done:
+                finished.append(sequence)
         for sequence in plan:
             sequence.num_computed += sequence.scheduled
         return finished
-
-
-def _take(sequence: Sequence, logits: Tensor) -> bool:
-    """Let a sequence have what the step made of it; return whether it is finished, as one that fails is."""
-    try:
-        return sequence.consumer.take(sequence, logits, sequence.row)
-    except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
-        raise
-    except BaseException as error:  # a tokenizer's Rust panic is no Exception
-        sequence.consumer.fail(deliverable(error))
-        return True
 
 
 def deliverable(error: BaseException) -> PioError:
