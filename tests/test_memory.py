@@ -11,10 +11,10 @@ import pytest
 import pio
 from pio import ops
 from pio.benchmarks.random_model import RandomWeights
-from pio.device import allocated_bytes
 from pio.engine import batch_manager
 from pio.layers.quantization import Quantization
 from pio.loading.safetensors import write_safetensors
+from pio.memory.allocation import allocated_bytes
 from pio.models.qwen3_0_6b.plugin import Qwen3_0_6BPlugin
 from pio.plugin import loaded
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from math import prod
 
-from pio.device import MemoryBudget
 from pio.dtypes import DType
 from pio.errors import PioError, TensorError
+from pio.memory.budget import MemoryBudget
 from pio.memory.storage import Storage
 from pio.ops._check import FLOATS
 from pio.ops.attention import BLOCK_SIZE

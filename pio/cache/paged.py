@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from math import prod
 
-from pio.device import MemoryBudget
 from pio.dtypes import DType
 from pio.errors import PioError
+from pio.memory.budget import MemoryBudget
 from pio.memory.storage import Storage
 from pio.ops.attention import BLOCK_SIZE, cache_layout
 from pio.tensor import Tensor, row_major

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from pio.device import MemoryBudget
 from pio.dtypes import float32
 from pio.errors import CapacityError, ConfigError, PioError
+from pio.memory.budget import MemoryBudget
 from pio.memory.storage import Storage
 from pio.tensor import Tensor, row_major
 

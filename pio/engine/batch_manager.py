@@ -10,7 +10,6 @@ from functools import partial
 from math import prod
 from typing import Any, TypeAlias, TypeVar
 
-from pio.device import MemoryBudget, format_bytes
 from pio.dtypes import float32
 from pio.engine.answer import Answer, Detokenizer, Reasoning
 from pio.engine.block_manager import BlockManager
@@ -28,6 +27,8 @@ from pio.engine.worker import Worker
 from pio.errors import CancelledError, CapacityError, ConfigError, OutOfMemoryError, PioError
 from pio.machine import available_memory
 from pio.memory.arena import Arena
+from pio.memory.budget import MemoryBudget
+from pio.memory.sizes import format_bytes
 from pio.tensor import Tensor
 
 T = TypeVar("T")

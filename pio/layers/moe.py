@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from pio import ops
-from pio.device import MemoryBudget
 from pio.dtypes import int32, uint8
 from pio.errors import CheckpointError, TensorError
 from pio.layers.room import Views, make_room
 from pio.layers.source import Source
 from pio.layers.workspace import Activations
+from pio.memory.budget import MemoryBudget
 from pio.ops.experts import Choices, ExpertWeights, most_row_bytes, route_scratch_shape
 from pio.tensor import Tensor
 

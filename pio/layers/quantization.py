@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
-from pio.device import MemoryBudget
 from pio.dtypes import bfloat16, uint8
 from pio.errors import CheckpointError, NumericalError
 from pio.memory import step
+from pio.memory.budget import MemoryBudget
 from pio.memory.layout import row_major
 from pio.memory.storage import Storage
 from pio.ops.bfloat16 import rounded_bytes

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from math import prod
 from typing import Final, Generic, TypeVar
 
-from pio.device import ALIGNMENT, MemoryBudget
 from pio.dtypes import DType, float32
+from pio.memory.allocation import ALIGNMENT
 from pio.memory.arena import Arena
+from pio.memory.budget import MemoryBudget
 from pio.tensor import Tensor
 
 T = TypeVar("T")

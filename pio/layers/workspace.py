@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from pio.device import MemoryBudget
 from pio.layers.room import Views, make_room
+from pio.memory.budget import MemoryBudget
 from pio.ops.attention import attention_scratch_shape
 from pio.tensor import Tensor
 

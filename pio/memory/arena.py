@@ -5,10 +5,12 @@ from __future__ import annotations
 from math import prod
 
 from pio import dtypes
-from pio.device import ALIGNMENT, MemoryBudget, format_bytes
 from pio.dtypes import DType
 from pio.errors import OutOfMemoryError
+from pio.memory.allocation import ALIGNMENT
+from pio.memory.budget import MemoryBudget
 from pio.memory.layout import Shape, row_major
+from pio.memory.sizes import format_bytes
 from pio.memory.storage import Storage
 from pio.tensor import Tensor
 

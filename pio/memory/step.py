@@ -18,7 +18,7 @@ from typing import Final
 from pio.errors import RecordingError
 
 # Code of these modules works for whoever calls it; an error names who that was.
-_BASE: Final = ("pio.ops.", "pio.memory.", "pio.tensor", "pio.device")
+_BASE: Final = ("pio.ops.", "pio.memory.", "pio.tensor")
 
 ALLOCATES: Final = (
     "a step that runs again would write into memory that is somebody else's by then; give out= (and scratch=) with "

@@ -8,9 +8,10 @@ import mmap
 from contextlib import suppress
 from typing import Any, NoReturn, cast
 
-from pio.device import Allocation, MemoryBudget
 from pio.errors import TensorError
 from pio.memory import step
+from pio.memory.allocation import Allocation
+from pio.memory.budget import MemoryBudget
 
 _FULL_READ_ONLY = 0x11C  # PyBUF_FULL_RO: any strides, format included, writable or not
 

@@ -12,7 +12,6 @@ from pio.cache.kind import Cache
 from pio.config.decoder import DecoderConfig, eos_token_ids
 from pio.config.generation import sampling_defaults
 from pio.config.runtime import RuntimeConfig
-from pio.device import MemoryBudget, format_bytes
 from pio.engine.batch_manager import BatchManager
 from pio.engine.penalties import check_token_ids
 from pio.engine.sampling_params import SamplingParams
@@ -26,6 +25,8 @@ from pio.layers.warm_up import warm_up
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.weights import Weights
 from pio.machine import available_memory, thread_count
+from pio.memory.budget import MemoryBudget
+from pio.memory.sizes import format_bytes
 from pio.ops.sampling import Sampler
 from pio.plugin.prompts import Prompts
 from pio.text.chat_template import ChatTemplate

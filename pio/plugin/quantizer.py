@@ -11,7 +11,6 @@ from typing import Any, cast, get_args
 
 import pio
 from pio.config.runtime import RuntimeConfig
-from pio.device import format_bytes, memory_errors, memory_refused
 from pio.dtypes import uint8
 from pio.errors import CheckpointError, ConfigError
 from pio.layers.outline import Outline
@@ -24,6 +23,8 @@ from pio.loading.safetensors_writer import Described, SafetensorsWriter, aligned
 from pio.loading.shard_index import INDEX, SINGLE
 from pio.loading.unfinished import unfinished_folder
 from pio.loading.weights import Weights
+from pio.memory.refusal import memory_errors, memory_refused
+from pio.memory.sizes import format_bytes
 from pio.ops.quantized import packed_shape
 from pio.plugin import registry
 from pio.plugin.loaded import outline

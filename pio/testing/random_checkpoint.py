@@ -11,12 +11,12 @@ from typing import Any
 
 from pio import dtypes
 from pio.config.runtime import RuntimeConfig
-from pio.device import MemoryBudget
 from pio.layers.quantization import Records
 from pio.layers.source import Source
 from pio.loading.checkpoint import DEMO, resolve
 from pio.loading.config_json import dtype as stored_dtype
 from pio.loading.safetensors import write_safetensors
+from pio.memory.budget import MemoryBudget
 from pio.ops.quantized import PackedWeight
 from pio.plugin import registry
 from pio.tensor import Tensor

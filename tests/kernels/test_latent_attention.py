@@ -9,10 +9,10 @@ from latent_cache import Paged, assert_bits_depend_on_the_sequence_alone
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.latent import PagedLatentCache
-from pio.device import MemoryBudget
 from pio.dtypes import dtype
 from pio.errors import OutOfMemoryError, PioError, TensorError
 from pio.kernels.latent_attention import ROWS, heads_of_piece, tile_rows
+from pio.memory.budget import MemoryBudget
 from pio.ops import compilation
 from pio.ops.latent_attention import latent_layout
 from pio.tensor import Tensor

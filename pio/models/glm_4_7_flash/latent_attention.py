@@ -9,12 +9,12 @@ from typing import TypeAlias
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.kind import Cache
-from pio.device import MemoryBudget
 from pio.layers.linear import Linear, together
 from pio.layers.norm import RMSNorm
 from pio.layers.room import Views, make_room
 from pio.layers.source import Recipe, Source
 from pio.layers.workspace import Activations
+from pio.memory.budget import MemoryBudget
 from pio.ops.latent_attention import latent_scratch_shape
 from pio.ops.quantized import PackedWeight
 from pio.tensor import Tensor

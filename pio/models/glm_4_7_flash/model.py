@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pio.cache.latent import PagedLatentCache
 from pio.config.runtime import RuntimeConfig
-from pio.device import MemoryBudget
 from pio.layers.decoder import Decoder, DecoderLayer, FeedForward
 from pio.layers.embedding import Embedding
 from pio.layers.head import OutputHead
@@ -14,6 +13,7 @@ from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding
 from pio.layers.source import Source
 from pio.layers.workspace import Activations, Workspace
+from pio.memory.budget import MemoryBudget
 from pio.models.glm_4_7_flash.config import Glm4MoeLiteConfig
 from pio.models.glm_4_7_flash.latent_attention import LatentActivations, LatentSizes, MultiHeadLatentAttention
 from pio.tensor import Tensor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pio.cache.paged import PagedKVCache
 from pio.config.runtime import RuntimeConfig
-from pio.device import MemoryBudget
 from pio.layers.attention import GroupedQueryAttention
 from pio.layers.decoder import Decoder, DecoderLayer
 from pio.layers.embedding import Embedding
@@ -14,6 +13,7 @@ from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding
 from pio.layers.source import Source
 from pio.layers.workspace import Workspace
+from pio.memory.budget import MemoryBudget
 from pio.models.qwen3_4b_instruct_2507.config import Qwen3Config
 
 

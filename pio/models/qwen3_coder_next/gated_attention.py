@@ -7,12 +7,12 @@ from functools import partial
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.kind import Cache
-from pio.device import MemoryBudget
 from pio.layers.linear import Linear, together
 from pio.layers.norm import RMSNorm
 from pio.layers.room import Views, make_room
 from pio.layers.source import Source
 from pio.layers.workspace import Activations
+from pio.memory.budget import MemoryBudget
 from pio.tensor import Tensor
 
 

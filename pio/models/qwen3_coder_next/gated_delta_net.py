@@ -9,11 +9,11 @@ from itertools import pairwise
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.kind import Cache
-from pio.device import MemoryBudget
 from pio.layers.linear import Linear
 from pio.layers.room import Views, make_room
 from pio.layers.source import Recipe, Source
 from pio.layers.workspace import Activations
+from pio.memory.budget import MemoryBudget
 from pio.ops.gated_delta import state_shape
 from pio.tensor import Tensor
 

@@ -6,7 +6,6 @@ from pio.cache.hybrid import HybridCache
 from pio.cache.paged import PagedKVCache
 from pio.cache.recurrent import RecurrentStates
 from pio.config.runtime import RuntimeConfig
-from pio.device import MemoryBudget
 from pio.layers.decoder import Decoder, DecoderLayer, FeedForward, Mixer
 from pio.layers.embedding import Embedding
 from pio.layers.head import OutputHead
@@ -16,6 +15,7 @@ from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding
 from pio.layers.source import Source
 from pio.layers.workspace import Workspace
+from pio.memory.budget import MemoryBudget
 from pio.models.qwen3_coder_next.config import Qwen3NextConfig
 from pio.models.qwen3_coder_next.gated_attention import GatedAttention, QueryActivations
 from pio.models.qwen3_coder_next.gated_delta_net import DeltaActivations, DeltaShape, GatedDeltaNet

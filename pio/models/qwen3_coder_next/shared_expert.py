@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from pio import ops
-from pio.device import MemoryBudget
 from pio.dtypes import int32
 from pio.layers.linear import Linear, together
 from pio.layers.moe import SparseMoE
 from pio.layers.room import Views, make_room
 from pio.layers.source import Source
 from pio.layers.workspace import Activations
+from pio.memory.budget import MemoryBudget
 from pio.tensor import Tensor
 
 
