@@ -59,7 +59,7 @@ def test_the_limit_counts_every_buffer():
 def test_logits_count_as_long_as_they_live():
     with pio.load("demo") as model:
         memory, row = model.metadata.memory, 4 * model.metadata.vocab_size
-        scratch = ops.attention_scratch(model.loaded.config.head_dim, model.loaded.model.threads).nbytes
+        scratch = ops.attention_scratch(model.loaded.config.head_dim, model.loaded.model.device).nbytes
         assert memory["buffers"] > scratch + model.loaded.model.workspace.logits.nbytes
     with pio.load("demo", memory_limit=sum(memory.values()) + 12 * row) as model:
         with pytest.raises(

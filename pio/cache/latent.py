@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from pio.device import Device
 from pio.dtypes import DType
 from pio.errors import PioError, TensorError
 from pio.memory.budget import MemoryBudget
@@ -38,6 +39,7 @@ class PagedLatentCache:
         dtype: DType,
         *,
         budget: MemoryBudget | None = None,
+        device: Device | None = None,
     ) -> None:
         """Reserve a cache.
 
@@ -48,6 +50,7 @@ class PagedLatentCache:
             rope_dim: Width of the key that all heads share.
             dtype: float32, float16, bfloat16 or int8.
             budget: Counts the memory and refuses what exceeds its limit.
+            device: Where it lies.
 
         Raises:
             TensorError: A cache of latents cannot be of that type.
@@ -63,7 +66,7 @@ class PagedLatentCache:
         self.position_bytes = size / (self.num_blocks * BLOCK_SIZE)
         self.state_bytes = 0
         what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
-        storage = Storage.allocate(self.nbytes, budget=budget, what=what)
+        storage = Storage.allocate(self.nbytes, budget=budget, what=what, device=device)
         strides = row_major(shape)
         self._pools: list[Tensor] | None = [
             Tensor(storage, storage.address + i * size, stored, shape, strides) for i in range(layers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from pio.device import Device
 from pio.dtypes import DType
 from pio.errors import PioError
 from pio.memory.budget import MemoryBudget
@@ -34,6 +35,7 @@ class PagedKVCache:
         dtype: DType,
         *,
         budget: MemoryBudget | None = None,
+        device: Device | None = None,
     ) -> None:
         """Reserve a cache.
 
@@ -44,6 +46,7 @@ class PagedKVCache:
             head_dim: Width of a head.
             dtype: float32, float16, bfloat16 or int8.
             budget: Counts the memory and refuses what exceeds its limit.
+            device: Where it lies.
 
         Raises:
             OutOfMemoryError: The budget or the machine cannot give that much.
@@ -56,7 +59,7 @@ class PagedKVCache:
         self.position_bytes = sum(sizes) / (self.num_blocks * BLOCK_SIZE)
         self.state_bytes = 0
         what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
-        storage = Storage.allocate(self.nbytes, budget=budget, what=what)
+        storage = Storage.allocate(self.nbytes, budget=budget, what=what, device=device)
         self._pools: list[tuple[Tensor, Tensor]] | None = []
         at = storage.address
         for _ in range(layers):

@@ -59,13 +59,12 @@ class GroupedQueryAttention:
         Shapes: x, residual float32 (T, hidden).
         """
         together(x, (self.q_proj, self.k_proj, self.v_proj), (a.q_rows, a.k_rows, a.v_rows))
-        threads = self.q_proj.threads
         if self.q_norm is not None:
             self.q_norm(a.q, a.q)
         if self.k_norm is not None:
             self.k_norm(a.k, a.k)
-        ops.rope(a.q, a.cos, a.sin, threads=threads)  # (T, heads, head_dim)
-        ops.rope(a.k, a.cos, a.sin, threads=threads)  # (T, kv_heads, head_dim)
+        ops.rope(a.q, a.cos, a.sin)  # (T, heads, head_dim)
+        ops.rope(a.k, a.cos, a.sin)  # (T, kv_heads, head_dim)
         keys, values = cache.layer(self.layer)
         ops.write_cache(keys, values, a.k, a.v, batch, a.scratch)
         ops.paged_attention(a.q, keys, values, batch, a.scratch, out=a.attended, window=self.window)

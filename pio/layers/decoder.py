@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.kind import Cache
+from pio.device import Device
 from pio.layers.embedding import Embedding
 from pio.layers.head import OutputHead
 from pio.layers.norm import RMSNorm
@@ -67,6 +68,7 @@ class Decoder:
         max_batch_tokens: Tokens one forward takes.
         max_batch_sequences: Sequences one forward takes.
         max_batch_outputs: Rows of logits one forward gives.
+        device: Where it computes.
         buffers: Bytes of what layers compute in between.
     """
 
@@ -82,7 +84,7 @@ class Decoder:
         make_cache: Callable[[int], Cache],
         max_positions: int,
         max_batch_sequences: int,
-        threads: int,
+        device: Device,
         rooms: Sequence[int] = (),
     ) -> None:
         self.embed_tokens = embed_tokens
@@ -91,7 +93,7 @@ class Decoder:
         self.norm = norm
         self.lm_head = lm_head
         self.workspace = workspace
-        self.threads = threads
+        self.device = device
         self._make_cache = make_cache
         self._recorded_for: tuple[Batch, Cache] | None = None
         self._programs: dict[tuple[int, int, int], ops.Program] = {}
@@ -153,13 +155,13 @@ class Decoder:
         """
         a, count = self.workspace.activations(batch.num_tokens), batch.num_outputs
         self.embed_tokens(batch.tokens[: batch.num_tokens], a.x)
-        self.rotary(batch.positions[: batch.num_tokens], a.cos, a.sin, self.threads)
+        self.rotary(batch.positions[: batch.num_tokens], a.cos, a.sin)
         *layers, last = self.layers
         for layer in layers:
             layer(a, batch, cache)
         last.mix(a, batch, cache)
         rows = self.workspace.rows[:count]
         if count:
-            ops.gather(a.x, batch.output_rows[:count], out=rows, threads=self.threads)
+            ops.gather(a.x, batch.output_rows[:count], out=rows)
             last.feed(rows, self.workspace.activations(count))
         return rows

@@ -19,7 +19,7 @@ class Linear:
         bias: (out,) or None; float32 beside a packed weight.
     """
 
-    __slots__ = ("_records", "bias", "threads", "weight")
+    __slots__ = ("_records", "bias", "weight")
 
     def __init__(
         self, source: Source, out_features: int, in_features: int, *, bias: bool = False, role: Role = "linear"
@@ -27,7 +27,6 @@ class Linear:
         self.weight = source.matrix("weight", out_features, in_features, role)  # (out, in)
         take = source.exact if isinstance(self.weight, PackedWeight) else source.take
         self.bias = take("bias", out_features) if bias else None  # (out,)
-        self.threads = source.threads
         self._records = source.records
 
     def __call__(self, x: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
@@ -35,7 +34,7 @@ class Linear:
 
         Shapes: x float32 (T, in), out float32 (T, out).
         """
-        return project(x, self.weight, self.bias, out, self._records, add=add, threads=self.threads)
+        return project(x, self.weight, self.bias, out, self._records, add=add)
 
     @property
     def records(self) -> Records:
@@ -51,17 +50,16 @@ def project(
     records: Records,
     *,
     add: bool = False,
-    threads: int,
 ) -> Tensor:
     """Multiply rows by a weight of either kind.
 
     Shapes: x float32 (T, in), weight (out, in), bias (out,), out float32 (T, out).
     """
     if isinstance(weight, PackedWeight):
-        return ops.quantized_linear(x, weight, bias, out=out, add=add, scratch=records.buffer, threads=threads)
+        return ops.quantized_linear(x, weight, bias, out=out, add=add, scratch=records.buffer)
     if records.rounds(weight):
-        return ops.bfloat16_linear(x, weight, bias, out=out, add=add, scratch=records.buffer, threads=threads)
-    return ops.linear(x, weight, bias, out=out, add=add, threads=threads)
+        return ops.bfloat16_linear(x, weight, bias, out=out, add=add, scratch=records.buffer)
+    return ops.linear(x, weight, bias, out=out, add=add)
 
 
 def together(x: Tensor, layers: Sequence[Linear], outs: Sequence[Tensor]) -> None:
@@ -69,15 +67,15 @@ def together(x: Tensor, layers: Sequence[Linear], outs: Sequence[Tensor]) -> Non
 
     Shapes: x float32 (T, in), outs float32 (T, out) of each layer.
     """
-    threads, records, biases = layers[0].threads, layers[0].records, [layer.bias for layer in layers]
+    records, biases = layers[0].records, [layer.bias for layer in layers]
     packed = [layer.weight for layer in layers if isinstance(layer.weight, PackedWeight)]
     plain = [layer.weight for layer in layers if isinstance(layer.weight, Tensor)]
     if len(packed) == len(layers):
-        ops.quantized_linears(x, packed, outs, biases, scratch=records.buffer, threads=threads)
+        ops.quantized_linears(x, packed, outs, biases, scratch=records.buffer)
     elif len(plain) == len(layers) and all(map(records.rounds, plain)):
-        ops.bfloat16_linears(x, plain, outs, biases, scratch=records.buffer, threads=threads)
+        ops.bfloat16_linears(x, plain, outs, biases, scratch=records.buffer)
     elif len(plain) == len(layers) and not any(map(records.rounds, plain)):
-        ops.linears(x, plain, outs, biases, threads=threads)
+        ops.linears(x, plain, outs, biases)
     else:
         for layer, out in zip(layers, outs, strict=True):
             layer(x, out)

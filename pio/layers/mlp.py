@@ -25,5 +25,5 @@ class SwiGLU:
         """
         gate, up = a.feed(self.width)  # (T, intermediate)
         together(x, (self.gate_proj, self.up_proj), (gate, up))
-        ops.swiglu(gate, up, out=gate, threads=self.down_proj.threads)
+        ops.swiglu(gate, up, out=gate)
         self.down_proj(gate, residual, add=True)

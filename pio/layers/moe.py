@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from pio import ops
+from pio.device import Device
 from pio.dtypes import int32, uint8
 from pio.errors import CheckpointError, TensorError
 from pio.layers.room import Views, make_room
@@ -47,12 +48,12 @@ class ExpertActivations:
         routing: How tokens choose.
         hidden: Width of the residual stream.
         inner: Width of an expert.
-        threads: Over how many threads operations split.
+        device: Where it lies.
         budget: Counts the memory.
     """
 
     def __init__(
-        self, tokens: int, routing: Routing, hidden: int, inner: int, threads: int, budget: MemoryBudget | None = None
+        self, tokens: int, routing: Routing, hidden: int, inner: int, device: Device, budget: MemoryBudget | None = None
     ) -> None:
         k, rows, experts = routing.k, tokens * routing.k, routing.experts
         # a token's own row is needed beside those of its choices
@@ -68,10 +69,12 @@ class ExpertActivations:
             "order": (rows,),
             "places": (tokens, k),
             "starts": (experts + 1,),
-            "scratch": route_scratch_shape(experts, routing.groups, threads),
+            "scratch": route_scratch_shape(experts, routing.groups, device),
         }
         kinds = {"lines": uint8, "ids": int32, "order": int32, "places": int32, "starts": int32}
-        made = make_room(shapes, "activations of experts (fewer with prefill_chunk)", budget, kinds=kinds)
+        made = make_room(
+            shapes, "activations of experts (fewer with prefill_chunk)", budget, kinds=kinds, device=device
+        )
         self.nbytes = made["logits"].storage.nbytes
         self._views = Views(partial(_expert_views, made, k))
         self.lines = made["lines"]
@@ -113,7 +116,6 @@ class SparseMoE:
         self.up_proj = _experts(experts, "up_proj", routing.experts, inner, hidden)
         self.down_proj = _experts(experts, "down_proj", routing.experts, hidden, inner)
         self.routing = routing
-        self.threads = source.threads
         self._memory = memory
         self._rounds = source.records.rounds_inputs
 
@@ -123,8 +125,8 @@ class SparseMoE:
         Shapes: x, residual float32 (T, hidden).
         """
         logits, choices, gate, up, down = self._memory.first(x.shape[0])
-        r, threads, lines, rounds = self.routing, self.threads, self._memory.lines, self._rounds
-        ops.linear(x, self.router, out=logits, threads=threads)  # (T, experts)
+        r, lines, rounds = self.routing, self._memory.lines, self._rounds
+        ops.linear(x, self.router, out=logits)  # (T, experts)
         ops.route(
             logits,
             out=choices,
@@ -135,14 +137,13 @@ class SparseMoE:
             renormalise=r.renormalise,
             scaling=r.scaling,
             scratch=self._memory.scratch,
-            threads=threads,
         )
         both = self.gate_proj, self.up_proj
-        ops.expert_linears(x, choices, both, (gate, up), rounds=rounds, scratch=lines, threads=threads)
-        ops.swiglu(gate, up, out=gate, threads=threads)  # (T k, inner)
+        ops.expert_linears(x, choices, both, (gate, up), rounds=rounds, scratch=lines)
+        ops.swiglu(gate, up, out=gate)  # (T k, inner)
         one, outs = (self.down_proj,), (down,)
-        ops.expert_linears(gate, choices, one, outs, grouped=True, rounds=rounds, scratch=lines, threads=threads)
-        ops.add_choices(residual, down, choices.places, choices.weights, threads=threads)
+        ops.expert_linears(gate, choices, one, outs, grouped=True, rounds=rounds, scratch=lines)
+        ops.add_choices(residual, down, choices.places, choices.weights)
 
 
 def _experts(source: Source, name: str, count: int, rows: int, columns: int) -> ExpertWeights:

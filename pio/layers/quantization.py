@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
+from pio.device import Device
 from pio.dtypes import bfloat16, uint8
 from pio.errors import CheckpointError, NumericalError
 from pio.memory import step
@@ -36,11 +37,20 @@ class Records:
         rows: Most rows of a step.
         budget: Counts the memory.
         round_inputs: Whether inputs of layers with bfloat16 weights are rounded to bfloat16.
+        device: Where it lies.
     """
 
-    def __init__(self, rows: int, budget: MemoryBudget | None = None, *, round_inputs: bool = False) -> None:
+    def __init__(
+        self,
+        rows: int,
+        budget: MemoryBudget | None = None,
+        *,
+        round_inputs: bool = False,
+        device: Device | None = None,
+    ) -> None:
         self._rows = rows
         self._budget = budget
+        self._device = device
         self._round_inputs = round_inputs
         self._row_bytes = 0
         self._buffer: Tensor | None = None
@@ -72,7 +82,7 @@ class Records:
         if self._buffer is None:
             nbytes = self._rows * self._row_bytes
             with step.paused():  # no memory of the step's: it is kept here
-                storage = Storage.allocate(nbytes, budget=self._budget, what=RECORDS)
+                storage = Storage.allocate(nbytes, budget=self._budget, what=RECORDS, device=self._device)
             self._buffer = Tensor(storage, storage.address, uint8, (nbytes,), (1,))
         return self._buffer
 
@@ -100,8 +110,8 @@ class Quantization:
         forms: dict[Role, str] = {} if form is None else {"linear": form, "table": POLICIES[policy][form]}
         return cls(forms, packed)
 
-    def pack(self, name: str, weight: Tensor, form: str, threads: int | None) -> PackedWeight:
-        """Quantize a matrix into memory of its own.
+    def pack(self, name: str, weight: Tensor, form: str) -> PackedWeight:
+        """Quantize a matrix into memory of its own, on the same device.
 
         Raises:
             CheckpointError: It holds what is no number, or too large a one.
@@ -109,12 +119,12 @@ class Quantization:
         self.packed(name)
         rows, columns = weight.shape
         shape = packed_shape((rows, columns), form)
-        storage = Storage.allocate(prod(shape), what=f"the weights as {form}")
+        storage = Storage.allocate(prod(shape), what=f"the weights as {form}", device=weight.device)
         out = Tensor(storage, storage.address, uint8, shape, row_major(shape))
         with _naming(name):
-            return pack(weight, form, out=out, threads=threads)
+            return pack(weight, form, out=out)
 
-    def pack_heads(self, name: str, weight: Tensor, form: str, threads: int | None) -> PackedWeight:
+    def pack_heads(self, name: str, weight: Tensor, form: str) -> PackedWeight:
         """Quantize the matrices that heads have, made of the tensor of that name; see ``ops.pack_heads``.
 
         Raises:
@@ -122,7 +132,7 @@ class Quantization:
         """
         self.packed(name)
         with _naming(name):
-            return pack_heads(weight, form, threads=threads)
+            return pack_heads(weight, form)
 
 
 @contextmanager

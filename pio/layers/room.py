@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from math import prod
 from typing import Final, Generic, TypeVar
 
+from pio.device import Device
 from pio.dtypes import DType, float32
 from pio.memory.allocation import ALIGNMENT
 from pio.memory.arena import Arena
@@ -24,6 +25,7 @@ def make_room(
     budget: MemoryBudget | None = None,
     *,
     kinds: Mapping[str, DType] | None = None,
+    device: Device | None = None,
 ) -> dict[str, Tensor]:
     """Return tensors by name, in one allocation.
 
@@ -32,13 +34,14 @@ def make_room(
         what: What they are for; an error names it, and the option that makes it smaller.
         budget: Counts the memory.
         kinds: Element types of those that are not float32.
+        device: Where they lie.
 
     Raises:
         OutOfMemoryError: The budget or the machine cannot give that much.
     """
     types = {name: (kinds or {}).get(name, float32) for name in shapes}
     nbytes = sum(-(-types[name].itemsize * prod(shape) // ALIGNMENT) * ALIGNMENT for name, shape in shapes.items())
-    arena = Arena(nbytes, budget=budget, what=what)
+    arena = Arena(nbytes, budget=budget, what=what, device=device)
     return {name: arena.take(shape, types[name]) for name, shape in shapes.items()}
 
 

@@ -46,12 +46,12 @@ class RotaryEmbedding:
         frequencies, self.scale = make(base, rope, width)
         self.inv_freq = Tensor.from_list(frequencies)
 
-    def __call__(self, positions: Tensor, cos: Tensor, sin: Tensor, threads: int) -> None:
+    def __call__(self, positions: Tensor, cos: Tensor, sin: Tensor) -> None:
         """Fill the tables that all layers of a step share.
 
         Shapes: positions int32 (T,); cos, sin float32 (T, rotary / 2).
         """
-        ops.rope_table(positions, self.inv_freq, scale=self.scale, out_cos=cos, out_sin=sin, threads=threads)
+        ops.rope_table(positions, self.inv_freq, scale=self.scale, out_cos=cos, out_sin=sin)
 
 
 def _default(base: list[float], rope: Mapping[str, Any], width: int) -> tuple[list[float], float]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from math import prod
 from typing import Protocol, TypeAlias
 
+from pio.device import Device, default_device
 from pio.dtypes import DType, float32
 from pio.layers.quantization import Quantization, Records, Role
 from pio.memory.layout import row_major
@@ -116,7 +116,7 @@ class Source:
         weights: The checkpoint.
         records: Memory for quantized or rounded activations.
         prefix: Names so far, such as ``model.layers.3.self_attn``.
-        threads: Over how many threads operations split.
+        device: Where weights are put, for operations to run there.
         dtype: Convert weights to this type; None keeps what is stored.
         quantization: What becomes of matrices.
         held: What was taken.
@@ -126,7 +126,7 @@ class Source:
     weights: Weights
     records: Records
     prefix: str = ""
-    threads: int = 1
+    device: Device = field(default_factory=default_device)
     dtype: DType | None = None
     quantization: Quantization = field(default_factory=Quantization)
     held: Held = field(default_factory=Held)
@@ -144,7 +144,7 @@ class Source:
         """Return the tensor of that name below the prefix."""
         self.check()
         full = self.full_name(name)
-        tensor = self.weights.take(full, shape)
+        tensor = self.weights.take(full, shape).to(self.device)
         if self.dtype is not None and tensor.dtype is not self.dtype:
             self.held.hold(full, prod(shape) * self.dtype.itemsize)
             return self._converted(full, tensor, self.dtype)
@@ -164,6 +164,7 @@ class Source:
         form = self.quantization.forms.get(role)
         if found is not None:
             self.held.hold(full, found.nbytes, stored=found.nbytes)
+            found = found.to(self.device)
         elif form is not None:
             self.held.hold(full, prod(packed_shape(shape, form)))
             found = self._packed(full, shape, form)
@@ -177,7 +178,7 @@ class Source:
         """Return what a model makes of the tensor of that name and keeps in its place."""
         self.check()
         full = self.full_name(name)
-        stored = self.weights.take(full, recipe.shape)
+        stored = self.weights.take(full, recipe.shape).to(self.device)
         dtype = self.dtype or stored.dtype
         shared = bool(recipe.views) and dtype is stored.dtype
         nbytes = [dtype.itemsize * sum(map(prod, shapes)) for shapes in (recipe.new, recipe.views)]
@@ -207,7 +208,7 @@ class Source:
             self.held.formats.setdefault("linear", set()).update(map(_form, parts))
             return [*parts]
         self.check()
-        form, stored = like.form.name, self.weights.take(full, recipe.shape)
+        form, stored = like.form.name, self.weights.take(full, recipe.shape).to(self.device)
         self.held.hold(full, sum(prod(packed_shape(packed_heads_shape(part), form)) for part in recipe.parts))
         packed = self._packed_heads(full, stored, recipe, form)
         self.weights.let_go(full)
@@ -218,19 +219,23 @@ class Source:
     # How weights become what is held; a rehearsal makes nothing
 
     def _converted(self, full: str, tensor: Tensor, dtype: DType) -> Tensor:
-        storage = Storage.allocate(tensor.size * dtype.itemsize, what=f"the weights as {dtype} (none with dtype=None)")
+        what = f"the weights as {dtype} (none with dtype=None)"
+        storage = Storage.allocate(tensor.size * dtype.itemsize, what=what, device=self.device)
         made = Tensor(storage, storage.address, dtype, tensor.shape, row_major(tensor.shape)).copy_(tensor)
         self.weights.let_go(full)
         return made
 
     def _packed(self, full: str, shape: tuple[int, int], form: str) -> PackedWeight:
-        return self.weights.convert(full, shape, partial(self.quantization.pack, full, form=form, threads=self.threads))
+        def pack(stored: Tensor) -> PackedWeight:
+            return self.quantization.pack(full, stored.to(self.device), form)
+
+        return self.weights.convert(full, shape, pack).to(self.device)
 
     def _made(self, stored: Tensor, recipe: Recipe, dtype: DType) -> list[Tensor]:
         return [part.astype(dtype) for part in recipe.make(stored)]
 
     def _packed_heads(self, full: str, stored: Tensor, recipe: Recipe, form: str) -> list[PackedWeight]:
-        return [self.quantization.pack_heads(full, part, form, self.threads) for part in recipe.make(stored)]
+        return [self.quantization.pack_heads(full, part, form) for part in recipe.make(stored)]
 
 
 def _form(weight: Tensor | PackedWeight) -> str:

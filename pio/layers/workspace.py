@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from pio.device import Device
 from pio.layers.room import Views, make_room
 from pio.memory.budget import MemoryBudget
 from pio.ops.attention import attention_scratch_shape
@@ -90,7 +91,7 @@ class Workspace:
         head_dim: Width of a head.
         outputs: Most rows of logits of a batch.
         vocab: Length of a row of logits.
-        threads: Over how many threads operations split.
+        device: Where it lies.
         budget: Counts the memory.
         rotary: How many elements of a head turn; all by default.
     """
@@ -105,7 +106,7 @@ class Workspace:
         head_dim: int,
         outputs: int,
         vocab: int,
-        threads: int,
+        device: Device,
         budget: MemoryBudget | None = None,
         rotary: int | None = None,
     ) -> None:
@@ -123,10 +124,10 @@ class Workspace:
             "sin": (tokens, turning // 2),
             "rows": (outputs, hidden),
             "logits": (outputs, vocab),
-            "scratch": attention_scratch_shape(head_dim, threads),
+            "scratch": attention_scratch_shape(head_dim, device),
         }
         what = "the activations (fewer with prefill_chunk or max_batch_sequences)"
-        self._full = make_room(shapes, what, budget)
+        self._full = make_room(shapes, what, budget, device=device)
         self._views = Views(partial(Activations, self._full))
         self.nbytes = self._full["x"].storage.nbytes
         self.tokens = tokens

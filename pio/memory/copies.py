@@ -55,7 +55,7 @@ def fill(to: Tensor, value: float) -> None:
     _check_writable(to)
     one = elements.encode([value], to.dtype)
     if not to.is_contiguous:
-        cell = to.empty((), to.dtype)
+        cell = to.empty((), to.dtype, to.device)
         ctypes.memmove(cell.address, one, len(one))
         copy(to, type(to)(cell.storage, cell.address, to.dtype, to.shape, (0,) * to.ndim))
         return

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+from pio.device import Device, on_device
 from pio.dtypes import DType, int8, int32, uint8
 from pio.errors import TensorError
 from pio.kernels import attention as kernels
 from pio.kernels import quantized_attention as int8_kernels
 from pio.kernels import quantized_cache as int8_cache
-from pio.ops._check import FLOATS, all_threads, check, check_tensor, split
+from pio.ops._check import FLOATS, check, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
@@ -47,16 +48,16 @@ def cache_layout(dtype: DType, blocks: int, kv_heads: int, head_dim: int) -> tup
     return dtype, (blocks, kv_heads, head_dim, BLOCK_SIZE), (blocks, kv_heads, BLOCK_SIZE, width)
 
 
-def attention_scratch_shape(head_dim: int, threads: int | None = None) -> tuple[int, int]:
+def attention_scratch_shape(head_dim: int, device: Device | None = None) -> tuple[int, int]:
     """Return the shape of ``attention_scratch``, for a model that takes it from memory of its own."""
     width = value_width(head_dim)
     floats = max(kernels.scratch_floats(head_dim, width), -(-int8_kernels.scratch_bytes(head_dim, width) // 4))
-    return kernels.PARTS * (threads or all_threads()), -(-floats // 16) * 16
+    return kernels.PARTS * on_device(device).threads, -(-floats // 16) * 16
 
 
-def attention_scratch(head_dim: int, threads: int | None = None) -> Tensor:
-    """Return the scratch that ``paged_attention`` needs, so that a model can make it once."""
-    return Tensor.empty(attention_scratch_shape(head_dim, threads))
+def attention_scratch(head_dim: int, device: Device | None = None) -> Tensor:
+    """Return the scratch that ``paged_attention`` needs on a device, so that a model can make it once."""
+    return Tensor.empty(attention_scratch_shape(head_dim, device), device=device)
 
 
 def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slices, scratch: Tensor) -> None:
@@ -105,7 +106,7 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
         head_dim,
         width,
         *(() if quantized else (head_dim,)),
-        split((WORK if quantized else 2) * k.size, parts // kernels.PARTS),
+        min(split((WORK if quantized else 2) * k.size, scratch.device), parts // kernels.PARTS),
     )
 
 
@@ -125,7 +126,7 @@ def _check_cache(op: str, keys: Tensor, values: Tensor, head_dim: int) -> None:
 def _check_scratch(op: str, scratch: Tensor, head_dim: int, **others: Tensor) -> None:
     """Raise a TensorError if scratch was made for narrower heads, is read-only or shares memory with others."""
     parts, floats = scratch.shape
-    wanted = attention_scratch_shape(head_dim, 1)[1]
+    wanted = attention_scratch_shape(head_dim)[1]
     if parts < kernels.PARTS or floats < wanted:
         raise TensorError(
             f"{op}: scratch has shape {scratch.shape}, heads of width {head_dim} need "
@@ -219,7 +220,6 @@ def scaled_dot_product_attention(
     causal: bool = True,
     window: int | None = None,
     scale: float | None = None,
-    threads: int | None = None,
 ) -> Tensor:
     """Attend over keys and values of one sequence: ``softmax(scale * q k^T) v``, grouped or multi-query.
 
@@ -230,7 +230,6 @@ def scaled_dot_product_attention(
         causal: Whether token i sees only positions up to its own, length - tokens + i.
         window: A token sees this many positions up to its own, all by default.
         scale: Factor of the scores; 1 / sqrt(head_dim) by default.
-        threads: Over how many threads to split; all by default.
 
     Returns:
         float32 (tokens, heads, head_dim). Memory is linear in length.
@@ -250,11 +249,11 @@ def scaled_dot_product_attention(
     if window is not None and (window < 1 or not causal):
         raise TensorError(f"scaled_dot_product_attention: window {window} needs causal attention and at least 1")
     blocks = -(-length // BLOCK_SIZE)
-    keys = Tensor.zeros((blocks, kv_heads, head_dim, BLOCK_SIZE))
-    values = Tensor.zeros((blocks, kv_heads, BLOCK_SIZE, value_width(head_dim)))
-    scratch = attention_scratch(head_dim, threads)
+    keys = Tensor.zeros((blocks, kv_heads, head_dim, BLOCK_SIZE), device=q.device)
+    values = Tensor.zeros((blocks, kv_heads, BLOCK_SIZE, value_width(head_dim)), device=q.device)
+    scratch = attention_scratch(head_dim, q.device)
     write_cache(keys, values, k, v, _OneSequence(blocks, length, 0), scratch)
-    out = Tensor.empty(q.shape)
+    out = Tensor.empty(q.shape, device=q.device)
     sequence = _OneSequence(blocks, tokens, length - tokens)
     return paged_attention(q, keys, values, sequence, scratch, out=out, scale=scale, causal=causal, window=window)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pio.dtypes import bfloat16
 from pio.kernels import bfloat16_linear as kernels
-from pio.ops._check import all_threads, check, split
+from pio.ops._check import check, split
 from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable, scratch_rows
 from pio.ops.linear import MANY
@@ -33,7 +33,6 @@ def bfloat16_linear(
     out: Tensor | None = None,
     add: bool = False,
     scratch: Tensor | None = None,
-    threads: int | None = None,
 ) -> Tensor:
     """Multiply rows, rounded to bfloat16, by the rows of a weight: ``x @ weight.T (+ out if add) (+ bias)``.
 
@@ -45,7 +44,6 @@ def bfloat16_linear(
         add: Add to what ``out`` holds: a residual connection.
         scratch: uint8, at least rows * ``rounded_bytes(k)``, for the rounded rows; made when not given. Must not share
             memory with the others.
-        threads: Over how many threads to split; all by default.
 
     Returns:
         float32 (rows, n), sums in float32. A row's bits do not depend on the other rows or on threads.
@@ -59,11 +57,11 @@ def bfloat16_linear(
     check(op, "weight", weight, (None, k), bfloat16)
     n = weight.shape[0]
     if out is None:
-        out = Tensor.zeros((rows, n)) if add else Tensor.empty((rows, n))
+        out = (Tensor.zeros if add else Tensor.empty)((rows, n), device=x.device)
     rounded = scratch_rows(op, x, scratch, rounded_bytes(k))
     at_y, *at = _product(op, x, rounded, weight, bias, out)
-    kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, threads))
-    kernels.bfloat16_linear(at_y, rounded.address, *at, rows, n, k, n, int(add), threads or all_threads())
+    kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, x.device))
+    kernels.bfloat16_linear(at_y, rounded.address, *at, rows, n, k, n, int(add), x.device.threads)
     return out
 
 
@@ -74,7 +72,6 @@ def bfloat16_linears(
     biases: Sequence[Tensor | None] | None = None,
     *,
     scratch: Tensor | None = None,
-    threads: int | None = None,
 ) -> None:
     """Compute several layers of one input: ``outs[i] = x @ weights[i].T (+ biases[i])``.
 
@@ -86,7 +83,6 @@ def bfloat16_linears(
         outs: float32 (rows, n_i); none shares memory with x or another.
         biases: bfloat16 (n_i,), or None for none.
         scratch: As in ``bfloat16_linear``.
-        threads: Over how many threads to split; all by default.
 
     Raises:
         TensorError: Shapes or dtypes do not fit, or an output is read-only.
@@ -95,7 +91,7 @@ def bfloat16_linears(
     given = list(biases) if biases is not None else [None] * len(weights)
     if len(weights) > MANY:
         for weight, out, bias in zip(weights, outs, given, strict=True):
-            bfloat16_linear(x, weight, bias, out=out, scratch=scratch, threads=threads)
+            bfloat16_linear(x, weight, bias, out=out, scratch=scratch)
         return
     if not weights:
         return
@@ -107,8 +103,8 @@ def bfloat16_linears(
         fields += *_product(op, x, rounded, weight, bias, out), weight.shape[0]
     check_outs_apart(op, outs)
     fields += [0] * (4 * (MANY - len(weights)))
-    kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, threads))
-    kernels.bfloat16_linear_three(rounded.address, *fields, rows, k, threads or all_threads())
+    kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, x.device))
+    kernels.bfloat16_linear_three(rounded.address, *fields, rows, k, x.device.threads)
 
 
 def _product(

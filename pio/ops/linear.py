@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pio.kernels import linear as kernels
-from pio.ops._check import all_threads, check, check_float, check_tensor
+from pio.ops._check import check, check_float, check_tensor
 from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
@@ -20,7 +20,6 @@ def linear(
     *,
     out: Tensor | None = None,
     add: bool = False,
-    threads: int | None = None,
 ) -> Tensor:
     """Multiply rows by the rows of a weight: ``x @ weight.T (+ out if add) (+ bias)``.
 
@@ -30,7 +29,6 @@ def linear(
         bias: (n,) of the weight's type.
         out: float32 (rows, n); made when not given, zero where ``add`` is set. Must not share memory with x.
         add: Add to what ``out`` holds: a residual connection.
-        threads: Over how many threads to split the outputs; all by default.
 
     Returns:
         float32 (rows, n). A row's bits do not depend on the other rows or on threads.
@@ -43,7 +41,7 @@ def linear(
     check_float("linear", "weight", weight, (None, k))
     n = weight.shape[0]
     if out is None:
-        out = Tensor.zeros((rows, n)) if add else Tensor.empty((rows, n))
+        out = (Tensor.zeros if add else Tensor.empty)((rows, n), device=x.device)
     check("linear", "out", out, (rows, n))
     check_writable("linear", "out", out)
     at_bias = 0
@@ -52,7 +50,7 @@ def linear(
         at_bias = bias.address
     check_apart("linear", "out", out, x=x, weight=weight, bias=bias)
     kernels.linear[weight.dtype.name](
-        out.address, x.address, weight.address, at_bias, rows, n, k, n, int(add), threads or all_threads()
+        out.address, x.address, weight.address, at_bias, rows, n, k, n, int(add), x.device.threads
     )
     return out
 
@@ -62,8 +60,6 @@ def linears(
     weights: Sequence[Tensor],
     outs: Sequence[Tensor],
     biases: Sequence[Tensor | None] | None = None,
-    *,
-    threads: int | None = None,
 ) -> None:
     """Compute several linear layers of one input: ``outs[i] = x @ weights[i].T (+ biases[i])``.
 
@@ -74,7 +70,6 @@ def linears(
         weights: float32, float16 or bfloat16 (n_i, k).
         outs: float32 (rows, n_i); none shares memory with x or another.
         biases: (n_i,) of the weights' types, or None for none.
-        threads: Over how many threads to split the outputs; all by default.
 
     Raises:
         TensorError: Shapes or dtypes do not fit, or an output is read-only.
@@ -87,7 +82,7 @@ def linears(
     kind = weights[0].dtype
     if len(weights) > MANY or any(weight.dtype is not kind for weight in weights):
         for weight, out, bias in zip(weights, outs, given, strict=True):
-            linear(x, weight, bias, out=out, threads=threads)
+            linear(x, weight, bias, out=out)
         return
     check("linears", "x", x, (None, None))
     rows, k = x.shape
@@ -103,4 +98,4 @@ def linears(
         fields += out.address, weight.address, 0 if bias is None else bias.address, n
     check_outs_apart("linears", outs)
     fields += [0] * (4 * (MANY - len(weights)))
-    kernels.linear_three[kind.name](x.address, *fields, rows, k, threads or all_threads())
+    kernels.linear_three[kind.name](x.address, *fields, rows, k, x.device.threads)

@@ -12,6 +12,7 @@ from pio.cache.kind import Cache
 from pio.config.decoder import DecoderConfig, eos_token_ids
 from pio.config.generation import sampling_defaults
 from pio.config.runtime import RuntimeConfig
+from pio.device import Device
 from pio.engine.batch_manager import BatchManager
 from pio.engine.penalties import check_token_ids
 from pio.engine.sampling_params import SamplingParams
@@ -287,14 +288,22 @@ def _reserve_cache(model: Decoder, runtime: RuntimeConfig) -> Cache:
     return cache
 
 
+def _device(runtime: RuntimeConfig) -> Device:
+    """Where the model computes, with the threads that it is to have: no more than there are cores."""
+    usable = thread_count()
+    return Device("cpu", min(runtime.threads or usable, usable))
+
+
 def _records(runtime: RuntimeConfig, budget: MemoryBudget | None) -> Records:
-    return Records(runtime.batch_tokens, budget, round_inputs=runtime.activation_dtype == "bfloat16")
+    return Records(
+        runtime.batch_tokens, budget, round_inputs=runtime.activation_dtype == "bfloat16", device=_device(runtime)
+    )
 
 
 def _source_options(runtime: RuntimeConfig, quantization: Quantization) -> dict[str, Any]:
     """How layers take their weights, as the runtime options want them."""
     return {
-        "threads": min(runtime.threads or thread_count(), thread_count()),
+        "device": _device(runtime),
         "dtype": None if runtime.dtype is None else dtypes.dtype(runtime.dtype),
         "quantization": quantization,
         "held": Held(mapped=runtime.mmap),

@@ -9,6 +9,7 @@ from latent_cache import Paged, assert_bits_depend_on_the_sequence_alone
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.latent import PagedLatentCache
+from pio.device import Device
 from pio.dtypes import dtype
 from pio.errors import OutOfMemoryError, PioError, TensorError
 from pio.kernels.latent_attention import ROWS, heads_of_piece, tile_rows
@@ -165,7 +166,7 @@ def test_errors_name_the_argument():
         "q_latent": Tensor.zeros((3, 2, 5)),
         "q_rope": Tensor.zeros((3, 2, 4)),
         "cache": Tensor.zeros((1, 32, 36)),
-        "scratch": ops.latent_scratch(5, 4, 1),
+        "scratch": ops.latent_scratch(5, 4, Device("cpu", 1)),
         "out": Tensor.zeros((3, 2, 5)),
     }
     ops.latent_attention(**fits, batch=batch, scale=1.0)
@@ -209,7 +210,7 @@ def test_scratch_is_memory_of_its_own(kind):
     batch = Batch(3, 1, 1, 1)
     batch.add([0] * 3, 0, [0], "none")
     stored, shape = latent_layout(dtype(kind), 1, 5, 4)
-    scratch = ops.latent_scratch(5, 4, 1)
+    scratch = ops.latent_scratch(5, 4, Device("cpu", 1))
     fits = {
         "q_latent": Tensor.zeros((3, 2, 5)),
         "q_rope": Tensor.zeros((3, 2, 4)),

@@ -107,13 +107,13 @@ class AcornPlugin(TextModelPlugin):
                 head_dim=c.head_dim,
                 outputs=runtime.batch_outputs,
                 vocab=c.vocab_size,
-                threads=source.threads,
+                device=source.device,
                 budget=budget,
             ),
             make_cache=make_cache,
             max_positions=c.max_positions,
             max_batch_sequences=runtime.max_batch_sequences,
-            threads=source.threads,
+            device=source.device,
         )
 
 
@@ -144,10 +144,10 @@ def scale_parts(x: int, n: int, part: int, parts: int) -> None:
     scale_range(x, part * n // parts, (part + 1) * n // parts)
 
 
-def scale(x, threads=None):
+def scale(x):
     check("scale", "x", x)
     check_writable("scale", "x", x)
-    scale_parts(x.address, x.size, split(x.size, threads))
+    scale_parts(x.address, x.size, split(x.size, x.device))
     return x
 """
 FACTOR = """

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.kind import Cache
+from pio.device import Device
 from pio.layers.linear import Linear, together
 from pio.layers.norm import RMSNorm
 from pio.layers.room import Views, make_room
@@ -93,11 +94,11 @@ class LatentActivations:
     Args:
         tokens: Most tokens of a batch.
         sizes: Of attention.
-        threads: Over how many threads operations split.
+        device: Where it lies.
         budget: Counts the memory.
     """
 
-    def __init__(self, tokens: int, sizes: LatentSizes, threads: int, budget: MemoryBudget | None = None) -> None:
+    def __init__(self, tokens: int, sizes: LatentSizes, device: Device, budget: MemoryBudget | None = None) -> None:
         s = sizes
         shapes = {
             "q_latent": (tokens, s.query_rank or 0),
@@ -106,9 +107,11 @@ class LatentActivations:
             "asked": (tokens, s.heads, s.rank),
             "attended": (tokens, s.heads, s.rank),
             "values": (tokens, s.heads, s.value),
-            "scratch": latent_scratch_shape(s.rank, s.rope, threads),
+            "scratch": latent_scratch_shape(s.rank, s.rope, device),
         }
-        self._full = make_room(shapes, "activations of latent attention (fewer with prefill_chunk)", budget)
+        self._full = make_room(
+            shapes, "activations of latent attention (fewer with prefill_chunk)", budget, device=device
+        )
         self.nbytes = self._full["scratch"].storage.nbytes
         self._views = Views(partial(LatentViews, self._full, sizes=sizes))
         self.scratch = self._full["scratch"]
@@ -180,7 +183,7 @@ class MultiHeadLatentAttention:
 
         Shapes: x, residual float32 (T, hidden).
         """
-        m, threads, latents = self._memory.first(x.shape[0]), self.o_proj.threads, cache.layer(self.layer)
+        m, latents = self._memory.first(x.shape[0]), cache.layer(self.layer)
         if self.q_norm is None or self.q_b_proj is None:
             together(x, (self.q_proj, self.kv_proj), (m.q, m.made))
         else:
@@ -188,8 +191,8 @@ class MultiHeadLatentAttention:
             self.q_b_proj(self.q_norm(m.q_latent, m.q_latent), m.q)
         self.kv_norm(m.latent, m.latent)
         for heads in (m.q_rope, m.key_head):
-            ops.rope(heads, a.cos, a.sin, interleaved=self.interleaved, threads=threads)
-        ops.write_latent_cache(latents, m.latent, m.key, batch, threads=threads)
+            ops.rope(heads, a.cos, a.sin, interleaved=self.interleaved)
+        ops.write_latent_cache(latents, m.latent, m.key, batch)
         self._each_head(m.q_key, self.to_latent, m.asked)  # (T, heads, rank)
         scratch = self._memory.scratch
         ops.latent_attention(m.asked, m.q_rope, latents, batch, scratch, out=m.attended, scale=self.scale)
@@ -198,4 +201,4 @@ class MultiHeadLatentAttention:
 
     def _each_head(self, x: Tensor, weight: HeadMatrices, out: Tensor) -> None:
         scratch = self.o_proj.records.buffer if isinstance(weight, PackedWeight) else None
-        ops.head_linear(x, weight, out=out, scratch=scratch, threads=self.o_proj.threads)
+        ops.head_linear(x, weight, out=out, scratch=scratch)

@@ -40,7 +40,7 @@ class SharedAndRouted:
 
 def build(config: Glm4MoeLiteConfig, source: Source, runtime: RuntimeConfig, budget: MemoryBudget) -> Decoder:
     """Put the model together; the names are those of the checkpoint's tensors."""
-    c, model, threads = config, source / "model", source.threads
+    c, model, device = config, source / "model", source.device
     further = tuple(f"model.layers.{c.num_hidden_layers + i}." for i in range(c.num_nextn_predict_layers))
     source.weights.ignore(lambda name: name.startswith(further), FURTHER_TOKENS)
     embed_tokens = Embedding(model / "embed_tokens", c.vocab_size, c.hidden_size)
@@ -64,9 +64,9 @@ def build(config: Glm4MoeLiteConfig, source: Source, runtime: RuntimeConfig, bud
         kept_groups=c.topk_group,
         scaling=c.routed_scaling_factor,
     )
-    latents = LatentActivations(runtime.batch_tokens, sizes, threads, budget)
+    latents = LatentActivations(runtime.batch_tokens, sizes, device, budget)
     routed_tokens = runtime.batch_tokens if any(sparse) else 0
-    experts = ExpertActivations(routed_tokens, routing, c.hidden_size, c.moe_intermediate_size, threads, budget)
+    experts = ExpertActivations(routed_tokens, routing, c.hidden_size, c.moe_intermediate_size, device, budget)
 
     def feed(at: Source, i: int) -> FeedForward:
         if not sparse[i]:
@@ -98,7 +98,9 @@ def build(config: Glm4MoeLiteConfig, source: Source, runtime: RuntimeConfig, bud
 
     def make_cache(tokens: int) -> PagedLatentCache:
         dtype = runtime.cache_dtype(norm.weight.dtype, packed=source.held.packed)
-        return PagedLatentCache(c.num_hidden_layers, tokens, c.kv_lora_rank, c.qk_rope_head_dim, dtype, budget=budget)
+        return PagedLatentCache(
+            c.num_hidden_layers, tokens, c.kv_lora_rank, c.qk_rope_head_dim, dtype, budget=budget, device=source.device
+        )
 
     return Decoder(
         embed_tokens=embed_tokens,
@@ -115,12 +117,12 @@ def build(config: Glm4MoeLiteConfig, source: Source, runtime: RuntimeConfig, bud
             head_dim=c.qk_rope_head_dim,
             outputs=runtime.batch_outputs,
             vocab=c.vocab_size,
-            threads=threads,
+            device=device,
             budget=budget,
         ),
         make_cache=make_cache,
         max_positions=c.max_positions,
         max_batch_sequences=runtime.max_batch_sequences,
-        threads=threads,
+        device=device,
         rooms=[latents.nbytes, experts.nbytes],
     )

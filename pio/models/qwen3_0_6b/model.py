@@ -45,7 +45,9 @@ def build(config: Qwen3Config, source: Source, runtime: RuntimeConfig, budget: M
 
     def make_cache(tokens: int) -> PagedKVCache:
         dtype = runtime.cache_dtype(norm.weight.dtype, packed=source.held.packed)
-        return PagedKVCache(c.num_hidden_layers, tokens, c.num_key_value_heads, c.head_dim, dtype, budget=budget)
+        return PagedKVCache(
+            c.num_hidden_layers, tokens, c.num_key_value_heads, c.head_dim, dtype, budget=budget, device=source.device
+        )
 
     return Decoder(
         embed_tokens=embed_tokens,
@@ -62,11 +64,11 @@ def build(config: Qwen3Config, source: Source, runtime: RuntimeConfig, budget: M
             head_dim=c.head_dim,
             outputs=runtime.batch_outputs,
             vocab=c.vocab_size,
-            threads=source.threads,
+            device=source.device,
             budget=budget,
         ),
         make_cache=make_cache,
         max_positions=c.max_positions,
         max_batch_sequences=runtime.max_batch_sequences,
-        threads=source.threads,
+        device=source.device,
     )

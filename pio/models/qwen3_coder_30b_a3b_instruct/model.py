@@ -26,7 +26,7 @@ def build(config: Qwen3MoeConfig, source: Source, runtime: RuntimeConfig, budget
     sparse = [c.sparse(i) for i in range(c.num_hidden_layers)]
     routing = Routing(c.num_experts, c.num_experts_per_tok, renormalise=c.norm_topk_prob)
     tokens = runtime.batch_tokens if any(sparse) else 0
-    experts = ExpertActivations(tokens, routing, c.hidden_size, c.moe_intermediate_size, source.threads, budget)
+    experts = ExpertActivations(tokens, routing, c.hidden_size, c.moe_intermediate_size, source.device, budget)
 
     def layer(i: int) -> DecoderLayer:
         at = model / "layers" / i
@@ -55,7 +55,9 @@ def build(config: Qwen3MoeConfig, source: Source, runtime: RuntimeConfig, budget
 
     def make_cache(tokens: int) -> PagedKVCache:
         dtype = runtime.cache_dtype(norm.weight.dtype, packed=source.held.packed)
-        return PagedKVCache(c.num_hidden_layers, tokens, c.num_key_value_heads, c.head_dim, dtype, budget=budget)
+        return PagedKVCache(
+            c.num_hidden_layers, tokens, c.num_key_value_heads, c.head_dim, dtype, budget=budget, device=source.device
+        )
 
     return Decoder(
         embed_tokens=embed_tokens,
@@ -72,12 +74,12 @@ def build(config: Qwen3MoeConfig, source: Source, runtime: RuntimeConfig, budget
             head_dim=c.head_dim,
             outputs=runtime.batch_outputs,
             vocab=c.vocab_size,
-            threads=source.threads,
+            device=source.device,
             budget=budget,
         ),
         make_cache=make_cache,
         max_positions=c.max_positions,
         max_batch_sequences=runtime.max_batch_sequences,
-        threads=source.threads,
+        device=source.device,
         rooms=[experts.nbytes],
     )

@@ -7,6 +7,7 @@ from functools import partial
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.kind import Cache
+from pio.device import Device
 from pio.layers.linear import Linear, together
 from pio.layers.norm import RMSNorm
 from pio.layers.room import Views, make_room
@@ -23,12 +24,16 @@ class QueryActivations:
         tokens: Most tokens of a batch.
         heads: Query heads.
         head_dim: Width of a head.
+        device: Where it lies.
         budget: Counts the memory.
     """
 
-    def __init__(self, tokens: int, heads: int, head_dim: int, budget: MemoryBudget | None = None) -> None:
+    def __init__(
+        self, tokens: int, heads: int, head_dim: int, device: Device, budget: MemoryBudget | None = None
+    ) -> None:
         shapes = {"projected": (tokens, 2 * heads * head_dim)}
-        self._full = make_room(shapes, "queries and their gates (fewer with prefill_chunk)", budget)["projected"]
+        what = "queries and their gates (fewer with prefill_chunk)"
+        self._full = make_room(shapes, what, budget, device=device)["projected"]
         self.nbytes = self._full.nbytes
         self._views = Views(partial(_query_views, self._full, heads, head_dim))
 
@@ -90,13 +95,12 @@ class GatedAttention:
         """
         projected, queries, gates = self._memory.first(x.shape[0])
         together(x, (self.q_proj, self.k_proj, self.v_proj), (projected, a.k_rows, a.v_rows))
-        threads = self.q_proj.threads
         self.q_norm(queries, a.q.reshape(-1, self._dim))  # (T * heads, head_dim)
-        ops.rope(a.q, a.cos, a.sin, threads=threads)  # (T, heads, head_dim)
-        ops.rope(self.k_norm(a.k, a.k), a.cos, a.sin, threads=threads)  # (T, kv_heads, head_dim)
+        ops.rope(a.q, a.cos, a.sin)  # (T, heads, head_dim)
+        ops.rope(self.k_norm(a.k, a.k), a.cos, a.sin)  # (T, kv_heads, head_dim)
         keys, values = cache.layer(self.layer)
         ops.write_cache(keys, values, a.k, a.v, batch, a.scratch)
         ops.paged_attention(a.q, keys, values, batch, a.scratch, out=a.attended)
         attended = a.attended.reshape(-1, self._dim)  # (T * heads, head_dim)
-        ops.sigmoid_gate(attended, gates, out=attended, threads=threads)
+        ops.sigmoid_gate(attended, gates, out=attended)
         self.o_proj(a.attended_rows, residual, add=True)

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.kind import Cache
+from pio.device import Device
 from pio.layers.linear import Linear
 from pio.layers.room import Views, make_room
 from pio.layers.source import Recipe, Source
@@ -63,10 +64,11 @@ class DeltaActivations:
     Args:
         tokens: Most tokens of a batch.
         shape: Heads of the layers.
+        device: Where it lies.
         budget: Counts the memory.
     """
 
-    def __init__(self, tokens: int, shape: DeltaShape, budget: MemoryBudget | None = None) -> None:
+    def __init__(self, tokens: int, shape: DeltaShape, device: Device, budget: MemoryBudget | None = None) -> None:
         sizes = {
             "projected": (tokens, 2 * shape.keys + 2 * shape.values),
             "ba": (tokens, 2 * shape.heads),
@@ -78,7 +80,9 @@ class DeltaActivations:
             "decay": (tokens, shape.heads),
             "scratch": (tokens, shape.key_heads, 2),
         }
-        self._full = make_room(sizes, "activations of recurrent layers (fewer with prefill_chunk)", budget)
+        self._full = make_room(
+            sizes, "activations of recurrent layers (fewer with prefill_chunk)", budget, device=device
+        )
         self.nbytes = self._full["scratch"].storage.nbytes
         self._views = Views(partial(DeltaViews, self._full, shape))
 
@@ -165,7 +169,6 @@ class GatedDeltaNet:
         self.out_proj = Linear(source / "out_proj", hidden, s.values)
         self.layer = layer
         self.eps = eps
-        self.threads = source.threads
         self._memory = memory
 
     def __call__(self, x: Tensor, residual: Tensor, a: Activations, batch: Batch, cache: Cache) -> None:
@@ -173,16 +176,16 @@ class GatedDeltaNet:
 
         Shapes: x, residual float32 (T, hidden).
         """
-        m, threads = self._memory.first(x.shape[0]), self.threads
+        m = self._memory.first(x.shape[0])
         self.in_proj_qkvz(x, m.projected)
-        ops.linear(x, self.in_proj_ba, out=m.ba, threads=threads)
+        ops.linear(x, self.in_proj_ba, out=m.ba)
         for found, to in m.parts:
-            ops.copy(to, found, threads=threads)
-        ops.delta_gates(m.b, m.a, self.a_log, self.dt_bias, out_beta=m.beta, out_decay=m.decay, threads=threads)
+            ops.copy(to, found)
+        ops.delta_gates(m.b, m.a, self.a_log, self.dt_bias, out_beta=m.beta, out_decay=m.decay)
         inputs, state = cache.layer(self.layer)
-        ops.causal_conv(m.mixed, self.conv1d, inputs, batch, out=m.convolved, threads=threads)
-        ops.gated_delta(m.q, m.k, m.v, m.decay, m.beta, state, batch, out=m.core, scratch=m.scratch, threads=threads)
-        ops.gated_rms_norm(m.core, m.z, self.norm, self.eps, out=m.core, threads=threads)
+        ops.causal_conv(m.mixed, self.conv1d, inputs, batch, out=m.convolved)
+        ops.gated_delta(m.q, m.k, m.v, m.decay, m.beta, state, batch, out=m.core, scratch=m.scratch)
+        ops.gated_rms_norm(m.core, m.z, self.norm, self.eps, out=m.core)
         self.out_proj(m.core_rows, residual, add=True)
 
 
@@ -203,6 +206,6 @@ def _gates_apart(weight: Tensor, s: DeltaShape) -> list[Tensor]:
     """The rows that make b of all heads, then those that make a; checkpoints keep both of a key head side by side."""
     each = s.heads // s.key_heads
     found = weight.reshape(s.key_heads, 2, each, weight.shape[1])
-    out = Tensor.empty(weight.shape, weight.dtype)
+    out = Tensor.empty(weight.shape, weight.dtype, weight.device)
     out.reshape(2, s.key_heads, each, weight.shape[1]).copy_(found.transpose(1, 0, 2, 3))
     return [out]

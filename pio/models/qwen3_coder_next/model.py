@@ -38,11 +38,11 @@ def build(config: Qwen3NextConfig, source: Source, runtime: RuntimeConfig, budge
     )
     routing = Routing(c.num_experts, c.num_experts_per_tok, renormalise=c.norm_topk_prob)
     inner, shared_inner = c.moe_intermediate_size, c.shared_expert_intermediate_size
-    queries = QueryActivations(tokens, c.num_attention_heads, c.head_dim, budget)
-    deltas = DeltaActivations(tokens if not all(attends) else 0, shape, budget)
+    queries = QueryActivations(tokens, c.num_attention_heads, c.head_dim, source.device, budget)
+    deltas = DeltaActivations(tokens if not all(attends) else 0, shape, source.device, budget)
     some = tokens if any(sparse) else 0
-    experts = ExpertActivations(some, routing, c.hidden_size, inner, source.threads, budget)
-    shared = SharedActivations(some, c.hidden_size, budget)
+    experts = ExpertActivations(some, routing, c.hidden_size, inner, source.device, budget)
+    shared = SharedActivations(some, c.hidden_size, source.device, budget)
 
     def mixer(at: Source, i: int) -> Mixer:
         if not attends[i]:
@@ -78,9 +78,9 @@ def build(config: Qwen3NextConfig, source: Source, runtime: RuntimeConfig, budge
     def make_cache(positions: int) -> HybridCache:
         dtype = runtime.cache_dtype(norm.weight.dtype, packed=source.held.packed)
         heads, full = c.num_key_value_heads, sum(attends)
-        paged = PagedKVCache(full, positions, heads, c.head_dim, dtype, budget=budget)
+        paged = PagedKVCache(full, positions, heads, c.head_dim, dtype, budget=budget, device=source.device)
         others = c.num_hidden_layers - full
-        states = RecurrentStates(others, runtime.max_batch_sequences, shape.states, budget=budget)
+        states = RecurrentStates(others, runtime.max_batch_sequences, shape.states, budget=budget, device=source.device)
         return HybridCache(attends, paged, states)
 
     return Decoder(
@@ -98,13 +98,13 @@ def build(config: Qwen3NextConfig, source: Source, runtime: RuntimeConfig, budge
             head_dim=c.head_dim,
             outputs=runtime.batch_outputs,
             vocab=c.vocab_size,
-            threads=source.threads,
+            device=source.device,
             budget=budget,
             rotary=c.rotary_dim,
         ),
         make_cache=make_cache,
         max_positions=c.max_positions,
         max_batch_sequences=runtime.max_batch_sequences,
-        threads=source.threads,
+        device=source.device,
         rooms=[room.nbytes for room in (queries, deltas, experts, shared)],
     )

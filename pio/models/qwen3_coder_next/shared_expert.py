@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from pio import ops
+from pio.device import Device
 from pio.dtypes import int32
 from pio.layers.linear import Linear, together
 from pio.layers.moe import SparseMoE
@@ -21,14 +22,15 @@ class SharedActivations:
     Args:
         tokens: Most tokens of a batch.
         hidden: Width of the residual stream.
+        device: Where it lies.
         budget: Counts the memory.
     """
 
-    def __init__(self, tokens: int, hidden: int, budget: MemoryBudget | None = None) -> None:
+    def __init__(self, tokens: int, hidden: int, device: Device, budget: MemoryBudget | None = None) -> None:
         column = tokens, 1
         sizes = {"down": (tokens, hidden), "ones": column, "logits": column, "weights": column, "places": column}
         what = "activations of shared experts (fewer with prefill_chunk)"
-        self._full = make_room(sizes, what, budget, kinds={"places": int32})
+        self._full = make_room(sizes, what, budget, kinds={"places": int32}, device=device)
         self.nbytes = self._full["down"].storage.nbytes
         self._full["ones"].fill_(1.0)
         self._full["places"].copy_(Tensor.from_list([[t] for t in range(tokens)], int32).reshape(column))
@@ -67,7 +69,6 @@ class SharedMoE:
         self.down_proj = Linear(shared / "down_proj", hidden, inner)
         self.shared_expert_gate = (source / "shared_expert_gate").take("weight", 1, hidden)  # as stored: one row
         self.width = inner
-        self.threads = source.threads
         self._memory = memory
 
     def __call__(self, x: Tensor, residual: Tensor, a: Activations) -> None:
@@ -76,10 +77,10 @@ class SharedMoE:
         Shapes: x, residual float32 (T, hidden).
         """
         self.routed(x, residual, a)
-        m, (gate, up), threads = self._memory.first(x.shape[0]), a.feed(self.width), self.threads
+        m, (gate, up) = self._memory.first(x.shape[0]), a.feed(self.width)
         together(x, (self.gate_proj, self.up_proj), (gate, up))  # (T, inner)
-        ops.swiglu(gate, up, out=gate, threads=threads)
+        ops.swiglu(gate, up, out=gate)
         self.down_proj(gate, m["down"])  # (T, hidden)
-        ops.linear(x, self.shared_expert_gate, out=m["logits"], threads=threads)  # (T, 1)
-        ops.sigmoid_gate(m["ones"], m["logits"], out=m["weights"], threads=threads)
-        ops.add_choices(residual, m["down"], m["places"], m["weights"], threads=threads)
+        ops.linear(x, self.shared_expert_gate, out=m["logits"])  # (T, 1)
+        ops.sigmoid_gate(m["ones"], m["logits"], out=m["weights"])
+        ops.add_choices(residual, m["down"], m["places"], m["weights"])

@@ -375,7 +375,7 @@ def block(folder: Path, form: str | None = None, dtype: DType | None = None) -> 
     """The attention of one layer, made as a model makes it, and what it holds."""
     quantization = Quantization.of(form, "balanced")
     source = Source(Weights(folder), Records(1), dtype=dtype, quantization=quantization)
-    room = LatentActivations(1, SIZES, 1)
+    room = LatentActivations(1, SIZES, source.device)
     at = source / "model.layers.1.self_attn"
     made = MultiHeadLatentAttention(at, 1, SIZES, room, hidden=40, eps=1e-6, scale=0.2, interleaved=True)
     return made, source.held

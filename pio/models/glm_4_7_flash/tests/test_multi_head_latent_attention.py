@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.latent import PagedLatentCache
+from pio.device import Device
 from pio.dtypes import float32
 from pio.layers.quantization import Records
 from pio.layers.source import Source
@@ -42,10 +43,10 @@ class Block:
         self.weights = RandomTensors(float32, seed)
         self.sizes, self.interleaved, self.bias = sizes, interleaved, bias
         self.layer = MultiHeadLatentAttention(
-            Source(self.weights, Records(TOKENS), threads=2),
+            Source(self.weights, Records(TOKENS), device=Device("cpu", 2)),
             0,
             sizes,
-            LatentActivations(TOKENS, sizes, 2),
+            LatentActivations(TOKENS, sizes, Device("cpu", 2)),
             hidden=HIDDEN,
             eps=EPS,
             scale=SCALE,
@@ -58,7 +59,7 @@ class Block:
         """Attend in pieces; return what is added to a residual stream of zeros."""
         s, out = self.sizes, Tensor.zeros(x.shape)
         cache = PagedLatentCache(1, TOKENS, s.rank, s.rope, float32)
-        space = Workspace(TOKENS, HIDDEN, 0, 0, 0, s.rope, 1, 1, 2)
+        space = Workspace(TOKENS, HIDDEN, 0, 0, 0, s.rope, 1, 1, Device("cpu", 2))
         edges = [0, *cuts, TOKENS]
         for first, last in pairwise(edges):
             batch, a = Batch(TOKENS, 1, 1, 1), space.activations(last - first)

@@ -170,7 +170,7 @@ def test_copies_of_stored_tensors_count(tmp_path: Path) -> None:
     for dtype, itemsize in ((None, 2), (float32, 4)):
         shape = DeltaShape(key_heads=2, heads=4, dim=12, value_dim=20, width=3)
         source = Source(Weights(folder), Records(1), dtype=dtype) / "model.layers.2.linear_attn"
-        net = GatedDeltaNet(source, 2, shape, DeltaActivations(1, shape), hidden=40, eps=1e-6)
+        net = GatedDeltaNet(source, 2, shape, DeltaActivations(1, shape, source.device), hidden=40, eps=1e-6)
         copies = net.in_proj_ba.nbytes + net.conv1d.nbytes
         assert copies == itemsize * (gates + taps)
         converted = (
