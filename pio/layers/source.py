@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Protocol, TypeAlias
 
-from pio.device import Device, default_device
+from pio.device import Device
 from pio.dtypes import DType, float32
-from pio.layers.quantization import Quantization, Records, Role
+from pio.layers.quantization import Quantization, Role
+from pio.layers.workspace import Workspace
 from pio.memory.layout import row_major
 from pio.memory.storage import Storage
 from pio.ops.head_linear import packed_heads_shape
@@ -114,9 +115,8 @@ class Source:
 
     Attributes:
         weights: The checkpoint.
-        records: Memory for quantized or rounded activations.
+        workspace: What every block computes in.
         prefix: Names so far, such as ``model.layers.3.self_attn``.
-        device: Where weights are put, for operations to run there.
         dtype: Convert weights to this type; None keeps what is stored.
         quantization: What becomes of matrices.
         held: What was taken.
@@ -124,13 +124,17 @@ class Source:
     """
 
     weights: Weights
-    records: Records
+    workspace: Workspace
     prefix: str = ""
-    device: Device = field(default_factory=default_device)
     dtype: DType | None = None
     quantization: Quantization = field(default_factory=Quantization)
     held: Held = field(default_factory=Held)
     check: Callable[[], object] = lambda: None
+
+    @property
+    def device(self) -> Device:
+        """Where weights are put, for operations to run there."""
+        return self.workspace.device
 
     def __truediv__(self, name: str | int) -> Source:
         """Return the source one name further down."""
@@ -151,7 +155,7 @@ class Source:
         self.held.hold(full, tensor.nbytes, stored=tensor.nbytes)
         return tensor
 
-    def exact(self, name: str, *shape: int) -> Tensor:
+    def take_float32(self, name: str, *shape: int) -> Tensor:
         """Return the tensor of that name in float32, even where others are converted: a small one that decides much."""
         return replace(self, dtype=float32).take(name, *shape)
 
@@ -170,7 +174,7 @@ class Source:
             found = self._packed(full, shape, form)
         else:
             found = self.take(name, rows, columns)
-        self.records.expect(found)
+        self.workspace.expect(found)
         self.held.formats.setdefault(role, set()).add(_form(found))
         return found
 
@@ -213,7 +217,7 @@ class Source:
         packed = self._packed_heads(full, stored, recipe, form)
         self.weights.let_go(full)
         for heads, weight in zip(recipe.parts, packed, strict=True):
-            self.records.expect_heads(heads[0], weight)
+            self.workspace.expect(weight, heads[0])
         return [*packed]
 
     # How weights become what is held; a rehearsal makes nothing

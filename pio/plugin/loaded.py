@@ -19,10 +19,11 @@ from pio.engine.sampling_params import SamplingParams
 from pio.errors import CheckpointError, ConfigError, OutOfMemoryError
 from pio.layers.decoder import Decoder
 from pio.layers.outline import Outline
-from pio.layers.quantization import RECORDS, Quantization, Records
+from pio.layers.quantization import Quantization
 from pio.layers.rehearsal import Rehearsal
 from pio.layers.source import Held, Source
 from pio.layers.warm_up import warm_up
+from pio.layers.workspace import ACTIVATIONS, Workspace
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.weights import Weights
 from pio.machine import available_memory, thread_count
@@ -98,14 +99,14 @@ class LoadedModel:
         if runtime.memory_limit is not None or own:
             budget.reserve(*_rehearse(build, config, weights, runtime, quantization))
         options = _source_options(runtime, quantization)
-        self._source = Source(weights, _records(runtime, budget), check=check, **options)
+        self._source = Source(weights, _workspace(runtime, budget), check=check, **options)
         self.model = build(config, self._source, runtime, budget)
         weights.finish()
         _check_stored(config, self._source.held)
         self._longest_context = self.model.max_positions
         self.context_length = self.model.max_positions = _context_length(runtime, self._longest_context)
         self.cache = _reserve_cache(self.model, runtime)
-        _ = self._source.records.buffer  # refused here rather than in the first step
+        _ = self.model.workspace.storage  # refused here rather than in the first step
         warm_up(self.model, self.cache, check)
         text = self.prompts if tokenizer else None
         self.manager = BatchManager(
@@ -127,7 +128,7 @@ class LoadedModel:
         return {
             "weights": self._source.held.total,
             "cache": self.cache.nbytes,
-            "buffers": self.model.buffers + self._source.records.nbytes + self.manager.nbytes,
+            "buffers": self.model.workspace.nbytes + self.manager.nbytes,
         }
 
     @property
@@ -211,7 +212,7 @@ def outline(build: BuildModel, config: DecoderConfig, weights: Weights) -> Outli
     Raises:
         CheckpointError: A tensor is missing or has another shape than the config asks for.
     """
-    found = Outline(weights, Records(1))
+    found = Outline(weights, Workspace(1))
     build(config, found, RuntimeConfig(prefill_chunk=1, max_batch_sequences=1), MemoryBudget(UNLIMITED))
     return found
 
@@ -246,7 +247,7 @@ def _rehearse(
     Returns:
         The bytes of the weights as they will be held, and what to call them.
     """
-    source = Rehearsal(weights, _records(runtime, None), **_source_options(runtime, quantization))
+    source = Rehearsal(weights, _workspace(runtime, None), **_source_options(runtime, quantization))
     weights.rehearsing = True
     try:
         model = build(config, source, runtime, MemoryBudget(UNLIMITED))
@@ -268,10 +269,9 @@ def _rehearse(
             "or a format of fewer bits, or let pio quantize write a folder that is mapped"
         )
     if runtime.memory_limit is not None:
-        budget.reserve(model.buffers, "the activations (fewer with prefill_chunk or max_batch_sequences)")
+        budget.reserve(model.workspace.nbytes, ACTIVATIONS)
         model.max_positions = _context_length(runtime, model.max_positions)
         budget.reserve(_reserve_cache(model, runtime).nbytes, "the cache (smaller with cache_tokens or context_length)")
-        budget.reserve(source.records.nbytes, RECORDS)
         Sampler(model.vocab_size, budget)
     return held.total, what
 
@@ -288,22 +288,17 @@ def _reserve_cache(model: Decoder, runtime: RuntimeConfig) -> Cache:
     return cache
 
 
-def _device(runtime: RuntimeConfig) -> Device:
-    """Where the model computes, with the threads that it is to have: no more than there are cores."""
+def _workspace(runtime: RuntimeConfig, budget: MemoryBudget | None) -> Workspace:
+    """What the model computes in, with the threads that it is to have: no more than there are cores."""
     usable = thread_count()
-    return Device("cpu", min(runtime.threads or usable, usable))
-
-
-def _records(runtime: RuntimeConfig, budget: MemoryBudget | None) -> Records:
-    return Records(
-        runtime.batch_tokens, budget, round_inputs=runtime.activation_dtype == "bfloat16", device=_device(runtime)
-    )
+    device = Device("cpu", min(runtime.threads or usable, usable))
+    round_inputs = runtime.activation_dtype == "bfloat16"
+    return Workspace(runtime.batch_tokens, budget, device=device, round_inputs=round_inputs)
 
 
 def _source_options(runtime: RuntimeConfig, quantization: Quantization) -> dict[str, Any]:
     """How layers take their weights, as the runtime options want them."""
     return {
-        "device": _device(runtime),
         "dtype": None if runtime.dtype is None else dtypes.dtype(runtime.dtype),
         "quantization": quantization,
         "held": Held(mapped=runtime.mmap),

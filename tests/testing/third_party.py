@@ -64,7 +64,6 @@ from pio.layers.head import OutputHead
 from pio.layers.mlp import SwiGLU
 from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding
-from pio.layers.workspace import Workspace
 from pio.plugin import TextModelPlugin
 
 
@@ -78,13 +77,14 @@ class AcornPlugin(TextModelPlugin):
 
     def build_model(self, config, source, runtime, budget):
         c, eps = config, config.rms_norm_eps
+        rotary = RotaryEmbedding(source, c.rope, c.head_dim)
         embed = Embedding(source / "embed", c.vocab_size, c.hidden_size)
         norm = RMSNorm(source / "norm", c.hidden_size, eps)
 
         def layer(i):
             at = source / "block" / i
             sizes = dict(hidden=c.hidden_size, heads=c.num_attention_heads, kv_heads=c.num_key_value_heads)
-            attention = GroupedQueryAttention(at / "attn", i, **sizes, head_dim=c.head_dim, eps=eps)
+            attention = GroupedQueryAttention(at / "attn", i, rotary, **sizes, head_dim=c.head_dim, eps=eps)
             before, after = (RMSNorm(at / name, c.hidden_size, eps) for name in ("before", "after"))
             return DecoderLayer(before, attention, after, SwiGLU(at / "mlp", c.hidden_size, c.intermediate_size))
 
@@ -94,26 +94,15 @@ class AcornPlugin(TextModelPlugin):
 
         return Decoder(
             embed_tokens=embed,
-            rotary=RotaryEmbedding(c.rope, c.head_dim),
+            rotary=rotary,
             layers=[layer(i) for i in range(c.num_hidden_layers)],
             norm=norm,
             lm_head=OutputHead(source, embed, tied=True),
-            workspace=Workspace(
-                tokens=runtime.batch_tokens,
-                hidden=c.hidden_size,
-                intermediate=c.intermediate_size,
-                heads=c.num_attention_heads,
-                kv_heads=c.num_key_value_heads,
-                head_dim=c.head_dim,
-                outputs=runtime.batch_outputs,
-                vocab=c.vocab_size,
-                device=source.device,
-                budget=budget,
-            ),
+            workspace=source.workspace,
             make_cache=make_cache,
             max_positions=c.max_positions,
             max_batch_sequences=runtime.max_batch_sequences,
-            device=source.device,
+            max_batch_outputs=runtime.batch_outputs,
         )
 
 

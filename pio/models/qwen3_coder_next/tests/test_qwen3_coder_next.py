@@ -11,12 +11,12 @@ import pytest
 from pio.cache.recurrent import RecurrentStates
 from pio.dtypes import float32
 from pio.errors import CheckpointError, PioError, UnsupportedModelError
-from pio.layers.quantization import Records
 from pio.layers.source import Source
+from pio.layers.workspace import Workspace
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
 from pio.loading.weights import Weights
 from pio.models.qwen3_coder_next.config import Qwen3NextConfig
-from pio.models.qwen3_coder_next.gated_delta_net import DeltaActivations, DeltaShape, GatedDeltaNet
+from pio.models.qwen3_coder_next.gated_delta_net import DeltaShape, GatedDeltaNet
 from pio.plugin import registry
 from pio.plugin.loader import load
 from pio.plugin.manifest import PluginManifest
@@ -169,8 +169,8 @@ def test_copies_of_stored_tensors_count(tmp_path: Path) -> None:
     gates, taps = 2 * 4 * 40, 3 * (2 * 2 * 12 + 4 * 20)
     for dtype, itemsize in ((None, 2), (float32, 4)):
         shape = DeltaShape(key_heads=2, heads=4, dim=12, value_dim=20, width=3)
-        source = Source(Weights(folder), Records(1), dtype=dtype) / "model.layers.2.linear_attn"
-        net = GatedDeltaNet(source, 2, shape, DeltaActivations(1, shape, source.device), hidden=40, eps=1e-6)
+        source = Source(Weights(folder), Workspace(1), dtype=dtype) / "model.layers.2.linear_attn"
+        net = GatedDeltaNet(source, 2, shape, hidden=40, eps=1e-6)
         copies = net.in_proj_ba.nbytes + net.conv1d.nbytes
         assert copies == itemsize * (gates + taps)
         converted = (
