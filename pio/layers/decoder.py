@@ -202,7 +202,7 @@ class Decoder:
         lm_head = OutputHead(source, embed_tokens, tied=config.tie_word_embeddings)
 
         def new_cache(tokens: int) -> Cache:
-            return make_cache(tokens, options.cache_dtype(norm.weight.dtype, packed=source.held.packed))
+            return make_cache(tokens, options.cache_dtype(norm.weight.dtype, packed=source.inventory.packed))
 
         return cls(
             embed_tokens=embed_tokens,

@@ -141,7 +141,9 @@ def _experts(source: Source, name: str, count: int, rows: int, columns: int) -> 
     Raises:
         CheckpointError: Some are stored in another form than the others.
     """
-    matrices = [(source / e / name).matrix("weight", rows, columns) for e in range(count)]
+    taken = [source / e / name for e in range(count)]
+    matrices = [each.matrix("weight", rows, columns) for each in taken]
+    source.inventory.experts.update(each.full_name("weight") for each in taken)
     try:
         return ExpertWeights(matrices)
     except TensorError as error:

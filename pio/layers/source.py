@@ -54,7 +54,7 @@ class Weights(Protocol):
 
 
 @dataclass(slots=True)
-class Held:
+class Inventory:
     """What a model holds.
 
     Attributes:
@@ -63,6 +63,7 @@ class Held:
         made: How many of them are not mapped from files.
         formats: In what form there are matrices, by role.
         stored: The packed forms in which files have them, by role; ``""`` for floats.
+        experts: Names of the weights of experts, of which a token meets only some.
     """
 
     nbytes: dict[str, int] = field(default_factory=dict[str, int])
@@ -70,8 +71,9 @@ class Held:
     made: dict[str, int] = field(default_factory=dict[str, int])
     formats: dict[Role, set[str]] = field(default_factory=dict[Role, set[str]])
     stored: dict[Role, set[str]] = field(default_factory=dict[Role, set[str]])
+    experts: set[str] = field(default_factory=set[str])
 
-    def hold(self, name: str, nbytes: int, stored: int = 0) -> None:
+    def note(self, name: str, nbytes: int, stored: int = 0) -> None:
         """Note what becomes of a tensor, and how many bytes of that are as stored."""
         self.nbytes[name] = nbytes
         self.made[name] = nbytes - stored if self.mapped else nbytes
@@ -85,6 +87,11 @@ class Held:
     def total(self) -> int:
         """Bytes of all weights."""
         return sum(self.nbytes.values())
+
+    @property
+    def expert_bytes(self) -> int:
+        """Bytes of the weights of experts."""
+        return sum(self.nbytes[name] for name in self.experts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +126,7 @@ class Source:
         prefix: Names so far, such as ``model.layers.3.self_attn``.
         dtype: Convert weights to this type; None keeps what is stored.
         quantization: What becomes of matrices.
-        held: What was taken.
+        inventory: What was taken.
         check: Called before each tensor is taken, which may take long; what it raises ends the building.
     """
 
@@ -128,7 +135,7 @@ class Source:
     prefix: str = ""
     dtype: DType | None = None
     quantization: Quantization = field(default_factory=Quantization)
-    held: Held = field(default_factory=Held)
+    inventory: Inventory = field(default_factory=Inventory)
     check: Callable[[], object] = lambda: None
 
     @property
@@ -150,9 +157,9 @@ class Source:
         full = self.full_name(name)
         tensor = self.weights.take(full, shape).to(self.device)
         if self.dtype is not None and tensor.dtype is not self.dtype:
-            self.held.hold(full, prod(shape) * self.dtype.itemsize)
+            self.inventory.note(full, prod(shape) * self.dtype.itemsize)
             return self._converted(full, tensor, self.dtype)
-        self.held.hold(full, tensor.nbytes, stored=tensor.nbytes)
+        self.inventory.note(full, tensor.nbytes, stored=tensor.nbytes)
         return tensor
 
     def take_float32(self, name: str, *shape: int) -> Tensor:
@@ -164,18 +171,18 @@ class Source:
         self.check()
         full, shape = self.full_name(name), (rows, columns)
         found: Tensor | PackedWeight | None = self.weights.take_packed(full, shape)
-        self.held.stored.setdefault(role, set()).add(found.form.name if found else "")
+        self.inventory.stored.setdefault(role, set()).add(found.form.name if found else "")
         form = self.quantization.forms.get(role)
         if found is not None:
-            self.held.hold(full, found.nbytes, stored=found.nbytes)
+            self.inventory.note(full, found.nbytes, stored=found.nbytes)
             found = found.to(self.device)
         elif form is not None:
-            self.held.hold(full, prod(packed_shape(shape, form)))
+            self.inventory.note(full, prod(packed_shape(shape, form)))
             found = self._packed(full, shape, form)
         else:
             found = self.take(name, rows, columns)
         self.workspace.expect(found)
-        self.held.formats.setdefault(role, set()).add(_form(found))
+        self.inventory.formats.setdefault(role, set()).add(_form(found))
         return found
 
     def remake(self, name: str, recipe: Recipe) -> list[Tensor]:
@@ -186,7 +193,7 @@ class Source:
         dtype = self.dtype or stored.dtype
         shared = bool(recipe.views) and dtype is stored.dtype
         nbytes = [dtype.itemsize * sum(map(prod, shapes)) for shapes in (recipe.new, recipe.views)]
-        self.held.hold(full, sum(nbytes), stored=nbytes[1] if shared else 0)
+        self.inventory.note(full, sum(nbytes), stored=nbytes[1] if shared else 0)
         parts = self._made(stored, recipe, dtype)
         if not shared:
             self.weights.let_go(full)
@@ -209,11 +216,11 @@ class Source:
         full = self.full_name(name)
         if isinstance(like, Tensor):
             parts = self.remake(name, recipe)
-            self.held.formats.setdefault("linear", set()).update(map(_form, parts))
+            self.inventory.formats.setdefault("linear", set()).update(map(_form, parts))
             return [*parts]
         self.check()
         form, stored = like.form.name, self.weights.take(full, recipe.shape).to(self.device)
-        self.held.hold(full, sum(prod(packed_shape(packed_heads_shape(part), form)) for part in recipe.parts))
+        self.inventory.note(full, sum(prod(packed_shape(packed_heads_shape(part), form)) for part in recipe.parts))
         packed = self._packed_heads(full, stored, recipe, form)
         self.weights.let_go(full)
         for heads, weight in zip(recipe.parts, packed, strict=True):

@@ -21,7 +21,7 @@ from pio.layers.decoder import Decoder
 from pio.layers.outline import Outline
 from pio.layers.quantization import Quantization
 from pio.layers.rehearsal import Rehearsal
-from pio.layers.source import Held, Source
+from pio.layers.source import Inventory, Source
 from pio.layers.warm_up import warm_up
 from pio.layers.workspace import ACTIVATIONS, Workspace
 from pio.loading.checkpoint import Checkpoint
@@ -36,7 +36,6 @@ from pio.text.tokenizer import Tokenizer
 
 BuildModel = Callable[[Any, Source, RuntimeConfig, MemoryBudget], Decoder]
 UNLIMITED = 1 << 62
-EXPERTS = ".experts."  # in the names of their tensors
 
 
 class LoadedModel:
@@ -100,11 +99,9 @@ class LoadedModel:
             budget.reserve(*_rehearse(build, config, weights, runtime, quantization))
         options = _source_options(runtime, quantization)
         self._source = Source(weights, _workspace(runtime, budget), check=check, **options)
-        self.model = build(config, self._source, runtime, budget)
-        weights.finish()
-        _check_stored(config, self._source.held)
-        self._longest_context = self.model.max_positions
-        self.context_length = self.model.max_positions = _context_length(runtime, self._longest_context)
+        self.model, self._longest_context = _build(build, config, weights, self._source, runtime, budget)
+        self.context_length = self.model.max_positions
+        _check_stored(config, self._source.inventory)
         self.cache = _reserve_cache(self.model, runtime)
         _ = self.model.workspace.storage  # refused here rather than in the first step
         warm_up(self.model, self.cache, check)
@@ -126,7 +123,7 @@ class LoadedModel:
     def memory(self) -> dict[str, int]:
         """Bytes of weights, cache and buffers."""
         return {
-            "weights": self._source.held.total,
+            "weights": self._source.inventory.total,
             "cache": self.cache.nbytes,
             "buffers": self.model.workspace.nbytes + self.manager.nbytes,
         }
@@ -134,13 +131,13 @@ class LoadedModel:
     @property
     def expert_bytes(self) -> int:
         """Bytes of the weights of which a token meets only some: those of experts."""
-        return sum(size for name, size in self._source.held.nbytes.items() if EXPERTS in name)
+        return self._source.inventory.expert_bytes
 
     @property
     def formats(self) -> dict[str, str]:
         """How matrices are held: of ``layers``, and of ``tables``, the embedding and the output head."""
         names = {"linear": "layers", "table": "tables"}
-        return {names[role]: ", ".join(sorted(forms)) for role, forms in sorted(self._source.held.formats.items())}
+        return {names[role]: ", ".join(sorted(forms)) for role, forms in sorted(self._source.inventory.formats.items())}
 
     def check_weights(self) -> None:
         """Read all weights and check that they are numbers.
@@ -237,6 +234,22 @@ def _quantization(config: DecoderConfig, runtime: RuntimeConfig, packing: Callab
     return Quantization()
 
 
+def _build(
+    build: BuildModel,
+    config: DecoderConfig,
+    weights: Weights,
+    source: Source,
+    runtime: RuntimeConfig,
+    budget: MemoryBudget,
+) -> tuple[Decoder, int]:
+    """Return a model whose context is cut to what the options ask for, and how long it could be."""
+    model = build(config, source, runtime, budget)
+    weights.finish()
+    longest = model.max_positions
+    model.max_positions = _context_length(runtime, longest)
+    return model, longest
+
+
 def _rehearse(
     build: BuildModel, config: DecoderConfig, weights: Weights, runtime: RuntimeConfig, quantization: Quantization
 ) -> tuple[int, str]:
@@ -250,11 +263,10 @@ def _rehearse(
     source = Rehearsal(weights, _workspace(runtime, None), **_source_options(runtime, quantization))
     weights.rehearsing = True
     try:
-        model = build(config, source, runtime, MemoryBudget(UNLIMITED))
-        weights.finish()
+        model, _ = _build(build, config, weights, source, runtime, MemoryBudget(UNLIMITED))
     finally:
         weights.rehearsing = False
-    held, free, options = source.held, available_memory(), runtime.quantize if quantization.forms else None
+    held, free, options = source.inventory, available_memory(), runtime.quantize if quantization.forms else None
     what = "the weights"
     if options is not None:
         what += f" with quantize={options!r}"
@@ -270,7 +282,6 @@ def _rehearse(
         )
     if runtime.memory_limit is not None:
         budget.reserve(model.workspace.nbytes, ACTIVATIONS)
-        model.max_positions = _context_length(runtime, model.max_positions)
         budget.reserve(_reserve_cache(model, runtime).nbytes, "the cache (smaller with cache_tokens or context_length)")
         Sampler(model.vocab_size, budget)
     return held.total, what
@@ -301,15 +312,15 @@ def _source_options(runtime: RuntimeConfig, quantization: Quantization) -> dict[
     return {
         "dtype": None if runtime.dtype is None else dtypes.dtype(runtime.dtype),
         "quantization": quantization,
-        "held": Held(mapped=runtime.mmap),
+        "inventory": Inventory(mapped=runtime.mmap),
     }
 
 
-def _check_stored(config: DecoderConfig, held: Held) -> None:
+def _check_stored(config: DecoderConfig, inventory: Inventory) -> None:
     """Refuse a folder whose matrices are packed otherwise than config.json says."""
     stored = config.quantization
     expected = Quantization.of(stored.format, stored.policy).forms if stored else {}
-    for role, forms in held.stored.items():
+    for role, forms in inventory.stored.items():
         if forms != {expected.get(role, "")}:
             found = " and ".join(form or "floats" for form in sorted(forms))
             what = "layers" if role == "linear" else "the embedding and the output head"

@@ -177,9 +177,9 @@ def test_copies_of_stored_tensors_count(tmp_path: Path) -> None:
             0 if dtype is None else net.in_proj_qkvz.weight.nbytes + net.out_proj.weight.nbytes + 4 * (20 + 4 + 4)
         )
         exact = 4 * (4 + 4)  # always float32
-        assert sum(source.held.made.values()) == copies + converted + (exact if dtype is None else 0)
+        assert sum(source.inventory.made.values()) == copies + converted + (exact if dtype is None else 0)
         stored = {name: t for name, t in tensors(folder).items() if name.startswith(source.prefix)}
-        assert sum(source.held.nbytes.values()) == (
+        assert sum(source.inventory.nbytes.values()) == (
             itemsize * sum(tensor.size for tensor in stored.values()) + (exact // 2 if dtype is None else 0)
         )
 
