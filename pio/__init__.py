@@ -23,7 +23,9 @@ from pio.errors import (
     UnfinishedAnswerError,
     UnsupportedModelError,
 )
+from pio.memory import compiled
 from pio.shelter import import_whole
+from pio.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from pio import ops
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
     from pio.plugin.metadata import ModelMetadata
     from pio.plugin.quantizer import quantize
     from pio.tensor import Tensor
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CancelledError",
@@ -94,6 +94,8 @@ _LAZY = {
     **dict.fromkeys(("Generation", "Timings", "TokenEvent", "TokenLogprobs", "Usage"), "pio.engine.generation"),
     **dict.fromkeys(("DType", "bfloat16", "float16", "float32", "int8", "int32", "int64", "uint8"), "pio.dtypes"),
 }
+
+compiled.provide(lambda: import_whole("pio.ops"))
 
 
 def __getattr__(name: str) -> Any:

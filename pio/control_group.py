@@ -7,14 +7,17 @@ be seen from where it runs.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path("/")
 _USUAL = "sys/fs/cgroup"
 _UNLIMITED = 1 << 60  # version 1 has a number of this order where there is no limit
+_MOST = 1 << 20  # bytes of a system file that are looked at
 _ESCAPED = re.compile(r"\\([0-7]{3})")  # how mountinfo writes spaces
 
 
@@ -22,24 +25,23 @@ class _Group(NamedTuple):
     """A group that this process is in or below.
 
     Attributes:
-        folder: Where the system shows it.
+        folder: Where the system shows it; a text, for its files are read at every call.
         version: 1 or 2.
         own: Whether the process is in it, and not in one below.
     """
 
-    folder: Path
+    folder: str
     version: int
     own: bool
 
-    def number(self, name: str) -> int | None:
-        """Return what a file says, or None where there is none or it sets no limit."""
-        text = read(self.folder / name).strip()
-        return int(text) if text.isdigit() and int(text) < _UNLIMITED else None
+    def text(self, name: str) -> str:
+        """Return what a file says, empty where there is none."""
+        return read(f"{self.folder}/{name}")
 
-    def statistics(self) -> dict[str, int]:
-        """Return the fields of ``memory.stat``."""
-        fields = [line.split() for line in read(self.folder / "memory.stat").splitlines()]
-        return {name: int(value) for name, value in (f for f in fields if len(f) == 2) if value.isdigit()}
+    def number(self, name: str) -> int | None:
+        """Return the number in a file, or None where there is none or it sets no limit."""
+        text = self.text(name).strip()
+        return int(text) if text.isdigit() and int(text) < _UNLIMITED else None
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
@@ -62,46 +64,75 @@ def free_memory(root: Path = ROOT) -> int | None:
     return min(found, default=None)
 
 
-def read(path: Path) -> str:
+def read(path: str | Path) -> str:
     """Return the text of a small system file, empty where this system has none."""
     try:
-        return path.read_text("utf-8", "surrogateescape")
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        parts: list[bytes] = []
+        while sum(map(len, parts)) < _MOST and (part := os.read(descriptor, 1 << 16)):
+            parts.append(part)  # the system hands some files out page by page
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+    return b"".join(parts).decode("utf-8", "surrogateescape")
 
 
 def _quota(group: _Group) -> float | None:
     if group.version == 2:
-        quota, _, period = read(group.folder / "cpu.max").strip().partition(" ")
+        quota, _, period = group.text("cpu.max").strip().partition(" ")
     else:
-        quota = read(group.folder / "cpu.cfs_quota_us").strip()
-        period = read(group.folder / "cpu.cfs_period_us").strip()
+        quota = group.text("cpu.cfs_quota_us").strip()
+        period = group.text("cpu.cfs_period_us").strip()
     if not (quota.isdigit() and period.isdigit() and int(period)):
         return None  # max, or -1
     return int(quota) / int(period)
 
 
 def _free(group: _Group) -> int | None:
-    fields = group.statistics()
     if group.version == 2:
         limits, used, prefix = [group.number("memory.max"), group.number("memory.high")], "memory.current", ""
+        if limits == [None, None]:
+            return None  # before its statistics are read, which the system has to add up
+        fields = _fields(group.text("memory.stat"))
     else:
         limits, used, prefix = [group.number("memory.limit_in_bytes")], "memory.usage_in_bytes", "total_"
+        fields = _fields(group.text("memory.stat"))
         # the least of all above, also of those that cannot be seen
         limits += [limit] if 0 < (limit := fields.get("hierarchical_memory_limit", 0)) < _UNLIMITED else []
-        if not group.own and read(group.folder / "memory.use_hierarchy").strip() == "0":
+        if not group.own and group.text("memory.use_hierarchy").strip() == "0":
             return None  # it limits its own processes only
-    known, taken = [limit for limit in limits if limit is not None], group.number(used)
-    if not known or taken is None:
+    known = [limit for limit in limits if limit is not None]
+    taken = group.number(used) if known else None
+    if taken is None:
         return None
     # files that were read count as used, and are dropped for whoever needs memory
     files = fields.get(f"{prefix}active_file", 0) + fields.get(f"{prefix}inactive_file", 0)
     return max(0, min(known) - taken + min(files, taken))
 
 
-def _groups(root: Path, controller: str) -> Iterator[_Group]:
+def _fields(statistics: str) -> dict[str, int]:
+    """The fields of ``memory.stat``."""
+    words = statistics.split()
+    return {name: int(value) for name, value in zip(words[::2], words[1::2], strict=False) if value.isdigit()}
+
+
+def _groups(root: Path, controller: str) -> tuple[_Group, ...]:
     """The groups of this process that a controller may limit, from the inside out."""
-    lines = read(root / "proc/self/cgroup").splitlines() or ["0::/", f"1:{controller}:/"]
+    return _found(root, controller, read(root / "proc/self/cgroup"))
+
+
+@lru_cache(maxsize=4)
+def _found(root: Path, controller: str, memberships: str) -> tuple[_Group, ...]:
+    """Find groups: as long as a process stays in them, their files have the same paths."""
+    return tuple(group for group in _visible(root, controller, memberships) if os.path.isdir(group.folder))
+
+
+def _visible(root: Path, controller: str, memberships: str) -> Iterator[_Group]:
+    lines = memberships.splitlines() or ["0::/", f"1:{controller}:/"]
     mounts = list(_mounts(root))
     for line in lines:
         _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
@@ -119,7 +150,7 @@ def _groups(root: Path, controller: str) -> Iterator[_Group]:
             for inside in _inside_out(Path(path), top):
                 if (group := folder / inside) not in seen:
                     seen.add(group)
-                    yield _Group(group, version, own=inside == _below(Path(path), top))
+                    yield _Group(str(group), version, own=inside == _below(Path(path), top))
 
 
 def _inside_out(path: Path, top: Path) -> Iterator[Path]:

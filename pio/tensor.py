@@ -13,6 +13,7 @@ from pio.device import Device, default_device, on_device
 from pio.dtypes import DType
 from pio.errors import TensorError
 from pio.memory import copies, elements, layout, step
+from pio.memory.compiled import operations
 from pio.memory.elements import Nested
 from pio.memory.layout import Index, Shape, row_major
 from pio.memory.operators import refusals
@@ -119,7 +120,7 @@ class Tensor:
         """
         from pio.memory.buffers import wrap
 
-        tensor = wrap(source, None if dtype is None else dtypes.dtype(dtype))
+        tensor = cls(*wrap(source, None if dtype is None else dtypes.dtype(dtype)))
         return tensor if shape is None else tensor.reshape(*shape)
 
     @classmethod
@@ -132,7 +133,7 @@ class Tensor:
         """
         from pio.memory.dlpack import import_tensor
 
-        return import_tensor(source)
+        return cls(*import_tensor(source))
 
     # Properties
 
@@ -366,21 +367,15 @@ class Tensor:
     # Mathematics: pio.ops has the rest
 
     def __matmul__(self, other: Tensor) -> Tensor:
-        from pio import ops
-
-        return ops.matmul(self, other)
+        return operations().matmul(self, other)
 
     def softmax(self) -> Tensor:
         """Return ``pio.ops.softmax`` of this tensor, over its last axis."""
-        from pio import ops
-
-        return ops.softmax(self)
+        return operations().softmax(self)
 
     def gelu(self) -> Tensor:
         """Return ``pio.ops.gelu`` of this tensor."""
-        from pio import ops
-
-        return ops.gelu(self)
+        return operations().gelu(self)
 
 
 for _name, _refusal in refusals().items():

@@ -9,9 +9,8 @@ import sys
 import pytest
 
 import pio
-from pio import ops
+from pio import machine, ops
 from pio.benchmarks.random_model import RandomWeights
-from pio.engine import batch_manager
 from pio.layers.quantization import Quantization
 from pio.loading.safetensors import write_safetensors
 from pio.memory.allocation import allocated_bytes
@@ -76,7 +75,7 @@ def test_logits_count_as_long_as_they_live():
 
 def test_logits_beyond_the_machine_are_refused(monkeypatch):
     with pio.load("demo") as model:
-        monkeypatch.setattr(batch_manager, "available_memory", lambda: 8 * 4 * 4096)
+        monkeypatch.setattr(machine, "available_memory", lambda: 8 * 4 * 4096)
         with pytest.raises(pio.OutOfMemoryError, match=r"logits of 9 tokens take .* give a shorter prompt"):
             model.logits(range(9))
         assert model.logits(range(8)).shape == (8, 4096)
@@ -106,7 +105,7 @@ def test_quantized_weights_count_before_the_first_is_packed(form, monkeypatch):
         patch.setattr(Quantization, "pack", lambda *_: pytest.fail("packed"))
         with pytest.raises(pio.OutOfMemoryError, match=f"the weights with quantize='{form}': .* needed.*memory_limit"):
             pio.load("demo", quantize=form, memory_limit=memory["weights"] - 1)
-        patch.setattr(loaded, "available_memory", lambda: memory["weights"] // 2)
+        patch.setattr(machine, "available_memory", lambda: memory["weights"] // 2)
         with pytest.raises(pio.OutOfMemoryError, match=f"the weights with quantize='{form}' take .* free; choose"):
             pio.load("demo", quantize=form)
     gc.collect()

@@ -58,9 +58,9 @@ def test_python_examples_compile_everywhere() -> None:
 def test_commands_exist() -> None:
     import typer.main
 
-    from pio.cli.app import app
+    from pio.cli.app import make_app
 
-    commands: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
+    commands: dict[str, Any] = vars(typer.main.get_command(make_app()))["commands"]
     text = "\n".join(page.read_text("utf-8") for page in PAGES)
     used = re.findall(rf"(?<![\w.])pio ((?:{'|'.join(commands)})\b[^`\n&#]*)", text)
     assert {line.split()[0] for line in used} >= {"generate", "chat", "bench", "doctor", "download", "models", "warmup"}

@@ -14,13 +14,13 @@ from typing import Any
 
 from pio import dtypes
 from pio.dtypes import DType
-from pio.errors import CheckpointError, ConfigError, OutOfMemoryError
+from pio.errors import CheckpointError, ConfigError
 from pio.layers.rehearsal import blank
 from pio.loading import config_json
 from pio.loading.checkpoint import MAX_CONFIG_BYTES, Checkpoint
 from pio.loading.json_file import read_object
 from pio.loading.weights import first_non_finite
-from pio.machine import available_memory
+from pio.memory.fit import require_free
 from pio.memory.storage import Storage
 from pio.ops.quantized import PackedWeight
 from pio.plugin import TextModelPlugin, registry
@@ -201,12 +201,9 @@ def random_model(
     manifest, _ = registry.choose(raw, plugin)
     base: type[TextModelPlugin] = import_object(manifest.plugin)
     kind = dtypes.dtype(dtype or config_json.dtype(raw) or "bfloat16")
-    needed, free = base.config_class.from_checkpoint(raw).parameters * kind.itemsize, available_memory()
-    if free is not None and needed > free and options.get("quantize") is None:  # else loading checks what is packed
-        raise OutOfMemoryError(
-            f"random weights of this shape take {needed:,} bytes and the machine has {free:,} free; "
-            "choose a smaller config or a smaller --dtype"
-        )
+    needed = base.config_class.from_checkpoint(raw).parameters * kind.itemsize
+    if options.get("quantize") is None:  # else loading checks what is packed
+        require_free(needed, "random weights of this shape take", "choose a smaller config or a smaller --dtype")
 
     def open_weights(self: TextModelPlugin, checkpoint: Checkpoint) -> RandomWeights:
         return RandomWeights(kind)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
 
 from pio.dtypes import int32
 from pio.errors import CapacityError
 from pio.tensor import Tensor
-
-Outputs: TypeAlias = Literal["none", "last", "all"]
 
 
 class Batch:
@@ -83,7 +80,7 @@ class Batch:
         self.num_tokens = self.num_sequences = self.num_outputs = 0
 
     def add(
-        self, token_ids: Sequence[int], past_length: int, block_table: Sequence[int], outputs: Outputs, slot: int = 0
+        self, token_ids: Sequence[int], past_length: int, block_table: Sequence[int], outputs: int, slot: int = 0
     ) -> None:
         """Append one sequence's slice.
 
@@ -91,15 +88,14 @@ class Batch:
             token_ids: Its next tokens, at least one.
             past_length: How many of its tokens the cache holds already.
             block_table: Cache blocks that cover past and new tokens.
-            outputs: Which rows of the slice need logits.
+            outputs: How many of the slice's last tokens want logits.
             slot: Where recurrent layers keep its state, its own while it runs.
 
         Raises:
             CapacityError: The batch was made for fewer tokens, sequences, blocks or outputs.
         """
         count, sequence, first = len(token_ids), self.num_sequences, self.num_tokens
-        rows = 0 if outputs == "none" else 1 if outputs == "last" else count
-        self._check(count, len(block_table), rows)
+        self._check(count, len(block_table), outputs)
         if count == 1:
             self._tokens[first] = token_ids[0]
             self._positions[first] = past_length
@@ -110,25 +106,27 @@ class Batch:
         self._slots[sequence] = slot
         at = sequence * self.max_blocks_per_sequence
         self._block_tables[at : at + len(block_table)] = _as_array(block_table)
-        for i in range(rows):
-            self._output_rows[self.num_outputs + i] = first + count - rows + i
+        for i in range(outputs):
+            self._output_rows[self.num_outputs + i] = first + count - outputs + i
         self._starts[sequence] = first
         self._starts[sequence + 1] = first + count
         self.num_tokens = first + count
         self.num_sequences = sequence + 1
-        self.num_outputs += rows
+        self.num_outputs += outputs
 
-    def _check(self, count: int, blocks: int, rows: int) -> None:
+    def _check(self, count: int, blocks: int, outputs: int) -> None:
         for name, needed, limit in (
             ("tokens", self.num_tokens + count, self.max_tokens),
             ("sequences", self.num_sequences + 1, self.max_sequences),
             ("blocks of one sequence", blocks, self.max_blocks_per_sequence),
-            ("output rows", self.num_outputs + rows, self.max_outputs),
+            ("output rows", self.num_outputs + outputs, self.max_outputs),
         ):
             if needed > limit:
                 raise CapacityError(f"the batch holds {limit} {name}, found {needed}; split it, or make a larger batch")
         if count < 1:
             raise CapacityError("a sequence of a batch needs at least one token, found none")
+        if not 0 <= outputs <= count:
+            raise CapacityError(f"{count} tokens have 0 to {count} rows of logits, found outputs={outputs}")
 
 
 def _as_array(values: Sequence[int]) -> array[int]:

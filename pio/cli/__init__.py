@@ -15,9 +15,10 @@ def main() -> None:
     end_in_order()
     try:
         prepare_streams()
-        from pio.cli.app import app
+        from pio.cli.app import COMMANDS, make_app
 
-        app(prog_name="pio")
+        asked = sys.argv[1:2]
+        make_app(asked if asked and asked[0] in COMMANDS else COMMANDS)(prog_name="pio")
     except KeyboardInterrupt:  # so early that no command has begun
         sys.exit(130)
     except OutputError as error:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
 import pio
-from pio.cli import bench, chat, doctor, download, generate, models, quantize, remedies, verify, warmup
+from pio.cli import remedies
 from pio.cli.console import complain, notes
 from pio.errors import PioError
+
+# Each is a function in a module of its name, in the order of the help.
+COMMANDS: Final = ("generate", "chat", "models", "verify", "download", "quantize", "warmup", "doctor", "bench")
 
 # What programs like this one call things.
 ALIASES = {"help": "--help", "version": "--version"}
@@ -56,25 +61,13 @@ class Commands(TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
 
 
-app = typer.Typer(
-    cls=Commands,
-    name="pio",
-    help="Run open language models on this machine.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"pio {pio.__version__}")
         raise typer.Exit
 
 
-@app.callback()
-def options(
+def _shared(
     verbose: Annotated[bool, typer.Option("--verbose", help="Say what is loaded and compiled.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which version this is.")
@@ -83,12 +76,22 @@ def options(
     """Run open language models on this machine."""
 
 
-app.command("generate")(generate.generate)
-app.command("chat")(chat.chat)
-app.command("models")(models.models)
-app.command("verify")(verify.verify)
-app.command("download")(download.download)
-app.command("quantize")(quantize.quantize)
-app.command("warmup")(warmup.warmup)
-app.command("doctor")(doctor.doctor)
-app.command("bench")(bench.bench)
+def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """Return the command line.
+
+    Args:
+        names: The commands that it is to have; typer takes a millisecond to build one.
+    """
+    app = typer.Typer(
+        cls=Commands,
+        name="pio",
+        help="Run open language models on this machine.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_shared)  # which also makes it a group where there is one command alone
+    for name in names:
+        app.command(name)(getattr(import_module(f"pio.cli.{name}"), name))
+    return app

@@ -34,7 +34,7 @@ class DecoderConfig(BaseModel, frozen=True):
     A model's own config class narrows the fields to what its code can do.
     """
 
-    model_config = ConfigDict(extra="ignore", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     silent_fields: ClassVar[frozenset[str]] = SILENT
     neutral_fields: ClassVar[Mapping[str, tuple[Any, ...]]] = NEUTRAL

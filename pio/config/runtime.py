@@ -49,7 +49,7 @@ class RuntimeConfig(BaseModel):
     not given.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     profile: Profile = "balanced"
     """Named preset that gives the defaults of the other fields: balanced; performance (longer context, larger

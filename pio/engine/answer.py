@@ -80,8 +80,6 @@ class Answer:
         seed: What its draws depend on, beside the logits and the position.
     """
 
-    scores_prompt = False
-
     def __init__(
         self,
         request: Request[Generation],

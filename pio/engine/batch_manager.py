@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 from pio.dtypes import float32
 from pio.engine.answer import Answer, Detokenizer, Reasoning
 from pio.engine.block_manager import BlockManager
-from pio.engine.consumer import Consumer, PromptLogits
+from pio.engine.consumer import PromptLogits
 from pio.engine.generation import Generation
 from pio.engine.handle import Handle, LogitsHandle
 from pio.engine.penalties import check_token_ids, make_penalties
@@ -24,11 +24,10 @@ from pio.engine.sampling_params import SamplingParams
 from pio.engine.scheduler import Scheduler
 from pio.engine.sequence import Sequence as TokenSequence
 from pio.engine.worker import Worker
-from pio.errors import CancelledError, CapacityError, ConfigError, OutOfMemoryError, PioError
-from pio.machine import available_memory
+from pio.errors import CancelledError, CapacityError, ConfigError, PioError
 from pio.memory.arena import Arena
 from pio.memory.budget import MemoryBudget
-from pio.memory.sizes import format_bytes
+from pio.memory.fit import require_free
 from pio.tensor import Tensor
 
 T = TypeVar("T")
@@ -172,8 +171,8 @@ class BatchManager:
         """
         ids = self._check_prompt(prompt, room=0)
         request = Request[Tensor]()
-        consumer: Consumer = PromptLogits(request, self._prompt_logits(len(ids)))
-        sequences = [TokenSequence(consumer, ids)]
+        consumer = PromptLogits(request, self._prompt_logits(len(ids)))
+        sequences = [TokenSequence(consumer, ids, outputs=len(ids))]
         return self._queued(request, sequences, owned, lambda: LogitsHandle(request, self))
 
     def logits(self, prompt: Sequence[int]) -> Tensor:
@@ -240,12 +239,8 @@ class BatchManager:
     def _prompt_logits(self, tokens: int) -> Tensor:
         """Memory for the logits of a prompt, counted until the caller lets go of it."""
         shape = tokens, self._vocab_size
-        nbytes, free = float32.itemsize * prod(shape), available_memory()
-        if free is not None and nbytes > free:
-            raise OutOfMemoryError(
-                f"the logits of {tokens} tokens take {format_bytes(nbytes)} and the machine has {format_bytes(free)} "
-                "free; give a shorter prompt"
-            )
+        nbytes = float32.itemsize * prod(shape)
+        require_free(nbytes, f"the logits of {tokens} tokens take", "give a shorter prompt")
         what = f"the logits of {tokens} tokens (fewer for a shorter prompt)"
         return Arena(nbytes, budget=self._budget, what=what).take(shape)
 

@@ -88,12 +88,14 @@ class Runner:
 
     def forward(self, plan: Collection[Sequence]) -> Tensor:
         """Compute the planned tokens; the logits of those that need them."""
-        batch = self._batch
+        batch, row = self._batch, 0
         batch.begin()
         for sequence in plan:
-            past, count = sequence.num_computed, sequence.scheduled
-            outputs = "all" if sequence.scores_prompt else "last" if count == sequence.pending else "none"
-            batch.add(sequence.tokens[past : past + count], past, sequence.blocks, outputs, sequence.slot)
+            past = sequence.num_computed
+            tokens = sequence.tokens[past : past + sequence.scheduled]
+            batch.add(tokens, past, sequence.blocks, sequence.rows, sequence.slot)
+            sequence.row = row
+            row += sequence.rows
             if past == 0:
                 sequence.consumer.begin()
         return self._model.forward(batch, self._cache)
@@ -101,13 +103,10 @@ class Runner:
     def consume(self, plan: Collection[Sequence], logits: Tensor) -> list[Sequence]:
         """Hand out the logits; return the finished sequences, failed ones among them."""
         finished: list[Sequence] = []
-        row = 0
         for sequence in plan:
-            count, pending = sequence.scheduled, sequence.pending
-            rows = count if sequence.scores_prompt else int(count == pending)
-            if rows and not sequence.consumer.dead:
+            if sequence.rows and not sequence.consumer.dead:
                 try:
-                    done = sequence.consumer.take(sequence, logits, row, self._sampler)
+                    done = sequence.consumer.take(sequence, logits, sequence.row, self._sampler)
                 except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
                     raise
                 except BaseException as error:  # a tokenizer's Rust panic is no Exception
@@ -115,8 +114,7 @@ class Runner:
                     done = True
                 if done:
                     finished.append(sequence)
-            sequence.num_computed += count
-            row += rows
+            sequence.num_computed += sequence.scheduled
         return finished
 
 

@@ -47,7 +47,7 @@ class SamplingParams(BaseModel):
         ConfigError: A field is unknown, out of its range, or contradicts another; the message names it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     max_new_tokens: int = Field(default=256, ge=1)
     """The answer ends after this many tokens, or earlier where the context or the cache ends. Where it is not given, a

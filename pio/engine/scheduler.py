@@ -92,31 +92,30 @@ class Scheduler:
         """Choose the next step; empty only where nothing waits or runs."""
         self.plan.clear()
         self._schedule_decodes()
-        decodes = len(self.plan)
-        budget = min(self._max_tokens - decodes, self._prefill_chunk)
-        # every running answer keeps a row of logits, so that scoring a long prompt holds none of them up
-        outputs = self._max_outputs - sum(not s.scores_prompt for s in self.running)
-        for sequence in self.running:
-            if not self._decodes(sequence):
-                budget, outputs = self._schedule_prompt(sequence, budget, outputs)
-        while budget > 0 and outputs > 0 and self._admit():
-            newest = self.running[-1]
-            outputs -= not newest.scores_prompt
-            budget, outputs = self._schedule_prompt(newest, budget, outputs)
+        if len(self.plan) < len(self.running) or self.waiting:
+            self._schedule_prompts()
         return self.plan
 
     def _schedule_decodes(self) -> None:
         i = 0
         while i < len(self.running):
             sequence = self.running[i]
-            if self._decodes(sequence) and self._grow(sequence):
-                sequence.scheduled = 1
+            if sequence.decodes and self._grow(sequence):
+                sequence.plan(1)
                 self.plan.append(sequence)
             i += 1
 
-    @staticmethod
-    def _decodes(sequence: Sequence) -> bool:
-        return sequence.pending == 1 and not sequence.scores_prompt
+    def _schedule_prompts(self) -> None:
+        budget = min(self._max_tokens - len(self.plan), self._prefill_chunk)
+        # every running answer keeps its row of logits, so that scoring a long prompt holds none of them up
+        outputs = self._max_outputs - sum(s.outputs == 1 for s in self.running)
+        for sequence in self.running:
+            if not sequence.decodes:
+                budget, outputs = self._schedule_prompt(sequence, budget, outputs)
+        while budget > 0 and outputs > 0 and self._admit():
+            newest = self.running[-1]
+            outputs -= newest.outputs == 1
+            budget, outputs = self._schedule_prompt(newest, budget, outputs)
 
     def _grow(self, sequence: Sequence) -> bool:
         """Make room for one more token, at the expense of younger sequences; False where it had to give way itself."""
@@ -135,11 +134,12 @@ class Scheduler:
     def _schedule_prompt(self, sequence: Sequence, budget: int, outputs: int) -> tuple[int, int]:
         """Plan a chunk of a prompt; return what is left of the budget of tokens and of output rows."""
         count = min(sequence.pending, budget)
-        if sequence.scores_prompt:
-            count = min(count, outputs)
-            outputs -= count
+        sequence.plan(count)
+        if sequence.outputs > 1:  # else its row is kept already
+            count -= max(0, sequence.rows - outputs)
+            sequence.plan(count)
+            outputs -= sequence.rows
         if count > 0:
-            sequence.scheduled = count
             self.plan.append(sequence)
         return budget - count, outputs
 

@@ -41,7 +41,7 @@ def warm_up(model: Decoder, cache: Cache, check: Callable[[], object] = lambda: 
 def _run(model: Decoder, cache: Cache) -> None:
     """Compute one row of the output head behind two tokens; a block that cannot be recorded is refused here."""
     batch = Batch(_TOKENS, 1, 1, 1)
-    batch.add([0] * _TOKENS, 0, [0], "last")
+    batch.add([0] * _TOKENS, 0, [0], 1)
     with ops.recording():
         row = model.hidden_states(batch, cache)  # (1, hidden)
         model.norm(row, row)

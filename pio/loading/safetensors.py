@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import mmap
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -169,7 +168,7 @@ def write_safetensors(
     target = Path(path)
     order = [Described(name, tensor.dtype, tensor.shape) for name, tensor in sorted(tensors.items())]
     order.sort(key=lambda described: -described.dtype.itemsize)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}.tmp")
     try:
         with SafetensorsWriter(temporary, order, metadata) as writer:
             for described in order:

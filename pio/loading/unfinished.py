@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -30,7 +29,7 @@ def unfinished_folder(parent: Path) -> Generator[Path]:
     """
     _remove_left_behind(parent)
     while True:
-        folder, lock = parent / f"{PREFIX}{secrets.token_hex(6)}", None
+        folder, lock = parent / f"{PREFIX}{os.urandom(6).hex()}", None
         try:
             folder.mkdir()
             lock = _lock(folder)

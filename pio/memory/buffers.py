@@ -10,15 +10,15 @@ from pio.dtypes import DType
 from pio.errors import TensorError
 from pio.memory import layout, step
 from pio.memory.storage import BufferHold, Storage
-from pio.tensor import Tensor
+from pio.memory.view import Parts, View
 
 _NATIVE_ORDER: Final = "@=<" if sys.byteorder == "little" else "@=>!"
 _FLOATS: Final = {"f": dtypes.float32, "e": dtypes.float16}
 _SIGNED: Final = {1: dtypes.int8, 4: dtypes.int32, 8: dtypes.int64}  # the sizes of i and l differ between systems
 
 
-def wrap(source: object, dtype: DType | None) -> Tensor:
-    """Return a tensor over the buffer of ``source``, without a copy.
+def wrap(source: object, dtype: DType | None) -> Parts:
+    """Return the parts of a tensor over the buffer of ``source``, without a copy.
 
     Raises:
         TensorError: No buffer, or one whose format does not fit ``dtype``.
@@ -28,7 +28,7 @@ def wrap(source: object, dtype: DType | None) -> Tensor:
         return _over(view, hold, dtype)
 
 
-def _over(view: memoryview, hold: BufferHold, dtype: DType | None) -> Tensor:
+def _over(view: memoryview, hold: BufferHold, dtype: DType | None) -> Parts:
     found = _dtype_of(view.format, view.itemsize)
     kind = found if dtype is None else dtype
     if kind is None:
@@ -49,10 +49,10 @@ def _over(view: memoryview, hold: BufferHold, dtype: DType | None) -> Tensor:
     low, high = layout.span(shape, strides)
     start = hold.address + low * kind.itemsize
     storage = Storage(start, (high - low) * kind.itemsize, hold, view.readonly)
-    return Tensor(storage, hold.address, kind, shape, strides)
+    return Parts(storage, hold.address, kind, shape, strides)
 
 
-def array_interface(tensor: Tensor) -> dict[str, Any]:
+def array_interface(tensor: View) -> dict[str, Any]:
     """Describe a tensor as version 3 of NumPy's array interface, which shares the memory.
 
     Raises:

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Final
 
 from pio.errors import TensorError
 from pio.memory import elements, layout, step
+from pio.memory.compiled import operations
+from pio.memory.storage import Storage
 
 if TYPE_CHECKING:
     from pio.memory.layout import Shape
-    from pio.tensor import Tensor
+    from pio.memory.view import View
 
 _MAX_RUNS: Final = 256  # a copy in fewer pieces goes by memmove; more are worth a compiled loop
 
 
-def copy(to: Tensor, source: Tensor) -> None:
+def copy(to: View, source: View) -> None:
     """Overwrite the elements of ``to`` with those of ``source``, converted where the types differ.
 
     Shapes: to, source the same, any strides; they may overlap.
@@ -39,12 +41,10 @@ def copy(to: Tensor, source: Tensor) -> None:
     if direct:
         _copy_runs(to, source, length, outer)
     else:
-        from pio import ops
-
-        ops.copy(to, source)
+        operations().copy(to, source)
 
 
-def fill(to: Tensor, value: float) -> None:
+def fill(to: View, value: float) -> None:
     """Set every element of ``to`` to ``value``.
 
     Raises:
@@ -55,9 +55,9 @@ def fill(to: Tensor, value: float) -> None:
     _check_writable(to)
     one = elements.encode([value], to.dtype)
     if not to.is_contiguous:
-        cell = to.empty((), to.dtype, to.device)
+        cell = Storage.allocate(len(one), what="one element", device=to.storage.device)
         ctypes.memmove(cell.address, one, len(one))
-        copy(to, type(to)(cell.storage, cell.address, to.dtype, to.shape, (0,) * to.ndim))
+        copy(to, type(to)(cell, cell.address, to.dtype, to.shape, (0,) * to.ndim))
         return
     total = to.nbytes
     if total == 0:
@@ -73,19 +73,19 @@ def fill(to: Tensor, value: float) -> None:
         done += more
 
 
-def _copy_runs(to: Tensor, source: Tensor, length: int, outer: Shape) -> None:
+def _copy_runs(to: View, source: View, length: int, outer: Shape) -> None:
     size = to.dtype.itemsize
     starts = zip(layout.offsets(outer, to.strides), layout.offsets(outer, source.strides), strict=True)
     for there, here in starts:
         ctypes.memmove(to.address + there * size, source.address + here * size, length * size)
 
 
-def _check_writable(to: Tensor) -> None:
+def _check_writable(to: View) -> None:
     if to.storage.readonly:
         raise TensorError("cannot write into read-only memory; write into a .clone() of this tensor")
 
 
-def _overlap(one: Tensor, other: Tensor) -> bool:
+def _overlap(one: View, other: View) -> bool:
     (low, high), (begin, end) = (layout.span(t.shape, t.strides) for t in (one, other))
     size, width = one.dtype.itemsize, other.dtype.itemsize
     starts_before = one.address + low * size < other.address + end * width

@@ -11,7 +11,7 @@ from pio.errors import DeviceError, TensorError
 from pio.memory import layout, step
 from pio.memory.storage import Storage
 from pio.memory.trampolines import compiled, make_immortal
-from pio.tensor import Tensor
+from pio.memory.view import Parts, View
 
 _CPU: Final = (DLPACK_TYPES["cpu"], 0)
 _VERSION: Final = (1, 0)
@@ -78,7 +78,7 @@ class _Export:
 
     __slots__ = ("__weakref__", "managed", "shape", "strides", "tensor")
 
-    def __init__(self, tensor: Tensor, kind: type[_Managed] | type[_Versioned]) -> None:
+    def __init__(self, tensor: View, kind: type[_Managed] | type[_Versioned]) -> None:
         self.tensor = tensor
         self.shape = (ctypes.c_int64 * tensor.ndim)(*tensor.shape)
         self.strides = (ctypes.c_int64 * tensor.ndim)(*tensor.strides)
@@ -86,7 +86,7 @@ class _Export:
         self.managed.context = id(self)
         view = self.managed.tensor
         view.data, view.ndim = tensor.address, tensor.ndim
-        view.device_type, view.device_id = tensor.device.dlpack
+        view.device_type, view.device_id = tensor.storage.device.dlpack
         view.code, view.bits = tensor.dtype.dlpack
         view.lanes = 1
         view.shape = ctypes.cast(self.shape, ctypes.POINTER(ctypes.c_int64))
@@ -94,7 +94,7 @@ class _Export:
 
 
 def export_tensor(
-    tensor: Tensor,
+    tensor: View,
     *,
     stream: object,
     max_version: tuple[int, int] | None,
@@ -146,8 +146,8 @@ class _Import:
             self._deleter(self._address)
 
 
-def import_tensor(source: object) -> Tensor:
-    """Return a tensor over the memory of an object with ``__dlpack__``, which lives on while the tensor does.
+def import_tensor(source: object) -> Parts:
+    """Return the parts of a tensor over the memory of an object with ``__dlpack__``, which lives on with it.
 
     Raises:
         DeviceError: The memory is not the CPU's.
@@ -163,10 +163,10 @@ def import_tensor(source: object) -> Tensor:
     if isinstance(managed, _Versioned) and managed.major != _VERSION[0]:
         raise TensorError(f"DLPack {managed.major}.{managed.minor} is not understood; pio reads version 1")
     readonly = isinstance(managed, _Versioned) and bool(managed.flags & _READ_ONLY)
-    tensor = _describe(managed.tensor, readonly)  # all checks come before the capsule is taken over
-    tensor.storage.owner = _Import(managed)
+    parts = _describe(managed.tensor, readonly)  # all checks come before the capsule is taken over
+    parts.storage.owner = _Import(managed)
     _set_name(capsule, _USED_NAMES[kind])
-    return tensor
+    return parts
 
 
 def _capsule_of(source: Any) -> object:
@@ -187,8 +187,8 @@ def _capsule_of(source: Any) -> object:
         raise TensorError(f"a {type(source).__name__} refuses to be shared by DLPack: {error}") from error
 
 
-def _describe(view: _DLTensor, readonly: bool) -> Tensor:
-    """Return a tensor over what ``view`` describes, not yet owned by anything."""
+def _describe(view: _DLTensor, readonly: bool) -> Parts:
+    """Return the parts of a tensor over what ``view`` describes, not yet owned by anything."""
     if view.device_type != _CPU[0]:
         raise DeviceError(f"from_dlpack reads CPU memory, DLPack device {_CPU}; found type {view.device_type}")
     dtype = dtypes.from_dlpack(view.code, view.bits) if view.lanes == 1 else None
@@ -203,4 +203,4 @@ def _describe(view: _DLTensor, readonly: bool) -> Tensor:
     low, high = layout.span(shape, strides)
     size = dtype.itemsize
     storage = Storage(address + low * size, (high - low) * size, None, readonly)
-    return Tensor(storage, address, dtype, shape, strides)
+    return Parts(storage, address, dtype, shape, strides)

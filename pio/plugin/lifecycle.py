@@ -224,7 +224,7 @@ class Lifecycle(ABC):
         loaded, last = self._loaded, self._metadata
         if loaded is None and last is not None:
             return replace(last, memory=dict.fromkeys(last.memory, 0))
-        return ModelMetadata.of(self, loaded)
+        return ModelMetadata.of(self.manifest, self._path, loaded)
 
     def _opened_anew(self, files: Files, *, mapped: bool) -> Files:
         """Return the files with weights that are mapped, or are not; those that are open stay so."""
@@ -263,7 +263,7 @@ class Lifecycle(ABC):
         packing = shown.counting(f"quantizing to {self.runtime.quantize}", lambda: weights.matrices)
         check = partial(self._check_wanted, load)
         loaded = LoadedModel(checkpoint, config, weights, self.runtime, self.build_model, packing, prompts, check)
-        self._metadata = ModelMetadata.of(self, loaded)
+        self._metadata = ModelMetadata.of(self.manifest, self._path, loaded)
         self._loaded = loaded
         try:
             check()  # afterwards: cleanup() has either seen the model, or is seen here

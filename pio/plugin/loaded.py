@@ -26,9 +26,9 @@ from pio.layers.warm_up import warm_up
 from pio.layers.workspace import ACTIVATIONS, Workspace
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.weights import Weights
-from pio.machine import available_memory, thread_count
+from pio.machine import thread_count
 from pio.memory.budget import MemoryBudget
-from pio.memory.sizes import format_bytes
+from pio.memory.fit import require_free
 from pio.ops.sampling import Sampler
 from pio.plugin.prompts import Prompts
 from pio.text.chat_template import ChatTemplate
@@ -266,7 +266,7 @@ def _rehearse(
         model, _ = _build(build, config, weights, source, runtime, MemoryBudget(UNLIMITED))
     finally:
         weights.rehearsing = False
-    held, free, options = source.inventory, available_memory(), runtime.quantize if quantization.forms else None
+    held, options = source.inventory, runtime.quantize if quantization.forms else None
     what = "the weights"
     if options is not None:
         what += f" with quantize={options!r}"
@@ -274,12 +274,8 @@ def _rehearse(
         what += f" as {runtime.dtype} (none with dtype=None)"
     budget = MemoryBudget(UNLIMITED if runtime.memory_limit is None else runtime.memory_limit)
     budget.reserve(held.total, what)
-    made = sum(held.made.values())
-    if free is not None and made > free:
-        raise OutOfMemoryError(
-            f"{what} take {format_bytes(made)} and the machine has {format_bytes(free)} free; choose a smaller model "
-            "or a format of fewer bits, or let pio quantize write a folder that is mapped"
-        )
+    remedy = "choose a smaller model or a format of fewer bits, or let pio quantize write a folder that is mapped"
+    require_free(sum(held.made.values()), f"{what} take", remedy)
     if runtime.memory_limit is not None:
         budget.reserve(model.workspace.nbytes, ACTIVATIONS)
         budget.reserve(_reserve_cache(model, runtime).nbytes, "the cache (smaller with cache_tokens or context_length)")
@@ -289,13 +285,13 @@ def _rehearse(
 
 def _reserve_cache(model: Decoder, runtime: RuntimeConfig) -> Cache:
     tokens = runtime.cache_tokens or model.max_positions
-    cache, free = model.new_cache(tokens), available_memory()
-    if free is not None and cache.nbytes > free:
+    cache = model.new_cache(tokens)
+    try:
+        remedy = "ask for fewer with context_length or cache_tokens"
+        require_free(cache.nbytes, f"a cache of {tokens} tokens takes", remedy)
+    except OutOfMemoryError:
         cache.free()
-        raise OutOfMemoryError(
-            f"a cache of {tokens} tokens takes {format_bytes(cache.nbytes)} and the machine has "
-            f"{format_bytes(free)} free; ask for fewer with context_length or cache_tokens"
-        )
+        raise
     return cache
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pio.errors import CheckpointError
 from pio.loading.checkpoint import DEMO, Checkpoint, resolve
 from pio.memory.refusal import memory_errors
-from pio.plugin import registry
+from pio.plugin import factory, registry
 
 if TYPE_CHECKING:
     from pio.plugin import TextModelPlugin
@@ -51,7 +51,7 @@ def load(
         manifest, listed = registry.choose(config, plugin)
     if not listed and path_or_name != DEMO:  # nothing differs for it: the architecture is computed alike in every size
         _log.info("no plugin lists this size of %s; %s runs it", config["model_type"], manifest.name)
-    return registry.make(manifest, path=folder, profile=profile, **options).load_model()
+    return factory.make(manifest, path=folder, profile=profile, **options).load_model()
 
 
 def find(path_or_name: str | os.PathLike[str], *, download: bool = False) -> Path:

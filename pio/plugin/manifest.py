@@ -19,7 +19,7 @@ AREAS = ("config", "model", "attention", "mlp", "norm", "rotary_embedding", "kv_
 class PluginManifest(BaseModel):
     """The content of ``plugin_manifest.json``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     """Name of the plugin, equal to its folder's."""

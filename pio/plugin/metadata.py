@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pio.plugin.lifecycle import Lifecycle
     from pio.plugin.loaded import LoadedModel
+    from pio.plugin.manifest import PluginManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,13 @@ class ModelMetadata:
     memory: dict[str, int]
 
     @classmethod
-    def of(cls, plugin: Lifecycle, loaded: LoadedModel | None) -> ModelMetadata:
+    def of(cls, manifest: PluginManifest, path: str | None, loaded: LoadedModel | None) -> ModelMetadata:
         """Describe a plugin; what depends on the model is that of its manifest where none is given."""
-        manifest = plugin.manifest
         return cls(
             name=manifest.name,
             version=manifest.version,
             description=manifest.description,
-            path=plugin.path,
+            path=path,
             listed=loaded is None or manifest.lists(loaded.config.model_dump()),
             model_type=loaded.config.model_type if loaded else manifest.model_types[0],
             parameters=loaded.config.parameters if loaded else manifest.parameters,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import pio
 from pio.config.runtime import RuntimeConfig
 from pio.device import Device
 from pio.dtypes import uint8
@@ -27,9 +26,10 @@ from pio.loading.weights import Weights
 from pio.memory.refusal import memory_errors, memory_refused
 from pio.memory.sizes import format_bytes
 from pio.ops.quantized import packed_shape
-from pio.plugin import registry
+from pio.plugin import factory, registry
 from pio.plugin.loaded import outline
 from pio.tensor import Tensor
+from pio.version import __version__
 
 SHARD = 4_000_000_000  # bytes of a file
 
@@ -141,7 +141,7 @@ class _Model:
         """Check everything that can be checked before a tensor is read."""
         checkpoint = Checkpoint(folder)
         manifest, _ = registry.choose(checkpoint.config, plugin)
-        made = registry.make(manifest)
+        made = factory.make(manifest)
         config = made.config_class.from_checkpoint(checkpoint.config)
         if config.quantization is not None:
             raise ConfigError(
@@ -199,7 +199,7 @@ def _check_room(model: _Model, parent: Path) -> None:
 def _write_weights(model: _Model, folder: Path, device: Device, shown: Progress) -> None:
     done, total = 0, max(1, model.nbytes)
     for file, tensors in model.files.items():
-        with SafetensorsWriter(folder / file, tensors, {"quantized_by": f"pio {pio.__version__}"}) as writer:
+        with SafetensorsWriter(folder / file, tensors, {"quantized_by": f"pio {__version__}"}) as writer:
             for name, *_ in tensors:
                 shown.say(f"quantizing {short_name(model.checkpoint.path)}", f": {name}", done=done, total=total)
                 tensor = model.tensor(name, device)

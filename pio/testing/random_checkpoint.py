@@ -18,7 +18,7 @@ from pio.loading.config_json import dtype as stored_dtype
 from pio.loading.safetensors import write_safetensors
 from pio.memory.budget import MemoryBudget
 from pio.ops.quantized import PackedWeight
-from pio.plugin import registry
+from pio.plugin import factory, registry
 from pio.tensor import Tensor
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
@@ -95,7 +95,7 @@ def write_random_checkpoint(
     """
     raw = dict(config)
     manifest, _ = registry.choose(raw, plugin)
-    made = registry.make(manifest)
+    made = factory.make(manifest)
     weights = RandomTensors(dtypes.dtype(stored_dtype(raw) or "float32"), seed)
     runtime = RuntimeConfig(prefill_chunk=1, max_batch_sequences=1)
     read = made.config_class.from_checkpoint(raw)

@@ -12,7 +12,7 @@ import pytest
 
 import pio as package
 from pio.cli import loading
-from pio.cli.app import app
+from pio.cli.app import make_app
 from pio.ops import compilation
 
 PROMPT = "def add(a, b):\n"
@@ -232,7 +232,7 @@ def test_help_and_version(pio):
 def test_every_option_says_what_it_does():
     import typer.main
 
-    commands = vars(typer.main.get_command(app))["commands"]
+    commands = vars(typer.main.get_command(make_app()))["commands"]
     assert len(commands) == 9
     for name, described in commands.items():
         assert described.help, name

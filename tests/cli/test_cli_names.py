@@ -11,11 +11,11 @@ import pytest
 import typer.main
 
 from pio.cli import remedies
-from pio.cli.app import app
+from pio.cli.app import make_app
 from pio.config.runtime import RuntimeConfig
 from pio.engine.sampling_params import SamplingParams
 
-COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
+COMMANDS: dict[str, Any] = vars(typer.main.get_command(make_app()))["commands"]
 GIVEN = {
     "generate": ["demo", "x", "-n", "1", "--json"],
     "chat": ["demo", "-n", "1"],

@@ -11,9 +11,9 @@ def test_slices_of_several_sequences() -> None:
     addresses = batch.tokens.address, batch.block_tables.address
     for _ in range(2):  # refilled in place
         batch.begin()
-        batch.add([5, 6, 7], 0, [2], "none")
-        batch.add(array("i", [8]), 11, array("i", [4, 1, 3]), "last")
-        batch.add((9, 10, 11), 4, (0, 5), "all")
+        batch.add([5, 6, 7], 0, [2], 0)
+        batch.add(array("i", [8]), 11, array("i", [4, 1, 3]), 1)
+        batch.add((9, 10, 11), 4, (0, 5), 3)
         assert (batch.num_tokens, batch.num_sequences, batch.num_outputs) == (7, 3, 4)
         assert batch.tokens.tolist()[:7] == [5, 6, 7, 8, 9, 10, 11]
         assert batch.positions.tolist()[:7] == [0, 1, 2, 11, 4, 5, 6]
@@ -27,17 +27,19 @@ def test_slices_of_several_sequences() -> None:
 @pytest.mark.parametrize(
     ("tokens", "table", "outputs", "words"),
     [
-        ([1] * 10, [0], "none", "9 tokens, found 10"),
-        ([1], [0] * 5, "none", "4 blocks of one sequence, found 5"),
-        ([1] * 6, [0], "all", "5 output rows, found 6"),
-        ([], [0], "last", "at least one token"),
+        ([1] * 10, [0], 0, "9 tokens, found 10"),
+        ([1], [0] * 5, 0, "4 blocks of one sequence, found 5"),
+        ([1] * 6, [0], 6, "5 output rows, found 6"),
+        ([], [0], 1, "at least one token"),
+        ([1] * 3, [0], 4, "0 to 3 rows of logits, found outputs=4"),
+        ([1], [0], -1, "0 to 1 rows of logits, found outputs=-1"),
     ],
 )
-def test_more_than_it_holds_is_refused(tokens: list[int], table: list[int], outputs: str, words: str) -> None:
+def test_more_than_it_holds_is_refused(tokens: list[int], table: list[int], outputs: int, words: str) -> None:
     batch = Batch(max_tokens=9, max_sequences=3, max_blocks_per_sequence=4, max_outputs=5)
     with pytest.raises(CapacityError, match=words):
-        batch.add(tokens, 0, table, outputs)  # type: ignore[arg-type]
+        batch.add(tokens, 0, table, outputs)
     for _ in range(3):
-        batch.add([1], 0, [0], "none")
+        batch.add([1], 0, [0], 0)
     with pytest.raises(CapacityError, match="3 sequences, found 4"):
-        batch.add([1], 0, [0], "none")
+        batch.add([1], 0, [0], 0)

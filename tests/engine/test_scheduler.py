@@ -20,12 +20,17 @@ class Goal:
 
     name: int
     answer: int
-    scores_prompt: bool = False
+    scored: bool
 
 
-def sequence(name: int, prompt: int, answer: int, scores_prompt: bool = False) -> Sequence:
-    goal: Any = Goal(name, answer, scores_prompt)
-    return Sequence(goal, array("i", range(prompt)))
+def sequence(name: int, prompt: int, answer: int, scored: bool = False) -> Sequence:
+    goal: Any = Goal(name, answer, scored)
+    return Sequence(goal, array("i", range(prompt)), outputs=prompt if scored else 1)
+
+
+def is_scored(s: Sequence) -> bool:
+    goal: Any = s.consumer
+    return goal.scored
 
 
 def name_of(s: Sequence) -> int:
@@ -44,9 +49,9 @@ def advance(scheduler: Scheduler) -> list[tuple[int, int]]:
     for s, count in plan:
         s.num_computed += count
         goal: Any = s.consumer
-        if s.pending == 0 and not s.scores_prompt:
+        if s.pending == 0 and not is_scored(s):
             s.tokens.append(7)
-        if s.num_computed >= s.prompt_length + (goal.answer - 1 if not s.scores_prompt else 0):
+        if s.num_computed >= s.prompt_length + (goal.answer - 1 if not is_scored(s) else 0):
             scheduler.remove(s)
     return [(name_of(s), count) for s, count in plan]
 
@@ -92,7 +97,7 @@ def test_the_youngest_gives_way() -> None:
 def test_scored_prompts_leave_running_answers_their_rows() -> None:
     scheduler = make(num_blocks=20, max_outputs=4, prefill_chunk=10)
     scheduler.add(sequence(0, 1, 9))
-    scheduler.add(sequence(1, 8, 0, scores_prompt=True))
+    scheduler.add(sequence(1, 8, 0, scored=True))
     assert advance(scheduler) == [(0, 1), (1, 3)]
     assert advance(scheduler) == [(0, 1), (1, 3)]
     assert advance(scheduler) == [(0, 1), (1, 2)]
@@ -121,9 +126,9 @@ def test_everything_ends_and_every_limit_holds(
         assert plan, "sequences are left and nothing is done"
         assert len({id(s) for s in plan}) == len(plan) <= len(scheduler.running) <= sequences
         assert sum(s.scheduled for s in plan) <= limits["max_tokens"]
-        rows = [s.scheduled if s.scores_prompt else s.scheduled == s.pending for s in plan]
+        rows = [s.scheduled if is_scored(s) else s.scheduled == s.pending for s in plan]
         assert sum(rows) <= limits["max_outputs"]
-        prompts = [s for s in plan if s.scores_prompt or s.pending > 1]
+        prompts = [s for s in plan if is_scored(s) or s.pending > 1]
         assert sum(s.scheduled for s in prompts) <= chunk
         assert all(len(s.blocks) * 4 >= s.num_computed + s.scheduled for s in plan)
         assert all(s.status is Status.RUNNING for s in plan)
@@ -144,7 +149,7 @@ def _finish(scheduler: Scheduler, plan: list[Sequence]) -> None:
         s.num_computed += s.scheduled
         goal: Any = s.consumer
         if s.pending == 0:
-            if s.scores_prompt or len(s.tokens) - s.prompt_length == goal.answer - 1:
+            if is_scored(s) or len(s.tokens) - s.prompt_length == goal.answer - 1:
                 scheduler.remove(s)
             else:
                 s.tokens.append(7)

@@ -284,7 +284,7 @@ def test_scratch_is_enough(count, dim):
     q = Tensor.full((length, count, dim), 0.25)
     expected = cache.last(q, x, x)
     batch = Batch(length, 1, 1, 1)
-    batch.add([0] * length, 0, cache.tables[0], "none")
+    batch.add([0] * length, 0, cache.tables[0], 0)
     size = kernels.scratch_bytes(dim, width)
     for offset in (4, 20, 60):
         wide = Tensor.full((size + 256,), 99, "uint8")
@@ -302,7 +302,7 @@ def test_scratch_is_enough(count, dim):
 
 def test_errors_name_the_argument():
     cache, batch = Cache([5], 3, 20), Batch(5, 1, 1, 1)
-    batch.add([0] * 5, 0, [0], "none")
+    batch.add([0] * 5, 0, [0], 0)
     scratch, q, k = ops.attention_scratch(20, Device("cpu", 2)), Tensor.zeros((5, 6, 20)), Tensor.zeros((5, 3, 20))
     keys, values = cache.keys, cache.values
 

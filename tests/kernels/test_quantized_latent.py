@@ -138,7 +138,7 @@ def test_scratch_is_enough(heads, rank, rope):
     q, q_rope = Tensor.full((length, heads, rank), 0.25), Tensor.full((length, heads, rope), 0.5)
     expected = paged.last(q, q_rope, latent, key)
     batch = Batch(length, 1, 1, 1)
-    batch.add([0] * length, 0, paged.tables[0], "none")
+    batch.add([0] * length, 0, paged.tables[0], 0)
     size, pairs = kernels.scratch_bytes(rank, rope), kernels.pairs_of(rank)
     for offset in (4, 20, 60):
         wide = Tensor.full((size + 256,), 99, "uint8")
@@ -160,7 +160,7 @@ def test_a_cache_of_eight_bits_takes_little_more_than_its_numbers():
 
 def test_errors_name_the_argument():
     batch = Batch(3, 1, 1, 1)
-    batch.add([0] * 3, 0, [0], "none")
+    batch.add([0] * 3, 0, [0], 0)
     wrong = Tensor.zeros((1, 4351), "uint8")
     with pytest.raises(
         TensorError, match=r"write_latent_cache: cache has shape \(1, 4351\), expected \(blocks, 4352\)"

@@ -96,7 +96,7 @@ def test_memory_is_counted_and_given_back(own):
 
 @pytest.mark.parametrize("options", [{}, {"quantize": "int8"}, {"dtype": "float16"}], ids=str)
 def test_what_does_not_fit_is_refused_before_it_is_read(own, monkeypatch, options):
-    monkeypatch.setattr("pio.plugin.loaded.available_memory", lambda: 10_000)
+    monkeypatch.setattr("pio.machine.available_memory", lambda: 10_000)
     monkeypatch.setattr(weight_file.os, "preadv", lambda *_: pytest.fail("a tensor was read"))
     with pytest.raises(pio.OutOfMemoryError, match=r"the weights.* the machine has 9.766 KiB"):
         pio.load(own, mmap=False, **options)

@@ -155,8 +155,8 @@ class Scaled:
     def __init__(self, mlp):
         self.mlp = mlp
 
-    def __call__(self, x, residual, a):
-        self.mlp(scale(x), residual, a)
+    def __call__(self, x, residual):
+        self.mlp(scale(x), residual)
 """
 # the same plugin, whose feed-forward blocks work on twice their input, by a kernel of the package's own
 SCALING = {

@@ -18,8 +18,8 @@ from markupsafe import Markup
 
 from pio.text.arguments import Arguments
 from pio.text.template import methods
-from pio.text.template.budget import Budget, TemplateLimit, is_dict, is_sequence, is_view
-from pio.text.template.call import Unavailable
+from pio.text.template.budget import Budget, TemplateLimit, is_dict, is_sequence
+from pio.text.template.call import Unavailable, written
 from pio.text.template.compiler import BudgetedGenerator, GenerationTag, prepared
 from pio.text.template.filters import filters, tests
 from pio.text.template.globals import (
@@ -87,24 +87,9 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             budget_of(context).walk(*value)  # the keys were hashed
         return budget_of(context).made(value)
 
-    def written(self, context: Context, value: Any) -> str:
-        """Return a value as text, for output and ``~``."""
-        budget = budget_of(context)
-        if isinstance(value, str):
-            budget.text(len(value))
-        elif is_sequence(value) or is_dict(value) or is_view(value):
-            size = budget.size(value)
-            budget.text(10 * size)
-            budget.spend(size >> 6)
-        elif isinstance(value, (int, float, range, Undefined, Namespace)) or value is None:
-            budget.text(budget.size(value))
-        else:
-            raise SecurityError(f"it writes out a {type(value).__name__}, which is not data")
-        return str(value)
-
     def join_text(self, context: Context, *parts: Any) -> str:
         """``a ~ b``."""
-        texts = [part if isinstance(part, str) else self.written(context, part) for part in parts]
+        texts = [part if isinstance(part, str) else written(budget_of(context), part) for part in parts]
         budget_of(context).text(sum(map(len, texts)))
         return "".join(texts)
 
@@ -152,7 +137,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         budget = budget_of(context)
         budget.spend(1)
         if operator == "+" and (isinstance(left, Arguments) or isinstance(right, Arguments)):
-            left, right = self.written(context, left), self.written(context, right)
+            left, right = written(budget_of(context), left), written(budget_of(context), right)
         work = methods.BINARY.get(operator)
         if work is not None:
             work(budget, left, right)
@@ -263,7 +248,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
 @pass_context
 def _written(context: Context, value: Any) -> str:
-    return cast("TemplateSandbox", context.environment).written(context, value)
+    return written(budget_of(context), value)
 
 
 @cache

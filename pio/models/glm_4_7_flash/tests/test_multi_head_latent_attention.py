@@ -64,7 +64,7 @@ class Block:
         edges = [0, *cuts, TOKENS]
         for first, last in pairwise(edges):
             batch = Batch(TOKENS, 1, 1, 1)
-            batch.add([0] * (last - first), first, [0], "none")
+            batch.add([0] * (last - first), first, [0], 0)
             self.rotary(batch.positions[: last - first])
             self.layer(x[first:last], out[first:last], batch, cache)
         return out
