@@ -57,6 +57,10 @@ def test_memory_counts_and_is_made_once():
     assert space.storage is space.storage and budget.used == 192
     with pytest.raises(TensorError, match="rooms for more asked for behind the first step"):
         space.rooms("more", {"up": (1,)}, dict)
+    rooms = Workspace(3, budget := MemoryBudget(200)).rooms("feed", {"up": (16,)}, dict)
+    assert rooms(2)["up"].shape == (2, 16) and budget.used == 192
+    del rooms
+    assert budget.used == 0  # at once, without the collector
     small = Workspace(4, MemoryBudget(200))
     small.rooms("feed", {"up": (16,)}, dict)
     with pytest.raises(OutOfMemoryError, match=r"the activations \(fewer with prefill_chunk"):

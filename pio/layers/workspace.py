@@ -205,6 +205,8 @@ class Workspace:
             at += _whole_lines(size)
         for places, begin in self._begin:
             begin({name: self.tensor(place, self.tokens) for name, place in places.items()})
+        self._begin.clear()
+        self._asked.clear()  # they hold this object: memory goes with its model, and waits for no collector
 
 
 def _whole_lines(nbytes: int) -> int:

@@ -1,14 +1,11 @@
-"""Qwen3 dense decoder: grouped-query attention with normed heads, SwiGLU (technical report, arXiv:2505.09388)."""
+"""Qwen3-4B-Instruct-2507, a dense decoder: grouped-query attention with normed heads, SwiGLU (arXiv:2505.09388)."""
 
 from __future__ import annotations
 
-from pio.cache.paged import PagedKVCache
 from pio.config.runtime import RuntimeConfig
-from pio.dtypes import DType
-from pio.layers.attention import GroupedQueryAttention
 from pio.layers.decoder import Decoder
+from pio.layers.grouped_query_decoder import grouped_query_decoder
 from pio.layers.mlp import SwiGLU
-from pio.layers.rotary import RotaryEmbedding
 from pio.layers.source import Source
 from pio.memory.budget import MemoryBudget
 from pio.models.qwen3_4b_instruct_2507.config import Qwen3Config
@@ -16,27 +13,8 @@ from pio.models.qwen3_4b_instruct_2507.config import Qwen3Config
 
 def build(config: Qwen3Config, source: Source, runtime: RuntimeConfig, budget: MemoryBudget) -> Decoder:
     """Put the model together; the names are those of the checkpoint's tensors."""
-    c, rotary = config, RotaryEmbedding(source, config.rope, config.head_dim)
-
-    def attention(at: Source, i: int) -> GroupedQueryAttention:
-        return GroupedQueryAttention(
-            at / "self_attn",
-            i,
-            rotary,
-            hidden=c.hidden_size,
-            heads=c.num_attention_heads,
-            kv_heads=c.num_key_value_heads,
-            head_dim=c.head_dim,
-            eps=c.rms_norm_eps,
-            bias=c.attention_bias,
-            window=c.window(i),
-        )
 
     def mlp(at: Source, i: int) -> SwiGLU:
-        return SwiGLU(at, c.hidden_size, c.intermediate_size)
+        return SwiGLU(at, config.hidden_size, config.intermediate_size)
 
-    def make_cache(tokens: int, dtype: DType) -> PagedKVCache:
-        sizes = c.num_hidden_layers, tokens, c.num_key_value_heads, c.head_dim
-        return PagedKVCache(*sizes, dtype, budget=budget, device=source.device)
-
-    return Decoder.assemble(c, source, runtime, rotary=rotary, mixer=attention, feed_forward=mlp, make_cache=make_cache)
+    return grouped_query_decoder(config, source, runtime, budget, feed_forward=mlp)
