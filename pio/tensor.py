@@ -6,10 +6,10 @@ import builtins
 import ctypes
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Any, Final, SupportsIndex, cast
+from typing import Any, Final, SupportsIndex, TypeAlias, cast
 
 from pio import dtypes
-from pio.device import check_device
+from pio.device import Device, default_device, on_device
 from pio.dtypes import DType
 from pio.errors import TensorError
 from pio.memory import copies, elements, layout, step
@@ -21,6 +21,7 @@ from pio.memory.storage import Storage
 
 __all__ = ["Storage", "Tensor", "row_major"]
 
+Lengths: TypeAlias = "SupportsIndex | Sequence[SupportsIndex]"
 _SHOWN: Final = 6
 
 
@@ -55,32 +56,39 @@ class Tensor:
     # Construction
 
     @classmethod
-    def empty(cls, shape: SupportsIndex | Sequence[SupportsIndex], dtype: str | DType = dtypes.float32) -> Tensor:
+    def empty(cls, shape: Lengths, dtype: str | DType = dtypes.float32, device: str | None = None) -> Tensor:
         """Allocate a row-major tensor; do not rely on what it holds.
 
+        Args:
+            shape: Lengths.
+            dtype: Element type.
+            device: Where operations on it run: a ``pio.device.Device``, or its name; the default one if None.
+
         Raises:
+            DeviceError: There is no such device.
             OutOfMemoryError: The system refuses the memory.
             TensorError: The shape is no sequence of lengths.
         """
         kind = dtypes.dtype(dtype)
         lengths = layout.check_shape(shape)
-        storage = Storage.allocate(prod(lengths) * kind.itemsize, what=f"a {kind} tensor of shape {lengths}")
+        what = f"a {kind} tensor of shape {lengths}"
+        storage = Storage.allocate(prod(lengths) * kind.itemsize, what=what, device=on_device(device))
         return cls(storage, storage.address, kind, lengths, row_major(lengths))
 
     @classmethod
-    def zeros(cls, shape: SupportsIndex | Sequence[SupportsIndex], dtype: str | DType = dtypes.float32) -> Tensor:
+    def zeros(cls, shape: Lengths, dtype: str | DType = dtypes.float32, device: str | None = None) -> Tensor:
         """Allocate a row-major tensor of zeros; errors as in ``empty``."""
-        return cls.empty(shape, dtype)  # fresh storage is zeroed
+        return cls.empty(shape, dtype, device)  # fresh storage is zeroed
 
     @classmethod
     def full(
-        cls, shape: SupportsIndex | Sequence[SupportsIndex], value: float, dtype: str | DType = dtypes.float32
+        cls, shape: Lengths, value: float, dtype: str | DType = dtypes.float32, device: str | None = None
     ) -> Tensor:
         """Allocate a row-major tensor in which every element is ``value``; errors as in ``empty`` and ``fill_``."""
-        return cls.empty(shape, dtype).fill_(value)
+        return cls.empty(shape, dtype, device).fill_(value)
 
     @classmethod
-    def from_list(cls, nested: Nested, dtype: str | DType = dtypes.float32) -> Tensor:
+    def from_list(cls, nested: Nested, dtype: str | DType = dtypes.float32, device: str | None = None) -> Tensor:
         """Copy a nested list (or one number, for shape ``()``) into a new tensor.
 
         Floats are rounded once, to the nearest, ties to even; beyond the largest finite value they become infinite.
@@ -91,7 +99,7 @@ class Tensor:
         kind = dtypes.dtype(dtype)
         shape = elements.shape_of(nested)
         data = elements.encode(elements.flatten(nested, shape), kind)
-        out = cls.empty(shape, kind)
+        out = cls.empty(shape, kind, device)
         ctypes.memmove(out.address, data, len(data))
         return out
 
@@ -137,9 +145,9 @@ class Tensor:
         return self._address
 
     @property
-    def device(self) -> str:
-        """Name of the device whose memory this is."""
-        return "cpu"
+    def device(self) -> Device:
+        """Where it lies and operations on it run; a string that is the device's name."""
+        return self.storage.device
 
     @property
     def ndim(self) -> int:
@@ -174,7 +182,7 @@ class Tensor:
     def __getitem__(self, key: Index | tuple[Index, ...]) -> Tensor:
         return self._view(*layout.indexed(self.shape, self.strides, key))
 
-    def reshape(self, *shape: SupportsIndex | Sequence[SupportsIndex]) -> Tensor:
+    def reshape(self, *shape: Lengths) -> Tensor:
         """Return a view in another shape, given as integers or as one sequence; one length may be -1.
 
         Raises:
@@ -267,7 +275,7 @@ class Tensor:
 
     def clone(self) -> Tensor:
         """Return a row-major copy."""
-        return Tensor.empty(self.shape, self.dtype).copy_(self)
+        return Tensor.empty(self.shape, self.dtype, self.device).copy_(self)
 
     def contiguous(self) -> Tensor:
         """Return this tensor if it is row-major without gaps, else a copy that is."""
@@ -276,16 +284,18 @@ class Tensor:
     def astype(self, dtype: str | DType) -> Tensor:
         """Return this tensor if it has that type, else a row-major copy converted to it."""
         kind = dtypes.dtype(dtype)
-        return self if kind is self.dtype else Tensor.empty(self.shape, kind).copy_(self)
+        return self if kind is self.dtype else Tensor.empty(self.shape, kind, self.device).copy_(self)
 
     def to(self, device: str) -> Tensor:
-        """Return this tensor on a device.
+        """Return this tensor on a device, the same memory; a name alone asks for no number of threads.
 
         Raises:
             DeviceError: There is no such device.
         """
-        check_device(device)
-        return self
+        if not isinstance(device, Device) and device in ("auto", self.device):
+            return self
+        storage = self.storage.to(on_device(device))
+        return self if storage is self.storage else Tensor(storage, self._address, self.dtype, self.shape, self.strides)
 
     def copy_(self, source: Tensor) -> Tensor:
         """Overwrite the elements with those of ``source``, which has the same shape, and return this tensor.
@@ -307,8 +317,10 @@ class Tensor:
         copies.fill(self, value)
         return self
 
-    def __reduce__(self) -> tuple[object, tuple[DType, Shape, bytes]]:
-        return _rebuild, (self.dtype, self.shape, self.contiguous().memoryview().tobytes())
+    def __reduce__(self) -> tuple[object, tuple[DType, Shape, bytes, Device | None]]:
+        # another process has a default device of its own
+        device = None if self.device is default_device() else self.device
+        return _rebuild, (self.dtype, self.shape, self.contiguous().memoryview().tobytes(), device)
 
     def __repr__(self) -> str:
         with step.paused():
@@ -350,7 +362,7 @@ class Tensor:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """Return DLPack's device type and index: the CPU is ``(1, 0)``."""
-        return (1, 0)
+        return self.device.dlpack
 
     # Mathematics: pio.ops has the rest
 
@@ -376,8 +388,8 @@ def _cast(data: builtins.memoryview, dtype: DType, *shape: Shape) -> builtins.me
     return cast(Any, data).cast(dtype.format, *shape)
 
 
-def _rebuild(dtype: DType, shape: Shape, data: bytes) -> Tensor:
+def _rebuild(dtype: DType, shape: Shape, data: bytes, device: Device | None = None) -> Tensor:
     """Return the tensor that was pickled."""
-    out = Tensor.empty(shape, dtype)
+    out = Tensor.empty(shape, dtype, device)
     ctypes.memmove(out.address, data, len(data))
     return out

@@ -8,15 +8,15 @@ import weakref
 
 import pytest
 
-from pio import device
 from pio.dtypes import ALL, bfloat16, float32, int32, int64
 from pio.errors import DeviceError, TensorError
+from pio.memory.allocation import allocated_bytes
 from pio.tensor import Tensor
 
 
 def settled_bytes():
     gc.collect()  # what earlier tests left in cycles must not vanish during this one
-    return device.allocated_bytes()
+    return allocated_bytes()
 
 
 class View(ctypes.Structure):
@@ -189,7 +189,7 @@ def test_an_unconsumed_capsule_leaks_nothing(version):
     assert storage() is not None
     del capsule
     assert storage() is None
-    assert device.allocated_bytes() == before
+    assert allocated_bytes() == before
 
 
 def fail(*_):
@@ -202,7 +202,7 @@ def test_a_capsule_dies_quietly_while_an_exception_is_pending():
         with pytest.raises(ZeroDivisionError):
             fail(Tensor.zeros((2, 3)).__dlpack__(), Tensor.zeros(3).__dlpack__(max_version=(1, 0)), fail())
     gc.collect()
-    assert device.allocated_bytes() == before
+    assert allocated_bytes() == before
 
 
 @pytest.mark.parametrize("kind", [Managed, Versioned])
@@ -229,7 +229,7 @@ def test_a_consumed_export_lives_until_its_deleter_is_called():
     del other
     assert again.tolist() == [6, 7]
     del again
-    assert device.allocated_bytes() == before
+    assert allocated_bytes() == before
 
 
 def test_read_only_memory_needs_a_consumer_that_is_told():
@@ -271,7 +271,7 @@ def test_numpy_both_ways(dtype):
     assert back.tolist() == [[12, 7, 2], [99, 9, 4]]
     assert back.dtype is dtype
     del back
-    assert device.allocated_bytes() == before
+    assert allocated_bytes() == before
 
 
 def test_numpy_read_only_and_refused_types():
@@ -287,7 +287,7 @@ def test_numpy_read_only_and_refused_types():
     for _ in range(5):  # NumPy has no bfloat16 and drops our capsule with its own error pending
         with pytest.raises((RuntimeError, BufferError), match="dtype"):
             np.from_dlpack(Tensor.zeros((2, 3), bfloat16))
-    assert device.allocated_bytes() == before
+    assert allocated_bytes() == before
 
 
 def test_numpy_frees_from_other_threads():
@@ -305,7 +305,7 @@ def test_numpy_frees_from_other_threads():
         thread.start()
     for thread in threads:
         thread.join()
-    assert device.allocated_bytes() == before
+    assert allocated_bytes() == before
 
 
 def test_shared_memory_outlives_the_interpreter_quietly():
@@ -335,7 +335,7 @@ def test_torch_both_ways(dtype):
     assert back.tolist() == [[4, 7, 10], [6, 9, 77]] and back.dtype is dtype
     del back
     gc.collect()
-    assert device.allocated_bytes() == before
+    assert allocated_bytes() == before
 
 
 def test_torch_strides_empty_and_gradients():

@@ -11,9 +11,9 @@ import pytest
 import pio
 from pio import machine, ops
 from pio.benchmarks.random_model import RandomWeights
-from pio.device import allocated_bytes
 from pio.layers.quantization import Quantization
 from pio.loading.safetensors import write_safetensors
+from pio.memory.allocation import allocated_bytes
 from pio.models.qwen3_0_6b.plugin import Qwen3_0_6BPlugin
 from pio.plugin import loaded
 
@@ -58,8 +58,8 @@ def test_the_limit_counts_every_buffer():
 def test_logits_count_as_long_as_they_live():
     with pio.load("demo") as model:
         memory, row = model.metadata.memory, 4 * model.metadata.vocab_size
-        scratch = ops.attention_scratch(model.loaded.config.head_dim, model.loaded.model.threads).nbytes
-        assert memory["buffers"] > scratch + model.loaded.model.workspace.logits.nbytes
+        scratch = ops.attention_scratch(model.loaded.config.head_dim, model.loaded.model.device).nbytes
+        assert memory["buffers"] > scratch + row * model.loaded.model.max_batch_outputs
     with pio.load("demo", memory_limit=sum(memory.values()) + 12 * row) as model:
         with pytest.raises(
             pio.OutOfMemoryError, match=rf"the logits of 13 tokens .*\({13 * row} bytes\) needed.*memory_limit"
@@ -123,13 +123,13 @@ def test_rounded_inputs_count():
     options = {"threads": 1, "activation_dtype": "bfloat16"}
     with pio.load("demo", **options) as model:
         memory, rows = model.metadata.memory, model.loaded.model.max_batch_tokens
-        before = memory["weights"] + memory["cache"] + model.loaded.model.workspace.nbytes
+        activations = model.loaded.model.workspace.nbytes
     widest = max(config.hidden_size, config.intermediate_size, config.num_attention_heads * config.head_dim)
     assert widest % 32 == 0 and memory == {**plain, "buffers": plain["buffers"] + 2 * rows * widest}
     with pytest.raises(pio.OutOfMemoryError, match="the sampler's scratch"):
         pio.load("demo", **options, memory_limit=sum(memory.values()) - 1)
-    with pytest.raises(pio.OutOfMemoryError, match="rounded activations"):
-        pio.load("demo", **options, memory_limit=before + 1000)
+    with pytest.raises(pio.OutOfMemoryError, match="the activations"):
+        pio.load("demo", **options, memory_limit=memory["weights"] + activations - 1)
     with pio.load("demo", **options, memory_limit=sum(memory.values())) as model:
         assert model.generate("def f", max_new_tokens=2).token_ids
 

@@ -10,9 +10,9 @@ import sys
 import pytest
 
 import pio
-from pio.device import memory_refused
 from pio.engine.runner import deliverable
 from pio.loading.model_file import unreadable
+from pio.memory.refusal import memory_refused
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
 CHILD = """

@@ -5,7 +5,7 @@ import gc
 import pytest
 
 import pio
-import pio.device
+from pio.memory.allocation import allocated_bytes
 from pio.tensor import Tensor
 
 np = pytest.importorskip("numpy")
@@ -29,10 +29,10 @@ def test_arrays_without_elements_and_without_axes():
 def test_an_array_keeps_the_memory():
     tensor = Tensor.full((1 << 19,), 3.0)
     array = np.asarray(tensor)
-    held = pio.device.allocated_bytes()
+    held = allocated_bytes()
     del tensor
     gc.collect()
-    assert pio.device.allocated_bytes() == held and array[-1] == 3.0
+    assert allocated_bytes() == held and array[-1] == 3.0
 
 
 def test_read_only_memory_gives_a_read_only_array():

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 import pio
-from pio.device import Allocation, allocated_bytes
 from pio.layers.outline import Outline
 from pio.layers.quantization import Quantization
 from pio.layers.source import Source
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.weights import Weights
 from pio.memory import storage
+from pio.memory.allocation import Allocation, allocated_bytes
 from pio.plugin import registry
 from pio.plugin.loaded import outline
 from pio.plugin.manifest import import_object

@@ -9,8 +9,8 @@ import pytest
 
 import pio
 from pio import ops
-from pio.device import allocated_bytes
 from pio.memory import step
+from pio.memory.allocation import allocated_bytes
 from pio.tensor import Tensor
 
 

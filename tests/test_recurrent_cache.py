@@ -6,8 +6,8 @@ import pio
 from pio.cache.hybrid import HybridCache
 from pio.cache.paged import PagedKVCache
 from pio.cache.recurrent import RecurrentStates
-from pio.device import MemoryBudget
 from pio.dtypes import float32
+from pio.memory.budget import MemoryBudget
 from pio.tensor import Tensor
 
 SHAPES = ((3, 5), (2, 4, 7))

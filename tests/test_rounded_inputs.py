@@ -5,8 +5,9 @@ import pytest
 import pio
 from pio import ops
 from pio.layers.linear import Linear, together
-from pio.layers.quantization import Quantization, Records
+from pio.layers.quantization import Quantization
 from pio.layers.source import Source
+from pio.layers.workspace import Workspace
 from pio.tensor import Tensor
 from pio.testing.compare import bits
 
@@ -35,7 +36,7 @@ class Stored:
 
 
 def source(*, quantize=None, rows=8):
-    return Source(Stored(), Records(rows, round_inputs=True), quantization=Quantization.of(quantize, "uniform"))
+    return Source(Stored(), Workspace(rows, round_inputs=True), quantization=Quantization.of(quantize, "uniform"))
 
 
 def test_a_layer_rounds_where_its_own_weight_is_bfloat16():
@@ -62,8 +63,8 @@ def test_memory_for_rounded_rows_is_that_of_the_widest_such_layer(kinds):
     for kind, k in zip(kinds, (70, 45), strict=True):
         Linear(stored / f"w_{kind}", 5, k)
     wide = 96 if kinds[0] == "bfloat16" else 64  # whole steps of 32
-    assert stored.records.nbytes == stored.records.buffer.nbytes == 3 * 2 * wide
-    assert Records(3).rounds(Tensor.zeros((5, 7), "bfloat16")) is False
+    assert stored.workspace.nbytes == stored.workspace.inputs.nbytes == 3 * 2 * wide
+    assert Workspace(3).rounds(Tensor.zeros((5, 7), "bfloat16")) is False
 
 
 def test_logits_do_not_depend_on_chunks_or_threads():

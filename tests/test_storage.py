@@ -9,14 +9,14 @@ from array import array
 
 import pytest
 
-from pio import device
 from pio.errors import TensorError
+from pio.memory.allocation import allocated_bytes
 from pio.memory.storage import BufferHold, Storage
 
 
 def settled_bytes():
     gc.collect()  # what earlier tests left in cycles must not vanish during this one
-    return device.allocated_bytes()
+    return allocated_bytes()
 
 
 def test_foreign_memory_is_shared_not_copied_and_not_counted():
@@ -28,7 +28,7 @@ def test_foreign_memory_is_shared_not_copied_and_not_counted():
     assert source[4] == 99
     source[5] = 98
     assert storage.memoryview()[5] == 98
-    assert device.allocated_bytes() == before
+    assert allocated_bytes() == before
 
 
 def test_a_wrapped_buffer_cannot_move_until_it_is_let_go():

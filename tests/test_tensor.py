@@ -13,16 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pio import device, dtypes
+from pio import dtypes
 from pio.dtypes import bfloat16, float16, float32, int8, int32, int64, uint8
 from pio.errors import ConfigError, TensorError
 from pio.memory import layout
+from pio.memory.allocation import allocated_bytes
 from pio.tensor import Tensor, row_major
 
 
 def settled_bytes():
     gc.collect()  # what earlier tests left in cycles must not vanish during this one
-    return device.allocated_bytes()
+    return allocated_bytes()
 
 
 # A view in plain Python: a shape, and a function from an index to the value.
@@ -513,7 +514,7 @@ def test_pickling_carries_the_elements():
         assert made.storage is not tensor.storage
     assert pickle.loads(pickle.dumps(Tensor.zeros((2, 0)))).shape == (2, 0)
     del tensor, made
-    assert device.allocated_bytes() == before
+    assert allocated_bytes() == before
 
 
 def test_repr_is_short():

@@ -14,8 +14,9 @@ class Reader:
 
     def load(self, job: Job) -> dict[str, Any]:
         from pio.benchmarks.machine import Machine
+        from pio.device import Device
 
-        self.machine = Machine(job.threads)
+        self.machine = Machine(Device("cpu", job.threads))
         return {"version": pio.__version__, "weights": self.machine.buffer_bytes}
 
     def generate(self, prompts: list[list[int]], new_tokens: int) -> list[float]:

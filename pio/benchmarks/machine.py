@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from pio.device import Device
 from pio.machine import available_memory
 from pio.ops import roofline
 from pio.tensor import Tensor
@@ -16,18 +17,18 @@ SECONDS = 0.1  # of one measurement of arithmetic
 class Machine:
     """Measures the machine, round by round, beside whatever else is measured."""
 
-    def __init__(self, threads: int, buffer_bytes: int = BUFFER, *, arithmetic: str = "float32") -> None:
+    def __init__(self, device: Device, buffer_bytes: int = BUFFER, *, arithmetic: str = "float32") -> None:
         """Take the buffer that is read, and touch all of it.
 
         Args:
-            threads: Over how many threads to split.
+            device: Where to measure.
             buffer_bytes: Size of the buffer; at most a quarter of the free memory is taken.
             arithmetic: What is multiplied: float32, bfloat16, or int8, which quantized layers compute with.
         """
         free = available_memory()
         nbytes = buffer_bytes if free is None else min(buffer_bytes, free // 4)
-        self._buffer = Tensor.empty((max(1, nbytes // 4),)).fill_(1.0)
-        self._threads = threads
+        self._buffer = Tensor.empty((max(1, nbytes // 4),), device=device).fill_(1.0)
+        self._device = device
         self._arithmetic = arithmetic
         self._rounds = 1 << 12
         while seconds(self._compute) < SECONDS / 4:
@@ -48,14 +49,14 @@ class Machine:
         return 3 * self._compute() / sum(seconds(self._compute) for _ in range(3))
 
     def _read(self) -> None:
-        roofline.read_all(self._buffer, threads=self._threads)
+        roofline.read_all(self._buffer)
 
     def _compute(self) -> int:
         if self._arithmetic == "int8":
-            return roofline.dot_all(self._rounds, threads=self._threads)[1]
+            return roofline.dot_all(self._rounds, device=self._device)[1]
         if self._arithmetic == "bfloat16":
-            return roofline.pair_all(self._rounds, threads=self._threads)[1]
-        return roofline.fma_all(self._rounds, 0.5, 0.5, threads=self._threads)[1]
+            return roofline.pair_all(self._rounds, device=self._device)[1]
+        return roofline.fma_all(self._rounds, 0.5, 0.5, device=self._device)[1]
 
 
 def seconds(work: Callable[[], object]) -> float:

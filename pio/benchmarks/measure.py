@@ -40,7 +40,7 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
         _work(model, workload)
     peak = peak_memory()
     arithmetic = arithmetic_of(model)
-    machine = Machine(loaded.model.threads, plan.buffer_bytes, arithmetic=arithmetic)
+    machine = Machine(loaded.model.device, plan.buffer_bytes, arithmetic=arithmetic)
     decode: list[tuple[float, float]] = []
     beside: list[float] = []
     prefill: list[list[tuple[Timed, float]]] = [[] for _ in plan.prompt_tokens]
@@ -63,7 +63,7 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
         formats=loaded.formats,
         parameters=loaded.config.parameters,
         processor=cpu_name(),
-        threads=loaded.model.threads,
+        threads=loaded.model.device.threads,
         weights_bytes=memory["weights"],
         cache_bytes=memory["cache"],
         load_seconds=load_seconds,

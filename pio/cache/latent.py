@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pio.cache.format import CacheFormat
 from pio.cache.paged import PagedCache
-from pio.device import MemoryBudget
+from pio.device import Device
 from pio.dtypes import DType
+from pio.memory.budget import MemoryBudget
 from pio.tensor import Tensor
 
 
@@ -21,6 +22,7 @@ class PagedLatentCache(PagedCache):
         dtype: DType,
         *,
         budget: MemoryBudget | None = None,
+        device: Device | None = None,
     ) -> None:
         """Reserve a cache.
 
@@ -31,12 +33,14 @@ class PagedLatentCache(PagedCache):
             rope_dim: Width of the key that all heads share.
             dtype: float32, float16, bfloat16 or int8.
             budget: Counts the memory and refuses what exceeds its limit.
+            device: Where it lies.
 
         Raises:
             TensorError: A cache of latents cannot be of that type.
             OutOfMemoryError: The budget or the machine cannot give that much.
         """
-        super().__init__(layers, tokens, CacheFormat.latents(dtype, rank, rope_dim), budget=budget)
+        stored_as = CacheFormat.latents(dtype, rank, rope_dim)
+        super().__init__(layers, tokens, stored_as, budget=budget, device=device)
 
     def layer(self, index: int) -> Tensor:
         """Return the latents and keys of a layer, as ``latent_layout`` says.

@@ -6,9 +6,10 @@ from math import prod
 
 from pio.cache.format import CacheFormat
 from pio.cache.snapshot import Snapshot
-from pio.device import MemoryBudget
+from pio.device import Device
 from pio.dtypes import DType
 from pio.errors import CapacityError, ConfigError, PioError
+from pio.memory.budget import MemoryBudget
 from pio.memory.storage import Storage
 from pio.ops.attention import BLOCK_SIZE
 from pio.tensor import Tensor, row_major
@@ -28,7 +29,15 @@ class PagedCache:
         state_bytes: Zero: all that is kept are positions.
     """
 
-    def __init__(self, layers: int, tokens: int, stored_as: CacheFormat, *, budget: MemoryBudget | None = None) -> None:
+    def __init__(
+        self,
+        layers: int,
+        tokens: int,
+        stored_as: CacheFormat,
+        *,
+        budget: MemoryBudget | None = None,
+        device: Device | None = None,
+    ) -> None:
         """Reserve a cache.
 
         Args:
@@ -36,6 +45,7 @@ class PagedCache:
             tokens: Positions of all sequences together, rounded up to whole blocks.
             stored_as: How a layer stores them.
             budget: Counts the memory and refuses what exceeds its limit.
+            device: Where it lies.
 
         Raises:
             OutOfMemoryError: The budget or the machine cannot give that much.
@@ -49,7 +59,7 @@ class PagedCache:
         sizes = [-(-prod(shape) * kind.itemsize // 64) * 64 for shape in shapes]  # each begins a line of the processor
         self.nbytes = layers * sum(sizes)
         what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
-        storage = Storage.allocate(self.nbytes, budget=budget, what=what)
+        storage = Storage.allocate(self.nbytes, budget=budget, what=what, device=device)
         self._layers: list[tuple[Tensor, ...]] | None = []
         at = storage.address
         for _ in range(layers):
@@ -123,6 +133,7 @@ class PagedKVCache(PagedCache):
         dtype: DType,
         *,
         budget: MemoryBudget | None = None,
+        device: Device | None = None,
     ) -> None:
         """Reserve a cache.
 
@@ -133,12 +144,14 @@ class PagedKVCache(PagedCache):
             head_dim: Width of a head.
             dtype: float32, float16, bfloat16 or int8.
             budget: Counts the memory and refuses what exceeds its limit.
+            device: Where it lies.
 
         Raises:
             TensorError: Keys and values cannot be kept in that type.
             OutOfMemoryError: The budget or the machine cannot give that much.
         """
-        super().__init__(layers, tokens, CacheFormat.keys_and_values(dtype, kv_heads, head_dim), budget=budget)
+        stored_as = CacheFormat.keys_and_values(dtype, kv_heads, head_dim)
+        super().__init__(layers, tokens, stored_as, budget=budget, device=device)
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Return the keys and values of a layer.

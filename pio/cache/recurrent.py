@@ -5,9 +5,10 @@ from __future__ import annotations
 from math import prod
 
 from pio.cache.snapshot import Shape, Snapshot
-from pio.device import MemoryBudget
+from pio.device import Device
 from pio.dtypes import float32
 from pio.errors import CapacityError, ConfigError, PioError
+from pio.memory.budget import MemoryBudget
 from pio.memory.storage import Storage
 from pio.tensor import Tensor, row_major
 
@@ -24,7 +25,13 @@ class RecurrentStates:
     """
 
     def __init__(
-        self, layers: int, slots: int, shapes: tuple[Shape, Shape], *, budget: MemoryBudget | None = None
+        self,
+        layers: int,
+        slots: int,
+        shapes: tuple[Shape, Shape],
+        *,
+        budget: MemoryBudget | None = None,
+        device: Device | None = None,
     ) -> None:
         """Reserve states; the system gives the memory as they are first written.
 
@@ -33,6 +40,7 @@ class RecurrentStates:
             slots: Sequences that run at once.
             shapes: Of a layer's two states for one sequence.
             budget: Counts the memory and refuses what exceeds its limit.
+            device: Where it lies.
 
         Raises:
             OutOfMemoryError: The budget or the machine cannot give that much.
@@ -42,7 +50,7 @@ class RecurrentStates:
         sizes = [-(-4 * slots * prod(shape) // 64) * 64 for shape in shapes]
         self.nbytes = layers * sum(sizes)
         what = f"the states of {slots} sequences (fewer with max_batch_sequences)"
-        storage = Storage.allocate(self.nbytes, budget=budget, what=what)
+        storage = Storage.allocate(self.nbytes, budget=budget, what=what, device=device)
         self._layers: list[tuple[Tensor, Tensor]] | None = []
         at = storage.address
         for _ in range(layers):
@@ -81,7 +89,7 @@ class RecurrentStates:
             PioError: The cache was freed.
         """
         states = self._of(slot)
-        copy = Tensor.empty((sum(state.size for state in states),))
+        copy = Tensor.empty((sum(state.size for state in states),), device=states[0].device)
         at = 0
         for state in states:
             copy[at : at + state.size].copy_(state)

@@ -100,7 +100,7 @@ def named(formats: Mapping[str, str]) -> str:
 def describe(name: str, model: TextModelPlugin) -> None:
     """Log what was loaded."""
     metadata, inner = model.metadata, model.loaded.model
-    threads = inner.threads
+    threads = inner.device.threads
     _log.info("model: %s is %s", name, metadata.path)
     _log.info(
         "plugin: %s runs %s parameters in %s on %d thread%s",

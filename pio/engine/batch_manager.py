@@ -11,7 +11,6 @@ from math import prod
 from typing import Any, TypeAlias, TypeVar
 
 from pio.cache.kind import Cache
-from pio.device import MemoryBudget
 from pio.dtypes import float32
 from pio.engine.answer import Answer
 from pio.engine.answer_text import AnswerText, Detokenizer
@@ -29,6 +28,7 @@ from pio.engine.sequence import Sequence as TokenSequence
 from pio.engine.worker import Worker
 from pio.errors import CancelledError, CapacityError, ConfigError, PioError
 from pio.memory.arena import Arena
+from pio.memory.budget import MemoryBudget
 from pio.memory.fit import require_free
 from pio.tensor import Tensor
 from pio.text.encoded_prompt import EncodedPrompt

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 from pio.cache.batch import Batch
 from pio.cache.kind import Cache
-from pio.device import MemoryBudget, memory_refused
 from pio.engine.sequence import Sequence
 from pio.errors import PioError
+from pio.memory.budget import MemoryBudget
+from pio.memory.refusal import memory_refused
 from pio.ops.sampling import Sampler
 from pio.tensor import Tensor
 

@@ -7,9 +7,45 @@ from pio.cache.batch import Batch
 from pio.cache.kind import Cache
 from pio.layers.linear import Linear, together
 from pio.layers.norm import RMSNorm
+from pio.layers.rotary import RotaryEmbedding
 from pio.layers.source import Source
-from pio.layers.workspace import Activations
+from pio.layers.workspace import Rooms
+from pio.ops.attention import attention_scratch_shape
 from pio.tensor import Tensor
+
+
+class HeadViews:
+    """What attention over T tokens computes in.
+
+    Attributes:
+        q: Queries, (T, heads, head_dim).
+        k: Keys, (T, kv_heads, head_dim).
+        v: Values, (T, kv_heads, head_dim).
+        attended: Outputs of attention, (T, heads, head_dim).
+        scratch: Of attention, as ``attention_scratch`` makes it.
+
+    ``q_rows``, ``k_rows``, ``v_rows`` and ``attended_rows`` are the same memory as (T, heads * head_dim).
+    """
+
+    __slots__ = ("attended", "attended_rows", "k", "k_rows", "q", "q_rows", "scratch", "v", "v_rows")
+
+    def __init__(self, made: dict[str, Tensor]) -> None:
+        self.q, self.k, self.v, self.attended = (made[name] for name in ("q", "k", "v", "attended"))
+        self.q_rows, self.k_rows, self.v_rows, self.attended_rows = (
+            x.reshape(x.shape[0], x.shape[1] * x.shape[2]) for x in (self.q, self.k, self.v, self.attended)
+        )
+        self.scratch = made["scratch"]
+
+
+def attention_rooms(source: Source, heads: int, kv_heads: int, head_dim: int) -> Rooms[HeadViews]:
+    """Ask for what attention with that many heads computes in."""
+    query, key = (heads, head_dim), (kv_heads, head_dim)
+    return source.workspace.rooms(
+        "attention",
+        {"q": query, "k": key, "v": key, "attended": query},
+        HeadViews,
+        fixed={"scratch": attention_scratch_shape(head_dim, source.device)},
+    )
 
 
 class GroupedQueryAttention:
@@ -20,6 +56,7 @@ class GroupedQueryAttention:
     Args:
         source: Weights of the block.
         layer: Which layer of the cache is its own.
+        rotary: Turns queries and keys.
         hidden: Width of the residual stream.
         heads: Query heads.
         kv_heads: Key and value heads; heads is a multiple.
@@ -34,6 +71,7 @@ class GroupedQueryAttention:
         self,
         source: Source,
         layer: int,
+        rotary: RotaryEmbedding,
         *,
         hidden: int,
         heads: int,
@@ -50,22 +88,25 @@ class GroupedQueryAttention:
         self.o_proj = Linear(source / "o_proj", hidden, heads * head_dim, bias=bias)
         self.q_norm = RMSNorm(source / "q_norm", head_dim, eps) if qk_norm else None
         self.k_norm = RMSNorm(source / "k_norm", head_dim, eps) if qk_norm else None
+        self.rotary = rotary
         self.layer = layer
         self.window = window
+        self._rooms = attention_rooms(source, heads, kv_heads, head_dim)
 
-    def __call__(self, x: Tensor, residual: Tensor, a: Activations, batch: Batch, cache: Cache) -> None:
+    def __call__(self, x: Tensor, residual: Tensor, batch: Batch, cache: Cache) -> None:
         """Attend and add the output to the residual stream; the cache gains the batch's keys and values.
 
         Shapes: x, residual float32 (T, hidden).
         """
+        tokens = x.shape[0]
+        a, (cos, sin) = self._rooms(tokens), self.rotary.tables(tokens)
         together(x, (self.q_proj, self.k_proj, self.v_proj), (a.q_rows, a.k_rows, a.v_rows))
-        threads = self.q_proj.threads
         if self.q_norm is not None:
             self.q_norm(a.q, a.q)
         if self.k_norm is not None:
             self.k_norm(a.k, a.k)
-        ops.rope(a.q, a.cos, a.sin, threads=threads)  # (T, heads, head_dim)
-        ops.rope(a.k, a.cos, a.sin, threads=threads)  # (T, kv_heads, head_dim)
+        ops.rope(a.q, cos, sin)  # (T, heads, head_dim)
+        ops.rope(a.k, cos, sin)  # (T, kv_heads, head_dim)
         keys, values = cache.layer(self.layer)
         ops.write_cache(keys, values, a.k, a.v, batch, a.scratch)
         ops.paged_attention(a.q, keys, values, batch, a.scratch, out=a.attended, window=self.window)

@@ -8,11 +8,13 @@ from typing import Final, Protocol
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.kind import Cache
+from pio.dtypes import DType
 from pio.layers.embedding import Embedding
 from pio.layers.head import OutputHead
 from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding
-from pio.layers.workspace import Activations, Workspace
+from pio.layers.source import Source
+from pio.layers.workspace import Workspace
 from pio.tensor import Tensor
 
 # Recorded steps that are kept: prompts have as many shapes as lengths. One takes some two kilobytes for each layer.
@@ -22,7 +24,7 @@ PROGRAMS: Final = 64
 class Mixer(Protocol):
     """Mixes tokens with each other: attention, or a recurrence."""
 
-    def __call__(self, x: Tensor, residual: Tensor, a: Activations, batch: Batch, cache: Cache, /) -> None:
+    def __call__(self, x: Tensor, residual: Tensor, batch: Batch, cache: Cache, /) -> None:
         """Add the mixer's output for x to the residual stream."""
         ...
 
@@ -30,7 +32,7 @@ class Mixer(Protocol):
 class FeedForward(Protocol):
     """Works on each token alone."""
 
-    def __call__(self, x: Tensor, residual: Tensor, a: Activations, /) -> None:
+    def __call__(self, x: Tensor, residual: Tensor, /) -> None:
         """Add the block's output for x to the residual stream."""
         ...
 
@@ -44,18 +46,73 @@ class DecoderLayer:
         self.post_attention_layernorm = post_attention_layernorm
         self.mlp = mlp
 
-    def __call__(self, a: Activations, batch: Batch, cache: Cache) -> None:
-        """Advance the residual stream, a.x, by one layer."""
-        self.mix(a, batch, cache)
-        self.feed(a.x, a)
+    def __call__(self, x: Tensor, normed: Tensor, batch: Batch, cache: Cache) -> None:
+        """Advance the residual stream x by one layer; ``normed`` is what goes into a block.
 
-    def mix(self, a: Activations, batch: Batch, cache: Cache) -> None:
-        """Advance the residual stream, a.x, by the layer's first half."""
-        self.mixer(self.input_layernorm(a.x, a.normed), a.x, a, batch, cache)
+        Shapes: x, normed float32 (T, hidden).
+        """
+        self.mix(x, normed, batch, cache)
+        self.feed(x, normed)
 
-    def feed(self, x: Tensor, a: Activations) -> None:
-        """Advance rows of a residual stream by the layer's second half."""
-        self.mlp(self.post_attention_layernorm(x, a.normed), x, a)
+    def mix(self, x: Tensor, normed: Tensor, batch: Batch, cache: Cache) -> None:
+        """Advance the residual stream by the layer's first half."""
+        self.mixer(self.input_layernorm(x, normed), x, batch, cache)
+
+    def feed(self, x: Tensor, normed: Tensor) -> None:
+        """Advance rows of the residual stream by the layer's second half."""
+        self.mlp(self.post_attention_layernorm(x, normed), x)
+
+
+class DecoderSizes(Protocol):
+    """What a decoder has to know of a model's config, whatever its blocks are (``pio.config.decoder``)."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Length of a row of logits."""
+        ...
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+        ...
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """How many layers there are."""
+        ...
+
+    @property
+    def rms_norm_eps(self) -> float:
+        """Of the norms."""
+        ...
+
+    @property
+    def tie_word_embeddings(self) -> bool:
+        """Whether the output head is the embedding's table."""
+        ...
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens of the context."""
+        ...
+
+
+class DecoderOptions(Protocol):
+    """How a decoder is to run (``pio.config.runtime``)."""
+
+    @property
+    def max_batch_sequences(self) -> int:
+        """Sequences one forward takes."""
+        ...
+
+    @property
+    def batch_outputs(self) -> int:
+        """Rows of logits one forward gives."""
+        ...
+
+    def cache_dtype(self, weights: DType, /, *, packed: bool) -> DType:
+        """Return the element type of the cache."""
+        ...
 
 
 class Decoder:
@@ -67,7 +124,8 @@ class Decoder:
         max_batch_tokens: Tokens one forward takes.
         max_batch_sequences: Sequences one forward takes.
         max_batch_outputs: Rows of logits one forward gives.
-        buffers: Bytes of what layers compute in between.
+        workspace: What all blocks compute in.
+        device: Where they compute.
     """
 
     def __init__(
@@ -82,8 +140,7 @@ class Decoder:
         make_cache: Callable[[int], Cache],
         max_positions: int,
         max_batch_sequences: int,
-        threads: int,
-        rooms: Sequence[int] = (),
+        max_batch_outputs: int,
     ) -> None:
         self.embed_tokens = embed_tokens
         self.rotary = rotary
@@ -91,16 +148,74 @@ class Decoder:
         self.norm = norm
         self.lm_head = lm_head
         self.workspace = workspace
-        self.threads = threads
+        self.device = workspace.device
         self._make_cache = make_cache
         self._recorded_for: tuple[Batch, Cache] | None = None
         self._programs: dict[tuple[int, int], ops.Program] = {}
-        self.vocab_size = lm_head.vocab_size
+        self.vocab_size, hidden = lm_head.vocab_size, lm_head.weight.shape[1]
         self.max_positions = max_positions
         self.max_batch_tokens = workspace.tokens
         self.max_batch_sequences = max_batch_sequences
-        self.max_batch_outputs = workspace.logits.shape[0]
-        self.buffers = workspace.nbytes + sum(rooms)  # of the workspace, and of what some blocks share besides
+        self.max_batch_outputs = max_batch_outputs
+        self._stream = workspace.rooms("residual stream", {"x": (hidden,), "normed": (hidden,)}, _stream)
+        outputs = {"rows": (max_batch_outputs, hidden), "logits": (max_batch_outputs, self.vocab_size)}
+        self._outputs = workspace.rooms("outputs", {}, _outputs, fixed=outputs)
+
+    @classmethod
+    def assemble(
+        cls,
+        config: DecoderSizes,
+        source: Source,
+        options: DecoderOptions,
+        *,
+        rotary: RotaryEmbedding,
+        mixer: Callable[[Source, int], Mixer],
+        feed_forward: Callable[[Source, int], FeedForward],
+        make_cache: Callable[[int, DType], Cache],
+        zero_centred: bool = False,
+    ) -> Decoder:
+        """Put a model together whose tensors have the names that most checkpoints give them.
+
+        Args:
+            config: Sizes that all decoders have.
+            source: Weights of the model.
+            options: How it is to run.
+            rotary: Turns queries and keys.
+            mixer: Makes what mixes tokens in the layer of that number, from that layer's weights.
+            feed_forward: Makes its feed-forward block, from the weights below ``mlp``.
+            make_cache: Makes a cache for that many positions, of that element type.
+            zero_centred: Whether norms store how far their weights are from one.
+        """
+        model, hidden, eps = source / "model", config.hidden_size, config.rms_norm_eps
+        embed_tokens = Embedding(model / "embed_tokens", config.vocab_size, hidden)
+        norm = RMSNorm(model / "norm", hidden, eps, zero_centred=zero_centred)
+
+        def layer(at: Source, i: int) -> DecoderLayer:
+            return DecoderLayer(
+                RMSNorm(at / "input_layernorm", hidden, eps, zero_centred=zero_centred),
+                mixer(at, i),
+                RMSNorm(at / "post_attention_layernorm", hidden, eps, zero_centred=zero_centred),
+                feed_forward(at / "mlp", i),
+            )
+
+        layers = [layer(model / "layers" / i, i) for i in range(config.num_hidden_layers)]
+        lm_head = OutputHead(source, embed_tokens, tied=config.tie_word_embeddings)
+
+        def new_cache(tokens: int) -> Cache:
+            return make_cache(tokens, options.cache_dtype(norm.weight.dtype, packed=source.inventory.packed))
+
+        return cls(
+            embed_tokens=embed_tokens,
+            rotary=rotary,
+            layers=layers,
+            norm=norm,
+            lm_head=lm_head,
+            workspace=source.workspace,
+            make_cache=new_cache,
+            max_positions=config.max_positions,
+            max_batch_sequences=options.max_batch_sequences,
+            max_batch_outputs=options.batch_outputs,
+        )
 
     def new_cache(self, tokens: int) -> Cache:
         """Return an empty cache for that many positions of all sequences together."""
@@ -125,7 +240,7 @@ class Decoder:
         if program is not None:
             cache.layer(0)  # raises if the cache was freed meanwhile
             program.run()
-            logits = self.workspace.logits[: batch.num_outputs]
+            logits = self._outputs(0)[1][: batch.num_outputs]
         else:
             with ops.recording() as program:
                 logits = self._forward(batch, cache)
@@ -141,7 +256,7 @@ class Decoder:
 
     def _forward(self, batch: Batch, cache: Cache) -> Tensor:
         rows = self.hidden_states(batch, cache)  # (R, hidden)
-        logits = self.workspace.logits[: batch.num_outputs]
+        logits = self._outputs(0)[1][: batch.num_outputs]
         if batch.num_outputs:
             self.lm_head(self.norm(rows, rows), logits)
         return logits
@@ -151,15 +266,24 @@ class Decoder:
 
         Of a prompt mostly one row is wanted: the others end where the last layer's keys and values are in the cache.
         """
-        a, count = self.workspace.activations(batch.num_tokens), batch.num_outputs
-        self.embed_tokens(batch.tokens[: batch.num_tokens], a.x)
-        self.rotary(batch.rotary_positions[0, : batch.num_tokens], a.cos, a.sin, self.threads)
+        tokens, count = batch.num_tokens, batch.num_outputs
+        x, normed = self._stream(tokens)
+        self.embed_tokens(batch.tokens[:tokens], x)
+        self.rotary(batch.rotary_positions[0, :tokens])
         *layers, last = self.layers
         for layer in layers:
-            layer(a, batch, cache)
-        last.mix(a, batch, cache)
-        rows = self.workspace.rows[:count]
+            layer(x, normed, batch, cache)
+        last.mix(x, normed, batch, cache)
+        rows = self._outputs(0)[0][:count]
         if count:
-            ops.gather(a.x, batch.output_rows[:count], out=rows, threads=self.threads)
-            last.feed(rows, self.workspace.activations(count))
+            ops.gather(x, batch.output_rows[:count], out=rows)
+            last.feed(rows, self._stream(count)[1])
         return rows
+
+
+def _stream(made: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    return made["x"], made["normed"]
+
+
+def _outputs(made: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    return made["rows"], made["logits"]

@@ -16,12 +16,11 @@ class Embedding:
         name: Of the table in the checkpoint.
     """
 
-    __slots__ = ("name", "threads", "weight")
+    __slots__ = ("name", "weight")
 
     def __init__(self, source: Source, rows: int, width: int) -> None:
         self.weight = source.matrix("weight", rows, width, "table")  # (vocab, hidden)
         self.name = source.full_name("weight")
-        self.threads = source.threads
 
     def __call__(self, tokens: Tensor, out: Tensor) -> Tensor:
         """Look tokens up.
@@ -29,5 +28,5 @@ class Embedding:
         Shapes: tokens int32 (T,), out float32 (T, hidden).
         """
         if isinstance(self.weight, PackedWeight):
-            return ops.unpack(self.weight, tokens, out=out, threads=self.threads)
-        return ops.gather(self.weight, tokens, out=out, threads=self.threads)
+            return ops.unpack(self.weight, tokens, out=out)
+        return ops.gather(self.weight, tokens, out=out)

@@ -27,8 +27,7 @@ class OutputHead:
         self.weight: Tensor | PackedWeight = embedding.weight
         if not tied or (NAME in source.weights and not source.weights.same(NAME, embedding.name)):
             self.weight = own.matrix("weight", shape[0], shape[1], "table")
-        self.threads = source.threads
-        self._records = source.records
+        self._workspace = source.workspace
 
     @property
     def vocab_size(self) -> int:
@@ -40,7 +39,7 @@ class OutputHead:
 
         Shapes: x float32 (R, hidden), out float32 (R, vocab).
         """
-        return project(x, self.weight, None, out, self._records, threads=self.threads)
+        return project(x, self.weight, None, out, self._workspace)
 
     def first(self, x: Tensor) -> Tensor:
         """Compute the first logit of each row alone, which reads nearly nothing of the weight.
@@ -48,4 +47,4 @@ class OutputHead:
         Shapes: x float32 (R, hidden); returns float32 (R, 1).
         """
         weight = self.weight.first(1) if isinstance(self.weight, PackedWeight) else self.weight[:1]
-        return project(x, weight, None, Tensor.empty((x.shape[0], 1)), self._records, threads=self.threads)
+        return project(x, weight, None, Tensor.empty((x.shape[0], 1), device=x.device), self._workspace)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pio import ops
-from pio.layers.quantization import Records, Role
+from pio.layers.quantization import Role
 from pio.layers.source import Source
+from pio.layers.workspace import Workspace
 from pio.ops.quantized import PackedWeight
 from pio.tensor import Tensor
 
@@ -17,30 +18,25 @@ class Linear:
     Attributes:
         weight: (out, in); floats as stored, or packed.
         bias: (out,) or None; float32 beside a packed weight.
+        workspace: Where its quantized or rounded inputs are put.
     """
 
-    __slots__ = ("_records", "bias", "threads", "weight")
+    __slots__ = ("bias", "weight", "workspace")
 
     def __init__(
         self, source: Source, out_features: int, in_features: int, *, bias: bool = False, role: Role = "linear"
     ) -> None:
         self.weight = source.matrix("weight", out_features, in_features, role)  # (out, in)
-        take = source.exact if isinstance(self.weight, PackedWeight) else source.take
+        take = source.take_float32 if isinstance(self.weight, PackedWeight) else source.take
         self.bias = take("bias", out_features) if bias else None  # (out,)
-        self.threads = source.threads
-        self._records = source.records
+        self.workspace = source.workspace
 
     def __call__(self, x: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
         """Write the product to ``out``, or add it to what is there (a residual connection).
 
         Shapes: x float32 (T, in), out float32 (T, out).
         """
-        return project(x, self.weight, self.bias, out, self._records, add=add, threads=self.threads)
-
-    @property
-    def records(self) -> Records:
-        """Where its quantized or rounded inputs are put."""
-        return self._records
+        return project(x, self.weight, self.bias, out, self.workspace, add=add)
 
 
 def project(
@@ -48,20 +44,19 @@ def project(
     weight: Tensor | PackedWeight,
     bias: Tensor | None,
     out: Tensor,
-    records: Records,
+    workspace: Workspace,
     *,
     add: bool = False,
-    threads: int,
 ) -> Tensor:
     """Multiply rows by a weight of either kind.
 
     Shapes: x float32 (T, in), weight (out, in), bias (out,), out float32 (T, out).
     """
     if isinstance(weight, PackedWeight):
-        return ops.quantized_linear(x, weight, bias, out=out, add=add, scratch=records.buffer, threads=threads)
-    if records.rounds(weight):
-        return ops.bfloat16_linear(x, weight, bias, out=out, add=add, scratch=records.buffer, threads=threads)
-    return ops.linear(x, weight, bias, out=out, add=add, threads=threads)
+        return ops.quantized_linear(x, weight, bias, out=out, add=add, scratch=workspace.inputs)
+    if workspace.rounds(weight):
+        return ops.bfloat16_linear(x, weight, bias, out=out, add=add, scratch=workspace.inputs)
+    return ops.linear(x, weight, bias, out=out, add=add)
 
 
 def together(x: Tensor, layers: Sequence[Linear], outs: Sequence[Tensor]) -> None:
@@ -69,15 +64,15 @@ def together(x: Tensor, layers: Sequence[Linear], outs: Sequence[Tensor]) -> Non
 
     Shapes: x float32 (T, in), outs float32 (T, out) of each layer.
     """
-    threads, records, biases = layers[0].threads, layers[0].records, [layer.bias for layer in layers]
+    workspace, biases = layers[0].workspace, [layer.bias for layer in layers]
     packed = [layer.weight for layer in layers if isinstance(layer.weight, PackedWeight)]
     plain = [layer.weight for layer in layers if isinstance(layer.weight, Tensor)]
     if len(packed) == len(layers):
-        ops.quantized_linears(x, packed, outs, biases, scratch=records.buffer, threads=threads)
-    elif len(plain) == len(layers) and all(map(records.rounds, plain)):
-        ops.bfloat16_linears(x, plain, outs, biases, scratch=records.buffer, threads=threads)
-    elif len(plain) == len(layers) and not any(map(records.rounds, plain)):
-        ops.linears(x, plain, outs, biases, threads=threads)
+        ops.quantized_linears(x, packed, outs, biases, scratch=workspace.inputs)
+    elif len(plain) == len(layers) and all(map(workspace.rounds, plain)):
+        ops.bfloat16_linears(x, plain, outs, biases, scratch=workspace.inputs)
+    elif len(plain) == len(layers) and not any(map(workspace.rounds, plain)):
+        ops.linears(x, plain, outs, biases)
     else:
         for layer, out in zip(layers, outs, strict=True):
             layer(x, out)

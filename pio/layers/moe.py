@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from pio import ops
-from pio.device import MemoryBudget
 from pio.dtypes import int32, uint8
 from pio.errors import CheckpointError, TensorError
-from pio.layers.room import Views, make_room
 from pio.layers.source import Source
-from pio.layers.workspace import Activations
+from pio.layers.workspace import Rooms
 from pio.ops.experts import Choices, ExpertWeights, most_row_bytes, route_scratch_shape
 from pio.tensor import Tensor
 
@@ -39,56 +36,50 @@ class Routing:
     scaling: float = 1.0
 
 
-class ExpertActivations:
-    """Memory for what experts work on: made once for the largest batch, shared by all layers.
+class ExpertViews:
+    """What the experts of T tokens compute in.
 
-    Args:
-        tokens: Most tokens of a batch.
-        routing: How tokens choose.
-        hidden: Width of the residual stream.
-        inner: Width of an expert.
-        threads: Over how many threads operations split.
-        budget: Counts the memory.
+    Attributes:
+        logits: (T, experts).
+        choices: Which experts tokens go to.
+        gate: (T k, inner).
+        up: (T k, inner).
+        down: (T k, hidden).
+        rows: Scratch for rows in the form in which matrices meet them, uint8.
+        scratch: Of the router.
     """
 
-    def __init__(
-        self, tokens: int, routing: Routing, hidden: int, inner: int, threads: int, budget: MemoryBudget | None = None
-    ) -> None:
-        k, rows, experts = routing.k, tokens * routing.k, routing.experts
-        # a token's own row is needed beside those of its choices
-        lines = max(most_row_bytes(hidden) * (tokens + rows), most_row_bytes(inner) * rows)
-        shapes = {
-            "logits": (tokens, experts),
-            "gate": (rows, inner),
-            "up": (rows, inner),
-            "down": (rows, hidden),
-            "lines": (lines,),
-            "ids": (tokens, k),
-            "weights": (tokens, k),
-            "order": (rows,),
-            "places": (tokens, k),
-            "starts": (experts + 1,),
-            "scratch": route_scratch_shape(experts, routing.groups, threads),
-        }
-        kinds = {"lines": uint8, "ids": int32, "order": int32, "places": int32, "starts": int32}
-        made = make_room(shapes, "activations of experts (fewer with prefill_chunk)", budget, kinds=kinds)
-        self.nbytes = made["logits"].storage.nbytes
-        self._views = Views(partial(_expert_views, made, k))
-        self.lines = made["lines"]
-        self.scratch = made["scratch"]
+    __slots__ = ("choices", "down", "gate", "logits", "rows", "scratch", "up")
 
-    def first(self, tokens: int) -> tuple[Tensor, Choices, Tensor, Tensor, Tensor]:
-        """Return logits, choices, gate, up and down for that many tokens.
-
-        Shapes: logits (T, experts); gate, up (T k, inner); down (T k, hidden).
-        """
-        return self._views.first(tokens)
+    def __init__(self, made: dict[str, Tensor]) -> None:
+        self.logits, self.scratch = made["logits"], made["scratch"]
+        order, rows = made["order"].reshape(-1), made["rows"].reshape(-1)
+        self.choices = Choices(made["ids"], made["weights"], order, made["places"], made["starts"])
+        self.gate, self.up, self.down = (
+            x.reshape(order.size, x.shape[-1]) for x in (made["gate"], made["up"], made["down"])
+        )
+        self.rows = rows
 
 
-def _expert_views(full: dict[str, Tensor], k: int, tokens: int) -> tuple[Tensor, Choices, Tensor, Tensor, Tensor]:
-    choices = Choices(full["ids"], full["weights"], full["order"], full["places"], full["starts"]).first(tokens)
-    gate, up, down = (full[name][: tokens * k] for name in ("gate", "up", "down"))
-    return full["logits"][:tokens], choices, gate, up, down
+def _rooms(source: Source, routing: Routing, hidden: int, inner: int) -> Rooms[ExpertViews]:
+    """Ask for what experts compute in."""
+    k, experts = routing.k, routing.experts
+    # a token's own row is needed beside those of its choices
+    row_bytes = max(most_row_bytes(hidden) * (1 + k), most_row_bytes(inner) * k)
+    shapes = {
+        "logits": (experts,),
+        "gate": (k, inner),
+        "up": (k, inner),
+        "down": (k, hidden),
+        "rows": (row_bytes,),
+        "ids": (k,),
+        "weights": (k,),
+        "order": (k,),
+        "places": (k,),
+    }
+    fixed = {"starts": (experts + 1,), "scratch": route_scratch_shape(experts, routing.groups, source.device)}
+    kinds = {"rows": uint8, "ids": int32, "order": int32, "places": int32, "starts": int32}
+    return source.workspace.rooms("experts", shapes, ExpertViews, fixed=fixed, kinds=kinds)
 
 
 class SparseMoE:
@@ -99,34 +90,34 @@ class SparseMoE:
     Args:
         source: Weights of the block.
         routing: How tokens choose experts.
-        memory: What all layers of the model work in.
         hidden: Width of the residual stream.
         inner: Width of an expert.
     """
 
-    def __init__(self, source: Source, routing: Routing, memory: ExpertActivations, *, hidden: int, inner: int) -> None:
+    def __init__(self, source: Source, routing: Routing, *, hidden: int, inner: int) -> None:
         gate = source / "gate"
         self.router = gate.take("weight", routing.experts, hidden)  # (experts, hidden), as stored: it only chooses
-        self.bias = gate.exact("e_score_correction_bias", routing.experts) if routing.logistic else None  # (experts,)
+        bias = "e_score_correction_bias"
+        self.bias = gate.take_float32(bias, routing.experts) if routing.logistic else None  # (experts,)
         experts = source / "experts"
         self.gate_proj = _experts(experts, "gate_proj", routing.experts, inner, hidden)
         self.up_proj = _experts(experts, "up_proj", routing.experts, inner, hidden)
         self.down_proj = _experts(experts, "down_proj", routing.experts, hidden, inner)
         self.routing = routing
-        self.threads = source.threads
-        self._memory = memory
-        self._rounds = source.records.rounds_inputs
+        self._rooms = _rooms(source, routing, hidden, inner)
+        self._rounds = source.workspace.rounds_inputs
 
-    def __call__(self, x: Tensor, residual: Tensor, a: Activations) -> None:
+    def __call__(self, x: Tensor, residual: Tensor) -> None:
         """Add the experts' outputs to the residual stream.
 
         Shapes: x, residual float32 (T, hidden).
         """
-        logits, choices, gate, up, down = self._memory.first(x.shape[0])
-        r, threads, lines, rounds = self.routing, self.threads, self._memory.lines, self._rounds
-        ops.linear(x, self.router, out=logits, threads=threads)  # (T, experts)
+        a = self._rooms(x.shape[0])
+        choices, gate, up, down = a.choices, a.gate, a.up, a.down
+        r, rows, rounds = self.routing, a.rows, self._rounds
+        ops.linear(x, self.router, out=a.logits)  # (T, experts)
         ops.route(
-            logits,
+            a.logits,
             out=choices,
             bias=self.bias,
             groups=r.groups,
@@ -134,15 +125,14 @@ class SparseMoE:
             logistic=r.logistic,
             renormalise=r.renormalise,
             scaling=r.scaling,
-            scratch=self._memory.scratch,
-            threads=threads,
+            scratch=a.scratch,
         )
         both = self.gate_proj, self.up_proj
-        ops.expert_linears(x, choices, both, (gate, up), rounds=rounds, scratch=lines, threads=threads)
-        ops.swiglu(gate, up, out=gate, threads=threads)  # (T k, inner)
+        ops.expert_linears(x, choices, both, (gate, up), rounds=rounds, scratch=rows)
+        ops.swiglu(gate, up, out=gate)  # (T k, inner)
         one, outs = (self.down_proj,), (down,)
-        ops.expert_linears(gate, choices, one, outs, grouped=True, rounds=rounds, scratch=lines, threads=threads)
-        ops.add_choices(residual, down, choices.places, choices.weights, threads=threads)
+        ops.expert_linears(gate, choices, one, outs, grouped=True, rounds=rounds, scratch=rows)
+        ops.add_choices(residual, down, choices.places, choices.weights)
 
 
 def _experts(source: Source, name: str, count: int, rows: int, columns: int) -> ExpertWeights:
@@ -151,7 +141,9 @@ def _experts(source: Source, name: str, count: int, rows: int, columns: int) -> 
     Raises:
         CheckpointError: Some are stored in another form than the others.
     """
-    matrices = [(source / e / name).matrix("weight", rows, columns) for e in range(count)]
+    taken = [source / e / name for e in range(count)]
+    matrices = [each.matrix("weight", rows, columns) for each in taken]
+    source.inventory.experts.update(each.full_name("weight") for each in taken)
     try:
         return ExpertWeights(matrices)
     except TensorError as error:

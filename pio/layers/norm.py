@@ -13,17 +13,16 @@ class RMSNorm:
     Some models store how far the weight is from one: they are zero-centred.
     """
 
-    __slots__ = ("eps", "threads", "weight", "zero_centred")
+    __slots__ = ("eps", "weight", "zero_centred")
 
     def __init__(self, source: Source, width: int, eps: float, *, zero_centred: bool = False) -> None:
         self.weight = source.take("weight", width)  # (width,)
         self.zero_centred = zero_centred
         self.eps = eps
-        self.threads = source.threads
 
     def __call__(self, x: Tensor, out: Tensor) -> Tensor:
         """Normalise the rows of x.
 
         Shapes: x, out float32 (..., width); out may be x.
         """
-        return ops.rms_norm(x, self.weight, self.eps, out=out, zero_centred=self.zero_centred, threads=self.threads)
+        return ops.rms_norm(x, self.weight, self.eps, out=out, zero_centred=self.zero_centred)

@@ -13,7 +13,7 @@ from pio.tensor import Tensor
 class Rehearsal(Source):
     """A source that counts as any, and gives blanks in the place of what would be made; mapped tensors are as stored.
 
-    So ``held`` is what a model will hold with this type and quantization, to the byte, before anything is made.
+    So ``inventory`` is what a model will hold with this type and quantization, to the byte, before anything is made.
     """
 
     __slots__ = ()

@@ -8,6 +8,7 @@ from typing import Any
 
 from pio import ops
 from pio.errors import CheckpointError, UnsupportedModelError
+from pio.layers.source import Source
 from pio.tensor import Tensor
 
 
@@ -17,12 +18,14 @@ class RotaryEmbedding:
     Attributes:
         inv_freq: Angle of one step for each pair of elements, float32 (rotary / 2,).
         scale: Factor of cosine and sine (YaRN's attention factor).
+        tables: Cosine and sine that all layers of a step of T tokens share, both float32 (T, rotary / 2).
     """
 
-    def __init__(self, rope: Mapping[str, Any], width: int) -> None:
+    def __init__(self, source: Source, rope: Mapping[str, Any], width: int) -> None:
         """Make the table of frequencies.
 
         Args:
+            source: Of the model, whose workspace has the tables.
             rope: Parameters as ``pio.loading.config_json.rope_parameters`` gives them.
             width: How many elements of a head turn.
 
@@ -44,14 +47,21 @@ class RotaryEmbedding:
                     "download the model again"
                 )
         frequencies, self.scale = make(base, rope, width)
-        self.inv_freq = Tensor.from_list(frequencies)
+        self.inv_freq = Tensor.from_list(frequencies, device=source.device)
+        half = {"cos": (width // 2,), "sin": (width // 2,)}
+        self.tables = source.workspace.rooms("rotary embedding", half, _tables)
 
-    def __call__(self, positions: Tensor, cos: Tensor, sin: Tensor, threads: int) -> None:
-        """Fill the tables that all layers of a step share.
+    def __call__(self, positions: Tensor) -> None:
+        """Fill the tables of a step.
 
-        Shapes: positions int32 (T,); cos, sin float32 (T, rotary / 2).
+        Shapes: positions int32 (T,).
         """
-        ops.rope_table(positions, self.inv_freq, scale=self.scale, out_cos=cos, out_sin=sin, threads=threads)
+        cos, sin = self.tables(positions.shape[0])
+        ops.rope_table(positions, self.inv_freq, scale=self.scale, out_cos=cos, out_sin=sin)
+
+
+def _tables(made: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    return made["cos"], made["sin"]
 
 
 def _default(base: list[float], rope: Mapping[str, Any], width: int) -> tuple[list[float], float]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from math import prod
 from typing import Protocol, TypeAlias
 
+from pio.device import Device
 from pio.dtypes import DType, float32
-from pio.layers.quantization import Quantization, Records, Role
+from pio.layers.quantization import Quantization, Role
+from pio.layers.workspace import Workspace
 from pio.memory.layout import row_major
 from pio.memory.storage import Storage
 from pio.ops.head_linear import packed_heads_shape
@@ -53,7 +54,7 @@ class Weights(Protocol):
 
 
 @dataclass(slots=True)
-class Held:
+class Inventory:
     """What a model holds.
 
     Attributes:
@@ -62,6 +63,7 @@ class Held:
         made: How many of them are not mapped from files.
         formats: In what form there are matrices, by role.
         stored: The packed forms in which files have them, by role; ``""`` for floats.
+        experts: Names of the weights of experts, of which a token meets only some.
     """
 
     nbytes: dict[str, int] = field(default_factory=dict[str, int])
@@ -69,8 +71,9 @@ class Held:
     made: dict[str, int] = field(default_factory=dict[str, int])
     formats: dict[Role, set[str]] = field(default_factory=dict[Role, set[str]])
     stored: dict[Role, set[str]] = field(default_factory=dict[Role, set[str]])
+    experts: set[str] = field(default_factory=set[str])
 
-    def hold(self, name: str, nbytes: int, stored: int = 0) -> None:
+    def note(self, name: str, nbytes: int, stored: int = 0) -> None:
         """Note what becomes of a tensor, and how many bytes of that are as stored."""
         self.nbytes[name] = nbytes
         self.made[name] = nbytes - stored if self.mapped else nbytes
@@ -84,6 +87,11 @@ class Held:
     def total(self) -> int:
         """Bytes of all weights."""
         return sum(self.nbytes.values())
+
+    @property
+    def expert_bytes(self) -> int:
+        """Bytes of the weights of experts."""
+        return sum(self.nbytes[name] for name in self.experts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,23 +122,26 @@ class Source:
 
     Attributes:
         weights: The checkpoint.
-        records: Memory for quantized or rounded activations.
+        workspace: What every block computes in.
         prefix: Names so far, such as ``model.layers.3.self_attn``.
-        threads: Over how many threads operations split.
         dtype: Convert weights to this type; None keeps what is stored.
         quantization: What becomes of matrices.
-        held: What was taken.
+        inventory: What was taken.
         check: Called before each tensor is taken, which may take long; what it raises ends the building.
     """
 
     weights: Weights
-    records: Records
+    workspace: Workspace
     prefix: str = ""
-    threads: int = 1
     dtype: DType | None = None
     quantization: Quantization = field(default_factory=Quantization)
-    held: Held = field(default_factory=Held)
+    inventory: Inventory = field(default_factory=Inventory)
     check: Callable[[], object] = lambda: None
+
+    @property
+    def device(self) -> Device:
+        """Where weights are put, for operations to run there."""
+        return self.workspace.device
 
     def __truediv__(self, name: str | int) -> Source:
         """Return the source one name further down."""
@@ -144,14 +155,14 @@ class Source:
         """Return the tensor of that name below the prefix."""
         self.check()
         full = self.full_name(name)
-        tensor = self.weights.take(full, shape)
+        tensor = self.weights.take(full, shape).to(self.device)
         if self.dtype is not None and tensor.dtype is not self.dtype:
-            self.held.hold(full, prod(shape) * self.dtype.itemsize)
+            self.inventory.note(full, prod(shape) * self.dtype.itemsize)
             return self._converted(full, tensor, self.dtype)
-        self.held.hold(full, tensor.nbytes, stored=tensor.nbytes)
+        self.inventory.note(full, tensor.nbytes, stored=tensor.nbytes)
         return tensor
 
-    def exact(self, name: str, *shape: int) -> Tensor:
+    def take_float32(self, name: str, *shape: int) -> Tensor:
         """Return the tensor of that name in float32, even where others are converted: a small one that decides much."""
         return replace(self, dtype=float32).take(name, *shape)
 
@@ -160,28 +171,29 @@ class Source:
         self.check()
         full, shape = self.full_name(name), (rows, columns)
         found: Tensor | PackedWeight | None = self.weights.take_packed(full, shape)
-        self.held.stored.setdefault(role, set()).add(found.form.name if found else "")
+        self.inventory.stored.setdefault(role, set()).add(found.form.name if found else "")
         form = self.quantization.forms.get(role)
         if found is not None:
-            self.held.hold(full, found.nbytes, stored=found.nbytes)
+            self.inventory.note(full, found.nbytes, stored=found.nbytes)
+            found = found.to(self.device)
         elif form is not None:
-            self.held.hold(full, prod(packed_shape(shape, form)))
+            self.inventory.note(full, prod(packed_shape(shape, form)))
             found = self._packed(full, shape, form)
         else:
             found = self.take(name, rows, columns)
-        self.records.expect(found)
-        self.held.formats.setdefault(role, set()).add(_form(found))
+        self.workspace.expect(found)
+        self.inventory.formats.setdefault(role, set()).add(_form(found))
         return found
 
     def remake(self, name: str, recipe: Recipe) -> list[Tensor]:
         """Return what a model makes of the tensor of that name and keeps in its place."""
         self.check()
         full = self.full_name(name)
-        stored = self.weights.take(full, recipe.shape)
+        stored = self.weights.take(full, recipe.shape).to(self.device)
         dtype = self.dtype or stored.dtype
         shared = bool(recipe.views) and dtype is stored.dtype
         nbytes = [dtype.itemsize * sum(map(prod, shapes)) for shapes in (recipe.new, recipe.views)]
-        self.held.hold(full, sum(nbytes), stored=nbytes[1] if shared else 0)
+        self.inventory.note(full, sum(nbytes), stored=nbytes[1] if shared else 0)
         parts = self._made(stored, recipe, dtype)
         if not shared:
             self.weights.let_go(full)
@@ -204,33 +216,37 @@ class Source:
         full = self.full_name(name)
         if isinstance(like, Tensor):
             parts = self.remake(name, recipe)
-            self.held.formats.setdefault("linear", set()).update(map(_form, parts))
+            self.inventory.formats.setdefault("linear", set()).update(map(_form, parts))
             return [*parts]
         self.check()
-        form, stored = like.form.name, self.weights.take(full, recipe.shape)
-        self.held.hold(full, sum(prod(packed_shape(packed_heads_shape(part), form)) for part in recipe.parts))
+        form, stored = like.form.name, self.weights.take(full, recipe.shape).to(self.device)
+        self.inventory.note(full, sum(prod(packed_shape(packed_heads_shape(part), form)) for part in recipe.parts))
         packed = self._packed_heads(full, stored, recipe, form)
         self.weights.let_go(full)
         for heads, weight in zip(recipe.parts, packed, strict=True):
-            self.records.expect_heads(heads[0], weight)
+            self.workspace.expect(weight, heads[0])
         return [*packed]
 
     # How weights become what is held; a rehearsal makes nothing
 
     def _converted(self, full: str, tensor: Tensor, dtype: DType) -> Tensor:
-        storage = Storage.allocate(tensor.size * dtype.itemsize, what=f"the weights as {dtype} (none with dtype=None)")
+        what = f"the weights as {dtype} (none with dtype=None)"
+        storage = Storage.allocate(tensor.size * dtype.itemsize, what=what, device=self.device)
         made = Tensor(storage, storage.address, dtype, tensor.shape, row_major(tensor.shape)).copy_(tensor)
         self.weights.let_go(full)
         return made
 
     def _packed(self, full: str, shape: tuple[int, int], form: str) -> PackedWeight:
-        return self.weights.convert(full, shape, partial(self.quantization.pack, full, form=form, threads=self.threads))
+        def pack(stored: Tensor) -> PackedWeight:
+            return self.quantization.pack(full, stored.to(self.device), form)
+
+        return self.weights.convert(full, shape, pack).to(self.device)
 
     def _made(self, stored: Tensor, recipe: Recipe, dtype: DType) -> list[Tensor]:
         return [part.astype(dtype) for part in recipe.make(stored)]
 
     def _packed_heads(self, full: str, stored: Tensor, recipe: Recipe, form: str) -> list[PackedWeight]:
-        return [self.quantization.pack_heads(full, part, form, self.threads) for part in recipe.make(stored)]
+        return [self.quantization.pack_heads(full, part, form) for part in recipe.make(stored)]
 
 
 def _form(weight: Tensor | PackedWeight) -> str:

@@ -1,138 +1,213 @@
-"""Memory for activations: made once for the largest batch, shared by all layers."""
+"""Workspace: the memory that a model's blocks compute in, made once for the largest step."""
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Final, Generic, TypeVar, cast
 
-from pio.device import MemoryBudget
-from pio.layers.room import Views, make_room
-from pio.ops.attention import attention_scratch_shape
+from pio.device import Device, on_device
+from pio.dtypes import DType, bfloat16, float32, uint8
+from pio.errors import TensorError
+from pio.memory import step
+from pio.memory.allocation import ALIGNMENT
+from pio.memory.budget import MemoryBudget
+from pio.memory.layout import Shape, row_major
+from pio.memory.storage import Storage
+from pio.ops.bfloat16 import rounded_bytes
+from pio.ops.quantized import PackedWeight, record_bytes
 from pio.tensor import Tensor
 
+T = TypeVar("T")
+ACTIVATIONS: Final = "the activations (fewer with prefill_chunk or max_batch_sequences)"
+# Numbers of tokens whose views are kept. A step has two, of its tokens and of its outputs, and needs them only while it
+# is recorded; where kernels are not compiled every step does.
+KEPT: Final = 8
 
-class Activations:
-    """Views for a batch of T tokens; every layer writes the same memory.
 
-    Attributes:
-        x: The residual stream, (T, hidden).
-        normed: What goes into a block, (T, hidden).
-        q: Queries, (T, heads, head_dim).
-        k: Keys, (T, kv_heads, head_dim).
-        v: Values, (T, kv_heads, head_dim).
-        attended: Outputs of attention, (T, heads, head_dim).
-        gate: (T, intermediate).
-        up: (T, intermediate).
-        cos: Rotary table, (T, rotary / 2).
-        sin: Rotary table, (T, rotary / 2).
-        scratch: Of attention, as ``attention_scratch`` makes it.
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where one tensor of a block lies: at the start of memory that has room for the largest of its name."""
 
-    ``q_rows``, ``k_rows``, ``v_rows`` and ``attended_rows`` are the same memory as (T, heads * head_dim).
+    key: tuple[str, str]
+    shape: Shape
+    dtype: DType
+    per_token: bool
+
+    def bytes_for(self, tokens: int) -> int:
+        return (tokens if self.per_token else 1) * prod(self.shape) * self.dtype.itemsize
+
+    def shape_for(self, tokens: int) -> Shape:
+        return (tokens, *self.shape) if self.per_token else self.shape
+
+
+class Rooms(Generic[T]):
+    """What a block computes in: views for a number of tokens, made when they are asked for.
+
+    Those of the last few numbers are kept: layers of one step share theirs, and steps of ever other sizes leave
+    nothing behind.
     """
 
-    __slots__ = (
-        "_feeds",
-        "attended",
-        "attended_rows",
-        "cos",
-        "gate",
-        "k",
-        "k_rows",
-        "normed",
-        "q",
-        "q_rows",
-        "scratch",
-        "sin",
-        "up",
-        "v",
-        "v_rows",
-        "x",
-    )
+    __slots__ = ("_kept", "_places", "_view", "_workspace")
 
-    def __init__(self, full: dict[str, Tensor], tokens: int) -> None:
-        self.x = full["x"][:tokens]
-        self.normed = full["normed"][:tokens]
-        self.q = full["q"][:tokens]
-        self.k = full["k"][:tokens]
-        self.v = full["v"][:tokens]
-        self.attended = full["attended"][:tokens]
-        self.gate = full["gate"][:tokens]
-        self.up = full["up"][:tokens]
-        self.cos = full["cos"][:tokens]
-        self.sin = full["sin"][:tokens]
-        self.scratch = full["scratch"]
-        self.q_rows, self.k_rows, self.v_rows, self.attended_rows = (
-            x.reshape(tokens, -1) for x in (self.q, self.k, self.v, self.attended)
-        )
-        self._feeds: dict[int, tuple[Tensor, Tensor]] = {}
+    def __init__(self, workspace: Workspace, places: dict[str, _Place], view: Callable[[dict[str, Tensor]], T]) -> None:
+        self._workspace = workspace
+        self._places = places
+        self._view = view
+        self._kept: dict[int, T] = {}
 
-    def feed(self, width: int) -> tuple[Tensor, Tensor]:
-        """Return gate and up of a block of at most that width, in the same memory.
-
-        Shapes: (T, width).
-        """
-        found = self._feeds.get(width)
+    def __call__(self, tokens: int) -> T:
+        """Return the views for that many tokens."""
+        found = self._kept.pop(tokens, None)
         if found is None:
-            tokens = self.gate.shape[0]
-            first = [x.reshape(-1)[: tokens * width].reshape(tokens, width) for x in (self.gate, self.up)]
-            found = self._feeds[width] = first[0], first[1]
+            found = self._view({name: self._workspace.tensor(place, tokens) for name, place in self._places.items()})
+            if len(self._kept) >= KEPT:
+                del self._kept[next(iter(self._kept))]
+        self._kept[tokens] = found  # the last used is the last to go
         return found
 
 
 class Workspace:
-    """One allocation for the activations of a decoder.
+    """One allocation, which all layers share, for the largest step of a model.
 
-    Args:
-        tokens: Most tokens of a batch.
-        hidden: Width of the residual stream.
-        intermediate: Width of the feed-forward block.
-        heads: Query heads.
-        kv_heads: Key and value heads.
-        head_dim: Width of a head.
-        outputs: Most rows of logits of a batch.
-        vocab: Length of a row of logits.
-        threads: Over how many threads operations split.
-        budget: Counts the memory.
-        rotary: How many elements of a head turn; all by default.
+    While a model is built its blocks ask for rooms. Rooms of one name are the same memory, as large as the largest of
+    them, so what a block has there is gone when the next one of that name runs. The memory is made when it is first
+    used, and from then on nothing more can be asked for.
+
+    Attributes:
+        tokens: Most tokens of a step.
+        device: Where it lies.
+        rounds_inputs: Whether inputs are rounded to bfloat16 where weights are bfloat16.
     """
 
     def __init__(
         self,
         tokens: int,
-        hidden: int,
-        intermediate: int,
-        heads: int,
-        kv_heads: int,
-        head_dim: int,
-        outputs: int,
-        vocab: int,
-        threads: int,
         budget: MemoryBudget | None = None,
-        rotary: int | None = None,
+        *,
+        device: Device | None = None,
+        round_inputs: bool = False,
     ) -> None:
-        turning = head_dim if rotary is None else rotary
-        shapes = {
-            "x": (tokens, hidden),
-            "normed": (tokens, hidden),
-            "q": (tokens, heads, head_dim),
-            "k": (tokens, kv_heads, head_dim),
-            "v": (tokens, kv_heads, head_dim),
-            "attended": (tokens, heads, head_dim),
-            "gate": (tokens, intermediate),
-            "up": (tokens, intermediate),
-            "cos": (tokens, turning // 2),
-            "sin": (tokens, turning // 2),
-            "rows": (outputs, hidden),
-            "logits": (outputs, vocab),
-            "scratch": attention_scratch_shape(head_dim, threads),
-        }
-        what = "the activations (fewer with prefill_chunk or max_batch_sequences)"
-        self._full = make_room(shapes, what, budget)
-        self._views = Views(partial(Activations, self._full))
-        self.nbytes = self._full["x"].storage.nbytes
-        self.tokens = tokens
-        self.rows = self._full["rows"]  # hidden states that need logits, (outputs, hidden)
-        self.logits = self._full["logits"]  # (outputs, vocab)
+        """Begin without any room.
 
-    def activations(self, tokens: int) -> Activations:
-        """Return the views for that many tokens."""
-        return self._views.first(tokens)
+        Args:
+            tokens: Most tokens of a step.
+            budget: Counts the memory.
+            device: Where it lies; the default one if None.
+            round_inputs: Whether inputs of layers with bfloat16 weights are rounded to bfloat16.
+        """
+        self.tokens = tokens
+        self.device = on_device(device)
+        self.rounds_inputs = round_inputs
+        self._budget = budget
+        self._sizes: dict[tuple[str, str], int] = {}
+        self._asked: dict[Any, Rooms[Any]] = {}
+        self._begin: list[tuple[dict[str, _Place], Callable[[dict[str, Tensor]], None]]] = []
+        self._input_bytes = 0
+        self._inputs: Tensor | None = None
+        self._storage: Storage | None = None
+        self._addresses: dict[tuple[str, str], int] = {}
+
+    def rooms(
+        self,
+        name: str,
+        shapes: Mapping[str, Shape],
+        view: Callable[[dict[str, Tensor]], T],
+        *,
+        fixed: Mapping[str, Shape] | None = None,
+        kinds: Mapping[str, DType] | None = None,
+        begin: Callable[[dict[str, Tensor]], None] | None = None,
+    ) -> Rooms[T]:
+        """Ask for tensors; blocks that ask for the same get the same views.
+
+        Args:
+            name: Whose they are; those of one name share memory.
+            shapes: Of one token, by name: for T tokens there will be a tensor (T, *shape).
+            view: Makes of the tensors what the block works with.
+            fixed: Shapes of tensors that are the same for any number of tokens.
+            kinds: Element types of those that are not float32.
+            begin: Fills the tensors of the largest step when they are made, where some hold constants.
+
+        Raises:
+            TensorError: The memory is made already.
+        """
+        if self._storage is not None:
+            raise TensorError(f"rooms for {name} asked for behind the first step; ask for them when a block is built")
+        kinds = kinds or {}
+        places = {
+            item: _Place((name, item), shape, kinds.get(item, float32), per_token)
+            for group, per_token in ((shapes, True), (fixed or {}, False))
+            for item, shape in group.items()
+        }
+        key = tuple(places.values())
+        found = self._asked.get(key)
+        if found is None:
+            found = self._asked[key] = Rooms(self, places, view)
+            for place in places.values():
+                self._sizes[place.key] = max(self._sizes.get(place.key, 0), place.bytes_for(self.tokens))
+            if begin is not None:
+                self._begin.append((places, begin))
+        return cast("Rooms[T]", found)
+
+    def rounds(self, weight: Tensor | PackedWeight) -> bool:
+        """Return whether inputs are rounded before they are multiplied by this matrix."""
+        return self.rounds_inputs and isinstance(weight, Tensor) and weight.dtype is bfloat16
+
+    def expect(self, weight: Tensor | PackedWeight, heads: int = 1) -> None:
+        """Note that there is a layer with this matrix, whose inputs may have to be quantized or rounded.
+
+        Args:
+            weight: The matrix, or those of all heads side by side.
+            heads: How many rows of inputs a token has.
+        """
+        columns = weight.shape[-1]
+        if isinstance(weight, PackedWeight):
+            self._input_bytes = max(self._input_bytes, heads * record_bytes(columns))
+        elif self.rounds(weight):
+            self._input_bytes = max(self._input_bytes, rounded_bytes(columns))
+
+    @property
+    def inputs(self) -> Tensor:
+        """Scratch for quantized or rounded inputs, those of one step for the widest layer; uint8."""
+        if self._inputs is None:
+            nbytes = self.tokens * self._input_bytes
+            self._inputs = Tensor(self.storage, self.storage.address, uint8, (nbytes,), (1,))
+        return self._inputs
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are or will be taken."""
+        return sum(map(_whole_lines, (self.tokens * self._input_bytes, *self._sizes.values())))
+
+    @property
+    def storage(self) -> Storage:
+        """The memory, made when it is first asked for.
+
+        Raises:
+            OutOfMemoryError: The budget or the machine cannot give that much.
+        """
+        if self._storage is None:
+            with step.paused():  # no memory of a step's: it is kept here
+                self._make()
+        return cast("Storage", self._storage)
+
+    def tensor(self, place: _Place, tokens: int) -> Tensor:
+        """Return a tensor for that many tokens."""
+        storage, shape = self.storage, place.shape_for(tokens)
+        return Tensor(storage, self._addresses[place.key], place.dtype, shape, row_major(shape))
+
+    def _make(self) -> None:
+        self._storage = Storage.allocate(self.nbytes, budget=self._budget, what=ACTIVATIONS, device=self.device)
+        at = self._storage.address + _whole_lines(self.tokens * self._input_bytes)
+        for key, size in self._sizes.items():
+            self._addresses[key] = at
+            at += _whole_lines(size)
+        for places, begin in self._begin:
+            begin({name: self.tensor(place, self.tokens) for name, place in places.items()})
+        self._begin.clear()
+        self._asked.clear()  # they hold this object: memory goes with its model, and waits for no collector
+
+
+def _whole_lines(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT

@@ -8,8 +8,8 @@ import re
 import stat
 from pathlib import Path
 
-from pio.device import memory_refused
 from pio.errors import CheckpointError, PioError
+from pio.memory.refusal import memory_refused
 
 _SHARED_BLOB = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}")
 _LFS = b"version https://git-lfs"

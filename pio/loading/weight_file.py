@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary, finalize
 
-from pio.device import Allocation
 from pio.errors import CheckpointError
 from pio.loading.model_file import unreadable
+from pio.memory.allocation import Allocation
 from pio.memory.storage import Storage
 
 PIECE: Final = 16 << 20  # bytes at once, so that Ctrl-C need not wait for a slow disk

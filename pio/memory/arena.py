@@ -5,10 +5,13 @@ from __future__ import annotations
 from math import prod
 
 from pio import dtypes
-from pio.device import ALIGNMENT, MemoryBudget, format_bytes
+from pio.device import Device
 from pio.dtypes import DType
 from pio.errors import OutOfMemoryError
+from pio.memory.allocation import ALIGNMENT
+from pio.memory.budget import MemoryBudget
 from pio.memory.layout import Shape, row_major
+from pio.memory.sizes import format_bytes
 from pio.memory.storage import Storage
 from pio.tensor import Tensor
 
@@ -24,9 +27,16 @@ class Arena:
 
     __slots__ = ("capacity", "storage", "used")
 
-    def __init__(self, nbytes: int, *, budget: MemoryBudget | None = None, what: str = "an arena") -> None:
+    def __init__(
+        self,
+        nbytes: int,
+        *,
+        budget: MemoryBudget | None = None,
+        what: str = "an arena",
+        device: Device | None = None,
+    ) -> None:
         """Allocate the block; arguments and errors as in ``Storage.allocate``."""
-        self.storage = Storage.allocate(nbytes, budget=budget, what=what)
+        self.storage = Storage.allocate(nbytes, budget=budget, what=what, device=device)
         self.capacity = nbytes
         self.used = 0
 

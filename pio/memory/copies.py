@@ -55,7 +55,7 @@ def fill(to: View, value: float) -> None:
     _check_writable(to)
     one = elements.encode([value], to.dtype)
     if not to.is_contiguous:
-        cell = Storage.allocate(len(one), what="one element")
+        cell = Storage.allocate(len(one), what="one element", device=to.storage.device)
         ctypes.memmove(cell.address, one, len(one))
         copy(to, type(to)(cell, cell.address, to.dtype, to.shape, (0,) * to.ndim))
         return

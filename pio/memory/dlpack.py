@@ -6,13 +6,14 @@ import ctypes
 from typing import Any, Final
 
 from pio import dtypes
+from pio.device import DLPACK_TYPES
 from pio.errors import DeviceError, TensorError
 from pio.memory import layout, step
 from pio.memory.storage import Storage
 from pio.memory.trampolines import compiled, make_immortal
 from pio.memory.view import Parts, View
 
-_CPU: Final = (1, 0)
+_CPU: Final = (DLPACK_TYPES["cpu"], 0)
 _VERSION: Final = (1, 0)
 _READ_ONLY: Final = 1
 _IS_COPIED: Final = 2
@@ -85,7 +86,7 @@ class _Export:
         self.managed.context = id(self)
         view = self.managed.tensor
         view.data, view.ndim = tensor.address, tensor.ndim
-        view.device_type, view.device_id = _CPU
+        view.device_type, view.device_id = tensor.storage.device.dlpack
         view.code, view.bits = tensor.dtype.dlpack
         view.lanes = 1
         view.shape = ctypes.cast(self.shape, ctypes.POINTER(ctypes.c_int64))

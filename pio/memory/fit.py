@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pio import machine
-from pio.device import format_bytes
 from pio.errors import OutOfMemoryError
+from pio.memory.sizes import format_bytes
 
 
 def require_free(nbytes: int, what: str, remedy: str) -> None:

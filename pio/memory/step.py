@@ -18,11 +18,11 @@ from typing import Final
 from pio.errors import RecordingError
 
 # Code of these modules works for whoever calls it; an error names who that was.
-_BASE: Final = ("pio.ops.", "pio.memory.", "pio.tensor", "pio.device")
+_BASE: Final = ("pio.ops.", "pio.memory.", "pio.tensor")
 
 ALLOCATES: Final = (
     "a step that runs again would write into memory that is somebody else's by then; give out= (and scratch=) with "
-    "memory that is made when the block is built, such as by make_room; an operation that takes no out= cannot be "
+    "memory that is asked for when the block is built, by workspace.rooms; an operation that takes no out= cannot be "
     "part of a step"
 )
 READS: Final = (

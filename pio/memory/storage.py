@@ -8,9 +8,11 @@ import mmap
 from contextlib import suppress
 from typing import Any, NoReturn, cast
 
-from pio.device import Allocation, MemoryBudget
+from pio.device import Device, default_device
 from pio.errors import TensorError
 from pio.memory import step
+from pio.memory.allocation import Allocation
+from pio.memory.budget import MemoryBudget
 
 _FULL_READ_ONLY = 0x11C  # PyBUF_FULL_RO: any strides, format included, writable or not
 
@@ -81,25 +83,40 @@ class Storage:
         nbytes: Its length in bytes.
         owner: The object that keeps it alive.
         readonly: Whether writing is forbidden.
+        device: Where it lies, and operations on it run.
     """
 
-    __slots__ = ("__weakref__", "address", "nbytes", "owner", "readonly")
+    __slots__ = ("__weakref__", "address", "device", "nbytes", "owner", "readonly")
 
-    def __init__(self, address: int, nbytes: int, owner: object, readonly: bool = False) -> None:
-        """Describe ``nbytes`` at ``address`` that stay valid while ``owner`` lives; nothing is checked."""
+    def __init__(
+        self, address: int, nbytes: int, owner: object, readonly: bool = False, device: Device | None = None
+    ) -> None:
+        """Describe ``nbytes`` at ``address`` that stay valid while ``owner`` lives; nothing is checked.
+
+        They lie on the default device where none is given.
+        """
         self.address = address
         self.nbytes = nbytes
         self.owner = owner
         self.readonly = readonly
+        self.device = default_device() if device is None else device
 
     @classmethod
-    def allocate(cls, nbytes: int, *, budget: MemoryBudget | None = None, what: str = "a tensor") -> Storage:
+    def allocate(
+        cls,
+        nbytes: int,
+        *,
+        budget: MemoryBudget | None = None,
+        what: str = "a tensor",
+        device: Device | None = None,
+    ) -> Storage:
         """Allocate zeroed memory, 64-byte aligned; from 2 MiB on in huge pages where the system has them.
 
         Args:
             nbytes: Bytes wanted.
             budget: Charged until the memory is freed.
             what: What it is for; named in the error.
+            device: Where; the default one if None.
 
         Raises:
             OutOfMemoryError: The budget or the system refuses.
@@ -107,7 +124,7 @@ class Storage:
         """
         step.refuse(f"makes {what}", step.ALLOCATES)
         memory = Allocation(nbytes, budget, what)
-        return cls(memory.address, nbytes, memory)
+        return cls(memory.address, nbytes, memory, device=device)
 
     @classmethod
     def of(cls, source: object) -> Storage:
@@ -121,6 +138,10 @@ class Storage:
             if not view.c_contiguous:
                 raise TensorError(f"cannot wrap a {type(source).__name__} whose elements are not contiguous")
             return cls(hold.address, view.nbytes, hold, view.readonly)
+
+    def to(self, device: Device) -> Storage:
+        """Return this memory as operations see it on that device; it stays alive as long as the result does."""
+        return self if device is self.device else Storage(self.address, self.nbytes, self, self.readonly, device)
 
     def memoryview(self, address: int | None = None, nbytes: int | None = None) -> builtins.memoryview:
         """Return a view of bytes that keeps this storage alive, read-only where the storage is.

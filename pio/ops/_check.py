@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-
+from pio.device import Device
 from pio.dtypes import DType, float32
 from pio.errors import TensorError
-from pio.machine import thread_count
 from pio.tensor import Tensor
 
 FLOATS = ("float32", "float16", "bfloat16")
@@ -36,12 +34,6 @@ def check(
         raise TensorError(f"{op}: {name} is a strided view; make it .contiguous() first")
 
 
-@cache
-def all_threads() -> int:
-    """Return how many threads an operation takes where it is not told."""
-    return thread_count()
-
-
 def _matches(wanted: tuple[int | None, ...], found: tuple[int, ...]) -> bool:
     return len(wanted) == len(found) and all(a is None or a == b for a, b in zip(wanted, found, strict=True))
 
@@ -53,6 +45,6 @@ def check_float(op: str, name: str, x: Tensor, shape: tuple[int | None, ...]) ->
         raise TensorError(f"{op}: {name} is {x.dtype}, expected one of {', '.join(FLOATS)}")
 
 
-def split(elements: int, threads: int | None) -> int:
-    """Return over how many threads to split work on that many elements."""
-    return max(1, min(threads or all_threads(), elements // MIN_PART))
+def split(elements: int, device: Device) -> int:
+    """Return over how many threads of a device to split work on that many elements: as many as are worth it."""
+    return max(1, min(device.threads, elements // MIN_PART))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pio.device import Device
 from pio.dtypes import DType, float32, uint8
 from pio.errors import TensorError
 from pio.ops._check import check, check_tensor
@@ -9,14 +10,22 @@ from pio.ops._overlap import check_apart
 from pio.tensor import Tensor
 
 
-def result(op: str, out: Tensor | None, shape: tuple[int, ...], dtype: DType = float32, *, name: str = "out") -> Tensor:
-    """Return the tensor to write into, made when not given.
+def result(
+    op: str,
+    out: Tensor | None,
+    shape: tuple[int, ...],
+    dtype: DType = float32,
+    *,
+    device: Device,
+    name: str = "out",
+) -> Tensor:
+    """Return the tensor to write into, made on that device when not given.
 
     Raises:
         TensorError: It has another shape or dtype, is a strided view or is read-only.
     """
     if out is None:
-        return Tensor.empty(shape, dtype)
+        return Tensor.empty(shape, dtype, device=device)
     check(op, name, out, shape, dtype)
     check_writable(op, name, out)
     return out
@@ -30,7 +39,7 @@ def scratch_rows(op: str, x: Tensor, scratch: Tensor | None, row_bytes: int) -> 
     """
     needed = x.shape[0] * row_bytes
     if scratch is None:
-        return Tensor.empty((needed,), uint8)
+        return Tensor.empty((needed,), uint8, device=x.device)
     check(op, "scratch", scratch, (None,), uint8)
     if scratch.size < needed:
         raise TensorError(f"{op}: scratch has {scratch.size} bytes, expected at least {needed}")

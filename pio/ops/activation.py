@@ -12,13 +12,12 @@ from pio.ops._tensors import check_writable, head_strides, result, row_stride
 from pio.tensor import Tensor
 
 
-def silu(x: Tensor, *, out: Tensor | None = None, threads: int | None = None) -> Tensor:
+def silu(x: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Apply the sigmoid-weighted linear unit: ``x / (1 + exp(-x))``.
 
     Args:
         x: float32, any shape, contiguous.
         out: float32, of x's shape; made when not given. It may be x.
-        threads: Over how many threads to split the elements; as many as are worth it by default.
 
     Returns:
         ``out``.
@@ -26,7 +25,7 @@ def silu(x: Tensor, *, out: Tensor | None = None, threads: int | None = None) ->
     Raises:
         TensorError: Shapes or dtypes do not fit, or a tensor is strided.
     """
-    return _apply("silu", kernels.silu, x, out, threads)
+    return _apply("silu", kernels.silu, x, out)
 
 
 def gelu(
@@ -34,7 +33,6 @@ def gelu(
     *,
     approximate: Literal["tanh", "none"] = "tanh",
     out: Tensor | None = None,
-    threads: int | None = None,
 ) -> Tensor:
     """Apply the Gaussian error linear unit: x times the probability that a normal variable is smaller.
 
@@ -43,7 +41,6 @@ def gelu(
         approximate: "tanh" for ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x³)))``, "none" for
             ``x / 2 * (1 + erf(x / sqrt(2)))``, to 3e-7.
         out: float32, of x's shape; made when not given. It may be x.
-        threads: Over how many threads to split the elements; as many as are worth it by default.
 
     Returns:
         ``out``.
@@ -53,29 +50,28 @@ def gelu(
         TensorError: Shapes or dtypes do not fit, or a tensor is strided.
     """
     if approximate == "tanh":
-        return _apply("gelu", kernels.gelu_tanh, x, out, threads)
+        return _apply("gelu", kernels.gelu_tanh, x, out)
     if approximate == "none":
-        return _apply("gelu", kernels.gelu, x, out, threads)
+        return _apply("gelu", kernels.gelu, x, out)
     raise ConfigError(f'gelu: approximate is {approximate!r}, expected "tanh" or "none"')
 
 
-def _apply(op: str, kernel: Any, x: Tensor, out: Tensor | None, threads: int | None) -> Tensor:
+def _apply(op: str, kernel: Any, x: Tensor, out: Tensor | None) -> Tensor:
     check(op, "x", x)
-    out = result(op, out, x.shape)
+    out = result(op, out, x.shape, device=x.device)
     check_same_or_apart(op, "out", out, x=x)
-    n, parts = x.size, split(4 * x.size, threads)  # an exponential costs as much as some sums
+    n, parts = x.size, split(4 * x.size, x.device)  # an exponential costs as much as some sums
     kernel(out.address, x.address, n, parts)
     return out
 
 
-def swiglu(gate: Tensor, up: Tensor, *, out: Tensor | None = None, threads: int | None = None) -> Tensor:
+def swiglu(gate: Tensor, up: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Gate the up projection: ``silu(gate) * up``.
 
     Args:
         gate: float32 (rows, n); there may be gaps between rows, as in one half of a fused projection.
         up: float32 (rows, n), gaps allowed.
         out: float32 (rows, n), gaps allowed; made when not given. It may be gate or up.
-        threads: Over how many threads to split the rows; as many as are worth it by default.
 
     Returns:
         ``out``.
@@ -87,26 +83,25 @@ def swiglu(gate: Tensor, up: Tensor, *, out: Tensor | None = None, threads: int 
     if len(gate.shape) != 2:
         raise TensorError(f"swiglu: gate has shape {gate.shape}, expected (rows, n)")
     if out is None:
-        out = Tensor.empty(gate.shape)
+        out = Tensor.empty(gate.shape, device=gate.device)
     check_writable("swiglu", "out", out)
     ldg, ldu = row_stride("swiglu", "gate", gate), row_stride("swiglu", "up", up, gate.shape)
     ldo = row_stride("swiglu", "out", out, gate.shape)
     check_same_or_apart("swiglu", "out", out, gate=gate, up=up)
     rows, n = gate.shape
-    parts = split(4 * rows * n, threads)  # an exponential costs as much as some sums
+    parts = split(4 * rows * n, gate.device)  # an exponential costs as much as some sums
     at = out.address, gate.address, up.address
     kernels.swiglu(*at, rows, n, ldo, ldg, ldu, parts)
     return out
 
 
-def sigmoid_gate(x: Tensor, gate: Tensor, *, out: Tensor | None = None, threads: int | None = None) -> Tensor:
+def sigmoid_gate(x: Tensor, gate: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Multiply by a gate: ``x / (1 + exp(-gate))``.
 
     Args:
         x: float32 (rows, n) or (tokens, heads, n); there may be gaps between rows or tokens.
         gate: float32, of x's shape; there may be gaps between heads too, as where each head's gate follows its query.
         out: float32, of x's shape, gaps allowed as in x; made when not given. It may be x or gate.
-        threads: Over how many threads to split the rows; as many as are worth it by default.
 
     Returns:
         ``out``.
@@ -119,14 +114,14 @@ def sigmoid_gate(x: Tensor, gate: Tensor, *, out: Tensor | None = None, threads:
         raise TensorError(f"sigmoid_gate: x has shape {x.shape}, expected (rows, n) or (tokens, heads, n)")
     ldx, (ldg, head_g) = row_stride("sigmoid_gate", "x", x), head_strides("sigmoid_gate", "gate", gate, x.shape)
     if out is None:
-        out = Tensor.empty(x.shape)
+        out = Tensor.empty(x.shape, device=x.device)
     check_writable("sigmoid_gate", "out", out)
     ldo = row_stride("sigmoid_gate", "out", out, x.shape)
     check_same_or_apart("sigmoid_gate", "out", out, x=x, gate=gate)
     if not x.size:
         return out
     n, heads = x.shape[-1], x.shape[1] if len(x.shape) == 3 else 1
-    parts = split(4 * x.size, threads)  # an exponential costs as much as some sums
+    parts = split(4 * x.size, x.device)  # an exponential costs as much as some sums
     at = out.address, x.address, gate.address
     kernels.sigmoid_gate(*at, x.size // n, heads, n, ldo, ldx, ldg, head_g, parts)
     return out

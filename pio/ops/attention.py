@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+from pio.device import Device, on_device
 from pio.dtypes import DType, int8, uint8
 from pio.errors import TensorError
 from pio.kernels import _float_attention as float_kernels
 from pio.kernels import attention as kernels
 from pio.kernels import quantized_attention as int8_kernels
 from pio.kernels import quantized_cache as int8_cache
-from pio.ops._check import FLOATS, all_threads, check, check_tensor, split
+from pio.ops._check import FLOATS, check, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._record import record
 from pio.ops._tensors import check_writable
@@ -40,16 +41,16 @@ def cache_layout(dtype: DType, blocks: int, kv_heads: int, head_dim: int) -> tup
     return dtype, (blocks, kv_heads, head_dim, BLOCK_SIZE), (blocks, kv_heads, BLOCK_SIZE, width)
 
 
-def attention_scratch_shape(head_dim: int, threads: int | None = None) -> tuple[int, int]:
+def attention_scratch_shape(head_dim: int, device: Device | None = None) -> tuple[int, int]:
     """Return the shape of ``attention_scratch``, for a model that takes it from memory of its own."""
     width = value_width(head_dim)
     floats = max(float_kernels.scratch_floats(head_dim, width), -(-int8_kernels.scratch_bytes(head_dim, width) // 4))
-    return kernels.PARTS * (threads or all_threads()), -(-floats // 16) * 16
+    return kernels.PARTS * on_device(device).threads, -(-floats // 16) * 16
 
 
-def attention_scratch(head_dim: int, threads: int | None = None) -> Tensor:
-    """Return the scratch that ``paged_attention`` needs, so that a model can make it once."""
-    return Tensor.empty(attention_scratch_shape(head_dim, threads))
+def attention_scratch(head_dim: int, device: Device | None = None) -> Tensor:
+    """Return the scratch that ``paged_attention`` needs on a device, so that a model can make it once."""
+    return Tensor.empty(attention_scratch_shape(head_dim, device), device=device)
 
 
 def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slices, scratch: Tensor) -> None:
@@ -76,7 +77,7 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
     check_writable("write_cache", "keys", keys)
     check_writable("write_cache", "values", values)
     parts, floats = scratch.shape
-    threads = split((WORK if keys.dtype is uint8 else 2) * k.size, parts // kernels.PARTS)
+    threads = min(split((WORK if keys.dtype is uint8 else 2) * k.size, scratch.device), parts // kernels.PARTS)
     at = keys.address, values.address, k.address, v.address, batch.record.address, scratch.address
     kernels.write_cache[cache_format(keys).name](*at, 4 * floats, kv_heads, head_dim, threads)
 
@@ -101,7 +102,7 @@ def _check_cache(op: str, keys: Tensor, values: Tensor, head_dim: int) -> None:
 def _check_scratch(op: str, scratch: Tensor, head_dim: int, **others: Tensor) -> None:
     """Raise a TensorError if scratch was made for narrower heads, is read-only or shares memory with others."""
     parts, floats = scratch.shape
-    wanted = attention_scratch_shape(head_dim, 1)[1]
+    wanted = attention_scratch_shape(head_dim)[1]
     if parts < kernels.PARTS or floats < wanted:
         raise TensorError(
             f"{op}: scratch has shape {scratch.shape}, heads of width {head_dim} need "
@@ -173,7 +174,6 @@ def scaled_dot_product_attention(
     causal: bool = True,
     window: int | None = None,
     scale: float | None = None,
-    threads: int | None = None,
 ) -> Tensor:
     """Attend over keys and values of one sequence: ``softmax(scale * q k^T) v``, grouped or multi-query.
 
@@ -184,7 +184,6 @@ def scaled_dot_product_attention(
         causal: Whether token i sees only positions up to its own, length - tokens + i.
         window: A token sees this many positions up to its own, all by default.
         scale: Factor of the scores; 1 / sqrt(head_dim) by default.
-        threads: Over how many threads to split; all by default.
 
     Returns:
         float32 (tokens, heads, head_dim). Memory is linear in length.
@@ -204,13 +203,13 @@ def scaled_dot_product_attention(
     if window is not None and (window < 1 or not causal):
         raise TensorError(f"scaled_dot_product_attention: window {window} needs causal attention and at least 1")
     blocks = -(-length // BLOCK_SIZE)
-    keys = Tensor.zeros((blocks, kv_heads, head_dim, BLOCK_SIZE))
-    values = Tensor.zeros((blocks, kv_heads, BLOCK_SIZE, value_width(head_dim)))
-    scratch = attention_scratch(head_dim, threads)
+    keys = Tensor.zeros((blocks, kv_heads, head_dim, BLOCK_SIZE), device=q.device)
+    values = Tensor.zeros((blocks, kv_heads, BLOCK_SIZE, value_width(head_dim)), device=q.device)
+    scratch = attention_scratch(head_dim, q.device)
     sequence = Slices(1, blocks)
     sequence.append(length, 0, range(blocks))
     write_cache(keys, values, k, v, sequence, scratch)
     sequence.begin()
     sequence.append(tokens, length - tokens, range(blocks))
-    out = Tensor.empty(q.shape)
+    out = Tensor.empty(q.shape, device=q.device)
     return paged_attention(q, keys, values, sequence, scratch, out=out, scale=scale, causal=causal, window=window)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pio.dtypes import bfloat16
 from pio.kernels import bfloat16_linear as kernels
 from pio.kernels._linears import ROUNDED
-from pio.ops._check import all_threads, check, split
+from pio.ops._check import check, split
 from pio.ops._linears import Matrix, multiply
 from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable, scratch_rows
@@ -34,7 +34,6 @@ def bfloat16_linear(
     out: Tensor | None = None,
     add: bool = False,
     scratch: Tensor | None = None,
-    threads: int | None = None,
 ) -> Tensor:
     """Multiply rows, rounded to bfloat16, by the rows of a weight: ``x @ weight.T (+ out if add) (+ bias)``.
 
@@ -46,7 +45,6 @@ def bfloat16_linear(
         add: Add to what ``out`` holds: a residual connection.
         scratch: uint8, at least rows * ``rounded_bytes(k)``, for the rounded rows; made when not given. Must not share
             memory with the others.
-        threads: Over how many threads to split; all by default.
 
     Returns:
         float32 (rows, n), sums in float32. A row's bits do not depend on the other rows or on threads.
@@ -60,11 +58,11 @@ def bfloat16_linear(
     check(op, "weight", weight, (None, k), bfloat16)
     n = weight.shape[0]
     if out is None:
-        out = Tensor.zeros((rows, n)) if add else Tensor.empty((rows, n))
+        out = (Tensor.zeros if add else Tensor.empty)((rows, n), device=x.device)
     rounded = scratch_rows(op, x, scratch, rounded_bytes(k))
     matrix = _product(op, x, rounded, weight, bias, out)
-    kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, threads))
-    multiply(ROUNDED, rounded.address, [matrix], rows, k, threads or all_threads(), add=add)
+    kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, x.device))
+    multiply(ROUNDED, rounded.address, [matrix], rows, k, x.device.threads, add=add)
     return out
 
 
@@ -75,7 +73,6 @@ def bfloat16_linears(
     biases: Sequence[Tensor | None] | None = None,
     *,
     scratch: Tensor | None = None,
-    threads: int | None = None,
 ) -> None:
     """Compute several layers of one input: ``outs[i] = x @ weights[i].T (+ biases[i])``.
 
@@ -87,7 +84,6 @@ def bfloat16_linears(
         outs: float32 (rows, n_i); none shares memory with x or another.
         biases: bfloat16 (n_i,), or None for none.
         scratch: As in ``bfloat16_linear``.
-        threads: Over how many threads to split; all by default.
 
     Raises:
         TensorError: Shapes or dtypes do not fit, or an output is read-only.
@@ -103,8 +99,8 @@ def bfloat16_linears(
     for weight, out, bias in zip(weights, outs, given, strict=True):
         matrices.append(_product(op, x, rounded, weight, bias, out))
     check_outs_apart(op, outs)
-    kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, threads))
-    multiply(ROUNDED, rounded.address, matrices, rows, k, threads or all_threads(), add=False)
+    kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, x.device))
+    multiply(ROUNDED, rounded.address, matrices, rows, k, x.device.threads, add=False)
 
 
 def _product(op: str, x: Tensor, rounded: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Matrix:

@@ -20,7 +20,6 @@ def causal_conv(
     batch: Slices,
     *,
     out: Tensor | None = None,
-    threads: int | None = None,
 ) -> Tensor:
     """Convolve each channel with its own past, and apply silu: ``silu(sum_j weight[j] * x[t - (width - 1) + j])``.
 
@@ -32,7 +31,6 @@ def causal_conv(
             sequences are overwritten.
         batch: Where each token belongs, and in which slot the state of each sequence is.
         out: float32 (T, channels), gaps allowed; made when not given. It must not be x.
-        threads: Over how many threads to split the channels; as many as are worth it by default.
 
     Returns:
         ``out``. A token's bits do not depend on the rest of the batch, on how its sequence was cut or on threads.
@@ -55,7 +53,7 @@ def causal_conv(
     check("causal_conv", "state", state, (None, width - 1, channels))
     check_writable("causal_conv", "state", state)
     if out is None:
-        out = Tensor.empty(x.shape)
+        out = Tensor.empty(x.shape, device=x.device)
     check_writable("causal_conv", "out", out)
     ldo = row_stride("causal_conv", "out", out, x.shape)
     check_apart("causal_conv", "state", state, x=x, weight=weight)
@@ -63,6 +61,6 @@ def causal_conv(
     if not x.size:
         return out
     at = out.address, x.address, weight.address, state.address, batch.record.address
-    parts = split((4 + width) * x.size, threads)  # an exponential costs as much as some sums
+    parts = split((4 + width) * x.size, x.device)  # an exponential costs as much as some sums
     kernels.causal_conv[weight.dtype.name](*at, channels, width, ldo, ldx, parts)
     return out

@@ -16,7 +16,7 @@ Axis = tuple[int, int, int]  # length, stride of the target, stride of the sourc
 MAX_AXES = 6
 
 
-def copy(dst: Tensor, src: Tensor, *, threads: int | None = None) -> Tensor:
+def copy(dst: Tensor, src: Tensor) -> Tensor:
     """Overwrite a tensor with the elements of another, converted where the types differ.
 
     A float becomes another float by rounding to nearest, ties to even, too large ones infinite. A float becomes an
@@ -26,7 +26,6 @@ def copy(dst: Tensor, src: Tensor, *, threads: int | None = None) -> Tensor:
     Args:
         dst: Any dtype, any strides.
         src: Any dtype, any strides, of dst's shape. Must not share memory with dst.
-        threads: Over how many threads to split the work; as many as are worth it by default.
 
     Returns:
         dst.
@@ -51,7 +50,7 @@ def copy(dst: Tensor, src: Tensor, *, threads: int | None = None) -> Tensor:
             axes.append((n, stride, from_stride))
     kind = f"{src.dtype.name}_to_{dst.dtype.name}"
     if dst.size:
-        _copy_axes(kind, to, at, merged(axes), split(dst.size, threads))
+        _copy_axes(kind, to, at, merged(axes), split(dst.size, dst.device))
     return dst
 
 

@@ -9,14 +9,13 @@ from pio.ops._tensors import result
 from pio.tensor import Tensor
 
 
-def add(x: Tensor, y: Tensor, *, out: Tensor | None = None, threads: int | None = None) -> Tensor:
+def add(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Add two tensors of the same shape.
 
     Args:
         x: float32, any shape, contiguous.
         y: float32, of x's shape, contiguous.
         out: float32, of x's shape; made when not given. It may be x or y.
-        threads: Over how many threads to split the elements; as many as are worth it by default.
 
     Returns:
         ``out``.
@@ -26,14 +25,14 @@ def add(x: Tensor, y: Tensor, *, out: Tensor | None = None, threads: int | None 
     """
     check("add", "x", x)
     check("add", "y", y, x.shape)
-    out = result("add", out, x.shape)
+    out = result("add", out, x.shape, device=x.device)
     check_same_or_apart("add", "out", out, x=x, y=y)
-    n, parts = x.size, split(x.size, threads)
+    n, parts = x.size, split(x.size, x.device)
     kernels.add(out.address, x.address, y.address, n, parts)
     return out
 
 
-def mul(x: Tensor, y: Tensor, *, out: Tensor | None = None, threads: int | None = None) -> Tensor:
+def mul(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Multiply two tensors of the same shape, element by element; arguments as in ``add``.
 
     Raises:
@@ -41,8 +40,8 @@ def mul(x: Tensor, y: Tensor, *, out: Tensor | None = None, threads: int | None 
     """
     check("mul", "x", x)
     check("mul", "y", y, x.shape)
-    out = result("mul", out, x.shape)
+    out = result("mul", out, x.shape, device=x.device)
     check_same_or_apart("mul", "out", out, x=x, y=y)
-    n, parts = x.size, split(x.size, threads)
+    n, parts = x.size, split(x.size, x.device)
     kernels.mul(out.address, x.address, y.address, n, parts)
     return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pio.device import Device, on_device
 from pio.dtypes import DType, bfloat16, float32, int32, int64, uint8
 from pio.errors import TensorError
 from pio.kernels import bfloat16_linear as rounding
@@ -13,7 +14,7 @@ from pio.kernels import quantize, routing
 from pio.kernels._linears import ROUNDED
 from pio.kernels.top_k import BLOCK
 from pio.memory import step
-from pio.ops._check import FLOATS, all_threads, check, split
+from pio.ops._check import FLOATS, check, split
 from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._record import record
 from pio.ops._tensors import check_writable
@@ -89,14 +90,14 @@ class Choices:
     starts: Tensor
 
     @classmethod
-    def empty(cls, tokens: int, k: int, experts: int) -> Choices:
+    def empty(cls, tokens: int, k: int, experts: int, device: Device | None = None) -> Choices:
         """Make room for the choices of that many tokens."""
         return cls(
-            Tensor.empty((tokens, k), int32),
-            Tensor.empty((tokens, k)),
-            Tensor.empty((tokens * k,), int32),
-            Tensor.empty((tokens, k), int32),
-            Tensor.empty((experts + 1,), int32),
+            Tensor.empty((tokens, k), int32, device),
+            Tensor.empty((tokens, k), device=device),
+            Tensor.empty((tokens * k,), int32, device),
+            Tensor.empty((tokens, k), int32, device),
+            Tensor.empty((experts + 1,), int32, device),
         )
 
     def first(self, tokens: int) -> Choices:
@@ -107,14 +108,14 @@ class Choices:
         )
 
 
-def route_scratch_shape(experts: int, groups: int = 1, threads: int | None = None) -> tuple[int, int]:
+def route_scratch_shape(experts: int, groups: int = 1, device: Device | None = None) -> tuple[int, int]:
     """Return the shape of ``route_scratch``, for a model that takes it from memory of its own."""
-    return threads or all_threads(), experts + groups + -(-experts // BLOCK)
+    return on_device(device).threads, experts + groups + -(-experts // BLOCK)
 
 
-def route_scratch(experts: int, groups: int = 1, threads: int | None = None) -> Tensor:
-    """Return the scratch that ``route`` needs, so that a model can make it once."""
-    return Tensor.empty(route_scratch_shape(experts, groups, threads))
+def route_scratch(experts: int, groups: int = 1, device: Device | None = None) -> Tensor:
+    """Return the scratch that ``route`` needs on a device, so that a model can make it once."""
+    return Tensor.empty(route_scratch_shape(experts, groups, device), device=device)
 
 
 def route(
@@ -128,7 +129,6 @@ def route(
     renormalise: bool = True,
     scaling: float = 1.0,
     scratch: Tensor | None = None,
-    threads: int | None = None,
 ) -> Choices:
     """Choose each token's experts, and group tokens by expert.
 
@@ -142,7 +142,6 @@ def route(
         renormalise: Divide the weights of the chosen by their sum.
         scaling: Factor of the weights.
         scratch: From ``route_scratch``.
-        threads: Over how many threads to split the tokens; as many as are worth it by default.
 
     Returns:
         ``out``, filled. A token's choice depends on nothing but its logits; among equals the lower expert is taken.
@@ -165,7 +164,7 @@ def route(
         )
     if not 1 <= k <= experts // groups * kept_groups:
         raise TensorError(f"{op}: k={k} is out of range, expected 1 to {experts // groups * kept_groups} experts")
-    scratch = route_scratch(experts, groups, threads) if scratch is None else scratch
+    scratch = route_scratch(experts, groups, logits.device) if scratch is None else scratch
     check(op, "scratch", scratch, (None, route_scratch_shape(experts, groups)[1]))
     check_writable(op, "scratch", scratch)
     if not scratch.shape[0]:
@@ -173,7 +172,7 @@ def route(
     shape = record(experts, k, groups, kept_groups, int(logistic), int(renormalise), float(scaling))
     at_bias = 0 if bias is None else bias.address
     where = out.ids.address, out.weights.address, logits.address, at_bias, scratch.address
-    parts = min(split(FEW * logits.size, threads), scratch.shape[0])
+    parts = min(split(FEW * logits.size, logits.device), scratch.shape[0])
     routing.route(*where, tokens, shape.address, parts)
     at = out.order.address, out.starts.address, out.places.address, out.ids.address
     routing.group_by_expert(*at, tokens * k, experts, 1)
@@ -200,7 +199,6 @@ def expert_linears(
     grouped: bool = False,
     rounds: bool = False,
     scratch: Tensor | None = None,
-    threads: int | None = None,
 ) -> None:
     """Multiply each token by the matrices of its experts: ``outs[i][j] = x[order[j] // k] @ weights[i][expert].T``.
 
@@ -215,7 +213,6 @@ def expert_linears(
         grouped: Whether x is in the order of the choices already.
         rounds: Whether rows are rounded to bfloat16 before they meet bfloat16 matrices.
         scratch: uint8, at least ``expert_row_bytes`` for each token and each choice; made when not given.
-        threads: Over how many threads to split; all by default.
 
     Raises:
         TensorError: Shapes or dtypes do not fit, or what is written is read-only or shares memory.
@@ -232,10 +229,10 @@ def expert_linears(
     _check_choices(op, choices, tokens, len(first))
     check(op, "x", x, (rows if grouped else tokens, width))
     rounds = rounds and first.form == bfloat16.name
-    line, threads = expert_row_bytes(first, rounds=rounds), threads or all_threads()
+    line = expert_row_bytes(first, rounds=rounds)
     needed = line * (rows if grouped else tokens + rows)
     if scratch is None:
-        scratch = Tensor.empty((needed,), uint8)
+        scratch = Tensor.empty((needed,), uint8, device=x.device)
     check(op, "scratch", scratch, (None,), uint8)
     check_writable(op, "scratch", scratch)
     if scratch.size < needed:
@@ -246,18 +243,18 @@ def expert_linears(
         check_writable(op, "out", out)
         check_apart(op, "out", out, x=x, scratch=scratch)
     check_outs_apart(op, outs)
-    lines = _lines(x, first, scratch.address, rounds, threads)
+    lines = _lines(x, first, scratch.address, rounds)
     if not grouped:
         to = scratch.address + line * tokens
-        kernels.gather_choices(to, lines, choices.order.address, rows, k, line, split(rows * line // 4, threads))
+        kernels.gather_choices(to, lines, choices.order.address, rows, k, line, split(rows * line // 4, x.device))
         lines = to
     fields = [value for w, out in zip(weights, outs, strict=True) for value in (out.address, w.addresses.address)]
     fields += [0] * (4 - len(fields))
     kind = ROUNDED if rounds else first.form
-    kernels.experts_linear[kind](lines, choices.starts.address, *fields, len(first), n, width, line, threads)
+    kernels.experts_linear[kind](lines, choices.starts.address, *fields, len(first), n, width, line, x.device.threads)
 
 
-def add_choices(out: Tensor, y: Tensor, places: Tensor, weights: Tensor, *, threads: int | None = None) -> Tensor:
+def add_choices(out: Tensor, y: Tensor, places: Tensor, weights: Tensor) -> Tensor:
     """Add up what each token's experts say, weighted: ``out[t] += sum_j weights[t, j] * y[places[t, j]]``.
 
     Args:
@@ -265,7 +262,6 @@ def add_choices(out: Tensor, y: Tensor, places: Tensor, weights: Tensor, *, thre
         y: float32 (tokens * k, n), in the order of the choices.
         places: int32 (tokens, k), which rows of y are a token's, as ``route`` gives them.
         weights: float32 (tokens, k), what each of them counts.
-        threads: Over how many threads to split; as many as are worth it by default.
 
     Returns:
         ``out``. A token's bits depend on nothing but its own rows.
@@ -283,18 +279,18 @@ def add_choices(out: Tensor, y: Tensor, places: Tensor, weights: Tensor, *, thre
     check(op, "y", y, (tokens * k, n))
     check_apart(op, "out", out, y=y, places=places, weights=weights)
     at = out.address, y.address, places.address, weights.address
-    kernels.add_choices(*at, tokens, k, n, split(tokens * k * n, threads))
+    kernels.add_choices(*at, tokens, k, n, split(tokens * k * n, out.device))
     return out
 
 
-def _lines(x: Tensor, weights: ExpertWeights, scratch: int, rounds: bool, threads: int) -> int:
+def _lines(x: Tensor, weights: ExpertWeights, scratch: int, rounds: bool) -> int:
     """Bring rows into the form in which these matrices meet them; return where they are."""
     rows, width = x.shape
     if weights.packed:
-        quantize.quantize[weights.form](scratch, x.address, rows, width, split(WORK * x.size, threads))
+        quantize.quantize[weights.form](scratch, x.address, rows, width, split(WORK * x.size, x.device))
         return scratch
     if rounds:
-        rounding.round_rows(scratch, x.address, rows, width, split(x.size, threads))
+        rounding.round_rows(scratch, x.address, rows, width, split(x.size, x.device))
         return scratch
     return x.address
 

@@ -30,7 +30,6 @@ def delta_gates(
     *,
     out_beta: Tensor | None = None,
     out_decay: Tensor | None = None,
-    threads: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compute the gates of the delta rule: ``sigmoid(b)`` and ``exp(-exp(a_log) * softplus(a + dt_bias))``.
 
@@ -41,7 +40,6 @@ def delta_gates(
         dt_bias: (heads,) of the same type.
         out_beta: float32 (T, heads); made when not given.
         out_decay: float32 (T, heads); made when not given.
-        threads: Over how many threads to split the tokens; as many as are worth it by default.
 
     Returns:
         How much each head learns from a token, and what it keeps of its state before that; both from 0 to 1.
@@ -56,12 +54,12 @@ def delta_gates(
     ldb, lda = row_stride("delta_gates", "b", b), row_stride("delta_gates", "a", a, b.shape)
     check_float("delta_gates", "a_log", a_log, (heads,))
     check("delta_gates", "dt_bias", dt_bias, (heads,), a_log.dtype)
-    beta = result("delta_gates", out_beta, b.shape, name="out_beta")
-    decay = result("delta_gates", out_decay, b.shape, name="out_decay")
+    beta = result("delta_gates", out_beta, b.shape, device=b.device, name="out_beta")
+    decay = result("delta_gates", out_decay, b.shape, device=b.device, name="out_decay")
     check_apart("delta_gates", "out_beta", beta, b=b, a=a, a_log=a_log, dt_bias=dt_bias, out_decay=decay)
     check_apart("delta_gates", "out_decay", decay, b=b, a=a, a_log=a_log, dt_bias=dt_bias)
     at = beta.address, decay.address, b.address, a.address, a_log.address, dt_bias.address
-    kernels.delta_gates[a_log.dtype.name](*at, tokens, heads, ldb, lda, split(WORK * b.size, threads))
+    kernels.delta_gates[a_log.dtype.name](*at, tokens, heads, ldb, lda, split(WORK * b.size, b.device))
     return beta, decay
 
 
@@ -77,7 +75,6 @@ def gated_delta(
     eps: float = 1e-6,
     out: Tensor | None = None,
     scratch: Tensor | None = None,
-    threads: int | None = None,
 ) -> Tensor:
     """Let every token of a batch decay, correct and read the state of its sequence, one after another.
 
@@ -96,7 +93,6 @@ def gated_delta(
         eps: Added to the sum of squares.
         out: float32 (T, heads, value_dim), gaps between tokens allowed; made when not given. It may be v itself.
         scratch: float32 (T, key_heads, 2), overwritten; made when not given.
-        threads: Over how many threads to split the columns of states; as many as are worth it by default.
 
     Returns:
         ``out``. A token's bits do not depend on the rest of the batch, on how its sequence was cut or on threads.
@@ -120,10 +116,10 @@ def gated_delta(
     check("gated_delta", "state", state, (None, *state_shape(0, heads, dim, value_dim)[1:]))
     check_writable("gated_delta", "state", state)
     if out is None:
-        out = Tensor.empty(v.shape)
+        out = Tensor.empty(v.shape, device=q.device)
     check_writable("gated_delta", "out", out)
     ldo = row_stride("gated_delta", "out", out, v.shape)
-    scales = result("gated_delta", scratch, (tokens, key_heads, 2), name="scratch")
+    scales = result("gated_delta", scratch, (tokens, key_heads, 2), device=q.device, name="scratch")
     check_apart("gated_delta", "state", state, q=q, k=k, v=v, decay=decay, beta=beta)
     check_apart("gated_delta", "scratch", scales, q=q, k=k, v=v, decay=decay, beta=beta, state=state)
     check_apart("gated_delta", "out", out, q=q, k=k, decay=decay, beta=beta, state=state, scratch=scales)
@@ -132,9 +128,9 @@ def gated_delta(
         return out
     strides = ldo, ldq, head_q, ldk, head_k, ldv, head_v
     shape = record(heads, key_heads, dim, value_dim, *strides, float(eps))
-    kernels.head_scales(scales.address, q.address, k.address, tokens, shape.address, split(2 * q.size, threads))
+    kernels.head_scales(scales.address, q.address, k.address, tokens, shape.address, split(2 * q.size, q.device))
     inputs = q.address, k.address, v.address, decay.address, beta.address, scales.address
     where = state.address, batch.record.address, shape.address
-    parts = split(4 * v.size * dim, threads)  # of its state a token reads and changes all
+    parts = split(4 * v.size * dim, q.device)  # of its state a token reads and changes all
     kernels.gated_delta(out.address, *inputs, *where, parts)
     return out

@@ -15,14 +15,13 @@ from pio.tensor import Tensor
 MIN_COLUMNS = 64  # columns that are worth a thread of their own: a few cache lines that no other thread writes
 
 
-def gather(table: Tensor, indices: Tensor, *, out: Tensor | None = None, threads: int | None = None) -> Tensor:
+def gather(table: Tensor, indices: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Read rows of a table as float32: ``out[i] = table[indices[i]]``.
 
     Args:
         table: float32, float16 or bfloat16 (rows, dim), contiguous.
         indices: int32 or int64 (n,), each from 0 to rows - 1.
         out: float32 (n, dim); made when not given. Must not share memory with table.
-        threads: Over how many threads to split the indices; as many as are worth it by default.
 
     Returns:
         ``out``.
@@ -33,22 +32,21 @@ def gather(table: Tensor, indices: Tensor, *, out: Tensor | None = None, threads
     check_float("gather", "table", table, (None, None))
     rows, dim = table.shape
     n, wide = check_indices("gather", indices, rows)
-    out = result("gather", out, (n, dim))
+    out = result("gather", out, (n, dim), device=table.device)
     check_apart("gather", "out", out, table=table, indices=indices)
-    parts = split(n * dim, threads)
+    parts = split(n * dim, table.device)
     kind, at = table.dtype.name, (out.address, table.address, indices.address)
     kernels.gather[kind](*at, n, dim, wide, parts)
     return out
 
 
-def scatter_add(out: Tensor, indices: Tensor, values: Tensor, *, threads: int | None = None) -> Tensor:
+def scatter_add(out: Tensor, indices: Tensor, values: Tensor) -> Tensor:
     """Add rows to the rows of a table, in place: ``out[indices[i]] += values[i]`` for i = 0, 1, ...
 
     Args:
         out: float32 (rows, dim), contiguous.
         indices: int32 or int64 (n,), each from 0 to rows - 1; one that comes twice adds up in the order of i.
         values: float32 (n, dim), contiguous. Must not share memory with out.
-        threads: Over how many threads to split the columns; as many as are worth it by default.
 
     Returns:
         ``out``. Its bits do not depend on threads.
@@ -56,12 +54,10 @@ def scatter_add(out: Tensor, indices: Tensor, values: Tensor, *, threads: int | 
     Raises:
         TensorError: Shapes or dtypes do not fit, or an index is out of range.
     """
-    return _scatter_add("scatter_add", "values", out, indices, values, None, threads)
+    return _scatter_add("scatter_add", "values", out, indices, values, None)
 
 
-def scatter_add_by_index(
-    out: Tensor, indices: Tensor, rows: Tensor, scales: Tensor | None = None, *, threads: int | None = None
-) -> Tensor:
+def scatter_add_by_index(out: Tensor, indices: Tensor, rows: Tensor, scales: Tensor | None = None) -> Tensor:
     """Add scaled rows to the rows of a table, in place: ``out[indices[i]] += scales[i] * rows[i]``.
 
     It puts back what ``gather_by_value`` took out: the outputs of one expert, weighted by the router.
@@ -71,7 +67,6 @@ def scatter_add_by_index(
         indices: int32 or int64 (n,), each from 0 to rows - 1; one that comes twice adds up in the order of i.
         rows: float32 (n, dim), contiguous. Must not share memory with out.
         scales: float32 (n,), or None for 1.
-        threads: Over how many threads to split the columns; as many as are worth it by default.
 
     Returns:
         ``out``. Its bits do not depend on threads.
@@ -79,12 +74,10 @@ def scatter_add_by_index(
     Raises:
         TensorError: Shapes or dtypes do not fit, or an index is out of range.
     """
-    return _scatter_add("scatter_add_by_index", "rows", out, indices, rows, scales, threads)
+    return _scatter_add("scatter_add_by_index", "rows", out, indices, rows, scales)
 
 
-def _scatter_add(
-    op: str, name: str, out: Tensor, indices: Tensor, x: Tensor, scales: Tensor | None, threads: int | None
-) -> Tensor:
+def _scatter_add(op: str, name: str, out: Tensor, indices: Tensor, x: Tensor, scales: Tensor | None) -> Tensor:
     check(op, "out", out, (None, None))
     check_writable(op, "out", out)
     rows, dim = out.shape
@@ -95,19 +88,18 @@ def _scatter_add(
         check(op, "scales", scales, (n,))
         at_scales = scales.address
     check_apart(op, "out", out, indices=indices, scales=scales, **{name: x})
-    parts = min(split(n * dim, threads), max(1, dim // MIN_COLUMNS))
+    parts = min(split(n * dim, out.device), max(1, dim // MIN_COLUMNS))
     kernels.scatter_add(out.address, indices.address, x.address, at_scales, n, dim, wide, parts)
     return out
 
 
-def gather_by_value(x: Tensor, keys: Tensor, value: int, *, threads: int | None = None) -> tuple[Tensor, Tensor]:
+def gather_by_value(x: Tensor, keys: Tensor, value: int) -> tuple[Tensor, Tensor]:
     """Take the rows whose key has a value, in order: the tokens that a router sends to one expert.
 
     Args:
         x: float32, float16 or bfloat16 (n, dim), contiguous.
         keys: int32 or int64 (n,).
         value: The key wanted.
-        threads: Over how many threads to split the rows; as many as are worth it by default.
 
     Returns:
         The rows, float32 (count, dim), and their positions in x, int32 (count,).
@@ -120,9 +112,9 @@ def gather_by_value(x: Tensor, keys: Tensor, value: int, *, threads: int | None 
     wide = check_integers("gather_by_value", "keys", keys)
     n = x.shape[0]
     check("gather_by_value", "keys", keys, (n,), None)
-    indices = Tensor.empty((kernels.count_value(keys.address, n, value, wide),), int32)
+    indices = Tensor.empty((kernels.count_value(keys.address, n, value, wide),), int32, x.device)
     kernels.find_value(indices.address, keys.address, n, value, wide)
-    return gather(x, indices, threads=threads), indices
+    return gather(x, indices), indices
 
 
 def check_integers(op: str, name: str, x: Tensor) -> int:

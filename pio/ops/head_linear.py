@@ -5,7 +5,7 @@ from __future__ import annotations
 from pio.errors import TensorError
 from pio.kernels import head_linear as kernels
 from pio.kernels._formats import BLOCK
-from pio.ops._check import FLOATS, all_threads, check_float, check_tensor, split
+from pio.ops._check import FLOATS, check_float, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import head_strides, result, scratch_rows
 from pio.ops.quantized import WORK, PackedWeight, pack, record_bytes
@@ -18,7 +18,6 @@ def head_linear(
     *,
     out: Tensor | None = None,
     scratch: Tensor | None = None,
-    threads: int | None = None,
 ) -> Tensor:
     """Multiply each head's rows by the rows of its own matrix: ``out[t, h] = weight[h] @ x[t, h]``.
 
@@ -32,7 +31,6 @@ def head_linear(
             Must not share memory with x.
         scratch: uint8, at least T * heads * ``record_bytes(k)``, for the quantized rows; made when not given. Must not
             share memory with x. Not used where the weight is not packed.
-        threads: Over how many threads to split; all by default.
 
     Returns:
         float32 (T, heads, n). A row's bits do not depend on the other rows or on threads.
@@ -46,20 +44,18 @@ def head_linear(
         raise TensorError(f"{op}: x has shape {x.shape}, expected (tokens, heads, k)")
     rows, heads, k = x.shape
     if isinstance(weight, PackedWeight):
-        return _packed_head_linear(x, weight, out, scratch, threads)
+        return _packed_head_linear(x, weight, out, scratch)
     _check_matrices(op, "weight", weight, heads, k)
     n = weight.shape[1]
-    out = result(op, out, (rows, heads, n))
+    out = result(op, out, (rows, heads, n), device=x.device)
     check_apart(op, "out", out, x=x, weight=weight)
     multiply = kernels.head_linear[weight.dtype.name]
     at = out.address, x.address, weight.address
-    multiply(*at, rows, heads, n, k, ldx, head_x, weight.strides[0], threads or all_threads())
+    multiply(*at, rows, heads, n, k, ldx, head_x, weight.strides[0], x.device.threads)
     return out
 
 
-def _packed_head_linear(
-    x: Tensor, weight: PackedWeight, out: Tensor | None, scratch: Tensor | None, threads: int | None
-) -> Tensor:
+def _packed_head_linear(x: Tensor, weight: PackedWeight, out: Tensor | None, scratch: Tensor | None) -> Tensor:
     op, form, (rows, heads, k) = "head_linear", weight.form.name, x.shape
     each = weight.shape[0] // max(1, heads)
     if weight.shape != (heads * each, k) or each % BLOCK:
@@ -70,15 +66,15 @@ def _packed_head_linear(
     if out is not None:
         check_tensor(op, "out", out)
     n = out.shape[2] if out is not None and out.ndim == 3 and -(-out.shape[2] // BLOCK) * BLOCK == each else each
-    out = result(op, out, (rows, heads, n))
+    out = result(op, out, (rows, heads, n), device=x.device)
     ldx, head_x = x.strides[0], x.strides[1]
     records = _records(x, scratch)
     check_apart(op, "out", out, x=x, weight=weight.data, scratch=records)
     check_apart(op, "scratch", records, weight=weight.data)
-    parts = split(WORK * x.size, threads)
+    parts = split(WORK * x.size, x.device)
     kernels.quantize_heads[form](records.address, x.address, rows, heads, k, ldx, head_x, parts)
     at = out.address, records.address, weight.data.address
-    kernels.quantized_head_linear[form](*at, rows, heads, n, weight.data.shape[1], threads or all_threads())
+    kernels.quantized_head_linear[form](*at, rows, heads, n, weight.data.shape[1], x.device.threads)
     return out
 
 
@@ -87,13 +83,12 @@ def _records(x: Tensor, scratch: Tensor | None) -> Tensor:
     return scratch_rows("head_linear", x, scratch, x.shape[1] * record_bytes(x.shape[2]))
 
 
-def pack_heads(weight: Tensor, form: str, *, threads: int | None = None) -> PackedWeight:
+def pack_heads(weight: Tensor, form: str) -> PackedWeight:
     """Quantize a matrix for each head, so that ``head_linear`` can take them.
 
     Args:
         weight: float32, float16 or bfloat16 (heads, n, k), of any strides.
         form: As in ``pack``.
-        threads: Over how many threads to split the rows; all by default.
 
     Returns:
         One packed weight of heads * n rows, where n is rounded up to a multiple of 16 by rows of zeros, so that each
@@ -110,9 +105,9 @@ def pack_heads(weight: Tensor, form: str, *, threads: int | None = None) -> Pack
         raise TensorError(f"pack_heads: weight is {weight.dtype}, expected one of {', '.join(FLOATS)}")
     heads, n, k = weight.shape
     rows, _ = packed_heads_shape(weight.shape)
-    padded = Tensor.zeros((heads, rows // max(1, heads), k), weight.dtype)
+    padded = Tensor.zeros((heads, rows // max(1, heads), k), weight.dtype, weight.device)
     padded[:, :n].copy_(weight)
-    return pack(padded.reshape(rows, k), form, threads=threads)
+    return pack(padded.reshape(rows, k), form)
 
 
 def packed_heads_shape(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -149,7 +144,7 @@ def absorbed_weights(weight: Tensor, heads: int, key_dim: int, value_dim: int) -
         )
     rank = weight.shape[1]
     cut = weight.reshape(heads, key_dim + value_dim, rank)
-    keys = Tensor.empty((heads, rank, key_dim), weight.dtype).copy_(cut[:, :key_dim].transpose(0, 2, 1))
+    keys = Tensor.empty((heads, rank, key_dim), weight.dtype, weight.device).copy_(cut[:, :key_dim].transpose(0, 2, 1))
     return keys, cut[:, key_dim:]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pio.device import Device, on_device
 from pio.dtypes import DType, int8, uint8
 from pio.errors import TensorError
 from pio.kernels import _float_latent as float_kernels
 from pio.kernels import latent_attention as kernels
 from pio.kernels import quantized_latent as int8_kernels
-from pio.ops._check import FLOATS, all_threads, check, check_tensor, split
+from pio.ops._check import FLOATS, check, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._record import record
 from pio.ops._tensors import check_writable, head_strides, row_stride
@@ -28,20 +29,18 @@ def latent_layout(dtype: DType, blocks: int, rank: int, rope_dim: int) -> tuple[
     return dtype, (blocks, BLOCK_SIZE, float_kernels.value_width(rank) + rope_dim)
 
 
-def latent_scratch_shape(rank: int, rope_dim: int, threads: int | None = None) -> tuple[int, int]:
+def latent_scratch_shape(rank: int, rope_dim: int, device: Device | None = None) -> tuple[int, int]:
     """Return the shape of ``latent_scratch``, for a model that takes it from memory of its own."""
     floats = max(float_kernels.scratch_floats(rank, rope_dim), -(-int8_kernels.scratch_bytes(rank, rope_dim) // 4))
-    return kernels.PARTS * (threads or all_threads()), -(-floats // 16) * 16
+    return kernels.PARTS * on_device(device).threads, -(-floats // 16) * 16
 
 
-def latent_scratch(rank: int, rope_dim: int, threads: int | None = None) -> Tensor:
-    """Return the scratch that ``latent_attention`` needs, so that a model can make it once."""
-    return Tensor.empty(latent_scratch_shape(rank, rope_dim, threads))
+def latent_scratch(rank: int, rope_dim: int, device: Device | None = None) -> Tensor:
+    """Return the scratch that ``latent_attention`` needs on a device, so that a model can make it once."""
+    return Tensor.empty(latent_scratch_shape(rank, rope_dim, device), device=device)
 
 
-def write_latent_cache(
-    cache: Tensor, latent: Tensor, key: Tensor, batch: Slices, *, threads: int | None = None
-) -> None:
+def write_latent_cache(cache: Tensor, latent: Tensor, key: Tensor, batch: Slices) -> None:
     """Store a batch's latents and shared keys in the blocks of its sequences, rounded to the cache's type.
 
     Args:
@@ -49,7 +48,6 @@ def write_latent_cache(
         latent: float32 (T, rank), after its norm; there may be gaps between tokens, as in a slice of wider rows.
         key: float32 (T, rope_dim), rotated; likewise.
         batch: Where each token belongs.
-        threads: Over how many threads to split the tokens; as many as are worth it by default.
 
     Raises:
         TensorError: Shapes, strides or dtypes do not fit, or the cache is read-only.
@@ -68,7 +66,7 @@ def write_latent_cache(
     check_writable(op, "cache", cache)
     check_apart(op, "cache", cache, latent=latent, key=key)
     at = cache.address, latent.address, key.address, batch.record.address
-    parts = split(latent.size + key.size, threads)
+    parts = split(latent.size + key.size, latent.device)
     kernels.write_latents[cache_format(cache).name](*at, ld_latent, ld_key, rank, rope_dim, parts)
 
 
@@ -113,10 +111,10 @@ def latent_attention(
     check_apart(op, "out", out, q_latent=q_latent, q_rope=q_rope, cache=cache)
     check(op, "scratch", scratch, (None, None))
     parts, floats = scratch.shape
-    wanted = latent_scratch_shape(rank, rope_dim, 1)
-    if parts < wanted[0] or floats < wanted[1]:
+    wanted = latent_scratch_shape(rank, rope_dim)[1]
+    if parts < kernels.PARTS or floats < wanted:
         raise TensorError(
-            f"{op}: scratch has shape {scratch.shape}, expected ({kernels.PARTS} x threads, {wanted[1]}); "
+            f"{op}: scratch has shape {scratch.shape}, expected ({kernels.PARTS} x threads, {wanted}); "
             f"make it with latent_scratch({rank}, {rope_dim})"
         )
     check_writable(op, "scratch", scratch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pio.ops._check import all_threads, check, check_float, check_tensor
+from pio.ops._check import check, check_float, check_tensor
 from pio.ops._linears import Matrix, multiply
 from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable
@@ -18,7 +18,6 @@ def linear(
     *,
     out: Tensor | None = None,
     add: bool = False,
-    threads: int | None = None,
 ) -> Tensor:
     """Multiply rows by the rows of a weight: ``x @ weight.T (+ out if add) (+ bias)``.
 
@@ -28,7 +27,6 @@ def linear(
         bias: (n,) of the weight's type.
         out: float32 (rows, n); made when not given, zero where ``add`` is set. Must not share memory with x.
         add: Add to what ``out`` holds: a residual connection.
-        threads: Over how many threads to split the outputs; all by default.
 
     Returns:
         float32 (rows, n). A row's bits do not depend on the other rows or on threads.
@@ -41,7 +39,7 @@ def linear(
     check_float("linear", "weight", weight, (None, k))
     n = weight.shape[0]
     if out is None:
-        out = Tensor.zeros((rows, n)) if add else Tensor.empty((rows, n))
+        out = (Tensor.zeros if add else Tensor.empty)((rows, n), device=x.device)
     check("linear", "out", out, (rows, n))
     check_writable("linear", "out", out)
     at_bias = 0
@@ -50,7 +48,7 @@ def linear(
         at_bias = bias.address
     check_apart("linear", "out", out, x=x, weight=weight, bias=bias)
     matrix = out.address, weight.address, at_bias, n
-    multiply(weight.dtype.name, x.address, [matrix], rows, k, threads or all_threads(), add=add)
+    multiply(weight.dtype.name, x.address, [matrix], rows, k, x.device.threads, add=add)
     return out
 
 
@@ -59,8 +57,6 @@ def linears(
     weights: Sequence[Tensor],
     outs: Sequence[Tensor],
     biases: Sequence[Tensor | None] | None = None,
-    *,
-    threads: int | None = None,
 ) -> None:
     """Compute several linear layers of one input: ``outs[i] = x @ weights[i].T (+ biases[i])``.
 
@@ -71,7 +67,6 @@ def linears(
         weights: float32, float16 or bfloat16 (n_i, k).
         outs: float32 (rows, n_i); none shares memory with x or another.
         biases: (n_i,) of the weights' types, or None for none.
-        threads: Over how many threads to split the outputs; all by default.
 
     Raises:
         TensorError: Shapes or dtypes do not fit, or an output is read-only.
@@ -84,7 +79,7 @@ def linears(
     kind = weights[0].dtype
     if any(weight.dtype is not kind for weight in weights):
         for weight, out, bias in zip(weights, outs, given, strict=True):
-            linear(x, weight, bias, out=out, threads=threads)
+            linear(x, weight, bias, out=out)
         return
     check("linears", "x", x, (None, None))
     rows, k = x.shape
@@ -99,4 +94,4 @@ def linears(
         check_apart("linears", "out", out, x=x, weight=weight, bias=bias)
         matrices.append((out.address, weight.address, 0 if bias is None else bias.address, n))
     check_outs_apart("linears", outs)
-    multiply(kind.name, x.address, matrices, rows, k, threads or all_threads(), add=False)
+    multiply(kind.name, x.address, matrices, rows, k, x.device.threads, add=False)

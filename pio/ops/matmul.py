@@ -10,7 +10,7 @@ from pio.ops._tensors import result
 from pio.tensor import Tensor
 
 
-def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None, threads: int | None = None) -> Tensor:
+def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Multiply matrices: ``a @ b``.
 
     Weights stored as rows of outputs, as in checkpoints, go through ``linear``, which is faster.
@@ -19,7 +19,6 @@ def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None, threads: int | No
         a: float32 (m, k) or (batch, m, k), contiguous.
         b: float32, float16 or bfloat16 (k, n) or (batch, k, n), contiguous.
         out: float32 (m, n) or (batch, m, n); made when not given. Must not share memory with a or b.
-        threads: Over how many threads to split the work; as many as are worth it by default.
 
     Returns:
         ``out``. Sums in float32, in the order of k. A row's bits do not depend on the other rows or on threads.
@@ -34,11 +33,11 @@ def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None, threads: int | No
     check("matmul", "a", a)
     check_float("matmul", "b", b, (*outer, k, None))
     n = b.shape[-1]
-    out = result("matmul", out, (*outer, m, n))
+    out = result("matmul", out, (*outer, m, n), device=a.device)
     check_apart("matmul", "out", out, a=a, b=b)
     if not out.size:
         return out
     batch, kind = outer[0] if outer else 1, b.dtype.name
-    parts = max(1, min(split(batch * m * n * k // 8, threads), max(batch, m // kernels.ROWS, n // kernels.PANEL)))
+    parts = max(1, min(split(batch * m * n * k // 8, a.device), max(batch, m // kernels.ROWS, n // kernels.PANEL)))
     kernels.matmul[kind](out.address, a.address, b.address, batch, m, k, n, parts)
     return out

@@ -18,7 +18,6 @@ def rms_norm(
     *,
     out: Tensor | None = None,
     zero_centred: bool = False,
-    threads: int | None = None,
 ) -> Tensor:
     """Divide rows by their root mean square and scale them: ``x / sqrt(mean(x²) + eps) * weight``.
 
@@ -29,7 +28,6 @@ def rms_norm(
         eps: Added to the mean square.
         out: float32, of x's shape, gaps allowed as in x; made when not given. It may be x itself.
         zero_centred: Scale by ``1 + weight``.
-        threads: Over how many threads to split the rows; as many as are worth it by default.
 
     Returns:
         ``out``. A row's bits do not depend on the other rows or on threads.
@@ -43,11 +41,11 @@ def rms_norm(
     dim = x.shape[-1]
     check_float("rms_norm", "weight", weight, (dim,))
     if out is None:
-        out = Tensor.empty(x.shape)
+        out = Tensor.empty(x.shape, device=x.device)
     check_writable("rms_norm", "out", out)
     size = x.size
     if not size:
-        return result("rms_norm", out, x.shape)
+        return result("rms_norm", out, x.shape, device=x.device)
     rows, heads = size // dim, 1
     if x.is_contiguous and out.is_contiguous:
         check("rms_norm", "x", x)
@@ -60,7 +58,7 @@ def rms_norm(
         raise TensorError(f"rms_norm: x or out is a strided view of shape {x.shape}; make it .contiguous() first")
     check_same_or_apart("rms_norm", "out", out, x=x)
     check_apart("rms_norm", "out", out, weight=weight)
-    parts = split(size, threads)
+    parts = split(size, x.device)
     kind, at = weight.dtype.name, (out.address, x.address, weight.address)
     kernels.rms_norm[kind](*at, rows, heads, dim, ldo, ldx, eps, int(zero_centred), parts)
     return out
@@ -74,7 +72,6 @@ def fused_add_rms_norm(
     *,
     out: Tensor | None = None,
     zero_centred: bool = False,
-    threads: int | None = None,
 ) -> Tensor:
     """Add to the residual stream in place, and normalise it: ``residual += x``, then ``rms_norm(residual)``.
 
@@ -85,7 +82,6 @@ def fused_add_rms_norm(
         eps: Added to the mean square.
         out: float32, of x's shape, contiguous; made when not given. It may be x itself, not residual.
         zero_centred: Scale by ``1 + weight``.
-        threads: Over how many threads to split the rows; as many as are worth it by default.
 
     Returns:
         ``out``. A row's bits do not depend on the other rows or on threads.
@@ -97,14 +93,14 @@ def fused_add_rms_norm(
     check("fused_add_rms_norm", "residual", residual, x.shape)
     check_writable("fused_add_rms_norm", "residual", residual)
     check_float("fused_add_rms_norm", "weight", weight, (dim,))
-    out = result("fused_add_rms_norm", out, x.shape)
+    out = result("fused_add_rms_norm", out, x.shape, device=x.device)
     if not x.size:
         return out
     check_apart("fused_add_rms_norm", "residual", residual, weight=weight)
     check_same_or_apart("fused_add_rms_norm", "residual", residual, x=x)
     check_apart("fused_add_rms_norm", "out", out, residual=residual, weight=weight)
     check_same_or_apart("fused_add_rms_norm", "out", out, x=x)
-    rows, parts = x.size // dim, split(x.size, threads)
+    rows, parts = x.size // dim, split(x.size, x.device)
     kind, at = weight.dtype.name, (out.address, residual.address, x.address, weight.address)
     kernels.fused_add_rms_norm[kind](*at, rows, dim, eps, int(zero_centred), parts)
     return out
@@ -117,7 +113,6 @@ def gated_rms_norm(
     eps: float,
     *,
     out: Tensor | None = None,
-    threads: int | None = None,
 ) -> Tensor:
     """Divide rows by their root mean square, scale and gate them: ``x / sqrt(mean(x²) + eps) * weight * silu(gate)``.
 
@@ -127,7 +122,6 @@ def gated_rms_norm(
         weight: float32, float16 or bfloat16 (dim,).
         eps: Added to the mean square.
         out: float32, of x's shape, gaps allowed as in x; made when not given. It may be x or gate.
-        threads: Over how many threads to split the rows; as many as are worth it by default.
 
     Returns:
         ``out``. A row's bits do not depend on the other rows or on threads.
@@ -142,14 +136,14 @@ def gated_rms_norm(
     ldx, (ldg, head_g) = row_stride("gated_rms_norm", "x", x), head_strides("gated_rms_norm", "gate", gate, x.shape)
     check_float("gated_rms_norm", "weight", weight, (dim,))
     if out is None:
-        out = Tensor.empty(x.shape)
+        out = Tensor.empty(x.shape, device=x.device)
     check_writable("gated_rms_norm", "out", out)
     ldo = row_stride("gated_rms_norm", "out", out, x.shape)
     check_same_or_apart("gated_rms_norm", "out", out, x=x, gate=gate)
     check_apart("gated_rms_norm", "out", out, weight=weight)
     if not x.size:
         return out
-    parts = split(4 * x.size, threads)  # an exponential costs as much as some sums
+    parts = split(4 * x.size, x.device)  # an exponential costs as much as some sums
     shape = record(heads, dim, ldo, ldx, ldg, head_g, float(eps))
     at = out.address, x.address, gate.address, weight.address
     kernels.gated_rms_norm[weight.dtype.name](*at, x.size // dim, shape.address, parts)
@@ -163,7 +157,6 @@ def layer_norm(
     eps: float,
     *,
     out: Tensor | None = None,
-    threads: int | None = None,
 ) -> Tensor:
     """Centre rows, divide by their deviation: ``(x - mean(x)) / sqrt(var(x) + eps) * weight (+ bias)``.
 
@@ -173,7 +166,6 @@ def layer_norm(
         bias: (dim,) of the weight's type, or None.
         eps: Added to the variance, which divides by dim.
         out: float32, of x's shape, contiguous; made when not given. It may be x itself.
-        threads: Over how many threads to split the rows; as many as are worth it by default.
 
     Returns:
         ``out``. A row's bits do not depend on the other rows or on threads.
@@ -187,12 +179,12 @@ def layer_norm(
     if bias is not None:
         check("layer_norm", "bias", bias, (dim,), weight.dtype)
         at_bias = bias.address
-    out = result("layer_norm", out, x.shape)
+    out = result("layer_norm", out, x.shape, device=x.device)
     if not x.size:
         return out
     check_same_or_apart("layer_norm", "out", out, x=x)
     check_apart("layer_norm", "out", out, weight=weight, bias=bias)
-    rows, parts = x.size // dim, split(x.size, threads)
+    rows, parts = x.size // dim, split(x.size, x.device)
     kind, at = weight.dtype.name, (out.address, x.address, weight.address, at_bias)
     kernels.layer_norm[kind](*at, rows, dim, eps, parts)
     return out

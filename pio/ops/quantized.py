@@ -9,7 +9,7 @@ from pio.dtypes import float32, uint8
 from pio.errors import NumericalError, TensorError
 from pio.kernels import packing, quantize
 from pio.kernels._formats import BLOCK, FORMATS, GROUP, PAIR, RECORD, START, Format
-from pio.ops._check import all_threads, check, check_float, check_tensor, split
+from pio.ops._check import check, check_float, check_tensor, split
 from pio.ops._linears import Matrix, multiply
 from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable, result, scratch_rows
@@ -53,6 +53,11 @@ class PackedWeight:
     def nbytes(self) -> int:
         """Bytes of numbers and scales."""
         return self.data.nbytes
+
+    def to(self, device: str) -> PackedWeight:
+        """Return this matrix on a device; errors as in ``Tensor.to``."""
+        data = self.data.to(device)
+        return self if data is self.data else PackedWeight(data, self.form.name, self.shape)
 
     def first(self, rows: int) -> PackedWeight:
         """Return the first rows, a view.
@@ -98,14 +103,13 @@ def record_bytes(columns: int) -> int:
     return START + -(-columns // PAIR) * RECORD
 
 
-def pack(weight: Tensor, form: str, *, out: Tensor | None = None, threads: int | None = None) -> PackedWeight:
+def pack(weight: Tensor, form: str, *, out: Tensor | None = None) -> PackedWeight:
     """Quantize a matrix: each group of 32 inputs gets the scale with which it loses least in squares.
 
     Args:
         weight: float32, float16 or bfloat16 (rows, columns), contiguous.
         form: ``"int8"``, ``"int4"`` (symmetric) or ``"int4_zero_point"`` (with a minimum for each group).
         out: uint8 of ``packed_shape``; made when not given. Must not share memory with weight.
-        threads: Over how many threads to split the rows; all by default.
 
     Returns:
         The matrix, in new memory or in ``out``.
@@ -117,7 +121,7 @@ def pack(weight: Tensor, form: str, *, out: Tensor | None = None, threads: int |
     check_float("pack", "weight", weight, (None, None))
     rows, columns = weight.shape
     shape = packed_shape((rows, columns), form)
-    data = Tensor.zeros(shape, uint8) if out is None else out
+    data = Tensor.zeros(shape, uint8, weight.device) if out is None else out
     if out is not None:
         check("pack", "out", out, shape, uint8)
         check_writable("pack", "out", out)
@@ -126,8 +130,8 @@ def pack(weight: Tensor, form: str, *, out: Tensor | None = None, threads: int |
     bad = first_non_finite(weight)
     if bad is not None:
         raise NumericalError(f"pack: weight holds NaN or infinity at element {bad}")
-    parts = threads or all_threads()
-    scratch = Tensor.zeros((parts, packing.SCRATCH))
+    parts = weight.device.threads
+    scratch = Tensor.zeros((parts, packing.SCRATCH), device=weight.device)
     for first in range(0, rows, ROWS):
         chunk = weight[first : first + ROWS].astype(float32)
         at = data.address, chunk.address, scratch.address
@@ -141,16 +145,13 @@ def pack(weight: Tensor, form: str, *, out: Tensor | None = None, threads: int |
     return PackedWeight(data, form, (rows, columns))
 
 
-def unpack(
-    packed: PackedWeight, indices: Tensor | None = None, *, out: Tensor | None = None, threads: int | None = None
-) -> Tensor:
+def unpack(packed: PackedWeight, indices: Tensor | None = None, *, out: Tensor | None = None) -> Tensor:
     """Return rows of a packed matrix as float32: an embedding, or the whole matrix.
 
     Args:
         packed: (rows, columns).
         indices: int32 or int64 (n,), which rows; all by default.
         out: float32 (n, columns); made when not given.
-        threads: Over how many threads to split the rows; as many as are worth it by default.
 
     Raises:
         TensorError: Shapes or dtypes do not fit, or an index is out of range.
@@ -161,10 +162,10 @@ def unpack(
     if indices is not None:
         n, wide = check_indices("unpack", indices, rows)
         at = indices.address
-    out = result("unpack", out, (n, columns))
+    out = result("unpack", out, (n, columns), device=packed.data.device)
     check_apart("unpack", "out", out, packed=packed.data, indices=indices)
     packing.unpack[packed.form.name](
-        out.address, packed.data.address, at, n, columns, wide, split(n * columns, threads)
+        out.address, packed.data.address, at, n, columns, wide, split(n * columns, packed.data.device)
     )
     return out
 
@@ -177,7 +178,6 @@ def quantized_linear(
     out: Tensor | None = None,
     add: bool = False,
     scratch: Tensor | None = None,
-    threads: int | None = None,
 ) -> Tensor:
     """Multiply rows by the rows of a packed weight: ``x @ weight.T (+ out if add) (+ bias)``.
 
@@ -191,7 +191,6 @@ def quantized_linear(
         add: Add to what ``out`` holds: a residual connection.
         scratch: uint8, at least rows * ``record_bytes(k)``, for the quantized rows; made when not given. Must not
             share memory with the others.
-        threads: Over how many threads to split; all by default.
 
     Returns:
         float32 (rows, n). A row's bits do not depend on the other rows or on threads.
@@ -205,12 +204,12 @@ def quantized_linear(
     check(op, "x", x, (None, k))
     rows = x.shape[0]
     if out is None:
-        out = Tensor.zeros((rows, n)) if add else Tensor.empty((rows, n))
+        out = (Tensor.zeros if add else Tensor.empty)((rows, n), device=x.device)
     records = scratch_rows(op, x, scratch, record_bytes(x.shape[1]))
     matrix = _product(op, x, records, weight, bias, out)
     form = weight.form.name
-    quantize.quantize[form](records.address, x.address, rows, k, split(WORK * x.size, threads))
-    multiply(form, records.address, [matrix], rows, k, threads or all_threads(), add=add)
+    quantize.quantize[form](records.address, x.address, rows, k, split(WORK * x.size, x.device))
+    multiply(form, records.address, [matrix], rows, k, x.device.threads, add=add)
     return out
 
 
@@ -221,7 +220,6 @@ def quantized_linears(
     biases: Sequence[Tensor | None] | None = None,
     *,
     scratch: Tensor | None = None,
-    threads: int | None = None,
 ) -> None:
     """Compute several layers of one input: ``outs[i] = x @ weights[i].T (+ biases[i])``.
 
@@ -233,7 +231,6 @@ def quantized_linears(
         outs: float32 (rows, n_i); none shares memory with x or another.
         biases: float32 (n_i,), or None for none.
         scratch: As in ``quantized_linear``.
-        threads: Over how many threads to split; all by default.
 
     Raises:
         TensorError: Shapes or dtypes do not fit, or an output is read-only.
@@ -247,7 +244,7 @@ def quantized_linears(
     form = weights[0].form
     if any(weight.form is not form for weight in weights):
         for weight, out, bias in zip(weights, outs, given, strict=True):
-            quantized_linear(x, weight, bias, out=out, scratch=scratch, threads=threads)
+            quantized_linear(x, weight, bias, out=out, scratch=scratch)
         return
     check(op, "x", x, (None, weights[0].shape[1]))
     rows, k = x.shape
@@ -256,8 +253,8 @@ def quantized_linears(
     for weight, out, bias in zip(weights, outs, given, strict=True):
         matrices.append(_product(op, x, records, weight, bias, out))
     check_outs_apart(op, outs)
-    quantize.quantize[form.name](records.address, x.address, rows, k, split(WORK * x.size, threads))
-    multiply(form.name, records.address, matrices, rows, k, threads or all_threads(), add=False)
+    quantize.quantize[form.name](records.address, x.address, rows, k, split(WORK * x.size, x.device))
+    multiply(form.name, records.address, matrices, rows, k, x.device.threads, add=False)
 
 
 def _product(op: str, x: Tensor, records: Tensor, weight: PackedWeight, bias: Tensor | None, out: Tensor) -> Matrix:

@@ -9,12 +9,11 @@ from pio.ops._check import FLOATS, check, split
 from pio.tensor import Tensor
 
 
-def first_non_finite(t: Tensor, *, threads: int | None = None) -> int | None:
+def first_non_finite(t: Tensor) -> int | None:
     """Return the position of the first NaN or infinity in row-major order, or None where there is none.
 
     Args:
         t: float32, float16 or bfloat16, any shape, contiguous.
-        threads: Over how many threads to split the elements; as many as are worth it by default.
 
     Raises:
         TensorError: t is strided, or not of a floating type.
@@ -22,8 +21,8 @@ def first_non_finite(t: Tensor, *, threads: int | None = None) -> int | None:
     check("first_non_finite", "t", t, None, None)
     if t.dtype.name not in FLOATS:
         raise TensorError(f"first_non_finite: t is {t.dtype}, expected one of {', '.join(FLOATS)}")
-    n, parts = t.size, split(t.size, threads)
-    found = Tensor.empty((parts,), int64)
+    n, parts = t.size, split(t.size, t.device)
+    found = Tensor.empty((parts,), int64, t.device)
     kernels.first_non_finite[t.dtype.name](found.address, t.address, n, parts)
     first = min(found.tolist())
     return first if first < n else None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from pio.device import Device, on_device
 from pio.dtypes import int64
 from pio.errors import TensorError
 from pio.kernels import roofline as kernels
-from pio.ops._check import all_threads, check
+from pio.ops._check import check
 from pio.tensor import Tensor
 
 
-def read_all(x: Tensor, *, threads: int | None = None) -> Tensor:
+def read_all(x: Tensor) -> Tensor:
     """Read a buffer once, as fast as the machine can.
 
     Args:
         x: float32 (n,).
-        threads: Over how many threads to split it; all by default.
 
     Returns:
         The sum of each thread's part, but for up to 127 elements at its end; float32 (threads,).
@@ -23,19 +23,19 @@ def read_all(x: Tensor, *, threads: int | None = None) -> Tensor:
         TensorError: x is not a vector of float32.
     """
     check("read_all", "x", x, (None,))
-    sums = Tensor.empty((_parts("read_all", threads),))
+    sums = Tensor.empty((x.device.threads,), device=x.device)
     kernels.read_all(sums.address, x.address, x.size, sums.size)
     return sums
 
 
-def fma_all(rounds: int, x: float, y: float, *, threads: int | None = None) -> tuple[Tensor, int]:
+def fma_all(rounds: int, x: float, y: float, *, device: Device | None = None) -> tuple[Tensor, int]:
     """Multiply and add in registers, as fast as the machine can.
 
     Args:
         rounds: Multiply-adds of each chain.
         x: Factor.
         y: Summand.
-        threads: How many threads do this; all by default.
+        device: All of its threads do this.
 
     Returns:
         The sum of what each thread's chains end with, float32 (threads,), and the floating-point operations done, two
@@ -46,18 +46,18 @@ def fma_all(rounds: int, x: float, y: float, *, threads: int | None = None) -> t
     """
     if rounds < 0:
         raise TensorError(f"fma_all: rounds is {rounds}, expected 0 or more")
-    sums = Tensor.empty((_parts("fma_all", threads),))
+    sums = Tensor.empty((on_device(device).threads,), device=device)
     kernels.fma_all(sums.address, rounds, x, y, sums.size)
     return sums, 2 * rounds * kernels.CHAINS * kernels.LANES * sums.size
 
 
-def dot_all(rounds: int, start: int = 1, *, threads: int | None = None) -> tuple[Tensor, int]:
+def dot_all(rounds: int, start: int = 1, *, device: Device | None = None) -> tuple[Tensor, int]:
     """Multiply bytes and add the products in registers, as fast as the machine can.
 
     Args:
         rounds: Steps of each chain; one multiplies 64 bytes.
         start: The first byte.
-        threads: How many threads do this; all by default.
+        device: All of its threads do this.
 
     Returns:
         The sum of what each thread's chains end with, int64 (threads,), and the operations done, two for each product.
@@ -67,18 +67,18 @@ def dot_all(rounds: int, start: int = 1, *, threads: int | None = None) -> tuple
     """
     if rounds < 0:
         raise TensorError(f"dot_all: rounds is {rounds}, expected 0 or more")
-    sums = Tensor.empty((_parts("dot_all", threads),), int64)
+    sums = Tensor.empty((on_device(device).threads,), int64, device)
     kernels.dot_all(sums.address, rounds, start, sums.size)
     return sums, 2 * rounds * kernels.CHAINS * 64 * sums.size
 
 
-def pair_all(rounds: int, x: float = 1.0, *, threads: int | None = None) -> tuple[Tensor, int]:
+def pair_all(rounds: int, x: float = 1.0, *, device: Device | None = None) -> tuple[Tensor, int]:
     """Multiply bfloat16 numbers and add the products in registers, as fast as the machine can.
 
     Args:
         rounds: Steps of each chain; one multiplies 32 numbers.
         x: A factor, which is a bfloat16; each thread's is one more than that of the one before.
-        threads: How many threads do this; all by default.
+        device: All of its threads do this.
 
     Returns:
         The sum of what each thread's chains end with, float32 (threads,), and the operations done, two a product.
@@ -88,13 +88,6 @@ def pair_all(rounds: int, x: float = 1.0, *, threads: int | None = None) -> tupl
     """
     if rounds < 0:
         raise TensorError(f"pair_all: rounds is {rounds}, expected 0 or more")
-    sums = Tensor.empty((_parts("pair_all", threads),))
+    sums = Tensor.empty((on_device(device).threads,), device=device)
     kernels.pair_all(sums.address, rounds, x, sums.size)
     return sums, 2 * rounds * kernels.CHAINS * 2 * kernels.LANES * sums.size
-
-
-def _parts(op: str, threads: int | None) -> int:
-    parts = all_threads() if threads is None else threads
-    if parts < 1:
-        raise TensorError(f"{op}: threads is {parts}, expected 1 or more")
-    return parts

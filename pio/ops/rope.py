@@ -18,7 +18,6 @@ def rope_table(
     scale: float = 1.0,
     out_cos: Tensor | None = None,
     out_sin: Tensor | None = None,
-    threads: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compute the rotations of positions: cosine and sine of ``float32(position) * inv_freq``, times scale.
 
@@ -28,7 +27,6 @@ def rope_table(
         scale: Factor on both tables.
         out_cos: float32 (T, half); made when not given.
         out_sin: float32 (T, half); made when not given.
-        threads: Over how many threads to split the positions; as many as are worth it by default.
 
     Returns:
         Cosines and sines, float32 (T, half). The angle is rounded to float32, as in the models' training; its
@@ -40,17 +38,17 @@ def rope_table(
     check("rope_table", "positions", positions, (None,), int32)
     check("rope_table", "inv_freq", inv_freq, (None,))
     rows, half = positions.shape[0], inv_freq.shape[0]
-    cos = result("rope_table", out_cos, (rows, half), name="out_cos")
-    sin = result("rope_table", out_sin, (rows, half), name="out_sin")
+    cos = result("rope_table", out_cos, (rows, half), device=positions.device, name="out_cos")
+    sin = result("rope_table", out_sin, (rows, half), device=positions.device, name="out_sin")
     check_apart("rope_table", "out_cos", cos, positions=positions, inv_freq=inv_freq, out_sin=sin)
     check_apart("rope_table", "out_sin", sin, positions=positions, inv_freq=inv_freq)
     at = cos.address, sin.address, positions.address, inv_freq.address
-    parts = split(16 * rows * half, threads)  # a cosine costs as much as many sums
+    parts = split(16 * rows * half, cos.device)  # a cosine costs as much as many sums
     kernels.rope_table(*at, rows, half, float(scale), parts)
     return cos, sin
 
 
-def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, threads: int | None = None) -> Tensor:
+def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False) -> Tensor:
     """Rotate the first 2 * half elements of every head in place, by the angles of its token.
 
     Args:
@@ -59,7 +57,6 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, thre
         cos: float32 (T, half), 2 * half <= head_dim; from ``rope_table``.
         sin: float32 (T, half).
         interleaved: Rotate the pairs (2 i, 2 i + 1) instead of (i, i + half).
-        threads: Over how many threads to split the tokens; as many as are worth it by default.
 
     Returns:
         x.
@@ -79,7 +76,7 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False, thre
     half = cos.shape[1]
     if 2 * half > dim:
         raise TensorError(f"rope: cos has {half} angles a token, expected at most head_dim / 2 = {dim // 2}")
-    parts = split(x.size, threads)
+    parts = split(x.size, x.device)
     at = x.address, cos.address, sin.address
     kernels.rope(*at, rows, heads, head_x, half, ldx, int(interleaved), parts)
     return x

@@ -7,13 +7,14 @@ from array import array
 from collections.abc import Sequence
 from typing import Final
 
-from pio.device import ALIGNMENT, MemoryBudget
 from pio.dtypes import int32
 from pio.errors import ConfigError, NumericalError, TensorError
 from pio.kernels import sampling as kernels
 from pio.kernels import top_k as top_k_kernels
 from pio.memory import step
+from pio.memory.allocation import ALIGNMENT
 from pio.memory.arena import Arena
+from pio.memory.budget import MemoryBudget
 from pio.ops._check import check
 from pio.ops.penalties import Penalties
 from pio.tensor import Tensor

@@ -32,7 +32,7 @@ def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if not 1 <= k <= n:
         raise TensorError(f"top_k: k={k} is out of range, expected 1 to {n}, the length of a row")
     shape = (*x.shape[:-1], k)
-    values, ids = Tensor.empty(shape), Tensor.empty(shape, int32)
-    maxima = Tensor.empty((-(-n // kernels.BLOCK),))
+    values, ids = Tensor.empty(shape, device=x.device), Tensor.empty(shape, int32, x.device)
+    maxima = Tensor.empty((-(-n // kernels.BLOCK),), device=x.device)
     kernels.top_k_rows(values.address, ids.address, x.address, maxima.address, x.size // n, n, k)
     return values, ids

@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Final, NamedTuple, NoReturn, Self, TypeVar
 
 from pio.config.decoder import DecoderConfig
 from pio.config.runtime import RuntimeConfig
-from pio.device import MemoryBudget, memory_errors
 from pio.engine.waiters import Waiters
 from pio.errors import CancelledError, ConfigError, PioError
 from pio.layers.decoder import Decoder
@@ -24,6 +23,8 @@ from pio.layers.source import Source
 from pio.loading.checkpoint import Checkpoint, resolve
 from pio.loading.hub_cache import short_name
 from pio.loading.weights import Weights
+from pio.memory.budget import MemoryBudget
+from pio.memory.refusal import memory_errors
 from pio.plugin import registry
 from pio.plugin.loaded import LoadedModel
 from pio.plugin.manifest import PluginManifest

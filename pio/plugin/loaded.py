@@ -12,20 +12,22 @@ from pio.cache.kind import Cache
 from pio.config.decoder import DecoderConfig, eos_token_ids
 from pio.config.generation import sampling_defaults
 from pio.config.runtime import RuntimeConfig
-from pio.device import MemoryBudget
+from pio.device import Device
 from pio.engine.batch_manager import BatchManager
 from pio.engine.penalties import check_token_ids
 from pio.engine.sampling_params import SamplingParams
 from pio.errors import CheckpointError, ConfigError, OutOfMemoryError
 from pio.layers.decoder import Decoder
 from pio.layers.outline import Outline
-from pio.layers.quantization import RECORDS, Quantization, Records
+from pio.layers.quantization import Quantization
 from pio.layers.rehearsal import Rehearsal
-from pio.layers.source import Held, Source
+from pio.layers.source import Inventory, Source
 from pio.layers.warm_up import warm_up
+from pio.layers.workspace import ACTIVATIONS, Workspace
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.weights import Weights
 from pio.machine import thread_count
+from pio.memory.budget import MemoryBudget
 from pio.memory.fit import require_free
 from pio.ops.sampling import Sampler
 from pio.plugin.prompts import Prompts
@@ -34,7 +36,6 @@ from pio.text.tokenizer import Tokenizer
 
 BuildModel = Callable[[Any, Source, RuntimeConfig, MemoryBudget], Decoder]
 UNLIMITED = 1 << 62
-EXPERTS = ".experts."  # in the names of their tensors
 
 
 class LoadedModel:
@@ -97,14 +98,12 @@ class LoadedModel:
         if runtime.memory_limit is not None or own:
             budget.reserve(*_rehearse(build, config, weights, runtime, quantization))
         options = _source_options(runtime, quantization)
-        self._source = Source(weights, _records(runtime, budget), check=check, **options)
-        self.model = build(config, self._source, runtime, budget)
-        weights.finish()
-        _check_stored(config, self._source.held)
-        self._longest_context = self.model.max_positions
-        self.context_length = self.model.max_positions = _context_length(runtime, self._longest_context)
+        self._source = Source(weights, _workspace(runtime, budget), check=check, **options)
+        self.model, self._longest_context = _build(build, config, weights, self._source, runtime, budget)
+        self.context_length = self.model.max_positions
+        _check_stored(config, self._source.inventory)
         self.cache = _reserve_cache(self.model, runtime)
-        _ = self._source.records.buffer  # refused here rather than in the first step
+        _ = self.model.workspace.storage  # refused here rather than in the first step
         warm_up(self.model, self.cache, check)
         text = self.prompts if tokenizer else None
         self.manager = BatchManager(
@@ -124,21 +123,21 @@ class LoadedModel:
     def memory(self) -> dict[str, int]:
         """Bytes of weights, cache and buffers."""
         return {
-            "weights": self._source.held.total,
+            "weights": self._source.inventory.total,
             "cache": self.cache.nbytes,
-            "buffers": self.model.buffers + self._source.records.nbytes + self.manager.nbytes,
+            "buffers": self.model.workspace.nbytes + self.manager.nbytes,
         }
 
     @property
     def expert_bytes(self) -> int:
         """Bytes of the weights of which a token meets only some: those of experts."""
-        return sum(size for name, size in self._source.held.nbytes.items() if EXPERTS in name)
+        return self._source.inventory.expert_bytes
 
     @property
     def formats(self) -> dict[str, str]:
         """How matrices are held: of ``layers``, and of ``tables``, the embedding and the output head."""
         names = {"linear": "layers", "table": "tables"}
-        return {names[role]: ", ".join(sorted(forms)) for role, forms in sorted(self._source.held.formats.items())}
+        return {names[role]: ", ".join(sorted(forms)) for role, forms in sorted(self._source.inventory.formats.items())}
 
     def check_weights(self) -> None:
         """Read all weights and check that they are numbers.
@@ -210,7 +209,7 @@ def outline(build: BuildModel, config: DecoderConfig, weights: Weights) -> Outli
     Raises:
         CheckpointError: A tensor is missing or has another shape than the config asks for.
     """
-    found = Outline(weights, Records(1))
+    found = Outline(weights, Workspace(1))
     build(config, found, RuntimeConfig(prefill_chunk=1, max_batch_sequences=1), MemoryBudget(UNLIMITED))
     return found
 
@@ -235,6 +234,22 @@ def _quantization(config: DecoderConfig, runtime: RuntimeConfig, packing: Callab
     return Quantization()
 
 
+def _build(
+    build: BuildModel,
+    config: DecoderConfig,
+    weights: Weights,
+    source: Source,
+    runtime: RuntimeConfig,
+    budget: MemoryBudget,
+) -> tuple[Decoder, int]:
+    """Return a model whose context is cut to what the options ask for, and how long it could be."""
+    model = build(config, source, runtime, budget)
+    weights.finish()
+    longest = model.max_positions
+    model.max_positions = _context_length(runtime, longest)
+    return model, longest
+
+
 def _rehearse(
     build: BuildModel, config: DecoderConfig, weights: Weights, runtime: RuntimeConfig, quantization: Quantization
 ) -> tuple[int, str]:
@@ -245,14 +260,13 @@ def _rehearse(
     Returns:
         The bytes of the weights as they will be held, and what to call them.
     """
-    source = Rehearsal(weights, _records(runtime, None), **_source_options(runtime, quantization))
+    source = Rehearsal(weights, _workspace(runtime, None), **_source_options(runtime, quantization))
     weights.rehearsing = True
     try:
-        model = build(config, source, runtime, MemoryBudget(UNLIMITED))
-        weights.finish()
+        model, _ = _build(build, config, weights, source, runtime, MemoryBudget(UNLIMITED))
     finally:
         weights.rehearsing = False
-    held, options = source.held, runtime.quantize if quantization.forms else None
+    held, options = source.inventory, runtime.quantize if quantization.forms else None
     what = "the weights"
     if options is not None:
         what += f" with quantize={options!r}"
@@ -263,10 +277,8 @@ def _rehearse(
     remedy = "choose a smaller model or a format of fewer bits, or let pio quantize write a folder that is mapped"
     require_free(sum(held.made.values()), f"{what} take", remedy)
     if runtime.memory_limit is not None:
-        budget.reserve(model.buffers, "the activations (fewer with prefill_chunk or max_batch_sequences)")
-        model.max_positions = _context_length(runtime, model.max_positions)
+        budget.reserve(model.workspace.nbytes, ACTIVATIONS)
         budget.reserve(_reserve_cache(model, runtime).nbytes, "the cache (smaller with cache_tokens or context_length)")
-        budget.reserve(source.records.nbytes, RECORDS)
         Sampler(model.vocab_size, budget)
     return held.total, what
 
@@ -283,25 +295,28 @@ def _reserve_cache(model: Decoder, runtime: RuntimeConfig) -> Cache:
     return cache
 
 
-def _records(runtime: RuntimeConfig, budget: MemoryBudget | None) -> Records:
-    return Records(runtime.batch_tokens, budget, round_inputs=runtime.activation_dtype == "bfloat16")
+def _workspace(runtime: RuntimeConfig, budget: MemoryBudget | None) -> Workspace:
+    """What the model computes in, with the threads that it is to have: no more than there are cores."""
+    usable = thread_count()
+    device = Device("cpu", min(runtime.threads or usable, usable))
+    round_inputs = runtime.activation_dtype == "bfloat16"
+    return Workspace(runtime.batch_tokens, budget, device=device, round_inputs=round_inputs)
 
 
 def _source_options(runtime: RuntimeConfig, quantization: Quantization) -> dict[str, Any]:
     """How layers take their weights, as the runtime options want them."""
     return {
-        "threads": min(runtime.threads or thread_count(), thread_count()),
         "dtype": None if runtime.dtype is None else dtypes.dtype(runtime.dtype),
         "quantization": quantization,
-        "held": Held(mapped=runtime.mmap),
+        "inventory": Inventory(mapped=runtime.mmap),
     }
 
 
-def _check_stored(config: DecoderConfig, held: Held) -> None:
+def _check_stored(config: DecoderConfig, inventory: Inventory) -> None:
     """Refuse a folder whose matrices are packed otherwise than config.json says."""
     stored = config.quantization
     expected = Quantization.of(stored.format, stored.policy).forms if stored else {}
-    for role, forms in held.stored.items():
+    for role, forms in inventory.stored.items():
         if forms != {expected.get(role, "")}:
             found = " and ".join(form or "floats" for form in sorted(forms))
             what = "layers" if role == "linear" else "the embedding and the output head"

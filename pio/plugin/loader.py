@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pio.device import memory_errors
 from pio.errors import CheckpointError
 from pio.loading.checkpoint import DEMO, Checkpoint, resolve
+from pio.memory.refusal import memory_errors
 from pio.plugin import factory, registry
 
 if TYPE_CHECKING:

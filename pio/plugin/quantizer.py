@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from pio.config.runtime import RuntimeConfig
-from pio.device import format_bytes, memory_errors, memory_refused
+from pio.device import Device
 from pio.dtypes import uint8
 from pio.errors import CheckpointError, ConfigError
 from pio.layers.outline import Outline
@@ -23,6 +23,8 @@ from pio.loading.safetensors_writer import Described, SafetensorsWriter, aligned
 from pio.loading.shard_index import INDEX, SINGLE
 from pio.loading.unfinished import unfinished_folder
 from pio.loading.weights import Weights
+from pio.memory.refusal import memory_errors, memory_refused
+from pio.memory.sizes import format_bytes
 from pio.ops.quantized import packed_shape
 from pio.plugin import factory, registry
 from pio.plugin.loaded import outline
@@ -92,7 +94,7 @@ def quantize(
         try:
             with unfinished_folder(target.parent) as unfinished:
                 _check_room(model, target.parent)
-                _write_weights(model, unfinished, threads, shown)
+                _write_weights(model, unfinished, Device("cpu", threads), shown)
                 _write_config(model.checkpoint, stored, unfinished)
                 sync_folder(unfinished)
                 os.rename(unfinished, target)  # over an empty folder, but over no other
@@ -158,14 +160,14 @@ class _Model:
         described = [*packed, *(Described(name, tensor.dtype, tensor.shape) for name, tensor in others)]
         return cls(checkpoint, weights, quantization, found, _files(aligned_order(described)))
 
-    def tensor(self, name: str, threads: int | None) -> Tensor:
-        """Return a tensor as it is to be stored, in memory of its own or mapped."""
+    def tensor(self, name: str, device: Device) -> Tensor:
+        """Return a tensor as it is to be stored, packed on that device, in memory of its own or mapped."""
         original = self.weights.take(name, self.weights.shape(name))
         if name not in self.found.matrices:
             self.weights.check_finite(name)
             return original
         _, role = self.found.matrices[name]
-        return self.quantization.pack(name, original, self.quantization.forms[role], threads).data
+        return self.quantization.pack(name, original.to(device), self.quantization.forms[role]).data
 
     @property
     def nbytes(self) -> int:
@@ -195,13 +197,13 @@ def _check_room(model: _Model, parent: Path) -> None:
         )
 
 
-def _write_weights(model: _Model, folder: Path, threads: int | None, shown: Progress) -> None:
+def _write_weights(model: _Model, folder: Path, device: Device, shown: Progress) -> None:
     done, total = 0, max(1, model.nbytes)
     for file, tensors in model.files.items():
         with SafetensorsWriter(folder / file, tensors, {"quantized_by": f"pio {__version__}"}) as writer:
             for name, *_ in tensors:
                 shown.say(f"quantizing {short_name(model.checkpoint.path)}", f": {name}", done=done, total=total)
-                tensor = model.tensor(name, threads)
+                tensor = model.tensor(name, device)
                 writer.write(tensor)
                 model.weights.let_go(name)
                 done += tensor.nbytes

@@ -18,7 +18,20 @@ from pio.plugin.manifest import AREAS, MANIFEST, PluginManifest, import_object
 from pio.testing.check_steps import check_steps
 
 # A plugin builds on these parts of pio; the engine, the kernels and its siblings are not its business.
-ALLOWED = {"cache", "config", "device", "dtypes", "errors", "layers", "loading", "ops", "plugin", "tensor", "testing"}
+ALLOWED = {
+    "cache",
+    "config",
+    "device",
+    "dtypes",
+    "errors",
+    "layers",
+    "loading",
+    "memory",
+    "ops",
+    "plugin",
+    "tensor",
+    "testing",
+}
 PUBLIC = ALLOWED | set(pio.__all__)
 INTERFACE = (
     "initialize load_model infer infer_batch generate generate_text stream chat_completion tokenize detokenize logits "

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pio.device import allocated_bytes
 from pio.errors import CheckpointError, ConfigError, PioError, UnfinishedAnswerError
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
+from pio.memory.allocation import allocated_bytes
 from pio.plugin import TextModelPlugin, registry
 from pio.plugin.loader import load
 from pio.plugin.manifest import import_object

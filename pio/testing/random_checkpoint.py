@@ -11,12 +11,12 @@ from typing import Any
 
 from pio import dtypes
 from pio.config.runtime import RuntimeConfig
-from pio.device import MemoryBudget
-from pio.layers.quantization import Records
 from pio.layers.source import Source
+from pio.layers.workspace import Workspace
 from pio.loading.checkpoint import DEMO, resolve
 from pio.loading.config_json import dtype as stored_dtype
 from pio.loading.safetensors import write_safetensors
+from pio.memory.budget import MemoryBudget
 from pio.ops.quantized import PackedWeight
 from pio.plugin import factory, registry
 from pio.tensor import Tensor
@@ -99,7 +99,7 @@ def write_random_checkpoint(
     weights = RandomTensors(dtypes.dtype(stored_dtype(raw) or "float32"), seed)
     runtime = RuntimeConfig(prefill_chunk=1, max_batch_sequences=1)
     read = made.config_class.from_checkpoint(raw)
-    made.build_model(read, Source(weights, Records(1)), runtime, MemoryBudget(1 << 62))
+    made.build_model(read, Source(weights, Workspace(1)), runtime, MemoryBudget(1 << 62))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(raw, indent=2), "utf-8")
     write_safetensors(folder / "model.safetensors", weights.tensors, {"format": "pt"})

@@ -5,6 +5,7 @@ from itertools import accumulate
 
 from pio import ops
 from pio.cache.batch import Batch
+from pio.device import Device
 from pio.dtypes import dtype
 from pio.tensor import Tensor
 from pio.testing.reference import quantized_cache as reference
@@ -34,7 +35,7 @@ class Cache:
         batch = Batch(k.shape[0], len(slices), max(self.blocks), 1)
         for index, past, new in slices:
             batch.add([0] * new, past, self.tables[index], 0)
-        scratch = ops.attention_scratch(self.dim, threads)
+        scratch = ops.attention_scratch(self.dim, Device("cpu", threads))
         ops.write_cache(self.keys, self.values, k, v, batch, scratch)
         out = Tensor.full(q.shape, math.nan)
         return ops.paged_attention(q, self.keys, self.values, batch, scratch, out=out, **options)

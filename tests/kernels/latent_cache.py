@@ -8,6 +8,7 @@ from int8_cache import GARBAGE
 
 from pio import ops
 from pio.cache.batch import Batch
+from pio.device import Device
 from pio.dtypes import dtype
 from pio.ops.attention import BLOCK_SIZE as BLOCK
 from pio.ops.latent_attention import latent_layout
@@ -34,12 +35,12 @@ class Paged:
         batch = Batch(latent.shape[0], len(slices), max(self.blocks), 1)
         for index, past, new in slices:
             batch.add([0] * new, past, self.tables[index], 0)
-        ops.write_latent_cache(self.cache, latent, key, batch, threads=threads)
+        ops.write_latent_cache(self.cache, latent.to(Device("cpu", threads)), key, batch)
         return batch
 
     def attend(self, slices, q, q_rope, latent, key, threads=1, scale=0.3):
         batch = self.write(slices, latent, key, threads)
-        out, scratch = Tensor.full(q.shape, math.nan), ops.latent_scratch(self.rank, self.rope, threads)
+        out, scratch = Tensor.full(q.shape, math.nan), ops.latent_scratch(self.rank, self.rope, Device("cpu", threads))
         return ops.latent_attention(q, q_rope, self.cache, batch, scratch, out=out, scale=scale)
 
     def last(self, q, q_rope, latent, key, threads=1, scale=0.3):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pio import ops
 from pio.cache.batch import Batch
+from pio.device import Device
 from pio.dtypes import dtype
 from pio.errors import TensorError
 from pio.ops import compilation
@@ -37,7 +38,9 @@ def test_scaled_dot_product_attention(data, shape, tokens, past, threads):
     causal = data.draw(st.booleans())
     window = data.draw(st.one_of(st.none(), st.integers(1, length + 3))) if causal else None
     scale = data.draw(st.sampled_from((None, 0.3, 0.0)))
-    found = ops.scaled_dot_product_attention(q, k, v, causal=causal, window=window, scale=scale, threads=threads)
+    found = ops.scaled_dot_product_attention(
+        q.to(Device("cpu", threads)), k, v, causal=causal, window=window, scale=scale
+    )
     expected = attention(q.tolist(), k.tolist(), v.tolist(), causal=causal, window=window, scale=scale)
     largest = max(abs(x) for row in v.tolist() for head in row for x in head)
     factor = 1 / math.sqrt(dim) if scale is None else scale
@@ -64,7 +67,7 @@ class Paged:
         batch = Batch(q.shape[0], len(slices), max(self.blocks), 1)
         for index, past, new in slices:
             batch.add([0] * new, past, self.tables[index], 0)
-        scratch = ops.attention_scratch(self.dim, threads)
+        scratch = ops.attention_scratch(self.dim, Device("cpu", threads))
         ops.write_cache(self.keys, self.values, k, v, batch, scratch)
         out = Tensor.full(q.shape, math.nan)
         return ops.paged_attention(q, self.keys, self.values, batch, scratch, out=out, window=window)
@@ -104,7 +107,7 @@ def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads, kin
             at += b - a
     if kind == "float32" and window is None:
         for out, (q, k, v) in zip(whole, drawn, strict=True):
-            assert bits(out) == bits(ops.scaled_dot_product_attention(q, k, v, threads=threads))
+            assert bits(out) == bits(ops.scaled_dot_product_attention(q.to(Device("cpu", threads)), k, v))
 
 
 @pytest.mark.parametrize("kind", FLOATS)
@@ -152,7 +155,7 @@ def test_scratch_is_memory_of_its_own(kind):
     batch = Batch(5, 1, 1, 1)
     batch.add([0] * 5, 0, [0], 0)
     stored, *shapes = ops.attention.cache_layout(dtype(kind), 1, 3, 20)
-    scratch, caches = ops.attention_scratch(20, 1), [Tensor.zeros(shape, stored) for shape in shapes]
+    scratch, caches = ops.attention_scratch(20, Device("cpu", 1)), [Tensor.zeros(shape, stored) for shape in shapes]
     q, k, v, out = (Tensor.zeros((5, n, 20)) for n in (6, 3, 3, 6))
     cache = dict(zip(("keys", "values"), caches, strict=True))
     for op, call, fits in (

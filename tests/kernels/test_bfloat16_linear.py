@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pio import ops
+from pio.device import Device
 from pio.errors import TensorError
 from pio.kernels.bfloat16_linear import ROW_BLOCK
 from pio.kernels.simd import JIT
@@ -45,7 +46,7 @@ def test_bfloat16_linear(data, shape, biased, add, threads):
         None if shift is None else [abs(b) * 1e-6 for b in shift],
         magnitudes(before, 1e-6) if add else None,
     )
-    assert ops.bfloat16_linear(x, weight, bias, out=out, add=add, threads=threads) is out
+    assert ops.bfloat16_linear(x.to(Device("cpu", threads)), weight, bias, out=out, add=add) is out
     assert_close(out, expected, absolute=slack)
 
 
@@ -110,7 +111,9 @@ def test_numbers_too_small_for_a_full_exponent_count_as_they_are_or_as_zero():
 def test_edges_of_tiles(rows, k, n, threads):
     x = Tensor.from_list(whole_numbers(rows, k))
     weight = Tensor.from_list([[float((5 * i + 2 * j) % 13 - 6) for j in range(k)] for i in range(n)], "bfloat16")
-    assert ops.bfloat16_linear(x, weight, threads=threads).tolist() == plain.linear(x.tolist(), weight.tolist())
+    assert ops.bfloat16_linear(x.to(Device("cpu", threads)), weight).tolist() == plain.linear(
+        x.tolist(), weight.tolist()
+    )
 
 
 @pytest.mark.skipif(not JIT, reason="more arithmetic than the interpreter does in a minute")
@@ -118,7 +121,7 @@ def test_more_rows_than_a_block():
     rows, k, n = 2 * ROW_BLOCK + 7, 35, 19
     x = Tensor.from_list(whole_numbers(rows, k))
     weight = Tensor.from_list([[float((5 * i + 2 * j) % 13 - 6) for j in range(k)] for i in range(n)], "bfloat16")
-    assert ops.bfloat16_linear(x, weight, threads=2).tolist() == plain.linear(x.tolist(), weight.tolist())
+    assert ops.bfloat16_linear(x.to(Device("cpu", 2)), weight).tolist() == plain.linear(x.tolist(), weight.tolist())
 
 
 @given(data=st.data(), shape=sizes((1, 6), (1, 70), (2, 60)))
@@ -165,9 +168,9 @@ def test_together_is_one_after_another_to_the_bit(data, shape, count, threads):
     weights = [data.draw(tensors((n, k), "bfloat16")) for n in widths[:count]]
     biases = [data.draw(st.one_of(st.none(), tensors((n,), "bfloat16"))) for n in widths[:count]]
     outs = [Tensor.full((rows, n), NAN) for n in widths[:count]]
-    ops.bfloat16_linears(x, weights, outs, biases, threads=threads)
+    ops.bfloat16_linears(x.to(Device("cpu", threads)), weights, outs, biases)
     for weight, bias, out in zip(weights, biases, outs, strict=True):
-        assert bits(out) == bits(ops.bfloat16_linear(x, weight, bias, threads=1))
+        assert bits(out) == bits(ops.bfloat16_linear(x.to(Device("cpu", 1)), weight, bias))
 
 
 def test_more_layers_run_one_after_another():

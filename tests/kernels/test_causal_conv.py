@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from slices import batch_of
 
 from pio import ops
+from pio.device import Device
 from pio.errors import TensorError
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
@@ -30,7 +31,7 @@ def test_causal_conv(data, dtype, shape, fresh, threads):
         x, weight = data.draw(tensors((tokens, channels))), data.draw(tensors((width, channels), dtype))
         state = data.draw(tensors((3, width - 1, channels)))
     before, others = state[1].tolist(), bits(state[0]) + bits(state[2])
-    found = ops.causal_conv(x, weight, state, batch_of((1, 0 if fresh else 4, tokens)), threads=threads)
+    found = ops.causal_conv(x.to(Device("cpu", threads)), weight, state, batch_of((1, 0 if fresh else 4, tokens)))
     if fresh:
         before = [[0.0] * channels for _ in before]
     expected, after = causal_conv(x.tolist(), weight.tolist(), before)
@@ -49,7 +50,7 @@ def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads):
     whole, states = [], []
     for x, n in zip(drawn, lengths, strict=True):
         state = Tensor.full((1, width - 1, channels), math.nan)
-        whole.append(ops.causal_conv(x, weight, state, batch_of((0, 0, n)), threads=1))
+        whole.append(ops.causal_conv(x.to(Device("cpu", 1)), weight, state, batch_of((0, 0, n))))
         states.append(state)
     cuts = [data.draw(st.integers(0, n)) for n in lengths]
     slots = data.draw(st.permutations(range(len(lengths))))
@@ -63,7 +64,7 @@ def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads):
         x = Tensor.from_list([row for i, a, b in used for row in drawn[i][a:b].tolist()]).reshape(-1, channels)
         wide, out = data.draw(views(x)), data.draw(views(Tensor.zeros(x.shape)))
         batch = batch_of(*((slots[i], a, b - a) for i, a, b in used))
-        assert ops.causal_conv(wide, weight, state, batch, out=out, threads=threads) is out
+        assert ops.causal_conv(wide.to(Device("cpu", threads)), weight, state, batch, out=out) is out
         at = 0
         for i, a, b in used:
             found[i].append(bits(out[at : at + b - a]))
@@ -76,7 +77,7 @@ def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads):
 def test_what_is_not_finite_stays_in_its_channel_and_leaves_with_its_token():
     x, weight = Tensor.full((6, 18), 1.0), Tensor.full((3, 18), 1.0)
     x[1:2, 17:].copy_(Tensor.from_list([[math.nan]]))
-    found = ops.causal_conv(x, weight, Tensor.zeros((1, 2, 18)), batch_of((0, 0, 6)), threads=2).tolist()
+    found = ops.causal_conv(x.to(Device("cpu", 2)), weight, Tensor.zeros((1, 2, 18)), batch_of((0, 0, 6))).tolist()
     assert [(t, c) for t, row in enumerate(found) for c, v in enumerate(row) if math.isnan(v)] == [
         (1, 17),
         (2, 17),

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pio import dtypes, ops
+from pio.device import Device
 from pio.errors import TensorError
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
@@ -38,10 +39,10 @@ def test_every_pair_of_types(source, target):
     x = stored(source, FLOATS if dtypes.dtype(source).is_float else INTEGERS)
     values = x.tolist()
     expected = [convert(v, target) if source != target else v for v in values]
-    lanes = ops.copy(Tensor.zeros(x.shape, target), x, threads=1)  # by sixteen, then one by one
+    lanes = ops.copy(Tensor.zeros(x.shape, target).to(Device("cpu", 1)), x)  # by sixteen, then one by one
     assert_close(lanes, expected)
     for place, value in enumerate(values):  # each alone
-        one = ops.copy(Tensor.zeros((1,), target), x[place : place + 1], threads=1)
+        one = ops.copy(Tensor.zeros((1,), target).to(Device("cpu", 1)), x[place : place + 1])
         assert bits(one) == bits(lanes[place : place + 1]), value
 
 
@@ -70,7 +71,8 @@ def test_any_strides(data, shape, source, target, threads):
     back, here = back[flips], data.draw(views(x))
     touched = sum(b != 0 for b in wide.memoryview())
     assert touched == 0
-    assert ops.copy(back, here, threads=threads) is back
+    back = back.to(Device("cpu", threads))
+    assert ops.copy(back, here) is back
     assert back.tolist() == before
     assert sum(b != 0 for b in wide.memoryview()) == sum(b != 0 for b in bits(back)), "gaps were written"
 
@@ -82,10 +84,9 @@ def test_seven_axes_that_no_stride_joins(threads):
     back = Tensor.zeros(out.shape, "int32")
     source = x.transpose(6, 4, 2, 0, 1, 3, 5)
     there = Tensor.zeros(source.shape)
-    assert ops.copy(there, source, threads=threads).tolist() == source.tolist()
-    assert ops.copy(out, ops.copy(back, x.reshape(out.shape), threads=threads), threads=threads).tolist() == (
-        x.reshape(out.shape).tolist()
-    )
+    assert ops.copy(there.to(Device("cpu", threads)), source).tolist() == source.tolist()
+    out, back = (tensor.to(Device("cpu", threads)) for tensor in (out, back))
+    assert ops.copy(out, ops.copy(back, x.reshape(out.shape))).tolist() == x.reshape(out.shape).tolist()
 
 
 def test_one_row_for_all():
@@ -97,7 +98,7 @@ def test_one_row_for_all():
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_large_transposed_copy(threads):
     x = Tensor.from_list([[float(1000 * r + c) for c in range(83)] for r in range(70)])
-    out = ops.copy(Tensor.zeros((83, 70)), x.T, threads=threads)
+    out = ops.copy(Tensor.zeros((83, 70)).to(Device("cpu", threads)), x.T)
     assert out.tolist() == [[float(1000 * r + c) for r in range(70)] for c in range(83)]
 
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pio import ops
+from pio.device import Device
 from pio.dtypes import uint8
 from pio.errors import TensorError
 from pio.kernels._formats import FORMATS
@@ -45,7 +46,7 @@ def test_experts_of_floats(data, dtype, shape, two, threads):
         ops.ExpertWeights([numbers(n, width, 7 * e + i, dtype) for e in range(experts)]) for i in range(1 + two)
     ]
     outs = [Tensor.full((tokens * k, n), math.nan) for _ in projections]
-    ops.expert_linears(x, choices, projections, outs, threads=threads)
+    ops.expert_linears(x.to(Device("cpu", threads)), choices, projections, outs)
     ids = choices.ids.tolist()
     for projection, out in zip(projections, outs, strict=True):
         weights = [matrix.tolist() for matrix in projection.matrices]
@@ -68,12 +69,12 @@ def test_an_expert_gives_the_bits_of_a_linear_layer(form, shape, k, threads):
     if form in FLOATS:
         matrices = [m.astype(form) for m in made]
     weights, out = ops.ExpertWeights(matrices), Tensor.full((tokens * k, n), math.nan)
-    ops.expert_linears(x, choices, [weights], [out], rounds=form == "rounded", threads=threads)
+    ops.expert_linears(x.to(Device("cpu", threads)), choices, [weights], [out], rounds=form == "rounded")
     dense = ops.quantized_linear if form in FORMATS else ops.bfloat16_linear if form == "rounded" else ops.linear
     places = choices.places.tolist()
     for t, ids in enumerate(choices.ids.tolist()):
         for j, expert in enumerate(ids):
-            wanted = dense(x[t : t + 1], matrices[expert], threads=1)
+            wanted = dense(x[t : t + 1].to(Device("cpu", 1)), matrices[expert])
             assert bits(out[places[t][j] : places[t][j] + 1]) == bits(wanted)
 
 
@@ -99,7 +100,8 @@ def test_add_choices(data, shape, k, threads):
     wanted = reference.add_choices(out.tolist(), by_token(y, choices), choices.weights.tolist())
     slack = [[1e-5 * (1.0 + max(map(abs, row)))] * n for row in wanted]
     most = max([abs(v) for row in y.tolist() for v in row], default=0.0)
-    assert ops.add_choices(out, y, choices.places, choices.weights, threads=threads) is out
+    out = out.to(Device("cpu", threads))
+    assert ops.add_choices(out, y, choices.places, choices.weights) is out
     assert_close(out, wanted, absolute=[[s + 1e-6 * most for s in row] for row in slack])
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from slices import batch_of
 
 from pio import ops
+from pio.device import Device
 from pio.errors import TensorError
 from pio.ops.gated_delta import state_shape
 from pio.tensor import Tensor
@@ -70,7 +71,7 @@ def test_gated_delta(data, tokens, shape, fresh, threads):
     states = Tensor.from_list([as_slices(start)] * 3)
     others = bits(states[0]) + bits(states[2])
     batch = batch_of((1, 0 if fresh else 5, tokens))
-    found = ops.gated_delta(*given_, states, batch, threads=threads)
+    found = ops.gated_delta(given_[0].to(Device("cpu", threads)), *given_[1:], states, batch)
     if fresh:
         start = [[[0.0] * value_dim for _ in range(dim)] for _ in range(count)]
     expected, after = reference.gated_delta(*(x.tolist() for x in given_), start, 1e-6)
@@ -88,7 +89,7 @@ def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads):
     whole, states = [], []
     for given_, n in zip(drawn, lengths, strict=True):
         state = Tensor.full(state_shape(1, count, dim, value_dim), math.nan)
-        whole.append(ops.gated_delta(*given_, state, batch_of((0, 0, n)), threads=1))
+        whole.append(ops.gated_delta(given_[0].to(Device("cpu", 1)), *given_[1:], state, batch_of((0, 0, n))))
         states.append(state)
     cuts = [data.draw(st.integers(0, n)) for n in lengths]
     slots = data.draw(st.permutations(range(len(lengths))))
@@ -102,7 +103,7 @@ def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads):
         joined = [Tensor.from_list([row for i, a, b in used for row in drawn[i][x][a:b].tolist()]) for x in range(5)]
         out = joined[2] if data.draw(st.booleans()) else None
         batch = batch_of(*((slots[i], a, b - a) for i, a, b in used))
-        done, at = ops.gated_delta(*joined, state, batch, out=out, threads=threads), 0
+        done, at = ops.gated_delta(joined[0].to(Device("cpu", threads)), *joined[1:], state, batch, out=out), 0
         for i, a, b in used:
             found[i].append(bits(done[at : at + b - a]))
             at += b - a
@@ -117,14 +118,14 @@ def test_heads_inside_a_fused_projection(data, tokens, shape, threads):
     q, k, v, decay, beta = data.draw(inputs(tokens, shape))
     states = [Tensor.zeros(state_shape(1, count, dim, value_dim)) for _ in range(2)]
     batch = batch_of((0, 0, tokens))
-    expected = ops.gated_delta(q, k, v, decay, beta, states[0], batch, threads=1)
+    expected = ops.gated_delta(q.to(Device("cpu", 1)), k, v, decay, beta, states[0], batch)
     both = Tensor.zeros((tokens, key_heads, 2 * dim + 1))
     fused_q, fused_k = both[:, :, :dim].copy_(q), both[:, :, dim : 2 * dim].copy_(k)
     fused_v = Tensor.zeros((tokens, count + 2, value_dim + 3))[:, 1:-1, 2:-1].copy_(v)
     out = Tensor.zeros((tokens, count + 1, value_dim))[:, 1:]
     scratch = Tensor.full((tokens, key_heads, 2), math.nan)
     found = ops.gated_delta(
-        fused_q, fused_k, fused_v, decay, beta, states[1], batch, out=out, scratch=scratch, threads=threads
+        fused_q.to(Device("cpu", threads)), fused_k, fused_v, decay, beta, states[1], batch, out=out, scratch=scratch
     )
     assert found is out
     assert bits(found) == bits(expected)
@@ -145,7 +146,9 @@ def test_what_a_state_learned_it_recalls():
 def test_what_is_not_finite_stays_in_its_column():
     k, ones = Tensor.full((2, 1, 3), 1.0), Tensor.full((2, 1), 0.5)
     v = Tensor.from_list([[[1.0] * 34], [[1.0] * 33 + [math.inf]]])
-    found = ops.gated_delta(k, k, v, ones, ones, Tensor.zeros(state_shape(1, 1, 3, 34)), batch_of((0, 0, 2)), threads=2)
+    found = ops.gated_delta(
+        k.to(Device("cpu", 2)), k, v, ones, ones, Tensor.zeros(state_shape(1, 1, 3, 34)), batch_of((0, 0, 2))
+    )
     assert [(t, c) for t in range(2) for c, x in enumerate(found[t, 0].tolist()) if not math.isfinite(x)] == [(1, 33)]
 
 
@@ -167,7 +170,7 @@ def test_delta_gates(data, dtype, shape, threads):
     b, a = both[:, : shape[1]], both[:, shape[1] :]
     bias = data.draw(tensors(shape[1:], dtype))
     rate = Tensor.from_list([math.sin(x) * 3 for x in data.draw(numbers(shape[1]))], dtype)
-    beta, decay = ops.delta_gates(b, a, rate, bias, threads=threads)
+    beta, decay = ops.delta_gates(b.to(Device("cpu", threads)), a, rate, bias)
     wanted = reference.delta_gates(b.tolist(), a.tolist(), rate.tolist(), bias.tolist())
     assert_close(beta, wanted[0], relative=1e-6, absolute=1e-37)
     # an error in an exponent is as large a share of the power; log(1 + e^x) is at most |x| + 1, its rate e^3

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pio import ops
+from pio.device import Device
 from pio.errors import TensorError
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
@@ -18,7 +19,7 @@ def test_gather(data, dtype, shape, threads):
     rows, dim, n = shape
     table = data.draw(tensors((rows, dim), dtype, special=SPECIAL))
     where = data.draw(indices(n, rows))
-    found = ops.gather(table, where, threads=threads)
+    found = ops.gather(table.to(Device("cpu", threads)), where)
     assert found.dtype.name == "float32" and found.shape == (n, dim)
     assert_close(found, reference.gather(table.tolist(), where.tolist()))
 
@@ -29,7 +30,8 @@ def test_scatter_add(data, shape, threads):
     out, values = data.draw(tensors((rows, dim))), data.draw(tensors((n, dim)))
     where = data.draw(indices(n, rows))
     expected = reference.scatter_add(out.tolist(), where.tolist(), values.tolist())
-    assert ops.scatter_add(out, where, values, threads=threads) is out
+    out = out.to(Device("cpu", threads))
+    assert ops.scatter_add(out, where, values) is out
     assert_close(out, expected, relative=1e-6, absolute=1e-4)
 
 
@@ -39,7 +41,8 @@ def test_scatter_add_by_index(data, shape, threads):
     out, values, scales = (data.draw(tensors(s)) for s in ((rows, dim), (n, dim), (n,)))
     where = data.draw(indices(n, rows))
     expected = reference.scatter_add(out.tolist(), where.tolist(), values.tolist(), scales.tolist())
-    assert ops.scatter_add_by_index(out, where, values, scales, threads=threads) is out
+    out = out.to(Device("cpu", threads))
+    assert ops.scatter_add_by_index(out, where, values, scales) is out
     assert_close(out, expected, relative=1e-6, absolute=2e-3)
 
 
@@ -48,7 +51,7 @@ def test_duplicates_add_up_in_their_order():
     out, where = Tensor.zeros((2, 200)), Tensor.from_list([1, 1, 1], "int32")
     values = Tensor.from_list([[2.0**25] * 200, [1.0] * 200, [-(2.0**25)] * 200])
     for threads in (1, 2, 3):
-        assert ops.scatter_add(out.fill_(0), where, values, threads=threads).tolist() == [[0.0] * 200] * 2
+        assert ops.scatter_add(out.fill_(0).to(Device("cpu", threads)), where, values).tolist() == [[0.0] * 200] * 2
     backwards = Tensor.from_list([[2.0**25] * 200, [-(2.0**25)] * 200, [1.0] * 200])
     assert ops.scatter_add(out.fill_(0), where, backwards).tolist() == [[0.0] * 200, [1.0] * 200]
 
@@ -57,7 +60,7 @@ def test_duplicates_add_up_in_their_order():
 def test_gather_by_value(data, shape, dtype, threads):
     n, dim = shape
     x, keys, value = data.draw(tensors(shape, dtype)), data.draw(indices(n, 3)), data.draw(st.integers(0, 3))
-    rows, found = ops.gather_by_value(x, keys, value, threads=threads)
+    rows, found = ops.gather_by_value(x.to(Device("cpu", threads)), keys, value)
     expected_rows, expected = reference.gather_by_value(x.tolist(), keys.tolist(), value)
     assert found.tolist() == expected and found.dtype.name == "int32"
     assert rows.shape == (len(expected), dim)

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pio import ops
+from pio.device import Device
 from pio.errors import TensorError
 from pio.kernels._formats import FORMATS
 from pio.kernels.linear import ROW_BLOCK
@@ -29,16 +30,16 @@ def test_head_linear(data, kind, shape, threads):
     rows, heads, k, n = shape
     x, weight = data.draw(views(data.draw(tensors((rows, heads, k))))), data.draw(tensors((heads, n, k), kind))
     out = Tensor.full((rows, heads, n), 7.0)
-    assert ops.head_linear(x, weight, out=out, threads=threads) is out
+    assert ops.head_linear(x.to(Device("cpu", threads)), weight, out=out) is out
     bound = head_linear(
         *([[[abs(v) for v in row] for row in rows] for rows in nested] for nested in (x.tolist(), weight.tolist()))
     )
     slack = [[[2e-6 * v for v in row] for row in token] for token in bound]
     assert_close(out, head_linear(x.tolist(), weight.tolist()), absolute=slack)
     # matrices with gaps between them, as in a fused projection, give the same bits, and those of one head alone
-    assert bits(ops.head_linear(x, data.draw(views(weight, axes=(0,))), threads=threads)) == bits(out)
+    assert bits(ops.head_linear(x.to(Device("cpu", threads)), data.draw(views(weight, axes=(0,))))) == bits(out)
     for h in range(heads):
-        assert bits(ops.linear(of_head(x, h), weight[h], threads=1)) == bits(of_head(out, h))
+        assert bits(ops.linear(of_head(x, h).to(Device("cpu", 1)), weight[h])) == bits(of_head(out, h))
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -46,14 +47,14 @@ def test_head_linear(data, kind, shape, threads):
 def test_packed_heads_are_quantized_linears(data, form, shape, threads):
     rows, heads, k, n = shape
     x, weight = data.draw(views(data.draw(tensors((rows, heads, k))))), data.draw(tensors((heads, n, k)))
-    packed = ops.pack_heads(data.draw(views(weight)), form, threads=threads)
+    packed = ops.pack_heads(data.draw(views(weight)).to(Device("cpu", threads)), form)
     out = Tensor.full((rows, heads, n), 7.0)
     scratch = Tensor.zeros((rows * heads * record_bytes(k) + 5,), "uint8")
-    assert ops.head_linear(x, packed, out=out, scratch=scratch, threads=threads) is out
+    assert ops.head_linear(x.to(Device("cpu", threads)), packed, out=out, scratch=scratch) is out
     for h in range(heads):
-        alone = ops.quantized_linear(of_head(x, h), ops.pack(weight[h], form), threads=1)
+        alone = ops.quantized_linear(of_head(x, h).to(Device("cpu", 1)), ops.pack(weight[h], form))
         assert bits(of_head(out, h)) == bits(alone)
-    wide = ops.head_linear(x, packed, threads=threads)
+    wide = ops.head_linear(x.to(Device("cpu", threads)), packed)
     assert wide.shape == (rows, heads, -(-n // 16) * 16)
     assert bits(wide[:, :, :n]) == bits(out)
 

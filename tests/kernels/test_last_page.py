@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from pio import ops
+from pio.device import Device
 from pio.dtypes import dtype as dtype_of
 from pio.ops import PackedWeight
 from pio.ops.quantized import record_bytes
@@ -43,10 +44,10 @@ def pattern(*shape: int, dtype: str = "float32") -> Tensor:
 X = pattern(3, 37)
 READERS = {
     "gather": lambda w: ops.gather(w, Tensor.from_list([4, 0, 4], "int32")),
-    "linear": lambda w: ops.linear(X, w, threads=1),
-    "linear bias": lambda w: ops.linear(pattern(3, 2), pattern(37, 2, dtype=w.dtype.name), w[4], threads=1),
-    "matmul": lambda w: ops.matmul(pattern(2, 5), w, threads=1),
-    "narrow matmul": lambda w: ops.matmul(pattern(2, 37), w.reshape(37, 5), threads=1),
+    "linear": lambda w: ops.linear(X.to(Device("cpu", 1)), w),
+    "linear bias": lambda w: ops.linear(pattern(3, 2).to(Device("cpu", 1)), pattern(37, 2, dtype=w.dtype.name), w[4]),
+    "matmul": lambda w: ops.matmul(pattern(2, 5).to(Device("cpu", 1)), w),
+    "narrow matmul": lambda w: ops.matmul(pattern(2, 37).to(Device("cpu", 1)), w.reshape(37, 5)),
     "rms_norm": lambda w: ops.rms_norm(X, w[4], 1e-6),
     "layer_norm": lambda w: ops.layer_norm(X, w[4], w[4], 1e-6),
     "fused_add_rms_norm": lambda w: ops.fused_add_rms_norm(X, X.clone(), w[4], 1e-6),

@@ -9,11 +9,12 @@ from latent_cache import Paged, assert_bits_depend_on_the_sequence_alone
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.latent import PagedLatentCache
-from pio.device import MemoryBudget
+from pio.device import Device
 from pio.dtypes import dtype
 from pio.errors import OutOfMemoryError, PioError, TensorError
 from pio.kernels._float_latent import ROWS, tile_rows
 from pio.kernels.latent_attention import heads_of_piece
+from pio.memory.budget import MemoryBudget
 from pio.ops import compilation
 from pio.ops.latent_attention import latent_layout
 from pio.tensor import Tensor
@@ -166,7 +167,7 @@ def test_errors_name_the_argument():
         "q_latent": Tensor.zeros((3, 2, 5)),
         "q_rope": Tensor.zeros((3, 2, 4)),
         "cache": Tensor.zeros((1, 32, 36)),
-        "scratch": ops.latent_scratch(5, 4, 1),
+        "scratch": ops.latent_scratch(5, 4, Device("cpu", 1)),
         "out": Tensor.zeros((3, 2, 5)),
     }
     ops.latent_attention(**fits, batch=batch, scale=1.0)
@@ -210,7 +211,7 @@ def test_scratch_is_memory_of_its_own(kind):
     batch = Batch(3, 1, 1, 1)
     batch.add([0] * 3, 0, [0], 0)
     stored, shape = latent_layout(dtype(kind), 1, 5, 4)
-    scratch = ops.latent_scratch(5, 4, 1)
+    scratch = ops.latent_scratch(5, 4, Device("cpu", 1))
     fits = {
         "q_latent": Tensor.zeros((3, 2, 5)),
         "q_rope": Tensor.zeros((3, 2, 4)),

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pio import ops
+from pio.device import Device
 from pio.errors import TensorError
 from pio.tensor import Tensor
 from pio.testing.compare import bits
@@ -19,9 +20,9 @@ def test_together_is_one_after_another_to_the_bit(data, kind, shape, count, thre
     weights = [data.draw(tensors((n, k), kind)) for n in widths[:count]]
     biases = [data.draw(st.one_of(st.none(), tensors((n,), kind))) for n in widths[:count]]
     outs = [Tensor.full((rows, n), float("nan")) for n in widths[:count]]
-    ops.linears(x, weights, outs, biases, threads=threads)
+    ops.linears(x.to(Device("cpu", threads)), weights, outs, biases)
     for weight, bias, out in zip(weights, biases, outs, strict=True):
-        assert bits(out) == bits(ops.linear(x, weight, bias, threads=1))
+        assert bits(out) == bits(ops.linear(x.to(Device("cpu", 1)), weight, bias))
 
 
 @given(data=st.data(), shape=WIDTHS)

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pio import ops
+from pio.device import Device
 from pio.errors import TensorError
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
@@ -17,7 +18,7 @@ def magnitudes(rows):
 
 
 def check(a, b, threads, batch=None):
-    found = ops.matmul(a, b, threads=threads).tolist()
+    found = ops.matmul(a.to(Device("cpu", threads)), b).tolist()
     pairs = zip(a.tolist(), b.tolist(), strict=True) if batch else [(a.tolist(), b.tolist())]
     expected, slack = [], []
     for x, y in pairs:
@@ -47,7 +48,7 @@ def test_batches_of_matrices(data, shape, threads):
 def test_edges_of_tiles_panels_and_depth(m, k, n, threads):
     a = Tensor.from_list([[float((7 * i + 3 * j) % 11 - 5) for j in range(k)] for i in range(m)])
     b = Tensor.from_list([[float((5 * i + 2 * j) % 13 - 6) for j in range(n)] for i in range(k)])
-    found = ops.matmul(a, b, threads=threads)
+    found = ops.matmul(a.to(Device("cpu", threads)), b)
     assert found.tolist() == reference.matmul(a.tolist(), b.tolist()), "small whole numbers multiply exactly"
 
 
@@ -57,7 +58,7 @@ def test_batches_over_more_threads(batch, m, n):
     b = Tensor.from_list([[[float((2 * i + j + z) % 5) for j in range(n)] for i in range(3)] for z in range(batch)])
     expected = [reference.matmul(x, y) for x, y in zip(a.tolist(), b.tolist(), strict=True)]
     for threads in (3, 5, 8):
-        assert ops.matmul(a, b.astype("float16"), threads=threads).tolist() == expected
+        assert ops.matmul(a.to(Device("cpu", threads)), b.astype("float16")).tolist() == expected
 
 
 @given(data=st.data(), shape=sizes((1, 15), (1, 9), (16, 90)))

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pio import ops
+from pio.device import Device
 from pio.errors import TensorError
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
@@ -23,7 +24,7 @@ def magnitudes(nested, factor):
 @given(data=st.data(), shape=sizes((0, 7), (1, 90)), eps=EPS, threads=THREADS, zero_centred=st.booleans())
 def test_rms_norm(data, dtype, shape, eps, threads, zero_centred):
     x, weight = data.draw(tensors(shape)), data.draw(tensors(shape[1:], dtype))
-    found = ops.rms_norm(x, weight, eps, zero_centred=zero_centred, threads=threads)
+    found = ops.rms_norm(x.to(Device("cpu", threads)), weight, eps, zero_centred=zero_centred)
     w = weight.tolist()
     slack = reference.rms_norm(magnitudes(x.tolist(), 1.0), magnitudes(w, 1e-6), eps)
     if zero_centred:
@@ -40,7 +41,7 @@ def test_rms_norm_of_heads_inside_wider_tokens(data, shape, dtype, threads, in_p
     before = wide.tolist()
     x = wide[:, 1 : 1 + heads]
     weight = data.draw(tensors((dim,), dtype))
-    found = ops.rms_norm(x, weight, 1e-6, out=x if in_place else None, threads=threads)
+    found = ops.rms_norm(x.to(Device("cpu", threads)), weight, 1e-6, out=x if in_place else None)
     rows = [head for token in before for head in token[1 : 1 + heads]]
     expected = reference.rms_norm(rows, weight.tolist(), 1e-6)
     nested = [expected[t * heads : (t + 1) * heads] for t in range(tokens)]
@@ -56,8 +57,8 @@ def test_rms_norm_of_rows_with_gaps(data, shape, threads):
     x = data.draw(tensors(shape))
     gaps, out = data.draw(views(x, axes=(0, 1))), data.draw(views(Tensor.zeros(shape), axes=(0, 1)))
     weight = data.draw(tensors(shape[1:]))
-    assert ops.rms_norm(gaps, weight, 1e-6, out=out, threads=threads) is out
-    assert bits(out) == bits(ops.rms_norm(x, weight, 1e-6, threads=1))
+    assert ops.rms_norm(gaps.to(Device("cpu", threads)), weight, 1e-6, out=out) is out
+    assert bits(out) == bits(ops.rms_norm(x.to(Device("cpu", 1)), weight, 1e-6))
 
 
 @pytest.mark.parametrize("zero_centred", [False, True])
@@ -67,9 +68,11 @@ def test_fused_add_rms_norm(data, dtype, shape, eps, threads, in_place, zero_cen
     x, residual = data.draw(tensors(shape)), data.draw(tensors(shape))
     weight = data.draw(tensors(shape[1:], dtype))
     total = ops.add(x, residual)
-    expected = ops.rms_norm(total, weight, eps, zero_centred=zero_centred, threads=1)
+    expected = ops.rms_norm(total.to(Device("cpu", 1)), weight, eps, zero_centred=zero_centred)
     out = x if in_place else None
-    found = ops.fused_add_rms_norm(x, residual, weight, eps, out=out, zero_centred=zero_centred, threads=threads)
+    found = ops.fused_add_rms_norm(
+        x.to(Device("cpu", threads)), residual, weight, eps, out=out, zero_centred=zero_centred
+    )
     assert bits(residual) == bits(total)
     assert bits(found) == bits(expected), "fused and separate kernels differ"
 
@@ -100,7 +103,7 @@ def test_gated_rms_norm(data, dtype, shape, eps, threads, target):
     x, gate, weight = data.draw(tensors(shape)), data.draw(tensors(shape)), data.draw(tensors(shape[1:], dtype))
     given_ = x.tolist(), gate.tolist(), weight.tolist(), eps
     out = {"new": None, "x": x, "gate": gate}[target]
-    found = ops.gated_rms_norm(x, gate, weight, eps, out=out, threads=threads)
+    found = ops.gated_rms_norm(x.to(Device("cpu", threads)), gate, weight, eps, out=out)
     # far below zero the gate is tiny beside its input, and is allowed to vanish
     assert_close(found, reference.gated_rms_norm(*given_), relative=2e-6, absolute=1e-30)
     assert out is None or found is out
@@ -110,10 +113,10 @@ def test_gated_rms_norm(data, dtype, shape, eps, threads, target):
 def test_gated_rms_norm_of_heads_with_gaps(data, shape, threads):
     tokens, heads, dim = shape
     x, gate, weight = data.draw(tensors(shape)), data.draw(tensors(shape)), data.draw(tensors((dim,)))
-    flat = (t.reshape(tokens * heads, dim) for t in (x, gate))
-    expected = bits(ops.gated_rms_norm(*flat, weight, 1e-6, threads=1))
+    flat = (t.reshape(tokens * heads, dim).to(Device("cpu", 1)) for t in (x, gate))
+    expected = bits(ops.gated_rms_norm(*flat, weight, 1e-6))
     gaps, out = data.draw(views(x, axes=(0, 1))), data.draw(views(Tensor.zeros(shape), axes=(0, 1)))
-    found = ops.gated_rms_norm(gaps, data.draw(views(gate)), weight, 1e-6, out=out, threads=threads)
+    found = ops.gated_rms_norm(gaps.to(Device("cpu", threads)), data.draw(views(gate)), weight, 1e-6, out=out)
     assert found is out
     assert bits(found) == expected
 
@@ -124,7 +127,7 @@ def test_layer_norm(data, dtype, shape, eps, threads, biased):
     x, weight, bias = data.draw(tensors(shape)), data.draw(tensors(shape[1:], dtype)), None
     if biased:
         bias = data.draw(tensors(shape[1:], dtype))
-    found = ops.layer_norm(x, weight, bias, eps, threads=threads)
+    found = ops.layer_norm(x.to(Device("cpu", threads)), weight, bias, eps)
     shift = None if bias is None else bias.tolist()
     expected = reference.layer_norm(x.tolist(), weight.tolist(), shift, eps)
     largest = max([1.0, *(abs(v) for v in weight.tolist()), *(abs(v) for v in shift or [0.0])])

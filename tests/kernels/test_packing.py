@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pio import ops
+from pio.device import Device
 from pio.errors import NumericalError, TensorError
 from pio.kernels._formats import FORMATS
 from pio.ops import quantized
@@ -37,8 +38,8 @@ def values(packed):
 @pytest.mark.parametrize("form", FORMATS)
 @given(data=st.data(), shape=SHAPES, threads=THREADS)
 def test_unpack_reads_what_the_layout_says(data, form, shape, threads):
-    packed = ops.pack(data.draw(tensors(shape, special=(0.0,))), form, threads=threads)
-    assert ops.unpack(packed, threads=threads).tolist() == values(packed)
+    packed = ops.pack(data.draw(tensors(shape, special=(0.0,))).to(Device("cpu", threads)), form)
+    assert ops.unpack(packed.to(Device("cpu", threads))).tolist() == values(packed)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -62,7 +63,7 @@ def test_unpack_takes_rows_by_index(data, form, shape, threads):
     packed = ops.pack(data.draw(tensors((rows, columns))), form)
     chosen, whole = data.draw(indices(count, rows)), values(packed)
     out = Tensor.full((count, columns), math.nan)
-    assert ops.unpack(packed, chosen, out=out, threads=threads) is out
+    assert ops.unpack(packed.to(Device("cpu", threads)), chosen, out=out) is out
     assert out.tolist() == [whole[i] for i in chosen.tolist()]
 
 
@@ -71,13 +72,13 @@ def test_unpack_takes_rows_by_index(data, form, shape, threads):
 @given(data=st.data(), shape=SHAPES)
 def test_pack_has_the_same_bits_however_it_is_split(data, kind, form, shape):
     w = data.draw(tensors(shape, kind))
-    expected = bits(ops.pack(w.astype("float32"), form, threads=1).data)
+    expected = bits(ops.pack(w.astype("float32").to(Device("cpu", 1)), form).data)
     used = Tensor.full(packed_shape(shape, form), 255, "uint8")  # what was there must not show through
-    packed = ops.pack(w, form, out=used, threads=3)
+    packed = ops.pack(w.to(Device("cpu", 3)), form, out=used)
     assert packed.data is used and bits(used) == expected
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantized, "ROWS", 16)
-        assert bits(ops.pack(w, form, threads=2).data) == expected
+        assert bits(ops.pack(w.to(Device("cpu", 2)), form).data) == expected
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -178,11 +179,11 @@ def test_numbers_beyond_float16_are_refused(form, value, threads):
     rows = [[0.5] * 45 for _ in range(53)]
     rows[38][33] = rows[44][0] = value
     with pytest.raises(NumericalError, match=r"^pack: row 38 of weight holds a number beyond 65504"):
-        ops.pack(Tensor.from_list(rows), form, threads=threads)
+        ops.pack(Tensor.from_list(rows).to(Device("cpu", threads)), form)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantized, "ROWS", 16)
         with pytest.raises(NumericalError, match=r"^pack: row 38 of weight"):
-            ops.pack(Tensor.from_list(rows), form, threads=threads)
+            ops.pack(Tensor.from_list(rows).to(Device("cpu", threads)), form)
 
 
 @pytest.mark.parametrize("kind", FLOATS)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pio import ops
+from pio.device import Device
 from pio.dtypes import int64
 from pio.kernels import _atomics as atomics
 from pio.kernels import parallel
@@ -55,11 +56,12 @@ def test_a_forked_child_goes_on_without_helpers():
 import os, warnings
 warnings.simplefilter("ignore")  # forking with threads is what is tested
 from pio import ops
+from pio.device import Device
 from pio.tensor import Tensor
 x, w = Tensor.full((3, 50), 0.5), Tensor.full((400, 50), 0.25)
-before = bytes(ops.linear(x, w, threads=3).memoryview())
+before = bytes(ops.linear(x.to(Device("cpu", 3)), w).memoryview())
 child = os.fork()
-after = bytes(ops.linear(x, w, threads=3).memoryview())
+after = bytes(ops.linear(x.to(Device("cpu", 3)), w).memoryview())
 if child == 0:
     os._exit(0 if after == before else 1)
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or after != before)
@@ -91,6 +93,7 @@ def test_a_helper_that_the_system_refuses_costs_speed_only():
     script = """
 import threading
 from pio import ops
+from pio.device import Device
 from pio.kernels import parallel
 from pio.tensor import Tensor
 
@@ -104,15 +107,15 @@ def some(thread):
     real(thread)
 
 x, w = Tensor.full((64, 512), 0.25), Tensor.full((512, 512), 0.5)
-expected = ops.linear(x, w, threads=1).tolist()
+expected = ops.linear(x.to(Device("cpu", 1)), w).tolist()
 threading.Thread.start = some
 for _ in range(3):
-    assert ops.linear(x, w, threads=4).tolist() == expected
+    assert ops.linear(x.to(Device("cpu", 4)), w).tolist() == expected
 assert parallel.helpers() == 1
 threading.Thread.start = real
 with parallel.listing():
     pass
-assert ops.linear(x, w, threads=4).tolist() == expected
+assert ops.linear(x.to(Device("cpu", 4)), w).tolist() == expected
 assert parallel.helpers() == 3
 """
     ran = subprocess.run([sys.executable, "-c", script], check=True, timeout=120, capture_output=True, text=True)
@@ -189,5 +192,5 @@ def test_numbers_of_jobs_begin_again(stepped):
 def test_threads_do_not_change_a_bit():
     x = Tensor.from_list([[0.1 * i - 0.7 * r for i in range(67)] for r in range(9)])
     w = Tensor.from_list([[((3 * r + i) % 17) / 7 - 1 for i in range(67)] for r in range(501)])
-    expected = bits(ops.linear(x, w, threads=1))
-    assert all(bits(ops.linear(x, w, threads=threads)) == expected for threads in (2, 3, 5))
+    expected = bits(ops.linear(x.to(Device("cpu", 1)), w))
+    assert all(bits(ops.linear(x.to(Device("cpu", threads)), w)) == expected for threads in (2, 3, 5))

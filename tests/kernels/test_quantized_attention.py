@@ -11,6 +11,7 @@ from numba import njit, types
 
 from pio import ops
 from pio.cache.batch import Batch
+from pio.device import Device
 from pio.errors import TensorError
 from pio.kernels import attention as walk
 from pio.kernels import quantized_attention as kernels
@@ -301,7 +302,7 @@ def test_scratch_is_enough(count, dim):
 def test_errors_name_the_argument():
     cache, batch = Cache([5], 3, 20), Batch(5, 1, 1, 1)
     batch.add([0] * 5, 0, [0], 0)
-    scratch, q, k = ops.attention_scratch(20, 2), Tensor.zeros((5, 6, 20)), Tensor.zeros((5, 3, 20))
+    scratch, q, k = ops.attention_scratch(20, Device("cpu", 2)), Tensor.zeros((5, 6, 20)), Tensor.zeros((5, 3, 20))
     keys, values = cache.keys, cache.values
 
     def attend(q=q, keys=keys, values=values, scratch=scratch, **options):
@@ -328,7 +329,7 @@ def test_errors_name_the_argument():
         with pytest.raises(TensorError, match="keys is a strided view"):
             call(keys=Tensor.zeros((1, 6, 2176), "uint8")[:, ::2])
         with pytest.raises(TensorError, match=r"scratch has shape \(8, \d+\), heads of width 20 need"):
-            call(scratch=ops.attention_scratch(20, 2)[:, :-16].contiguous())
+            call(scratch=ops.attention_scratch(20, Device("cpu", 2))[:, :-16].contiguous())
         with pytest.raises(TensorError, match=r"scratch has shape \(0, \d+\)"):
             call(scratch=Tensor.zeros((0, scratch.shape[1])))
     with pytest.raises(TensorError, match="4 query heads do not divide among 3"):

@@ -167,7 +167,7 @@ def test_errors_name_the_argument():
     ):
         ops.write_latent_cache(wrong, Tensor.zeros((3, 5)), Tensor.zeros((3, 4)), batch)
     with pytest.raises(TensorError, match=r"latent_attention: cache has shape \(1, 4351\), expected \(blocks, 4352\)"):
-        q, q_rope, scratch = Tensor.zeros((3, 2, 5)), Tensor.zeros((3, 2, 4)), ops.latent_scratch(5, 4, 1)
+        q, q_rope, scratch = Tensor.zeros((3, 2, 5)), Tensor.zeros((3, 2, 4)), ops.latent_scratch(5, 4)
         ops.latent_attention(q, q_rope, wrong, batch, scratch, out=Tensor.zeros(q.shape), scale=1.0)
 
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pio import ops
+from pio.device import Device
 from pio.errors import TensorError
 from pio.kernels._formats import FORMATS
 from pio.kernels.quantized_linear import CACHE, ROWS
@@ -59,7 +60,7 @@ def test_quantized_linear(data, form, shape, biased, add, threads):
         [1e-6 * abs(b) for b in shift] if shift is not None else None,
         magnitudes(before, 1e-6) if add else None,
     )
-    assert ops.quantized_linear(x, packed, bias, out=out, add=add, threads=threads) is out
+    assert ops.quantized_linear(x.to(Device("cpu", threads)), packed, bias, out=out, add=add) is out
     assert_close(out, expected, absolute=slack)
 
 
@@ -85,11 +86,11 @@ def test_every_height_of_tile_and_a_row_alone(form, rows):
     k, n = 101, 33
     x = Tensor.from_list(whole_numbers(rows, k))
     packed = ops.pack(Tensor.from_list([[float((5 * i + 2 * j) % 13 - 6) for j in range(k)] for i in range(n)]), form)
-    weight, found = ops.unpack(packed).tolist(), ops.quantized_linear(x, packed, threads=2)
+    weight, found = ops.unpack(packed).tolist(), ops.quantized_linear(x.to(Device("cpu", 2)), packed)
     slack = plain.linear(magnitudes(x.tolist(), 1e-6), bounds(weight, form))
     assert_close(found, plain.linear(x.tolist(), weight), absolute=slack)
     for r in range(rows):
-        assert bits(ops.quantized_linear(x[r : r + 1], packed, threads=1)) == bits(found[r : r + 1])
+        assert bits(ops.quantized_linear(x[r : r + 1].to(Device("cpu", 1)), packed)) == bits(found[r : r + 1])
 
 
 @pytest.mark.skipif(not JIT, reason="more arithmetic than the interpreter does in a minute")
@@ -99,9 +100,9 @@ def test_more_activations_than_the_second_level_cache_holds(form):
     rows = 2 * ROWS + 3
     x = Tensor.from_list(whole_numbers(rows, k))
     packed = ops.pack(Tensor.from_list([[float((5 * i + j) % 13 - 6) for j in range(k)] for i in range(n)]), form)
-    found = ops.quantized_linear(x, packed, threads=2)
+    found = ops.quantized_linear(x.to(Device("cpu", 2)), packed)
     for r in range(rows):
-        assert bits(ops.quantized_linear(x[r : r + 1], packed, threads=1)) == bits(found[r : r + 1])
+        assert bits(ops.quantized_linear(x[r : r + 1].to(Device("cpu", 1)), packed)) == bits(found[r : r + 1])
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -110,11 +111,11 @@ def test_a_row_s_bits_depend_on_nothing_but_the_row(data, form, shape, threads):
     rows, k, n = shape
     x, weight = data.draw(tensors((rows, k))), data.draw(tensors((n, k)))
     packed, bias = ops.pack(weight, form), data.draw(tensors((n,)))
-    together = ops.quantized_linear(x, packed, bias, threads=threads)
+    together = ops.quantized_linear(x.to(Device("cpu", threads)), packed, bias)
     first = data.draw(st.integers(0, rows - 1))
-    assert bits(ops.quantized_linear(x[first:], packed, bias, threads=1)) == bits(together[first:])
+    assert bits(ops.quantized_linear(x[first:].to(Device("cpu", 1)), packed, bias)) == bits(together[first:])
     some = data.draw(st.integers(1, n))
-    found = ops.quantized_linear(x, packed.first(some), bias[:some], threads=1)
+    found = ops.quantized_linear(x.to(Device("cpu", 1)), packed.first(some), bias[:some])
     assert bits(found) == bits(together[:, :some]), "the first outputs are those of the whole"
 
 
@@ -166,9 +167,9 @@ def test_together_is_one_after_another_to_the_bit(data, form, shape, count, thre
     weights = [ops.pack(data.draw(tensors((n, k))), form) for n in widths[:count]]
     biases = [data.draw(st.one_of(st.none(), tensors((n,)))) for n in widths[:count]]
     outs = [Tensor.full((rows, n), NAN) for n in widths[:count]]
-    ops.quantized_linears(x, weights, outs, biases, threads=threads)
+    ops.quantized_linears(x.to(Device("cpu", threads)), weights, outs, biases)
     for weight, bias, out in zip(weights, biases, outs, strict=True):
-        assert bits(out) == bits(ops.quantized_linear(x, weight, bias, threads=1))
+        assert bits(out) == bits(ops.quantized_linear(x.to(Device("cpu", 1)), weight, bias))
 
 
 @given(data=st.data(), shape=WIDTHS)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pio import ops
+from pio.device import Device
 from pio.errors import TensorError
 from pio.tensor import Tensor
 from pio.testing.reference import reduce as reference
@@ -17,11 +18,11 @@ THREADS = st.sampled_from((1, 2, 3))
 @given(data=st.data(), n=st.integers(0, 700), threads=THREADS, bad=st.sampled_from((math.nan, math.inf, -math.inf)))
 def test_first_non_finite(data, dtype, n, threads, bad):
     x = data.draw(tensors((n,), dtype))
-    assert ops.first_non_finite(x, threads=threads) is None
+    assert ops.first_non_finite(x.to(Device("cpu", threads))) is None
     places = data.draw(st.lists(st.integers(0, n - 1), max_size=3)) if n else []
     for place in places:
         x[place : place + 1].fill_(bad)
-    assert ops.first_non_finite(x, threads=threads) == reference.first_non_finite(x.tolist())
+    assert ops.first_non_finite(x.to(Device("cpu", threads))) == reference.first_non_finite(x.tolist())
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -30,10 +31,10 @@ def test_every_position_is_looked_at(dtype, threads):
     for n, places in [(1, (0,)), (45, range(45)), (600, (0, 15, 16, 255, 256, 287, 288, 511, 512, 575, 576, 599))]:
         wide = Tensor.full((n + 40,), math.inf, dtype)  # what lies around must not be seen
         x = wide[20 : 20 + n].fill_(1.0)
-        assert ops.first_non_finite(x, threads=threads) is None
+        assert ops.first_non_finite(x.to(Device("cpu", threads))) is None
         for place in places:
             x[place : place + 1].fill_(math.nan)
-            assert ops.first_non_finite(x, threads=threads) == place
+            assert ops.first_non_finite(x.to(Device("cpu", threads))) == place
             x[place : place + 1].fill_(1.0)
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pio import ops
+from pio.device import Device
 from pio.errors import TensorError
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
@@ -51,7 +52,7 @@ def test_route(data, shape, logistic, renormalise, threads):
     options = {"groups": groups, "kept_groups": kept, "renormalise": renormalise, "scaling": scaling}
     choices = ops.Choices.empty(tokens, k, experts)
     rows = logits.tolist()
-    found = ops.route(logits, out=choices, bias=bias, logistic=logistic, threads=threads, **options)
+    found = ops.route(logits.to(Device("cpu", threads)), out=choices, bias=bias, logistic=logistic, **options)
     assert found is choices
     shift = bias.tolist() if bias is not None else [0.0] * experts
     for row, ids, weights in zip(rows, choices.ids.tolist(), choices.weights.tolist(), strict=True):
@@ -66,7 +67,7 @@ def test_route(data, shape, logistic, renormalise, threads):
 @given(data=st.data(), tokens=st.integers(0, 17), k=st.integers(1, 5), experts=st.integers(5, 23))
 def test_choices_are_sorted_by_expert(data, tokens, k, experts):
     choices = ops.Choices.empty(tokens, k, experts)
-    ops.route(data.draw(tensors((tokens, experts))), out=choices, threads=2)
+    ops.route(data.draw(tensors((tokens, experts))).to(Device("cpu", 2)), out=choices)
     order, starts, places = reference.group_by_expert(choices.ids.tolist(), experts)
     assert choices.order.tolist() == order
     assert choices.starts.tolist() == starts
@@ -100,7 +101,7 @@ def test_what_is_no_number_chooses_some_experts_and_shows():
 def test_a_token_chooses_alone_as_among_others():
     logits = Tensor.from_list([[math.sin(3.0 * r + 0.7 * e) for e in range(37)] for r in range(7)])
     alone = [ops.route(logits[r : r + 1].clone(), out=ops.Choices.empty(1, 4, 37)) for r in range(7)]
-    together = ops.route(logits, out=ops.Choices.empty(7, 4, 37), threads=3)
+    together = ops.route(logits.to(Device("cpu", 3)), out=ops.Choices.empty(7, 4, 37))
     assert b"".join(bits(c.weights) for c in alone) == bits(together.weights)
     assert [c.ids.tolist()[0] for c in alone] == together.ids.tolist()
 

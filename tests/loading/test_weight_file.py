@@ -7,10 +7,10 @@ import shutil
 import pytest
 
 import pio
-from pio import device
 from pio.loading import weight_file
 from pio.loading.checkpoint import resolve
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
+from pio.memory.allocation import allocated_bytes
 from pio.tensor import Tensor
 from pio.testing.random_checkpoint import write_random_checkpoint
 
@@ -83,13 +83,13 @@ def test_a_loaded_model_needs_its_file_no_more(own):
 
 def test_memory_is_counted_and_given_back(own):
     gc.collect()
-    before, descriptors = device.allocated_bytes(), len(os.listdir("/proc/self/fd"))
+    before, descriptors = allocated_bytes(), len(os.listdir("/proc/self/fd"))
     with pio.load(own, context_length=32, mmap=False) as model:
         taken = model.metadata.memory
-        assert device.allocated_bytes() - before >= sum(taken.values())
+        assert allocated_bytes() - before >= sum(taken.values())
     del model
     gc.collect()
-    assert (device.allocated_bytes(), len(os.listdir("/proc/self/fd"))) == (before, descriptors)
+    assert (allocated_bytes(), len(os.listdir("/proc/self/fd"))) == (before, descriptors)
     with pytest.raises(pio.OutOfMemoryError, match="the weights"):
         pio.load(own, mmap=False, memory_limit=taken["weights"] - 1)
 
@@ -151,10 +151,10 @@ def test_pieces_and_edges(tmp_path, monkeypatch):
 
 def test_what_is_no_longer_used_is_given_back(tmp_path):
     file = SafetensorsFile(numbers(tmp_path / "w.safetensors", 300_000), mapped=False)
-    before = device.allocated_bytes()
+    before = allocated_bytes()
     tensor = file.tensor("b")
-    assert device.allocated_bytes() == before + tensor.nbytes
+    assert allocated_bytes() == before + tensor.nbytes
     file.let_go("b")
     assert tensor.tolist()[-1] == 149_999.5
     del tensor
-    assert device.allocated_bytes() == before
+    assert allocated_bytes() == before

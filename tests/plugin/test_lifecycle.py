@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 import pio
-from pio.device import allocated_bytes
 from pio.engine.runner import Runner
 from pio.engine.waiters import Waiters
 from pio.engine.worker import Worker
+from pio.memory.allocation import allocated_bytes
 from pio.models.qwen3_0_6b.plugin import Qwen3_0_6BPlugin
 
 PROMPT = "def area(width, height):"

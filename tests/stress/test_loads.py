@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import pio
-from pio.device import allocated_bytes
+from pio.memory.allocation import allocated_bytes
 
 pytestmark = pytest.mark.stress
 

@@ -13,8 +13,8 @@ from third_party import CONFIG
 import pio
 from pio import ops
 from pio.layers.decoder import Decoder
-from pio.layers.room import make_room
 from pio.models.qwen3_0_6b.plugin import Qwen3_0_6BPlugin
+from pio.tensor import Tensor
 from pio.testing.check_steps import check_steps
 from pio.testing.random_checkpoint import write_random_checkpoint
 
@@ -26,17 +26,17 @@ class Block:
     """SwiGLU; derived classes do something else in its middle."""
 
     def __init__(self, mlp: Any) -> None:
-        self.mlp, self.room = mlp, make_room({"product": (600, 28)}, "products")["product"]
+        self.mlp, self.made = mlp, Tensor.empty((3, 600, 28))
         self.calls = 0
 
-    def __call__(self, x: Any, residual: Any, a: Any) -> None:
-        gate, up = a.feed(28)
+    def __call__(self, x: Any, residual: Any) -> None:
+        gate, up = (made[: x.shape[0]] for made in self.made[1:])
         self.mlp.gate_proj(x, gate)
         self.mlp.up_proj(x, up)
         self.mlp.down_proj(self.product(gate, up), residual, add=True)
 
     def product(self, gate: Any, up: Any) -> Any:
-        return ops.swiglu(gate, up, out=self.room[: gate.shape[0]])
+        return ops.swiglu(gate, up, out=self.made[0, : gate.shape[0]])
 
 
 class Allocates(Block):
@@ -60,7 +60,7 @@ class Copies(Block):
     """Right: a copy is an operation, which is recorded."""
 
     def product(self, gate: Any, up: Any) -> Any:
-        return self.room[: gate.shape[0]].copy_(ops.swiglu(gate, up, out=gate))
+        return self.made[0, : gate.shape[0]].copy_(ops.swiglu(gate, up, out=gate))
 
 
 class Counts(Block):

@@ -64,7 +64,6 @@ from pio.layers.head import OutputHead
 from pio.layers.mlp import SwiGLU
 from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding
-from pio.layers.workspace import Workspace
 from pio.plugin import TextModelPlugin
 
 
@@ -78,13 +77,14 @@ class AcornPlugin(TextModelPlugin):
 
     def build_model(self, config, source, runtime, budget):
         c, eps = config, config.rms_norm_eps
+        rotary = RotaryEmbedding(source, c.rope, c.head_dim)
         embed = Embedding(source / "embed", c.vocab_size, c.hidden_size)
         norm = RMSNorm(source / "norm", c.hidden_size, eps)
 
         def layer(i):
             at = source / "block" / i
             sizes = dict(hidden=c.hidden_size, heads=c.num_attention_heads, kv_heads=c.num_key_value_heads)
-            attention = GroupedQueryAttention(at / "attn", i, **sizes, head_dim=c.head_dim, eps=eps)
+            attention = GroupedQueryAttention(at / "attn", i, rotary, **sizes, head_dim=c.head_dim, eps=eps)
             before, after = (RMSNorm(at / name, c.hidden_size, eps) for name in ("before", "after"))
             return DecoderLayer(before, attention, after, SwiGLU(at / "mlp", c.hidden_size, c.intermediate_size))
 
@@ -94,26 +94,15 @@ class AcornPlugin(TextModelPlugin):
 
         return Decoder(
             embed_tokens=embed,
-            rotary=RotaryEmbedding(c.rope, c.head_dim),
+            rotary=rotary,
             layers=[layer(i) for i in range(c.num_hidden_layers)],
             norm=norm,
             lm_head=OutputHead(source, embed, tied=True),
-            workspace=Workspace(
-                tokens=runtime.batch_tokens,
-                hidden=c.hidden_size,
-                intermediate=c.intermediate_size,
-                heads=c.num_attention_heads,
-                kv_heads=c.num_key_value_heads,
-                head_dim=c.head_dim,
-                outputs=runtime.batch_outputs,
-                vocab=c.vocab_size,
-                threads=source.threads,
-                budget=budget,
-            ),
+            workspace=source.workspace,
             make_cache=make_cache,
             max_positions=c.max_positions,
             max_batch_sequences=runtime.max_batch_sequences,
-            threads=source.threads,
+            max_batch_outputs=runtime.batch_outputs,
         )
 
 
@@ -144,10 +133,10 @@ def scale_parts(x: int, n: int, part: int, parts: int) -> None:
     scale_range(x, part * n // parts, (part + 1) * n // parts)
 
 
-def scale(x, threads=None):
+def scale(x):
     check("scale", "x", x)
     check_writable("scale", "x", x)
-    scale_parts(x.address, x.size, split(x.size, threads))
+    scale_parts(x.address, x.size, split(x.size, x.device))
     return x
 """
 FACTOR = """
@@ -166,8 +155,8 @@ class Scaled:
     def __init__(self, mlp):
         self.mlp = mlp
 
-    def __call__(self, x, residual, a):
-        self.mlp(scale(x), residual, a)
+    def __call__(self, x, residual):
+        self.mlp(scale(x), residual)
 """
 # the same plugin, whose feed-forward blocks work on twice their input, by a kernel of the package's own
 SCALING = {

@@ -9,12 +9,10 @@ from typing import TypeAlias
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.kind import Cache
-from pio.device import MemoryBudget
 from pio.layers.linear import Linear, together
 from pio.layers.norm import RMSNorm
-from pio.layers.room import Views, make_room
+from pio.layers.rotary import RotaryEmbedding
 from pio.layers.source import Recipe, Source
-from pio.layers.workspace import Activations
 from pio.ops.latent_attention import latent_scratch_shape
 from pio.ops.quantized import PackedWeight
 from pio.tensor import Tensor
@@ -59,6 +57,7 @@ class LatentViews:
         attended: Sums of latents, (T, heads, rank).
         values: (T, heads, value).
         rows: The same as rows, (T, heads * value).
+        scratch: Of attention.
     """
 
     __slots__ = (
@@ -73,49 +72,20 @@ class LatentViews:
         "q_latent",
         "q_rope",
         "rows",
+        "scratch",
         "values",
     )
 
-    def __init__(self, full: dict[str, Tensor], tokens: int, sizes: LatentSizes) -> None:
-        s = sizes
-        self.q_latent, self.q, self.made = (full[name][:tokens] for name in ("q_latent", "q", "made"))
-        self.asked, self.attended, self.values = (full[name][:tokens] for name in ("asked", "attended", "values"))
+    def __init__(self, full: dict[str, Tensor], sizes: LatentSizes) -> None:
+        s, tokens = sizes, full["q"].shape[0]
+        self.q_latent, self.q, self.made = (full[name] for name in ("q_latent", "q", "made"))
+        self.asked, self.attended, self.values = (full[name] for name in ("asked", "attended", "values"))
+        self.scratch = full["scratch"]
         heads = self.q.reshape(tokens, s.heads, s.key + s.rope)
         self.q_key, self.q_rope = heads[:, :, : s.key], heads[:, :, s.key :]
         self.latent, self.key = self.made[:, : s.rank], self.made[:, s.rank :]
         self.key_head = self.made.reshape(tokens, 1, s.rank + s.rope)[:, :, s.rank :]
         self.rows = self.values.reshape(tokens, s.heads * s.value)
-
-
-class LatentActivations:
-    """Memory for what latent attention works on: made once for the largest batch, shared by all layers.
-
-    Args:
-        tokens: Most tokens of a batch.
-        sizes: Of attention.
-        threads: Over how many threads operations split.
-        budget: Counts the memory.
-    """
-
-    def __init__(self, tokens: int, sizes: LatentSizes, threads: int, budget: MemoryBudget | None = None) -> None:
-        s = sizes
-        shapes = {
-            "q_latent": (tokens, s.query_rank or 0),
-            "q": (tokens, s.heads * (s.key + s.rope)),
-            "made": (tokens, s.rank + s.rope),
-            "asked": (tokens, s.heads, s.rank),
-            "attended": (tokens, s.heads, s.rank),
-            "values": (tokens, s.heads, s.value),
-            "scratch": latent_scratch_shape(s.rank, s.rope, threads),
-        }
-        self._full = make_room(shapes, "activations of latent attention (fewer with prefill_chunk)", budget)
-        self.nbytes = self._full["scratch"].storage.nbytes
-        self._views = Views(partial(LatentViews, self._full, sizes=sizes))
-        self.scratch = self._full["scratch"]
-
-    def first(self, tokens: int) -> LatentViews:
-        """Return the views for that many tokens."""
-        return self._views.first(tokens)
 
 
 class MultiHeadLatentAttention:
@@ -129,7 +99,7 @@ class MultiHeadLatentAttention:
         source: Weights of the block.
         layer: Which layer of the cache is its own.
         sizes: Of attention.
-        memory: What all layers of the model work in.
+        rotary: Turns queries and keys.
         hidden: Width of the residual stream.
         eps: Of the norms.
         scale: Factor of the scores.
@@ -142,7 +112,7 @@ class MultiHeadLatentAttention:
         source: Source,
         layer: int,
         sizes: LatentSizes,
-        memory: LatentActivations,
+        rotary: RotaryEmbedding,
         *,
         hidden: int,
         eps: float,
@@ -173,14 +143,26 @@ class MultiHeadLatentAttention:
         self.layer = layer
         self.scale = scale
         self.interleaved = interleaved
-        self._memory = memory
+        self.rotary = rotary
+        shapes = {
+            "q_latent": (s.query_rank or 0,),
+            "q": (queries,),
+            "made": (s.rank + s.rope,),
+            "asked": (s.heads, s.rank),
+            "attended": (s.heads, s.rank),
+            "values": (s.heads, s.value),
+        }
+        fixed = {"scratch": latent_scratch_shape(s.rank, s.rope, source.device)}
+        view = partial(LatentViews, sizes=s)
+        self._rooms = source.workspace.rooms("latent attention", shapes, view, fixed=fixed)
 
-    def __call__(self, x: Tensor, residual: Tensor, a: Activations, batch: Batch, cache: Cache) -> None:
+    def __call__(self, x: Tensor, residual: Tensor, batch: Batch, cache: Cache) -> None:
         """Attend and add the output to the residual stream; the cache gains the batch's latents and keys.
 
         Shapes: x, residual float32 (T, hidden).
         """
-        m, threads, latents = self._memory.first(x.shape[0]), self.o_proj.threads, cache.layer(self.layer)
+        tokens, latents = x.shape[0], cache.layer(self.layer)
+        m, (cos, sin) = self._rooms(tokens), self.rotary.tables(tokens)
         if self.q_norm is None or self.q_b_proj is None:
             together(x, (self.q_proj, self.kv_proj), (m.q, m.made))
         else:
@@ -188,14 +170,13 @@ class MultiHeadLatentAttention:
             self.q_b_proj(self.q_norm(m.q_latent, m.q_latent), m.q)
         self.kv_norm(m.latent, m.latent)
         for heads in (m.q_rope, m.key_head):
-            ops.rope(heads, a.cos, a.sin, interleaved=self.interleaved, threads=threads)
-        ops.write_latent_cache(latents, m.latent, m.key, batch, threads=threads)
+            ops.rope(heads, cos, sin, interleaved=self.interleaved)
+        ops.write_latent_cache(latents, m.latent, m.key, batch)
         self._each_head(m.q_key, self.to_latent, m.asked)  # (T, heads, rank)
-        scratch = self._memory.scratch
-        ops.latent_attention(m.asked, m.q_rope, latents, batch, scratch, out=m.attended, scale=self.scale)
+        ops.latent_attention(m.asked, m.q_rope, latents, batch, m.scratch, out=m.attended, scale=self.scale)
         self._each_head(m.attended, self.to_value, m.values)  # (T, heads, value)
         self.o_proj(m.rows, residual, add=True)
 
     def _each_head(self, x: Tensor, weight: HeadMatrices, out: Tensor) -> None:
-        scratch = self.o_proj.records.buffer if isinstance(weight, PackedWeight) else None
-        ops.head_linear(x, weight, out=out, scratch=scratch, threads=self.o_proj.threads)
+        scratch = self.o_proj.workspace.inputs if isinstance(weight, PackedWeight) else None
+        ops.head_linear(x, weight, out=out, scratch=scratch)

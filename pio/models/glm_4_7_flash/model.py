@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from pio.cache.latent import PagedLatentCache
 from pio.config.runtime import RuntimeConfig
-from pio.device import MemoryBudget
-from pio.layers.decoder import Decoder, DecoderLayer, FeedForward
-from pio.layers.embedding import Embedding
-from pio.layers.head import OutputHead
+from pio.dtypes import DType
+from pio.layers.decoder import Decoder, FeedForward
 from pio.layers.mlp import SwiGLU
-from pio.layers.moe import ExpertActivations, Routing, SparseMoE
-from pio.layers.norm import RMSNorm
+from pio.layers.moe import Routing, SparseMoE
 from pio.layers.rotary import RotaryEmbedding
 from pio.layers.source import Source
-from pio.layers.workspace import Activations, Workspace
+from pio.memory.budget import MemoryBudget
 from pio.models.glm_4_7_flash.config import Glm4MoeLiteConfig
-from pio.models.glm_4_7_flash.latent_attention import LatentActivations, LatentSizes, MultiHeadLatentAttention
+from pio.models.glm_4_7_flash.latent_attention import LatentSizes, MultiHeadLatentAttention
 from pio.tensor import Tensor
 
 FURTHER_TOKENS = "layers that predict further tokens"
@@ -29,24 +26,20 @@ class SharedAndRouted:
         self.shared = shared
         self.routed = routed
 
-    def __call__(self, x: Tensor, residual: Tensor, a: Activations) -> None:
+    def __call__(self, x: Tensor, residual: Tensor) -> None:
         """Add the outputs of both to the residual stream.
 
         Shapes: x, residual float32 (T, hidden).
         """
-        self.routed(x, residual, a)
-        self.shared(x, residual, a)
+        self.routed(x, residual)
+        self.shared(x, residual)
 
 
 def build(config: Glm4MoeLiteConfig, source: Source, runtime: RuntimeConfig, budget: MemoryBudget) -> Decoder:
     """Put the model together; the names are those of the checkpoint's tensors."""
-    c, model, threads = config, source / "model", source.threads
+    c, hidden, rotary = config, config.hidden_size, RotaryEmbedding(source, config.rope, config.qk_rope_head_dim)
     further = tuple(f"model.layers.{c.num_hidden_layers + i}." for i in range(c.num_nextn_predict_layers))
     source.weights.ignore(lambda name: name.startswith(further), FURTHER_TOKENS)
-    embed_tokens = Embedding(model / "embed_tokens", c.vocab_size, c.hidden_size)
-    norm = RMSNorm(model / "norm", c.hidden_size, c.rms_norm_eps)
-    sparse = [c.sparse(i) for i in range(c.num_hidden_layers)]
-    widths = [c.shared_width if s else c.intermediate_size for s in sparse]
     sizes = LatentSizes(
         heads=c.num_attention_heads,
         query_rank=c.q_lora_rank,
@@ -64,63 +57,32 @@ def build(config: Glm4MoeLiteConfig, source: Source, runtime: RuntimeConfig, bud
         kept_groups=c.topk_group,
         scaling=c.routed_scaling_factor,
     )
-    latents = LatentActivations(runtime.batch_tokens, sizes, threads, budget)
-    routed_tokens = runtime.batch_tokens if any(sparse) else 0
-    experts = ExpertActivations(routed_tokens, routing, c.hidden_size, c.moe_intermediate_size, threads, budget)
 
-    def feed(at: Source, i: int) -> FeedForward:
-        if not sparse[i]:
-            return SwiGLU(at, c.hidden_size, c.intermediate_size)
-        return SharedAndRouted(
-            SwiGLU(at / "shared_experts", c.hidden_size, c.shared_width),
-            SparseMoE(at, routing, experts, hidden=c.hidden_size, inner=c.moe_intermediate_size),
-        )
-
-    def layer(i: int) -> DecoderLayer:
-        at = model / "layers" / i
-        attention = MultiHeadLatentAttention(
+    def attention(at: Source, i: int) -> MultiHeadLatentAttention:
+        return MultiHeadLatentAttention(
             at / "self_attn",
             i,
             sizes,
-            latents,
-            hidden=c.hidden_size,
+            rotary,
+            hidden=hidden,
             eps=LATENT_EPS,
             scale=c.score_scale,
             interleaved=c.rope_interleave,
             bias=c.attention_bias,
         )
-        return DecoderLayer(
-            RMSNorm(at / "input_layernorm", c.hidden_size, c.rms_norm_eps),
-            attention,
-            RMSNorm(at / "post_attention_layernorm", c.hidden_size, c.rms_norm_eps),
-            feed(at / "mlp", i),
+
+    def feed_forward(at: Source, i: int) -> FeedForward:
+        if not c.sparse(i):
+            return SwiGLU(at, hidden, c.intermediate_size)
+        return SharedAndRouted(
+            SwiGLU(at / "shared_experts", hidden, c.shared_width),
+            SparseMoE(at, routing, hidden=hidden, inner=c.moe_intermediate_size),
         )
 
-    def make_cache(tokens: int) -> PagedLatentCache:
-        dtype = runtime.cache_dtype(norm.weight.dtype, packed=source.held.packed)
-        return PagedLatentCache(c.num_hidden_layers, tokens, c.kv_lora_rank, c.qk_rope_head_dim, dtype, budget=budget)
+    def make_cache(tokens: int, dtype: DType) -> PagedLatentCache:
+        widths = c.kv_lora_rank, c.qk_rope_head_dim
+        return PagedLatentCache(c.num_hidden_layers, tokens, *widths, dtype, budget=budget, device=source.device)
 
-    return Decoder(
-        embed_tokens=embed_tokens,
-        rotary=RotaryEmbedding(c.rope, c.qk_rope_head_dim),
-        layers=[layer(i) for i in range(c.num_hidden_layers)],
-        norm=norm,
-        lm_head=OutputHead(source, embed_tokens, tied=c.tie_word_embeddings),
-        workspace=Workspace(
-            tokens=runtime.batch_tokens,
-            hidden=c.hidden_size,
-            intermediate=max(widths),
-            heads=0,  # attention has memory of its own
-            kv_heads=0,
-            head_dim=c.qk_rope_head_dim,
-            outputs=runtime.batch_outputs,
-            vocab=c.vocab_size,
-            threads=threads,
-            budget=budget,
-        ),
-        make_cache=make_cache,
-        max_positions=c.max_positions,
-        max_batch_sequences=runtime.max_batch_sequences,
-        threads=threads,
-        rooms=[latents.nbytes, experts.nbytes],
+    return Decoder.assemble(
+        c, source, runtime, rotary=rotary, mixer=attention, feed_forward=feed_forward, make_cache=make_cache
     )

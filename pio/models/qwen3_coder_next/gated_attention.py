@@ -7,40 +7,20 @@ from functools import partial
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.kind import Cache
-from pio.device import MemoryBudget
+from pio.layers.attention import attention_rooms
 from pio.layers.linear import Linear, together
 from pio.layers.norm import RMSNorm
-from pio.layers.room import Views, make_room
+from pio.layers.rotary import RotaryEmbedding
 from pio.layers.source import Source
-from pio.layers.workspace import Activations
 from pio.tensor import Tensor
 
 
-class QueryActivations:
-    """Memory for queries and their gates, shared by all layers.
-
-    Args:
-        tokens: Most tokens of a batch.
-        heads: Query heads.
-        head_dim: Width of a head.
-        budget: Counts the memory.
-    """
-
-    def __init__(self, tokens: int, heads: int, head_dim: int, budget: MemoryBudget | None = None) -> None:
-        shapes = {"projected": (tokens, 2 * heads * head_dim)}
-        self._full = make_room(shapes, "queries and their gates (fewer with prefill_chunk)", budget)["projected"]
-        self.nbytes = self._full.nbytes
-        self._views = Views(partial(_query_views, self._full, heads, head_dim))
-
-    def first(self, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the projection writes, and queries and gates in it, for that many tokens."""
-        return self._views.first(tokens)
-
-
-def _query_views(full: Tensor, heads: int, dim: int, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
-    rows = full[:tokens]  # (T, heads * 2 * head_dim)
-    both = rows.reshape(tokens * heads, 2 * dim)
-    return rows, both[:, :dim], both[:, dim:]  # (T * heads, head_dim)
+def _queries_and_gates(made: dict[str, Tensor], heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What the projection writes, (T, heads * 2 * head_dim), and queries and gates in it, (T * heads, head_dim)."""
+    rows = made["projected"]
+    dim = rows.shape[1] // (2 * heads)
+    both = rows.reshape(rows.shape[0] * heads, 2 * dim)
+    return rows, both[:, :dim], both[:, dim:]
 
 
 class GatedAttention:
@@ -51,7 +31,7 @@ class GatedAttention:
     Args:
         source: Weights of the block.
         layer: Which layer of the cache is its own.
-        memory: For queries and gates.
+        rotary: Turns queries and keys.
         hidden: Width of the residual stream.
         heads: Query heads.
         kv_heads: Key and value heads; heads is a multiple.
@@ -64,7 +44,7 @@ class GatedAttention:
         self,
         source: Source,
         layer: int,
-        memory: QueryActivations,
+        rotary: RotaryEmbedding,
         *,
         hidden: int,
         heads: int,
@@ -80,23 +60,27 @@ class GatedAttention:
         self.q_norm = RMSNorm(source / "q_norm", head_dim, eps, zero_centred=True)
         self.k_norm = RMSNorm(source / "k_norm", head_dim, eps, zero_centred=True)
         self.layer = layer
-        self._memory = memory
+        self.rotary = rotary
+        self._rooms = attention_rooms(source, heads, kv_heads, head_dim)
+        shapes, view = {"projected": (2 * heads * head_dim,)}, partial(_queries_and_gates, heads=heads)
+        self._projected = source.workspace.rooms("queries and their gates", shapes, view)
         self._dim = head_dim
 
-    def __call__(self, x: Tensor, residual: Tensor, a: Activations, batch: Batch, cache: Cache) -> None:
+    def __call__(self, x: Tensor, residual: Tensor, batch: Batch, cache: Cache) -> None:
         """Attend and add the gated output to the residual stream; the cache gains the batch's keys and values.
 
         Shapes: x, residual float32 (T, hidden).
         """
-        projected, queries, gates = self._memory.first(x.shape[0])
+        tokens = x.shape[0]
+        a, (cos, sin) = self._rooms(tokens), self.rotary.tables(tokens)
+        projected, queries, gates = self._projected(tokens)
         together(x, (self.q_proj, self.k_proj, self.v_proj), (projected, a.k_rows, a.v_rows))
-        threads = self.q_proj.threads
         self.q_norm(queries, a.q.reshape(-1, self._dim))  # (T * heads, head_dim)
-        ops.rope(a.q, a.cos, a.sin, threads=threads)  # (T, heads, head_dim)
-        ops.rope(self.k_norm(a.k, a.k), a.cos, a.sin, threads=threads)  # (T, kv_heads, head_dim)
+        ops.rope(a.q, cos, sin)  # (T, heads, head_dim)
+        ops.rope(self.k_norm(a.k, a.k), cos, sin)  # (T, kv_heads, head_dim)
         keys, values = cache.layer(self.layer)
         ops.write_cache(keys, values, a.k, a.v, batch, a.scratch)
         ops.paged_attention(a.q, keys, values, batch, a.scratch, out=a.attended)
         attended = a.attended.reshape(-1, self._dim)  # (T * heads, head_dim)
-        ops.sigmoid_gate(attended, gates, out=attended, threads=threads)
+        ops.sigmoid_gate(attended, gates, out=attended)
         self.o_proj(a.attended_rows, residual, add=True)

@@ -9,11 +9,8 @@ from itertools import pairwise
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.kind import Cache
-from pio.device import MemoryBudget
 from pio.layers.linear import Linear
-from pio.layers.room import Views, make_room
 from pio.layers.source import Recipe, Source
-from pio.layers.workspace import Activations
 from pio.ops.gated_delta import state_shape
 from pio.tensor import Tensor
 
@@ -57,36 +54,6 @@ class DeltaShape:
         return (self.width - 1, self.channels), state_shape(1, self.heads, self.dim, self.value_dim)[1:]
 
 
-class DeltaActivations:
-    """Memory for recurrent layers: made once for the largest batch, shared by all of them.
-
-    Args:
-        tokens: Most tokens of a batch.
-        shape: Heads of the layers.
-        budget: Counts the memory.
-    """
-
-    def __init__(self, tokens: int, shape: DeltaShape, budget: MemoryBudget | None = None) -> None:
-        sizes = {
-            "projected": (tokens, 2 * shape.keys + 2 * shape.values),
-            "ba": (tokens, 2 * shape.heads),
-            "mixed": (tokens, shape.channels),
-            "convolved": (tokens, shape.channels),
-            "z": (tokens, shape.values),
-            "core": (tokens, shape.values),
-            "beta": (tokens, shape.heads),
-            "decay": (tokens, shape.heads),
-            "scratch": (tokens, shape.key_heads, 2),
-        }
-        self._full = make_room(sizes, "activations of recurrent layers (fewer with prefill_chunk)", budget)
-        self.nbytes = self._full["scratch"].storage.nbytes
-        self._views = Views(partial(DeltaViews, self._full, shape))
-
-    def first(self, tokens: int) -> DeltaViews:
-        """Return the views for that many tokens."""
-        return self._views.first(tokens)
-
-
 class DeltaViews:
     """Views for T tokens.
 
@@ -110,8 +77,8 @@ class DeltaViews:
         scratch: (T, key_heads, 2).
     """
 
-    def __init__(self, full: dict[str, Tensor], s: DeltaShape, tokens: int) -> None:
-        cut = {name: tensor[:tokens] for name, tensor in full.items()}
+    def __init__(self, cut: dict[str, Tensor], s: DeltaShape) -> None:
+        tokens = cut["z"].shape[0]
         self.projected, self.ba, self.mixed, self.convolved = (
             cut[name] for name in ("projected", "ba", "mixed", "convolved")
         )
@@ -144,14 +111,11 @@ class GatedDeltaNet:
         source: Weights of the block.
         layer: Which layer of the cache is its own.
         shape: Its heads.
-        memory: What all such layers of the model work in.
         hidden: Width of the residual stream.
         eps: Of the norm of the output.
     """
 
-    def __init__(
-        self, source: Source, layer: int, shape: DeltaShape, memory: DeltaActivations, *, hidden: int, eps: float
-    ) -> None:
+    def __init__(self, source: Source, layer: int, shape: DeltaShape, *, hidden: int, eps: float) -> None:
         s = shape
         self.in_proj_qkvz = Linear(source / "in_proj_qkvz", 2 * s.keys + 2 * s.values, hidden)
         # a few rows that decide what is remembered: they stay as stored
@@ -159,30 +123,40 @@ class GatedDeltaNet:
         (self.in_proj_ba,) = source.remake("in_proj_ba.weight", Recipe(gates, partial(_gates_apart, s=s), [gates]))
         stored, kept = (s.channels, 1, s.width), (s.width, s.channels)
         (self.conv1d,) = source.remake("conv1d.weight", Recipe(stored, _taps_apart, [kept]))
-        self.a_log = source.exact("A_log", s.heads)
-        self.dt_bias = source.exact("dt_bias", s.heads)
+        self.a_log = source.take_float32("A_log", s.heads)
+        self.dt_bias = source.take_float32("dt_bias", s.heads)
         self.norm = (source / "norm").take("weight", s.value_dim)
         self.out_proj = Linear(source / "out_proj", hidden, s.values)
         self.layer = layer
         self.eps = eps
-        self.threads = source.threads
-        self._memory = memory
+        shapes = {
+            "projected": (2 * s.keys + 2 * s.values,),
+            "ba": (2 * s.heads,),
+            "mixed": (s.channels,),
+            "convolved": (s.channels,),
+            "z": (s.values,),
+            "core": (s.values,),
+            "beta": (s.heads,),
+            "decay": (s.heads,),
+            "scratch": (s.key_heads, 2),
+        }
+        self._rooms = source.workspace.rooms("recurrent layers", shapes, partial(DeltaViews, s=s))
 
-    def __call__(self, x: Tensor, residual: Tensor, a: Activations, batch: Batch, cache: Cache) -> None:
+    def __call__(self, x: Tensor, residual: Tensor, batch: Batch, cache: Cache) -> None:
         """Let the sequences' states see the tokens, and add what they give to the residual stream.
 
         Shapes: x, residual float32 (T, hidden).
         """
-        m, threads = self._memory.first(x.shape[0]), self.threads
+        m = self._rooms(x.shape[0])
         self.in_proj_qkvz(x, m.projected)
-        ops.linear(x, self.in_proj_ba, out=m.ba, threads=threads)
+        ops.linear(x, self.in_proj_ba, out=m.ba)
         for found, to in m.parts:
-            ops.copy(to, found, threads=threads)
-        ops.delta_gates(m.b, m.a, self.a_log, self.dt_bias, out_beta=m.beta, out_decay=m.decay, threads=threads)
+            ops.copy(to, found)
+        ops.delta_gates(m.b, m.a, self.a_log, self.dt_bias, out_beta=m.beta, out_decay=m.decay)
         inputs, state = cache.layer(self.layer)
-        ops.causal_conv(m.mixed, self.conv1d, inputs, batch, out=m.convolved, threads=threads)
-        ops.gated_delta(m.q, m.k, m.v, m.decay, m.beta, state, batch, out=m.core, scratch=m.scratch, threads=threads)
-        ops.gated_rms_norm(m.core, m.z, self.norm, self.eps, out=m.core, threads=threads)
+        ops.causal_conv(m.mixed, self.conv1d, inputs, batch, out=m.convolved)
+        ops.gated_delta(m.q, m.k, m.v, m.decay, m.beta, state, batch, out=m.core, scratch=m.scratch)
+        ops.gated_rms_norm(m.core, m.z, self.norm, self.eps, out=m.core)
         self.out_proj(m.core_rows, residual, add=True)
 
 
@@ -203,6 +177,6 @@ def _gates_apart(weight: Tensor, s: DeltaShape) -> list[Tensor]:
     """The rows that make b of all heads, then those that make a; checkpoints keep both of a key head side by side."""
     each = s.heads // s.key_heads
     found = weight.reshape(s.key_heads, 2, each, weight.shape[1])
-    out = Tensor.empty(weight.shape, weight.dtype)
+    out = Tensor.empty(weight.shape, weight.dtype, weight.device)
     out.reshape(2, s.key_heads, each, weight.shape[1]).copy_(found.transpose(1, 0, 2, 3))
     return [out]

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from pio.config.decoder import DecoderConfig
 from pio.config.runtime import RuntimeConfig
-from pio.device import MemoryBudget
 from pio.layers.decoder import Decoder
 from pio.layers.source import Source
+from pio.memory.budget import MemoryBudget
 from pio.models.qwen3_coder_next.config import Qwen3NextConfig
 from pio.models.qwen3_coder_next.model import build
 from pio.plugin import TextModelPlugin

@@ -2,48 +2,39 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from pio import ops
-from pio.device import MemoryBudget
 from pio.dtypes import int32
 from pio.layers.linear import Linear, together
+from pio.layers.mlp import gate_and_up
 from pio.layers.moe import SparseMoE
-from pio.layers.room import Views, make_room
 from pio.layers.source import Source
-from pio.layers.workspace import Activations
 from pio.tensor import Tensor
 
 
-class SharedActivations:
-    """Memory for shared experts: made once for the largest batch, shared by all layers.
+class SharedViews:
+    """What the shared expert of T tokens computes in.
 
-    Args:
-        tokens: Most tokens of a batch.
-        hidden: Width of the residual stream.
-        budget: Counts the memory.
+    Attributes:
+        down: (T, hidden).
+        ones: Ones, (T, 1).
+        logits: Of the gate, (T, 1).
+        weights: How far the gate lets each token, (T, 1).
+        places: int32 (T, 1): each token's row is its own.
     """
 
-    def __init__(self, tokens: int, hidden: int, budget: MemoryBudget | None = None) -> None:
-        column = tokens, 1
-        sizes = {"down": (tokens, hidden), "ones": column, "logits": column, "weights": column, "places": column}
-        what = "activations of shared experts (fewer with prefill_chunk)"
-        self._full = make_room(sizes, what, budget, kinds={"places": int32})
-        self.nbytes = self._full["down"].storage.nbytes
-        self._full["ones"].fill_(1.0)
-        self._full["places"].copy_(Tensor.from_list([[t] for t in range(tokens)], int32).reshape(column))
-        self._views = Views(partial(_first_of_each, self._full))
+    __slots__ = ("down", "logits", "ones", "places", "weights")
 
-    def first(self, tokens: int) -> dict[str, Tensor]:
-        """Return the tensors for that many tokens.
-
-        Shapes: down (T, hidden); ones, logits, weights (T, 1); places (T, 1): each token's row is its own.
-        """
-        return self._views.first(tokens)
+    def __init__(self, made: dict[str, Tensor]) -> None:
+        self.down, self.ones, self.logits, self.weights, self.places = (
+            made[name] for name in ("down", "ones", "logits", "weights", "places")
+        )
 
 
-def _first_of_each(full: dict[str, Tensor], tokens: int) -> dict[str, Tensor]:
-    return {name: tensor[:tokens] for name, tensor in full.items()}
+def _fill(made: dict[str, Tensor]) -> None:
+    """Write what never changes."""
+    made["ones"].fill_(1.0)
+    places = made["places"]
+    places.copy_(Tensor.from_list([[t] for t in range(len(places))], int32))
 
 
 class SharedMoE:
@@ -52,34 +43,32 @@ class SharedMoE:
     Args:
         source: Weights of the block.
         routed: The experts that the router chooses.
-        memory: What all layers of the model work in.
         hidden: Width of the residual stream.
         inner: Width of the shared expert.
     """
 
-    def __init__(
-        self, source: Source, routed: SparseMoE, memory: SharedActivations, *, hidden: int, inner: int
-    ) -> None:
+    def __init__(self, source: Source, routed: SparseMoE, *, hidden: int, inner: int) -> None:
         shared = source / "shared_expert"
         self.routed = routed
         self.gate_proj = Linear(shared / "gate_proj", inner, hidden)
         self.up_proj = Linear(shared / "up_proj", inner, hidden)
         self.down_proj = Linear(shared / "down_proj", hidden, inner)
         self.shared_expert_gate = (source / "shared_expert_gate").take("weight", 1, hidden)  # as stored: one row
-        self.width = inner
-        self.threads = source.threads
-        self._memory = memory
+        self._gate_and_up = gate_and_up(source, inner)
+        column = (1,)
+        shapes = {"down": (hidden,), "ones": column, "logits": column, "weights": column, "places": column}
+        self._rooms = source.workspace.rooms("shared expert", shapes, SharedViews, kinds={"places": int32}, begin=_fill)
 
-    def __call__(self, x: Tensor, residual: Tensor, a: Activations) -> None:
+    def __call__(self, x: Tensor, residual: Tensor) -> None:
         """Add the experts' outputs to the residual stream.
 
         Shapes: x, residual float32 (T, hidden).
         """
-        self.routed(x, residual, a)
-        m, (gate, up), threads = self._memory.first(x.shape[0]), a.feed(self.width), self.threads
+        self.routed(x, residual)
+        m, (gate, up) = self._rooms(x.shape[0]), self._gate_and_up(x.shape[0])
         together(x, (self.gate_proj, self.up_proj), (gate, up))  # (T, inner)
-        ops.swiglu(gate, up, out=gate, threads=threads)
-        self.down_proj(gate, m["down"])  # (T, hidden)
-        ops.linear(x, self.shared_expert_gate, out=m["logits"], threads=threads)  # (T, 1)
-        ops.sigmoid_gate(m["ones"], m["logits"], out=m["weights"], threads=threads)
-        ops.add_choices(residual, m["down"], m["places"], m["weights"], threads=threads)
+        ops.swiglu(gate, up, out=gate)
+        self.down_proj(gate, m.down)  # (T, hidden)
+        ops.linear(x, self.shared_expert_gate, out=m.logits)  # (T, 1)
+        ops.sigmoid_gate(m.ones, m.logits, out=m.weights)
+        ops.add_choices(residual, m.down, m.places, m.weights)

@@ -12,12 +12,14 @@ import pytest
 from pio import ops
 from pio.dtypes import DType, float32
 from pio.errors import CheckpointError, PioError, UnsupportedModelError
-from pio.layers.quantization import Quantization, Records
-from pio.layers.source import Held, Source
+from pio.layers.quantization import Quantization
+from pio.layers.rotary import RotaryEmbedding
+from pio.layers.source import Inventory, Source
+from pio.layers.workspace import Workspace
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
 from pio.loading.weights import Weights
 from pio.models.glm_4_7_flash.config import Glm4MoeLiteConfig
-from pio.models.glm_4_7_flash.latent_attention import LatentActivations, LatentSizes, MultiHeadLatentAttention
+from pio.models.glm_4_7_flash.latent_attention import LatentSizes, MultiHeadLatentAttention
 from pio.ops.quantized import PackedWeight, packed_shape
 from pio.plugin import registry
 from pio.plugin.loader import load
@@ -371,14 +373,14 @@ def test_the_cache_holds_latents_and_keys_alone(tiny: Path) -> None:
 SIZES = LatentSizes(heads=5, query_rank=28, rank=36, key=12, rope=6, value=20)
 
 
-def block(folder: Path, form: str | None = None, dtype: DType | None = None) -> tuple[Any, Held]:
+def block(folder: Path, form: str | None = None, dtype: DType | None = None) -> tuple[Any, Inventory]:
     """The attention of one layer, made as a model makes it, and what it holds."""
     quantization = Quantization.of(form, "balanced")
-    source = Source(Weights(folder), Records(1), dtype=dtype, quantization=quantization)
-    room = LatentActivations(1, SIZES, 1)
+    source = Source(Weights(folder), Workspace(1), dtype=dtype, quantization=quantization)
+    rotary = RotaryEmbedding(source, {"rope_type": "default", "rope_theta": 10.0}, SIZES.rope)
     at = source / "model.layers.1.self_attn"
-    made = MultiHeadLatentAttention(at, 1, SIZES, room, hidden=40, eps=1e-6, scale=0.2, interleaved=True)
-    return made, source.held
+    made = MultiHeadLatentAttention(at, 1, SIZES, rotary, hidden=40, eps=1e-6, scale=0.2, interleaved=True)
+    return made, source.inventory
 
 
 def test_what_is_made_of_weights_counts(tiny: Path) -> None:

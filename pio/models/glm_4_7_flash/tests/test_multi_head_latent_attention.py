@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.latent import PagedLatentCache
+from pio.device import Device
 from pio.dtypes import float32
-from pio.layers.quantization import Records
+from pio.layers.rotary import RotaryEmbedding
 from pio.layers.source import Source
 from pio.layers.workspace import Workspace
-from pio.models.glm_4_7_flash.latent_attention import LatentActivations, LatentSizes, MultiHeadLatentAttention
+from pio.models.glm_4_7_flash.latent_attention import LatentSizes, MultiHeadLatentAttention
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
 from pio.testing.random_checkpoint import RandomTensors
@@ -41,35 +41,32 @@ class Block:
     def __init__(self, sizes: LatentSizes, *, interleaved: bool, bias: bool, seed: int) -> None:
         self.weights = RandomTensors(float32, seed)
         self.sizes, self.interleaved, self.bias = sizes, interleaved, bias
+        source = Source(self.weights, Workspace(TOKENS, device=Device("cpu", 2)))
+        self.frequencies = [0.7 / (i + 1) for i in range(sizes.rope // 2)]
+        self.rotary = RotaryEmbedding(source, {"rope_type": "default", "rope_theta": 10.0}, sizes.rope)
+        self.rotary.inv_freq = Tensor.from_list(self.frequencies)
         self.layer = MultiHeadLatentAttention(
-            Source(self.weights, Records(TOKENS), threads=2),
+            source,
             0,
             sizes,
-            LatentActivations(TOKENS, sizes, 2),
+            self.rotary,
             hidden=HIDDEN,
             eps=EPS,
             scale=SCALE,
             interleaved=interleaved,
             bias=bias,
         )
-        self.frequencies = [0.7 / (i + 1) for i in range(sizes.rope // 2)]
 
     def run(self, x: Tensor, cuts: list[int]) -> Tensor:
         """Attend in pieces; return what is added to a residual stream of zeros."""
         s, out = self.sizes, Tensor.zeros(x.shape)
         cache = PagedLatentCache(1, TOKENS, s.rank, s.rope, float32)
-        space = Workspace(TOKENS, HIDDEN, 0, 0, 0, s.rope, 1, 1, 2)
         edges = [0, *cuts, TOKENS]
         for first, last in pairwise(edges):
-            batch, a = Batch(TOKENS, 1, 1, 1), space.activations(last - first)
+            batch = Batch(TOKENS, 1, 1, 1)
             batch.add([0] * (last - first), first, [0], 0)
-            ops.rope_table(
-                batch.rotary_positions[0, : last - first],
-                Tensor.from_list(self.frequencies),
-                out_cos=a.cos,
-                out_sin=a.sin,
-            )
-            self.layer(x[first:last], out[first:last], a, batch, cache)
+            self.rotary(batch.rotary_positions[0, : last - first])
+            self.layer(x[first:last], out[first:last], batch, cache)
         return out
 
     def expected(self, x: list[list[float]]) -> list[list[float]]:

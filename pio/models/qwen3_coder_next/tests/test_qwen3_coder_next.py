@@ -11,12 +11,12 @@ import pytest
 from pio.cache.recurrent import RecurrentStates
 from pio.dtypes import float32
 from pio.errors import CheckpointError, PioError, UnsupportedModelError
-from pio.layers.quantization import Records
 from pio.layers.source import Source
+from pio.layers.workspace import Workspace
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
 from pio.loading.weights import Weights
 from pio.models.qwen3_coder_next.config import Qwen3NextConfig
-from pio.models.qwen3_coder_next.gated_delta_net import DeltaActivations, DeltaShape, GatedDeltaNet
+from pio.models.qwen3_coder_next.gated_delta_net import DeltaShape, GatedDeltaNet
 from pio.plugin import registry
 from pio.plugin.loader import load
 from pio.plugin.manifest import PluginManifest
@@ -169,17 +169,17 @@ def test_copies_of_stored_tensors_count(tmp_path: Path) -> None:
     gates, taps = 2 * 4 * 40, 3 * (2 * 2 * 12 + 4 * 20)
     for dtype, itemsize in ((None, 2), (float32, 4)):
         shape = DeltaShape(key_heads=2, heads=4, dim=12, value_dim=20, width=3)
-        source = Source(Weights(folder), Records(1), dtype=dtype) / "model.layers.2.linear_attn"
-        net = GatedDeltaNet(source, 2, shape, DeltaActivations(1, shape), hidden=40, eps=1e-6)
+        source = Source(Weights(folder), Workspace(1), dtype=dtype) / "model.layers.2.linear_attn"
+        net = GatedDeltaNet(source, 2, shape, hidden=40, eps=1e-6)
         copies = net.in_proj_ba.nbytes + net.conv1d.nbytes
         assert copies == itemsize * (gates + taps)
         converted = (
             0 if dtype is None else net.in_proj_qkvz.weight.nbytes + net.out_proj.weight.nbytes + 4 * (20 + 4 + 4)
         )
         exact = 4 * (4 + 4)  # always float32
-        assert sum(source.held.made.values()) == copies + converted + (exact if dtype is None else 0)
+        assert sum(source.inventory.made.values()) == copies + converted + (exact if dtype is None else 0)
         stored = {name: t for name, t in tensors(folder).items() if name.startswith(source.prefix)}
-        assert sum(source.held.nbytes.values()) == (
+        assert sum(source.inventory.nbytes.values()) == (
             itemsize * sum(tensor.size for tensor in stored.values()) + (exact // 2 if dtype is None else 0)
         )
 

@@ -1,0 +1,88 @@
+"""A decoder whose layers all attend with grouped queries over pages of keys and values; feed-forward blocks vary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from pio.cache.paged import PagedKVCache
+from pio.dtypes import DType
+from pio.layers.attention import GroupedQueryAttention
+from pio.layers.decoder import Decoder, DecoderOptions, DecoderSizes, FeedForward
+from pio.layers.rotary import RotaryEmbedding
+from pio.layers.source import Source
+from pio.memory.budget import MemoryBudget
+
+
+class AttentionSizes(DecoderSizes, Protocol):
+    """What such a decoder has to know of a model's config besides (``pio.config.decoder``)."""
+
+    @property
+    def rope(self) -> Mapping[str, Any]:
+        """Parameters of rotary embedding."""
+        ...
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Query heads."""
+        ...
+
+    @property
+    def num_key_value_heads(self) -> int:
+        """Key and value heads."""
+        ...
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a head."""
+        ...
+
+    @property
+    def attention_bias(self) -> bool:
+        """Whether the projections have biases."""
+        ...
+
+    def window(self, layer: int, /) -> int | None:
+        """Return how many positions up to its own a token of that layer sees; None is all."""
+        ...
+
+
+def grouped_query_decoder(
+    config: AttentionSizes,
+    source: Source,
+    options: DecoderOptions,
+    budget: MemoryBudget,
+    feed_forward: Callable[[Source, int], FeedForward],
+) -> Decoder:
+    """Put a model together; the names are those that most checkpoints give their tensors.
+
+    Args:
+        config: Sizes of the decoder and its heads.
+        source: Weights of the model.
+        options: How it is to run.
+        budget: Counts the memory of caches.
+        feed_forward: Makes the feed-forward block of the layer of that number, from the weights below ``mlp``.
+    """
+    c, rotary = config, RotaryEmbedding(source, config.rope, config.head_dim)
+
+    def attention(at: Source, i: int) -> GroupedQueryAttention:
+        return GroupedQueryAttention(
+            at / "self_attn",
+            i,
+            rotary,
+            hidden=c.hidden_size,
+            heads=c.num_attention_heads,
+            kv_heads=c.num_key_value_heads,
+            head_dim=c.head_dim,
+            eps=c.rms_norm_eps,
+            bias=c.attention_bias,
+            window=c.window(i),
+        )
+
+    def make_cache(tokens: int, dtype: DType) -> PagedKVCache:
+        sizes = c.num_hidden_layers, tokens, c.num_key_value_heads, c.head_dim
+        return PagedKVCache(*sizes, dtype, budget=budget, device=source.device)
+
+    return Decoder.assemble(
+        c, source, options, rotary=rotary, mixer=attention, feed_forward=feed_forward, make_cache=make_cache
+    )
