@@ -11,6 +11,7 @@ import pio
 from pio import ops
 from pio.memory import step
 from pio.memory.allocation import allocated_bytes
+from pio.ops._record import KEPT, record
 from pio.tensor import Tensor
 
 
@@ -179,3 +180,19 @@ def test_a_tensor_can_be_shown_in_a_step() -> None:
 def test_operators_say_which_operation_to_call(act, words) -> None:
     with pytest.raises(pio.TensorError, match=words):
         act(x())
+
+
+def test_a_step_keeps_the_numbers_that_its_kernels_read() -> None:
+    t, out = x(), Tensor.zeros((3, 2))
+    with ops.recording() as program:
+        ops.copy(out, t.T)
+    assert record(1) is record(1) and record(1) is not record(1.0)
+    for i in range(KEPT):  # nobody but the step holds the lengths and strides of the copy any more
+        record(i, 7)
+    gc.collect()
+    out.fill_(0.0)
+    if program is None:  # without the compiler steps are not recorded
+        ops.copy(out, t.T)
+    else:
+        program.run()
+    assert out.tolist() == [[1.5, 3.0], [-2.0, 4.0], [0.25, -0.5]]

@@ -17,8 +17,9 @@ class Record:
 
     __slots__ = ("_address", "_memory")
 
-    def __init__(self, packed: bytes) -> None:
-        self._memory = ctypes.create_string_buffer(packed, len(packed))
+    def __init__(self, *values: float) -> None:
+        kinds = "".join(["d" if type(v) is float else "q" for v in values])
+        self._memory = ctypes.create_string_buffer(struct.pack(kinds, *values), 8 * len(values))
         self._address = ctypes.addressof(self._memory)
 
     @property
@@ -28,12 +29,12 @@ class Record:
         return self._address
 
 
-_of = lru_cache(KEPT)(Record)
+_of = lru_cache(KEPT, typed=True)(Record)  # 1 and 1.0 are other bytes
 
 
 def record(*values: float) -> Record:
     """Return the record of these numbers, the same one each time, so that steps that are recorded share it.
 
-    Keep it as long as a kernel reads it: what was not asked for lately is let go.
+    Keep it as long as a kernel reads it: what was not asked for lately is let go. Zeros of either sign are one.
     """
-    return _of(struct.pack("".join(["d" if type(v) is float else "q" for v in values]), *values))
+    return _of(*values)
