@@ -11,7 +11,8 @@ from pio.cache.paged import PagedKVCache
 from pio.dtypes import dtype, int32
 from pio.ops.bans import Bans
 from pio.ops.gated_delta import state_shape
-from pio.ops.sampling import Penalties, Sampler
+from pio.ops.penalties import Penalties
+from pio.ops.sampling import Choice, Sampler
 from pio.tensor import Tensor
 
 HIDDEN, INTERMEDIATE, VOCAB = 1024, 3072, 151_936
@@ -408,29 +409,33 @@ class Sampling:
     def setup(self) -> None:
         self.logits = random_tensor(1, VOCAB)
         self.sampler = Sampler(VOCAB)
-        self.penalties = Penalties([1, 2, 3], 64, VOCAB, repetition=1.1)
-        self.bans = Penalties([], 64, VOCAB, bans=Bans(range(512), VOCAB, always=[7], ngram=3))
+        penalties = Penalties([1, 2, 3], 64, VOCAB, repetition=1.1)
+        bans = Penalties([], 64, VOCAB, bans=Bans(range(512), VOCAB, always=[7], ngram=3))
+        self.greedy, self.draw, self.top_p = Choice(), Choice(0.8), Choice(0.8, top_p=0.9)
+        self.top_k, self.banned = Choice(0.8, 20, penalties=penalties), Choice(penalties=bans)
+        self.eight = [Choice(0.8, 20) for _ in range(8)]
+        for choice in (self.greedy, self.draw, self.top_p, self.top_k, self.banned, *self.eight):
+            choice.aim(0, 0.37)
         self.time_greedy()
-        self.time_draw()
-        self.time_draw_top_p()
-        self.time_draw_top_k_with_penalties()
-        self.time_greedy_with_bans()
         self.time_top_k()
 
     def time_greedy(self) -> None:
-        self.sampler.likeliest(self.logits, 0)
+        self.sampler.sample(self.logits, [self.greedy])
 
     def time_draw(self) -> None:
-        self.sampler.draw(self.logits, 0, 0.37, 0.8)
+        self.sampler.sample(self.logits, [self.draw])
 
     def time_draw_top_p(self) -> None:
-        self.sampler.draw(self.logits, 0, 0.37, 0.8, top_p=0.9)
+        self.sampler.sample(self.logits, [self.top_p])
 
     def time_draw_top_k_with_penalties(self) -> None:
-        self.sampler.draw(self.logits, 0, 0.37, 0.8, top_k=20, penalties=self.penalties)
+        self.sampler.sample(self.logits, [self.top_k])
+
+    def time_draw_eight_top_k(self) -> None:
+        self.sampler.sample(self.logits, self.eight)
 
     def time_greedy_with_bans(self) -> None:
-        self.sampler.likeliest(self.logits, 0, self.bans)
+        self.sampler.sample(self.logits, [self.banned])
 
     def time_top_k(self) -> None:
         ops.top_k(self.logits, 50)

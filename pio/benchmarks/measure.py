@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from math import prod
 from statistics import median
@@ -9,7 +10,8 @@ from typing import TypeAlias, TypeVar
 
 from pio.benchmarks.busy import busy
 from pio.benchmarks.machine import Machine
-from pio.benchmarks.report import Plan, Prefill, Report, Series
+from pio.benchmarks.report import Plan, Prefill, Report, Series, Work
+from pio.benchmarks.workloads import Workload
 from pio.machine import cpu_name
 from pio.ops.quantized import FORMATS
 from pio.plugin import TextModelPlugin
@@ -34,12 +36,15 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
     for tokens in plan.prompt_tokens:  # pages of weights, cache and buffers are touched before anything is timed
         _prefill(model, tokens)
     _decode(model, plan)
+    for workload in plan.workloads:
+        _work(model, workload)
     peak = peak_memory()
     arithmetic = arithmetic_of(model)
     machine = Machine(loaded.model.device, plan.buffer_bytes, arithmetic=arithmetic)
     decode: list[tuple[float, float]] = []
     beside: list[float] = []
     prefill: list[list[tuple[Timed, float]]] = [[] for _ in plan.prompt_tokens]
+    work: list[list[tuple[float, float]]] = [[] for _ in plan.workloads]
     for _ in range(plan.rounds):
         decode.append(_around(machine.bandwidth, lambda: _decode(model, plan)))
         if plan.busy:
@@ -47,6 +52,8 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
                 beside.append(_decode(model, plan))
         for tokens, rounds in zip(plan.prompt_tokens, prefill, strict=True):
             rounds.append(_around(machine.operations, lambda n=tokens: _prefill(model, n)))
+        for workload, runs in zip(plan.workloads, work, strict=True):
+            runs.append(_work(model, workload))
     speed, bandwidth = (list(values) for values in zip(*decode, strict=True))
     weights, cache = weights_per_token(model, plan.sequences), cache_per_token(model, plan)
     first = [timed[0] for timed, _ in prefill[0]]
@@ -79,6 +86,7 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
         ],
         peak_memory=peak,
         memory_bound=int(1.08 * (memory["weights"] + memory["cache"])) + 200_000_000,
+        workloads=[_done(*pair) for pair in zip(plan.workloads, work, strict=True)],
     )
 
 
@@ -104,6 +112,17 @@ def _summed_up(rounds: list[tuple[Timed, float]], tokens: int, work: float, firs
         operations_share=work * _ratio(speed, operations),
         time_to_first_token=median(timed[1] for timed, _ in rounds),
         against_first=_ratio(speed, first),
+    )
+
+
+def _done(workload: Workload, rounds: list[tuple[float, float]]) -> Work:
+    """Sum up the rounds of a workload."""
+    tokens = workload.requests * workload.new_tokens
+    return Work(
+        **workload.model_dump(),
+        seconds=median(seconds for seconds, _ in rounds),
+        time_to_first_token=median(first for _, first in rounds),
+        speed=Series.of([tokens / seconds for seconds, _ in rounds]),
     )
 
 
@@ -171,3 +190,11 @@ def _decode(model: TextModelPlugin, plan: Plan) -> float:
     prompts = [_prompt(model, plan.depth, shift) for shift in range(plan.sequences)]
     answers = model.infer_batch(prompts, max_new_tokens=plan.new_tokens, temperature=0.0, ignore_eos=True)
     return sum(answer.timings.tokens_per_second for answer in answers)
+
+
+def _work(model: TextModelPlugin, workload: Workload) -> tuple[float, float]:
+    """Make the requests of a workload; return the seconds to the last token, and to the first of the slowest answer."""
+    prompts = [_prompt(model, workload.prompt_tokens, shift) for shift in range(workload.requests)]
+    began = time.perf_counter()
+    answers = model.infer_batch(prompts, max_new_tokens=workload.new_tokens, temperature=0.0, ignore_eos=True)
+    return time.perf_counter() - began, max(answer.timings.time_to_first_token for answer in answers)

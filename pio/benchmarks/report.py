@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from pio.benchmarks.machine import BUFFER
+from pio.benchmarks.workloads import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Plan:
         busy: Processes that compute while decode is timed once more; 0 leaves that out.
         rounds: How often each is measured; medians count.
         buffer_bytes: What is read to measure the bandwidth.
+        workloads: What is run besides, as programs might.
     """
 
     prompt_tokens: tuple[int, ...] = (512,)
@@ -30,11 +32,13 @@ class Plan:
     busy: int = 0
     rounds: int = 5
     buffer_bytes: int = BUFFER
+    workloads: tuple[Workload, ...] = ()
 
     @property
     def context(self) -> int:
         """Tokens of the longest sequence."""
-        return max(*self.prompt_tokens, self.depth + self.new_tokens - 1) + 1
+        shape = max(*self.prompt_tokens, self.depth + self.new_tokens - 1) + 1
+        return max(shape, *(workload.context for workload in self.workloads), 0)
 
     def fitted(self, context: int) -> Plan:
         """Return the plan cut to a model's context."""
@@ -44,6 +48,7 @@ class Plan:
             prompt_tokens=tuple(min(tokens, max(1, context - 1)) for tokens in self.prompt_tokens),
             depth=min(self.depth, max(1, context - new_tokens)),
             new_tokens=new_tokens,
+            workloads=tuple(workload.fitted(context) for workload in self.workloads),
         )
 
 
@@ -85,6 +90,29 @@ class Prefill:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """How fast a workload was done.
+
+    Attributes:
+        name: The workload.
+        prompt_tokens: Tokens of each prompt.
+        new_tokens: Tokens of each answer.
+        requests: How many were made at once.
+        seconds: From the first request to the last token, median.
+        time_to_first_token: From a request to the first token of its answer, the slowest of a round; median.
+        speed: Tokens of all answers together, for each of those seconds.
+    """
+
+    name: str
+    prompt_tokens: int
+    new_tokens: int
+    requests: int
+    seconds: float
+    time_to_first_token: float
+    speed: Series
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What was measured; bytes, seconds, tokens and operations a second.
 
@@ -114,6 +142,7 @@ class Report:
         prefill: One entry for each length of prompt.
         peak_memory: Most bytes of this process in memory, before the machine was measured; None where unknown.
         memory_bound: 1.08 x (weights + cache) + 200 MB, which it is held against.
+        workloads: One entry for each workload; empty where the plan has none.
     """
 
     model: str
@@ -141,6 +170,7 @@ class Report:
     prefill: list[Prefill]
     peak_memory: int | None
     memory_bound: int
+    workloads: list[Work]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""

@@ -9,21 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pio.cli import options
-from pio.cli.console import count, size, write_json, write_table
+from pio.cli.console import count, note, size, write_json, write_table
 from pio.cli.loading import named
 from pio.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pio.benchmarks.report import Plan, Report
+    from pio.benchmarks.report import Plan, Report, Work
+    from pio.benchmarks.workloads import Workload
 
 MOST = 1 << 24  # tokens, more than any context
 
 
 def bench(
+    context: typer.Context,
     model: options.Model = "demo",
     config: Annotated[
         Path | None,
         typer.Option("--config", help="Measure random weights of this config.json's shape.", show_default=False),
+    ] = None,
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--workload", metavar="NAME", help="Run only this one of the plugin's workloads (all); may be repeated."
+        ),
     ] = None,
     prompt_tokens: Annotated[
         list[int] | None,
@@ -31,12 +39,20 @@ def bench(
             "--prompt-tokens", min=1, max=MOST, help="Tokens of the prompt (512); of several, for their ratio."
         ),
     ] = None,
-    depth: Annotated[int, typer.Option("--depth", min=1, max=MOST, help="Tokens before the answer.")] = 32,
-    new_tokens: Annotated[int, typer.Option("--new-tokens", min=2, max=MOST, help="Tokens of the answer.")] = 64,
-    sequences: Annotated[int, typer.Option("--sequences", min=1, help="Answers that are decoded together.")] = 1,
+    depth: Annotated[
+        int | None, typer.Option("--depth", min=1, max=MOST, help="Tokens before the answer (32).", show_default=False)
+    ] = None,
+    new_tokens: Annotated[
+        int | None, typer.Option("--new-tokens", min=2, max=MOST, help="Tokens of the answer (64).", show_default=False)
+    ] = None,
+    sequences: Annotated[
+        int | None,
+        typer.Option("--sequences", min=1, help="Answers that are decoded together (1).", show_default=False),
+    ] = None,
     busy: Annotated[
-        int, typer.Option("--busy", min=0, help="Decode also beside this many processes that compute.")
-    ] = 0,
+        int | None,
+        typer.Option("--busy", min=0, help="Decode also beside this many that compute (0).", show_default=False),
+    ] = None,
     layers: Annotated[
         int | None, typer.Option("--layers", min=1, help="Only the first layers of --config, at their true widths.")
     ] = None,
@@ -57,24 +73,61 @@ def bench(
     mmap: options.Mmap = None,
     progress: options.Progress = None,
 ) -> None:
-    """Measure decode, prefill and memory of a model, and hold them against what the machine can do."""
+    """Run a model's workloads; measure its decode, prefill and memory against what the machine can do.
+
+    With options of a shape (prompt tokens, depth, new tokens, sequences, busy) that shape is measured, and no workload.
+    """
     given = options.runtime_options(dict(locals()))
-    if config is not None and model != "demo":
+    shape = _shape(prompt_tokens, depth, new_tokens, sequences, busy)
+    if config is not None and getattr(context.get_parameter_source("model"), "name", "") != "DEFAULT":
         raise ConfigError("--config takes the place of a model; give one of the two")
     if config is not None and not config.exists():
         raise ConfigError(f"--config {config}: there is no such file; give a config.json, or a folder that holds one")
     if layers is not None and config is None:
         raise ConfigError("--layers cuts what --config describes; give a config, or leave it out")
+    if workload and shape:
+        raise ConfigError("--workload has a shape of its own; give it alone, or the options of a shape without it")
     from pio.benchmarks.report import Plan
 
-    prompts = tuple(prompt_tokens or ()) or (512,)
-    plan = Plan(prompts, depth, new_tokens, sequences, busy, rounds, buffer_mb * 1_000_000)
+    raw = _raw_config(model, config, layers)
+    workloads = () if shape else _workloads(raw, plugin, workload or [])
+    plan = Plan(**shape, rounds=rounds, buffer_bytes=buffer_mb * 1_000_000, workloads=workloads)
     given = _with_room(plan, given)
-    report = _measure(model, plan, given) if config is None else _measure_random(config, layers, plan, given)
+    report = _measure(model, plan, given) if config is None else _measure_random(raw, config, layers, plan, given)
     if json:
         write_json(report.as_dict())
     else:
         _show(report)
+
+
+def _shape(prompt_tokens: list[int] | None, *others: int | None) -> dict[str, Any]:
+    """Return the fields of a plan that options of the command line set."""
+    fields: dict[str, Any] = dict(zip(("depth", "new_tokens", "sequences", "busy"), others, strict=True))
+    if prompt_tokens:
+        fields["prompt_tokens"] = tuple(prompt_tokens)
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _raw_config(model: str, config: Path | None, layers: int | None) -> dict[str, Any]:
+    """Return what config.json holds: of a model, or the one that is given, with its first layers alone."""
+    from pio.benchmarks.random_model import cut, read_config
+    from pio.plugin.loader import find
+
+    raw = read_config(find(model) if config is None else config)
+    return raw if layers is None else cut(raw, layers)
+
+
+def _workloads(raw: dict[str, Any], plugin: str | None, names: list[str]) -> tuple[Workload, ...]:
+    """Return the workloads of the plugin that runs a model, and say where it has none."""
+    from pio.benchmarks.workloads import DEFAULT, FILE, Workloads
+    from pio.plugin import registry
+
+    manifest, _ = registry.choose(raw, plugin)
+    found = Workloads.of_plugin(registry.folder_of(manifest))
+    if found is None:
+        default = ", ".join(workload.name for workload in DEFAULT.workloads)
+        note(f"note: plugin {manifest.name} has no {FILE}; the workloads are those of every model: {default}")
+    return (found or DEFAULT).chosen(names)
 
 
 def _with_room(plan: Plan, given: dict[str, Any]) -> dict[str, Any]:
@@ -92,10 +145,14 @@ def _with_room(plan: Plan, given: dict[str, Any]) -> dict[str, Any]:
     room = dict(given)
     if "context_length" not in given and plan.context > runtime.context_length:
         room["context_length"] = plan.context
-    if plan.sequences > runtime.max_batch_sequences:
-        room["max_batch_sequences"] = plan.sequences
-    blocks = plan.sequences * (2 + (plan.depth + plan.new_tokens) // BLOCK_SIZE)  # one in reserve for each
-    if plan.sequences > 1 and blocks * BLOCK_SIZE > runtime.context_length:
+    together = [(plan.sequences, plan.depth + plan.new_tokens), *((w.requests, w.context) for w in plan.workloads)]
+    most = max(n for n, _ in together)
+    if most > runtime.max_batch_sequences:
+        room["max_batch_sequences"] = most
+    blocks = max(
+        (n * (2 + tokens // BLOCK_SIZE) for n, tokens in together if n > 1), default=0
+    )  # one in reserve for each
+    if blocks * BLOCK_SIZE > room.get("context_length", runtime.context_length):
         room["cache_tokens"] = blocks * BLOCK_SIZE
     return room
 
@@ -109,13 +166,12 @@ def _measure(name: str, plan: Plan, given: dict[str, Any]) -> Report:
         return measure(loaded, plan, name=name, load_seconds=time.perf_counter() - began)
 
 
-def _measure_random(config: Path, layers: int | None, plan: Plan, given: dict[str, Any]) -> Report:
+def _measure_random(raw: dict[str, Any], config: Path, layers: int | None, plan: Plan, given: dict[str, Any]) -> Report:
     from pio.benchmarks.measure import measure
-    from pio.benchmarks.random_model import cut, random_model, read_config
+    from pio.benchmarks.random_model import random_model
 
     began = time.perf_counter()
-    raw = read_config(config)
-    with random_model(raw if layers is None else cut(raw, layers), **given) as loaded:
+    with random_model(raw, **given) as loaded:
         name = f"random weights of {config}" if layers is None else f"random weights of {layers} layers of {config}"
         return measure(loaded, plan, name=name, load_seconds=time.perf_counter() - began)
 
@@ -134,6 +190,14 @@ def _show(r: Report) -> None:
         ["peak memory", peak, f"at most {size(r.memory_bound)} is the aim: 1.08 x (weights + cache) + 200 MB"],
     ]
     write_table(title, ["", ">median", ""], rows)
+    if r.workloads:
+        columns = ["workload", ">prompt", ">answer", ">requests", ">first token", ">all", ">speed"]
+        write_table("\nWorkloads", columns, list(map(_work_row, r.workloads)))
+
+
+def _work_row(w: Work) -> list[str]:
+    counts = map(str, (w.prompt_tokens, w.new_tokens, w.requests))
+    return [w.name, *counts, f"{w.time_to_first_token:.3f} s", f"{w.seconds:.2f} s", f"{w.speed.median:.1f} tok/s"]
 
 
 def _decode_rows(r: Report) -> list[list[str]]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pio.cli.console import count, note, size
 from pio.errors import ConfigError
-from pio.loading.progress import DELAY, is_terminal
+from pio.progress.progress import DELAY
+from pio.progress.stream import is_terminal
 
 if TYPE_CHECKING:
     from pio.plugin import TextModelPlugin

@@ -68,8 +68,8 @@ def warmup(
     if given and not models:
         option = next(iter(given)).replace("_", "-")
         raise ConfigError(f"--{option} is for models that are named; without one, every kind is warmed up")
-    from pio.loading.progress import Progress
     from pio.ops import compilation
+    from pio.progress.progress import Progress
 
     folder = compilation.cache_folder()
     if folder is None:

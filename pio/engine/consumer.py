@@ -9,7 +9,6 @@ from pio.tensor import Tensor
 
 if TYPE_CHECKING:
     from pio.engine.sequence import Sequence
-    from pio.ops.sampling import Sampler
 
 
 class PromptLogits:
@@ -27,7 +26,10 @@ class PromptLogits:
     def begin(self) -> None:
         """Note that the model starts on the sequence; nothing to note here."""
 
-    def take(self, sequence: Sequence, logits: Tensor, row: int, sampler: Sampler) -> bool:
+    def choose(self, sequence: Sequence, row: int) -> None:
+        """Choose nothing: the logits are wanted."""
+
+    def take(self, sequence: Sequence, logits: Tensor, row: int) -> bool:
         """Copy this step's rows out; finished with the prompt's last one."""
         first, count = sequence.num_computed, sequence.rows
         self._out[first : first + count].copy_(logits[row : row + count])

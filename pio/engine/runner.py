@@ -1,4 +1,4 @@
-"""Runs one step: fills the batch, calls the model, hands each sequence its logits."""
+"""Runs one step: fills the batch, calls the model, has tokens chosen, hands each sequence what is its."""
 
 from __future__ import annotations
 
@@ -7,26 +7,13 @@ from collections.abc import Sequence as Collection
 from typing import Any, Protocol
 
 from pio.cache.batch import Batch
+from pio.cache.kind import Cache
 from pio.engine.sequence import Sequence
 from pio.errors import PioError
 from pio.memory.budget import MemoryBudget
 from pio.memory.refusal import memory_refused
 from pio.ops.sampling import Sampler
 from pio.tensor import Tensor
-
-
-class Cache(Protocol):
-    """A paged cache made by a model."""
-
-    @property
-    def block_size(self) -> int:
-        """Tokens a block."""
-        ...
-
-    @property
-    def num_blocks(self) -> int:
-        """Blocks in all."""
-        ...
 
 
 class Model(Protocol):
@@ -57,7 +44,7 @@ class Model(Protocol):
         """Rows of logits one forward gives."""
         ...
 
-    def forward(self, batch: Batch, cache: Any, /) -> Tensor:  # the kind of cache that the model makes
+    def forward(self, batch: Batch, cache: Any, /) -> Tensor:  # the cache that the model makes
         """Return the logits of the batch's output rows, float32 (R, vocabulary), valid until the next call."""
         ...
 
@@ -101,21 +88,26 @@ class Runner:
         return self._model.forward(batch, self._cache)
 
     def consume(self, plan: Collection[Sequence], logits: Tensor) -> list[Sequence]:
-        """Hand out the logits; return the finished sequences, failed ones among them."""
-        finished: list[Sequence] = []
+        """Choose tokens and hand them out; return the finished sequences, failed ones among them."""
+        taking = [s for s in plan if s.rows and not s.consumer.dead]
+        choices = [choice for s in taking if (choice := s.consumer.choose(s, s.row)) is not None]
+        if choices:
+            self._sampler.sample(logits, choices)
+        finished = [sequence for sequence in taking if _take(sequence, logits)]
         for sequence in plan:
-            if sequence.rows and not sequence.consumer.dead:
-                try:
-                    done = sequence.consumer.take(sequence, logits, sequence.row, self._sampler)
-                except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
-                    raise
-                except BaseException as error:  # a tokenizer's Rust panic is no Exception
-                    sequence.consumer.fail(deliverable(error))
-                    done = True
-                if done:
-                    finished.append(sequence)
             sequence.num_computed += sequence.scheduled
         return finished
+
+
+def _take(sequence: Sequence, logits: Tensor) -> bool:
+    """Let a sequence have what the step made of it; return whether it is finished, as one that fails is."""
+    try:
+        return sequence.consumer.take(sequence, logits, sequence.row)
+    except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
+        raise
+    except BaseException as error:  # a tokenizer's Rust panic is no Exception
+        sequence.consumer.fail(deliverable(error))
+        return True
 
 
 def deliverable(error: BaseException) -> PioError:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from array import array
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from pio.ops.sampling import Sampler
+    from pio.ops.sampling import Choice
     from pio.tensor import Tensor
+
+
+NO_SLOT: Final = -1  # of a sequence that does not run
 
 
 class Status(Enum):
@@ -31,14 +34,17 @@ class Consumer(Protocol):
         """Note that the model starts on the sequence."""
         ...
 
-    def take(self, sequence: Sequence, logits: Tensor, row: int, sampler: Sampler) -> bool:
-        """Use the rows that the step made; return whether the sequence is finished.
+    def choose(self, sequence: Sequence, row: int) -> Choice | None:
+        """Return how the token behind a row of logits is to be chosen; None where the logits themselves are wanted."""
+        ...
+
+    def take(self, sequence: Sequence, logits: Tensor, row: int) -> bool:
+        """Use what the step made, the token that was chosen or the logits; return whether the sequence is finished.
 
         Args:
             sequence: The sequence, ``num_computed`` not yet counting this step.
             logits: float32 (rows, vocabulary), valid during the call.
             row: Its first row among them; it has ``sequence.rows``.
-            sampler: Chooses tokens.
         """
         ...
 
@@ -56,6 +62,7 @@ class Sequence:
         prompt_length: How many of them are the prompt.
         outputs: How many of its last tokens want a row of logits: one for an answer, all for a prompt that is scored.
         num_computed: How many tokens are in the cache.
+        family: The same object for answers to one prompt, so that it is computed once; None for a sequence alone.
         blocks: Its block table.
         slot: Where recurrent layers keep its state while it runs.
         scheduled: Tokens of it in the current step.
@@ -67,6 +74,7 @@ class Sequence:
     __slots__ = (
         "blocks",
         "consumer",
+        "family",
         "num_computed",
         "outputs",
         "prompt_length",
@@ -78,15 +86,16 @@ class Sequence:
         "tokens",
     )
 
-    def __init__(self, consumer: Consumer, prompt: array[int], outputs: int = 1) -> None:
+    def __init__(self, consumer: Consumer, prompt: array[int], outputs: int = 1, family: object | None = None) -> None:
         self.consumer = consumer
+        self.family = family
         self.tokens = array("i", prompt)
         self.prompt_length = len(prompt)
         self.outputs = outputs
         self.num_computed = 0
         self.blocks = array("i")
         self.scheduled = self.rows = self.row = 0
-        self.slot = 0
+        self.slot = NO_SLOT
         self.status = Status.WAITING
 
     @property
@@ -98,6 +107,15 @@ class Sequence:
     def decodes(self) -> bool:
         """Whether its prompt is behind it and its next step gives the next token of an answer."""
         return self.outputs == 1 and len(self.tokens) - self.num_computed == 1
+
+    def awaits(self, other: Sequence) -> bool:
+        """Whether another sequence is about to compute the prompt of this one, which is all that both have so far."""
+        return (
+            self.family is not None
+            and self.family is other.family
+            and len(other.tokens) == other.prompt_length
+            and len(self.tokens) == self.prompt_length
+        )
 
     def plan(self, count: int) -> None:
         """Take that many tokens into the next step, with a row of logits for each of them that wants one."""

@@ -151,7 +151,7 @@ class Decoder:
         self.device = workspace.device
         self._make_cache = make_cache
         self._recorded_for: tuple[Batch, Cache] | None = None
-        self._programs: dict[tuple[int, int, int], ops.Program] = {}
+        self._programs: dict[tuple[int, int], ops.Program] = {}
         self.vocab_size, hidden = lm_head.weight.shape
         self.max_positions = max_positions
         self.max_batch_tokens = workspace.tokens
@@ -233,7 +233,7 @@ class Decoder:
             RecordingError: A block does what could not run again; nothing is kept of the step.
             TensorError: Shapes do not fit, or numbers that are read as indices are out of range.
         """
-        shape = batch.num_tokens, batch.num_sequences, batch.num_outputs
+        shape = batch.num_tokens, batch.num_outputs  # how many sequences they are of is read when the step runs
         if self._recorded_for != (batch, cache):
             self._recorded_for, self._programs = (batch, cache), {}
         program = self._programs.pop(shape, None)
@@ -269,7 +269,7 @@ class Decoder:
         tokens, count = batch.num_tokens, batch.num_outputs
         x, normed = self._stream(tokens)
         self.embed_tokens(batch.tokens[:tokens], x)
-        self.rotary(batch.positions[:tokens])
+        self.rotary(batch.rotary_positions[0, :tokens])
         *layers, last = self.layers
         for layer in layers:
             layer(x, normed, batch, cache)

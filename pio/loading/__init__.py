@@ -1,1 +1,1 @@
-"""Everything that reads a model folder: weights, config, tokenizer and chat template."""
+"""A model folder: where it is, what lies in it, and its files that are JSON or safetensors, read and written."""

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from pio.errors import CheckpointError
 from pio.loading.hub_cache import cache_folder, is_complete, is_repo_id
-from pio.loading.progress import Forgiving, is_terminal
+from pio.progress.stream import ForgivingStream, is_terminal
 from pio.shelter import import_whole
 
 SMALL_FILES = ["*.json", "*.jinja", "merges.txt", "vocab.txt", "LICENSE*"]
@@ -71,7 +71,7 @@ def _bars(progress: bool | None) -> type[Any]:
 
     class Bars(base):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs["disable"], kwargs["file"] = not wanted, Forgiving(sys.stderr)
+            kwargs["disable"], kwargs["file"] = not wanted, ForgivingStream(sys.stderr)
             base.__init__(self, *args, **kwargs)
 
     return Bars

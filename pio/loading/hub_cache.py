@@ -76,3 +76,10 @@ def is_complete(folder: Path) -> bool:
     if index is not None:
         return all(find(folder, name) is not None for name in set(index.values()))
     return any(path.is_file() for path in folder.glob("*.safetensors"))
+
+
+def short_name(folder: str | os.PathLike[str]) -> str:
+    """Return what to call a model's folder: its name, and for one in the Hugging Face cache that of the repo."""
+    path = Path(folder)
+    repo = path.parent.parent.name
+    return repo.removeprefix("models--").replace("--", "/", 1) if repo.startswith("models--") else path.name

@@ -21,7 +21,7 @@ from pio.errors import CancelledError, ConfigError, PioError
 from pio.layers.decoder import Decoder
 from pio.layers.source import Source
 from pio.loading.checkpoint import Checkpoint, resolve
-from pio.loading.progress import Progress, short_name
+from pio.loading.hub_cache import short_name
 from pio.loading.weights import Weights
 from pio.memory.budget import MemoryBudget
 from pio.memory.refusal import memory_errors
@@ -30,6 +30,7 @@ from pio.plugin.loaded import LoadedModel
 from pio.plugin.manifest import PluginManifest
 from pio.plugin.metadata import ModelMetadata
 from pio.plugin.prompts import Prompts
+from pio.progress.progress import Progress
 from pio.shelter import sheltered
 
 T = TypeVar("T")

@@ -16,8 +16,8 @@ from pio.errors import CheckpointError, ConfigError
 from pio.layers.outline import Outline
 from pio.layers.quantization import Quantization
 from pio.loading.checkpoint import Checkpoint, resolve
+from pio.loading.hub_cache import short_name
 from pio.loading.model_file import find, open_regular
-from pio.loading.progress import Progress, short_name
 from pio.loading.quantization_config import FIELD, Format, Policy, StoredQuantization
 from pio.loading.safetensors_writer import Described, SafetensorsWriter, aligned_order, sync_folder
 from pio.loading.shard_index import INDEX, SINGLE
@@ -28,6 +28,7 @@ from pio.memory.sizes import format_bytes
 from pio.ops.quantized import packed_shape
 from pio.plugin import factory, registry
 from pio.plugin.loaded import outline
+from pio.progress.progress import Progress
 from pio.tensor import Tensor
 from pio.version import __version__
 

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -77,6 +78,19 @@ def _installed() -> Iterator[tuple[str, Path | ConfigError]]:
         if not folders:
             yield point.name, ConfigError(f"{point.module} is no package with a {MANIFEST}; install its package again")
         yield from ((point.name, folder) for folder in folders)
+
+
+def folder_of(manifest: PluginManifest) -> Path:
+    """Return the folder of an installed plugin, which holds more than its code.
+
+    Raises:
+        ConfigError: It is not installed, or no longer.
+    """
+    for folder in plugin_folders():
+        with suppress(ConfigError):
+            if PluginManifest.read(folder / MANIFEST) == manifest:
+                return folder
+    raise ConfigError(f"plugin {manifest.name} has no folder any more; install its package again")
 
 
 def manifest_of(plugin: type) -> PluginManifest:

@@ -119,8 +119,9 @@ def test_the_table():
 
 
 def test_a_model_or_a_config(tmp_path):
-    ran = CliRunner().invoke(make_app(), ["bench", "org/name", "--config", str(tmp_path)])
-    assert ran.exit_code == 1 and "one of the two" in ran.stderr
+    for model in ("org/name", "demo"):
+        ran = CliRunner().invoke(make_app(), ["bench", model, "--config", str(tmp_path)])
+        assert ran.exit_code == 1 and "one of the two" in ran.stderr
     ran = CliRunner().invoke(make_app(), ["bench", "--config", str(tmp_path)])
     assert ran.exit_code == 1 and f"{tmp_path} is empty" in ran.stderr
 

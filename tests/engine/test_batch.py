@@ -16,12 +16,28 @@ def test_slices_of_several_sequences() -> None:
         batch.add((9, 10, 11), 4, (0, 5), 3)
         assert (batch.num_tokens, batch.num_sequences, batch.num_outputs) == (7, 3, 4)
         assert batch.tokens.tolist()[:7] == [5, 6, 7, 8, 9, 10, 11]
-        assert batch.positions.tolist()[:7] == [0, 1, 2, 11, 4, 5, 6]
+        assert batch.rotary_positions.tolist()[0][:7] == [0, 1, 2, 11, 4, 5, 6]
         assert batch.starts.tolist() == [0, 3, 4, 7]
         assert batch.past.tolist() == [0, 11, 4]
         assert [t[:n] for t, n in zip(batch.block_tables.tolist(), (1, 3, 2), strict=True)] == [[2], [4, 1, 3], [0, 5]]
         assert batch.output_rows.tolist()[:4] == [3, 4, 5, 6]
     assert addresses == (batch.tokens.address, batch.block_tables.address)
+
+
+def test_all_tables_lie_in_one_piece_behind_the_record() -> None:
+    batch = Batch(max_tokens=9, max_sequences=3, max_blocks_per_sequence=4, max_outputs=5, axes=2)
+    batch.add([5, 6], 7, [1, 2], 1, slot=2)
+    batch.add([8], 0, [3], 1, slot=1)
+    assert batch.rotary_positions.tolist() == [[7, 8, 0] + [0] * 6] * 2  # a text has one position on all axes
+    tensors = (batch.starts, batch.past, batch.slots, batch.block_tables, batch.tokens, batch.rotary_positions)
+    assert {t.storage for t in (*tensors, batch.output_rows)} == {batch.record.storage}
+    sequences, blocks, *offsets = batch.record.tolist()
+    assert (sequences, blocks) == (2, 4)
+    tables = batch.block_tables, batch.starts, batch.past, batch.slots
+    assert [batch.record.address + offset for offset in offsets] == [t.address for t in tables]
+    assert batch.slots.tolist() == [2, 1, 0]
+    batch.begin()
+    assert batch.record.tolist()[0] == batch.num_sequences == 0
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from pio.cache.latent import PagedLatentCache
 from pio.device import Device
 from pio.dtypes import dtype
 from pio.errors import OutOfMemoryError, PioError, TensorError
-from pio.kernels.latent_attention import ROWS, heads_of_piece, tile_rows
+from pio.kernels._float_latent import ROWS, tile_rows
+from pio.kernels.latent_attention import heads_of_piece
 from pio.memory.budget import MemoryBudget
 from pio.ops import compilation
 from pio.ops.latent_attention import latent_layout

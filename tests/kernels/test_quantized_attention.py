@@ -13,11 +13,13 @@ from pio import ops
 from pio.cache.batch import Batch
 from pio.device import Device
 from pio.errors import TensorError
+from pio.kernels import attention as walk
 from pio.kernels import quantized_attention as kernels
 from pio.kernels._jit import CONTRACT, OPTIONS, compiles_for
 from pio.kernels.quantized_tiles import DOT, DOTS, values_tile
 from pio.kernels.simd import JIT
 from pio.ops import compilation
+from pio.ops._record import record
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
 from pio.testing.reference import quantized_attention as reference
@@ -291,11 +293,8 @@ def test_scratch_is_enough(count, dim):
         base = wide.address + offset
         out = Tensor.full(q.shape, NAN)
         pools = (cache.keys.address, cache.values.address)
-        where = (batch.block_tables.address, batch.starts.address, batch.past.address)
-        kernels.quantized_attention(
-            *(out.address, q.address, *pools, *where, base, size, 1, count * dim, 1, 1, count, dim, width, 1, 0),
-            *(1.0 / math.sqrt(dim), 1),
-        )
+        shape = record(size, 1, count, dim, 1, 0, 1.0 / math.sqrt(dim))
+        walk.attention["int8"](out.address, q.address, *pools, batch.record.address, base, shape.address, 1)
         assert bits(out) == bits(expected)
         assert set(wide[:offset].tolist() + wide[offset + size :].tolist()) == {99}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pio.benchmarks.workloads import FILE, Workloads
 from pio.errors import ConfigError
 from pio.plugin import registry
 from pio.plugin.manifest import AREAS, MANIFEST, PluginManifest, import_object
@@ -32,9 +33,7 @@ def test_a_plugin_folder_is_complete(folder: Path) -> None:
     assert manifest.name == folder.name
     assert set(AREAS) <= manifest.components.keys()
     assert {path.name for path in folder.glob("*.py")} >= {"__init__.py", "config.py", "model.py", "plugin.py"}
-    workloads = json.loads((folder / "benchmarks" / "workloads.json").read_text("utf-8"))["workloads"]
-    assert len({w["name"] for w in workloads}) == len(workloads) >= 4
-    assert all(min(w["prompt_tokens"], w["new_tokens"], w["requests"]) > 0 for w in workloads)
+    assert len(Workloads.read(folder / FILE).workloads) >= 4
 
 
 def test_a_readme_shows_the_same_components_as_the_manifest() -> None:

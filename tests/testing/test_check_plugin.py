@@ -9,6 +9,7 @@ import pytest
 from third_party import CONFIG, MANIFEST, NAME, PLUGIN, SCALING, installed
 
 import pio
+from pio.benchmarks.workloads import Workloads
 from pio.errors import ConfigError
 from pio.plugin import registry
 from pio.testing.check_plugin import check_plugin
@@ -189,3 +190,12 @@ def test_an_unknown_plugin() -> None:
         check_plugin("walnut")
     with pytest.raises(ConfigError, match="no folder"):
         check_plugin(Path("walnut"))
+
+
+def test_a_plugin_of_another_package_may_have_workloads(tmp_path: Path) -> None:
+    with installed(tmp_path) as folder:
+        manifest = registry.manifests()[NAME]
+        assert registry.folder_of(manifest) == folder
+        assert Workloads.of_plugin(folder) is None
+    with pytest.raises(ConfigError, match=f"plugin {NAME} has no folder any more"):
+        registry.folder_of(manifest)

@@ -65,7 +65,7 @@ class Block:
         for first, last in pairwise(edges):
             batch = Batch(TOKENS, 1, 1, 1)
             batch.add([0] * (last - first), first, [0], 0)
-            self.rotary(batch.positions[: last - first])
+            self.rotary(batch.rotary_positions[0, : last - first])
             self.layer(x[first:last], out[first:last], batch, cache)
         return out
 

@@ -13,8 +13,9 @@ import pytest
 from numba.core import config
 
 import pio
-from pio.loading.progress import Progress, short_name
+from pio.loading.hub_cache import short_name
 from pio.machine import cpu_count
+from pio.progress.progress import Progress
 
 compiles = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled")
 

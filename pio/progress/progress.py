@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import cache
 from itertools import count
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO, cast
+from typing import Any, Self, TextIO, cast
 
-from pio.shelter import THREAD_ROOM, import_whole, require_room, start
+from pio.progress.display import Bar, Display, Lines
+from pio.progress.stream import ForgivingStream, is_terminal
+from pio.shelter import start
 
 DELAY = 1.0  # seconds without a word
 MANY = 100_000  # a total from which on it is shown in percent
-NARROW = 64  # columns of a terminal that has room for little but words
 COMPILING = "compiling kernels for this machine (once)"
 
 _log = logging.getLogger("pio")
 _terminal = threading.Lock()  # held by the one display of this process that draws
-
-
-def short_name(folder: str | os.PathLike[str]) -> str:
-    """Return what to call a model's folder: its name, and for one in the Hugging Face cache that of the repo."""
-    path = Path(folder)
-    repo = path.parent.parent.name
-    return repo.removeprefix("models--").replace("--", "/", 1) if repo.startswith("models--") else path.name
 
 
 class Progress:
@@ -57,7 +49,7 @@ class Progress:
         self._kernels = self._waiting = 0  # that are compiled side by side, and those of them that have not begun
         self._lock = threading.Lock()
         self._open = False
-        self._display: _Display | None = None
+        self._display: Display | None = None
         self._timer: threading.Timer | None = None
         self._watch: AbstractContextManager[None] | None = None
 
@@ -70,9 +62,9 @@ class Progress:
         stream: Any = sys.stderr if self._stream is None else self._stream
         terminal = is_terminal(stream)
         if self._wanted:
-            self._show(_Bar if terminal else _Lines, stream)
+            self._show(Bar if terminal else Lines, stream)
         elif self._wanted is None and terminal:
-            timer = threading.Timer(self._delay, self._show, (_Bar, stream))
+            timer = threading.Timer(self._delay, self._show, (Bar, stream))
             timer.daemon = True
             with suppress(RuntimeError, MemoryError):  # the system refuses one more thread
                 start(timer)
@@ -120,12 +112,12 @@ class Progress:
         """Kernels that were compiled so far."""
         return self._compiled
 
-    def _show(self, make: Callable[[TextIO], _Display], stream: object) -> None:
+    def _show(self, make: Callable[[TextIO], Display], stream: object) -> None:
         with self._lock:
             if not self._open or stream is None or not _terminal.acquire(blocking=False):
                 return
             try:
-                self._display = make(cast("TextIO", Forgiving(stream)))
+                self._display = make(cast("TextIO", ForgivingStream(stream)))
                 self._display.say(*self._shown)
             except Exception as error:  # of whatever kind: what cannot be shown is no reason to fail
                 self._display = None
@@ -143,102 +135,3 @@ class Progress:
         if not self._waiting:
             self._kernels = kernels
         self._waiting = kernels
-
-
-class _Display(Protocol):
-    def say(self, step: str, detail: str, done: int, total: int) -> None: ...
-    def close(self) -> None: ...
-
-
-class _Bar:
-    """A line that moves, on a terminal, and leaves nothing behind."""
-
-    def __init__(self, stream: TextIO) -> None:
-        import_whole("rich.progress")
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-        from rich.table import Column
-
-        console = Console(file=stream)
-        # only the words give way where the line is short
-        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
-        bar = BarColumn(bar_width=10, table_column=Column(min_width=10))
-        time = TimeElapsedColumn(table_column=Column(min_width=7))
-        columns: list[ProgressColumn] = [SpinnerColumn(), bar, time, text]
-        if console.width < NARROW:
-            columns = [SpinnerColumn(), text]
-        # what the host program prints is its own: nothing is redirected
-        self._bar: Any = Progress(
-            *columns,
-            console=console,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._task = self._bar.add_task("", total=None)
-        require_room(THREAD_ROOM, "a thread")
-        self._bar.start()
-
-    def say(self, step: str, detail: str, done: int, total: int) -> None:
-        number = f"{done}/{total} " if total else ""  # in front, where no narrow terminal cuts it off
-        self._bar.update(
-            self._task, description=f"{number}{step}{detail}", completed=done, total=total or None, refresh=True
-        )
-
-    def close(self) -> None:
-        self._bar.stop()
-
-
-class _Lines:
-    """One line for each step, where a line cannot be taken back."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._last = ""
-
-    def say(self, step: str, detail: str, done: int, total: int) -> None:
-        if step != self._last:
-            self._last = step
-            self._stream.write(step + "\n")
-            self._stream.flush()
-
-    def close(self) -> None:
-        pass
-
-
-class Forgiving:
-    """Standard error as a host program has it, any object or None: what it cannot take is dropped."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.encoding = str(getattr(stream, "encoding", None) or "utf-8")
-
-    def isatty(self) -> bool:
-        """Return whether it is a terminal."""
-        return is_terminal(self._stream)
-
-    def fileno(self) -> int:
-        """Return its descriptor, which tells a terminal's width."""
-        return self._stream.fileno()
-
-    def write(self, text: str) -> int:
-        """Write what can be written."""
-        with suppress(Exception):
-            try:
-                self._stream.write(text)
-            except UnicodeEncodeError:
-                self._stream.write(text.encode("ascii", "replace").decode("ascii"))
-        return len(text)
-
-    def flush(self) -> None:
-        """Hand it to the system."""
-        with suppress(Exception):
-            self._stream.flush()
-
-
-def is_terminal(stream: Any) -> bool:
-    """Return whether a stream, which may be any object or None, is an open terminal."""
-    try:
-        return bool(stream.isatty())
-    except Exception:  # it is closed, has no such method, or its own does not work
-        return False
