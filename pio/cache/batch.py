@@ -5,9 +5,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
-from pio.device import ALIGNMENT
 from pio.dtypes import int32
 from pio.errors import CapacityError
+from pio.memory.allocation import ALIGNMENT
 from pio.ops.slices import Slices, as_array
 
 

@@ -152,7 +152,7 @@ class Decoder:
         self._make_cache = make_cache
         self._recorded_for: tuple[Batch, Cache] | None = None
         self._programs: dict[tuple[int, int], ops.Program] = {}
-        self.vocab_size, hidden = lm_head.vocab_size, lm_head.weight.shape[1]
+        self.vocab_size, hidden = lm_head.weight.shape
         self.max_positions = max_positions
         self.max_batch_tokens = workspace.tokens
         self.max_batch_sequences = max_batch_sequences

@@ -5,9 +5,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
-from pio.device import ALIGNMENT
 from pio.dtypes import int32, int64
 from pio.kernels import _slices as fields
+from pio.memory.allocation import ALIGNMENT
 from pio.memory.arena import Arena
 
 
