@@ -11,7 +11,8 @@ from pio.cache.paged import PagedKVCache
 from pio.dtypes import dtype, int32
 from pio.ops.bans import Bans
 from pio.ops.gated_delta import state_shape
-from pio.ops.sampling import Penalties, Sampler
+from pio.ops.penalties import Penalties
+from pio.ops.sampling import Choice, Sampler
 from pio.tensor import Tensor
 
 HIDDEN, INTERMEDIATE, VOCAB = 1024, 3072, 151_936
@@ -154,13 +155,13 @@ class Attention:
         tokens, past = shape
         self.cache = PagedKVCache(1, tokens + past, KV_HEADS, HEAD_DIM, dtype(kind))
         self.batch = Batch(tokens, 1, self.cache.num_blocks, 1)
-        self.batch.add([0] * tokens, past, list(range(self.cache.num_blocks)), "none")
+        self.batch.add([0] * tokens, past, list(range(self.cache.num_blocks)), 0)
         self.scratch = ops.attention_scratch(HEAD_DIM)
         self.keys, self.values = self.cache.layer(0)
         self.q, self.out = random_tensor(tokens, HEADS, HEAD_DIM), Tensor.empty((tokens, HEADS, HEAD_DIM))
         self.k, self.v = (random_tensor(tokens, KV_HEADS, HEAD_DIM, seed=s) for s in (1, 2))
         whole = Batch(past + tokens, 1, self.cache.num_blocks, 1)
-        whole.add([0] * (past + tokens), 0, list(range(self.cache.num_blocks)), "none")
+        whole.add([0] * (past + tokens), 0, list(range(self.cache.num_blocks)), 0)
         k, v = (random_tensor(past + tokens, KV_HEADS, HEAD_DIM, seed=s) for s in (3, 4))
         ops.write_cache(self.keys, self.values, k, v, whole, self.scratch)
         self.time_write_cache(shape, kind)
@@ -196,8 +197,8 @@ class LatentAttention:
         cache = PagedLatentCache(1, tokens + past, rank, rope, dtype(kind))
         self.cache, blocks = cache.layer(0), list(range(cache.num_blocks))
         self.batch, whole = Batch(tokens, 1, cache.num_blocks, 1), Batch(tokens + past, 1, cache.num_blocks, 1)
-        self.batch.add([0] * tokens, past, blocks, "none")
-        whole.add([0] * (tokens + past), 0, blocks, "none")
+        self.batch.add([0] * tokens, past, blocks, 0)
+        whole.add([0] * (tokens + past), 0, blocks, 0)
         self.latent, self.key = random_tensor(tokens + past, rank), random_tensor(tokens + past, rope, seed=1)
         ops.write_latent_cache(self.cache, self.latent, self.key, whole)
         self.q, self.q_rope = random_tensor(tokens, heads, rank, seed=2), random_tensor(tokens, heads, rope, seed=3)
@@ -297,7 +298,7 @@ class GatedDelta:
     def setup(self, rows: int) -> None:
         channels = (2 * self.key_heads + self.heads) * self.dim
         self.batch = Batch(rows, 1, 1, 1)
-        self.batch.add([0] * rows, 1, [0], "none")
+        self.batch.add([0] * rows, 1, [0], 0)
         self.x, self.mixed = random_tensor(rows, channels), Tensor.empty((rows, channels))
         self.weight = random_tensor(self.width, channels, kind="bfloat16", seed=1)
         self.inputs = Tensor.zeros((1, self.width - 1, channels))
@@ -408,29 +409,33 @@ class Sampling:
     def setup(self) -> None:
         self.logits = random_tensor(1, VOCAB)
         self.sampler = Sampler(VOCAB)
-        self.penalties = Penalties([1, 2, 3], 64, VOCAB, repetition=1.1)
-        self.bans = Penalties([], 64, VOCAB, bans=Bans(range(512), VOCAB, always=[7], ngram=3))
+        penalties = Penalties([1, 2, 3], 64, VOCAB, repetition=1.1)
+        bans = Penalties([], 64, VOCAB, bans=Bans(range(512), VOCAB, always=[7], ngram=3))
+        self.greedy, self.draw, self.top_p = Choice(), Choice(0.8), Choice(0.8, top_p=0.9)
+        self.top_k, self.banned = Choice(0.8, 20, penalties=penalties), Choice(penalties=bans)
+        self.eight = [Choice(0.8, 20) for _ in range(8)]
+        for choice in (self.greedy, self.draw, self.top_p, self.top_k, self.banned, *self.eight):
+            choice.aim(0, 0.37)
         self.time_greedy()
-        self.time_draw()
-        self.time_draw_top_p()
-        self.time_draw_top_k_with_penalties()
-        self.time_greedy_with_bans()
         self.time_top_k()
 
     def time_greedy(self) -> None:
-        self.sampler.likeliest(self.logits, 0)
+        self.sampler.sample(self.logits, [self.greedy])
 
     def time_draw(self) -> None:
-        self.sampler.draw(self.logits, 0, 0.37, 0.8)
+        self.sampler.sample(self.logits, [self.draw])
 
     def time_draw_top_p(self) -> None:
-        self.sampler.draw(self.logits, 0, 0.37, 0.8, top_p=0.9)
+        self.sampler.sample(self.logits, [self.top_p])
 
     def time_draw_top_k_with_penalties(self) -> None:
-        self.sampler.draw(self.logits, 0, 0.37, 0.8, top_k=20, penalties=self.penalties)
+        self.sampler.sample(self.logits, [self.top_k])
+
+    def time_draw_eight_top_k(self) -> None:
+        self.sampler.sample(self.logits, self.eight)
 
     def time_greedy_with_bans(self) -> None:
-        self.sampler.likeliest(self.logits, 0, self.bans)
+        self.sampler.sample(self.logits, [self.banned])
 
     def time_top_k(self) -> None:
         ops.top_k(self.logits, 50)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pio.errors import (
+    CacheError,
     CancelledError,
     CapacityError,
     CheckpointError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pio.tensor import Tensor
 
 __all__ = [
+    "CacheError",
     "CancelledError",
     "CapacityError",
     "CheckpointError",

@@ -32,6 +32,10 @@ class CapacityError(PioError):
     """A prompt or a request does not fit into the context or the cache."""
 
 
+class CacheError(PioError):
+    """A block or a slot of a cache was given back by somebody who does not hold it: a fault of pio, not of a caller."""
+
+
 class CancelledError(PioError):
     """The request was cancelled before it finished."""
 

@@ -13,7 +13,7 @@ import pytest
 
 import pio
 from pio.text.chat_template import ChatTemplate
-from pio.text.reasoning import ReasoningSplitter
+from pio.text.reasoning import Reasoning
 
 PROMPT = "def add(a, b):\n"
 CHAT = [{"role": "user", "content": "Write a function that adds two numbers."}]
@@ -183,10 +183,18 @@ def opened(model, monkeypatch) -> None:
 
 
 def streamed(model, inside: bool, **fields: Any) -> tuple[str, str]:
-    splitter, found = ReasoningSplitter(inside=inside), {"reasoning": "", "answer": ""}
-    for kind, piece in [p for t in model.stream(CHAT, **fields) for p in splitter.push(t)] + splitter.flush():
-        found[kind] += piece
-    return found["reasoning"], found["answer"]
+    """Reasoning and answer, as events have them; the stream has them with what tells them apart."""
+    found = {"reasoning": "", "text": "", "markup": ""}
+    whole = ""
+    for event in model.submit(CHAT, **fields).events():
+        found[event.kind] += event.text
+        whole += event.text
+    assert whole == "".join(model.stream(CHAT, **fields))
+    splitter, again = Reasoning(inside=inside).splitter(), {"reasoning": "", "text": "", "markup": ""}
+    for kind, piece in [*splitter.push(whole), *splitter.flush()]:
+        again[kind] += piece
+    assert again == found
+    return found["reasoning"], found["text"]
 
 
 def test_an_answer_cut_within_its_reasoning_is_no_answer(model, monkeypatch):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pio.errors import ConfigError
 from pio.ops.bans import Bans
-from pio.testing.reference import sampling as reference
+from pio.testing.reference import penalties as reference
 
 VOCAB = 5
 TOKENS = st.lists(st.integers(0, VOCAB - 1), max_size=4)
@@ -44,24 +44,38 @@ def test_after_every_token_as_if_all_were_searched(
     }
     bans = Bans(prompt, VOCAB, **wanted)
     for count in range(len(answer) + 1):
-        found = set(chain.from_iterable(bans.next))
-        assert found == reference.banned(prompt, answer[:count], VOCAB, **wanted)
+        assert forbidden(bans) == reference.banned(prompt, answer[:count], VOCAB, **wanted)
         if count < len(answer):
             bans.count(answer[count])
 
 
+def forbidden(bans: Bans) -> set[int]:
+    masked = set() if bans.mask is None else {token for token in range(VOCAB) if not bans.mask.allows(token)}
+    return masked | set(chain.from_iterable(bans.lists))
+
+
 def test_no_run_of_three_comes_twice() -> None:
     bans = Bans([1, 2, 3, 1, 2], VOCAB, ngram=3)
-    assert [list(ids) for ids in bans.next] == [[3]]
+    assert [list(ids) for ids in bans.lists] == [[3]]
     bans.count(4)
-    assert bans.next == []
+    assert bans.lists == []
 
 
 def test_a_run_that_the_prompt_began() -> None:
     bans = Bans([0, 3], VOCAB, sequences=[[3, 4], [1], [3, 4, 2]])
-    assert sorted(chain.from_iterable(bans.next)) == [1, 4]
+    assert sorted(chain.from_iterable(bans.lists)) == [1, 4]
     bans.count(2)
-    assert sorted(chain.from_iterable(bans.next)) == [1]
+    assert sorted(chain.from_iterable(bans.lists)) == [1]
+
+
+def test_masks_come_and_go_with_the_length_of_the_answer() -> None:
+    bans = Bans([1], VOCAB, always=[3], first=[0], early=[4], early_tokens=2)
+    found = [forbidden(bans)]
+    for token in (1, 2, 1):
+        bans.count(token)
+        found.append(forbidden(bans))
+    assert found == [{0, 3, 4}, {3, 4}, {3}, {3}]
+    assert bans.lists == []
 
 
 @pytest.mark.parametrize("field", [{"always": [5]}, {"first": [-1]}, {"early": [9]}, {"sequences": [[1, 5]]}])

@@ -42,7 +42,7 @@ LAW: dict[str, set[str]] = {
     "loading": FOUNDATION | {"ops", "progress"},
     "text": FOUNDATION | {"loading"},
     "config": FOUNDATION | {"loading"},
-    "engine": FOUNDATION | {"ops", "cache", "config"},
+    "engine": FOUNDATION | {"ops", "cache", "config", "text"},
     "models": FOUNDATION | {"layers", "ops", "cache", "loading", "text", "config", "plugin"},
     "plugin": FOUNDATION | {"ops", "cache", "layers", "progress", "loading", "text", "config", "engine"},
     "benchmarks": FOUNDATION | BELOW_PROGRAMS,

@@ -51,9 +51,13 @@ def test_all_ways_to_read_an_answer_agree(model: Any, prompt: Any, fields: dict[
     for index, answer in enumerate(answers):
         mine = [event for event in events if event.sample == index]
         text = "".join(event.text for event in mine)
-        assert [event.token_id for event in mine] == answer.token_ids
+        assert {event.position: event.token_id for event in mine} == dict(enumerate(answer.token_ids))
+        assert [event.position for event in mine] == sorted(event.position for event in mine)
         if len(answers) == 1:
-            assert "".join(model.stream(prompt, **fields)) == text
+            assert "".join(model.stream(prompt, **{**fields, "logprobs": None})) == text
+        kinds = {kind: "".join(e.text for e in mine if e.kind == kind) for kind in ("text", "reasoning", "markup")}
+        assert (kinds["text"], kinds["reasoning"]) == (answer.text, answer.reasoning or "")
+        assert not set(kinds["markup"]) - set("<think>/\n ")
         if isinstance(prompt, str):
             assert (answer.text, answer.reasoning, answer.answered) == (text, None, True)
         else:

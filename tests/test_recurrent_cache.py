@@ -36,7 +36,7 @@ def test_layers_and_slots_do_not_share_memory():
 
 def test_a_snapshot_is_a_copy_that_fits_into_any_slot():
     states = filled()
-    taken = states.snapshot(1)
+    taken = states.snapshot(1, 7)
     assert taken.nbytes == 3 * 4 * (15 + 56)
     for layer in range(3):
         states.layer(layer)[1][1].fill_(-1.0)
@@ -49,7 +49,7 @@ def test_a_snapshot_is_a_copy_that_fits_into_any_slot():
     ("layers", "shapes"), [(2, SHAPES), (3, ((3, 5), (2, 7, 4))), (3, ((5, 3), (2, 4, 7)))], ids=str
 )
 def test_a_snapshot_of_another_model_is_refused(layers, shapes):
-    taken = filled(layers, 4, shapes).snapshot(0)
+    taken = filled(layers, 4, shapes).snapshot(0, 7)
     states = filled()
     with pytest.raises(pio.ConfigError, match="does not fit this cache of 3 layers"):
         states.restore(0, taken)
@@ -60,7 +60,7 @@ def test_slots_that_do_not_exist():
     states = filled()
     for slot in (-1, 4):
         with pytest.raises(pio.CapacityError, match=f"slot {slot} does not exist: this cache has states for 4"):
-            states.snapshot(slot)
+            states.snapshot(slot, 7)
 
 
 def test_memory_counts_and_comes_back():
@@ -69,7 +69,7 @@ def test_memory_counts_and_comes_back():
     with pytest.raises(pio.OutOfMemoryError, match="fewer with max_batch_sequences"):
         RecurrentStates(30, 4, SHAPES, budget=budget)
     states.free()
-    for use in (lambda: states.layer(0), lambda: states.snapshot(0)):
+    for use in (lambda: states.layer(0), lambda: states.snapshot(0, 7)):
         with pytest.raises(pio.PioError, match="this cache was freed"):
             use()
 

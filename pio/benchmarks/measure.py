@@ -159,7 +159,7 @@ def cache_per_token(model: TextModelPlugin, plan: Plan) -> float:
     contexts = range(plan.depth + 1, plan.depth + plan.new_tokens)  # the first token of an answer is the prompt's
     windows = [config.window(layer) for layer in range(config.num_hidden_layers) if config.attends(layer)]
     seen = sum(min(n, window or n) for n in contexts for window in windows) / len(contexts)
-    return cache.position_bytes * seen + 2 * cache.state_bytes  # a state is read and written
+    return cache.format.position_bytes * seen + 2 * cache.state_bytes  # a state is read and written
 
 
 def operations_per_token(model: TextModelPlugin, tokens: int) -> float:

@@ -1,1 +1,1 @@
-"""Caches that models keep between steps: paged keys and values."""
+"""What models keep between steps: pages of keys and values or of latents, and states."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from pio.cache.paged import PagedKVCache
 from pio.cache.recurrent import RecurrentStates
+from pio.cache.snapshot import Snapshot
+from pio.errors import CapacityError
 from pio.tensor import Tensor
 
 
@@ -15,10 +17,11 @@ class HybridCache:
     Attributes:
         paged: Of the layers that attend, in their order.
         recurrent: Of the others.
+        format: How layers that attend store positions.
         block_size: Positions a block.
         num_blocks: Blocks in all.
         nbytes: Bytes in all.
-        position_bytes: Bytes of a position in one layer that attends.
+        block_bytes: Bytes of a block in all layers that attend.
         state_bytes: Bytes of the states of a sequence in all layers that do not.
     """
 
@@ -34,7 +37,7 @@ class HybridCache:
         self._attends = list(attends)
         self.block_size, self.num_blocks = paged.block_size, paged.num_blocks
         self.nbytes = paged.nbytes + recurrent.nbytes
-        self.position_bytes = paged.position_bytes
+        self.format, self.block_bytes = paged.format, paged.block_bytes
         self.state_bytes = recurrent.nbytes // recurrent.slots
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
@@ -45,6 +48,55 @@ class HybridCache:
         """
         own: PagedKVCache | RecurrentStates = self.paged if self._attends[index] else self.recurrent
         return own.layer(sum(kind is self._attends[index] for kind in self._attends[:index]))
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Copy a block in all layers that attend.
+
+        Raises:
+            CapacityError: There is no such block.
+            PioError: The cache was freed.
+        """
+        self.paged.copy_block(source, target)
+
+    def copy_states(self, source: int, target: int) -> None:
+        """Copy the states of a slot to another one.
+
+        Raises:
+            CapacityError: There is no such slot.
+            PioError: The cache was freed.
+        """
+        self.recurrent.copy(source, target)
+
+    def snapshot(self, slot: int, length: int) -> Snapshot:
+        """Return a copy of a slot's states, which are behind ``length`` tokens of its sequence.
+
+        Raises:
+            CapacityError: There is no such slot.
+            PioError: The cache was freed.
+        """
+        return self.recurrent.snapshot(slot, length)
+
+    def restore(self, slot: int, snapshot: Snapshot) -> None:
+        """Put states back, into the slot that they are of or any other.
+
+        Raises:
+            CapacityError: There is no such slot.
+            ConfigError: The snapshot is of a model of other shapes.
+            PioError: The cache was freed.
+        """
+        self.recurrent.restore(slot, snapshot)
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Take a sequence back to no token at all, for a first token finds states of zeros.
+
+        Raises:
+            CapacityError: Any other length: what a recurrence has taken in cannot be taken out.
+        """
+        if length:
+            raise CapacityError(
+                f"a sequence of a model with recurrent layers cannot go back to {length} tokens; restore a snapshot "
+                "that was taken there, or begin again"
+            )
 
     def free(self) -> None:
         """Give the memory back; the cache cannot be used any more."""

@@ -1,29 +1,118 @@
-"""Keys and values of all sequences in a pool of blocks that is made once."""
+"""Positions of all sequences in a pool of blocks that is made once: keys and values, or latents."""
 
 from __future__ import annotations
 
 from math import prod
 
+from pio.cache.format import CacheFormat
+from pio.cache.snapshot import Snapshot
 from pio.device import MemoryBudget
 from pio.dtypes import DType
-from pio.errors import PioError
+from pio.errors import CapacityError, ConfigError, PioError
 from pio.memory.storage import Storage
-from pio.ops.attention import BLOCK_SIZE, cache_layout
+from pio.ops.attention import BLOCK_SIZE
 from pio.tensor import Tensor, row_major
 
 
-class PagedKVCache:
+class PagedCache:
     """One pool of blocks a layer; every layer uses the same block numbers, so a sequence has one block table.
 
     The memory is reserved at once and given by the system as blocks are first written.
 
     Attributes:
+        format: How positions are stored.
         block_size: Positions a block.
         num_blocks: Blocks in all.
         nbytes: Bytes in all.
-        position_bytes: Bytes of a position in one layer.
+        block_bytes: Bytes of a block in all layers.
         state_bytes: Zero: all that is kept are positions.
     """
+
+    def __init__(self, layers: int, tokens: int, stored_as: CacheFormat, *, budget: MemoryBudget | None = None) -> None:
+        """Reserve a cache.
+
+        Args:
+            layers: Layers that attend.
+            tokens: Positions of all sequences together, rounded up to whole blocks.
+            stored_as: How a layer stores them.
+            budget: Counts the memory and refuses what exceeds its limit.
+
+        Raises:
+            OutOfMemoryError: The budget or the machine cannot give that much.
+        """
+        self.format = stored_as
+        self.block_size = BLOCK_SIZE
+        self.num_blocks = max(1, -(-tokens // BLOCK_SIZE))
+        self.block_bytes = layers * stored_as.block_bytes
+        self.state_bytes = 0
+        kind, shapes = stored_as.stored, [(self.num_blocks, *shape) for shape in stored_as.shapes]
+        sizes = [-(-prod(shape) * kind.itemsize // 64) * 64 for shape in shapes]  # each begins a line of the processor
+        self.nbytes = layers * sum(sizes)
+        what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
+        storage = Storage.allocate(self.nbytes, budget=budget, what=what)
+        self._layers: list[tuple[Tensor, ...]] | None = []
+        at = storage.address
+        for _ in range(layers):
+            pools: list[Tensor] = []
+            for shape, size in zip(shapes, sizes, strict=True):
+                pools.append(Tensor(storage, at, kind, shape, row_major(shape)))
+                at += size
+            self._layers.append(tuple(pools))
+
+    @property
+    def pools(self) -> list[tuple[Tensor, ...]]:
+        """The tensors of each layer, blocks first.
+
+        Raises:
+            PioError: The cache was freed.
+        """
+        if self._layers is None:
+            raise PioError("this cache was freed; make another with model.new_cache")
+        return self._layers
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Copy a block in all layers.
+
+        Raises:
+            CapacityError: There is no such block.
+            PioError: The cache was freed.
+        """
+        for block in (source, target):
+            if not 0 <= block < self.num_blocks:
+                raise CapacityError(f"block {block} does not exist: this cache has {self.num_blocks}")
+        for layer in self.pools:
+            for pool in layer:
+                pool[target].copy_(pool[source])
+
+    def copy_states(self, source: int, target: int) -> None:
+        """Do nothing: blocks are all that is kept."""
+
+    def snapshot(self, slot: int, length: int) -> Snapshot:
+        """Return that there is nothing to copy: blocks are all that is kept."""
+        return Snapshot(length)
+
+    def restore(self, slot: int, snapshot: Snapshot) -> None:
+        """Refuse states of another model; there are none to put back, for blocks are all that is kept.
+
+        Raises:
+            ConfigError: The snapshot has states.
+        """
+        if snapshot.layers:
+            raise ConfigError(
+                f"a snapshot of {snapshot.layers} layers with states does not fit this cache, which has none; restore "
+                "it into the model that it was taken of"
+            )
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Do nothing: what blocks hold of later positions is overwritten before it is read."""
+
+    def free(self) -> None:
+        """Give the memory back; the cache cannot be used any more."""
+        self._layers = None
+
+
+class PagedKVCache(PagedCache):
+    """Keys and values of layers that attend."""
 
     def __init__(
         self,
@@ -46,25 +135,10 @@ class PagedKVCache:
             budget: Counts the memory and refuses what exceeds its limit.
 
         Raises:
+            TensorError: Keys and values cannot be kept in that type.
             OutOfMemoryError: The budget or the machine cannot give that much.
         """
-        self.block_size = BLOCK_SIZE
-        self.num_blocks = max(1, -(-tokens // BLOCK_SIZE))
-        stored, *shapes = cache_layout(dtype, self.num_blocks, kv_heads, head_dim)
-        sizes = [-(-prod(shape) * stored.itemsize // 64) * 64 for shape in shapes]
-        self.nbytes = layers * sum(sizes)
-        self.position_bytes = sum(sizes) / (self.num_blocks * BLOCK_SIZE)
-        self.state_bytes = 0
-        what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
-        storage = Storage.allocate(self.nbytes, budget=budget, what=what)
-        self._pools: list[tuple[Tensor, Tensor]] | None = []
-        at = storage.address
-        for _ in range(layers):
-            made: list[Tensor] = []
-            for shape, size in zip(shapes, sizes, strict=True):
-                made.append(Tensor(storage, at, stored, shape, row_major(shape)))
-                at += size
-            self._pools.append((made[0], made[1]))
+        super().__init__(layers, tokens, CacheFormat.keys_and_values(dtype, kv_heads, head_dim), budget=budget)
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Return the keys and values of a layer.
@@ -72,10 +146,5 @@ class PagedKVCache:
         Raises:
             PioError: The cache was freed.
         """
-        if self._pools is None:
-            raise PioError("this cache was freed; make another with model.new_cache")
-        return self._pools[index]
-
-    def free(self) -> None:
-        """Give the memory back; the cache cannot be used any more."""
-        self._pools = None
+        keys, values = self.pools[index]
+        return keys, values

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 
+from pio.cache.snapshot import Shape, Snapshot
 from pio.device import MemoryBudget
 from pio.dtypes import float32
 from pio.errors import CapacityError, ConfigError, PioError
 from pio.memory.storage import Storage
 from pio.tensor import Tensor, row_major
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A sequence's states of all layers at one position; it can be put back into any slot of such a cache.
-
-    Attributes:
-        layers: How many layers it has.
-        shapes: Of the two states of a layer.
-        states: float32, one state behind the other.
-    """
-
-    layers: int
-    shapes: tuple[Shape, Shape]
-    states: Tensor
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the states."""
-        return self.states.nbytes
 
 
 class RecurrentStates:
@@ -85,8 +63,18 @@ class RecurrentStates:
             raise PioError("this cache was freed; make another with model.new_cache")
         return self._layers[index]
 
-    def snapshot(self, slot: int) -> Snapshot:
-        """Return a copy of a sequence's states, as they are behind the tokens that it has seen so far.
+    def copy(self, source: int, target: int) -> None:
+        """Copy the states of a slot to another one.
+
+        Raises:
+            CapacityError: There is no such slot.
+            PioError: The cache was freed.
+        """
+        for state, found in zip(self._of(target), self._of(source), strict=True):
+            state.copy_(found)
+
+    def snapshot(self, slot: int, length: int) -> Snapshot:
+        """Return a copy of a sequence's states, which are behind its first ``length`` tokens.
 
         Raises:
             CapacityError: There is no such slot.
@@ -98,7 +86,7 @@ class RecurrentStates:
         for state in states:
             copy[at : at + state.size].copy_(state)
             at += state.size
-        return Snapshot(len(states) // 2, self._shapes, copy)
+        return Snapshot(length, len(states) // 2, self._shapes, copy)
 
     def restore(self, slot: int, snapshot: Snapshot) -> None:
         """Put a sequence's states back.
@@ -108,15 +96,15 @@ class RecurrentStates:
             ConfigError: The snapshot is of a model of other shapes.
             PioError: The cache was freed.
         """
-        states = self._of(slot)
-        if (snapshot.layers, snapshot.shapes) != (len(states) // 2, self._shapes):
+        states, saved = self._of(slot), snapshot.states
+        if saved is None or (snapshot.layers, snapshot.shapes) != (len(states) // 2, self._shapes):
             raise ConfigError(
                 f"a snapshot of {snapshot.layers} layers with states {snapshot.shapes} does not fit this cache of "
                 f"{len(states) // 2} layers with states {self._shapes}; restore it into the model that it was taken of"
             )
         at = 0
         for state in states:
-            state.copy_(snapshot.states[at : at + state.size])
+            state.copy_(saved[at : at + state.size])
             at += state.size
 
     def free(self) -> None:

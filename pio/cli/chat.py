@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pio.cli import options
 from pio.cli.console import complain, note, note_unfinished, write
-from pio.cli.conversation import Conversation, Kind
+from pio.cli.conversation import Conversation
 from pio.cli.loading import check_fields, loaded_model, require_chat
 from pio.cli.reader import edit_lines, next_message
 from pio.cli.streams import require_text
 from pio.errors import PioError
+
+if TYPE_CHECKING:
+    from pio.text.reasoning import Kind
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 HELP = """/clear          forget the conversation

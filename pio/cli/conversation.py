@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
-
-from pio.text.reasoning import Reasoning, ReasoningSplitter
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pio.engine.generation import Generation
     from pio.plugin import TextModelPlugin
+    from pio.text.reasoning import Kind
 
-Kind = Literal["reasoning", "answer"]
 ANSWER_TOKENS = 1024
 
 
@@ -62,22 +60,21 @@ class Conversation:
         sent = [*self.messages, {"role": "user", "content": text + self._soft_switch()}]
         if self.system is not None:
             sent.insert(0, {"role": "system", "content": self.system})
-        reasoning = self._model.loaded.prompts.encode(sent, **variables)[1] or Reasoning()
-        fields: dict[str, Any] = {} if reasoning.possible else {"max_new_tokens": ANSWER_TOKENS}
+        encoded = self._model.loaded.prompts.encode(sent, **variables)
+        fields: dict[str, Any] = {} if encoded.may_think else {"max_new_tokens": ANSWER_TOKENS}
         fields.update(self._fields)
-        fitting = self._model.fit_messages(sent, self._room(fields), **variables)
-        splitter, answer = ReasoningSplitter(inside=reasoning.inside), ""
-        handle = self._model.submit(fitting, template_variables=variables, **fields)
+        room, answer = self._room(fields), ""
+        if len(encoded.token_ids) > room:
+            fitting = self._model.fit_messages(sent, room, **variables)
+            encoded = self._model.loaded.prompts.encode(fitting, **variables)
+        handle = self._model.submit(encoded, **fields)
         try:
             self.messages.append({"role": "user", "content": text})
             self.last = None
-            for piece in handle:
-                for kind, part in splitter.push(piece):
-                    answer += part if kind == "answer" else ""
-                    yield kind, part
-            for kind, part in splitter.flush():
-                answer += part if kind == "answer" else ""
-                yield kind, part
+            for event in handle.events():
+                answer += event.text if event.kind == "text" else ""
+                if event.text and event.kind != "markup":
+                    yield event.kind, event.text
             self.last = handle.result()
         finally:
             handle.cancel()

@@ -17,7 +17,7 @@ from pio.errors import ConfigError
 from pio.process import seconds_since_start
 
 if TYPE_CHECKING:
-    from pio.engine.generation import Generation
+    from pio.engine.generation import Generation, TokenLogprobs
     from pio.plugin import TextModelPlugin
 
 
@@ -137,13 +137,26 @@ def _stream(pieces: Iterator[str], behind: str) -> float | None:
 
 def _record(name: str, model: TextModelPlugin, result: Generation, load_seconds: float) -> dict[str, Any]:
     """The answer as JSON has it."""
-    from dataclasses import asdict
-
-    record = asdict(result)
-    if not result.samples:
-        del record["samples"]
     about = {"model": name, "path": model.path, "plugin": model.manifest.name}
-    return {**about, **record, "load_seconds": load_seconds}
+    return {**about, **_answer(result), "load_seconds": load_seconds}
+
+
+def _answer(result: Generation) -> dict[str, Any]:
+    """One answer, with its samples where there are several; everything in it has a name."""
+    from dataclasses import asdict, replace
+
+    record = asdict(replace(result, samples=()))
+    del record["samples"]
+    if result.logprobs is not None:
+        record["logprobs"] = [_logprobs(token) for token in result.logprobs]
+    if result.samples:
+        record["samples"] = [_answer(sample) for sample in result.samples]
+    return record
+
+
+def _logprobs(token: TokenLogprobs) -> dict[str, Any]:
+    top = [{"token_id": token_id, "logprob": logprob} for token_id, logprob in token.top]
+    return {**token._asdict(), "top": top}
 
 
 def _line(result: Generation, load_seconds: float, first: float | None) -> str:

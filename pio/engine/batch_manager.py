@@ -10,17 +10,19 @@ from functools import partial
 from math import prod
 from typing import Any, TypeAlias, TypeVar
 
+from pio.cache.kind import Cache
 from pio.device import MemoryBudget
 from pio.dtypes import float32
-from pio.engine.answer import Answer, Detokenizer, Reasoning
-from pio.engine.block_manager import BlockManager
-from pio.engine.consumer import Consumer, PromptLogits
+from pio.engine.answer import Answer
+from pio.engine.answer_text import AnswerText, Detokenizer
+from pio.engine.cache_manager import CacheManager
+from pio.engine.consumer import PromptLogits
 from pio.engine.generation import Generation
 from pio.engine.handle import Handle, LogitsHandle
 from pio.engine.penalties import check_token_ids, make_penalties
 from pio.engine.random_numbers import derive_seed, fresh_seed
 from pio.engine.request import Owned, Request
-from pio.engine.runner import Cache, Model, Runner
+from pio.engine.runner import Model, Runner
 from pio.engine.sampling_params import SamplingParams
 from pio.engine.scheduler import Scheduler
 from pio.engine.sequence import Sequence as TokenSequence
@@ -29,6 +31,7 @@ from pio.errors import CancelledError, CapacityError, ConfigError, PioError
 from pio.memory.arena import Arena
 from pio.memory.fit import require_free
 from pio.tensor import Tensor
+from pio.text.encoded_prompt import EncodedPrompt
 
 T = TypeVar("T")
 MakeDetokenizer: TypeAlias = Callable[[bool], Detokenizer]
@@ -84,9 +87,9 @@ class BatchManager:
         """
         tokens = _limit("max_batch_tokens", max_batch_tokens, model.max_batch_tokens)
         sequences = _limit("max_batch_sequences", max_batch_sequences, min(tokens, model.max_batch_sequences))
-        blocks = BlockManager(cache.num_blocks, cache.block_size)
+        managed = CacheManager(cache, sequences)
         self._vocab_size = model.vocab_size
-        self._max_length = min(model.max_positions, blocks.num_tokens)
+        self._max_length = min(model.max_positions, managed.num_tokens)
         self._context = model.max_positions
         self._eos_token_ids = frozenset(eos_token_ids)
         self._detokenizer = detokenizer
@@ -94,9 +97,8 @@ class BatchManager:
         self._token_bytes = token_bytes
         self._check_weights = check_weights
         scheduler = Scheduler(
-            blocks,
+            managed,
             max_tokens=tokens,
-            max_sequences=sequences,
             max_outputs=model.max_batch_outputs,
             prefill_chunk=_limit("prefill_chunk", prefill_chunk, tokens),
         )
@@ -110,18 +112,16 @@ class BatchManager:
 
     def submit(
         self,
-        prompt: Sequence[int],
+        prompt: EncodedPrompt,
         params: SamplingParams | None = None,
         *,
-        reasoning: Reasoning | None = None,
         owned: Owned | None = None,
     ) -> Handle:
         """Queue a prompt.
 
         Args:
-            prompt: Token ids, at least one.
+            prompt: At least one token.
             params: How to choose and when to stop.
-            reasoning: Tells the answer of a conversation apart from the reasoning before it.
             owned: Gets the request before it is queued.
 
         Raises:
@@ -130,15 +130,16 @@ class BatchManager:
             PioError: The manager is closed.
         """
         params = params or SamplingParams()
-        ids = self._check_prompt(prompt, room=1)
+        ids = self._check_prompt(prompt.token_ids, room=1)
         self._check_params(params)
         request = Request[Generation](params.n)
         seed = fresh_seed() if params.seed is None else params.seed
         stops = frozenset(params.stop_token_ids)
         if not params.ignore_eos:
             stops |= self._eos_token_ids
-        max_new_tokens = self._most_tokens(params, len(ids), thinks=reasoning is not None and reasoning.possible)
+        max_new_tokens = self._most_tokens(params, len(ids), thinks=prompt.may_think)
         sequences: list[TokenSequence] = []
+        family = object() if params.n > 1 else None
         for index in range(params.n):
             answer = Answer(
                 request,
@@ -148,19 +149,18 @@ class BatchManager:
                 max_new_tokens=max_new_tokens,
                 stop_token_ids=stops,
                 penalties=make_penalties(params, ids, max_new_tokens, stops, self._vocab_size),
-                detokenizer=self._detokenizer(params.skip_special_tokens) if self._detokenizer else None,
+                text=self._answer_text(prompt, params),
                 token_text=self._token_text,
                 token_bytes=self._token_bytes,
-                reasoning=reasoning,
             )
-            sequences.append(TokenSequence(answer, ids))
+            sequences.append(TokenSequence(answer, ids, family=family))
         return self._queued(request, sequences, owned, lambda: Handle(request, self, params.n))
 
-    def submit_logits(self, prompt: Sequence[int], *, owned: Owned | None = None) -> LogitsHandle:
+    def submit_logits(self, prompt: EncodedPrompt, *, owned: Owned | None = None) -> LogitsHandle:
         """Queue a prompt for the logits of all its positions, float32 (tokens, vocabulary).
 
         Args:
-            prompt: Token ids, at least one.
+            prompt: At least one token.
             owned: Gets the request before it is queued.
 
         Raises:
@@ -169,13 +169,13 @@ class BatchManager:
             OutOfMemoryError: The logits need more memory than the budget or the machine has left.
             PioError: The manager is closed.
         """
-        ids = self._check_prompt(prompt, room=0)
+        ids = self._check_prompt(prompt.token_ids, room=0)
         request = Request[Tensor]()
-        consumer: Consumer = PromptLogits(request, self._prompt_logits(len(ids)))
-        sequences = [TokenSequence(consumer, ids)]
+        consumer = PromptLogits(request, self._prompt_logits(len(ids)))
+        sequences = [TokenSequence(consumer, ids, outputs=len(ids))]
         return self._queued(request, sequences, owned, lambda: LogitsHandle(request, self))
 
-    def logits(self, prompt: Sequence[int]) -> Tensor:
+    def logits(self, prompt: EncodedPrompt) -> Tensor:
         """Wait for what ``submit_logits`` queues."""
         return self.submit_logits(prompt).result()
 
@@ -235,6 +235,10 @@ class BatchManager:
         except BaseException:
             request.cancel()
             raise
+
+    def _answer_text(self, prompt: EncodedPrompt, params: SamplingParams) -> AnswerText:
+        detokenizer = None if self._detokenizer is None else self._detokenizer(params.skip_special_tokens)
+        return AnswerText(params, detokenizer, self._token_text, prompt.reasoning)
 
     def _prompt_logits(self, tokens: int) -> Tensor:
         """Memory for the logits of a prompt, counted until the caller lets go of it."""

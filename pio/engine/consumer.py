@@ -1,54 +1,18 @@
-"""What becomes of a sequence's logits."""
+"""The logits of a whole prompt: what becomes of a sequence that is no answer."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pio.engine.request import Request
 from pio.tensor import Tensor
 
 if TYPE_CHECKING:
     from pio.engine.sequence import Sequence
-    from pio.ops.sampling import Sampler
-
-
-class Consumer(Protocol):
-    """Takes logits until it has what was asked for."""
-
-    @property
-    def scores_prompt(self) -> bool:
-        """Whether it wants the logits of all positions, not of the last one only."""
-        ...
-
-    @property
-    def dead(self) -> bool:
-        """Whether nobody wants its result any more."""
-        ...
-
-    def begin(self) -> None:
-        """Note that the model starts on the sequence."""
-        ...
-
-    def take(self, sequence: Sequence, logits: Tensor, row: int, sampler: Sampler) -> bool:
-        """Use the rows that the step made; return whether the sequence is finished.
-
-        Args:
-            sequence: The sequence, ``num_computed`` not yet counting this step.
-            logits: float32 (rows, vocabulary), valid during the call.
-            row: Its first row among them.
-            sampler: Chooses tokens.
-        """
-        ...
-
-    def fail(self, error: BaseException) -> None:
-        """End its request with an error."""
-        ...
 
 
 class PromptLogits:
     """Copies the logits of every position of a prompt into one tensor."""
-
-    scores_prompt = True
 
     def __init__(self, request: Request[Tensor], out: Tensor) -> None:
         self._request = request
@@ -62,9 +26,12 @@ class PromptLogits:
     def begin(self) -> None:
         """Note that the model starts on the sequence; nothing to note here."""
 
-    def take(self, sequence: Sequence, logits: Tensor, row: int, sampler: Sampler) -> bool:
+    def choose(self, sequence: Sequence, row: int) -> None:
+        """Choose nothing: the logits are wanted."""
+
+    def take(self, sequence: Sequence, logits: Tensor, row: int) -> bool:
         """Copy this step's rows out; finished with the prompt's last one."""
-        first, count = sequence.num_computed, sequence.scheduled
+        first, count = sequence.num_computed, sequence.rows
         self._out[first : first + count].copy_(logits[row : row + count])
         if first + count < len(sequence.tokens):
             return False

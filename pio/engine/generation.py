@@ -6,6 +6,8 @@ import builtins
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
+from pio.text.reasoning import Kind
+
 FinishReason: TypeAlias = Literal["stop", "length"]
 
 
@@ -29,19 +31,27 @@ class TokenLogprobs(NamedTuple):
 
 
 class TokenEvent(NamedTuple):
-    """One token as it is generated.
+    """One token as it is generated, and the text that became certain with it.
+
+    All texts of an answer together are what was streamed; those of a kind are what the result has. Text of two kinds
+    that becomes certain at once comes in an event for each, with the same ``position``.
 
     Attributes:
         sample: Which of the request's n answers it belongs to.
         token_id: The token.
-        text: Text that became certain with it: whole characters, nothing that may still become a stop text.
-        logprobs: Its log probabilities, where the request asks for them.
+        text: Whole characters, nothing that may still become a stop text or a tag.
+        logprobs: The token's log probabilities, where the request asks for them; with its first event only.
+        kind: What the text is: "text" of the answer, "reasoning" before it, or "markup", the tags and line ends that
+            tell them apart. Without text: where the answer stands.
+        position: Which token of the answer it is, from 0.
     """
 
     sample: int
     token_id: int
     text: str
     logprobs: TokenLogprobs | None
+    kind: Kind
+    position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,8 @@ class Timings:
     """Where a request's time went, in seconds.
 
     Attributes:
-        queue: From submission until its prompt began to run.
+        queue: From submission until its prompt began to run; for further answers (``n``) that go on from the prompt
+            of another one, until it was computed.
         prefill: From there to its first token.
         time_to_first_token: From submission to its first token.
         decode: From its first token to its last.

@@ -74,24 +74,12 @@ class Handle:
         Raises:
             ConfigError: The request has several answers; ``events`` tells them apart.
         """
-        self.check_single("a stream of text", "events()")
+        if self._answers > 1:
+            raise ConfigError(f"a stream of text has one answer, found n={self._answers}; use n=1, or events()")
         return Stream(self._request, self._owner, lambda event: event.text or None)
 
-    def check_single(self, what: str, otherwise: str) -> None:
-        """Refuse several answers where there is room for one.
-
-        Args:
-            what: Where one has room, for messages.
-            otherwise: What shows all of them.
-
-        Raises:
-            ConfigError: The request has several answers.
-        """
-        if self._answers > 1:
-            raise ConfigError(f"{what} has one answer, found n={self._answers}; use n=1 or {otherwise}")
-
     def events(self) -> Stream[TokenEvent]:
-        """Stream token by token, with ids and log probabilities, all answers of the request mixed as they come."""
+        """Stream token by token, with kinds, ids and log probabilities; all answers of the request, as they come."""
         return Stream(self._request, self._owner, lambda event: event)
 
 

@@ -8,7 +8,7 @@ from itertools import chain
 from pio.engine.sampling_params import SamplingParams
 from pio.errors import ConfigError
 from pio.ops.bans import Bans
-from pio.ops.sampling import Penalties
+from pio.ops.penalties import Penalties
 
 
 def make_penalties(

@@ -28,4 +28,12 @@ def mix(x: int) -> int:
 
 def uniform(seed: int, index: int) -> float:
     """Return random number ``index`` of a seed, 0 <= u < 1, which depends on nothing else that was drawn."""
-    return (mix(mix(seed) + (index + 1) * 0x9E3779B97F4A7C15) >> 11) * 2.0**-53
+    return uniform_of(mix(seed), index)
+
+
+def uniform_of(mixed: int, index: int) -> float:
+    """Return ``uniform`` of the seed that was mixed into this; what is done for every token is done in one call."""
+    x = mixed + (index + 1) * 0x9E3779B97F4A7C15 & _MASK
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & _MASK
+    return ((x ^ x >> 31) >> 11) * 2.0**-53

@@ -20,6 +20,8 @@ class Request(Generic[T]):
 
     Attributes:
         events: Tokens so far, of all its answers, in the order they came; only ever appended to.
+        done: Whether nothing more will come.
+        dead: Whether it was cancelled or failed, so that work on it is wasted.
         on_death: Called once where the request is cancelled or fails, with no lock held, by whoever ends it.
     """
 
@@ -31,17 +33,7 @@ class Request(Generic[T]):
         self._results: list[T | None] = [None] * answers
         self._missing = answers
         self._error: BaseException | None = None
-        self._cancelled = False
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing more will come."""
-        return self._missing == 0 or self._cancelled or self._error is not None
-
-    @property
-    def dead(self) -> bool:
-        """Whether it was cancelled or failed, so that work on it is wasted."""
-        return self._cancelled or self._error is not None
+        self.done = self.dead = False  # plain fields: they are looked at for every token
 
     def push(self, event: TokenEvent) -> None:
         """Hand a token to those who wait."""
@@ -53,7 +45,7 @@ class Request(Generic[T]):
         self._results[answer] = result
         self._missing -= 1
         if not self._missing:
-            self.on_death = None
+            self.done, self.on_death = True, None
         self._wake_all()
 
     def fail(self, error: BaseException) -> None:
@@ -65,7 +57,6 @@ class Request(Generic[T]):
     def cancel(self) -> None:
         """End the request; those who wait get CancelledError at once, the worker stops at its next step."""
         if not self.done:
-            self._cancelled = True
             self._died()
 
     def _wake_all(self) -> None:
@@ -73,6 +64,7 @@ class Request(Generic[T]):
         self._waiters.wake()
 
     def _died(self) -> None:
+        self.dead = self.done = True
         self._wake_all()
         on_death, self.on_death = self.on_death, None
         if on_death is not None:
@@ -83,14 +75,16 @@ class Request(Generic[T]):
 
         Args:
             index: Which one.
-            check: Called where it has to wait; raises where nothing can come any more.
+            check: Called where it has to wait for the first one, and in each half second without any; raises where
+                nothing can come any more.
 
         Raises:
             PioError: The request failed or was cancelled.
         """
         events = self.events
         if index >= len(events) and not self.done:
-            self._readers.wait(lambda: index < len(events) or self.done, check)
+            # what has come before says that there was somebody to wake this thread
+            self._readers.wait(lambda: index < len(events) or self.done, check, woken=index > 0)
         if self._missing:
             self._raise_if_dead()
         return events[index] if index < len(events) else None
@@ -110,7 +104,7 @@ class Request(Generic[T]):
     def _raise_if_dead(self) -> None:
         if self._error is not None:
             raise self._error
-        if self._cancelled:
+        if self.dead:
             raise CancelledError("the request was cancelled before it finished")
 
 

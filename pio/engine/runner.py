@@ -1,4 +1,4 @@
-"""Runs one step: fills the batch, calls the model, hands each sequence its logits."""
+"""Runs one step: fills the batch, calls the model, has tokens chosen, hands each sequence what is its."""
 
 from __future__ import annotations
 
@@ -7,25 +7,12 @@ from collections.abc import Sequence as Collection
 from typing import Any, Protocol
 
 from pio.cache.batch import Batch
+from pio.cache.kind import Cache
 from pio.device import MemoryBudget, memory_refused
 from pio.engine.sequence import Sequence
 from pio.errors import PioError
 from pio.ops.sampling import Sampler
 from pio.tensor import Tensor
-
-
-class Cache(Protocol):
-    """A paged cache made by a model."""
-
-    @property
-    def block_size(self) -> int:
-        """Tokens a block."""
-        ...
-
-    @property
-    def num_blocks(self) -> int:
-        """Blocks in all."""
-        ...
 
 
 class Model(Protocol):
@@ -56,7 +43,7 @@ class Model(Protocol):
         """Rows of logits one forward gives."""
         ...
 
-    def forward(self, batch: Batch, cache: Any, /) -> Tensor:  # the kind of cache that the model makes
+    def forward(self, batch: Batch, cache: Any, /) -> Tensor:  # the cache that the model makes
         """Return the logits of the batch's output rows, float32 (R, vocabulary), valid until the next call."""
         ...
 
@@ -87,36 +74,39 @@ class Runner:
 
     def forward(self, plan: Collection[Sequence]) -> Tensor:
         """Compute the planned tokens; the logits of those that need them."""
-        batch = self._batch
+        batch, row = self._batch, 0
         batch.begin()
         for sequence in plan:
-            past, count = sequence.num_computed, sequence.scheduled
-            outputs = "all" if sequence.scores_prompt else "last" if count == sequence.pending else "none"
-            batch.add(sequence.tokens[past : past + count], past, sequence.blocks, outputs, sequence.slot)
+            past = sequence.num_computed
+            tokens = sequence.tokens[past : past + sequence.scheduled]
+            batch.add(tokens, past, sequence.blocks, sequence.rows, sequence.slot)
+            sequence.row = row
+            row += sequence.rows
             if past == 0:
                 sequence.consumer.begin()
         return self._model.forward(batch, self._cache)
 
     def consume(self, plan: Collection[Sequence], logits: Tensor) -> list[Sequence]:
-        """Hand out the logits; return the finished sequences, failed ones among them."""
-        finished: list[Sequence] = []
-        row = 0
+        """Choose tokens and hand them out; return the finished sequences, failed ones among them."""
+        taking = [s for s in plan if s.rows and not s.consumer.dead]
+        choices = [choice for s in taking if (choice := s.consumer.choose(s, s.row)) is not None]
+        if choices:
+            self._sampler.sample(logits, choices)
+        finished = [sequence for sequence in taking if _take(sequence, logits)]
         for sequence in plan:
-            count, pending = sequence.scheduled, sequence.pending
-            rows = count if sequence.scores_prompt else int(count == pending)
-            if rows and not sequence.consumer.dead:
-                try:
-                    done = sequence.consumer.take(sequence, logits, row, self._sampler)
-                except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
-                    raise
-                except BaseException as error:  # a tokenizer's Rust panic is no Exception
-                    sequence.consumer.fail(deliverable(error))
-                    done = True
-                if done:
-                    finished.append(sequence)
-            sequence.num_computed += count
-            row += rows
+            sequence.num_computed += sequence.scheduled
         return finished
+
+
+def _take(sequence: Sequence, logits: Tensor) -> bool:
+    """Let a sequence have what the step made of it; return whether it is finished, as one that fails is."""
+    try:
+        return sequence.consumer.take(sequence, logits, sequence.row)
+    except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
+        raise
+    except BaseException as error:  # a tokenizer's Rust panic is no Exception
+        sequence.consumer.fail(deliverable(error))
+        return True
 
 
 def deliverable(error: BaseException) -> PioError:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from pio.engine.block_manager import BlockManager
+from pio.engine.cache_manager import CacheManager
 from pio.engine.sequence import Sequence, Status
 from pio.errors import ConfigError
 
 
 class Scheduler:
-    """Continuous batching over a fixed pool of blocks.
+    """Continuous batching over a fixed pool of cache blocks.
 
     Every step decodes one token of each sequence that has its prompt behind it, then spends what is left on prompts
     in the order of arrival, in chunks. A prompt starts when its blocks are free, and no later one overtakes it. A
@@ -23,21 +23,19 @@ class Scheduler:
         plan: What ``schedule`` chose last; each sequence's ``scheduled`` says how many tokens.
     """
 
-    def __init__(
-        self, blocks: BlockManager, *, max_tokens: int, max_sequences: int, max_outputs: int, prefill_chunk: int
-    ) -> None:
+    def __init__(self, cache: CacheManager, *, max_tokens: int, max_outputs: int, prefill_chunk: int) -> None:
         """Set the limits of a step.
 
         Args:
-            blocks: The pool.
+            cache: What sequences are kept in; it has a slot for each that runs.
             max_tokens: Tokens of a step.
-            max_sequences: Sequences that run at once.
             max_outputs: Rows of logits of a step.
             prefill_chunk: Prompt tokens of a step, over all sequences.
 
         Raises:
             ConfigError: The limits contradict each other.
         """
+        max_sequences = cache.num_slots
         for name, value, least in (
             ("max_batch_sequences", max_sequences, 1),
             ("prefill_chunk", prefill_chunk, 1),
@@ -46,15 +44,13 @@ class Scheduler:
         ):
             if value < least:
                 raise ConfigError(f"{name}={value} is too small: expected at least {least}, one for each sequence")
-        self.blocks = blocks
+        self.cache = cache
         self.waiting: OrderedDict[Sequence, None] = OrderedDict()
         self.running: list[Sequence] = []
         self.plan: list[Sequence] = []
         self._max_tokens = max_tokens
-        self._max_sequences = max_sequences
         self._max_outputs = max_outputs
         self._prefill_chunk = prefill_chunk
-        self._slots = self._all_slots()  # nobody holds these; a stack as of blocks
 
     @property
     def busy(self) -> bool:
@@ -66,65 +62,57 @@ class Scheduler:
         self.waiting[sequence] = None
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence and take its blocks back."""
+        """Forget a sequence and take back what it holds of the cache."""
         if sequence.status is Status.RUNNING:
             self.running.remove(sequence)
-            self._slots.append(sequence.slot)
         elif sequence.status is Status.WAITING:
             self.waiting.pop(sequence, None)  # one that was cancelled on its way here never was in it
-        self.blocks.release(sequence.blocks)
+        self.cache.release(sequence)
         sequence.status = Status.FINISHED
 
     def reset(self) -> None:
-        """Forget all sequences, in whatever state an error left them, and have all blocks back."""
+        """Forget all sequences, in whatever state an error left them, and have the whole cache back."""
         for sequence in (*self.running, *self.waiting):
             sequence.status = Status.FINISHED
         self.running.clear()
         self.waiting.clear()
         self.plan.clear()
-        self.blocks.reset()
-        self._slots = self._all_slots()
-
-    def _all_slots(self) -> list[int]:
-        return list(range(self._max_sequences - 1, -1, -1))
+        self.cache.reset()
 
     def schedule(self) -> list[Sequence]:
         """Choose the next step; empty only where nothing waits or runs."""
         self.plan.clear()
         self._schedule_decodes()
-        decodes = len(self.plan)
-        budget = min(self._max_tokens - decodes, self._prefill_chunk)
-        # every running answer keeps a row of logits, so that scoring a long prompt holds none of them up
-        outputs = self._max_outputs - sum(not s.scores_prompt for s in self.running)
-        for sequence in self.running:
-            if not self._decodes(sequence):
-                budget, outputs = self._schedule_prompt(sequence, budget, outputs)
-        while budget > 0 and outputs > 0 and self._admit():
-            newest = self.running[-1]
-            outputs -= not newest.scores_prompt
-            budget, outputs = self._schedule_prompt(newest, budget, outputs)
+        if len(self.plan) < len(self.running) or self.waiting:
+            self._schedule_prompts()
         return self.plan
 
     def _schedule_decodes(self) -> None:
         i = 0
         while i < len(self.running):
             sequence = self.running[i]
-            if self._decodes(sequence) and self._grow(sequence):
-                sequence.scheduled = 1
+            if sequence.decodes and self._grow(sequence):
+                sequence.plan(1)
                 self.plan.append(sequence)
             i += 1
 
-    @staticmethod
-    def _decodes(sequence: Sequence) -> bool:
-        return sequence.pending == 1 and not sequence.scores_prompt
+    def _schedule_prompts(self) -> None:
+        budget = min(self._max_tokens - len(self.plan), self._prefill_chunk)
+        # every running answer keeps its row of logits, so that scoring a long prompt holds none of them up
+        outputs = self._max_outputs - sum(s.outputs == 1 for s in self.running)
+        for sequence in self.running:
+            if not sequence.decodes:
+                budget, outputs = self._schedule_prompt(sequence, budget, outputs)
+        while budget > 0 and outputs > 0 and self._admit():
+            newest = self.running[-1]
+            outputs -= newest.outputs == 1
+            budget, outputs = self._schedule_prompt(newest, budget, outputs)
 
     def _grow(self, sequence: Sequence) -> bool:
         """Make room for one more token, at the expense of younger sequences; False where it had to give way itself."""
-        while not self.blocks.grow(sequence.blocks, len(sequence.tokens)):
+        while not self.cache.grow(sequence, len(sequence.tokens)):
             youngest = self.running.pop()  # not in the plan: older ones come first
-            self.blocks.release(youngest.blocks)
-            self._slots.append(youngest.slot)
-            youngest.num_computed = 0
+            self.cache.release(youngest)
             youngest.status = Status.WAITING
             self.waiting[youngest] = None
             self.waiting.move_to_end(youngest, last=False)
@@ -135,27 +123,55 @@ class Scheduler:
     def _schedule_prompt(self, sequence: Sequence, budget: int, outputs: int) -> tuple[int, int]:
         """Plan a chunk of a prompt; return what is left of the budget of tokens and of output rows."""
         count = min(sequence.pending, budget)
-        if sequence.scores_prompt:
-            count = min(count, outputs)
-            outputs -= count
+        sequence.plan(count)
+        if sequence.outputs > 1:  # else its row is kept already
+            count -= max(0, sequence.rows - outputs)
+            sequence.plan(count)
+            outputs -= sequence.rows
         if count > 0:
-            sequence.scheduled = count
             self.plan.append(sequence)
         return budget - count, outputs
 
     def _admit(self) -> bool:
         """Start the sequence that has waited longest, if it fits beside those that run."""
-        if not self.waiting or len(self.running) >= self._max_sequences:
+        if not self.waiting:
             return False
         sequence = next(iter(self.waiting))
-        needed = self.blocks.blocks_needed(len(sequence.tokens))
+        if self.running and sequence.awaits(self.running[-1]):
+            return False
         # a block in reserve for each running sequence, else the newcomer would soon be put back
-        if self.running and self.blocks.num_free - needed < len(self.running):
+        if not self.cache.admit(sequence, reserve=len(self.running)):
             return False
-        if not self.blocks.grow(sequence.blocks, len(sequence.tokens)):
-            return False
-        self.waiting.popitem(last=False)
-        self.running.append(sequence)
-        sequence.slot = self._slots.pop()
-        sequence.status = Status.RUNNING
+        self._start(sequence)
         return True
+
+    def _start(self, sequence: Sequence) -> None:
+        del self.waiting[sequence]
+        self.running.append(sequence)
+        sequence.status = Status.RUNNING
+
+    def share_prompt(self) -> list[Sequence]:
+        """Let those go on that waited for a prompt which the model has just seen; their logits are the same row.
+
+        Returns:
+            Sequences to be treated as if they had been in the plan, too.
+        """
+        started: list[Sequence] = []
+        if not self.waiting or not self.running:
+            return started
+        first = self.running[-1]
+        while self.waiting and first.rows:
+            sequence = next(iter(self.waiting))
+            # a block for it and a block in reserve for each running sequence; else it computes the prompt for itself
+            if (
+                not sequence.awaits(first)
+                or sequence.consumer.dead
+                or not self.cache.fork(first, sequence, reserve=len(self.running) + 1)
+            ):
+                break
+            self._start(sequence)
+            sequence.consumer.begin()
+            sequence.num_computed, sequence.scheduled = first.num_computed, first.scheduled
+            sequence.row, sequence.rows = first.row, first.rows
+            started.append(sequence)
+        return started

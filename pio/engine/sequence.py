@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from array import array
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from pio.engine.consumer import Consumer
+    from pio.ops.sampling import Choice
+    from pio.tensor import Tensor
+
+
+NO_SLOT: Final = -1  # of a sequence that does not run
 
 
 class Status(Enum):
@@ -18,6 +22,37 @@ class Status(Enum):
     FINISHED = "finished"
 
 
+class Consumer(Protocol):
+    """Takes a sequence's logits until it has what was asked for."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether nobody wants its result any more."""
+        ...
+
+    def begin(self) -> None:
+        """Note that the model starts on the sequence."""
+        ...
+
+    def choose(self, sequence: Sequence, row: int) -> Choice | None:
+        """Return how the token behind a row of logits is to be chosen; None where the logits themselves are wanted."""
+        ...
+
+    def take(self, sequence: Sequence, logits: Tensor, row: int) -> bool:
+        """Use what the step made, the token that was chosen or the logits; return whether the sequence is finished.
+
+        Args:
+            sequence: The sequence, ``num_computed`` not yet counting this step.
+            logits: float32 (rows, vocabulary), valid during the call.
+            row: Its first row among them; it has ``sequence.rows``.
+        """
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """End its request with an error."""
+        ...
+
+
 class Sequence:
     """Prompt and generated tokens of one answer, and the cache blocks that hold them.
 
@@ -25,32 +60,42 @@ class Sequence:
         consumer: What takes its logits: an answer that grows token by token, or the logits of a whole prompt.
         tokens: Prompt, then generated tokens.
         prompt_length: How many of them are the prompt.
-        num_computed: How many of them are in the cache.
+        outputs: How many of its last tokens want a row of logits: one for an answer, all for a prompt that is scored.
+        num_computed: How many tokens are in the cache.
+        family: The same object for answers to one prompt, so that it is computed once; None for a sequence alone.
         blocks: Its block table.
         slot: Where recurrent layers keep its state while it runs.
         scheduled: Tokens of it in the current step.
+        rows: Rows of logits of it in the current step.
+        row: The first of them, among those of all sequences.
         status: Where it stands.
     """
 
     __slots__ = (
         "blocks",
         "consumer",
+        "family",
         "num_computed",
+        "outputs",
         "prompt_length",
+        "row",
+        "rows",
         "scheduled",
         "slot",
         "status",
         "tokens",
     )
 
-    def __init__(self, consumer: Consumer, prompt: array[int]) -> None:
+    def __init__(self, consumer: Consumer, prompt: array[int], outputs: int = 1, family: object | None = None) -> None:
         self.consumer = consumer
+        self.family = family
         self.tokens = array("i", prompt)
         self.prompt_length = len(prompt)
+        self.outputs = outputs
         self.num_computed = 0
         self.blocks = array("i")
-        self.scheduled = 0
-        self.slot = 0
+        self.scheduled = self.rows = self.row = 0
+        self.slot = NO_SLOT
         self.status = Status.WAITING
 
     @property
@@ -59,6 +104,21 @@ class Sequence:
         return len(self.tokens) - self.num_computed
 
     @property
-    def scores_prompt(self) -> bool:
-        """Whether the logits of all its positions are wanted, not of the last one only."""
-        return self.consumer.scores_prompt
+    def decodes(self) -> bool:
+        """Whether its prompt is behind it and its next step gives the next token of an answer."""
+        return self.outputs == 1 and len(self.tokens) - self.num_computed == 1
+
+    def awaits(self, other: Sequence) -> bool:
+        """Whether another sequence is about to compute the prompt of this one, which is all that both have so far."""
+        return (
+            self.family is not None
+            and self.family is other.family
+            and len(other.tokens) == other.prompt_length
+            and len(self.tokens) == self.prompt_length
+        )
+
+    def plan(self, count: int) -> None:
+        """Take that many tokens into the next step, with a row of logits for each of them that wants one."""
+        self.scheduled = count
+        behind = len(self.tokens) - self.num_computed - count  # tokens that this step leaves for later ones
+        self.rows = max(0, min(count, self.outputs - behind))

@@ -33,7 +33,14 @@ class Waiters:
                 return
             lock.release()
 
-    def wait(self, ready: Callable[[], bool], check: Callable[[], object], deadline: float | None = None) -> bool:
+    def wait(
+        self,
+        ready: Callable[[], bool],
+        check: Callable[[], object],
+        deadline: float | None = None,
+        *,
+        woken: bool = False,
+    ) -> bool:
         """Wait until ``ready()``; return False where the deadline comes first.
 
         Args:
@@ -41,8 +48,8 @@ class Waiters:
             check: Called before the thread first sleeps and after each half second in which nobody woke it, for
                 example to find out that nobody is left who could; what it raises ends the wait.
             deadline: By ``time.monotonic``; None for ever.
+            woken: Whether whoever wakes this thread was there just now, so that the first check can wait.
         """
-        woken = False
         while not ready():
             lock = threading.Lock()
             lock.acquire()

@@ -69,7 +69,7 @@ class Worker:
                 self._start()
 
     def drop(self, sequences: list[Sequence]) -> None:
-        """Forget sequences of a request that is over; their blocks are free at the next step."""
+        """Forget sequences of a request that is over; what they hold of the cache is free at the next step."""
         if self.alive:  # else there are none, and nobody would take this away
             self._dropped.append(sequences)
 
@@ -167,7 +167,7 @@ class Worker:
         return True
 
     def _remove_dropped(self) -> None:
-        """Give the blocks of cancelled and failed requests back."""
+        """Give back what cancelled and failed requests hold of the cache."""
         while self._dropped:
             for sequence in self._dropped.popleft():
                 if sequence.status is not Status.FINISHED:
@@ -178,7 +178,9 @@ class Worker:
         plan: list[Sequence] | None = None
         try:
             plan = list(self._scheduler.schedule())
-            for sequence in self._runner.consume(plan, self._runner.forward(plan)):
+            logits = self._runner.forward(plan)
+            plan += self._scheduler.share_prompt()
+            for sequence in self._runner.consume(plan, logits):
                 self._scheduler.remove(sequence)
         except BaseException as error:  # whatever it is, callers wait and the next request must run
             told = _told(error)

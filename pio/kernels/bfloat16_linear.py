@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pio.kernels._jit import kernel
 from pio.kernels.linear import add_bias
-from pio.kernels.parallel import FINE, parallel_kernel
+from pio.kernels.parallel import parallel_kernel
 from pio.kernels.simd import LANES, WIDE, load_f32, load_part_f32, splat, store
 from pio.kernels.tiles import PAIR_DOTS, PAIR_LANES, pair_tile
 
@@ -80,57 +80,3 @@ def bfloat16_columns(
     if bias != 0:
         for r in range(rows):
             add_bias_bfloat16(y + 4 * (r * ldy + first), bias + 2 * first, last - first)
-
-
-@parallel_kernel(parts_per_thread=FINE)
-def bfloat16_linear(
-    y: int, x: int, w: int, bias: int, rows: int, n: int, k: int, ldy: int, add: int, part: int, parts: int
-) -> None:
-    """Compute a linear layer of rounded rows, its outputs split over threads.
-
-    y[r, c] = sum_k x[r, k] * w[c, k] (+ y[r, c] if add) (+ bias[c] if bias is not 0)
-
-    Shapes: as ``bfloat16_columns``. A row's bits depend on nothing but the row. y must not overlap x.
-    """
-    first = part * n // parts // COLUMNS * COLUMNS  # whole tiles, so that only the last part meets an edge
-    last = n if part == parts - 1 else (part + 1) * n // parts // COLUMNS * COLUMNS
-    bfloat16_columns(y, x, w, bias, first, last, rows, k, ldy, add)
-
-
-@parallel_kernel(parts_per_thread=FINE)
-def bfloat16_linear_three(
-    x: int,
-    y0: int,
-    w0: int,
-    bias0: int,
-    n0: int,
-    y1: int,
-    w1: int,
-    bias1: int,
-    n1: int,
-    y2: int,
-    w2: int,
-    bias2: int,
-    n2: int,
-    rows: int,
-    k: int,
-    part: int,
-    parts: int,
-) -> None:
-    """Compute up to three linear layers of one input as if their weights were stacked: one job instead of three.
-
-    yi[r, c] = sum_k x[r, k] * wi[c, k] (+ biasi[c] if biasi is not 0)
-
-    Shapes: x, wi, biasi and yi as in ``bfloat16_columns``; ni may be 0. Sums as there, to the bit. No y may overlap x.
-    """
-    n = n0 + n1 + n2
-    first = part * n // parts // COLUMNS * COLUMNS  # whole tiles, so that only the last part meets an edge
-    last = n if part == parts - 1 else (part + 1) * n // parts // COLUMNS * COLUMNS
-    if first < n0:
-        bfloat16_columns(y0, x, w0, bias0, first, min(last, n0), rows, k, n0, 0)
-    first, last = first - n0, last - n0
-    if last > 0 and first < n1:
-        bfloat16_columns(y1, x, w1, bias1, max(first, 0), min(last, n1), rows, k, n1, 0)
-    first, last = first - n1, last - n1
-    if last > 0 and first < n2:
-        bfloat16_columns(y2, x, w2, bias2, max(first, 0), min(last, n2), rows, k, n2, 0)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pio.kernels._edges import load_up_to, store_up_to
 from pio.kernels._jit import kernel, kernel_per_dtype
+from pio.kernels._slices import past_of, sequences_of, slot_of, start_of
 from pio.kernels.activation import silu_lanes
 from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import (
     LANES,
     fma,
-    get_i32,
     itemsize,
     load,
     load_f32,
@@ -129,10 +129,7 @@ def causal_conv(
     x: int,
     weight: int,
     state: int,
-    starts: int,
-    past: int,
-    slots: int,
-    sequences: int,
+    batch: int,
     channels: int,
     width: int,
     ldo: int,
@@ -146,18 +143,18 @@ def causal_conv(
     token is its state, or zero where its past is 0; then the state becomes the sequence's last width - 1 inputs
 
     Shapes: x, out float32 (T, channels), token strides ldx, ldo; weight (width, channels) of the kernel's type; state
-    float32 (slots, width - 1, channels); starts int32 (S + 1,); past, slots int32 (S,), slots pairwise different.
-    Sums in float32 in the order of j. out must not be x.
+    float32 (slots, width - 1, channels); batch the record of ``_slices``. Sums in float32 in the order of j. out must
+    not be x.
     """
     blocks = (channels + BLOCK - 1) // BLOCK
     begin, end = part * blocks // parts * BLOCK, min(channels, (part + 1) * blocks // parts * BLOCK)
-    for s in range(sequences):
-        start = get_i32(starts + 4 * s)
-        tokens = get_i32(starts + 4 * s + 4) - start
+    for s in range(sequences_of(batch)):
+        start = start_of(batch, s)
+        tokens = start_of(batch, s + 1) - start
         if tokens <= 0:
             continue
-        own = state + 4 * get_i32(slots + 4 * s) * (width - 1) * channels
-        if get_i32(past + 4 * s) == 0:
+        own = state + 4 * slot_of(batch, s) * (width - 1) * channels
+        if past_of(batch, s) == 0:
             clear_columns(own, width - 1, begin, end, channels)
         to, at_x = out + 4 * start * ldo, x + 4 * start * ldx
         for first in range(begin, end, CHUNK):

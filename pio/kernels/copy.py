@@ -12,7 +12,7 @@ from llvmlite import ir
 from pio.kernels import _llvm as ll
 from pio.kernels._jit import PerDtype, kernel_per_dtype
 from pio.kernels.parallel import parallel_kernel_per_dtype
-from pio.kernels.simd import LANES, int64, load_part, primitive, splat, store_part, void
+from pio.kernels.simd import LANES, get_i64, int64, load_part, primitive, splat, store_part, void
 
 INTEGERS: Final = {"int8": 8, "uint8": 8, "int32": 32, "int64": 64}  # bits
 _C_INTEGERS: Final = {
@@ -164,42 +164,30 @@ def copy_plane(to: int, at: int, rows: int, n: int, row: int, step: int, from_ro
                 copy_line(there, here, min(BLOCK, n - i0), step, from_step)
 
 
-@kernel_per_dtype
-def copy_box(
-    to: int, at: int, n0: int, n1: int, n2: int, n3: int, n4: int, n5: int,
-    t0: int, t1: int, t2: int, t3: int, t4: int, t5: int,
-    f0: int, f1: int, f2: int, f3: int, f4: int, f5: int,
-) -> None:  # fmt: skip
-    """Copy six dimensions, converted.
+@parallel_kernel_per_dtype
+def copy(to: int, at: int, box: int, part: int, parts: int) -> None:
+    """Copy six dimensions, converted; split over threads along the first, or along the last where the first is 1 long.
 
     to[a * t0 + b * t1 + ...] = at[a * f0 + b * f1 + ...]
 
-    Shapes: (n0, n1, n2, n3, n4, n5) each; strides t and f in elements. The two must not overlap.
+    Shapes: box int64 (6, 3): for each dimension its length, then its strides in elements, t and f. The two must not
+    overlap.
     """
-    for a in range(n0):
-        for b in range(n1):
-            for c in range(n2):
-                for d in range(n3):
-                    there = to + to_size * (a * t0 + b * t1 + c * t2 + d * t3)
-                    here = at + from_size * (a * f0 + b * f1 + c * f2 + d * f3)
-                    copy_plane(there, here, n4, n5, t4, t5, f4, f5)
-
-
-@parallel_kernel_per_dtype
-def copy(
-    to: int, at: int, n0: int, n1: int, n2: int, n3: int, n4: int, n5: int,
-    t0: int, t1: int, t2: int, t3: int, t4: int, t5: int,
-    f0: int, f1: int, f2: int, f3: int, f4: int, f5: int, part: int, parts: int,
-) -> None:  # fmt: skip
-    """Copy six dimensions, split over threads along the first, or along the last where the first has length 1.
-
-    Shapes: as ``copy_box``.
-    """
+    n0, t0, f0 = get_i64(box), get_i64(box + 8), get_i64(box + 16)
+    n1, t1, f1 = get_i64(box + 24), get_i64(box + 32), get_i64(box + 40)
+    n2, t2, f2 = get_i64(box + 48), get_i64(box + 56), get_i64(box + 64)
+    n3, t3, f3 = get_i64(box + 72), get_i64(box + 80), get_i64(box + 88)
+    n4, t4, f4 = get_i64(box + 96), get_i64(box + 104), get_i64(box + 112)
+    n5, t5, f5 = get_i64(box + 120), get_i64(box + 128), get_i64(box + 136)
     first, last = part * n0 // parts, (part + 1) * n0 // parts
     left, right = 0, n5
     if n0 == 1:
         first, last = 0, 1
         left, right = part * n5 // parts, (part + 1) * n5 // parts
-    there, here = to + to_size * (first * t0 + left * t5), at + from_size * (first * f0 + left * f5)
-    count = right - left
-    copy_box(there, here, last - first, n1, n2, n3, n4, count, t0, t1, t2, t3, t4, t5, f0, f1, f2, f3, f4, f5)
+    for a in range(first, last):
+        for b in range(n1):
+            for c in range(n2):
+                for d in range(n3):
+                    there = to + to_size * (a * t0 + b * t1 + c * t2 + d * t3 + left * t5)
+                    here = at + from_size * (a * f0 + b * f1 + c * f2 + d * f3 + left * f5)
+                    copy_plane(there, here, n4, right - left, t4, t5, f4, f5)

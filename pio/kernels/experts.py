@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pio.kernels._edges import load_up_to, store_up_to
-from pio.kernels._formats import BLOCK, FORMATS, PAIR
-from pio.kernels._jit import PerDtype, kernel, kernel_per_dtype
-from pio.kernels.bfloat16_linear import bfloat16_columns
+from pio.kernels._formats import BLOCK, FORMATS
+from pio.kernels._jit import PerDtype, kernel
+from pio.kernels._linears import multiply
 from pio.kernels.copy import copy_line
-from pio.kernels.linear import COLUMNS, linear_columns
+from pio.kernels.linear import COLUMNS
 from pio.kernels.parallel import FINE, parallel_kernel, parallel_kernel_per_dtype
-from pio.kernels.quantized_linear import FEW, quantized_columns
+from pio.kernels.quantized_linear import FEW
 from pio.kernels.simd import (
     LANES,
     fma,
@@ -23,8 +21,6 @@ from pio.kernels.simd import (
 
 CHUNK = 4 * LANES  # columns of a row that are summed up at once
 WIDTH = 4 * COLUMNS  # outputs of a float weight that are dealt to parts together
-ROUNDED = "rounded"  # bfloat16 weights that meet rounded inputs, beside the formats and the element types
-
 
 copy_words = copy_line["int32_to_int32"]  # through float32 some bit patterns would change
 
@@ -64,43 +60,7 @@ def blocks_before(cost: int, unit: int, blocks: int) -> int:
     return min(max((cost + unit - 1) // unit, 0), blocks)
 
 
-@kernel_per_dtype
-def packed_blocks(y: int, x: int, w: int, first: int, last: int, rows: int, n: int, k: int) -> None:
-    """Multiply quantized rows by some blocks of a packed matrix.
-
-    Shapes: as ``quantized_columns``, whose y is (rows, n).
-    """
-    quantized_columns(y, x, w, 0, first, last, rows, n, (k + PAIR - 1) // PAIR, n, 0)
-
-
-@kernel_per_dtype
-def plain_blocks(y: int, x: int, w: int, first: int, last: int, rows: int, n: int, k: int) -> None:
-    """Multiply rows by some blocks of WIDTH rows of a matrix.
-
-    Shapes: as ``linear_columns``, whose y is (rows, n).
-    """
-    linear_columns(y, x, w, 0, WIDTH * first, min(WIDTH * last, n), rows, k, n, k, 0)
-
-
-@kernel
-def rounded_blocks(y: int, x: int, w: int, first: int, last: int, rows: int, n: int, k: int) -> None:
-    """Multiply rounded rows by some blocks of WIDTH rows of a bfloat16 matrix.
-
-    Shapes: as ``bfloat16_columns``, whose y is (rows, n).
-    """
-    bfloat16_columns(y, x, w, 0, WIDTH * first, min(WIDTH * last, n), rows, k, n, 0)
-
-
-def _blocks_of(kind: str) -> Any:
-    return packed_blocks[kind] if kind in FORMATS else rounded_blocks if kind == ROUNDED else plain_blocks[kind]
-
-
-multiply_blocks = PerDtype(_blocks_of)
-
-
-def count_blocks(kind: str, n: int) -> int:
-    """Return how many blocks a matrix of n rows has, as ``experts_linear`` deals them to parts."""
-    return -(-n // (BLOCK if kind in FORMATS else WIDTH))
+block_rows = PerDtype(lambda kind: BLOCK if kind in FORMATS else WIDTH)  # outputs that are dealt to parts together
 
 
 @parallel_kernel_per_dtype(parts_per_thread=FINE)
@@ -115,7 +75,6 @@ def experts_linear(
     n: int,
     k: int,
     line: int,
-    blocks: int,
     part: int,
     parts: int,
 ) -> None:
@@ -124,10 +83,12 @@ def experts_linear(
     yi[r, c] = sum_k x[r, k] * wi[e, c, k],  starts[e] <= r < starts[e + 1]
 
     Shapes: x (rows, line) bytes, sorted by expert: float32, quantized or rounded, as the kernel's kind of matrix meets
-    it; starts int32 (experts + 1,); wi int64 (experts,), addresses of matrices (n, k) of the kernel's kind and of so
-    many blocks, w1 0 for none; yi float32 (rows, n). Sums as in the dense layer of that kind: a row's bits depend on
+    it; starts int32 (experts + 1,); wi int64 (experts,), addresses of matrices (n, k) of the kernel's kind, w1 0 for
+    none; yi float32 (rows, n). Sums as in the dense layer of that kind: a row's bits depend on
     nothing but the row. No y may overlap x.
     """
+    step = int(block_rows)
+    blocks = (n + step - 1) // step
     both = 2 * blocks if w1 != 0 else blocks
     total = total_cost(starts, experts, both)
     low, high = part * total // parts, (part + 1) * total // parts
@@ -141,10 +102,11 @@ def experts_linear(
         low, high = low - both * unit, high - both * unit
         at_x, at_y = x + row * line, 4 * row * n
         if first < min(last, blocks):
-            multiply_blocks(y0 + at_y, at_x, get_i64(w0 + 8 * e), first, min(last, blocks), rows, n, k)
+            end = min(step * min(last, blocks), n)
+            multiply(y0 + at_y, at_x, get_i64(w0 + 8 * e), 0, step * first, end, rows, n, k, 0)
         first, last = max(first - blocks, 0), last - blocks
         if first < last:
-            multiply_blocks(y1 + at_y, at_x, get_i64(w1 + 8 * e), first, last, rows, n, k)
+            multiply(y1 + at_y, at_x, get_i64(w1 + 8 * e), 0, step * first, min(step * last, n), rows, n, k, 0)
 
 
 @parallel_kernel

@@ -12,8 +12,9 @@ import math
 
 from pio.kernels._edges import load_up_to, store_up_to
 from pio.kernels._jit import kernel, kernel_per_dtype
+from pio.kernels._rows import fill_f32
+from pio.kernels._slices import past_of, sequences_of, slot_of, start_of
 from pio.kernels.activation import sigmoid_lanes
-from pio.kernels.attention import fill_f32
 from pio.kernels.norm import sum_squares
 from pio.kernels.parallel import FINE, parallel_kernel, parallel_kernel_per_dtype
 from pio.kernels.simd import (
@@ -22,7 +23,8 @@ from pio.kernels.simd import (
     exp,
     fma,
     get_f32,
-    get_i32,
+    get_f64,
+    get_i64,
     itemsize,
     load,
     load_f32,
@@ -37,6 +39,12 @@ from pio.kernels.simd import (
 from pio.kernels.tiles import prefetch
 
 COLUMNS = 2 * LANES  # of a slice: two accumulators each for what is recalled and for what is read
+
+# The record of a layer's sizes, int64 but the last, a float64: heads of values, heads of queries and keys, the widths
+# of both; how far tokens and heads lie apart; what is added to sums of squares.
+HEADS, KEY_HEADS, DIM, VALUE_DIM, TOKEN_OUT, TOKEN_Q, HEAD_Q, TOKEN_K, HEAD_K, TOKEN_V, HEAD_V, EPS = (
+    8 * i for i in range(12)
+)
 
 
 @kernel
@@ -129,68 +137,43 @@ def delta_gates(
 
 
 @parallel_kernel
-def head_scales(
-    scales: int,
-    q: int,
-    k: int,
-    tokens: int,
-    heads: int,
-    dim: int,
-    ldq: int,
-    head_q: int,
-    ldk: int,
-    head_k: int,
-    eps: float,
-    part: int,
-    parts: int,
-) -> None:
+def head_scales(scales: int, q: int, k: int, tokens: int, shape: int, part: int, parts: int) -> None:
     """Compute the factors that bring queries and keys to length one, and queries by 1 / sqrt(dim) below it.
 
     scales[t, h, 0] = 1 / sqrt((sum(q[t, h] ** 2) + eps) * dim);  scales[t, h, 1] = 1 / sqrt(sum(k[t, h] ** 2) + eps)
 
-    Shapes: scales float32 (T, heads, 2); q, k float32 (T, heads, dim), token strides ldq, ldk, head strides head_q,
-    head_k. Sums in float32. Rows split over threads.
+    Shapes: scales float32 (T, key_heads, 2); q, k float32 (T, key_heads, dim), with gaps as shape says. Sums in
+    float32. Rows split over threads.
     """
+    heads, dim, eps = get_i64(shape + KEY_HEADS), get_i64(shape + DIM), get_f64(shape + EPS)
     rows = tokens * heads
     for r in range(part * rows // parts, (part + 1) * rows // parts):
         t, h = r // heads, r % heads
-        square = sum_squares(q + 4 * (t * ldq + h * head_q), dim) + eps
-        put_f32(scales + 8 * r, 1.0 / math.sqrt(square * dim))
-        square = sum_squares(k + 4 * (t * ldk + h * head_k), dim) + eps
-        put_f32(scales + 8 * r + 4, 1.0 / math.sqrt(square))
+        at_q = q + 4 * (t * get_i64(shape + TOKEN_Q) + h * get_i64(shape + HEAD_Q))
+        put_f32(scales + 8 * r, 1.0 / math.sqrt((sum_squares(at_q, dim) + eps) * dim))
+        at_k = k + 4 * (t * get_i64(shape + TOKEN_K) + h * get_i64(shape + HEAD_K))
+        put_f32(scales + 8 * r + 4, 1.0 / math.sqrt(sum_squares(at_k, dim) + eps))
 
 
 @kernel
 def walk_slice(
-    out: int,
-    q: int,
-    k: int,
-    v: int,
-    decay: int,
-    beta: int,
-    scales: int,
-    state: int,
-    tokens: int,
-    heads: int,
-    key_heads: int,
-    dim: int,
-    columns: int,
-    ldo: int,
-    ldq: int,
-    ldk: int,
-    ldv: int,
-) -> None:
+    out: int, q: int, k: int, v: int, decay: int, beta: int, scales: int, state: int, tokens: int, columns: int,
+    shape: int,
+) -> None:  # fmt: skip
     """Walk the tokens of a sequence over a slice of the state of one head.
 
     for each t: S *= decay[t];  S += outer(k[t], beta[t] * (v[t] - k[t] @ S));  out[t] = q[t] @ S
 
     where q and k are scaled: the sums run over them as they are, and take the factor afterwards.
 
-    Shapes: q, k float32 (tokens, dim), strides ldq, ldk; v, out float32 (tokens, min(columns, COLUMNS)), strides ldv,
-    ldo; decay, beta float32 (tokens,), stride heads; scales float32 (tokens, 2), stride 2 key_heads; S float32
-    (dim, COLUMNS), in place; the slice behind it is asked for meanwhile. Sums in float32 in the order of dim: what
-    the next token recalls is summed while S passes by for this one. out may be v.
+    Shapes: q, k float32 (tokens, dim), v, out float32 (tokens, min(columns, COLUMNS)), strides as shape says; decay,
+    beta float32 (tokens,), stride heads; scales float32 (tokens, 2), stride 2 key_heads; S float32 (dim, COLUMNS), in
+    place; the slice behind it is asked for meanwhile. Sums in float32 in the order of dim: what the next token recalls
+    is summed while S passes by for this one. out may be v.
     """
+    heads, key_heads, dim = get_i64(shape + HEADS), get_i64(shape + KEY_HEADS), get_i64(shape + DIM)
+    ldq, ldk = get_i64(shape + TOKEN_Q), get_i64(shape + TOKEN_K)
+    ldv, ldo = get_i64(shape + TOKEN_V), get_i64(shape + TOKEN_OUT)
     zero = splat(0.0)
     low, high = zero, zero  # k[t] @ S, before S decays
     for i in range(dim):
@@ -230,21 +213,8 @@ def gated_delta(
     beta: int,
     scales: int,
     state: int,
-    starts: int,
-    past: int,
-    slots: int,
-    sequences: int,
-    heads: int,
-    key_heads: int,
-    dim: int,
-    value_dim: int,
-    ldo: int,
-    ldq: int,
-    head_q: int,
-    ldk: int,
-    head_k: int,
-    ldv: int,
-    head_v: int,
+    batch: int,
+    shape: int,
     part: int,
     parts: int,
 ) -> None:
@@ -254,41 +224,29 @@ def gated_delta(
     S *= decay[t, h];  S += outer(k[t, h'], beta[t, h] * (v[t, h] - k[t, h'] @ S));  out[t, h] = q[t, h'] @ S
     where h' = h // (heads // key_heads), and q and k are scaled by ``head_scales``
 
-    Shapes: q, k float32 (T, key_heads, dim), v float32 (T, heads, value_dim), with token strides ldq, ldk, ldv and
-    head strides head_q, head_k, head_v; out float32 (T, heads, value_dim), token stride ldo; decay, beta float32
-    (T, heads); scales float32 (T, key_heads, 2); state float32 (slots, heads, slices, dim, COLUMNS), where slices are
-    as many as hold value_dim columns; starts int32 (S + 1,); past, slots int32 (S,), slots pairwise different. Sums
-    in float32 in the order of dim. out may be v.
+    Shapes: q, k float32 (T, key_heads, dim), v, out float32 (T, heads, value_dim), with gaps as shape says; decay, beta
+    float32 (T, heads); scales float32 (T, key_heads, 2); state float32 (slots, heads, slices, dim, COLUMNS), where
+    slices are as many as hold value_dim columns; batch the record of ``_slices``, shape int64 (12,), the record above.
+    Sums in float32 in the order of dim. out may be v.
     """
+    heads, key_heads = get_i64(shape + HEADS), get_i64(shape + KEY_HEADS)
+    dim, value_dim = get_i64(shape + DIM), get_i64(shape + VALUE_DIM)
     slices = (value_dim + COLUMNS - 1) // COLUMNS
     units, group, size = heads * slices, heads // key_heads, 4 * COLUMNS * dim
-    for s in range(sequences):
-        start = get_i32(starts + 4 * s)
-        tokens = get_i32(starts + 4 * s + 4) - start
+    for s in range(sequences_of(batch)):
+        start = start_of(batch, s)
+        tokens = start_of(batch, s + 1) - start
         if tokens <= 0:
             continue
-        own = state + size * units * get_i32(slots + 4 * s)
+        own = state + size * units * slot_of(batch, s)
         for unit in range(part * units // parts, (part + 1) * units // parts):
             h, column = unit // slices, unit % slices * COLUMNS
             at = own + size * unit
-            if get_i32(past + 4 * s) == 0:
+            if past_of(batch, s) == 0:
                 fill_f32(at, COLUMNS * dim, 0.0)
-            walk_slice(
-                out + 4 * (start * ldo + h * value_dim + column),
-                q + 4 * (start * ldq + h // group * head_q),
-                k + 4 * (start * ldk + h // group * head_k),
-                v + 4 * (start * ldv + h * head_v + column),
-                decay + 4 * (start * heads + h),
-                beta + 4 * (start * heads + h),
-                scales + 8 * (start * key_heads + h // group),
-                at,
-                tokens,
-                heads,
-                key_heads,
-                dim,
-                value_dim - column,
-                ldo,
-                ldq,
-                ldk,
-                ldv,
-            )
+            at_q = q + 4 * (start * get_i64(shape + TOKEN_Q) + h // group * get_i64(shape + HEAD_Q))
+            at_k = k + 4 * (start * get_i64(shape + TOKEN_K) + h // group * get_i64(shape + HEAD_K))
+            at_v = v + 4 * (start * get_i64(shape + TOKEN_V) + h * get_i64(shape + HEAD_V) + column)
+            to = out + 4 * (start * get_i64(shape + TOKEN_OUT) + h * value_dim + column)
+            gate, factors = 4 * (start * heads + h), scales + 8 * (start * key_heads + h // group)
+            walk_slice(to, at_q, at_k, at_v, decay + gate, beta + gate, factors, at, tokens, value_dim - column, shape)

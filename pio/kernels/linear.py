@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pio.kernels._jit import kernel_per_dtype
-from pio.kernels.parallel import FINE, parallel_kernel_per_dtype
 from pio.kernels.simd import LANES, WIDE, itemsize, load, load_f32, load_part, load_part_f32, store_f32, store_part_f32
 from pio.kernels.tiles import dot_tile
 
@@ -66,59 +65,3 @@ def add_bias(y: int, bias: int, n: int) -> None:
         rest = n - whole
         value = load_part_f32(y + 4 * whole, rest) + load_part(bias + itemsize * whole, rest)
         store_part_f32(y + 4 * whole, value, rest)
-
-
-@parallel_kernel_per_dtype(parts_per_thread=FINE)
-def linear(
-    y: int, x: int, w: int, bias: int, rows: int, n: int, k: int, ldy: int, add: int, part: int, parts: int
-) -> None:
-    """Compute a linear layer, its outputs split over threads.
-
-    y[r, c] = sum_k x[r, k] * w[c, k] (+ y[r, c] if add) (+ bias[c] if bias is not 0)
-
-    Shapes: x float32 (rows, k); w (n, k) and bias (n,) of the kernel's type; y float32 (rows, n), row stride ldy.
-    Sums in float32, sixteen lanes over k; a row's bits depend on nothing but the row. y must not overlap x.
-    """
-    first = part * n // parts // COLUMNS * COLUMNS  # whole tiles, so that only the last part meets an edge
-    last = n if part == parts - 1 else (part + 1) * n // parts // COLUMNS * COLUMNS
-    linear_columns(y, x, w, bias, first, last, rows, k, ldy, k, add)
-
-
-@parallel_kernel_per_dtype(parts_per_thread=FINE)
-def linear_three(
-    x: int,
-    y0: int,
-    w0: int,
-    bias0: int,
-    n0: int,
-    y1: int,
-    w1: int,
-    bias1: int,
-    n1: int,
-    y2: int,
-    w2: int,
-    bias2: int,
-    n2: int,
-    rows: int,
-    k: int,
-    part: int,
-    parts: int,
-) -> None:
-    """Compute up to three linear layers of one input as if their weights were stacked: one job instead of three.
-
-    yi[r, c] = sum_k x[r, k] * wi[c, k] (+ biasi[c] if biasi is not 0)
-
-    Shapes: x float32 (rows, k); wi (ni, k) and biasi (ni,) of the kernel's type; yi float32 (rows, ni); ni may be 0.
-    Sums as in ``linear``, to the bit. No y may overlap x.
-    """
-    n = n0 + n1 + n2
-    first = part * n // parts // COLUMNS * COLUMNS  # whole tiles, so that only the last part meets an edge
-    last = n if part == parts - 1 else (part + 1) * n // parts // COLUMNS * COLUMNS
-    if first < n0:
-        linear_columns(y0, x, w0, bias0, first, min(last, n0), rows, k, n0, k, 0)
-    first, last = first - n0, last - n0
-    if last > 0 and first < n1:
-        linear_columns(y1, x, w1, bias1, max(first, 0), min(last, n1), rows, k, n1, k, 0)
-    first, last = first - n1, last - n1
-    if last > 0 and first < n2:
-        linear_columns(y2, x, w2, bias2, max(first, 0), min(last, n2), rows, k, n2, k, 0)

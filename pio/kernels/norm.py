@@ -10,6 +10,8 @@ from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import (
     LANES,
     fma,
+    get_f64,
+    get_i64,
     itemsize,
     keep,
     load,
@@ -21,6 +23,10 @@ from pio.kernels.simd import (
     store_part_f32,
     sum_lanes,
 )
+
+# The record of a gated norm's sizes, int64 but the last, a float64: heads and their width; how far tokens lie apart in
+# out, x and gate, and heads in gate; what is added to the mean square.
+HEADS, DIM, TOKEN_OUT, TOKEN_X, TOKEN_GATE, HEAD_GATE, EPS = (8 * i for i in range(7))
 
 
 @kernel
@@ -181,34 +187,22 @@ def scale_gated_row(out: int, x: int, weight: int, gate: int, n: int, scale: flo
 
 
 @parallel_kernel_per_dtype
-def gated_rms_norm(
-    out: int,
-    x: int,
-    gate: int,
-    weight: int,
-    rows: int,
-    heads: int,
-    dim: int,
-    ldo: int,
-    ldx: int,
-    ldg: int,
-    head_g: int,
-    eps: float,
-    part: int,
-    parts: int,
-) -> None:
+def gated_rms_norm(out: int, x: int, gate: int, weight: int, rows: int, shape: int, part: int, parts: int) -> None:
     """Divide rows by their root mean square, then scale by a weight and a gate; rows split over threads.
 
     out[r, c] = x[r, c] / sqrt(mean(x[r] ** 2) + eps) * weight[c] * silu(gate[r, c])
 
-    Shapes: row r is head r % heads of token r // heads; x, gate, out float32 (tokens, heads, dim), token strides ldx,
-    ldg, ldo; heads of gate are head_g apart; weight (dim,) of the kernel's type. Sums in float32. out may be x or gate.
+    Shapes: row r is head r % heads of token r // heads; x, gate, out float32 (tokens, heads, dim), with gaps between
+    tokens, and in gate between heads, as shape says, int64 (7,), the record above; weight (dim,) of the kernel's type.
+    Sums in float32. out may be x or gate.
     """
+    heads, dim, eps = get_i64(shape + HEADS), get_i64(shape + DIM), get_f64(shape + EPS)
     for r in range(part * rows // parts, (part + 1) * rows // parts):
         t, h = r // heads, r % heads
-        row = x + 4 * (t * ldx + h * dim)
+        row = x + 4 * (t * get_i64(shape + TOKEN_X) + h * dim)
         scale = 1.0 / math.sqrt(sum_squares(row, dim) / dim + eps)
-        scale_gated_row(out + 4 * (t * ldo + h * dim), row, weight, gate + 4 * (t * ldg + h * head_g), dim, scale)
+        at_gate = gate + 4 * (t * get_i64(shape + TOKEN_GATE) + h * get_i64(shape + HEAD_GATE))
+        scale_gated_row(out + 4 * (t * get_i64(shape + TOKEN_OUT) + h * dim), row, weight, at_gate, dim, scale)
 
 
 @kernel

@@ -1,8 +1,7 @@
 """Attention over a paged cache of int8: integer dot products for scores and for values.
 
 Keys and values lie as ``quantized_cache`` says. The scales of values go into the probabilities, which are quantized to
-0..127 by query and block. Blocks are walked in order of position, so a query's bits do not depend on what else is in
-the batch, how the prompt was cut or how many threads ran.
+0..127 by query and block. ``attention`` walks the blocks.
 """
 
 # numba and llvmlite come without type stubs
@@ -13,11 +12,12 @@ import math
 from typing import Any, Final
 
 from pio.kernels import _llvm as ll
+from pio.kernels._attention_shape import FEW, HEAD_DIM, ROWS, SCALE, WINDOW, width_of
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import PAIR, RECORD, START
 from pio.kernels._jit import kernel
-from pio.kernels.attention import BLOCK, FEW, PARTS, ROWS, fill_f32, scale_row, turn_of
-from pio.kernels.parallel import parallel_kernel
+from pio.kernels._rows import fill_f32, scale_row
+from pio.kernels._slices import BLOCK
 from pio.kernels.quantize import quantize_row
 from pio.kernels.quantized_cache import KEY_PAIR, LARGEST, SMALLEST
 from pio.kernels.quantized_tiles import CHANCE, quantized_tile, values_tile
@@ -28,7 +28,8 @@ from pio.kernels.simd import (
     exp,
     fma,
     get_f32,
-    get_i32,
+    get_f64,
+    get_i64,
     int64,
     keep,
     load_f32,
@@ -43,6 +44,7 @@ from pio.kernels.simd import (
 )
 from pio.kernels.tiles import prefetch
 
+HALVES: Final = BLOCK // OUTPUTS
 LEAST: Final = -3e38  # below every score that counts, and finite: it can be subtracted from -inf
 
 quantize_row_int8 = quantize_row["int8"]
@@ -77,7 +79,7 @@ def score_rows(scores: int, q: int, keys: int, rows: int, pairs: int) -> None:
     ``quantized_tiles``.
     """
     row, half = START + pairs * RECORD, pairs * KEY_PAIR
-    for j in range(BLOCK // OUTPUTS):
+    for j in range(HALVES):
         at, at_keys, r = scores + 4 * OUTPUTS * j, keys + j * half, 0
         while r + 8 <= rows:
             scores_eight(at + 4 * r * BLOCK, q + r * row, at_keys, pairs, BLOCK, OUTPUTS, 0)
@@ -201,7 +203,7 @@ def weigh_rows(
 ) -> None:
     """Take a block's scores into the sums of one key/value head's queries, after shrinking what was summed so far.
 
-    Shapes: as in ``weigh_row`` and ``attend_rows_int8``, offset to the head's first row; at, length, window as in
+    Shapes: as in ``weigh_row`` and ``take_block``, offset to the head's first row; at, length, window as in
     ``block_maxima``. Leaves the largest of the scales that a query sees in the last row of state.
     """
     whole, r = largest_scale(scales, 0, BLOCK), 0
@@ -241,160 +243,95 @@ def quantize_chances(chances: int, scores: int, peaks: int, state: int, rows: in
 
 
 @kernel
-def attend_rows_int8(
-    out: int,
-    q: int,
-    keys: int,
-    values: int,
-    table: int,
-    scratch: int,
-    position: int,
-    tokens: int,
-    length: int,
-    heads: int,
-    span: int,
-    ldq: int,
-    ldo: int,
-    kv_heads: int,
-    head_dim: int,
-    width: int,
-    window: int,
-    scale: float,
-) -> None:
-    """Attend for a few key/value heads: a few tokens of one sequence and a few query heads of each group.
+def sums_of(work: int, shape: int) -> int:
+    """Return where the sums of all rows lie in ``work``, behind their state; the largest probabilities are behind them.
 
-    out[t, h] = softmax(scale * q[t, h] . keys[j] for j <= position + t (j < length where that is not 0),
-    position + t - window < j) @ values[j]
-
-    Shapes: q float32 (tokens, span * heads, head_dim), token stride ldq; out likewise, token stride ldo; keys (blocks,
-    kv_heads, key_bytes) and values (blocks, kv_heads, value_bytes), offset to the first of ``span`` heads; table int32
-    (blocks of the sequence,); scratch (scratch_bytes,). tokens * span * heads <= ROWS. Window 0 is none. Length 0 is
-    causal. Sums in float32, blocks in order of position.
+    Shapes: work as in ``begin_rows``.
     """
-    per, pairs = tokens * heads, (head_dim + PAIR - 1) // PAIR  # rows of a key/value head, one behind the other
-    rows, record = span * per, START + pairs * RECORD
-    acc = (scratch + 63) // 64 * 64
-    scores = acc + 4 * ROWS * width
-    chances = scores + 4 * ROWS * BLOCK
-    queries = chances + ROWS * CHANCE
-    state = queries + ROWS * record  # (5, ROWS)
-    sums = state + 4 * 5 * ROWS  # (ROWS, 16)
-    peaks = sums + 4 * ROWS * LANES  # (ROWS, 16)
-    scaled = peaks + 4 * ROWS * LANES
-    for r in range(rows):
-        head = r // per * heads + r % heads
-        scale_row(scaled, q + 4 * (r % per // heads * ldq + head * head_dim), head_dim, scale)
-        quantize_row_int8(queries + r * record, scaled, head_dim)
-    fill_f32(acc, rows * width, 0.0)
+    record = START + pairs_of(shape) * RECORD
+    return work + ROWS * (4 * width_of(shape) + 4 * BLOCK + CHANCE + record + 4 * 5)
+
+
+@kernel
+def pairs_of(shape: int) -> int:
+    """Return how many pairs of groups hold a key.
+
+    Shapes: shape int64, the record of ``_attention_shape``.
+    """
+    return (get_i64(shape + HEAD_DIM) + PAIR - 1) // PAIR
+
+
+@kernel
+def begin_rows(work: int, rows: int, shape: int) -> None:
+    """Have seen nothing yet: outputs are zero, so are sums, and the largest score is below every number.
+
+    Shapes: work (scratch_bytes,), whose parts are outputs float32 (ROWS, width), scores float32 (ROWS, BLOCK),
+    probabilities (ROWS, 48) and queries (ROWS, 16 + 80 pairs) bytes, the state of ``advance`` float32 (5, ROWS), sums
+    and largest probabilities float32 (ROWS, 16) each, and a scaled query.
+    """
+    sums = sums_of(work, shape)
+    fill_f32(work, rows * width_of(shape), 0.0)
     fill_f32(sums, ROWS * LANES, 0.0)
-    fill_f32(state, 2 * ROWS, -math.inf)
-    key_step, value_step = BLOCK // OUTPUTS * pairs * KEY_PAIR, BLOCK * width + 4 * BLOCK
-    oldest = max(0, position - window + 1) if window > 0 else 0
-    end = length if length > 0 else position + tokens
-    for block in range(oldest // BLOCK, (end - 1) // BLOCK + 1):
-        page, at = get_i32(table + 4 * block) * kv_heads, position - block * BLOCK
-        left = max(0, length - block * BLOCK)
-        follows = block * BLOCK + BLOCK < end
-        after = get_i32(table + 4 * block + 4) * kv_heads if follows else page
-        for i in range(span):  # the heads of a block lie side by side: one stream of memory
-            first = i * per
-            if per < FEW:
-                prefetch(keys + (page + i + 1 if i + 1 < span else after) * key_step, key_step)
-            score_rows(scores + 4 * first * BLOCK, queries + first * record, keys + (page + i) * key_step, per, pairs)
-        block_maxima(state + 4 * ROWS, scores, at, left, window, span, tokens, heads)
-        advance(state)
-        for i in range(span):
-            first, at_values = i * per, values + (page + i) * value_step
-            if per < FEW:
-                prefetch(values + (page + i + 1 if i + 1 < span else after) * value_step, value_step)
-            weigh_rows(
-                scores + 4 * first * BLOCK,
-                acc + 4 * first * width,
-                sums + 4 * first * LANES,
-                peaks,
-                state + 4 * first,
-                at_values + BLOCK * width,
-                at,
-                left,
-                window,
-                tokens,
-                heads,
-                width,
-            )
-            here = chances + CHANCE * first
-            quantize_chances(here, scores + 4 * first * BLOCK, peaks, state + 4 * first, per)
-            add_values(acc + 4 * first * width, here, at_values, per, width)
-    for r in range(rows):
-        place = out + 4 * (r % per // heads * ldo + (r // per * heads + r % heads) * head_dim)
-        total = sum_lanes(load_f32(sums + 4 * r * LANES))  # zero where all scores are below every number
-        scale_row(place, acc + 4 * r * width, head_dim, 1.0 / total if total != 0.0 else math.nan)
+    fill_f32(sums - 4 * 5 * ROWS, 2 * ROWS, -math.inf)
 
 
-@parallel_kernel(parts_per_thread=PARTS)
-def quantized_attention(
-    out: int,
-    q: int,
-    keys: int,
-    values: int,
-    tables: int,
-    starts: int,
-    past: int,
-    scratch: int,
-    scratch_stride: int,
-    sequences: int,
-    ldq: int,
-    ldt: int,
-    kv_heads: int,
-    group: int,
-    head_dim: int,
-    width: int,
-    causal: int,
-    window: int,
-    scale: float,
-    part: int,
-    parts: int,
-) -> None:
-    """Attend for a batch of sequences over their paged caches of int8, pieces of work dealt to the parts in turn.
+@kernel
+def put_query(work: int, r: int, q: int, shape: int) -> None:
+    """Take in the query of a row, times the factor of scores, quantized.
 
-    out[t, h] = softmax(scale * q[t, h] . keys[j], j <= position of t if causal, inside the window) @ values[j]
-
-    Shapes: q float32 (T, kv_heads * group, head_dim), token stride ldq; out float32 (T, kv_heads * group, head_dim);
-    keys (blocks, kv_heads, key_bytes); values (blocks, kv_heads, value_bytes), width = head_dim rounded up to 16;
-    tables int32 (S, ldt); starts int32 (S + 1,); past int32 (S,); scratch (parts, scratch_stride) bytes. A piece is up
-    to ROWS queries of a sequence: of several tokens and one key/value head, or of a few tokens and more heads. Window 0
-    is none. Sums in float32.
+    Shapes: q float32 (head_dim,); work as in ``begin_rows``.
     """
-    heads, threads = kv_heads * group, max(1, parts // PARTS)
-    key_step = BLOCK // OUTPUTS * ((head_dim + PAIR - 1) // PAIR) * KEY_PAIR
-    piece, turn = -1, turn_of(part, parts)
-    for s in range(sequences):
-        first, last, before = get_i32(starts + 4 * s), get_i32(starts + 4 * s + 4), get_i32(past + 4 * s)
-        token_step, head_step = min(max(1, ROWS // group), last - first), min(group, ROWS)
-        # what few tokens leave of the rows goes to further heads, as long as there is a piece for each thread
-        span = max(1, min(ROWS // (token_step * group), kv_heads * sequences // threads, kv_heads))
-        for t in range(first, last, token_step):
-            for kv in range(0, kv_heads, span):
-                for h in range(0, group, head_step):
-                    piece += 1
-                    if piece % parts != turn:
-                        continue
-                    attend_rows_int8(
-                        out + 4 * (t * heads + kv * group + h) * head_dim,
-                        q + 4 * (t * ldq + (kv * group + h) * head_dim),
-                        keys + kv * key_step,
-                        values + kv * (BLOCK * width + 4 * BLOCK),
-                        tables + 4 * s * ldt,
-                        scratch + part * scratch_stride,
-                        before + t - first,
-                        min(token_step, last - t),
-                        0 if causal else before + last - first,
-                        min(head_step, group - h),
-                        min(span, kv_heads - kv),
-                        ldq,
-                        heads * head_dim,
-                        kv_heads,
-                        head_dim,
-                        width,
-                        window,
-                        scale,
-                    )
+    head_dim, record = get_i64(shape + HEAD_DIM), START + pairs_of(shape) * RECORD
+    queries = work + ROWS * (4 * width_of(shape) + 4 * BLOCK + CHANCE)
+    scaled = sums_of(work, shape) + 4 * 2 * ROWS * LANES
+    scale_row(scaled, q, head_dim, get_f64(shape + SCALE))
+    quantize_row_int8(queries + r * record, scaled, head_dim)
+
+
+@kernel
+def take_block(
+    work: int, keys: int, values: int, page: int, after: int, at: int, left: int, tokens: int, heads: int, span: int,
+    shape: int,
+) -> None:  # fmt: skip
+    """Let all rows see a cache block of each of ``span`` key/value heads.
+
+    Shapes: work as in ``begin_rows``, rows of a head one behind the other; keys (blocks, kv_heads, key_bytes) and
+    values (blocks, kv_heads, value_bytes); page and after count the first head of this block and of the next; at is how
+    far the first token's position is behind the block's first, left likewise the length of what all tokens see, where
+    that is not 0. Sums in float32.
+    """
+    per, pairs, width, window = tokens * heads, pairs_of(shape), width_of(shape), get_i64(shape + WINDOW)
+    record, key_step, value_step = START + pairs * RECORD, HALVES * pairs * KEY_PAIR, BLOCK * width + 4 * BLOCK
+    scores = work + 4 * ROWS * width
+    chances = scores + 4 * ROWS * BLOCK
+    queries, sums = chances + ROWS * CHANCE, sums_of(work, shape)
+    state, peaks = sums - 4 * 5 * ROWS, sums + 4 * ROWS * LANES
+    for i in range(span):  # the heads of a block lie side by side: one stream of memory
+        first, following = i * per, page + i + 1 if i + 1 < span else after
+        if per < FEW:
+            prefetch(keys + following * key_step, key_step)
+        score_rows(scores + 4 * first * BLOCK, queries + first * record, keys + (page + i) * key_step, per, pairs)
+    block_maxima(state + 4 * ROWS, scores, at, left, window, span, tokens, heads)
+    advance(state)
+    for i in range(span):
+        first, following = i * per, page + i + 1 if i + 1 < span else after
+        at_scores, at_acc = scores + 4 * first * BLOCK, work + 4 * first * width
+        at_values = values + (page + i) * value_step
+        if per < FEW:
+            prefetch(values + following * value_step, value_step)
+        scales, at_sums, column = at_values + BLOCK * width, sums + 4 * first * LANES, state + 4 * first
+        weigh_rows(at_scores, at_acc, at_sums, peaks, column, scales, at, left, window, tokens, heads, width)
+        here = chances + CHANCE * first
+        quantize_chances(here, at_scores, peaks, column, per)
+        add_values(at_acc, here, at_values, per, width)
+
+
+@kernel
+def finish_row(out: int, work: int, r: int, shape: int) -> None:
+    """Write what attention gives for a row.
+
+    Shapes: out float32 (head_dim,); work as in ``begin_rows``.
+    """
+    total = sum_lanes(load_f32(sums_of(work, shape) + 4 * r * LANES))  # zero where all scores are below every number
+    factor = 1.0 / total if total != 0.0 else math.nan
+    scale_row(out, work + 4 * r * width_of(shape), get_i64(shape + HEAD_DIM), factor)

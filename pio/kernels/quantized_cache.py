@@ -20,8 +20,7 @@ from pio.kernels._edges import load_up_to
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import EXPONENT, FORMATS, GROUP, PAIR, RECORD, START
 from pio.kernels._jit import kernel
-from pio.kernels.attention import BLOCK, PARTS
-from pio.kernels.parallel import parallel_kernel
+from pio.kernels._slices import BLOCK
 from pio.kernels.quantize import BIAS, quantize_row
 from pio.kernels.simd import (
     LANES,
@@ -121,46 +120,15 @@ def store_value(block: int, slot: int, v: int, head_dim: int, width: int, start:
         put_bytes(block + 4 * (slot // 4 * width + i), slot % 4, x * inverse)
 
 
-@parallel_kernel(parts_per_thread=PARTS)
-def write_quantized_cache(
-    keys: int,
-    values: int,
-    k: int,
-    v: int,
-    tables: int,
-    starts: int,
-    past: int,
-    scratch: int,
-    scratch_stride: int,
-    sequences: int,
-    ldk: int,
-    ldv: int,
-    ldt: int,
-    kv_heads: int,
-    head_dim: int,
-    width: int,
-    part: int,
-    parts: int,
+@kernel
+def store_position(
+    keys: int, values: int, page: int, slot: int, record: int, k: int, v: int, head_dim: int, width: int
 ) -> None:
-    """Store the keys and values of a batch in the blocks of its sequences; each part does some heads.
+    """Put the key and the value of a position and head into their block, quantized.
 
-    keys[block, h, p % BLOCK] = k[t, h];  values[block, h, p % BLOCK] = v[t, h];  block = table[p // BLOCK]
-
-    Shapes: k float32 (T, kv_heads, head_dim), token stride ldk; v likewise, ldv; the others as in
-    ``quantized_attention``; scratch (parts, scratch_stride) bytes.
+    Shapes: as in ``store_key`` and ``store_value``; keys (blocks, kv_heads, key_bytes) and values (blocks, kv_heads,
+    value_bytes), of which page counts the head.
     """
-    record = scratch + part * scratch_stride
-    key_step, value_step = (
-        BLOCK // OUTPUTS * ((head_dim + PAIR - 1) // PAIR) * KEY_PAIR,
-        BLOCK * width + 4 * BLOCK,
-    )
-    for s in range(sequences):
-        first, last, before = get_i32(starts + 4 * s), get_i32(starts + 4 * s + 4), get_i32(past + 4 * s)
-        for t in range(first, last):
-            at = before + t - first
-            page = get_i32(tables + 4 * (s * ldt + at // BLOCK)) * kv_heads
-            for head in range(part * kv_heads // parts, (part + 1) * kv_heads // parts):
-                slot = at % BLOCK
-                store_key(keys + (page + head) * key_step, slot, record, k + 4 * (t * ldk + head * head_dim), head_dim)
-                at_v, start = v + 4 * (t * ldv + head * head_dim), get_f32(record)
-                store_value(values + (page + head) * value_step, slot, at_v, head_dim, width, start)
+    key_step = BLOCK // OUTPUTS * ((head_dim + PAIR - 1) // PAIR) * KEY_PAIR
+    store_key(keys + page * key_step, slot, record, k, head_dim)
+    store_value(values + page * (BLOCK * width + 4 * BLOCK), slot, v, head_dim, width, get_f32(record))

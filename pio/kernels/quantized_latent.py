@@ -4,7 +4,7 @@ A cache block is two packed halves of 16 positions in the format int8 of ``_form
 numbers of its latent are inputs, then those of the shared key, both filled up with zeros to whole pairs of groups. All
 groups of a latent have one scale, so that its numbers serve as values too: the scales go into the probabilities, which
 are quantized to 0..127 by query and block. A tile of values turns sixteen positions of sixteen numbers around in
-registers, once for all of its queries. Blocks are walked in order of position.
+registers, once for all of its queries. ``latent_attention`` walks the blocks.
 """
 
 # numba and llvmlite come without type stubs
@@ -21,13 +21,14 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from pio.kernels import _llvm as ll
+from pio.kernels._attention_shape import ROWS
 from pio.kernels._edges import load_up_to
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import GROUP, PAIR, RECORD, START
 from pio.kernels._jit import kernel
-from pio.kernels.attention import BLOCK, PARTS, ROWS, fill_f32, scale_row, turn_of
-from pio.kernels.latent_attention import heads_of_piece, take_query
-from pio.kernels.parallel import parallel_kernel
+from pio.kernels._latent_shape import RANK, ROPE_DIM, SCALE, take_query
+from pio.kernels._rows import fill_f32, scale_row
+from pio.kernels._slices import BLOCK
 from pio.kernels.quantize import quantize_row
 from pio.kernels.quantized_attention import advance, block_maxima, quantize_chances, weigh_rows
 from pio.kernels.quantized_cache import KEY_GROUP, KEY_HEADER, KEY_PAIR, LARGEST
@@ -39,7 +40,8 @@ from pio.kernels.simd import (
     WIDE,
     Vec,
     get_f16,
-    get_i32,
+    get_f64,
+    get_i64,
     int64,
     load_f16_lanes,
     load_f32,
@@ -233,142 +235,114 @@ def add_latents(acc: int, chances: int, block: int, rows: int, pairs: int, half:
 
 
 @kernel
-def attend_blocks(
-    acc: int, sums: int, queries: int, scratch: int, latents: int, table: int, position: int, tokens: int, heads: int,
-    value_pairs: int, pairs: int,
-) -> None:  # fmt: skip
-    """Walk a sequence's blocks with quantized queries of a few of its tokens, the first of which is at ``position``.
+def value_pairs_of(shape: int) -> int:
+    """Return how many pairs of groups hold a latent.
 
-    Leaves in acc sum_j exp(q . latents[j] - m) * latents[j] over j up to the query's own position, where m is the
-    largest of these scores, and in the sixteen lanes of sums the sum of the exponentials.
-
-    Shapes: queries (tokens * heads, 16 + 80 pairs) bytes; acc float32 (tokens * heads, 64 * value_pairs); sums float32
-    (ROWS, 16); scratch float32 (ROWS, BLOCK + 12 + 5 + 16) and (BLOCK,); latents (blocks, 2, pairs, 1088) bytes; table
-    int32 (blocks of the sequence,). tokens * heads <= ROWS. Sums in float32.
+    Shapes: shape int64, the record of ``_latent_shape``.
     """
-    rows, end, half, width = tokens * heads, position + tokens, pairs * KEY_PAIR, PAIR * value_pairs
-    scores, chances = scratch, scratch + 4 * ROWS * BLOCK
+    return (get_i64(shape + RANK) + PAIR - 1) // PAIR
+
+
+@kernel
+def all_pairs_of(shape: int) -> int:
+    """Return how many pairs of groups hold a latent and a key.
+
+    Shapes: shape int64, the record of ``_latent_shape``.
+    """
+    return value_pairs_of(shape) + (get_i64(shape + ROPE_DIM) + PAIR - 1) // PAIR
+
+
+@kernel
+def begin_rows(work: int, rows: int, shape: int) -> None:
+    """Have seen nothing yet: outputs are zero, so are sums, and the largest score is below every number.
+
+    Shapes: work (scratch_bytes,), whose parts are outputs float32 (ROWS, 64 value_pairs), sums float32 (ROWS, 16),
+    scores float32 (ROWS, BLOCK), probabilities (ROWS, 48) bytes, the state of ``advance`` float32 (5, ROWS), largest
+    probabilities float32 (ROWS, 16), scales float32 (BLOCK,), queries (ROWS, 16 + 80 pairs) bytes and a scaled query.
+    """
+    width = PAIR * value_pairs_of(shape)
+    sums = work + 4 * ROWS * width
+    state = sums + ROWS * (4 * LANES + 4 * BLOCK + CHANCE)
+    fill_f32(work, rows * width, 0.0)
+    fill_f32(sums, ROWS * LANES, 0.0)
+    fill_f32(state, 2 * ROWS, -math.inf)
+
+
+@kernel
+def queries_of(work: int, shape: int) -> int:
+    """Return where the quantized queries lie in ``work``.
+
+    Shapes: work as in ``begin_rows``.
+    """
+    state = work + ROWS * (4 * PAIR * value_pairs_of(shape) + 4 * LANES + 4 * BLOCK + CHANCE)
+    return state + 4 * ROWS * (5 + LANES) + 4 * BLOCK
+
+
+@kernel
+def put_query(work: int, r: int, latent: int, rope: int, shape: int) -> None:
+    """Take in the query of a row, times the factor of scores, quantized.
+
+    Shapes: latent float32 (rank,); rope float32 (rope_dim,); work as in ``begin_rows``.
+    """
+    width, rope_dim, record = (
+        PAIR * value_pairs_of(shape),
+        get_i64(shape + ROPE_DIM),
+        START + all_pairs_of(shape) * RECORD,
+    )
+    queries = queries_of(work, shape)
+    scaled = queries + ROWS * record
+    take_query(scaled, latent, rope, get_i64(shape + RANK), width, rope_dim, get_f64(shape + SCALE))
+    quantize_row_int8(queries + r * record, scaled, width + rope_dim)
+
+
+@kernel
+def take_block(work: int, latents: int, page: int, after: int, at: int, tokens: int, heads: int, shape: int) -> None:
+    """Let all rows see a cache block.
+
+    Shapes: work as in ``begin_rows``; latents (blocks, 2, pairs, 1088) bytes; page and after count this block and the
+    next; at is how far the first token's position is behind the block's first. Sums in float32.
+    """
+    value_pairs, pairs, rows = value_pairs_of(shape), all_pairs_of(shape), tokens * heads
+    half, width = pairs * KEY_PAIR, PAIR * value_pairs
+    here, following = latents + page * HALVES * half, latents + after * HALVES * half
+    sums = work + 4 * ROWS * width
+    scores = sums + 4 * ROWS * LANES
+    chances = scores + 4 * ROWS * BLOCK
     state = chances + ROWS * CHANCE  # (5, ROWS)
     peaks = state + 4 * 5 * ROWS  # (ROWS, 16)
     scales = peaks + 4 * ROWS * LANES
-    fill_f32(acc, rows * width, 0.0)
-    fill_f32(sums, ROWS * LANES, 0.0)
-    fill_f32(state, 2 * ROWS, -math.inf)
-    for block in range((end - 1) // BLOCK + 1):
-        at = latents + get_i32(table + 4 * block) * HALVES * half
-        after, behind = at, position - block * BLOCK
-        if block * BLOCK + BLOCK < end:
-            after = latents + get_i32(table + 4 * block + 4) * HALVES * half
-        score_rows(scores, queries, at, rows, pairs, half, after)
-        block_maxima(state + 4 * ROWS, scores, behind, 0, 0, 1, tokens, heads)
-        advance(state)
-        store_f32(scales, load_f16_lanes(at))
-        store_f32(scales + 4 * LANES, load_f16_lanes(at + half))
-        weigh_rows(scores, acc, sums, peaks, state, scales, behind, 0, 0, tokens, heads, width)
-        quantize_chances(chances, scores, peaks, state, rows)
-        prefetch(after + half, half)
-        add_latents(acc, chances, at, rows, value_pairs, half)
+    score_rows(scores, queries_of(work, shape), here, rows, pairs, half, following)
+    block_maxima(state + 4 * ROWS, scores, at, 0, 0, 1, tokens, heads)
+    advance(state)
+    store_f32(scales, load_f16_lanes(here))
+    store_f32(scales + 4 * LANES, load_f16_lanes(here + half))
+    weigh_rows(scores, work, sums, peaks, state, scales, at, 0, 0, tokens, heads, width)
+    quantize_chances(chances, scores, peaks, state, rows)
+    prefetch(following + half, half)
+    add_latents(work, chances, here, rows, value_pairs, half)
 
 
-@parallel_kernel(parts_per_thread=PARTS)
-def quantized_latent_attention(
-    out: int,
-    q_latent: int,
-    q_rope: int,
-    latents: int,
-    tables: int,
-    starts: int,
-    past: int,
-    scratch: int,
-    scratch_stride: int,
-    sequences: int,
-    ld_latent: int,
-    head_latent: int,
-    ld_rope: int,
-    head_rope: int,
-    ldt: int,
-    heads: int,
-    rank: int,
-    value_pairs: int,
-    rope_dim: int,
-    scale: float,
-    part: int,
-    parts: int,
-) -> None:
-    """Attend for a batch of sequences over their paged latents of int8, pieces of work dealt to the parts in turn.
+@kernel
+def finish_row(out: int, work: int, r: int, shape: int) -> None:
+    """Write what attention gives for a row.
 
-    out[t, h] = softmax(scale * (q_latent[t, h] . latent[j] + q_rope[t, h] . key[j]), j <= position of t) @ latent[j]
-
-    Shapes: as in ``latent_attention``, but latents (blocks, block_bytes) and value_pairs = pairs_of(rank); scratch
-    (parts, scratch_stride) bytes. A piece is up to ROWS queries of a sequence. Sums in float32.
+    Shapes: out float32 (rank,); work as in ``begin_rows``.
     """
-    pairs, width, groups = value_pairs + (rope_dim + PAIR - 1) // PAIR, PAIR * value_pairs, 0
-    token_step, record = max(1, ROWS // heads), START + pairs * RECORD
-    for s in range(sequences):
-        groups += (get_i32(starts + 4 * s + 4) - get_i32(starts + 4 * s) + token_step - 1) // token_step
-    head_step = heads_of_piece(heads, groups, max(1, parts // PARTS), ROWS)
-    acc = (scratch + part * scratch_stride + 63) // 64 * 64
-    sums = acc + 4 * ROWS * width
-    queries = sums + 4 * ROWS * LANES
-    row = queries + ROWS * record
-    rest = row + 4 * (width + rope_dim)
-    piece, turn = -1, turn_of(part, parts)
-    for s in range(sequences):
-        first, last, before = get_i32(starts + 4 * s), get_i32(starts + 4 * s + 4), get_i32(past + 4 * s)
-        for t in range(first, last, token_step):
-            tokens = min(token_step, last - t)
-            for h in range(0, heads, head_step):
-                piece += 1
-                if piece % parts != turn:
-                    continue
-                count, table, at = min(head_step, heads - h), tables + 4 * s * ldt, before + t - first
-                for r in range(tokens * count):
-                    token, head = t + r // count, h + r % count
-                    latent = q_latent + 4 * (token * ld_latent + head * head_latent)
-                    rope = q_rope + 4 * (token * ld_rope + head * head_rope)
-                    take_query(row, latent, rope, rank, width, rope_dim, scale)
-                    quantize_row_int8(queries + r * record, row, width + rope_dim)
-                attend_blocks(acc, sums, queries, rest, latents, table, at, tokens, count, value_pairs, pairs)
-                for r in range(tokens * count):
-                    place = out + 4 * ((t + r // count) * heads + h + r % count) * rank
-                    total = sum_lanes(load_f32(sums + 4 * r * LANES))  # zero where all scores are below every number
-                    scale_row(place, acc + 4 * r * width, rank, 1.0 / total if total != 0.0 else math.nan)
+    width = PAIR * value_pairs_of(shape)
+    total = sum_lanes(load_f32(work + 4 * ROWS * width + 4 * r * LANES))  # zero where all scores are below every number
+    scale_row(out, work + 4 * r * width, get_i64(shape + RANK), 1.0 / total if total != 0.0 else math.nan)
 
 
-@parallel_kernel
-def write_quantized_latents(
-    latents: int,
-    latent: int,
-    key: int,
-    tables: int,
-    starts: int,
-    past: int,
-    sequences: int,
-    ld_latent: int,
-    ld_key: int,
-    ldt: int,
-    rank: int,
-    value_pairs: int,
-    rope_dim: int,
-    part: int,
-    parts: int,
-) -> None:
-    """Store the latents and shared keys of a batch in the blocks of its sequences, split by tokens.
+@kernel
+def store_position(latents: int, page: int, slot: int, latent: int, key: int, rank: int, rope_dim: int) -> None:
+    """Put the latent and the shared key of a position into their block, quantized.
 
-    latents[table[p // BLOCK], p % BLOCK] = (latent[t], key[t])
-
-    Shapes: latent float32 (T, rank), token stride ld_latent; key float32 (T, rope_dim), ld_key; the others as in
-    ``quantized_latent_attention``.
+    Shapes: latent float32 (rank,); key float32 (rope_dim,); latents, page as in ``take_block``; slot < BLOCK.
     """
-    pairs, total = value_pairs + (rope_dim + PAIR - 1) // PAIR, get_i32(starts + 4 * sequences)
-    begin, end = part * total // parts, (part + 1) * total // parts
-    for s in range(sequences):
-        first, last, before = get_i32(starts + 4 * s), get_i32(starts + 4 * s + 4), get_i32(past + 4 * s)
-        for t in range(max(first, begin), min(last, end)):
-            at = before + t - first
-            page, slot = get_i32(tables + 4 * (s * ldt + at // BLOCK)), at % BLOCK
-            half = latents + (page * HALVES + slot // OUTPUTS) * pairs * KEY_PAIR
-            shared, o = half + value_pairs * KEY_PAIR, slot % OUTPUTS
-            store_numbers(shared, o, key + 4 * t * ld_key, rope_dim, 0.0)
-            scale = get_f16(shared + 2 * o)
-            store_numbers(half, o, latent + 4 * t * ld_latent, rank, scale - scale)  # a bad key spoils its value too
+    value_pairs, o = (rank + PAIR - 1) // PAIR, slot % OUTPUTS
+    pairs = value_pairs + (rope_dim + PAIR - 1) // PAIR
+    half = latents + (page * HALVES + slot // OUTPUTS) * pairs * KEY_PAIR
+    shared = half + value_pairs * KEY_PAIR
+    store_numbers(shared, o, key, rope_dim, 0.0)
+    scale = get_f16(shared + 2 * o)
+    store_numbers(half, o, latent, rank, scale - scale)  # a bad key spoils its value too

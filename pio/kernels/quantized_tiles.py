@@ -24,7 +24,7 @@ from pio.kernels import _llvm as ll
 from pio.kernels._formats import BLOCK, EXPONENT, FORMATS, GROUP, PAIR, RECORD, START, Format
 from pio.kernels._jit import PerDtype, compiles_for
 from pio.kernels._llvm import at as _at
-from pio.kernels.attention import BLOCK as POSITIONS
+from pio.kernels._slices import BLOCK as POSITIONS
 from pio.kernels.simd import fma, int64, load_f16_lanes, primitive, splat, store_part_f32, void
 
 Tile = Callable[..., None]

@@ -11,7 +11,9 @@ from pio.kernels.parallel import parallel_kernel
 from pio.kernels.simd import (
     LANES,
     get_f32,
+    get_f64,
     get_i32,
+    get_i64,
     put_f32,
     put_i32,
 )
@@ -19,6 +21,10 @@ from pio.kernels.softmax import divide_row, exp_row, row_max
 from pio.kernels.top_k import BLOCK, block_maxima, top_k
 
 TINY = 1e-20  # weights that are all zero stay so
+
+# The record of a layer's sizes, int64 but the last, a float64: experts, how many a token takes; groups, how many are
+# kept; whether scores are single probabilities, whether weights are divided by their sum; factor of weights.
+EXPERTS, K, GROUPS, KEPT, LOGISTIC, RENORMALISE, SCALING = (8 * i for i in range(7))
 
 
 @kernel
@@ -63,34 +69,24 @@ def keep_best_groups(choices: int, sums: int, experts: int, groups: int, kept: i
 
 
 @kernel
-def choose(
-    ids: int,
-    weights: int,
-    scores: int,
-    choices: int,
-    bias: int,
-    maxima: int,
-    experts: int,
-    k: int,
-    groups: int,
-    kept: int,
-    renormalise: int,
-    scaling: float,
-) -> None:
+def choose(ids: int, weights: int, scores: int, choices: int, bias: int, shape: int) -> None:
     """Choose a token's experts by score and bias, and weigh them by score alone.
 
     ids = the k largest of scores + bias in the best groups; weights = scaling * scores[ids] (/ their sum)
 
-    Shapes: ids int32 (k,); weights float32 (k,); scores float32 (experts,); bias float32 (experts,) or 0; scratch:
-    choices float32 (experts + groups,) and maxima float32 (ceil(experts / 64),). Sums in float32 in the order of ids.
+    Shapes: ids int32 (k,); weights float32 (k,); scores float32 (experts,); bias float32 (experts,) or 0; choices
+    float32 (experts + groups + ceil(experts / 64),), scratch; shape int64 (7,), the record above. Sums in float32 in
+    the order of ids.
     """
+    experts, k, groups = get_i64(shape + EXPERTS), get_i64(shape + K), get_i64(shape + GROUPS)
+    scaling, maxima = get_f64(shape + SCALING), choices + 4 * (experts + groups)
     found = scores
     if bias != 0 or groups > 1:
         found = choices
         for e in range(experts):
             put_f32(choices + 4 * e, get_f32(scores + 4 * e) + (get_f32(bias + 4 * e) if bias != 0 else 0.0))
         if groups > 1:
-            keep_best_groups(choices, choices + 4 * experts, experts, groups, kept)
+            keep_best_groups(choices, choices + 4 * experts, experts, groups, get_i64(shape + KEPT))
     block_maxima(maxima, found, experts)
     top_k(weights, ids, found, maxima, experts, k)
     total = 0.0
@@ -98,46 +94,32 @@ def choose(
         weight = get_f32(scores + 4 * get_i32(ids + 4 * j))
         put_f32(weights + 4 * j, weight)
         total += weight
-    factor = scaling / (total + TINY) if renormalise != 0 else scaling
+    factor = scaling / (total + TINY) if get_i64(shape + RENORMALISE) != 0 else scaling
     for j in range(k):
         put_f32(weights + 4 * j, get_f32(weights + 4 * j) * factor)
 
 
 @parallel_kernel
 def route(
-    ids: int,
-    weights: int,
-    scores: int,
-    bias: int,
-    scratch: int,
-    rows: int,
-    experts: int,
-    k: int,
-    groups: int,
-    kept: int,
-    logistic: int,
-    renormalise: int,
-    scaling: float,
-    part: int,
-    parts: int,
+    ids: int, weights: int, scores: int, bias: int, scratch: int, rows: int, shape: int, part: int, parts: int
 ) -> None:
     """Choose the experts of each row and their weights, split by rows.
 
     scores[r] = 1 / (1 + e^-scores[r]) if logistic else softmax(scores[r]);  then ``choose``
 
     Shapes: ids int32 (rows, k); weights float32 (rows, k); scores float32 (rows, experts), logits that are overwritten;
-    bias float32 (experts,) or 0; scratch float32 (parts, experts + groups + ceil(experts / 64)). A row's bits depend on
-    nothing but the row.
+    bias float32 (experts,) or 0; scratch float32 (parts, experts + groups + ceil(experts / 64)); shape int64 (7,), the
+    record above. A row's bits depend on nothing but the row.
     """
-    own = scratch + 4 * part * (experts + groups + (experts + BLOCK - 1) // BLOCK)
-    maxima = own + 4 * (experts + groups)
+    experts, k = get_i64(shape + EXPERTS), get_i64(shape + K)
+    own = scratch + 4 * part * (experts + get_i64(shape + GROUPS) + (experts + BLOCK - 1) // BLOCK)
     for r in range(part * rows // parts, (part + 1) * rows // parts):
         row, at = scores + 4 * r * experts, 4 * r * k
-        if logistic != 0:
+        if get_i64(shape + LOGISTIC) != 0:
             sigmoid_row(row, experts)
         else:
             divide_row(row, experts, exp_row(row, row, experts, row_max(row, experts)))
-        choose(ids + at, weights + at, row, own, bias, maxima, experts, k, groups, kept, renormalise, scaling)
+        choose(ids + at, weights + at, row, own, bias, shape)
 
 
 @parallel_kernel

@@ -1,73 +1,82 @@
-"""Choosing the next token from one row of logits: penalties, the best, the nucleus, the draw, log probabilities."""
+"""Choosing the next tokens from rows of logits: penalties, the best, the nucleus, the draw, log probabilities.
+
+A record says how the token of one row is chosen, and takes what was chosen. It has words of eight bytes, whole numbers
+or float64, at the offsets below.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from pio.kernels._jit import kernel
+from pio.kernels.penalties import forbid, forbid_masked, penalize
 from pio.kernels.simd import (
     LANES,
     exp,
     fma,
     get_f32,
+    get_f64,
     get_i32,
+    get_i64,
     keep,
     load_f32,
     load_part_f32,
     put_f32,
+    put_f64,
+    put_i64,
     splat,
+    store_f32,
     sum_lanes,
 )
-from pio.kernels.top_k import BLOCK
+from pio.kernels.top_k import BLOCK, block_maxima, top_k
 
 SMALL = 2.0**-20  # a finite row times this has a finite sum
 
+# What is asked: which row of the logits; how to draw, with temperature 0 for the likeliest token; whether anything
+# changes the row before; and of how many likeliest tokens the log probabilities are wanted, -1 for not even the chosen.
+ROW, U, TEMPERATURE, TOP_K, TOP_P, MIN_P, EDITED, TOP = range(0, 64, 8)
+# Penalties and biases, as ``penalize`` takes them, then what must not come: a mask, 0 for none, and lists of tokens.
+IDS, COUNTS, SEEN, REPETITION, PRESENCE, FREQUENCY, BIAS_IDS, BIASES, BIASED = range(64, 136, 8)
+MASK, LISTS, NUM_LISTS = range(136, 160, 8)
+# What was chosen: a token or one of the codes, its log probability, and of how many likeliest ones a token and its log
+# probability follow.
+TOKEN, LOGPROB, NUM_LIKELIEST, LIKELIEST = range(160, 192, 8)
+RECORD_WORDS: Final = LIKELIEST // 8  # and two more for each of the likeliest
 
-@kernel
-def penalize(
-    logits: int,
-    ids: int,
-    counts: int,
-    seen: int,
-    repetition: float,
-    presence: float,
-    frequency: float,
-    bias_ids: int,
-    biases: int,
-    biased: int,
-) -> None:
-    """Penalise the tokens of prompt and answer, then add biases.
-
-    x = logits[t];  x = x / repetition if x > 0 else x * repetition       for every t in ids
-    logits[t] = x - (presence + frequency * c if c > 0 else 0)            c = how often the answer has t
-    logits[b] += bias                                                     for every biased token
-
-    Shapes: logits float32 (vocabulary,), changed in place; ids, counts int32 (seen,), ids distinct; bias_ids int32
-    (biased,), biases float32 (biased,). In float64, rounded once a line.
-    """
-    for i in range(seen):
-        at = logits + 4 * get_i32(ids + 4 * i)
-        x = float(get_f32(at))
-        x = x / repetition if x > 0 else x * repetition
-        count = get_i32(counts + 4 * i)
-        if count > 0:
-            x -= presence + frequency * count
-        put_f32(at, x)
-    for i in range(biased):
-        at = logits + 4 * get_i32(bias_ids + 4 * i)
-        put_f32(at, get_f32(at) + get_f32(biases + 4 * i))
+NOT_FINITE, NOTHING_LEFT = -1, -2  # in place of a token: the row is broken, or all that it allows is forbidden
 
 
 @kernel
-def forbid(logits: int, ids: int, n: int) -> None:
-    """Take tokens out of the choice.
+def edit_row(row: int, x: int, record: int, n: int) -> None:
+    """Copy a row and change the copy as its record asks: penalties, biases, and what must not come.
 
-    logits[t] = -inf       for every t in ids
+    row = x; penalize(row); forbid_masked(row, mask); forbid(row, ids) for every list
 
-    Shapes: logits float32 (vocabulary,), changed in place; ids int32 (n,), in any order and as often as they like.
+    Shapes: row, x float32 (n,), apart; record int64 (RECORD_WORDS,); its lists are pairs of an address and a count.
     """
-    for i in range(n):
-        put_f32(logits + 4 * get_i32(ids + 4 * i), -math.inf)
+    whole = n // LANES * LANES
+    for i in range(0, whole, LANES):
+        store_f32(row + 4 * i, load_f32(x + 4 * i))
+    for i in range(whole, n):
+        put_f32(row + 4 * i, get_f32(x + 4 * i))
+    penalize(
+        row,
+        get_i64(record + IDS),
+        get_i64(record + COUNTS),
+        get_i64(record + SEEN),
+        get_f64(record + REPETITION),
+        get_f64(record + PRESENCE),
+        get_f64(record + FREQUENCY),
+        get_i64(record + BIAS_IDS),
+        get_i64(record + BIASES),
+        get_i64(record + BIASED),
+    )
+    mask, lists = get_i64(record + MASK), get_i64(record + LISTS)
+    if mask != 0:
+        forbid_masked(row, mask, n)
+    for i in range(get_i64(record + NUM_LISTS)):
+        forbid(row, get_i64(lists + 16 * i), get_i64(lists + 16 * i + 8))
 
 
 @kernel
@@ -201,3 +210,122 @@ def draw_sorted(weights: int, k: int, complete: int, total: float, top_p: float,
         if before > target:
             return i
     return kept - 1
+
+
+@kernel
+def draw_among(record: int, x: int, n: int, k: int, total: float, maxima: int, values: int, ids: int) -> int:
+    """Draw among the k likeliest tokens; -1 where the nucleus may go on behind them.
+
+    weights, ids = top_k(x); weights = weigh(weights); ids[draw_sorted(weights)]
+
+    Shapes: record int64 (RECORD_WORDS,); x float32 (n,); maxima float32 (ceil(n / 64),) by ``block_maxima``; values
+    float32 (k,) and ids int32 (k,), scratch. total is the weight of all tokens; below 0 there are no others than the k.
+    """
+    top_k(values, ids, x, maxima, n, k)
+    mass = weigh(values, k, get_f64(record + TEMPERATURE))
+    complete = total < 0.0
+    whole = mass if complete else total
+    top_p, min_p, u = get_f64(record + TOP_P), get_f64(record + MIN_P), get_f64(record + U)
+    at = draw_sorted(values, k, int(complete), whole, top_p, min_p, u)
+    return get_i32(ids + 4 * at) if at >= 0 else -1
+
+
+@kernel
+def draw(
+    record: int,
+    x: int,
+    n: int,
+    largest: float,
+    maxima: int,
+    sums: int,
+    values: int,
+    ids: int,
+    few: int,
+    many: int,
+) -> int:
+    """Draw a token: temperature, then only the top k, of these the top p, of these the min p.
+
+    min(t for t in kept if p[:t + 1].sum() > u)       p = softmax(x / temperature), in the order of the kept
+
+    A nucleus of unknown size is looked for among the few likeliest, then the many, then all.
+
+    Shapes: record int64 (RECORD_WORDS,); x float32 (n,) and its largest element; maxima, sums float32 (ceil(n / 64),),
+    the first by ``block_maxima``; values float32 (n,), ids int32 (n,), like sums scratch.
+    """
+    k = get_i64(record + TOP_K)
+    if 0 < k < n:
+        return draw_among(record, x, n, k, -1.0, maxima, values, ids)
+    scale = 1.0 / get_f64(record + TEMPERATURE)
+    total = exp_sums(sums, x, n, largest, scale)
+    if get_f64(record + TOP_P) >= 1.0 and get_f64(record + MIN_P) <= 0.0:
+        return draw_any(x, sums, n, largest, scale, total, get_f64(record + U))
+    token = -1
+    if few < n:
+        token = draw_among(record, x, n, few, total, maxima, values, ids)
+    if token < 0 and many < n:
+        token = draw_among(record, x, n, many, total, maxima, values, ids)
+    return token if token >= 0 else draw_among(record, x, n, n, -1.0, maxima, values, ids)
+
+
+@kernel
+def score(record: int, token: int, x: int, n: int, maxima: int, sums: int, values: int, ids: int) -> None:
+    """Write the log probability of a token, and the likeliest tokens with theirs, best first, into its record.
+
+    log_softmax(x)[token];  sorted(enumerate(log_softmax(x)), key=lambda e: (-e[1], e[0]))[:top]
+
+    Shapes: record int64 (RECORD_WORDS + 2 top,); x float32 (n,), finite; maxima, sums float32 (ceil(n / 64),), values
+    float32 (n,), ids int32 (n,), scratch. The sum over blocks and what follows in float64.
+    """
+    largest = float(block_maxima(maxima, x, n))
+    log_total = largest + math.log(exp_sums(sums, x, n, largest, 1.0))
+    put_f64(record + LOGPROB, get_f32(x + 4 * token) - log_total)
+    k = min(get_i64(record + TOP), n)
+    put_i64(record + NUM_LIKELIEST, k)
+    if k > 0:
+        top_k(values, ids, x, maxima, n, k)
+        for i in range(k):
+            put_i64(record + LIKELIEST + 16 * i, get_i32(ids + 4 * i))
+            put_f64(record + LIKELIEST + 16 * i + 8, get_f32(values + 4 * i) - log_total)
+
+
+@kernel
+def sample(
+    records: int,
+    count: int,
+    logits: int,
+    n: int,
+    row: int,
+    maxima: int,
+    sums: int,
+    values: int,
+    ids: int,
+    few: int,
+    many: int,
+) -> None:
+    """Choose a token for each record, from the row that it names, which stays as it is.
+
+    record.token = argmax(edited) if temperature == 0 else draw(edited)       edited = edit_row(logits[record.row])
+
+    Shapes: records int64 (count,), the address of each; logits float32 (rows, n); row, values float32 (n,), ids int32
+    (n,), maxima, sums float32 (ceil(n / 64),), scratch. Among equals the lowest token is the likeliest.
+    """
+    for i in range(count):
+        record = get_i64(records + 8 * i)
+        raw = logits + 4 * n * get_i64(record + ROW)
+        token = NOT_FINITE
+        if scaled_sum(raw, n) < math.inf:  # neither infinite nor NaN
+            x = raw
+            if get_i64(record + EDITED) != 0:
+                x = row
+                edit_row(x, raw, record, n)
+            largest = float(block_maxima(maxima, x, n))
+            if largest == -math.inf:
+                token = NOTHING_LEFT
+            elif largest < math.inf:
+                if get_f64(record + TEMPERATURE) > 0.0:
+                    token = draw(record, x, n, largest, maxima, sums, values, ids, few, many)
+                else:
+                    token = first_index(x, maxima, n, largest)
+        put_i64(record + TOKEN, token)
+        if token >= 0 and get_i64(record + TOP) >= 0:
+            score(record, token, raw, n, maxima, sums, values, ids)

@@ -39,8 +39,7 @@ JIT: Final = not numba_config.DISABLE_JIT
 WIDE: Final = compiles_for("avx512f")  # thirty-two registers of sixteen lanes
 MAGIC: Final = 12_582_912.0  # 1.5 * 2^23: adding it rounds to a whole number, in the lowest bits
 
-
-int64, int32, float32, void = types.int64, types.int32, types.float32, types.void
+int64, int32, float32, float64, void = types.int64, types.int32, types.float32, types.float64, types.void
 
 
 class Vec(tuple[float, ...]):
@@ -252,6 +251,18 @@ def get_i64(address: int) -> int:
 def put_i64(address: int, value: int) -> None:
     """Write one int64 to an address."""
     ctypes.c_int64.from_address(address).value = value
+
+
+@primitive(float64, int64, emit=lambda b, address: ll.load(b, address, ll.F64, 8))
+def get_f64(address: int) -> float:
+    """Read one float64 at an address."""
+    return ctypes.c_double.from_address(address).value
+
+
+@primitive(void, int64, float64, emit=lambda b, address, value: ll.store(b, address, value, 8))
+def put_f64(address: int, value: float) -> None:
+    """Write one float64 to an address."""
+    ctypes.c_double.from_address(address).value = value
 
 
 @primitive(int64, int64, emit=lambda b, address: b.zext(ll.load(b, address, ll.I8, 1), ll.I64))

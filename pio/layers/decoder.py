@@ -94,7 +94,7 @@ class Decoder:
         self.threads = threads
         self._make_cache = make_cache
         self._recorded_for: tuple[Batch, Cache] | None = None
-        self._programs: dict[tuple[int, int, int], ops.Program] = {}
+        self._programs: dict[tuple[int, int], ops.Program] = {}
         self.vocab_size = lm_head.vocab_size
         self.max_positions = max_positions
         self.max_batch_tokens = workspace.tokens
@@ -118,7 +118,7 @@ class Decoder:
             RecordingError: A block does what could not run again; nothing is kept of the step.
             TensorError: Shapes do not fit, or numbers that are read as indices are out of range.
         """
-        shape = batch.num_tokens, batch.num_sequences, batch.num_outputs
+        shape = batch.num_tokens, batch.num_outputs  # how many sequences they are of is read when the step runs
         if self._recorded_for != (batch, cache):
             self._recorded_for, self._programs = (batch, cache), {}
         program = self._programs.pop(shape, None)
@@ -153,7 +153,7 @@ class Decoder:
         """
         a, count = self.workspace.activations(batch.num_tokens), batch.num_outputs
         self.embed_tokens(batch.tokens[: batch.num_tokens], a.x)
-        self.rotary(batch.positions[: batch.num_tokens], a.cos, a.sin, self.threads)
+        self.rotary(batch.rotary_positions[0, : batch.num_tokens], a.cos, a.sin, self.threads)
         *layers, last = self.layers
         for layer in layers:
             layer(a, batch, cache)

@@ -10,7 +10,7 @@ from pio.cache.batch import Batch
 from pio.cache.kind import Cache
 from pio.layers.decoder import Decoder
 from pio.ops import compilation
-from pio.ops.sampling import Sampler
+from pio.ops.sampling import Choice, Sampler
 from pio.tensor import Tensor
 
 _TOKENS = 2
@@ -34,14 +34,13 @@ def warm_up(model: Decoder, cache: Cache, check: Callable[[], object] = lambda: 
     check()
     _run(small, cache)
     sampler, logits = Sampler(model.vocab_size), Tensor.zeros((1, model.vocab_size))
-    sampler.likeliest(logits, 0)
-    sampler.draw(logits, 0, 0.5, 1.0, top_k=2, top_p=0.5)
+    sampler.sample(logits, [Choice()])
 
 
 def _run(model: Decoder, cache: Cache) -> None:
     """Compute one row of the output head behind two tokens; a block that cannot be recorded is refused here."""
     batch = Batch(_TOKENS, 1, 1, 1)
-    batch.add([0] * _TOKENS, 0, [0], "last")
+    batch.add([0] * _TOKENS, 0, [0], 1)
     with ops.recording():
         row = model.hidden_states(batch, cache)  # (1, hidden)
         model.norm(row, row)

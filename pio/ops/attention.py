@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
-from pio.dtypes import DType, int8, int32, uint8
+from pio.dtypes import DType, int8, uint8
 from pio.errors import TensorError
+from pio.kernels import _float_attention as float_kernels
 from pio.kernels import attention as kernels
 from pio.kernels import quantized_attention as int8_kernels
 from pio.kernels import quantized_cache as int8_cache
 from pio.ops._check import FLOATS, all_threads, check, check_tensor, split
 from pio.ops._overlap import check_apart
+from pio.ops._record import record
 from pio.ops._tensors import check_writable
+from pio.ops.slices import Slices
 from pio.tensor import Tensor
 
 BLOCK_SIZE = kernels.BLOCK
 WORK = 64  # of quantizing a key and scattering it over its block, against that of copying a number
 Shape = tuple[int, ...]
-
-
-class Slices(Protocol):
-    """Which tokens of a flat batch belong to which sequence, and where their caches are (``pio.cache.batch.Batch``)."""
-
-    block_tables: Tensor  # int32 (S, blocks)
-    starts: Tensor  # int32 (S + 1,)
-    past: Tensor  # int32 (S,)
-    num_sequences: int
 
 
 def value_width(head_dim: int) -> int:
@@ -50,7 +43,7 @@ def cache_layout(dtype: DType, blocks: int, kv_heads: int, head_dim: int) -> tup
 def attention_scratch_shape(head_dim: int, threads: int | None = None) -> tuple[int, int]:
     """Return the shape of ``attention_scratch``, for a model that takes it from memory of its own."""
     width = value_width(head_dim)
-    floats = max(kernels.scratch_floats(head_dim, width), -(-int8_kernels.scratch_bytes(head_dim, width) // 4))
+    floats = max(float_kernels.scratch_floats(head_dim, width), -(-int8_kernels.scratch_bytes(head_dim, width) // 4))
     return kernels.PARTS * (threads or all_threads()), -(-floats // 16) * 16
 
 
@@ -76,37 +69,21 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
     check("write_cache", "scratch", scratch, (None, None))
     check("write_cache", "k", k, (None, None, None))
     _, kv_heads, head_dim = k.shape
-    width = value_width(head_dim)
     check("write_cache", "v", v, k.shape)
     _check_cache("write_cache", keys, values, head_dim)
     check("write_cache", "keys", keys, (None, kv_heads, *keys.shape[2:]), None)
     _check_scratch("write_cache", scratch, head_dim, k=k, v=v, keys=keys, values=values)
     check_writable("write_cache", "keys", keys)
     check_writable("write_cache", "values", values)
-    row = kv_heads * head_dim
     parts, floats = scratch.shape
-    quantized = keys.dtype is uint8
-    write = int8_cache.write_quantized_cache if quantized else kernels.write_cache[keys.dtype.name]
-    write(
-        keys.address,
-        values.address,
-        k.address,
-        v.address,
-        batch.block_tables.address,
-        batch.starts.address,
-        batch.past.address,
-        scratch.address,
-        4 * floats,
-        batch.num_sequences,
-        row,
-        row,
-        batch.block_tables.shape[1],
-        kv_heads,
-        head_dim,
-        width,
-        *(() if quantized else (head_dim,)),
-        split((WORK if quantized else 2) * k.size, parts // kernels.PARTS),
-    )
+    threads = split((WORK if keys.dtype is uint8 else 2) * k.size, parts // kernels.PARTS)
+    at = keys.address, values.address, k.address, v.address, batch.record.address, scratch.address
+    kernels.write_cache[cache_format(keys).name](*at, 4 * floats, kv_heads, head_dim, threads)
+
+
+def cache_format(cache: Tensor) -> DType:
+    """Return in which format a cache is that is kept like this."""
+    return int8 if cache.dtype is uint8 else cache.dtype
 
 
 def _check_cache(op: str, keys: Tensor, values: Tensor, head_dim: int) -> None:
@@ -115,9 +92,8 @@ def _check_cache(op: str, keys: Tensor, values: Tensor, head_dim: int) -> None:
     check_tensor(op, "values", values)
     if keys.dtype is not uint8 and keys.dtype.name not in FLOATS:
         raise TensorError(f"{op}: keys is {keys.dtype}, expected uint8 (a cache of int8), {', '.join(FLOATS)}")
-    kind = int8 if keys.dtype is uint8 else keys.dtype
     blocks, kv_heads = keys.shape[:2] if len(keys.shape) > 1 else (0, 0)
-    stored, key_shape, value_shape = cache_layout(kind, blocks, kv_heads, head_dim)
+    stored, key_shape, value_shape = cache_layout(cache_format(keys), blocks, kv_heads, head_dim)
     check(op, "keys", keys, key_shape, stored)
     check(op, "values", values, value_shape, stored)
 
@@ -173,7 +149,6 @@ def paged_attention(
     _, heads, head_dim = q.shape
     _check_cache("attention", keys, values, head_dim)
     kv_heads = keys.shape[1]
-    width = value_width(head_dim)
     check("attention", "out", out, q.shape)
     check_writable("attention", "out", out)
     check_apart("attention", "out", out, q=q, keys=keys, values=values)
@@ -183,31 +158,10 @@ def paged_attention(
         raise TensorError(f"attention: window is {window}, expected at least 1, or None for all")
     _check_scratch("attention", scratch, head_dim, out=out, q=q, keys=keys, values=values)
     parts, floats = scratch.shape
-    quantized = keys.dtype is uint8
-    attend = int8_kernels.quantized_attention if quantized else kernels.attention[keys.dtype.name]
-    attend(
-        out.address,
-        q.address,
-        keys.address,
-        values.address,
-        batch.block_tables.address,
-        batch.starts.address,
-        batch.past.address,
-        scratch.address,
-        4 * floats,
-        batch.num_sequences,
-        heads * head_dim,
-        batch.block_tables.shape[1],
-        kv_heads,
-        heads // kv_heads,
-        head_dim,
-        width,
-        *(() if quantized else (head_dim,)),
-        int(causal),
-        window or 0,
-        1.0 / math.sqrt(head_dim) if scale is None else scale,
-        parts // kernels.PARTS,
-    )
+    factor = 1.0 / math.sqrt(head_dim) if scale is None else float(scale)
+    shape = record(4 * floats, kv_heads, heads // kv_heads, head_dim, int(causal), window or 0, factor)
+    at = out.address, q.address, keys.address, values.address, batch.record.address, scratch.address, shape.address
+    kernels.attention[cache_format(keys).name](*at, parts // kernels.PARTS)
     return out
 
 
@@ -253,15 +207,10 @@ def scaled_dot_product_attention(
     keys = Tensor.zeros((blocks, kv_heads, head_dim, BLOCK_SIZE))
     values = Tensor.zeros((blocks, kv_heads, BLOCK_SIZE, value_width(head_dim)))
     scratch = attention_scratch(head_dim, threads)
-    write_cache(keys, values, k, v, _OneSequence(blocks, length, 0), scratch)
+    sequence = Slices(1, blocks)
+    sequence.append(length, 0, range(blocks))
+    write_cache(keys, values, k, v, sequence, scratch)
+    sequence.begin()
+    sequence.append(tokens, length - tokens, range(blocks))
     out = Tensor.empty(q.shape)
-    sequence = _OneSequence(blocks, tokens, length - tokens)
     return paged_attention(q, keys, values, sequence, scratch, out=out, scale=scale, causal=causal, window=window)
-
-
-class _OneSequence:
-    def __init__(self, blocks: int, tokens: int, past: int) -> None:
-        self.block_tables = Tensor.from_list([list(range(blocks))], int32)
-        self.starts = Tensor.from_list([0, tokens], int32)
-        self.past = Tensor.from_list([past], int32)
-        self.num_sequences = 1

@@ -7,16 +7,18 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from pio.errors import ConfigError
+from pio.ops.token_mask import TokenMask, check_token
 
 
 class Bans:
     """Which tokens are forbidden behind the prompt and the answer so far.
 
-    A token costs the same however long the answer is.
+    A token costs the same however long the answer is. What is forbidden whatever was said before is in a mask; what
+    follows from it comes in lists, which change with every token.
 
     Attributes:
-        next: Arrays of the token ids that must not come next, int32; a token may be in several.
+        mask: Which tokens may come next, as far as that depends on the length of the answer alone; None for all.
+        lists: Arrays of other token ids that must not come next, int32; a token may be in several.
     """
 
     def __init__(
@@ -46,29 +48,37 @@ class Bans:
         Raises:
             ConfigError: A token id is outside the vocabulary.
         """
-        self._always, self._first, self._early = (array("i", dict.fromkeys(ids)) for ids in (always, first, early))
+        always, first, early = frozenset(always), frozenset(first), frozenset(early)
+        for token in chain(always, first, early):
+            check_token(token, vocab_size)
+        early = always | early if early_tokens > 0 else always
+        sets = {early | first, early, always}
+        masks = {forbidden: TokenMask(vocab_size, forbidden) if forbidden else None for forbidden in sets}
+        self._early_mask, self._mask = masks[early], masks[always]
         self._early_tokens = early_tokens
         self._endings: dict[tuple[int, ...], array[int]] = {}  # what must not follow, by what stands before it
         for *before, last in sequences:
             self._endings.setdefault(tuple(before), array("i")).append(last)
-        lists = (self._always, self._first, self._early, *self._endings, *self._endings.values())
-        for token in chain.from_iterable(lists):
-            if not 0 <= token < vocab_size:
-                raise ConfigError(f"token id {token} is outside the vocabulary; expected 0 to {vocab_size - 1}")
+        for token in chain.from_iterable((*self._endings, *self._endings.values())):
+            check_token(token, vocab_size)
         self._lengths = sorted({len(before) for before in self._endings})
         self._ngram = ngram
         self._followers: dict[tuple[int, ...], array[int]] = {}  # of each run of ngram - 1 tokens that there was
         self._recent: deque[int] = deque(maxlen=max(ngram - 1, *self._lengths, 0))
         self._answered = 0
-        for token in prompt if self._recent.maxlen or ngram else ():
+        self._follows = bool(self._recent.maxlen or ngram or self._endings)
+        for token in prompt if self._follows else ():
             self._add(token)
-        self.next = self._find()
+        self.mask = masks[early | first]
+        self.lists = self._find()
 
     def count(self, token: int) -> None:
         """Note one more token of the answer."""
         self._answered += 1
-        self._add(token)
-        self.next = self._find()
+        self.mask = self._early_mask if self._answered < self._early_tokens else self._mask
+        if self._follows:
+            self._add(token)
+            self.lists = self._find()
 
     def _add(self, token: int) -> None:
         if self._ngram and len(self._recent) >= self._ngram - 1:
@@ -81,12 +91,7 @@ class Bans:
         return tuple(recent[i] for i in range(max(len(recent) - count, 0) - len(recent), 0))
 
     def _find(self) -> list[array[int]]:
-        found: list[array[int] | None] = [self._always]
-        if self._answered == 0:
-            found.append(self._first)
-        if self._answered < self._early_tokens:
-            found.append(self._early)
-        found += [self._endings.get(self._last(length)) for length in self._lengths]
+        found = [self._endings.get(self._last(length)) for length in self._lengths]
         if self._ngram:
             found.append(self._followers.get(self._last(self._ngram - 1)))
         return [ids for ids in found if ids]

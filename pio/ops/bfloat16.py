@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from pio.dtypes import bfloat16
 from pio.kernels import bfloat16_linear as kernels
+from pio.kernels._linears import ROUNDED
 from pio.ops._check import all_threads, check, split
+from pio.ops._linears import Matrix, multiply
 from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable, scratch_rows
-from pio.ops.linear import MANY
 from pio.tensor import Tensor
 
 ROW_STEP = 2 * kernels.PAIR_LANES  # bytes
@@ -61,9 +62,9 @@ def bfloat16_linear(
     if out is None:
         out = Tensor.zeros((rows, n)) if add else Tensor.empty((rows, n))
     rounded = scratch_rows(op, x, scratch, rounded_bytes(k))
-    at_y, *at = _product(op, x, rounded, weight, bias, out)
+    matrix = _product(op, x, rounded, weight, bias, out)
     kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, threads))
-    kernels.bfloat16_linear(at_y, rounded.address, *at, rows, n, k, n, int(add), threads or all_threads())
+    multiply(ROUNDED, rounded.address, [matrix], rows, k, threads or all_threads(), add=add)
     return out
 
 
@@ -78,7 +79,7 @@ def bfloat16_linears(
 ) -> None:
     """Compute several layers of one input: ``outs[i] = x @ weights[i].T (+ biases[i])``.
 
-    Two or three round the input once and run as one job; the bits are the same.
+    The input is rounded once and all run as one job; the bits are the same.
 
     Args:
         x: float32 (rows, k).
@@ -93,28 +94,21 @@ def bfloat16_linears(
     """
     op = "bfloat16_linears"
     given = list(biases) if biases is not None else [None] * len(weights)
-    if len(weights) > MANY:
-        for weight, out, bias in zip(weights, outs, given, strict=True):
-            bfloat16_linear(x, weight, bias, out=out, scratch=scratch, threads=threads)
-        return
     if not weights:
         return
     check(op, "x", x, (None, None))
     rows, k = x.shape
     rounded = scratch_rows(op, x, scratch, rounded_bytes(k))
-    fields: list[int] = []
+    matrices: list[Matrix] = []
     for weight, out, bias in zip(weights, outs, given, strict=True):
-        fields += *_product(op, x, rounded, weight, bias, out), weight.shape[0]
+        matrices.append(_product(op, x, rounded, weight, bias, out))
     check_outs_apart(op, outs)
-    fields += [0] * (4 * (MANY - len(weights)))
     kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, threads))
-    kernels.bfloat16_linear_three(rounded.address, *fields, rows, k, threads or all_threads())
+    multiply(ROUNDED, rounded.address, matrices, rows, k, threads or all_threads(), add=False)
 
 
-def _product(
-    op: str, x: Tensor, rounded: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor
-) -> tuple[int, int, int]:
-    """Check one product; return the addresses of output, weight and bias."""
+def _product(op: str, x: Tensor, rounded: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Matrix:
+    """Check one product; return what the kernel takes."""
     rows, k = x.shape
     check(op, "weight", weight, (None, k), bfloat16)
     n = weight.shape[0]
@@ -124,4 +118,4 @@ def _product(
         check(op, "bias", bias, (n,), bfloat16)
     check_apart(op, "out", out, x=x, weight=weight, bias=bias, scratch=rounded)
     check_apart(op, "scratch", rounded, weight=weight, bias=bias)
-    return out.address, weight.address, 0 if bias is None else bias.address
+    return out.address, weight.address, 0 if bias is None else bias.address, n

@@ -6,8 +6,8 @@ from pio.errors import TensorError
 from pio.kernels import causal_conv as kernels
 from pio.ops._check import check, check_float, check_tensor, split
 from pio.ops._overlap import check_apart
-from pio.ops._slots import Slots
 from pio.ops._tensors import check_writable, row_stride
+from pio.ops.slices import Slices
 from pio.tensor import Tensor
 
 WIDEST = 8  # tokens; the inputs of as many rows are read for each output
@@ -17,7 +17,7 @@ def causal_conv(
     x: Tensor,
     weight: Tensor,
     state: Tensor,
-    batch: Slots,
+    batch: Slices,
     *,
     out: Tensor | None = None,
     threads: int | None = None,
@@ -62,8 +62,7 @@ def causal_conv(
     check_apart("causal_conv", "out", out, x=x, weight=weight, state=state)
     if not x.size:
         return out
-    where = state.address, batch.starts.address, batch.past.address, batch.slots.address
-    sizes = batch.num_sequences, channels, width, ldo, ldx
+    at = out.address, x.address, weight.address, state.address, batch.record.address
     parts = split((4 + width) * x.size, threads)  # an exponential costs as much as some sums
-    kernels.causal_conv[weight.dtype.name](out.address, x.address, weight.address, *where, *sizes, parts)
+    kernels.causal_conv[weight.dtype.name](*at, channels, width, ldo, ldx, parts)
     return out

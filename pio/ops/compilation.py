@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pio.kernels import _atomics as atomics
-from pio.kernels import _compilers, _jit, _kept, gather, parallel, sampling, simd, top_k
+from pio.kernels import _compilers, _jit, _kept, gather, parallel, sampling, simd
 from pio.kernels.parallel import listing as listing
 from pio.machine import available_memory, cpu_count
 
@@ -18,16 +18,7 @@ SERIAL = (
     parallel.run_all,
     parallel.help_others,
     gather.first_outside,
-    sampling.scaled_sum,
-    sampling.first_index,
-    sampling.exp_sums,
-    sampling.draw_any,
-    sampling.weigh,
-    sampling.draw_sorted,
-    sampling.penalize,
-    sampling.forbid,
-    top_k.block_maxima,
-    top_k.top_k,
+    sampling.sample,
 )
 COMPILER_BYTES = 512 << 20  # free memory for each process that compiles
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from pio.errors import TensorError
 from pio.kernels import copy as kernels
 from pio.ops._check import check_tensor, split
 from pio.ops._overlap import check_apart
+from pio.ops._record import record
 from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
 
@@ -73,7 +76,6 @@ def _copy_axes(kind: str, to: int, at: int, axes: list[Axis], parts: int) -> Non
     # the first axis is the one that is split, the last the one that is vectorised
     ones: list[Axis] = [(1, 0, 0)] * (MAX_AXES - len(axes))
     box = [*axes[:-1], *ones, axes[-1]] if axes else ones
-    sizes, strides, from_strides = zip(*box, strict=True)
-    parts = min(parts, sizes[0] if sizes[0] > 1 else sizes[-1])
-    arguments = (to, at, *sizes, *strides, *from_strides, parts)
-    kernels.copy[kind](*arguments)
+    parts = min(parts, box[0][0] if box[0][0] > 1 else box[-1][0])
+    numbers = record(*chain.from_iterable(box))
+    kernels.copy[kind](to, at, numbers.address, parts)

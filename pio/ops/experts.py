@@ -10,10 +10,12 @@ from pio.errors import TensorError
 from pio.kernels import bfloat16_linear as rounding
 from pio.kernels import experts as kernels
 from pio.kernels import quantize, routing
+from pio.kernels._linears import ROUNDED
 from pio.kernels.top_k import BLOCK
 from pio.memory import step
 from pio.ops._check import FLOATS, all_threads, check, split
 from pio.ops._overlap import check_apart, check_outs_apart
+from pio.ops._record import record
 from pio.ops._tensors import check_writable
 from pio.ops.bfloat16 import rounded_bytes
 from pio.ops.quantized import WORK, PackedWeight, record_bytes
@@ -168,22 +170,11 @@ def route(
     check_writable(op, "scratch", scratch)
     if not scratch.shape[0]:
         raise TensorError(f"{op}: scratch has shape {scratch.shape}, expected a row for each thread, at least one")
-    routing.route(
-        out.ids.address,
-        out.weights.address,
-        logits.address,
-        0 if bias is None else bias.address,
-        scratch.address,
-        tokens,
-        experts,
-        k,
-        groups,
-        kept_groups,
-        int(logistic),
-        int(renormalise),
-        float(scaling),
-        min(split(FEW * logits.size, threads), scratch.shape[0]),
-    )
+    shape = record(experts, k, groups, kept_groups, int(logistic), int(renormalise), float(scaling))
+    at_bias = 0 if bias is None else bias.address
+    where = out.ids.address, out.weights.address, logits.address, at_bias, scratch.address
+    parts = min(split(FEW * logits.size, threads), scratch.shape[0])
+    routing.route(*where, tokens, shape.address, parts)
     at = out.order.address, out.starts.address, out.places.address, out.ids.address
     routing.group_by_expert(*at, tokens * k, experts, 1)
     return out
@@ -262,9 +253,8 @@ def expert_linears(
         lines = to
     fields = [value for w, out in zip(weights, outs, strict=True) for value in (out.address, w.addresses.address)]
     fields += [0] * (4 - len(fields))
-    kind = kernels.ROUNDED if rounds else first.form
-    sizes = len(first), n, width, line, kernels.count_blocks(kind, n)
-    kernels.experts_linear[kind](lines, choices.starts.address, *fields, *sizes, threads)
+    kind = ROUNDED if rounds else first.form
+    kernels.experts_linear[kind](lines, choices.starts.address, *fields, len(first), n, width, line, threads)
 
 
 def add_choices(out: Tensor, y: Tensor, places: Tensor, weights: Tensor, *, threads: int | None = None) -> Tensor:

@@ -6,8 +6,9 @@ from pio.errors import TensorError
 from pio.kernels import gated_delta as kernels
 from pio.ops._check import check, check_float, check_tensor, split
 from pio.ops._overlap import check_apart, check_same_or_apart
-from pio.ops._slots import Slots
+from pio.ops._record import record
 from pio.ops._tensors import check_writable, head_strides, result, row_stride
+from pio.ops.slices import Slices
 from pio.tensor import Tensor
 
 WORK = 16  # of an exponential and a logarithm, against that of copying a number
@@ -71,7 +72,7 @@ def gated_delta(
     decay: Tensor,
     beta: Tensor,
     state: Tensor,
-    batch: Slots,
+    batch: Slices,
     *,
     eps: float = 1e-6,
     out: Tensor | None = None,
@@ -129,12 +130,11 @@ def gated_delta(
     check_same_or_apart("gated_delta", "out", out, v=v)
     if not v.size:
         return out
-    strides = ldq, head_q, ldk, head_k
-    norm = scales.address, q.address, k.address
-    kernels.head_scales(*norm, tokens, key_heads, dim, *strides, eps, split(2 * q.size, threads))
+    strides = ldo, ldq, head_q, ldk, head_k, ldv, head_v
+    shape = record(heads, key_heads, dim, value_dim, *strides, float(eps))
+    kernels.head_scales(scales.address, q.address, k.address, tokens, shape.address, split(2 * q.size, threads))
     inputs = q.address, k.address, v.address, decay.address, beta.address, scales.address
-    where = state.address, batch.starts.address, batch.past.address, batch.slots.address
-    sizes = batch.num_sequences, heads, key_heads, dim, value_dim
+    where = state.address, batch.record.address, shape.address
     parts = split(4 * v.size * dim, threads)  # of its state a token reads and changes all
-    kernels.gated_delta(out.address, *inputs, *where, *sizes, ldo, *strides, ldv, head_v, parts)
+    kernels.gated_delta(out.address, *inputs, *where, parts)
     return out

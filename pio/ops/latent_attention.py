@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pio.dtypes import DType, int8, uint8
 from pio.errors import TensorError
+from pio.kernels import _float_latent as float_kernels
 from pio.kernels import latent_attention as kernels
 from pio.kernels import quantized_latent as int8_kernels
 from pio.ops._check import FLOATS, all_threads, check, check_tensor, split
 from pio.ops._overlap import check_apart
+from pio.ops._record import record
 from pio.ops._tensors import check_writable, head_strides, row_stride
-from pio.ops.attention import BLOCK_SIZE, Slices
+from pio.ops.attention import BLOCK_SIZE, cache_format
+from pio.ops.slices import Slices
 from pio.tensor import Tensor
 
 
@@ -22,12 +25,12 @@ def latent_layout(dtype: DType, blocks: int, rank: int, rope_dim: int) -> tuple[
     """
     if dtype is int8:
         return uint8, (blocks, int8_kernels.block_bytes(rank, rope_dim))
-    return dtype, (blocks, BLOCK_SIZE, kernels.value_width(rank) + rope_dim)
+    return dtype, (blocks, BLOCK_SIZE, float_kernels.value_width(rank) + rope_dim)
 
 
 def latent_scratch_shape(rank: int, rope_dim: int, threads: int | None = None) -> tuple[int, int]:
     """Return the shape of ``latent_scratch``, for a model that takes it from memory of its own."""
-    floats = max(kernels.scratch_floats(rank, rope_dim), -(-int8_kernels.scratch_bytes(rank, rope_dim) // 4))
+    floats = max(float_kernels.scratch_floats(rank, rope_dim), -(-int8_kernels.scratch_bytes(rank, rope_dim) // 4))
     return kernels.PARTS * (threads or all_threads()), -(-floats // 16) * 16
 
 
@@ -64,24 +67,9 @@ def write_latent_cache(
     _check_cache(op, cache, rank, rope_dim)
     check_writable(op, "cache", cache)
     check_apart(op, "cache", cache, latent=latent, key=key)
-    quantized = cache.dtype is uint8
-    write = int8_kernels.write_quantized_latents if quantized else kernels.write_latents[cache.dtype.name]
-    write(
-        cache.address,
-        latent.address,
-        key.address,
-        batch.block_tables.address,
-        batch.starts.address,
-        batch.past.address,
-        batch.num_sequences,
-        ld_latent,
-        ld_key,
-        batch.block_tables.shape[1],
-        rank,
-        int8_kernels.pairs_of(rank) if quantized else kernels.value_width(rank),
-        rope_dim,
-        split(latent.size + key.size, threads),
-    )
+    at = cache.address, latent.address, key.address, batch.record.address
+    parts = split(latent.size + key.size, threads)
+    kernels.write_latents[cache_format(cache).name](*at, ld_latent, ld_key, rank, rope_dim, parts)
 
 
 def latent_attention(
@@ -133,31 +121,11 @@ def latent_attention(
         )
     check_writable(op, "scratch", scratch)
     check_apart(op, "scratch", scratch, out=out, q_latent=q_latent, q_rope=q_rope, cache=cache)
-    quantized = cache.dtype is uint8
-    attend = int8_kernels.quantized_latent_attention if quantized else kernels.latent_attention[cache.dtype.name]
-    attend(
-        out.address,
-        q_latent.address,
-        q_rope.address,
-        cache.address,
-        batch.block_tables.address,
-        batch.starts.address,
-        batch.past.address,
-        scratch.address,
-        4 * floats,
-        batch.num_sequences,
-        ld_latent,
-        head_latent,
-        ld_rope,
-        head_rope,
-        batch.block_tables.shape[1],
-        heads,
-        rank,
-        int8_kernels.pairs_of(rank) if quantized else kernels.value_width(rank),
-        rope_dim,
-        scale,
-        parts // kernels.PARTS,
-    )
+    strides = ld_latent, head_latent, ld_rope, head_rope
+    shape = record(4 * floats, *strides, heads, rank, rope_dim, float(scale))
+    inputs = q_latent.address, q_rope.address, cache.address, batch.record.address
+    at = out.address, *inputs, scratch.address, shape.address
+    kernels.latent_attention[cache_format(cache).name](*at, parts // kernels.PARTS)
     return out
 
 
@@ -166,8 +134,7 @@ def _check_cache(op: str, cache: Tensor, rank: int, rope_dim: int) -> None:
     check_tensor(op, "cache", cache)
     if cache.dtype is not uint8 and cache.dtype.name not in FLOATS:
         raise TensorError(f"{op}: cache is {cache.dtype}, expected uint8 (a cache of int8), {', '.join(FLOATS)}")
-    kind = int8 if cache.dtype is uint8 else cache.dtype
-    _, wanted = latent_layout(kind, cache.shape[0] if cache.shape else 0, rank, rope_dim)
+    _, wanted = latent_layout(cache_format(cache), cache.shape[0] if cache.shape else 0, rank, rope_dim)
     if cache.shape != wanted:
         sizes = ", ".join(map(str, ("blocks", *wanted[1:])))
         raise TensorError(

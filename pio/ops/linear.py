@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pio.kernels import linear as kernels
 from pio.ops._check import all_threads, check, check_float, check_tensor
+from pio.ops._linears import Matrix, multiply
 from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
-
-MANY = 3  # layers that one job computes
 
 
 def linear(
@@ -51,9 +49,8 @@ def linear(
         check("linear", "bias", bias, (n,), weight.dtype)
         at_bias = bias.address
     check_apart("linear", "out", out, x=x, weight=weight, bias=bias)
-    kernels.linear[weight.dtype.name](
-        out.address, x.address, weight.address, at_bias, rows, n, k, n, int(add), threads or all_threads()
-    )
+    matrix = out.address, weight.address, at_bias, n
+    multiply(weight.dtype.name, x.address, [matrix], rows, k, threads or all_threads(), add=add)
     return out
 
 
@@ -67,7 +64,7 @@ def linears(
 ) -> None:
     """Compute several linear layers of one input: ``outs[i] = x @ weights[i].T (+ biases[i])``.
 
-    Two or three of one element type run as one job, which costs less than one after another; the bits are the same.
+    Those of one element type run as one job, which costs less than one after another; the bits are the same.
 
     Args:
         x: float32 (rows, k).
@@ -85,13 +82,13 @@ def linears(
     if not weights:
         return
     kind = weights[0].dtype
-    if len(weights) > MANY or any(weight.dtype is not kind for weight in weights):
+    if any(weight.dtype is not kind for weight in weights):
         for weight, out, bias in zip(weights, outs, given, strict=True):
             linear(x, weight, bias, out=out, threads=threads)
         return
     check("linears", "x", x, (None, None))
     rows, k = x.shape
-    fields: list[int] = []
+    matrices: list[Matrix] = []
     for weight, out, bias in zip(weights, outs, given, strict=True):
         check_float("linears", "weight", weight, (None, k))
         n = weight.shape[0]
@@ -100,7 +97,6 @@ def linears(
         if bias is not None:
             check("linears", "bias", bias, (n,), kind)
         check_apart("linears", "out", out, x=x, weight=weight, bias=bias)
-        fields += out.address, weight.address, 0 if bias is None else bias.address, n
+        matrices.append((out.address, weight.address, 0 if bias is None else bias.address, n))
     check_outs_apart("linears", outs)
-    fields += [0] * (4 * (MANY - len(weights)))
-    kernels.linear_three[kind.name](x.address, *fields, rows, k, threads or all_threads())
+    multiply(kind.name, x.address, matrices, rows, k, threads or all_threads(), add=False)

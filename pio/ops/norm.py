@@ -6,6 +6,7 @@ from pio.errors import TensorError
 from pio.kernels import norm as kernels
 from pio.ops._check import check, check_float, check_tensor, split
 from pio.ops._overlap import check_apart, check_same_or_apart
+from pio.ops._record import record
 from pio.ops._tensors import check_last_axis, check_writable, head_strides, result, row_stride
 from pio.tensor import Tensor
 
@@ -149,8 +150,9 @@ def gated_rms_norm(
     if not x.size:
         return out
     parts = split(4 * x.size, threads)  # an exponential costs as much as some sums
-    kind, at = weight.dtype.name, (out.address, x.address, gate.address, weight.address)
-    kernels.gated_rms_norm[kind](*at, x.size // dim, heads, dim, ldo, ldx, ldg, head_g, eps, parts)
+    shape = record(heads, dim, ldo, ldx, ldg, head_g, float(eps))
+    at = out.address, x.address, gate.address, weight.address
+    kernels.gated_rms_norm[weight.dtype.name](*at, x.size // dim, shape.address, parts)
     return out
 
 

@@ -8,13 +8,12 @@ from typing import NoReturn
 from pio.dtypes import float32, uint8
 from pio.errors import NumericalError, TensorError
 from pio.kernels import packing, quantize
-from pio.kernels import quantized_linear as kernels
 from pio.kernels._formats import BLOCK, FORMATS, GROUP, PAIR, RECORD, START, Format
 from pio.ops._check import all_threads, check, check_float, check_tensor, split
+from pio.ops._linears import Matrix, multiply
 from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable, result, scratch_rows
 from pio.ops.gather import check_indices
-from pio.ops.linear import MANY
 from pio.ops.reduce import first_non_finite
 from pio.tensor import Tensor
 
@@ -204,14 +203,14 @@ def quantized_linear(
     _check_packed(op, "weight", weight)
     n, k = weight.shape
     check(op, "x", x, (None, k))
-    rows, pairs = x.shape[0], weight.data.shape[1]
+    rows = x.shape[0]
     if out is None:
         out = Tensor.zeros((rows, n)) if add else Tensor.empty((rows, n))
     records = scratch_rows(op, x, scratch, record_bytes(x.shape[1]))
-    at_y, *at = _product(op, x, records, weight, bias, out)
+    matrix = _product(op, x, records, weight, bias, out)
     form = weight.form.name
     quantize.quantize[form](records.address, x.address, rows, k, split(WORK * x.size, threads))
-    kernels.quantized_linear[form](at_y, records.address, *at, rows, n, pairs, n, int(add), threads or all_threads())
+    multiply(form, records.address, [matrix], rows, k, threads or all_threads(), add=add)
     return out
 
 
@@ -226,7 +225,7 @@ def quantized_linears(
 ) -> None:
     """Compute several layers of one input: ``outs[i] = x @ weights[i].T (+ biases[i])``.
 
-    Two or three of one format quantize the input once and run as one job; the bits are the same.
+    Those of one format quantize the input once and run as one job; the bits are the same.
 
     Args:
         x: float32 (rows, k).
@@ -246,26 +245,23 @@ def quantized_linears(
     if not weights:
         return
     form = weights[0].form
-    if len(weights) > MANY or any(weight.form is not form for weight in weights):
+    if any(weight.form is not form for weight in weights):
         for weight, out, bias in zip(weights, outs, given, strict=True):
             quantized_linear(x, weight, bias, out=out, scratch=scratch, threads=threads)
         return
     check(op, "x", x, (None, weights[0].shape[1]))
-    (rows, k), pairs = x.shape, weights[0].data.shape[1]
+    rows, k = x.shape
     records = scratch_rows(op, x, scratch, record_bytes(x.shape[1]))
-    fields: list[int] = []
+    matrices: list[Matrix] = []
     for weight, out, bias in zip(weights, outs, given, strict=True):
-        fields += *_product(op, x, records, weight, bias, out), weight.shape[0]
+        matrices.append(_product(op, x, records, weight, bias, out))
     check_outs_apart(op, outs)
-    fields += [0] * (4 * (MANY - len(weights)))
     quantize.quantize[form.name](records.address, x.address, rows, k, split(WORK * x.size, threads))
-    kernels.quantized_linear_three[form.name](records.address, *fields, rows, pairs, threads or all_threads())
+    multiply(form.name, records.address, matrices, rows, k, threads or all_threads(), add=False)
 
 
-def _product(
-    op: str, x: Tensor, records: Tensor, weight: PackedWeight, bias: Tensor | None, out: Tensor
-) -> tuple[int, int, int]:
-    """Check one product; return the addresses of output, weight and bias."""
+def _product(op: str, x: Tensor, records: Tensor, weight: PackedWeight, bias: Tensor | None, out: Tensor) -> Matrix:
+    """Check one product; return what the kernel takes."""
     n, k = weight.shape
     check(op, "x", x, (None, k))
     check(op, "out", out, (x.shape[0], n))
@@ -274,7 +270,7 @@ def _product(
         check(op, "bias", bias, (n,))
     check_apart(op, "out", out, x=x, weight=weight.data, bias=bias, scratch=records)
     check_apart(op, "scratch", records, weight=weight.data, bias=bias)
-    return out.address, weight.data.address, 0 if bias is None else bias.address
+    return out.address, weight.data.address, 0 if bias is None else bias.address, n
 
 
 def _check_packed(op: str, name: str, packed: object) -> None:

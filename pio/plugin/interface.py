@@ -127,34 +127,11 @@ class TextModelPlugin(Lifecycle):
 
     # Answers
 
-    def submit(
-        self,
-        prompt: Prompt | None = None,
-        params: Params | None = None,
-        *,
-        prefix: str | None = None,
-        suffix: str | None = None,
-        tools: Tools | None = None,
-        enable_thinking: bool | None = None,
-        continue_final_message: bool | str | None = None,
-        template_variables: Mapping[str, Any] | None = None,
-        **fields: Any,
-    ) -> Handle:
+    def submit(self, prompt: Prompt | None = None, params: Params | None = None, **fields: Any) -> Handle:
         """Queue a prompt and return at once; see ``generate`` for the arguments."""
         owned = Owned()
         try:
-            return self._submit(
-                owned,
-                prompt,
-                params,
-                prefix=prefix,
-                suffix=suffix,
-                tools=tools,
-                enable_thinking=enable_thinking,
-                continue_final_message=continue_final_message,
-                template_variables=template_variables,
-                **fields,
-            )
+            return self._submit(owned, prompt, params, **fields)
         except BaseException:
             owned.cancel()
             raise
@@ -162,8 +139,10 @@ class TextModelPlugin(Lifecycle):
     def _submit(
         self,
         owned: Owned,
-        prompt: Prompt | None = None,
-        params: Params | None = None,
+        prompt: Prompt | None,
+        params: Params | None,
+        text_only: str | None = None,
+        /,
         *,
         prefix: str | None = None,
         suffix: str | None = None,
@@ -173,17 +152,19 @@ class TextModelPlugin(Lifecycle):
         template_variables: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> Handle:
-        """Queue a prompt for whoever owns its request."""
+        """Queue a prompt for whoever owns its request; what returns nothing but ``text_only`` refuses the rest."""
         named = {"enable_thinking": enable_thinking, "continue_final_message": continue_final_message}
         variables = prompts.template_variables(template_variables, tools=tools, **named)
 
         def start(loaded: LoadedModel) -> Handle:
             merged = SamplingParams.merge(loaded.generation_config, params, **fields)
+            if text_only is not None:
+                prompts.check_text_only(merged, text_only)
             if prefix is not None or suffix is not None:
-                ids = loaded.prompts.fill(prompt, prefix, suffix, self.fill_marks, **variables)
-                return loaded.manager.submit(ids, merged, owned=owned)
-            ids, reasoning = loaded.prompts.encode(prompt, **variables)
-            return loaded.manager.submit(ids, merged, reasoning=reasoning, owned=owned)
+                encoded = loaded.prompts.fill(prompt, prefix, suffix, self.fill_marks, **variables)
+            else:
+                encoded = loaded.prompts.encode(prompt, **variables)
+            return loaded.manager.submit(encoded, merged, owned=owned)
 
         return self._start(start)
 
@@ -218,16 +199,14 @@ class TextModelPlugin(Lifecycle):
         """Return the text of ``generate``, of one answer.
 
         Raises:
-            ConfigError: As ``generate``, or ``n`` asks for several.
+            ConfigError: As ``generate``, or ``n`` asks for several, or ``logprobs`` for what a text has no room for.
         """
         return self._generate_one(prompt, params, **fields).text
 
     def _generate_one(self, prompt: Prompt | None, params: Params | None, **fields: Any) -> Generation:
         owned = Owned()
         try:
-            handle = self._submit(owned, prompt, params, **fields)
-            handle.check_single("a text alone", "generate(), whose samples are all of them")
-            return handle.result()
+            return self._submit(owned, prompt, params, "a text alone", **fields).result()
         except BaseException:
             owned.cancel()
             raise
@@ -235,11 +214,11 @@ class TextModelPlugin(Lifecycle):
     def stream(self, prompt: Prompt | None = None, params: Params | None = None, **fields: Any) -> Stream[str]:
         """Yield the answer as it comes, in whole characters; reasoning comes with its tags.
 
-        Closing the iterator, or dropping it, cancels the request. Arguments and errors as ``generate``.
+        Closing the iterator, or dropping it, cancels the request. Arguments and errors as ``generate_text``.
         """
         owned = Owned()
         try:
-            return iter(self._submit(owned, prompt, params, **fields))
+            return iter(self._submit(owned, prompt, params, "a stream of text", **fields))
         except BaseException:
             owned.cancel()
             raise
@@ -280,7 +259,7 @@ class TextModelPlugin(Lifecycle):
         try:
 
             def start(loaded: LoadedModel) -> LogitsHandle:
-                return loaded.manager.submit_logits(loaded.prompts.encode(prompt)[0], owned=owned)
+                return loaded.manager.submit_logits(loaded.prompts.encode(prompt), owned=owned)
 
             return self._start(start).result()
         except BaseException:

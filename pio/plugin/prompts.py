@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from pio.engine.generation import Generation
+from pio.engine.sampling_params import SamplingParams
 from pio.errors import CapacityError, ConfigError, UnfinishedAnswerError
 from pio.loading.model_file import shown
 from pio.text.chat_template import ChatTemplate, Conversation
 from pio.text.detokenizer import Detokenizer
+from pio.text.encoded_prompt import EncodedPrompt
 from pio.text.final_message import continues_reasoning, field_of
 from pio.text.messages import check_messages
 from pio.text.plain_data import is_record
@@ -20,7 +22,7 @@ from pio.text.tokenizer_config import without_tokenizer
 
 Message: TypeAlias = Mapping[str, Any]
 Messages: TypeAlias = Sequence[Message]
-Prompt: TypeAlias = str | Sequence[int] | Messages
+Prompt: TypeAlias = str | Sequence[int] | Messages | EncodedPrompt
 Marks: TypeAlias = tuple[str, str, str]
 
 
@@ -75,19 +77,19 @@ class Prompts:
         """
         return self.chat_template.render(messages, **variables)
 
-    def encode(self, prompt: Prompt | None, /, **variables: Any) -> tuple[list[int], Reasoning | None]:
-        """Return a prompt's token ids, and how its answer is told apart from reasoning; None is no conversation.
+    def encode(self, prompt: Prompt | None, /, **variables: Any) -> EncodedPrompt:
+        """Return a prompt as the engine takes it.
 
         Args:
-            prompt: Text, token ids, or a list of messages.
+            prompt: Text, token ids, a list of messages, or what this has returned before.
             **variables: Of the template; for messages only.
 
         Raises:
             ConfigError: The prompt is of no such kind, or the folder lacks what it needs.
         """
-        if isinstance(prompt, str):
+        if isinstance(prompt, (str, EncodedPrompt)):
             _refuse(variables)
-            return self.tokenizer.encode(prompt), None
+            return EncodedPrompt(self.tokenizer.encode(prompt)) if isinstance(prompt, str) else prompt
         given: Any = prompt
         if isinstance(given, (bytes, bytearray, Mapping)) or not isinstance(given, Iterable):
             raise ConfigError(
@@ -95,14 +97,13 @@ class Prompts:
                 "list of messages"
             )
         items = list(cast("Iterable[Any]", given))
-        if items and is_record(items[0]):
-            text, ids = self._written(items, dict(variables))
-            field = field_of(variables.get("continue_final_message"))
-            continued = None if field is None else continues_reasoning(items[-1], field, self.chat_template.modalities)
-            reasoning = Reasoning.of(text, self.chat_template.sources.values(), continued)
-            return ids, reasoning
-        _refuse(variables)
-        return items, None
+        if not items or not is_record(items[0]):
+            _refuse(variables)
+            return EncodedPrompt(items)
+        text, ids = self._written(items, dict(variables))
+        field = field_of(variables.get("continue_final_message"))
+        continued = None if field is None else continues_reasoning(items[-1], field, self.chat_template.modalities)
+        return EncodedPrompt(ids, Reasoning.of(text, self.chat_template.sources.values(), continued))
 
     def _written(self, messages: list[Any], variables: dict[str, Any]) -> tuple[str, list[int]]:
         """What the template writes of a conversation, and its token ids."""
@@ -122,8 +123,8 @@ class Prompts:
 
     def fill(
         self, prompt: object, prefix: object, suffix: object, marks: Marks | None, /, **variables: Any
-    ) -> list[int]:
-        """Return the token ids of a prompt that asks for what stands between a prefix and a suffix.
+    ) -> EncodedPrompt:
+        """Return the prompt that asks for what stands between a prefix and a suffix.
 
         Args:
             prompt: Must be None: the two take its place.
@@ -154,7 +155,7 @@ class Prompts:
             if not self.literal and any(other in text for other in marks):
                 raise ConfigError(f"{name}: found one of {', '.join(marks)} in the text, which the model would obey")
             ids += found + self.tokenizer.encode(text, add_special_tokens=False, literal=self.literal)
-        return ids
+        return EncodedPrompt(ids)
 
     def fit(self, messages: Messages, budget: int, /, **variables: Any) -> list[Message]:
         """Return the conversation without its oldest turns, so that its prompt has at most ``budget`` tokens.
@@ -172,7 +173,7 @@ class Prompts:
         turns = list(zip(messages, (message["role"] for message in checked), strict=True))
         while True:
             kept = [message for message, _ in turns]
-            count = len(self.encode(kept, **variables)[0])
+            count = len(self.encode(kept, **variables).token_ids)
             if count <= budget:
                 return kept
             users = [i for i, (_, role) in enumerate(turns) if role == "user"]
@@ -197,6 +198,25 @@ def template_variables(given: Mapping[str, Any] | None, /, **named: Any) -> dict
             'reads besides the messages, such as {"enable_thinking": False}'
         )
     return {**cast("Mapping[str, Any]", found), **{name: value for name, value in named.items() if value is not None}}
+
+
+def check_text_only(params: SamplingParams, what: str) -> None:
+    """Refuse what cannot be seen in the text of one answer.
+
+    Args:
+        params: The request's.
+        what: What is returned, for messages.
+
+    Raises:
+        ConfigError: ``n`` asks for several answers, or ``logprobs`` for log probabilities.
+    """
+    remedy = "use generate(), whose result has all of it, or submit() and its events()"
+    if params.n > 1:
+        raise ConfigError(f"{what} has one answer, found n={params.n}; use n=1, or {remedy}")
+    if params.logprobs is not None:
+        raise ConfigError(
+            f"{what} has no log probabilities, found logprobs={params.logprobs}; leave it out, or {remedy}"
+        )
 
 
 def check_conversation(messages: object) -> None:

@@ -34,7 +34,7 @@ class Detokenizer:
         """
         self._tokenizer = tokenizer
         self.skipped: frozenset[int] = tokenizer.special_ids - frozenset(keep) if skip_special_tokens else frozenset()
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._begun = b""  # bytes of a character that is not complete
         # The window decodes to text that has gone out (its first `_shown` ids) and text that has not.
         self._window: list[int] = []
         self._shown = 0
@@ -50,15 +50,17 @@ class Detokenizer:
         if number in self.skipped:
             return ""
         if self._tokenizer.is_byte_level:
-            return self._utf8.decode(self._tokenizer.token_bytes(number))
+            data = self._begun + self._tokenizer.bytes_of[number]
+            text, used = codecs.utf_8_decode(data, "replace", False)
+            self._begun = data[used:]
+            return text
         return self._settled(self._extend(number))
 
     def flush(self) -> str:
         """Return the rest: what was held back because more tokens could have changed it."""
         if self._tokenizer.is_byte_level:
-            text = self._utf8.decode(b"", final=True)
-            self._utf8.reset()
-            return text
+            begun, self._begun = self._begun, b""
+            return begun.decode("utf-8", "replace")
         text = self._spaced + self._take(self._text(self._window))
         self._window, self._shown, self._spaced = [], 0, ""
         return clean_spaces(text) if self._tokenizer.cleans_spaces else text

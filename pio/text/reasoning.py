@@ -9,7 +9,9 @@ from typing import Final, Literal, Self, TypeAlias
 OPEN: Final = "<think>"
 CLOSE: Final = "</think>"
 
-Kind = Literal["reasoning", "answer"]
+Kind: TypeAlias = Literal["text", "reasoning", "markup"]
+"""What a piece of a model's text is: of the answer, of the reasoning before it, or what only tells the two apart."""
+
 State: TypeAlias = Literal["start", "reasoning", "gap", "answer"]
 
 
@@ -48,78 +50,9 @@ class Reasoning:
         knows = any(tag in source for source in template for tag in (OPEN, CLOSE))
         return cls(opens_reasoning(prompt), expected=knows and not closed)
 
-    def split(self, text: str) -> tuple[str | None, str, State]:
-        """Split what a model wrote into its reasoning and its answer.
-
-        Only a block that the text begins with is reasoning; tags further on belong to the answer. Line ends around the
-        reasoning and before the answer are dropped, as Qwen's own chat templates do. Without an end tag all of it is
-        reasoning.
-
-        Returns:
-            The reasoning, None if there is none or an empty one that ended; the answer; and in which of the two, or in
-            the gap between, the text ends.
-        """
-        splitter = ReasoningSplitter(inside=self.inside)
-        found: dict[Kind, list[str]] = {"reasoning": [], "answer": []}
-        for kind, piece in [*splitter.push(text), *splitter.flush()]:
-            found[kind].append(piece)
-        reasoning, end = "".join(found["reasoning"]), splitter.state
-        return reasoning if reasoning or end == "reasoning" else None, "".join(found["answer"]), end
-
-    def follow(self) -> AnswerFinder:
-        """Return what finds the answer in one stream of text."""
-        return AnswerFinder(inside=self.inside)
-
-
-class AnswerFinder:
-    """Finds in a stream of text where the answer begins: behind the reasoning, its end tag and line ends.
-
-    No character is lost: what stands before the answer and the answer are together the text. One object serves one
-    answer and one thread.
-    """
-
-    def __init__(self, *, inside: bool = False) -> None:
-        """Start before the first character; ``inside`` says whether the prompt ended with ``<think>``."""
-        self._opened = inside
-        self._seen = ""  # what may be the beginning of a tag
-        self._state: State = "start"
-
-    @property
-    def inside(self) -> bool:
-        """Whether the text so far ends inside the reasoning."""
-        return self._state == "reasoning" or (self._state == "start" and self._opened)
-
-    def push(self, piece: str) -> tuple[str, str]:
-        """Return what is certain with this piece: text before the answer, and text of the answer."""
-        if self._state == "answer":
-            return "", piece
-        if self._state == "start":
-            self._seen += piece
-            if _undecided(self._seen):
-                return "", ""
-            piece, self._seen = self._seen, ""
-            self._state = "reasoning" if self._opened or piece.lstrip().startswith(OPEN) else "answer"
-            if self._state == "answer":
-                return "", piece
-        at = 0
-        if self._state == "reasoning":
-            text = self._seen + piece
-            found = text.find(CLOSE)
-            if found < 0:
-                self._seen = text[1 - len(CLOSE) :]
-                return piece, ""
-            at, self._state = found + len(CLOSE) - len(self._seen), "gap"
-        answer = piece[at:].lstrip("\n")
-        if answer:
-            self._state = "answer"
-        return piece[: len(piece) - len(answer)], answer
-
-    def flush(self) -> tuple[str, str]:
-        """Return what was held back, when no more is to come."""
-        if self._state != "start":
-            return "", ""
-        held, self._seen = self._seen, ""
-        return (held, "") if self._opened else ("", held)
+    def splitter(self) -> ReasoningSplitter:
+        """Return what splits one stream of text."""
+        return ReasoningSplitter(inside=self.inside)
 
 
 def opens_reasoning(prompt: str) -> bool:
@@ -128,9 +61,11 @@ def opens_reasoning(prompt: str) -> bool:
 
 
 class ReasoningSplitter:
-    """Splits a stream of text as ``Reasoning.split`` splits the whole; tags may be cut anywhere.
+    """Splits a stream of text into reasoning and answer; tags may be cut anywhere, and no character is lost.
 
-    One object serves one answer and one thread.
+    Only a block that the text begins with is reasoning; tags further on belong to the answer. The tags, what stands
+    before the first, and line ends around the reasoning and before the answer are markup, as Qwen's own chat templates
+    drop them. Without an end tag all of it is reasoning. One object serves one answer and one thread.
 
     Attributes:
         state: Where the text ends, as far as that is certain; after ``flush`` it is.
@@ -142,10 +77,15 @@ class ReasoningSplitter:
         Args:
             inside: Whether the prompt ended with ``<think>``.
         """
-        self._inside = inside
+        self._opened = inside
         self.state: State = "start"
         self._held: str = ""
         self._started = False
+
+    @property
+    def inside(self) -> bool:
+        """Whether the text so far ends inside the reasoning."""
+        return self.state == "reasoning" or (self.state == "start" and self._opened)
 
     def push(self, piece: str) -> list[tuple[Kind, str]]:
         """Add text and return what is certain now, in order.
@@ -153,55 +93,64 @@ class ReasoningSplitter:
         Returns:
             Pairs of kind and text, never with an empty text.
         """
+        if self.state == "answer":
+            return [("text", piece)] if piece else []
         self._held += piece
         found: list[tuple[Kind, str]] = []
         if self.state == "start":
-            self._start()
+            self._start(found)
         if self.state == "reasoning":
             self._reason(found)
         if self.state == "gap":
-            self._held = self._held.lstrip("\n")
+            self._take(found, "markup", len(self._held) - len(self._held.lstrip("\n")))
             if self._held:
                 self.state = "answer"
-        if self.state == "answer" and self._held:
-            found.append(("answer", self._held))
-            self._held: str = ""
+        if self.state == "answer":
+            self._take(found, "text", len(self._held))
         return found
 
     def flush(self) -> list[tuple[Kind, str]]:
         """Return what was held back because it could have become a tag or the end of the reasoning."""
-        held, self._held = self._held, ""
+        found: list[tuple[Kind, str]] = []
         if self.state == "start":
-            self.state = "reasoning" if self._inside else "answer"
+            self.state = "reasoning" if self._opened else "answer"
         if self.state == "reasoning":
-            held = held.strip("\n") if not self._started else held.rstrip("\n")
-            return [("reasoning", held)] if held else []
-        return [("answer", held)] if held and self.state == "answer" else []
+            self._lead(found)
+            self._take(found, "reasoning", len(self._held.rstrip("\n")))
+            self._take(found, "markup", len(self._held))
+        self._take(found, "text", len(self._held))
+        return found
 
-    def _start(self) -> None:
+    def _take(self, found: list[tuple[Kind, str]], kind: Kind, count: int) -> None:
+        """Move so many characters from what is held to what was found, where pieces of a kind are one."""
+        text, self._held = self._held[:count], self._held[count:]
+        if text and found and found[-1][0] == kind:
+            text = found.pop()[1] + text
+        if text:
+            found.append((kind, text))
+
+    def _start(self, found: list[tuple[Kind, str]]) -> None:
         text = self._held.lstrip()
         if text.startswith(OPEN):
-            self._held, self.state = text[len(OPEN) :], "reasoning"
-        elif not _undecided(text):
-            self.state = "reasoning" if self._inside else "answer"
+            self._take(found, "markup", len(self._held) - len(text) + len(OPEN))
+            self.state = "reasoning"
+        elif not OPEN.startswith(text):
+            self.state = "reasoning" if self._opened else "answer"
+
+    def _lead(self, found: list[tuple[Kind, str]]) -> None:
+        if not self._started:
+            self._take(found, "markup", len(self._held) - len(self._held.lstrip("\n")))
 
     def _reason(self, found: list[tuple[Kind, str]]) -> None:
-        text = self._held if self._started else self._held.lstrip("\n")
-        reasoning, tag, rest = text.partition(CLOSE)
+        self._lead(found)
+        reasoning, tag, _ = self._held.partition(CLOSE)
+        if not tag:
+            # line ends and the beginning of a tag may turn out to be the end of the reasoning
+            cut = next(n for n in range(len(CLOSE) - 1, -1, -1) if reasoning.endswith(CLOSE[:n]))
+            reasoning = reasoning[: len(reasoning) - cut]
+        whole, reasoning = len(reasoning), reasoning.rstrip("\n")
+        self._started = self._started or bool(reasoning)
+        self._take(found, "reasoning", len(reasoning))
         if tag:
-            self.state, self._held = "gap", rest
-        else:
-            # Line ends and the beginning of a tag may turn out to be the end of the reasoning.
-            cut = next(n for n in range(len(CLOSE) - 1, -1, -1) if text.endswith(CLOSE[:n]))
-            reasoning = text[: len(text) - cut]
-            self._held = text[len(reasoning.rstrip("\n")) :]
-        reasoning = reasoning.rstrip("\n")
-        if reasoning:
-            self._started = True
-            found.append(("reasoning", reasoning))
-
-
-def _undecided(text: str) -> bool:
-    """Whether a text may still begin with ``<think>``."""
-    text = text.lstrip()
-    return text != OPEN and OPEN.startswith(text)
+            self._take(found, "markup", whole - len(reasoning) + len(CLOSE))
+            self.state = "gap"

@@ -13,8 +13,8 @@ BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-F]{2})>")
 """How vocabularies with byte fallback write the token of one byte."""
 
 
-class TokenBytes:
-    """Bytes of tokens by id; each is worked out once.
+class TokenBytes(dict[int, bytes]):
+    """Bytes of tokens by id; each is worked out once, when it is first looked up.
 
     Args:
         backend: The tokenizer, with all its added tokens.
@@ -23,25 +23,23 @@ class TokenBytes:
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, byte_level: bool, decode: Callable[[list[int]], str]) -> None:
+        super().__init__()
         self._backend = backend
         self._decode = decode
-        self._known: dict[int, bytes] = {}
         if byte_level:
             # Added tokens are text. One that the vocabulary has too, and that is not special, may come from any text.
             model: Any = backend.model
-            self._known = {
-                number: token.content.encode()
+            self.update(
+                (number, token.content.encode())
                 for number, token in backend.get_added_tokens_decoder().items()
                 if token.special or model.token_to_id(token.content) is None
-            }
+            )
             self._alphabet = _byte_alphabet()
         self._find = self._of_letters if byte_level else self._of_text
 
-    def __getitem__(self, number: int) -> bytes:
-        found = self._known.get(number)
-        if found is None:
-            token = self._backend.id_to_token(number)
-            found = self._known[number] = b"" if token is None else self._find(number, token)
+    def __missing__(self, number: int) -> bytes:
+        token = self._backend.id_to_token(number)
+        found = self[number] = b"" if token is None else self._find(number, token)
         return found
 
     def _of_letters(self, _number: int, token: str) -> bytes:

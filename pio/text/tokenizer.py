@@ -45,6 +45,7 @@ class Tokenizer:
         size: One more than the highest id that has a token.
         limit: One more than the highest id that ``decode`` accepts; models often have a few ids more than tokens.
         cleans_spaces: Whether ``decode`` takes out spaces before punctuation.
+        bytes_of: The bytes of each token by its id, which is not checked.
         is_byte_level: Whether each token stands for bytes, as GPT-2's and Qwen's do.
     """
 
@@ -90,7 +91,7 @@ class Tokenizer:
         self.is_byte_level = type(backend.decoder).__name__ == "ByteLevel" and not self.cleans_spaces
         if config.get("split_special_tokens") is True:
             backend.encode_special_tokens = True
-        self._bytes = TokenBytes(backend, self.is_byte_level, self.decode_raw)
+        self.bytes_of = TokenBytes(backend, self.is_byte_level, self.decode_raw)
 
     @classmethod
     def from_folder(cls, path: str | Path, *, vocab_size: int = 0) -> Tokenizer | None:
@@ -176,7 +177,7 @@ class Tokenizer:
     def decode_raw(self, ids: list[int]) -> str:
         """Return the text of checked ids with every special token and every space in it."""
         if self.is_byte_level:  # the library would read added tokens as bytes, too
-            return b"".join(map(self._bytes.__getitem__, ids)).decode("utf-8", "replace")
+            return b"".join(map(self.bytes_of.__getitem__, ids)).decode("utf-8", "replace")
         if len(ids) > LONG_ANSWER:
             return self._call(lambda: interruptible(lambda: self._backend.decode_batch([ids], False)))[0]
         return self._call(lambda: self._backend.decode(ids, skip_special_tokens=False))
@@ -219,7 +220,7 @@ class Tokenizer:
         Raises:
             ConfigError: The id lies outside the vocabulary.
         """
-        return self._bytes[self.check_id(number)]
+        return self.bytes_of[self.check_id(number)]
 
     @cached_property
     def control_tokens(self) -> ControlTokens:

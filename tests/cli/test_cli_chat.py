@@ -29,7 +29,7 @@ def test_answers_over_a_pipe(pio, model):
     conversation = Conversation(model, {"max_new_tokens": 12, "temperature": 0.0, "repetition_penalty": 1.15})
     conversation.thinking = False
     answers = [
-        "".join(part for kind, part in conversation.ask(q) if kind == "answer")
+        "".join(part for kind, part in conversation.ask(q) if kind == "text")
         for q in ("Write a function.", "And a class.")
     ]
     assert ran.exit_code == 0 and ran.stderr == ""
@@ -63,7 +63,7 @@ def test_an_answer_that_ended_while_the_model_thought(pio, model):
     def asked(thinking: bool) -> Conversation:
         conversation = Conversation(model, {"max_new_tokens": 3, "temperature": 0.0})
         conversation.thinking = thinking
-        said = "".join(part for kind, part in conversation.ask("Hi") if kind == "answer")
+        said = "".join(part for kind, part in conversation.ask("Hi") if kind == "text")
         assert conversation.last is not None and conversation.last.text == said
         return conversation
 
@@ -78,7 +78,7 @@ def test_an_answer_that_ended_while_the_model_thought(pio, model):
 def test_turns_are_kept_and_the_oldest_dropped(model):
     conversation = Conversation(model, {"max_new_tokens": 5, "temperature": 0.0}, system="Be brief.")
     for question in ("one", "two"):
-        answer = "".join(part for kind, part in conversation.ask(question) if kind == "answer")
+        answer = "".join(part for kind, part in conversation.ask(question) if kind == "text")
         assert conversation.messages[-2:] == [
             {"role": "user", "content": question},
             {"role": "assistant", "content": answer},
@@ -107,12 +107,13 @@ def test_an_answer_that_is_stopped_is_kept(model):
 def test_thinking_is_switched_by_template_or_by_message(model, monkeypatch):
     sent = []
 
-    def submit(messages, **given):
-        sent.append((messages[-1]["content"], given["template_variables"]))
-        return original(messages, **given)
+    def encode(prompt, **given):
+        if isinstance(prompt, list):
+            sent.append((prompt[-1]["content"], given))
+        return original(prompt, **given)
 
-    original = model.submit
-    monkeypatch.setattr(model, "submit", submit)
+    original = model.loaded.prompts.encode
+    monkeypatch.setattr(model.loaded.prompts, "encode", encode)
     conversation = Conversation(model, {"max_new_tokens": 1})
     for has_switch in (True, False):
         conversation._has_switch = has_switch
@@ -230,7 +231,7 @@ def test_ctrl_c_ends_a_conversation_over_a_pipe(tmp_path):
 def test_reasoning_is_dimmed_on_a_terminal_and_left_out_elsewhere(capsys):
     for terminal, expected in ((True, "\x1b[2mhm, so\x1b[0m\n\nyes.\n"), (False, "yes.\n")):
         style = _Style(terminal)
-        for kind, piece in (("reasoning", "hm"), ("reasoning", ", so"), ("answer", "yes"), ("answer", ".")):
+        for kind, piece in (("reasoning", "hm"), ("reasoning", ", so"), ("text", "yes"), ("text", ".")):
             style.show(kind, piece)
         style.end()
         assert capsys.readouterr().out == expected

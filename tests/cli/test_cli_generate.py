@@ -39,8 +39,11 @@ def test_json_holds_the_whole_result(pio, model):
     assert found["usage"] == {"prompt_tokens": len(model.tokenize(PROMPT)), "completion_tokens": 8}
     assert found["seed"] == 5 and found["finish_reason"] == "length"
     assert (found["model"], found["path"], found["plugin"]) == ("demo", model.path, "qwen3_0_6b")
-    assert [len(entry[3]) for entry in found["logprobs"]] == [2] * 8
-    assert b"".join(bytes(entry[4]) for entry in found["logprobs"]).decode() == expected.text
+    assert b"".join(bytes(entry["bytes"]) for entry in found["logprobs"]).decode() == expected.text
+    for entry, token in zip(found["logprobs"], expected.logprobs, strict=True):
+        assert (entry["token_id"], entry["text"], entry["logprob"]) == token[:3]
+        assert [(other["token_id"], other["logprob"]) for other in entry["top"]] == list(token.top)
+        assert len(token.top) == 2
     assert found["timings"]["time_to_first_token"] > 0 and found["load_seconds"] > 0
 
 

@@ -11,12 +11,12 @@ def test_slices_of_several_sequences() -> None:
     addresses = batch.tokens.address, batch.block_tables.address
     for _ in range(2):  # refilled in place
         batch.begin()
-        batch.add([5, 6, 7], 0, [2], "none")
-        batch.add(array("i", [8]), 11, array("i", [4, 1, 3]), "last")
-        batch.add((9, 10, 11), 4, (0, 5), "all")
+        batch.add([5, 6, 7], 0, [2], 0)
+        batch.add(array("i", [8]), 11, array("i", [4, 1, 3]), 1)
+        batch.add((9, 10, 11), 4, (0, 5), 3)
         assert (batch.num_tokens, batch.num_sequences, batch.num_outputs) == (7, 3, 4)
         assert batch.tokens.tolist()[:7] == [5, 6, 7, 8, 9, 10, 11]
-        assert batch.positions.tolist()[:7] == [0, 1, 2, 11, 4, 5, 6]
+        assert batch.rotary_positions.tolist()[0][:7] == [0, 1, 2, 11, 4, 5, 6]
         assert batch.starts.tolist() == [0, 3, 4, 7]
         assert batch.past.tolist() == [0, 11, 4]
         assert [t[:n] for t, n in zip(batch.block_tables.tolist(), (1, 3, 2), strict=True)] == [[2], [4, 1, 3], [0, 5]]
@@ -24,20 +24,38 @@ def test_slices_of_several_sequences() -> None:
     assert addresses == (batch.tokens.address, batch.block_tables.address)
 
 
+def test_all_tables_lie_in_one_piece_behind_the_record() -> None:
+    batch = Batch(max_tokens=9, max_sequences=3, max_blocks_per_sequence=4, max_outputs=5, axes=2)
+    batch.add([5, 6], 7, [1, 2], 1, slot=2)
+    batch.add([8], 0, [3], 1, slot=1)
+    assert batch.rotary_positions.tolist() == [[7, 8, 0] + [0] * 6] * 2  # a text has one position on all axes
+    tensors = (batch.starts, batch.past, batch.slots, batch.block_tables, batch.tokens, batch.rotary_positions)
+    assert {t.storage for t in (*tensors, batch.output_rows)} == {batch.record.storage}
+    sequences, blocks, *offsets = batch.record.tolist()
+    assert (sequences, blocks) == (2, 4)
+    tables = batch.block_tables, batch.starts, batch.past, batch.slots
+    assert [batch.record.address + offset for offset in offsets] == [t.address for t in tables]
+    assert batch.slots.tolist() == [2, 1, 0]
+    batch.begin()
+    assert batch.record.tolist()[0] == batch.num_sequences == 0
+
+
 @pytest.mark.parametrize(
     ("tokens", "table", "outputs", "words"),
     [
-        ([1] * 10, [0], "none", "9 tokens, found 10"),
-        ([1], [0] * 5, "none", "4 blocks of one sequence, found 5"),
-        ([1] * 6, [0], "all", "5 output rows, found 6"),
-        ([], [0], "last", "at least one token"),
+        ([1] * 10, [0], 0, "9 tokens, found 10"),
+        ([1], [0] * 5, 0, "4 blocks of one sequence, found 5"),
+        ([1] * 6, [0], 6, "5 output rows, found 6"),
+        ([], [0], 1, "at least one token"),
+        ([1] * 3, [0], 4, "0 to 3 rows of logits, found outputs=4"),
+        ([1], [0], -1, "0 to 1 rows of logits, found outputs=-1"),
     ],
 )
-def test_more_than_it_holds_is_refused(tokens: list[int], table: list[int], outputs: str, words: str) -> None:
+def test_more_than_it_holds_is_refused(tokens: list[int], table: list[int], outputs: int, words: str) -> None:
     batch = Batch(max_tokens=9, max_sequences=3, max_blocks_per_sequence=4, max_outputs=5)
     with pytest.raises(CapacityError, match=words):
-        batch.add(tokens, 0, table, outputs)  # type: ignore[arg-type]
+        batch.add(tokens, 0, table, outputs)
     for _ in range(3):
-        batch.add([1], 0, [0], "none")
+        batch.add([1], 0, [0], 0)
     with pytest.raises(CapacityError, match="3 sequences, found 4"):
-        batch.add([1], 0, [0], "none")
+        batch.add([1], 0, [0], 0)

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_model import EOS, STEP, VOCAB, ToyCache, ToyModel, toy_logits
+from toy_model import EOS, STEP, VOCAB, ToyCache, ToyManager, ToyModel, toy_logits
 
 from pio.cache.batch import Batch
-from pio.engine.batch_manager import BatchManager
 from pio.engine.generation import Generation
 from pio.engine.sampling_params import SamplingParams
 from pio.errors import CapacityError, ConfigError
 from pio.loading.checkpoint import resolve
 from pio.plugin.prompts import Prompts
 from pio.tensor import Tensor
-from pio.testing.reference import sampling as reference
+from pio.testing.reference import penalties as reference
 from pio.text.chat_template import ChatTemplate
+from pio.text.encoded_prompt import EncodedPrompt
 from pio.text.reasoning import Reasoning
 from pio.text.tokenizer import Tokenizer
 
@@ -61,14 +61,22 @@ class Pieces:
         return ""
 
 
+def split(text: str, inside: bool) -> tuple[str | None, str]:
+    """Reasoning and answer of a whole text."""
+    splitter, found = Reasoning(inside=inside).splitter(), {"reasoning": "", "text": "", "markup": ""}
+    for kind, piece in [*splitter.push(text), *splitter.flush()]:
+        found[kind] += piece
+    return found["reasoning"] or ("" if splitter.inside else None), found["text"]
+
+
 def say(script: Sequence[int], reasoning: Reasoning | None = None, ends: Sequence[int] = (), **fields: Any) -> Any:
     """The answer of a model that says this, and the text that was streamed."""
-    manager = BatchManager(
+    manager = ToyManager(
         Script(script), ToyCache(CONTEXT // 4, 4), eos_token_ids=ends, detokenizer=Pieces, token_text=PIECES.__getitem__
     )
     fields = {"temperature": 0.0, "max_new_tokens": len(script), **fields}
     try:
-        handle = manager.submit([0], SamplingParams(**fields), reasoning=reasoning)
+        handle = manager.submit(EncodedPrompt([0], reasoning), SamplingParams(**fields))
         result = handle.result(STEP)
         return result, "".join(handle)
     finally:
@@ -130,7 +138,7 @@ def test_one_rule_with_a_real_tokenizer(texts: list[str], stops: list[str], skip
         hidden = skip and text in ADDED and (token := DEMO.token_to_id(text)) in DEMO.special_ids - DEMO.reasoning_ids
         script += [token] if hidden else DEMO.encode(text)
         pieces.append((text, hidden))
-    manager = BatchManager(
+    manager = ToyManager(
         Script(script, 4096), ToyCache(CONTEXT // 4, 4), detokenizer=prompts.detokenizer, token_text=prompts.token_text
     )
     params = SamplingParams(
@@ -148,12 +156,12 @@ def test_one_rule_with_a_real_tokenizer(texts: list[str], stops: list[str], skip
 def test_stop_texts_end_the_answer_and_not_the_reasoning(script: list[int], stops: list[str], inside: bool) -> None:
     result, streamed = say(script, Reasoning(inside=inside), stop=stops)
     said = "".join(PIECES[token] for token in script)
-    reasoning, answer = Reasoning(inside=inside).split(said)[:2]
+    reasoning, answer = split(said, inside)
     ends = [(answer.index(stop) + len(stop), -len(stop), stop) for stop in stops if stop in answer]
     stop = min(ends)[2] if ends else None
     expected = answer if stop is None else answer[: min(ends)[0] - len(stop)]
     assert (result.reasoning, result.text, result.stop_reason) == (reasoning, expected, stop)
-    assert Reasoning(inside=inside).split(streamed)[:2] == (reasoning, expected)
+    assert split(streamed, inside) == (reasoning, expected)
     assert streamed == (said if stop is None else said[: len(said) - len(answer)] + expected)
 
 
@@ -170,6 +178,29 @@ def test_special_tokens_within_reasoning_do_not_stop_it() -> None:
     for opening in ([], of("</think>"), of("</think> \n")):  # the first thing of the answer
         result, _ = say([*opening, *of("<|x|> a")], Reasoning(inside=bool(opening)), stop=["<|x|>"])
         assert (result.text, result.stop_reason, result.answered) == ("", "<|x|>", True)
+
+
+def test_events_say_what_their_text_is() -> None:
+    script = of("<think> \n a b\n </think> \n ab é")
+    manager = ToyManager(Script(script), ToyCache(CONTEXT // 4, 4), detokenizer=Pieces, token_text=PIECES.__getitem__)
+
+    def events(count: int) -> list[tuple[int, str, str]]:
+        params = SamplingParams(temperature=0.0, max_new_tokens=count)
+        return [(e.position, e.kind, e.text) for e in manager.submit(EncodedPrompt([0], Reasoning()), params).events()]
+
+    whole = events(len(script))
+    assert whole == [
+        (0, "markup", "<think>"),
+        (1, "markup", "\n"),
+        (2, "reasoning", "a"),
+        (3, "reasoning", "b"),
+        (4, "markup", "\n</think>"),
+        (5, "markup", "\n"),
+        (6, "text", "ab"),
+        (7, "text", "é"),
+    ]
+    assert events(4) == [*whole[:4], (3, "markup", "\n")], "cut here, the line end is the end of the reasoning"
+    manager.close()
 
 
 def test_stop_tokens_and_end_tokens_end_the_reasoning_too() -> None:
@@ -206,7 +237,7 @@ def test_an_answer_that_ended_before_it_began(script: str, inside: bool, answere
     result, streamed = say(of(script), Reasoning(inside=inside))
     assert result.answered is answered and bool(result.text) is answered
     assert (result.reasoning is None) == (script == "a ab" or script.startswith(("<think> <", "<think> \n <")))
-    assert Reasoning(inside=inside).split(streamed)[:2] == (result.reasoning, result.text)
+    assert split(streamed, inside) == (result.reasoning, result.text)
 
 
 # The least and the most tokens
@@ -262,7 +293,7 @@ def test_the_default_length_lets_a_model_think() -> None:
 
 @pytest.mark.parametrize("num_blocks", [8, 40])  # with eight, answers give way to others and begin again
 def test_bans_hold_whatever_runs_beside_an_answer(num_blocks: int) -> None:
-    manager = BatchManager(ToyModel(), ToyCache(num_blocks, 4), eos_token_ids=[EOS])
+    manager = ToyManager(ToyModel(), ToyCache(num_blocks, 4), eos_token_ids=[EOS])
     fields: dict[str, Any] = {
         "max_new_tokens": 16,
         "min_new_tokens": 9,

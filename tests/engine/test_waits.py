@@ -18,10 +18,9 @@ from typing import Any
 
 import pytest
 from test_batch_manager import GREEDY, PROMPTS, ids, make, worker_threads
-from toy_model import STEP, ToyCache, ToyDetokenizer, ToyModel, toy_greedy
+from toy_model import STEP, ToyCache, ToyDetokenizer, ToyManager, ToyModel, toy_greedy
 
 from pio.engine.answer import Answer
-from pio.engine.batch_manager import BatchManager
 from pio.engine.scheduler import Scheduler
 from pio.errors import CancelledError, ConfigError, PioError
 
@@ -29,7 +28,7 @@ LONG = GREEDY.model_copy(update={"max_new_tokens": 60})
 
 
 @pytest.fixture
-def slow() -> Iterator[tuple[ToyModel, BatchManager]]:
+def slow() -> Iterator[tuple[ToyModel, ToyManager]]:
     """A model that steps when told to, and its manager."""
     model = ToyModel()
     model.slow = True
@@ -65,7 +64,7 @@ def joined(threads: list[tuple[threading.Thread, list[Any]]]) -> list[Any]:
 
 
 @pytest.mark.parametrize("end", ["drop", "close", "cancel"])
-def test_the_end_of_a_request_reaches_all_who_wait_for_it(slow: tuple[ToyModel, BatchManager], end: str) -> None:
+def test_the_end_of_a_request_reaches_all_who_wait_for_it(slow: tuple[ToyModel, ToyManager], end: str) -> None:
     model, manager = slow
     handle = manager.submit([1], LONG)
     other, stream = handle.events(), iter(handle)
@@ -95,7 +94,7 @@ WAITS = {
 @pytest.mark.parametrize("error", [Limit, SystemExit, GeneratorExit, KeyboardInterrupt, TimeoutError, RuntimeError])
 @pytest.mark.parametrize("wait", list(WAITS))
 def test_any_exception_that_ends_a_wait_ends_the_request(
-    slow: tuple[ToyModel, BatchManager], error: type[BaseException], wait: str
+    slow: tuple[ToyModel, ToyManager], error: type[BaseException], wait: str
 ) -> None:
     _, manager = slow
     handle = manager.submit([1], LONG)
@@ -128,7 +127,7 @@ def test_any_exception_that_ends_a_wait_ends_the_request(
 
 
 @pytest.mark.parametrize("timeout", [0, -1, -0.5, float("-inf"), -(10**400), Decimal("-1"), Fraction(-1, 2), False])
-def test_a_timeout_that_is_over_brings_its_error_at_once(slow: tuple[ToyModel, BatchManager], timeout: Any) -> None:
+def test_a_timeout_that_is_over_brings_its_error_at_once(slow: tuple[ToyModel, ToyManager], timeout: Any) -> None:
     model, manager = slow
     handle, logits = manager.submit([1], GREEDY), manager.submit_logits([1, 2])
     for waited in (handle, logits):
@@ -251,7 +250,7 @@ def test_nobody_waits_in_the_thread_that_he_waits_for() -> None:
 
     model = ToyModel()
     model.slow = True
-    manager = BatchManager(model, ToyCache(40, 4), detokenizer=Curious)
+    manager = ToyManager(model, ToyCache(40, 4), detokenizer=Curious)
     handle = manager.submit([1], GREEDY)
     model.step(100)
     with pytest.raises(CancelledError):
@@ -272,7 +271,7 @@ def test_what_is_closed_in_its_own_thread_is_freed_after_its_step() -> None:
 
     model = ToyModel()
     model.slow = True
-    manager = BatchManager(model, ToyCache(40, 4), detokenizer=Closing)
+    manager = ToyManager(model, ToyCache(40, 4), detokenizer=Closing)
     handle = manager.submit([1], GREEDY)
     (thread,) = worker_threads()
     model.step(100)
@@ -282,7 +281,7 @@ def test_what_is_closed_in_its_own_thread_is_freed_after_its_step() -> None:
     assert seen == ["in the step", "freed"]
 
 
-def test_closing_at_once_from_many_threads(slow: tuple[ToyModel, BatchManager]) -> None:
+def test_closing_at_once_from_many_threads(slow: tuple[ToyModel, ToyManager]) -> None:
     model, manager = slow
     handle = manager.submit([1], LONG)
     model.wait_for_step()
@@ -299,7 +298,7 @@ def test_closing_at_once_from_many_threads(slow: tuple[ToyModel, BatchManager]) 
 
 
 def test_a_step_looks_at_none_of_those_that_wait(
-    slow: tuple[ToyModel, BatchManager], monkeypatch: pytest.MonkeyPatch
+    slow: tuple[ToyModel, ToyManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, manager = slow
     looked: list[int] = []
@@ -322,7 +321,7 @@ def test_a_step_looks_at_none_of_those_that_wait(
 
 
 def test_the_memory_of_those_that_were_cancelled_is_not_kept_until_their_turn(
-    slow: tuple[ToyModel, BatchManager],
+    slow: tuple[ToyModel, ToyManager],
 ) -> None:
     model, manager = slow
     running = [manager.submit([i], LONG) for i in range(4)]  # no more fit beside these

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 from pio.cache.batch import Batch
+from pio.cache.format import CacheFormat
+from pio.cache.snapshot import Snapshot
+from pio.dtypes import float32
+from pio.engine.batch_manager import BatchManager
+from pio.engine.handle import Handle, LogitsHandle
 from pio.engine.random_numbers import mix, uniform
+from pio.errors import CapacityError
 from pio.tensor import Tensor
+from pio.text.encoded_prompt import EncodedPrompt
 
 VOCAB = 41
 EOS = 40
@@ -15,12 +23,43 @@ STEP = 60.0  # seconds after which a test that waits for a step has failed
 
 
 class ToyCache:
-    """Keeps the tokens themselves; a block that is read by a stranger changes his logits."""
+    """Keeps the tokens themselves, in blocks and once more in a state; what a stranger reads changes his logits."""
+
+    format = CacheFormat.keys_and_values(float32, 1, 1)
+    nbytes = block_bytes = state_bytes = 1
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self.slots = [-1] * (num_blocks * block_size)
+        self.blocks = [[-1] * block_size for _ in range(num_blocks)]
+        self.states: dict[int, list[int]] = {}
+        self.copied: list[tuple[int, int]] = []  # blocks
+
+    def layer(self, index: int) -> None:
+        """There are no tensors."""
+
+    def copy_block(self, source: int, target: int) -> None:
+        self.copied.append((source, target))
+        self.blocks[target] = list(self.blocks[source])
+
+    def copy_states(self, source: int, target: int) -> None:
+        self.states[target] = list(self.states.get(source, ()))
+
+    def snapshot(self, slot: int, length: int) -> Snapshot:
+        state = self.states[slot]
+        assert len(state) == length
+        return Snapshot(length, 1, ((length,),), Tensor.from_list([float(token) for token in state]))
+
+    def restore(self, slot: int, snapshot: Snapshot) -> None:
+        assert snapshot.states is not None
+        self.states[slot] = [int(token) for token in snapshot.states.tolist()]
+
+    def truncate(self, slot: int, length: int) -> None:
+        if length:
+            raise CapacityError(f"the toy's state cannot go back to {length}")
+
+    def free(self) -> None:
+        self.blocks = []
 
 
 class ToyModel:
@@ -62,7 +101,9 @@ class ToyModel:
             self.entered.release()
             assert self.stepping.acquire(timeout=STEP)
         tokens, starts, past = batch.tokens.tolist(), batch.starts.tolist(), batch.past.tolist()
-        tables, positions = batch.block_tables.tolist(), batch.positions.tolist()
+        tables, positions = batch.block_tables.tolist(), batch.rotary_positions.tolist()[0]
+        slots = batch.slots.tolist()
+        assert len({*slots[: batch.num_sequences]}) == batch.num_sequences
         assert starts[batch.num_sequences] == batch.num_tokens
         rows: list[list[float]] = []
         wanted = set(batch.output_rows.tolist()[: batch.num_outputs])
@@ -70,20 +111,42 @@ class ToyModel:
             [(tokens[starts[s] : starts[s + 1]], past[s]) for s in range(batch.num_sequences)],
         )
         for s in range(batch.num_sequences):
-            at = [table * cache.block_size + i for table in tables[s] for i in range(cache.block_size)]
+            size, seen = cache.block_size, list(cache.states[slots[s]]) if past[s] else []
+            assert len(seen) == past[s]
             for row in range(starts[s], starts[s + 1]):
                 if tokens[row] == self.poison:
                     raise self.error
-                assert positions[row] == past[s] + row - starts[s]
-                cache.slots[at[positions[row]]] = tokens[row]
+                assert positions[row] == len(seen)
+                cache.blocks[tables[s][len(seen) // size]][len(seen) % size] = tokens[row]
+                seen.append(tokens[row])
                 if row in wanted:
-                    rows.append(toy_logits([cache.slots[i] for i in at[: positions[row] + 1]]))
+                    kept = [token for block in tables[s] for token in cache.blocks[block]]
+                    assert kept[: len(seen)] == seen, "blocks and state are of different sequences"
+                    rows.append(toy_logits(seen))
                     if tokens[row] == self.not_finite:
                         rows[-1][3] = float("nan")
+            cache.states[slots[s]] = seen
         assert len(rows) == batch.num_outputs
         if rows:
             self._out[: len(rows)].copy_(Tensor.from_list(rows))
         return self._out[: len(rows)]
+
+
+class ToyManager(BatchManager):
+    """Takes token ids as they are, too."""
+
+    def submit(self, prompt: Sequence[int] | EncodedPrompt, *arguments: Any, **options: Any) -> Handle:
+        return super().submit(encoded(prompt), *arguments, **options)
+
+    def submit_logits(self, prompt: Sequence[int] | EncodedPrompt, **options: Any) -> LogitsHandle:
+        return super().submit_logits(encoded(prompt), **options)
+
+    def logits(self, prompt: Sequence[int] | EncodedPrompt) -> Tensor:
+        return super().logits(encoded(prompt))
+
+
+def encoded(prompt: Sequence[int] | EncodedPrompt) -> EncodedPrompt:
+    return prompt if isinstance(prompt, EncodedPrompt) else EncodedPrompt(prompt)
 
 
 def toy_logits(tokens: Sequence[int]) -> list[float]:

@@ -33,7 +33,7 @@ class Cache:
         """slices: for each sequence (index, past, new); q, k, v hold the new tokens of all of them."""
         batch = Batch(k.shape[0], len(slices), max(self.blocks), 1)
         for index, past, new in slices:
-            batch.add([0] * new, past, self.tables[index], "none")
+            batch.add([0] * new, past, self.tables[index], 0)
         scratch = ops.attention_scratch(self.dim, threads)
         ops.write_cache(self.keys, self.values, k, v, batch, scratch)
         out = Tensor.full(q.shape, math.nan)

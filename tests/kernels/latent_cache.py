@@ -33,7 +33,7 @@ class Paged:
         """slices: for each sequence (index, past, new); the tensors hold the new tokens of all of them."""
         batch = Batch(latent.shape[0], len(slices), max(self.blocks), 1)
         for index, past, new in slices:
-            batch.add([0] * new, past, self.tables[index], "none")
+            batch.add([0] * new, past, self.tables[index], 0)
         ops.write_latent_cache(self.cache, latent, key, batch, threads=threads)
         return batch
 

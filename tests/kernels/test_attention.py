@@ -63,7 +63,7 @@ class Paged:
         """slices: for each sequence (index, past, new); q, k, v hold the new tokens of all of them."""
         batch = Batch(q.shape[0], len(slices), max(self.blocks), 1)
         for index, past, new in slices:
-            batch.add([0] * new, past, self.tables[index], "none")
+            batch.add([0] * new, past, self.tables[index], 0)
         scratch = ops.attention_scratch(self.dim, threads)
         ops.write_cache(self.keys, self.values, k, v, batch, scratch)
         out = Tensor.full(q.shape, math.nan)
@@ -150,7 +150,7 @@ def test_errors_name_the_argument():
 @pytest.mark.parametrize("kind", ["float16", "int8"])
 def test_scratch_is_memory_of_its_own(kind):
     batch = Batch(5, 1, 1, 1)
-    batch.add([0] * 5, 0, [0], "none")
+    batch.add([0] * 5, 0, [0], 0)
     stored, *shapes = ops.attention.cache_layout(dtype(kind), 1, 3, 20)
     scratch, caches = ops.attention_scratch(20, 1), [Tensor.zeros(shape, stored) for shape in shapes]
     q, k, v, out = (Tensor.zeros((5, n, 20)) for n in (6, 3, 3, 6))

@@ -3,7 +3,7 @@ import math
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from slices import Slices
+from slices import batch_of
 
 from pio import ops
 from pio.errors import TensorError
@@ -30,7 +30,7 @@ def test_causal_conv(data, dtype, shape, fresh, threads):
         x, weight = data.draw(tensors((tokens, channels))), data.draw(tensors((width, channels), dtype))
         state = data.draw(tensors((3, width - 1, channels)))
     before, others = state[1].tolist(), bits(state[0]) + bits(state[2])
-    found = ops.causal_conv(x, weight, state, Slices((1, 0 if fresh else 4, tokens)), threads=threads)
+    found = ops.causal_conv(x, weight, state, batch_of((1, 0 if fresh else 4, tokens)), threads=threads)
     if fresh:
         before = [[0.0] * channels for _ in before]
     expected, after = causal_conv(x.tolist(), weight.tolist(), before)
@@ -49,7 +49,7 @@ def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads):
     whole, states = [], []
     for x, n in zip(drawn, lengths, strict=True):
         state = Tensor.full((1, width - 1, channels), math.nan)
-        whole.append(ops.causal_conv(x, weight, state, Slices((0, 0, n)), threads=1))
+        whole.append(ops.causal_conv(x, weight, state, batch_of((0, 0, n)), threads=1))
         states.append(state)
     cuts = [data.draw(st.integers(0, n)) for n in lengths]
     slots = data.draw(st.permutations(range(len(lengths))))
@@ -62,7 +62,7 @@ def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads):
             continue
         x = Tensor.from_list([row for i, a, b in used for row in drawn[i][a:b].tolist()]).reshape(-1, channels)
         wide, out = data.draw(views(x)), data.draw(views(Tensor.zeros(x.shape)))
-        batch = Slices(*((slots[i], a, b - a) for i, a, b in used))
+        batch = batch_of(*((slots[i], a, b - a) for i, a, b in used))
         assert ops.causal_conv(wide, weight, state, batch, out=out, threads=threads) is out
         at = 0
         for i, a, b in used:
@@ -76,7 +76,7 @@ def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads):
 def test_what_is_not_finite_stays_in_its_channel_and_leaves_with_its_token():
     x, weight = Tensor.full((6, 18), 1.0), Tensor.full((3, 18), 1.0)
     x[1:2, 17:].copy_(Tensor.from_list([[math.nan]]))
-    found = ops.causal_conv(x, weight, Tensor.zeros((1, 2, 18)), Slices((0, 0, 6)), threads=2).tolist()
+    found = ops.causal_conv(x, weight, Tensor.zeros((1, 2, 18)), batch_of((0, 0, 6)), threads=2).tolist()
     assert [(t, c) for t, row in enumerate(found) for c, v in enumerate(row) if math.isnan(v)] == [
         (1, 17),
         (2, 17),
@@ -86,10 +86,10 @@ def test_what_is_not_finite_stays_in_its_channel_and_leaves_with_its_token():
 
 def test_no_tokens_change_nothing():
     state = Tensor.full((1, 2, 5), 3.0)
-    assert ops.causal_conv(Tensor.zeros((0, 5)), Tensor.zeros((3, 5)), state, Slices((0, 0, 0))).shape == (0, 5)
+    assert ops.causal_conv(Tensor.zeros((0, 5)), Tensor.zeros((3, 5)), state, batch_of((0, 0, 0))).shape == (0, 5)
     x = Tensor.full((2, 5), 1.0)
     state = Tensor.full((2, 2, 5), 3.0)
-    ops.causal_conv(x, Tensor.full((3, 5), 1.0), state, Slices((0, 0, 0), (1, 0, 2)))
+    ops.causal_conv(x, Tensor.full((3, 5), 1.0), state, batch_of((0, 0, 0), (1, 0, 2)))
     assert state.tolist() == [[[3.0] * 5] * 2, [[1.0] * 5] * 2]
 
 
@@ -115,12 +115,12 @@ def test_no_tokens_change_nothing():
 def test_causal_conv_refuses_what_does_not_fit(change, message):
     given = {"x": Tensor.zeros((2, 5)), "weight": Tensor.zeros((3, 5)), "state": Tensor.zeros((1, 2, 5))}
     with pytest.raises(TensorError, match=f"^causal_conv: .*{message}"):
-        ops.causal_conv(**given | change, batch=Slices((0, 0, 2)))
+        ops.causal_conv(**given | change, batch=batch_of((0, 0, 2)))
 
 
 def test_results_do_not_lie_in_inputs():
     x, weight, state = Tensor.zeros((2, 5)), Tensor.zeros((3, 5)), Tensor.zeros((1, 2, 5))
-    batch = Slices((0, 0, 2))
+    batch = batch_of((0, 0, 2))
     with pytest.raises(TensorError, match="out shares memory with x"):
         ops.causal_conv(x, weight, state, batch, out=x)
     with pytest.raises(TensorError, match="out shares memory with state"):

@@ -4,7 +4,7 @@ from itertools import chain
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from slices import Slices
+from slices import batch_of
 
 from pio import ops
 from pio.errors import TensorError
@@ -69,7 +69,7 @@ def test_gated_delta(data, tokens, shape, fresh, threads):
     start = data.draw(tensors((count, dim, value_dim))).tolist()
     states = Tensor.from_list([as_slices(start)] * 3)
     others = bits(states[0]) + bits(states[2])
-    batch = Slices((1, 0 if fresh else 5, tokens))
+    batch = batch_of((1, 0 if fresh else 5, tokens))
     found = ops.gated_delta(*given_, states, batch, threads=threads)
     if fresh:
         start = [[[0.0] * value_dim for _ in range(dim)] for _ in range(count)]
@@ -88,7 +88,7 @@ def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads):
     whole, states = [], []
     for given_, n in zip(drawn, lengths, strict=True):
         state = Tensor.full(state_shape(1, count, dim, value_dim), math.nan)
-        whole.append(ops.gated_delta(*given_, state, Slices((0, 0, n)), threads=1))
+        whole.append(ops.gated_delta(*given_, state, batch_of((0, 0, n)), threads=1))
         states.append(state)
     cuts = [data.draw(st.integers(0, n)) for n in lengths]
     slots = data.draw(st.permutations(range(len(lengths))))
@@ -101,7 +101,7 @@ def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads):
             continue
         joined = [Tensor.from_list([row for i, a, b in used for row in drawn[i][x][a:b].tolist()]) for x in range(5)]
         out = joined[2] if data.draw(st.booleans()) else None
-        batch = Slices(*((slots[i], a, b - a) for i, a, b in used))
+        batch = batch_of(*((slots[i], a, b - a) for i, a, b in used))
         done, at = ops.gated_delta(*joined, state, batch, out=out, threads=threads), 0
         for i, a, b in used:
             found[i].append(bits(done[at : at + b - a]))
@@ -116,7 +116,7 @@ def test_heads_inside_a_fused_projection(data, tokens, shape, threads):
     key_heads, count, dim, value_dim = shape
     q, k, v, decay, beta = data.draw(inputs(tokens, shape))
     states = [Tensor.zeros(state_shape(1, count, dim, value_dim)) for _ in range(2)]
-    batch = Slices((0, 0, tokens))
+    batch = batch_of((0, 0, tokens))
     expected = ops.gated_delta(q, k, v, decay, beta, states[0], batch, threads=1)
     both = Tensor.zeros((tokens, key_heads, 2 * dim + 1))
     fused_q, fused_k = both[:, :, :dim].copy_(q), both[:, :, dim : 2 * dim].copy_(k)
@@ -136,16 +136,16 @@ def test_what_a_state_learned_it_recalls():
     k = Tensor.from_list([[[3.0, 0.0, 0.0]], [[0.0, 50.0, 0.0]], [[0.2, 0.0, 0.0]]])
     v = Tensor.from_list([[[1.0, 2.0]], [[-4.0, 5.0]], [[1.0, 2.0]]])
     state, ones, gone = Tensor.zeros(state_shape(1, 1, 3, 2)), Tensor.full((3, 1), 1.0), Tensor.zeros((3, 1))
-    found = ops.gated_delta(k, k, v, ones, ones, state, Slices((0, 0, 3)))
+    found = ops.gated_delta(k, k, v, ones, ones, state, batch_of((0, 0, 3)))
     assert_close(found, [[[x / math.sqrt(3) for x in token[0]]] for token in v.tolist()], relative=1e-4)
-    ops.gated_delta(k, k, v, gone, gone, state, Slices((0, 3, 3)))
+    ops.gated_delta(k, k, v, gone, gone, state, batch_of((0, 3, 3)))
     assert state.tolist() == Tensor.zeros(state.shape).tolist()
 
 
 def test_what_is_not_finite_stays_in_its_column():
     k, ones = Tensor.full((2, 1, 3), 1.0), Tensor.full((2, 1), 0.5)
     v = Tensor.from_list([[[1.0] * 34], [[1.0] * 33 + [math.inf]]])
-    found = ops.gated_delta(k, k, v, ones, ones, Tensor.zeros(state_shape(1, 1, 3, 34)), Slices((0, 0, 2)), threads=2)
+    found = ops.gated_delta(k, k, v, ones, ones, Tensor.zeros(state_shape(1, 1, 3, 34)), batch_of((0, 0, 2)), threads=2)
     assert [(t, c) for t in range(2) for c, x in enumerate(found[t, 0].tolist()) if not math.isfinite(x)] == [(1, 33)]
 
 
@@ -153,10 +153,10 @@ def test_no_tokens_change_nothing():
     shape = state_shape(2, 1, 3, 2)
     state, none = Tensor.full(shape, 3.0), Tensor.zeros((0, 1))
     heads_ = Tensor.zeros((0, 1, 3))
-    found = ops.gated_delta(heads_, heads_, Tensor.zeros((0, 1, 2)), none, none, state, Slices((0, 0, 0)))
+    found = ops.gated_delta(heads_, heads_, Tensor.zeros((0, 1, 2)), none, none, state, batch_of((0, 0, 0)))
     assert found.shape == (0, 1, 2)
     k, v, gate = Tensor.zeros((1, 1, 3)), Tensor.zeros((1, 1, 2)), Tensor.full((1, 1), 1.0)
-    ops.gated_delta(k, k, v, gate, gate, state, Slices((0, 0, 0), (1, 0, 1)))
+    ops.gated_delta(k, k, v, gate, gate, state, batch_of((0, 0, 0), (1, 0, 1)))
     assert state.tolist() == [Tensor.full(shape[1:], 3.0).tolist(), Tensor.zeros(shape[1:]).tolist()]
 
 
@@ -229,7 +229,7 @@ def arguments():
 )
 def test_gated_delta_refuses_what_does_not_fit(change, message):
     with pytest.raises(TensorError, match=f"^gated_delta: .*{message}"):
-        ops.gated_delta(**arguments() | change, batch=Slices((0, 0, 2)))
+        ops.gated_delta(**arguments() | change, batch=batch_of((0, 0, 2)))
 
 
 def test_results_do_not_lie_in_inputs():
@@ -251,10 +251,10 @@ def test_results_do_not_lie_in_inputs():
                 shape = (4, 1, 32) if n == "out" else shapes[n]
                 given_[n] = memory.reshape(-1)[: math.prod(shape)].reshape(shape)
             with pytest.raises(TensorError, match=f"gated_delta: {out} shares memory with {name}"):
-                ops.gated_delta(**given_, batch=Slices((0, 0, 4)))
+                ops.gated_delta(**given_, batch=batch_of((0, 0, 4)))
     given_ = {n: Tensor.zeros(s) for n, s in shapes.items()}
     with pytest.raises(TensorError, match="out overlaps v without being it"):
         long = Tensor.zeros((5, 1, 32))
-        ops.gated_delta(**given_ | {"v": long[:4]}, out=long[1:], batch=Slices((0, 0, 4)))
+        ops.gated_delta(**given_ | {"v": long[:4]}, out=long[1:], batch=batch_of((0, 0, 4)))
     with pytest.raises(TensorError, match="scratch shares memory with q"):
-        ops.gated_delta(**given_ | {"q": memory[:, :, :1]}, scratch=memory[0, 0, :8].reshape(4, 1, 2), batch=Slices())
+        ops.gated_delta(**given_ | {"q": memory[:, :, :1]}, scratch=memory[0, 0, :8].reshape(4, 1, 2), batch=batch_of())

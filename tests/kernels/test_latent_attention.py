@@ -12,7 +12,8 @@ from pio.cache.latent import PagedLatentCache
 from pio.device import MemoryBudget
 from pio.dtypes import dtype
 from pio.errors import OutOfMemoryError, PioError, TensorError
-from pio.kernels.latent_attention import ROWS, heads_of_piece, tile_rows
+from pio.kernels._float_latent import ROWS, tile_rows
+from pio.kernels.latent_attention import heads_of_piece
 from pio.ops import compilation
 from pio.ops.latent_attention import latent_layout
 from pio.tensor import Tensor
@@ -160,7 +161,7 @@ def test_a_cache_is_counted_freed_and_of_floats():
 
 def test_errors_name_the_argument():
     batch = Batch(3, 1, 1, 1)
-    batch.add([0] * 3, 0, [0], "none")
+    batch.add([0] * 3, 0, [0], 0)
     fits = {
         "q_latent": Tensor.zeros((3, 2, 5)),
         "q_rope": Tensor.zeros((3, 2, 4)),
@@ -207,7 +208,7 @@ def test_errors_name_the_argument():
 @pytest.mark.parametrize("kind", ["float16", "int8"])
 def test_scratch_is_memory_of_its_own(kind):
     batch = Batch(3, 1, 1, 1)
-    batch.add([0] * 3, 0, [0], "none")
+    batch.add([0] * 3, 0, [0], 0)
     stored, shape = latent_layout(dtype(kind), 1, 5, 4)
     scratch = ops.latent_scratch(5, 4, 1)
     fits = {

@@ -12,11 +12,13 @@ from numba import njit, types
 from pio import ops
 from pio.cache.batch import Batch
 from pio.errors import TensorError
+from pio.kernels import attention as walk
 from pio.kernels import quantized_attention as kernels
 from pio.kernels._jit import CONTRACT, OPTIONS, compiles_for
 from pio.kernels.quantized_tiles import DOT, DOTS, values_tile
 from pio.kernels.simd import JIT
 from pio.ops import compilation
+from pio.ops._record import record
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
 from pio.testing.reference import quantized_attention as reference
@@ -283,25 +285,22 @@ def test_scratch_is_enough(count, dim):
     q = Tensor.full((length, count, dim), 0.25)
     expected = cache.last(q, x, x)
     batch = Batch(length, 1, 1, 1)
-    batch.add([0] * length, 0, cache.tables[0], "none")
+    batch.add([0] * length, 0, cache.tables[0], 0)
     size = kernels.scratch_bytes(dim, width)
     for offset in (4, 20, 60):
         wide = Tensor.full((size + 256,), 99, "uint8")
         base = wide.address + offset
         out = Tensor.full(q.shape, NAN)
         pools = (cache.keys.address, cache.values.address)
-        where = (batch.block_tables.address, batch.starts.address, batch.past.address)
-        kernels.quantized_attention(
-            *(out.address, q.address, *pools, *where, base, size, 1, count * dim, 1, 1, count, dim, width, 1, 0),
-            *(1.0 / math.sqrt(dim), 1),
-        )
+        shape = record(size, 1, count, dim, 1, 0, 1.0 / math.sqrt(dim))
+        walk.attention["int8"](out.address, q.address, *pools, batch.record.address, base, shape.address, 1)
         assert bits(out) == bits(expected)
         assert set(wide[:offset].tolist() + wide[offset + size :].tolist()) == {99}
 
 
 def test_errors_name_the_argument():
     cache, batch = Cache([5], 3, 20), Batch(5, 1, 1, 1)
-    batch.add([0] * 5, 0, [0], "none")
+    batch.add([0] * 5, 0, [0], 0)
     scratch, q, k = ops.attention_scratch(20, 2), Tensor.zeros((5, 6, 20)), Tensor.zeros((5, 3, 20))
     keys, values = cache.keys, cache.values
 

@@ -15,10 +15,12 @@ from pio.cache.batch import Batch
 from pio.cache.latent import PagedLatentCache
 from pio.dtypes import dtype
 from pio.errors import TensorError
+from pio.kernels import latent_attention as walk
 from pio.kernels import quantized_latent as kernels
 from pio.kernels._jit import CONTRACT, OPTIONS, compiles_for
 from pio.kernels.quantized_tiles import DOT, DOTS
 from pio.kernels.simd import JIT
+from pio.ops._record import record
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
 from pio.testing.reference import quantized_attention as attention
@@ -138,16 +140,14 @@ def test_scratch_is_enough(heads, rank, rope):
     q, q_rope = Tensor.full((length, heads, rank), 0.25), Tensor.full((length, heads, rope), 0.5)
     expected = paged.last(q, q_rope, latent, key)
     batch = Batch(length, 1, 1, 1)
-    batch.add([0] * length, 0, paged.tables[0], "none")
-    size, pairs = kernels.scratch_bytes(rank, rope), kernels.pairs_of(rank)
+    batch.add([0] * length, 0, paged.tables[0], 0)
+    size = kernels.scratch_bytes(rank, rope)
     for offset in (4, 20, 60):
         wide = Tensor.full((size + 256,), 99, "uint8")
         out = Tensor.full(q.shape, NAN)
-        at = (batch.block_tables.address, batch.starts.address, batch.past.address, wide.address + offset, size, 1)
-        strides = (heads * rank, rank, heads * rope, rope, 1)
-        kernels.quantized_latent_attention(
-            out.address, q.address, q_rope.address, paged.cache.address, *at, *strides, heads, rank, pairs, rope, 0.3, 1
-        )
+        shape = record(size, heads * rank, rank, heads * rope, rope, heads, rank, rope, 0.3)
+        at = (batch.record.address, wide.address + offset, shape.address)
+        walk.latent_attention["int8"](out.address, q.address, q_rope.address, paged.cache.address, *at, 1)
         assert bits(out) == bits(expected)
         assert set(wide[:offset].tolist() + wide[offset + size :].tolist()) == {99}
 
@@ -160,7 +160,7 @@ def test_a_cache_of_eight_bits_takes_little_more_than_its_numbers():
 
 def test_errors_name_the_argument():
     batch = Batch(3, 1, 1, 1)
-    batch.add([0] * 3, 0, [0], "none")
+    batch.add([0] * 3, 0, [0], 0)
     wrong = Tensor.zeros((1, 4351), "uint8")
     with pytest.raises(
         TensorError, match=r"write_latent_cache: cache has shape \(1, 4351\), expected \(blocks, 4352\)"

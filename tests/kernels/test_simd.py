@@ -3,6 +3,7 @@
 import ctypes
 import math
 import mmap
+import struct
 
 import pytest
 from hypothesis import example, given
@@ -334,6 +335,22 @@ def test_store_u8_takes_what_is_no_number(x, n, bad):
 @njit(error_model="numpy")
 def run_integers(out, source):
     simd.put_i32(out, simd.get_i64(source))
+
+
+@njit(error_model="numpy")
+def run_doubles(out, source):
+    simd.put_f64(out, simd.get_f64(source))
+
+
+@given(x=st.floats(width=64))
+def test_get_f64_and_put_f64(x):
+    """All bits come through, those of NaN too."""
+    source, out = (
+        Tensor.from_list(list(struct.unpack("<q", struct.pack("<d", x))), "int64"),
+        Tensor.full((3,), 7, "int64"),
+    )
+    run_doubles(out[1:].address, source.address)
+    assert out.tolist() == [7, source.tolist()[0], 7]
 
 
 @given(x=st.integers(-(2**63), 2**63 - 1))

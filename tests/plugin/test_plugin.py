@@ -35,10 +35,10 @@ def test_only_conversations_have_reasoning(model):
     fields = {"max_new_tokens": 5, "temperature": 0}
     assert model.generate((message for message in CHAT), **fields).token_ids == model.generate(CHAT, **fields).token_ids
     prompts = model.loaded.prompts
-    assert prompts.encode(asked)[1] is None and prompts.encode([5, 6])[1] is None
-    reasoning = prompts.encode(CHAT)[1]
+    assert prompts.encode(asked).reasoning is None and prompts.encode([5, 6]).reasoning is None
+    reasoning = prompts.encode(CHAT).reasoning
     assert reasoning is not None and not reasoning.inside and reasoning.possible
-    assert not prompts.encode(CHAT, enable_thinking=False)[1].possible
+    assert not prompts.encode(CHAT, enable_thinking=False).reasoning.possible
 
 
 @pytest.mark.parametrize("given", ["a text", b"a text", CHAT[0], 3, None])
@@ -148,6 +148,8 @@ def test_what_returns_one_text_refuses_several_answers(model):
             call(n=2, max_new_tokens=1000, ignore_eos=True)
         with pytest.raises(pio.ConfigError, match="has one answer, found n=2"):
             call(params=pio.SamplingParams(n=2, max_new_tokens=1000))
+        with pytest.raises(pio.ConfigError, match="has no log probabilities, found logprobs=0"):
+            call(logprobs=0, max_new_tokens=1000)
     assert len(model.generate("x", n=2, max_new_tokens=1).samples) == 2
 
 

@@ -41,12 +41,13 @@ def test_message_objects(prompts: Prompts) -> None:
 
 
 def test_an_answer_that_is_begun(prompts: Prompts) -> None:
-    ids, reasoning = prompts.encode([USER, BEGUN], continue_final_message=True)
+    encoded = prompts.encode([USER, BEGUN], continue_final_message=True)
+    ids, reasoning = encoded.token_ids, encoded.reasoning
     assert prompts.tokenizer.decode(ids).endswith("<|im_start|>assistant\ndef f(")
     assert reasoning == Reasoning(inside=False)
     thinking = {"role": "assistant", "content": "<think>\nFirst"}
-    assert prompts.encode([USER, thinking], continue_final_message=True)[1] == Reasoning(inside=True)
-    assert prompts.encode([{**USER, "content": "<think>"}, BEGUN], continue_final_message=True)[1] == Reasoning()
+    assert prompts.encode([USER, thinking], continue_final_message=True).reasoning == Reasoning(inside=True)
+    assert prompts.encode([{**USER, "content": "<think>"}, BEGUN], continue_final_message=True).reasoning == Reasoning()
     with pytest.raises(ConfigError, match="continue_final_message: only a list of messages can use this"):
         prompts.encode("def f(", continue_final_message=True)
 

@@ -80,3 +80,19 @@ def test_what_a_sequence_leaves_behind_is_no_part_of_the_next(sizes, case, kind)
             cut.close()
             again.append(told(model.generate(prompt, **fields)))
     assert again == fresh
+
+
+@pytest.mark.parametrize(("case", "kind"), CASES)
+def test_answers_that_share_a_prompt_are_those_given_alone(sizes, case, kind):
+    """Their blocks are copied before they are written to, and states too; some give way and begin again."""
+    rng = random.Random(f"{case} {kind}")
+    with load(case, kind, max_batch_sequences=4, cache_tokens=128, prefill_chunk=11) as model:
+        vocabulary = model.metadata.vocab_size
+        for length in (1, 31, 32, 33) * sizes.rounds:
+            prompt = [rng.randrange(vocabulary) for _ in range(length)]
+            fields = {"ignore_eos": True, "logprobs": 1, "top_k": 0, "top_p": 1.0, "temperature": 1.0}
+            fields["max_new_tokens"] = rng.choice((5, 40))
+            shared = [model.submit(prompt, n=n, seed=length, **fields) for n in (3, 6)]
+            for handle in shared:
+                for sample in handle.result().samples:
+                    assert told(model.generate(prompt, seed=sample.seed, **fields)) == told(sample)

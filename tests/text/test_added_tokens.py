@@ -225,4 +225,4 @@ def test_other_vocabularies_are_named(tmp_path: Path) -> None:
     (tmp_path / "merges.txt").unlink()
     with pytest.raises(ConfigError, match=r"has no tokenizer\.json; download"):
         prompts.encode("text")
-    assert prompts.encode([1, 2])[0] == [1, 2]
+    assert prompts.encode([1, 2]).token_ids == [1, 2]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pio.text.chat_template import ChatTemplate
-from pio.text.reasoning import AnswerFinder, Reasoning, ReasoningSplitter, opens_reasoning
+from pio.text.reasoning import Reasoning, ReasoningSplitter, opens_reasoning
 
 WHOLE = [
     ("plain answer\n", False, None, "plain answer\n"),
@@ -38,24 +38,41 @@ WHOLE = [
 ]
 
 
-@pytest.mark.parametrize(("text", "inside", "reasoning", "answer"), WHOLE)
-def test_whole(text: str, inside: bool, reasoning: str | None, answer: str) -> None:
-    assert Reasoning(inside=inside).split(text)[:2] == (reasoning, answer)
+def naive(text: str, inside: bool) -> tuple[str | None, str, str]:
+    """Reasoning, answer and where the text ends, by looking at the whole of it."""
+    block = re.match(r"\s*<think>", text)
+    if block is None and not inside:
+        return None, text, "answer"
+    reasoning, tag, rest = text[block.end() if block else 0 :].partition("</think>")
+    reasoning, answer = reasoning.strip("\n"), rest.lstrip("\n")
+    end = "answer" if answer else "gap" if tag else "reasoning"
+    return (None if tag and not reasoning else reasoning), answer, end
 
 
-def streamed(parts: list[str], inside: bool) -> tuple[str, str]:
-    splitter = ReasoningSplitter(inside=inside)
-    found = {"reasoning": "", "answer": ""}
+def streamed(parts: list[str], inside: bool) -> tuple[str | None, str, str]:
+    splitter = Reasoning(inside=inside).splitter()
+    found = {"reasoning": "", "text": "", "markup": ""}
+    written = ""
     for kind, piece in [pair for part in parts for pair in splitter.push(part)] + splitter.flush():
         assert piece
-        assert kind == "answer" or not found["answer"]  # never back to reasoning
+        assert kind == "text" or not found["text"]  # never back to reasoning
         found[kind] += piece
-    return found["reasoning"], found["answer"]
+        written += piece
+    assert written == "".join(parts)
+    assert re.sub(r"</?think>|\s", "", found["markup"]) == ""
+    assert splitter.inside == (splitter.state == "reasoning")
+    return found["reasoning"] or ("" if splitter.inside else None), found["text"], splitter.state
+
+
+@pytest.mark.parametrize(("text", "inside", "reasoning", "answer"), WHOLE)
+def test_whole(text: str, inside: bool, reasoning: str | None, answer: str) -> None:
+    assert naive(text, inside)[:2] == (reasoning, answer)
+    assert streamed([text], inside)[:2] == (reasoning, answer)
 
 
 @pytest.mark.parametrize(("text", "inside", "reasoning", "answer"), WHOLE)
 def test_character_by_character(text: str, inside: bool, reasoning: str | None, answer: str) -> None:
-    assert streamed(list(text), inside) == (reasoning or "", answer)
+    assert streamed(list(text), inside)[:2] == (reasoning, answer)
 
 
 PARTS = st.lists(st.sampled_from(["<think>", "</think>", "<", "/", "think>", "</thi", "\n", " ", "a", "\n\n", "é", ""]))
@@ -63,39 +80,9 @@ PARTS = st.lists(st.sampled_from(["<think>", "</think>", "<", "/", "think>", "</
 
 @given(PARTS, st.booleans())
 def test_any_cut(parts: list[str], inside: bool) -> None:
-    reasoning, answer = Reasoning(inside=inside).split("".join(parts))[:2]
-    assert streamed(parts, inside) == (reasoning or "", answer)
-    assert streamed(list("".join(parts)), inside) == (reasoning or "", answer)
-
-
-@given(PARTS, st.booleans())
-def test_nothing_but_tags_and_line_ends_is_lost(parts: list[str], inside: bool) -> None:
-    text = "".join(parts)
-    reasoning, answer = Reasoning(inside=inside).split(text)[:2]
-
-    def bare(piece: str) -> str:
-        return re.sub(r"</?think>|[\n ]", "", piece)  # in one pass: what stands around a tag may form another
-
-    assert bare(reasoning or "") + bare(answer) == bare(text)
-
-
-@given(PARTS, st.booleans())
-def test_the_answer_is_found_where_it_is_split_off(parts: list[str], inside: bool) -> None:
-    finder, before, answer = AnswerFinder(inside=inside), "", ""
-    for part in parts:
-        more = finder.push(part)
-        assert not more[0] or not answer, "nothing stands before the answer once it began"
-        before, answer = before + more[0], answer + more[1]
-    more = finder.flush()
-    before, answer = before + more[0], answer + more[1]
-    text = "".join(parts)
-    assert before + answer == text
-    reasoning, expected, end = Reasoning(inside=inside).split(text)
-    assert answer == expected
-    assert end == "answer" or not answer
-    assert (end == "reasoning") <= (reasoning is not None)
-    if text.strip() not in "<think>":
-        assert finder.inside == (end == "reasoning")
+    whole = naive("".join(parts), inside)
+    assert streamed(parts, inside) == whole
+    assert streamed(list("".join(parts)), inside) == whole
 
 
 @pytest.mark.parametrize(
@@ -113,7 +100,7 @@ def test_the_answer_is_found_where_it_is_split_off(parts: list[str], inside: boo
     ],
 )
 def test_where_a_text_ends(text: str, inside: bool, end: str) -> None:
-    assert Reasoning(inside=inside).split(text)[2] == end
+    assert streamed([text], inside)[2] == naive(text, inside)[2] == end
 
 
 @pytest.mark.parametrize(
@@ -156,8 +143,8 @@ def test_which_real_models_think(name: str) -> None:
 
 def test_answer_is_not_held_back() -> None:
     splitter = ReasoningSplitter()
-    assert splitter.push("a<thi") == [("answer", "a<thi")]
-    assert splitter.push("\n") == [("answer", "\n")]
+    assert splitter.push("a<thi") == [("text", "a<thi")]
+    assert splitter.push("\n") == [("text", "\n")]
 
 
 def test_reasoning_is_held_back_no_longer_than_needed() -> None:
@@ -165,6 +152,15 @@ def test_reasoning_is_held_back_no_longer_than_needed() -> None:
     assert splitter.push("ab") == [("reasoning", "ab")]
     assert splitter.push("\n</t") == []
     assert splitter.push("est") == [("reasoning", "\n</test")]
+
+
+def test_tags_and_the_line_ends_around_are_markup() -> None:
+    splitter = ReasoningSplitter()
+    assert splitter.push("\n <think>\n") == [("markup", "\n <think>\n")]
+    assert splitter.push("\na\n") == [("markup", "\n"), ("reasoning", "a")]
+    assert splitter.push("</think>\n") == [("markup", "\n</think>\n")]
+    assert splitter.push("\nb") == [("markup", "\n"), ("text", "b")]
+    assert splitter.flush() == []
 
 
 @pytest.mark.parametrize(

@@ -62,9 +62,12 @@ class Block:
         edges = [0, *cuts, TOKENS]
         for first, last in pairwise(edges):
             batch, a = Batch(TOKENS, 1, 1, 1), space.activations(last - first)
-            batch.add([0] * (last - first), first, [0], "none")
+            batch.add([0] * (last - first), first, [0], 0)
             ops.rope_table(
-                batch.positions[: last - first], Tensor.from_list(self.frequencies), out_cos=a.cos, out_sin=a.sin
+                batch.rotary_positions[0, : last - first],
+                Tensor.from_list(self.frequencies),
+                out_cos=a.cos,
+                out_sin=a.sin,
             )
             self.layer(x[first:last], out[first:last], a, batch, cache)
         return out

@@ -1,0 +1,80 @@
+"""What kernels read of a batch: one record of whose tokens stand where, and what walks over paged caches share.
+
+The record is int64: how many sequences there are, how many blocks a row of the table has, and where each table begins,
+in bytes from the record itself. So it may be copied with what is behind it, and a recorded step, which keeps its
+address, reads the counts anew each time it runs.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+from pio.kernels._jit import PerDtype, kernel
+from pio.kernels.simd import get_i32, get_i64
+
+SEQUENCES, BLOCKS, TABLES, STARTS, PAST, SLOTS = (8 * i for i in range(6))
+FIELDS: Final = 6
+
+BLOCK: Final = 32  # positions of a cache block: two vectors of scores
+PARTS: Final = 4  # pieces for each thread, with scratch of their own: who is held up leaves the rest to others
+
+T = TypeVar("T")
+
+
+def in_format(floats: PerDtype[T], int8: T) -> PerDtype[T]:
+    """Choose by the format of a cache: what there is for each type of floats, or what there is for int8."""
+    return PerDtype(lambda kind: int8 if kind == "int8" else floats[kind])
+
+
+@kernel
+def sequences_of(batch: int) -> int:
+    """Return how many sequences a batch has.
+
+    Shapes: batch int64 (FIELDS,), the record.
+    """
+    return get_i64(batch + SEQUENCES)
+
+
+@kernel
+def start_of(batch: int, s: int) -> int:
+    """Return where the tokens of a sequence begin; those of the sequence behind the last begin where all end.
+
+    Shapes: batch int64 (FIELDS,), whose starts are int32 (S + 1,).
+    """
+    return get_i32(batch + get_i64(batch + STARTS) + 4 * s)
+
+
+@kernel
+def past_of(batch: int, s: int) -> int:
+    """Return how many tokens of a sequence came before.
+
+    Shapes: batch int64 (FIELDS,), whose past is int32 (S,).
+    """
+    return get_i32(batch + get_i64(batch + PAST) + 4 * s)
+
+
+@kernel
+def slot_of(batch: int, s: int) -> int:
+    """Return in which slot the state of a sequence lies.
+
+    Shapes: batch int64 (FIELDS,), whose slots are int32 (S,), pairwise different.
+    """
+    return get_i32(batch + get_i64(batch + SLOTS) + 4 * s)
+
+
+@kernel
+def table_of(batch: int, s: int) -> int:
+    """Return the address of a sequence's cache blocks, int32 each.
+
+    Shapes: batch int64 (FIELDS,), whose tables are int32 (S, BLOCKS).
+    """
+    return batch + get_i64(batch + TABLES) + 4 * s * get_i64(batch + BLOCKS)
+
+
+@kernel
+def turn_of(part: int, parts: int) -> int:
+    """Return which turn is a part's when pieces are dealt: the first part of every thread gets one, then the second.
+
+    Shapes: none; parts is 1 or PARTS for each thread.
+    """
+    return part % PARTS * max(1, parts // PARTS) + part // PARTS

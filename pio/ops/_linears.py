@@ -1,0 +1,27 @@
+"""Runs linear layers of one input as one job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+from pio.kernels import _linears as kernels
+from pio.ops._record import record
+
+Matrix = tuple[int, int, int, int]  # addresses of outputs, weights and bias (0: none), and how many outputs
+
+
+def multiply(kind: str, x: int, matrices: Sequence[Matrix], rows: int, k: int, threads: int, *, add: bool) -> None:
+    """Multiply rows by matrices of one kind, whose sizes and types are checked already.
+
+    Args:
+        kind: Element type or format of the matrices, or ROUNDED.
+        x: Address of (rows, k) as that kind meets it.
+        matrices: One or more; the outputs of each are float32 (rows, n).
+        rows: How many.
+        k: Numbers of a row.
+        threads: Over how many threads to split the outputs.
+        add: Add to what the outputs hold.
+    """
+    numbers = record(*chain.from_iterable(matrices))
+    kernels.linears[kind](x, numbers.address, len(matrices), rows, k, int(add), threads)

@@ -1,0 +1,39 @@
+"""Records: what kernels read by one address instead of taking as many parameters."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from functools import lru_cache
+from typing import Final
+
+from pio.memory import step
+
+KEPT: Final = 4096  # of a few hundred bytes each: as many as the layers of some large models have
+
+
+class Record:
+    """Integers and floats in memory, eight bytes each, which never change."""
+
+    __slots__ = ("_address", "_memory")
+
+    def __init__(self, packed: bytes) -> None:
+        self._memory = ctypes.create_string_buffer(packed, len(packed))
+        self._address = ctypes.addressof(self._memory)
+
+    @property
+    def address(self) -> int:
+        """Where the first lies; a step that is recorded holds the record."""
+        step.hold(self)
+        return self._address
+
+
+_of = lru_cache(KEPT)(Record)
+
+
+def record(*values: float) -> Record:
+    """Return the record of these numbers, the same one each time, so that steps that are recorded share it.
+
+    Keep it as long as a kernel reads it: what was not asked for lately is let go.
+    """
+    return _of(struct.pack("".join(["d" if type(v) is float else "q" for v in values]), *values))
