@@ -55,10 +55,6 @@ LAW: dict[str, set[str]] = {
 LATER: dict[str, set[str]] = {
     "errors": {"engine"},  # an unfinished answer carries what there is of it
 }
-# Circles that are known, by their modules.
-CIRCLES = [
-    {"pio.engine.consumer", "pio.engine.sequence"},  # until a consumer no longer knows sequences
-]
 # The command line shows what the checker finds; nothing else that is installed may lean on the test kit.
 TESTING_FOR_CLI = {"pio.testing.check_plugin"}
 
@@ -187,7 +183,7 @@ def test_no_circle_of_modules() -> None:
     graph = {module_of(path): set[str]() for path in FILES}
     for found in IMPORTS:
         module = module_of(ROOT / found.file)
-        if found.module in graph and not any({module, found.module} <= known for known in CIRCLES):
+        if found.module in graph:
             graph[module].add(found.module)
     assert " -> ".join(circle_in(graph)) == ""
 
