@@ -131,13 +131,14 @@ def begin_rows(work: int, rows: int, shape: int) -> None:
 
 
 @kernel_per_dtype
-def put_query(work: int, r: int, q: int, shape: int) -> None:
-    """Take in the query of a row, times the factor of scores.
+def put_queries(work: int, first: int, count: int, q: int, shape: int) -> None:
+    """Take in the queries of some rows, times the factor of scores.
 
-    Shapes: q float32 (head_dim,); work as in ``begin_rows``.
+    Shapes: q float32 (count, head_dim), of the rows from ``first`` on; work as in ``begin_rows``.
     """
-    head_dim = get_i64(shape + HEAD_DIM)
-    scale_row(work + 4 * r * head_dim, q, head_dim, get_f64(shape + SCALE))
+    head_dim, scale = get_i64(shape + HEAD_DIM), get_f64(shape + SCALE)
+    for r in range(count):
+        scale_row(work + 4 * (first + r) * head_dim, q + 4 * r * head_dim, head_dim, scale)
 
 
 @kernel_per_dtype
@@ -177,15 +178,17 @@ def take_block(
 
 
 @kernel_per_dtype
-def finish_row(out: int, work: int, r: int, shape: int) -> None:
-    """Write what attention gives for a row.
+def finish_rows(out: int, work: int, first: int, count: int, shape: int) -> None:
+    """Write what attention gives for some rows.
 
-    Shapes: out float32 (head_dim,); work as in ``begin_rows``.
+    Shapes: out float32 (count, head_dim), of the rows from ``first`` on; work as in ``begin_rows``.
     """
     head_dim, width = get_i64(shape + HEAD_DIM), width_of(shape)
     acc = work + 4 * ROWS * head_dim
     state = acc + 4 * ROWS * (width + BLOCK)
-    scale_row(out, acc + 4 * r * width, head_dim, 1.0 / get_f32(state + 8 * r + 4))
+    for r in range(count):
+        total = get_f32(state + 8 * (first + r) + 4)
+        scale_row(out + 4 * r * head_dim, acc + 4 * (first + r) * width, head_dim, 1.0 / total)
 
 
 @kernel_per_dtype

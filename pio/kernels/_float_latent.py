@@ -11,7 +11,7 @@ from typing import Final
 
 from pio.kernels._float_attention import online_softmax
 from pio.kernels._jit import kernel, kernel_per_dtype
-from pio.kernels._latent_shape import RANK, ROPE_DIM, SCALE, take_query
+from pio.kernels._latent_shape import HEAD_LATENT, HEAD_ROPE, RANK, ROPE_DIM, SCALE, take_query
 from pio.kernels._rows import fill_f32, round_row, scale_row
 from pio.kernels._slices import BLOCK
 from pio.kernels.simd import LANES, WIDE, get_f32, get_f64, get_i64, itemsize, put_f32, splat, store_part
@@ -149,14 +149,17 @@ def begin_rows(work: int, rows: int, shape: int) -> None:
 
 
 @kernel_per_dtype
-def put_query(work: int, r: int, latent: int, rope: int, shape: int) -> None:
-    """Take in the query of a row, times the factor of scores, laid out as the cache lays out its rows.
+def put_queries(work: int, first: int, count: int, latent: int, rope: int, shape: int) -> None:
+    """Take in the queries of some rows, times the factor of scores, laid out as the cache lays out its rows.
 
-    Shapes: latent float32 (rank,); rope float32 (rope_dim,); work as in ``begin_rows``.
+    Shapes: latent float32 (count, rank) and rope float32 (count, rope_dim), gaps as shape says, of the rows from
+    ``first`` on; work as in ``begin_rows``.
     """
-    values, rope_dim = values_of(shape), get_i64(shape + ROPE_DIM)
-    row = work + 4 * ROWS * values + 4 * r * (values + rope_dim)
-    take_query(row, latent, rope, get_i64(shape + RANK), values, rope_dim, get_f64(shape + SCALE))
+    rank, values, rope_dim = get_i64(shape + RANK), values_of(shape), get_i64(shape + ROPE_DIM)
+    for r in range(count):
+        row = work + 4 * ROWS * values + 4 * (first + r) * (values + rope_dim)
+        at_latent, at_rope = latent + 4 * r * get_i64(shape + HEAD_LATENT), rope + 4 * r * get_i64(shape + HEAD_ROPE)
+        take_query(row, at_latent, at_rope, rank, values, rope_dim, get_f64(shape + SCALE))
 
 
 @kernel_per_dtype
@@ -182,13 +185,15 @@ def take_block(work: int, latents: int, page: int, after: int, at: int, tokens: 
 
 
 @kernel_per_dtype
-def finish_row(out: int, work: int, r: int, shape: int) -> None:
-    """Write what attention gives for a row.
+def finish_rows(out: int, work: int, first: int, count: int, shape: int) -> None:
+    """Write what attention gives for some rows.
 
-    Shapes: out float32 (rank,); work as in ``begin_rows``.
+    Shapes: out float32 (count, rank), of the rows from ``first`` on; work as in ``begin_rows``.
     """
-    total = get_f32(state_of(work, shape) + 8 * r + 4)
-    scale_row(out, work + 4 * r * values_of(shape), get_i64(shape + RANK), 1.0 / total)
+    rank, values, state = get_i64(shape + RANK), values_of(shape), state_of(work, shape)
+    for r in range(count):
+        total = get_f32(state + 8 * (first + r) + 4)
+        scale_row(out + 4 * r * rank, work + 4 * (first + r) * values, rank, 1.0 / total)
 
 
 @kernel_per_dtype

@@ -12,14 +12,17 @@ from pio.kernels import _float_attention as floats
 from pio.kernels import quantized_attention as int8
 from pio.kernels import quantized_cache
 from pio.kernels._attention_shape import CAUSAL, GROUP, HEAD_DIM, KV_HEADS, ROWS, SCRATCH, WINDOW
-from pio.kernels._jit import kernel_per_dtype
+from pio.kernels._jit import PerDtype, kernel_per_dtype
 from pio.kernels._slices import BLOCK, PARTS, in_format, past_of, sequences_of, start_of, table_of, turn_of
 from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import LANES, get_i32, get_i64
 
-begin_rows, put_query = in_format(floats.begin_rows, int8.begin_rows), in_format(floats.put_query, int8.put_query)
-take_block, finish_row = in_format(floats.take_block, int8.take_block), in_format(floats.finish_row, int8.finish_row)
+begin_rows, put_queries = in_format(floats.begin_rows, int8.begin_rows), in_format(floats.put_queries, int8.put_queries)
+take_block, finish_rows = in_format(floats.take_block, int8.take_block), in_format(floats.finish_rows, int8.finish_rows)
 store_position = in_format(floats.store_position, quantized_cache.store_position)
+
+# key/value heads of a piece: of floats, more than one would not stay in the first-level cache with what comes next
+most_heads = PerDtype(lambda kind: ROWS if kind == "int8" else 1)
 
 
 @kernel_per_dtype
@@ -35,15 +38,15 @@ def attend_piece(
     kv_heads, group, head_dim = get_i64(shape + KV_HEADS), get_i64(shape + GROUP), get_i64(shape + HEAD_DIM)
     first, last = start_of(batch, s), start_of(batch, s + 1)
     tokens, heads = min(max(1, ROWS // group), last - t), min(ROWS, group - h)
-    position, per = past_of(batch, s) + t - first, tokens * heads
-    rows, end = span * per, position + tokens
+    position = past_of(batch, s) + t - first
+    end, step = position + tokens, 4 * kv_heads * group * head_dim  # bytes from token to token
     length = 0 if get_i64(shape + CAUSAL) != 0 else past_of(batch, s) + last - first
     if length > 0:
         end = length
-    begin_rows(work, rows, shape)
-    for r in range(rows):
-        head = (t + r % per // heads) * kv_heads * group + kv * group + h + r // per * heads + r % heads
-        put_query(work, r, q + 4 * head * head_dim, shape)
+    begin_rows(work, span * tokens * heads, shape)
+    for i in range(span * tokens):  # rows of a token and key/value head lie side by side
+        place = (t + i % tokens) * step + 4 * ((kv + i // tokens) * group + h) * head_dim
+        put_queries(work, i * heads, heads, q + place, shape)
     window, table = get_i64(shape + WINDOW), table_of(batch, s)
     oldest = max(0, position - window + 1) if window > 0 else 0
     for block in range(oldest // BLOCK, (end - 1) // BLOCK + 1):
@@ -52,9 +55,9 @@ def attend_piece(
         after = get_i32(table + 4 * block + 4) * kv_heads + kv if start + BLOCK < end else page
         at, left = position - start, max(0, length - start)
         take_block(work, keys, values, page, after, at, left, tokens, heads, span, shape)
-    for r in range(rows):
-        head = (t + r % per // heads) * kv_heads * group + kv * group + h + r // per * heads + r % heads
-        finish_row(out + 4 * head * head_dim, work, r, shape)
+    for i in range(span * tokens):
+        place = (t + i % tokens) * step + 4 * ((kv + i // tokens) * group + h) * head_dim
+        finish_rows(out + place, work, i * heads, heads, shape)
 
 
 @parallel_kernel_per_dtype(parts_per_thread=PARTS)
@@ -68,7 +71,7 @@ def attention(
     Shapes: q, out float32 (T, kv_heads * group, head_dim); keys, values (blocks, kv_heads, ...) as the cache's format
     keeps them; batch the record of ``_slices``, shape that of ``_attention_shape``; scratch (parts, bytes that shape
     says). A piece is up to ROWS queries of a sequence: of several tokens and one key/value head, or of a few tokens and
-    more heads. Sums in float32.
+    more heads, where the format lets them walk together. Sums in float32.
     """
     kv_heads, group = get_i64(shape + KV_HEADS), get_i64(shape + GROUP)
     sequences, threads = sequences_of(batch), max(1, parts // PARTS)
@@ -78,7 +81,7 @@ def attention(
         first, last = start_of(batch, s), start_of(batch, s + 1)
         token_step = max(1, min(ROWS // group, last - first))
         # what few tokens leave of the rows goes to further heads, as long as there is a piece for each thread
-        span = max(1, min(ROWS // (token_step * group), kv_heads * sequences // threads, kv_heads))
+        span = max(1, min(int(most_heads), ROWS // (token_step * group), kv_heads * sequences // threads, kv_heads))
         for t in range(first, last, token_step):
             for kv in range(0, kv_heads, span):
                 for h in range(0, group, ROWS):

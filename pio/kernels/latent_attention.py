@@ -20,8 +20,8 @@ from pio.kernels.simd import get_i32, get_i64
 
 ENOUGH = 4  # pieces for each thread, from which on it matters no more that one of them does one more
 
-begin_rows, put_query = in_format(floats.begin_rows, int8.begin_rows), in_format(floats.put_query, int8.put_query)
-take_block, finish_row = in_format(floats.take_block, int8.take_block), in_format(floats.finish_row, int8.finish_row)
+begin_rows, put_queries = in_format(floats.begin_rows, int8.begin_rows), in_format(floats.put_queries, int8.put_queries)
+take_block, finish_rows = in_format(floats.take_block, int8.take_block), in_format(floats.finish_rows, int8.finish_rows)
 store_position = in_format(floats.store_position, int8.store_position)
 # queries that walk the cache together
 most_rows = PerDtype(lambda kind: int8.ROWS if kind == "int8" else floats.ROWS)
@@ -51,20 +51,19 @@ def attend_piece(
     heads, rank = get_i64(shape + HEADS), get_i64(shape + RANK)
     first, last, table = start_of(batch, s), start_of(batch, s + 1), table_of(batch, s)
     tokens = min(max(1, int(most_rows) // heads), last - t)
-    rows, position = tokens * count, past_of(batch, s) + t - first
+    position = past_of(batch, s) + t - first
     end = position + tokens
-    begin_rows(work, rows, shape)
-    for r in range(rows):
-        at, head = t + r // count, h + r % count
-        latent = q_latent + 4 * (at * get_i64(shape + TOKEN_LATENT) + head * get_i64(shape + HEAD_LATENT))
-        rope = q_rope + 4 * (at * get_i64(shape + TOKEN_ROPE) + head * get_i64(shape + HEAD_ROPE))
-        put_query(work, r, latent, rope, shape)
+    begin_rows(work, tokens * count, shape)
+    for i in range(tokens):
+        latent = q_latent + 4 * ((t + i) * get_i64(shape + TOKEN_LATENT) + h * get_i64(shape + HEAD_LATENT))
+        rope = q_rope + 4 * ((t + i) * get_i64(shape + TOKEN_ROPE) + h * get_i64(shape + HEAD_ROPE))
+        put_queries(work, i * count, count, latent, rope, shape)
     for block in range((end - 1) // BLOCK + 1):
         page = get_i32(table + 4 * block)
         after = get_i32(table + 4 * block + 4) if block * BLOCK + BLOCK < end else page
         take_block(work, latents, page, after, position - block * BLOCK, tokens, count, shape)
-    for r in range(rows):
-        finish_row(out + 4 * ((t + r // count) * heads + h + r % count) * rank, work, r, shape)
+    for i in range(tokens):
+        finish_rows(out + 4 * ((t + i) * heads + h) * rank, work, i * count, count, shape)
 
 
 @parallel_kernel_per_dtype(parts_per_thread=PARTS)

@@ -276,16 +276,18 @@ def begin_rows(work: int, rows: int, shape: int) -> None:
 
 
 @kernel
-def put_query(work: int, r: int, q: int, shape: int) -> None:
-    """Take in the query of a row, times the factor of scores, quantized.
+def put_queries(work: int, first: int, count: int, q: int, shape: int) -> None:
+    """Take in the queries of some rows, times the factor of scores, quantized.
 
-    Shapes: q float32 (head_dim,); work as in ``begin_rows``.
+    Shapes: q float32 (count, head_dim), of the rows from ``first`` on; work as in ``begin_rows``.
     """
     head_dim, record = get_i64(shape + HEAD_DIM), START + pairs_of(shape) * RECORD
     queries = work + ROWS * (4 * width_of(shape) + 4 * BLOCK + CHANCE)
     scaled = sums_of(work, shape) + 4 * 2 * ROWS * LANES
-    scale_row(scaled, q, head_dim, get_f64(shape + SCALE))
-    quantize_row_int8(queries + r * record, scaled, head_dim)
+    scale = get_f64(shape + SCALE)
+    for r in range(count):
+        scale_row(scaled, q + 4 * r * head_dim, head_dim, scale)
+        quantize_row_int8(queries + (first + r) * record, scaled, head_dim)
 
 
 @kernel
@@ -327,11 +329,13 @@ def take_block(
 
 
 @kernel
-def finish_row(out: int, work: int, r: int, shape: int) -> None:
-    """Write what attention gives for a row.
+def finish_rows(out: int, work: int, first: int, count: int, shape: int) -> None:
+    """Write what attention gives for some rows.
 
-    Shapes: out float32 (head_dim,); work as in ``begin_rows``.
+    Shapes: out float32 (count, head_dim), of the rows from ``first`` on; work as in ``begin_rows``.
     """
-    total = sum_lanes(load_f32(sums_of(work, shape) + 4 * r * LANES))  # zero where all scores are below every number
-    factor = 1.0 / total if total != 0.0 else math.nan
-    scale_row(out, work + 4 * r * width_of(shape), get_i64(shape + HEAD_DIM), factor)
+    head_dim, width, sums = get_i64(shape + HEAD_DIM), width_of(shape), sums_of(work, shape)
+    for r in range(count):
+        total = sum_lanes(load_f32(sums + 4 * (first + r) * LANES))  # zero where all scores are below every number
+        factor = 1.0 / total if total != 0.0 else math.nan
+        scale_row(out + 4 * r * head_dim, work + 4 * (first + r) * width, head_dim, factor)

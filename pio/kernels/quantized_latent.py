@@ -26,7 +26,7 @@ from pio.kernels._edges import load_up_to
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import GROUP, PAIR, RECORD, START
 from pio.kernels._jit import kernel
-from pio.kernels._latent_shape import RANK, ROPE_DIM, SCALE, take_query
+from pio.kernels._latent_shape import HEAD_LATENT, HEAD_ROPE, RANK, ROPE_DIM, SCALE, take_query
 from pio.kernels._rows import fill_f32, scale_row
 from pio.kernels._slices import BLOCK
 from pio.kernels.quantize import quantize_row
@@ -279,10 +279,11 @@ def queries_of(work: int, shape: int) -> int:
 
 
 @kernel
-def put_query(work: int, r: int, latent: int, rope: int, shape: int) -> None:
-    """Take in the query of a row, times the factor of scores, quantized.
+def put_queries(work: int, first: int, count: int, latent: int, rope: int, shape: int) -> None:
+    """Take in the queries of some rows, times the factor of scores, quantized.
 
-    Shapes: latent float32 (rank,); rope float32 (rope_dim,); work as in ``begin_rows``.
+    Shapes: latent float32 (count, rank) and rope float32 (count, rope_dim), gaps as shape says, of the rows from
+    ``first`` on; work as in ``begin_rows``.
     """
     width, rope_dim, record = (
         PAIR * value_pairs_of(shape),
@@ -291,8 +292,11 @@ def put_query(work: int, r: int, latent: int, rope: int, shape: int) -> None:
     )
     queries = queries_of(work, shape)
     scaled = queries + ROWS * record
-    take_query(scaled, latent, rope, get_i64(shape + RANK), width, rope_dim, get_f64(shape + SCALE))
-    quantize_row_int8(queries + r * record, scaled, width + rope_dim)
+    rank, scale = get_i64(shape + RANK), get_f64(shape + SCALE)
+    for r in range(count):
+        at_latent, at_rope = latent + 4 * r * get_i64(shape + HEAD_LATENT), rope + 4 * r * get_i64(shape + HEAD_ROPE)
+        take_query(scaled, at_latent, at_rope, rank, width, rope_dim, scale)
+        quantize_row_int8(queries + (first + r) * record, scaled, width + rope_dim)
 
 
 @kernel
@@ -323,14 +327,17 @@ def take_block(work: int, latents: int, page: int, after: int, at: int, tokens: 
 
 
 @kernel
-def finish_row(out: int, work: int, r: int, shape: int) -> None:
-    """Write what attention gives for a row.
+def finish_rows(out: int, work: int, first: int, count: int, shape: int) -> None:
+    """Write what attention gives for some rows.
 
-    Shapes: out float32 (rank,); work as in ``begin_rows``.
+    Shapes: out float32 (count, rank), of the rows from ``first`` on; work as in ``begin_rows``.
     """
-    width = PAIR * value_pairs_of(shape)
-    total = sum_lanes(load_f32(work + 4 * ROWS * width + 4 * r * LANES))  # zero where all scores are below every number
-    scale_row(out, work + 4 * r * width, get_i64(shape + RANK), 1.0 / total if total != 0.0 else math.nan)
+    rank, width = get_i64(shape + RANK), PAIR * value_pairs_of(shape)
+    sums = work + 4 * ROWS * width
+    for r in range(count):
+        total = sum_lanes(load_f32(sums + 4 * (first + r) * LANES))  # zero where all scores are below every number
+        factor = 1.0 / total if total != 0.0 else math.nan
+        scale_row(out + 4 * r * rank, work + 4 * (first + r) * width, rank, factor)
 
 
 @kernel
