@@ -1,15 +1,38 @@
-"""Choosing the next tokens from rows of logits: penalties, the best, the nucleus, the draw, log probabilities.
-
-A record says how the token of one row is chosen, and takes what was chosen. It has words of eight bytes, whole numbers
-or float64, at the offsets below.
-"""
+"""Choosing the next tokens from rows of logits: penalties, the best, the nucleus, the draw, log probabilities."""
 
 from __future__ import annotations
 
 import math
-from typing import Final
 
 from pio.kernels._jit import kernel
+from pio.kernels._sampling_record import (
+    BIAS_IDS,
+    BIASED,
+    BIASES,
+    COUNTS,
+    EDITED,
+    FREQUENCY,
+    IDS,
+    LIKELIEST,
+    LISTS,
+    LOGPROB,
+    MASK,
+    MIN_P,
+    NOT_FINITE,
+    NOTHING_LEFT,
+    NUM_LIKELIEST,
+    NUM_LISTS,
+    PRESENCE,
+    REPETITION,
+    ROW,
+    SEEN,
+    TEMPERATURE,
+    TOKEN,
+    TOP,
+    TOP_K,
+    TOP_P,
+    U,
+)
 from pio.kernels.penalties import forbid, forbid_masked, penalize
 from pio.kernels.simd import (
     LANES,
@@ -33,19 +56,6 @@ from pio.kernels.top_k import BLOCK, block_maxima, top_k
 
 SMALL = 2.0**-20  # a finite row times this has a finite sum
 
-# What is asked: which row of the logits; how to draw, with temperature 0 for the likeliest token; whether anything
-# changes the row before; and of how many likeliest tokens the log probabilities are wanted, -1 for not even the chosen.
-ROW, U, TEMPERATURE, TOP_K, TOP_P, MIN_P, EDITED, TOP = range(0, 64, 8)
-# Penalties and biases, as ``penalize`` takes them, then what must not come: a mask, 0 for none, and lists of tokens.
-IDS, COUNTS, SEEN, REPETITION, PRESENCE, FREQUENCY, BIAS_IDS, BIASES, BIASED = range(64, 136, 8)
-MASK, LISTS, NUM_LISTS = range(136, 160, 8)
-# What was chosen: a token or one of the codes, its log probability, and of how many likeliest ones a token and its log
-# probability follow.
-TOKEN, LOGPROB, NUM_LIKELIEST, LIKELIEST = range(160, 192, 8)
-RECORD_WORDS: Final = LIKELIEST // 8  # and two more for each of the likeliest
-
-NOT_FINITE, NOTHING_LEFT = -1, -2  # in place of a token: the row is broken, or all that it allows is forbidden
-
 
 @kernel
 def edit_row(row: int, x: int, record: int, n: int) -> None:
@@ -53,7 +63,7 @@ def edit_row(row: int, x: int, record: int, n: int) -> None:
 
     row = x; penalize(row); forbid_masked(row, mask); forbid(row, ids) for every list
 
-    Shapes: row, x float32 (n,), apart; record int64 (RECORD_WORDS,); its lists are pairs of an address and a count.
+    Shapes: row, x float32 (n,), apart; record int64 (WORDS,); its lists are pairs of an address and a count.
     """
     whole = n // LANES * LANES
     for i in range(0, whole, LANES):
@@ -218,7 +228,7 @@ def draw_among(record: int, x: int, n: int, k: int, total: float, maxima: int, v
 
     weights, ids = top_k(x); weights = weigh(weights); ids[draw_sorted(weights)]
 
-    Shapes: record int64 (RECORD_WORDS,); x float32 (n,); maxima float32 (ceil(n / 64),) by ``block_maxima``; values
+    Shapes: record int64 (WORDS,); x float32 (n,); maxima float32 (ceil(n / 64),) by ``block_maxima``; values
     float32 (k,) and ids int32 (k,), scratch. total is the weight of all tokens; below 0 there are no others than the k.
     """
     top_k(values, ids, x, maxima, n, k)
@@ -249,7 +259,7 @@ def draw(
 
     A nucleus of unknown size is looked for among the few likeliest, then the many, then all.
 
-    Shapes: record int64 (RECORD_WORDS,); x float32 (n,) and its largest element; maxima, sums float32 (ceil(n / 64),),
+    Shapes: record int64 (WORDS,); x float32 (n,) and its largest element; maxima, sums float32 (ceil(n / 64),),
     the first by ``block_maxima``; values float32 (n,), ids int32 (n,), like sums scratch.
     """
     k = get_i64(record + TOP_K)
@@ -273,7 +283,7 @@ def score(record: int, token: int, x: int, n: int, maxima: int, sums: int, value
 
     log_softmax(x)[token];  sorted(enumerate(log_softmax(x)), key=lambda e: (-e[1], e[0]))[:top]
 
-    Shapes: record int64 (RECORD_WORDS + 2 top,); x float32 (n,), finite; maxima, sums float32 (ceil(n / 64),), values
+    Shapes: record int64 (WORDS + 2 top,); x float32 (n,), finite; maxima, sums float32 (ceil(n / 64),), values
     float32 (n,), ids int32 (n,), scratch. The sum over blocks and what follows in float64.
     """
     largest = float(block_maxima(maxima, x, n))

@@ -9,6 +9,7 @@ from typing import Final
 
 from pio.dtypes import int32
 from pio.errors import ConfigError, NumericalError, TensorError
+from pio.kernels import _sampling_record as fields
 from pio.kernels import sampling as kernels
 from pio.kernels import top_k as top_k_kernels
 from pio.memory import step
@@ -56,18 +57,18 @@ class Choice:
             logprobs: Of how many likeliest tokens log probabilities are wanted beside that of the token; None: of none.
         """
         self.penalties = penalties
-        self.token = kernels.NOT_FINITE
+        self.token = fields.NOT_FINITE
         top = -1 if logprobs is None else logprobs
         # memory that the kernel reads and writes; the array is never resized, so it stays where it is
-        self.record = array("q", bytes(8 * (kernels.RECORD_WORDS + 2 * max(top, 0))))
+        self.record = array("q", bytes(8 * (fields.WORDS + 2 * max(top, 0))))
         self._floats = memoryview(self.record).cast("B").cast("d")
         self._lists = array("q")
         self.address = self.record.buffer_info()[0]
-        self._put(kernels.TEMPERATURE, temperature)
-        self._put(kernels.TOP_P, top_p)
-        self._put(kernels.MIN_P, min_p)
-        self.record[kernels.TOP_K // 8] = top_k
-        self.record[kernels.TOP // 8] = top
+        self._put(fields.TEMPERATURE, temperature)
+        self._put(fields.TOP_P, top_p)
+        self._put(fields.MIN_P, min_p)
+        self.record[fields.TOP_K // 8] = top_k
+        self.record[fields.TOP // 8] = top
         if penalties is not None:
             self._put_penalties(penalties)
 
@@ -80,13 +81,13 @@ class Choice:
     @property
     def logprob(self) -> float:
         """The natural log probability of the token, from the raw logits."""
-        return self._floats[kernels.LOGPROB // 8]
+        return self._floats[fields.LOGPROB // 8]
 
     @property
     def likeliest(self) -> tuple[tuple[int, float], ...]:
         """The likeliest tokens with their log probabilities, best first; among equals the lower ids first."""
-        first = kernels.LIKELIEST // 8
-        last = first + 2 * self.record[kernels.NUM_LIKELIEST // 8]
+        first = fields.LIKELIEST // 8
+        last = first + 2 * self.record[fields.NUM_LIKELIEST // 8]
         return tuple(zip(self.record[first:last:2], self._floats[first + 1 : last : 2], strict=True))
 
     def refusal(self, logits: Tensor) -> ConfigError | NumericalError:
@@ -96,7 +97,7 @@ class Choice:
             logits: As ``Sampler.sample`` got them.
         """
         row = self.record[_ROW]
-        banned = self.token == kernels.NOTHING_LEFT and self.penalties is not None and self.penalties.bans is not None
+        banned = self.token == fields.NOTHING_LEFT and self.penalties is not None and self.penalties.bans is not None
         if not banned or max(logits[row].memoryview()) == -math.inf:
             return _not_finite(logits, row)
         return ConfigError(
@@ -110,25 +111,25 @@ class Choice:
     def _put_penalties(self, penalties: Penalties) -> None:
         """Write what stays the same from token to token."""
         words = self.record
-        words[kernels.EDITED // 8] = 1
-        words[kernels.IDS // 8], words[kernels.COUNTS // 8] = penalties.ids.address, penalties.counts.address
-        words[kernels.BIAS_IDS // 8], words[kernels.BIASES // 8] = penalties.bias_ids.address, penalties.biases.address
-        words[kernels.BIASED // 8] = penalties.biases.size
-        self._put(kernels.REPETITION, penalties.repetition)
-        self._put(kernels.PRESENCE, penalties.presence)
-        self._put(kernels.FREQUENCY, penalties.frequency)
+        words[fields.EDITED // 8] = 1
+        words[fields.IDS // 8], words[fields.COUNTS // 8] = penalties.ids.address, penalties.counts.address
+        words[fields.BIAS_IDS // 8], words[fields.BIASES // 8] = penalties.bias_ids.address, penalties.biases.address
+        words[fields.BIASED // 8] = penalties.biases.size
+        self._put(fields.REPETITION, penalties.repetition)
+        self._put(fields.PRESENCE, penalties.presence)
+        self._put(fields.FREQUENCY, penalties.frequency)
 
     def _put_next(self, penalties: Penalties) -> None:
         """Write what may differ for the next token; lists of tokens move as they grow."""
         words, bans = self.record, penalties.bans
-        words[kernels.SEEN // 8] = penalties.seen
+        words[fields.SEEN // 8] = penalties.seen
         if bans is not None:
-            words[kernels.MASK // 8] = 0 if bans.mask is None else bans.mask.address
+            words[fields.MASK // 8] = 0 if bans.mask is None else bans.mask.address
             self._lists = array("q", [number for ids in bans.lists for number in ids.buffer_info()])
-            words[kernels.LISTS // 8], words[kernels.NUM_LISTS // 8] = self._lists.buffer_info()[0], len(bans.lists)
+            words[fields.LISTS // 8], words[fields.NUM_LISTS // 8] = self._lists.buffer_info()[0], len(bans.lists)
 
 
-_ROW, _U, _TOKEN = kernels.ROW // 8, kernels.U // 8, kernels.TOKEN // 8
+_ROW, _U, _TOKEN = fields.ROW // 8, fields.U // 8, fields.TOKEN // 8
 
 
 class Sampler:
