@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import pio
-from pio.kernels import gather, linear, norm, top_k
+from pio.kernels import _linears, gather, linear, norm, top_k
 from pio.kernels._compilers import Order
 from pio.kernels.simd import JIT
 from pio.ops import compilation
@@ -62,7 +62,7 @@ def cold(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "kernel",
-    [linear.linear["float16"], linear.linear_columns["float32"], norm.layer_norm["bfloat16"], top_k.top_k],
+    [_linears.linears["float16"], linear.linear_columns["float32"], norm.layer_norm["bfloat16"], top_k.top_k],
     ids=["parallel", "serial of a type", "another file", "serial"],
 )
 def test_an_order_finds_its_kernel(kernel):
@@ -229,7 +229,7 @@ except KeyboardInterrupt:
     process = start(tmp_path, script)
     assert process.stdout is not None
     for line in process.stdout:
-        if line.strip() == "linear_three_bfloat16":
+        if line.strip() == "linears_bfloat16":
             break
     process.send_signal(signal.SIGINT)
     out, error = process.communicate()
