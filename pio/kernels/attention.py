@@ -32,23 +32,16 @@ from pio.kernels.simd import (
     store_part_f32,
     sum_lanes,
 )
+from pio.kernels.sizes import BLOCK, PARTS, ROWS
 from pio.kernels.tiles import outer_tile, prefetch
 
-BLOCK = 32  # positions a block: two vectors of scores
-ROWS = 16  # queries that walk the cache together; their state stays in the first-level cache
 FEW = 8  # so many rows of a head compute for as long as memory takes to bring the next keys or values
-PARTS = 4  # pieces for each thread, with scratch of their own: who is held up leaves the rest to others
 MOST = 8 if WIDE else 4  # rows of a tile: thirty-two registers hold 8 x 2 accumulators beside two vectors of b
 
 most_by_two, most_by_one = outer_tile(MOST, 2), outer_tile(MOST, 1)
 four_by_two, four_by_one = outer_tile(4, 2), outer_tile(4, 1)
 two_by_two, two_by_one = outer_tile(2, 2), outer_tile(2, 1)
 one_by_two, one_by_one = outer_tile(1, 2), outer_tile(1, 1)
-
-
-def scratch_floats(head_dim: int, value_dim: int) -> int:
-    """Return how many float32 of scratch one thread needs: queries, scores, outputs, running maxima and sums."""
-    return ROWS * (head_dim + BLOCK + value_dim + 2) + LANES
 
 
 @kernel_per_dtype

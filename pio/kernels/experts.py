@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from pio.kernels._edges import load_up_to, store_up_to
-from pio.kernels._formats import BLOCK, FORMATS, PAIR
+from pio.kernels._formats import FORMATS, PAIR
 from pio.kernels._jit import PerDtype, kernel, kernel_per_dtype
 from pio.kernels.bfloat16_linear import bfloat16_columns
 from pio.kernels.copy import copy_line
-from pio.kernels.linear import COLUMNS, linear_columns
+from pio.kernels.linear import linear_columns
 from pio.kernels.parallel import FINE, parallel_kernel, parallel_kernel_per_dtype
 from pio.kernels.quantized_linear import FEW, quantized_columns
 from pio.kernels.simd import (
@@ -20,10 +20,10 @@ from pio.kernels.simd import (
     get_i64,
     splat,
 )
+from pio.kernels.sizes import EXPERT_COLUMNS as WIDTH
+from pio.kernels.sizes import ROUNDED
 
 CHUNK = 4 * LANES  # columns of a row that are summed up at once
-WIDTH = 4 * COLUMNS  # outputs of a float weight that are dealt to parts together
-ROUNDED = "rounded"  # bfloat16 weights that meet rounded inputs, beside the formats and the element types
 
 
 copy_words = copy_line["int32_to_int32"]  # through float32 some bit patterns would change
@@ -96,11 +96,6 @@ def _blocks_of(kind: str) -> Any:
 
 
 multiply_blocks = PerDtype(_blocks_of)
-
-
-def count_blocks(kind: str, n: int) -> int:
-    """Return how many blocks a matrix of n rows has, as ``experts_linear`` deals them to parts."""
-    return -(-n // (BLOCK if kind in FORMATS else WIDTH))
 
 
 @parallel_kernel_per_dtype(parts_per_thread=FINE)

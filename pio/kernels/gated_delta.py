@@ -34,9 +34,8 @@ from pio.kernels.simd import (
     store_f32,
     store_part_f32,
 )
+from pio.kernels.sizes import SLICE as COLUMNS  # two accumulators each for what is recalled and for what is read
 from pio.kernels.tiles import prefetch
-
-COLUMNS = 2 * LANES  # of a slice: two accumulators each for what is recalled and for what is read
 
 
 @kernel

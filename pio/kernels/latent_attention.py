@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 
 from pio.kernels._jit import kernel, kernel_per_dtype
-from pio.kernels.attention import BLOCK, PARTS, fill_f32, online_softmax, round_row, scale_row, turn_of
+from pio.kernels.attention import fill_f32, online_softmax, round_row, scale_row, turn_of
 from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import LANES, WIDE, get_f32, get_i32, itemsize, put_f32, splat, store_part
+from pio.kernels.sizes import BLOCK, PARTS
+from pio.kernels.sizes import LATENT_ROWS as ROWS
 from pio.kernels.tiles import dot_tile, outer_tile, prefetch
 
-STEP = 2 * LANES  # a latent takes a multiple of so many numbers: values are walked two vectors at a time
-ROWS = 20  # queries that walk the cache together: a block is read, and widened to float32, for all of them
 ENOUGH = 4  # pieces for each thread, from which on it matters no more that one of them does one more
 # Rows of a tile and how many positions, or vectors of values, it takes: thirty-two registers hold 10 x 2 accumulators.
 BIG, MOST, FEW, WIDTH = (10, 8, 4, 2) if WIDE else (4, 3, 2, 1)
@@ -27,17 +27,6 @@ big_dots, most_dots, few_dots = dot_tile(BIG, WIDTH), dot_tile(MOST, WIDTH), dot
 two_dots, one_dots = dot_tile(2, WIDTH), dot_tile(1, WIDTH)
 big_sums, most_sums, few_sums = outer_tile(BIG, WIDTH), outer_tile(MOST, WIDTH), outer_tile(FEW, WIDTH)
 two_sums, one_sums = outer_tile(2, WIDTH), outer_tile(1, WIDTH)
-
-
-def value_width(rank: int) -> int:
-    """Return how many numbers of a row the latent takes."""
-    return -(-rank // STEP) * STEP
-
-
-def scratch_floats(rank: int, rope_dim: int) -> int:
-    """Return how many float32 of scratch one part needs: queries, outputs, scores, running maxima and sums."""
-    values = value_width(rank)
-    return ROWS * (values + rope_dim + values + BLOCK + 2) + LANES
 
 
 @kernel
@@ -207,8 +196,9 @@ def latent_attention(
 
     Shapes: q_latent float32 (T, heads, rank), strides of tokens and heads ld_latent and head_latent; q_rope float32
     (T, heads, rope_dim), ld_rope and head_rope; out float32 (T, heads, rank); latents (blocks, BLOCK, values +
-    rope_dim) of the kernel's type, values = value_width(rank); tables int32 (S, ldt); starts int32 (S + 1,); past int32
-    (S,); scratch float32 (parts, scratch_stride bytes). A piece is up to ROWS queries of a sequence. Sums in float32.
+    rope_dim) of the kernel's type, values = latent_width(rank); tables int32 (S, ldt); starts int32 (S + 1,); past
+    int32 (S,); scratch float32 (parts, scratch_stride bytes). A piece is up to ROWS queries of a sequence. Sums in
+    float32.
     """
     width, token_step, groups = values + rope_dim, max(1, ROWS // heads), 0
     for s in range(sequences):

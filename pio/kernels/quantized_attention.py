@@ -16,11 +16,11 @@ from pio.kernels import _llvm as ll
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import PAIR, RECORD, START
 from pio.kernels._jit import kernel
-from pio.kernels.attention import BLOCK, FEW, PARTS, ROWS, fill_f32, scale_row, turn_of
+from pio.kernels.attention import FEW, fill_f32, scale_row, turn_of
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.quantize import quantize_row
-from pio.kernels.quantized_cache import KEY_PAIR, LARGEST, SMALLEST
-from pio.kernels.quantized_tiles import CHANCE, quantized_tile, values_tile
+from pio.kernels.quantized_cache import LARGEST, SMALLEST
+from pio.kernels.quantized_tiles import quantized_tile, values_tile
 from pio.kernels.simd import (
     LANES,
     VEC,
@@ -41,6 +41,7 @@ from pio.kernels.simd import (
     store_u8,
     sum_lanes,
 )
+from pio.kernels.sizes import BLOCK, CHANCE, KEY_PAIR, PARTS, ROWS
 from pio.kernels.tiles import prefetch
 
 LEAST: Final = -3e38  # below every score that counts, and finite: it can be subtracted from -inf
@@ -59,12 +60,6 @@ def _emit_max_rows(b: Any, address: Any) -> Any:
 def max_rows(address: int) -> Vec:
     """The largest of each of sixteen rows of sixteen numbers: lane r of the result is that of row r."""
     return Vec(max_lanes(load_f32(address + 4 * LANES * r)) for r in range(LANES))
-
-
-def scratch_bytes(head_dim: int, width: int) -> int:
-    """Return how much scratch one thread needs: queries, probabilities, scores, outputs, running maxima and sums."""
-    row = START + (head_dim + PAIR - 1) // PAIR * RECORD
-    return ROWS * (row + CHANCE + 4 * (BLOCK + width + 2 * LANES + 5)) + 4 * width + 64
 
 
 @kernel

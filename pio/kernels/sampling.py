@@ -18,7 +18,7 @@ from pio.kernels.simd import (
     splat,
     sum_lanes,
 )
-from pio.kernels.top_k import BLOCK
+from pio.kernels.sizes import MAXIMA as BLOCK
 
 SMALL = 2.0**-20  # a finite row times this has a finite sum
 

@@ -7,15 +7,16 @@ from typing import Protocol
 
 from pio.dtypes import DType, int8, int32, uint8
 from pio.errors import TensorError
-from pio.kernels import attention as kernels
-from pio.kernels import quantized_attention as int8_kernels
-from pio.kernels import quantized_cache as int8_cache
+from pio.kernels import launcher, sizes
 from pio.ops._check import FLOATS, all_threads, check, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
 
-BLOCK_SIZE = kernels.BLOCK
+kernels = launcher.module("attention")
+int8_kernels = launcher.module("quantized_attention")
+int8_cache = launcher.module("quantized_cache")
+BLOCK_SIZE = sizes.BLOCK
 WORK = 64  # of quantizing a key and scattering it over its block, against that of copying a number
 Shape = tuple[int, ...]
 
@@ -31,7 +32,7 @@ class Slices(Protocol):
 
 def value_width(head_dim: int) -> int:
     """Return the width at which a cache keeps values of that width: whole vectors."""
-    return -(-head_dim // kernels.LANES) * kernels.LANES
+    return -(-head_dim // sizes.LANES) * sizes.LANES
 
 
 def cache_layout(dtype: DType, blocks: int, kv_heads: int, head_dim: int) -> tuple[DType, Shape, Shape]:
@@ -42,16 +43,16 @@ def cache_layout(dtype: DType, blocks: int, kv_heads: int, head_dim: int) -> tup
     """
     width = value_width(head_dim)
     if dtype is int8:
-        sizes = int8_cache.key_bytes(head_dim), int8_cache.value_bytes(width)
-        return uint8, (blocks, kv_heads, sizes[0]), (blocks, kv_heads, sizes[1])
+        keys, values = sizes.int8_key_bytes(head_dim), sizes.int8_value_bytes(width)
+        return uint8, (blocks, kv_heads, keys), (blocks, kv_heads, values)
     return dtype, (blocks, kv_heads, head_dim, BLOCK_SIZE), (blocks, kv_heads, BLOCK_SIZE, width)
 
 
 def attention_scratch_shape(head_dim: int, threads: int | None = None) -> tuple[int, int]:
     """Return the shape of ``attention_scratch``, for a model that takes it from memory of its own."""
     width = value_width(head_dim)
-    floats = max(kernels.scratch_floats(head_dim, width), -(-int8_kernels.scratch_bytes(head_dim, width) // 4))
-    return kernels.PARTS * (threads or all_threads()), -(-floats // 16) * 16
+    floats = max(sizes.attention_floats(head_dim, width), -(-sizes.int8_attention_bytes(head_dim, width) // 4))
+    return sizes.PARTS * (threads or all_threads()), -(-floats // 16) * 16
 
 
 def attention_scratch(head_dim: int, threads: int | None = None) -> Tensor:
@@ -105,7 +106,7 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
         head_dim,
         width,
         *(() if quantized else (head_dim,)),
-        split((WORK if quantized else 2) * k.size, parts // kernels.PARTS),
+        split((WORK if quantized else 2) * k.size, parts // sizes.PARTS),
     )
 
 
@@ -126,10 +127,10 @@ def _check_scratch(op: str, scratch: Tensor, head_dim: int, **others: Tensor) ->
     """Raise a TensorError if scratch was made for narrower heads, is read-only or shares memory with others."""
     parts, floats = scratch.shape
     wanted = attention_scratch_shape(head_dim, 1)[1]
-    if parts < kernels.PARTS or floats < wanted:
+    if parts < sizes.PARTS or floats < wanted:
         raise TensorError(
             f"{op}: scratch has shape {scratch.shape}, heads of width {head_dim} need "
-            f"({kernels.PARTS} x threads, {wanted}); "
+            f"({sizes.PARTS} x threads, {wanted}); "
             f"make it with attention_scratch({head_dim})"
         )
     check_writable(op, "scratch", scratch)
@@ -206,7 +207,7 @@ def paged_attention(
         int(causal),
         window or 0,
         1.0 / math.sqrt(head_dim) if scale is None else scale,
-        parts // kernels.PARTS,
+        parts // sizes.PARTS,
     )
     return out
 

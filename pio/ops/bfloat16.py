@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pio.dtypes import bfloat16
-from pio.kernels import bfloat16_linear as kernels
+from pio.kernels import launcher, sizes
 from pio.ops._check import all_threads, check, split
 from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable, scratch_rows
 from pio.ops.linear import MANY
 from pio.tensor import Tensor
 
-ROW_STEP = 2 * kernels.PAIR_LANES  # bytes
+kernels = launcher.module("bfloat16_linear")
+ROW_STEP = 2 * sizes.PAIR_LANES  # bytes
 
 
 def multiplies_bfloat16() -> bool:
     """Return whether the processor has an instruction for products of bfloat16, as kernels are compiled for it."""
-    return kernels.PAIR_DOTS
+    return sizes.PAIR_DOTS
 
 
 def rounded_bytes(columns: int) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pio.errors import TensorError
-from pio.kernels import copy as kernels
+from pio.kernels import launcher, sizes
 from pio.ops._check import check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
 
+kernels = launcher.module("copy")
 Axis = tuple[int, int, int]  # length, stride of the target, stride of the source
 MAX_AXES = 6
 
@@ -66,14 +67,15 @@ def merged(axes: list[Axis]) -> list[Axis]:
 def _copy_axes(kind: str, to: int, at: int, axes: list[Axis], parts: int) -> None:
     if len(axes) > MAX_AXES:
         n, stride, from_stride = axes[0]
+        source, _, target = kind.partition("_to_")
         for i in range(n):
-            there, here = to + i * stride * kernels.to_size[kind], at + i * from_stride * kernels.from_size[kind]
+            there, here = to + i * stride * sizes.size_of(target), at + i * from_stride * sizes.size_of(source)
             _copy_axes(kind, there, here, axes[1:], parts)
         return
     # the first axis is the one that is split, the last the one that is vectorised
     ones: list[Axis] = [(1, 0, 0)] * (MAX_AXES - len(axes))
     box = [*axes[:-1], *ones, axes[-1]] if axes else ones
-    sizes, strides, from_strides = zip(*box, strict=True)
-    parts = min(parts, sizes[0] if sizes[0] > 1 else sizes[-1])
-    arguments = (to, at, *sizes, *strides, *from_strides, parts)
+    lengths, strides, from_strides = zip(*box, strict=True)
+    parts = min(parts, lengths[0] if lengths[0] > 1 else lengths[-1])
+    arguments = (to, at, *lengths, *strides, *from_strides, parts)
     kernels.copy[kind](*arguments)

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 from pio.dtypes import DType, bfloat16, float32, int32, int64, uint8
 from pio.errors import TensorError
-from pio.kernels import bfloat16_linear as rounding
-from pio.kernels import experts as kernels
-from pio.kernels import quantize, routing
-from pio.kernels.top_k import BLOCK
+from pio.kernels import launcher, sizes
 from pio.memory import step
 from pio.ops._check import FLOATS, all_threads, check, split
 from pio.ops._overlap import check_apart, check_outs_apart
@@ -19,6 +16,10 @@ from pio.ops.bfloat16 import rounded_bytes
 from pio.ops.quantized import WORK, PackedWeight, record_bytes
 from pio.tensor import Tensor
 
+rounding = launcher.module("bfloat16_linear")
+kernels = launcher.module("experts")
+quantize = launcher.module("quantize")
+routing = launcher.module("routing")
 FEW = 64  # scores and choices of a row, against copying a number
 
 
@@ -107,7 +108,7 @@ class Choices:
 
 def route_scratch_shape(experts: int, groups: int = 1, threads: int | None = None) -> tuple[int, int]:
     """Return the shape of ``route_scratch``, for a model that takes it from memory of its own."""
-    return threads or all_threads(), experts + groups + -(-experts // BLOCK)
+    return threads or all_threads(), experts + groups + -(-experts // sizes.MAXIMA)
 
 
 def route_scratch(experts: int, groups: int = 1, threads: int | None = None) -> Tensor:
@@ -262,9 +263,9 @@ def expert_linears(
         lines = to
     fields = [value for w, out in zip(weights, outs, strict=True) for value in (out.address, w.addresses.address)]
     fields += [0] * (4 - len(fields))
-    kind = kernels.ROUNDED if rounds else first.form
-    sizes = len(first), n, width, line, kernels.count_blocks(kind, n)
-    kernels.experts_linear[kind](lines, choices.starts.address, *fields, *sizes, threads)
+    kind = sizes.ROUNDED if rounds else first.form
+    shape = len(first), n, width, line, sizes.expert_blocks(kind, n)
+    kernels.experts_linear[kind](lines, choices.starts.address, *fields, *shape, threads)
 
 
 def add_choices(out: Tensor, y: Tensor, places: Tensor, weights: Tensor, *, threads: int | None = None) -> Tensor:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pio.dtypes import DType, int8, uint8
 from pio.errors import TensorError
-from pio.kernels import latent_attention as kernels
-from pio.kernels import quantized_latent as int8_kernels
+from pio.kernels import launcher, sizes
 from pio.ops._check import FLOATS, all_threads, check, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable, head_strides, row_stride
 from pio.ops.attention import BLOCK_SIZE, Slices
 from pio.tensor import Tensor
+
+kernels = launcher.module("latent_attention")
+int8_kernels = launcher.module("quantized_latent")
 
 
 def latent_layout(dtype: DType, blocks: int, rank: int, rope_dim: int) -> tuple[DType, tuple[int, ...]]:
@@ -21,14 +23,14 @@ def latent_layout(dtype: DType, blocks: int, rank: int, rope_dim: int) -> tuple[
     bytes: 17 for each 16 numbers, both parts rounded up to a multiple of 64.
     """
     if dtype is int8:
-        return uint8, (blocks, int8_kernels.block_bytes(rank, rope_dim))
-    return dtype, (blocks, BLOCK_SIZE, kernels.value_width(rank) + rope_dim)
+        return uint8, (blocks, sizes.int8_latent_block(rank, rope_dim))
+    return dtype, (blocks, BLOCK_SIZE, sizes.latent_width(rank) + rope_dim)
 
 
 def latent_scratch_shape(rank: int, rope_dim: int, threads: int | None = None) -> tuple[int, int]:
     """Return the shape of ``latent_scratch``, for a model that takes it from memory of its own."""
-    floats = max(kernels.scratch_floats(rank, rope_dim), -(-int8_kernels.scratch_bytes(rank, rope_dim) // 4))
-    return kernels.PARTS * (threads or all_threads()), -(-floats // 16) * 16
+    floats = max(sizes.latent_floats(rank, rope_dim), -(-sizes.int8_latent_bytes(rank, rope_dim) // 4))
+    return sizes.PARTS * (threads or all_threads()), -(-floats // 16) * 16
 
 
 def latent_scratch(rank: int, rope_dim: int, threads: int | None = None) -> Tensor:
@@ -78,7 +80,7 @@ def write_latent_cache(
         ld_key,
         batch.block_tables.shape[1],
         rank,
-        int8_kernels.pairs_of(rank) if quantized else kernels.value_width(rank),
+        sizes.pairs_of(rank) if quantized else sizes.latent_width(rank),
         rope_dim,
         split(latent.size + key.size, threads),
     )
@@ -128,7 +130,7 @@ def latent_attention(
     wanted = latent_scratch_shape(rank, rope_dim, 1)
     if parts < wanted[0] or floats < wanted[1]:
         raise TensorError(
-            f"{op}: scratch has shape {scratch.shape}, expected ({kernels.PARTS} x threads, {wanted[1]}); "
+            f"{op}: scratch has shape {scratch.shape}, expected ({sizes.PARTS} x threads, {wanted[1]}); "
             f"make it with latent_scratch({rank}, {rope_dim})"
         )
     check_writable(op, "scratch", scratch)
@@ -153,10 +155,10 @@ def latent_attention(
         batch.block_tables.shape[1],
         heads,
         rank,
-        int8_kernels.pairs_of(rank) if quantized else kernels.value_width(rank),
+        sizes.pairs_of(rank) if quantized else sizes.latent_width(rank),
         rope_dim,
         scale,
-        parts // kernels.PARTS,
+        parts // sizes.PARTS,
     )
     return out
 

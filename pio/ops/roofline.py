@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pio.dtypes import int64
 from pio.errors import TensorError
-from pio.kernels import roofline as kernels
+from pio.kernels import launcher, sizes
 from pio.ops._check import all_threads, check
 from pio.tensor import Tensor
+
+kernels = launcher.module("roofline")
 
 
 def read_all(x: Tensor, *, threads: int | None = None) -> Tensor:
@@ -48,7 +50,7 @@ def fma_all(rounds: int, x: float, y: float, *, threads: int | None = None) -> t
         raise TensorError(f"fma_all: rounds is {rounds}, expected 0 or more")
     sums = Tensor.empty((_parts("fma_all", threads),))
     kernels.fma_all(sums.address, rounds, x, y, sums.size)
-    return sums, 2 * rounds * kernels.CHAINS * kernels.LANES * sums.size
+    return sums, 2 * rounds * sizes.CHAINS * sizes.LANES * sums.size
 
 
 def dot_all(rounds: int, start: int = 1, *, threads: int | None = None) -> tuple[Tensor, int]:
@@ -69,7 +71,7 @@ def dot_all(rounds: int, start: int = 1, *, threads: int | None = None) -> tuple
         raise TensorError(f"dot_all: rounds is {rounds}, expected 0 or more")
     sums = Tensor.empty((_parts("dot_all", threads),), int64)
     kernels.dot_all(sums.address, rounds, start, sums.size)
-    return sums, 2 * rounds * kernels.CHAINS * 64 * sums.size
+    return sums, 2 * rounds * sizes.CHAINS * 64 * sums.size
 
 
 def pair_all(rounds: int, x: float = 1.0, *, threads: int | None = None) -> tuple[Tensor, int]:
@@ -90,7 +92,7 @@ def pair_all(rounds: int, x: float = 1.0, *, threads: int | None = None) -> tupl
         raise TensorError(f"pair_all: rounds is {rounds}, expected 0 or more")
     sums = Tensor.empty((_parts("pair_all", threads),))
     kernels.pair_all(sums.address, rounds, x, sums.size)
-    return sums, 2 * rounds * kernels.CHAINS * 2 * kernels.LANES * sums.size
+    return sums, 2 * rounds * sizes.CHAINS * 2 * sizes.LANES * sums.size
 
 
 def _parts(op: str, threads: int | None) -> int:

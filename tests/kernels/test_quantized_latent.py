@@ -16,9 +16,11 @@ from pio.cache.latent import PagedLatentCache
 from pio.dtypes import dtype
 from pio.errors import TensorError
 from pio.kernels import quantized_latent as kernels
-from pio.kernels._jit import CONTRACT, OPTIONS, compiles_for
+from pio.kernels._jit import CONTRACT, OPTIONS
+from pio.kernels._processor import compiles_for
 from pio.kernels.quantized_tiles import DOT, DOTS
 from pio.kernels.simd import JIT
+from pio.kernels.sizes import int8_latent_bytes, pairs_of
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
 from pio.testing.reference import quantized_attention as attention
@@ -132,14 +134,14 @@ def test_zeros():
 
 @pytest.mark.parametrize(("heads", "rank", "rope"), [(16, 1, 3), (20, 65, 64), (5, 128, 70), (7, 40, 2)])
 def test_scratch_is_enough(heads, rank, rope):
-    """Nothing is written beyond what ``scratch_bytes`` says, wherever scratch begins."""
+    """Nothing is written beyond what ``int8_latent_bytes`` says, wherever scratch begins."""
     length, paged = 3, Paged([3], rank, rope, "int8")
     latent, key = Tensor.full((length, rank), 0.5), Tensor.full((length, rope), 0.25)
     q, q_rope = Tensor.full((length, heads, rank), 0.25), Tensor.full((length, heads, rope), 0.5)
     expected = paged.last(q, q_rope, latent, key)
     batch = Batch(length, 1, 1, 1)
     batch.add([0] * length, 0, paged.tables[0], "none")
-    size, pairs = kernels.scratch_bytes(rank, rope), kernels.pairs_of(rank)
+    size, pairs = int8_latent_bytes(rank, rope), pairs_of(rank)
     for offset in (4, 20, 60):
         wide = Tensor.full((size + 256,), 99, "uint8")
         out = Tensor.full(q.shape, NAN)
