@@ -85,12 +85,13 @@ class Program:
 
     def __init__(self) -> None:
         self._recorded: list[tuple[int, bytes, int, int]] = []
-        self._memory: tuple[Any, Any, int] | None = None
+        self._memory: tuple[Any, Any] | None = None
+        self._arguments: tuple[Any, ...] = ()  # of run_all, as C has them: converting them takes longer than the call
         self._stop = ctypes.c_int64()
         self.stop = ctypes.addressof(self._stop)
 
     def __len__(self) -> int:
-        return self._memory[2] if self._memory else len(self._recorded)
+        return self._arguments[2].value if self._memory else len(self._recorded)
 
     def add(self, function: int, arguments: bytes, parts: int, helpers: int) -> None:
         """Record a job that was called."""
@@ -99,10 +100,8 @@ class Program:
     def run(self) -> tuple[int, int]:
         """Run the jobs again, in order; return how many ended without a stop, and what was written to ``stop``."""
         self.pack()
-        assert self._memory is not None
-        _, jobs, count = self._memory
         self._stop.value = 0
-        return _run_all(_pool.control, ctypes.addressof(jobs), count, self.stop), self._stop.value
+        return _run_all(*self._arguments), self._stop.value
 
     def pack(self) -> None:
         """Lay the jobs out as ``run_all`` reads them, which takes a fraction of the memory; none is added later."""
@@ -114,7 +113,9 @@ class Program:
         for function, arguments, parts, helpers in self._recorded:
             fields += function, at, parts, helpers
             at += len(arguments)
-        self._memory = memory, (ctypes.c_int64 * len(fields))(*fields), len(self._recorded)
+        jobs = (ctypes.c_int64 * len(fields))(*fields)
+        values = _pool.control, ctypes.addressof(jobs), len(self._recorded), self.stop
+        self._memory, self._arguments = (memory, jobs), tuple(map(ctypes.c_int64, values))
         self._recorded = []
 
 

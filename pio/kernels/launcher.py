@@ -7,6 +7,8 @@ imported and the kernel compiled; and where kernels run as Python or check every
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pio.kernels import _image, _settings, jobs
@@ -28,7 +30,7 @@ class Module:
     def __getattr__(self, name: str) -> Kernel:
         if name.startswith("__"):
             raise AttributeError(name)
-        found = Kernel(self._name, name)
+        found = Kernel(self._name, name, partial(setattr, self, name))
         setattr(self, name, found)  # so that this function is not called again
         return found
 
@@ -36,25 +38,32 @@ class Module:
 class Kernel:
     """A kernel, or one for each element type: ``kernel(...)`` or ``kernel["float16"](...)``."""
 
-    def __init__(self, module: str, name: str) -> None:
+    def __init__(self, module: str, name: str, replace: Callable[[Any], None]) -> None:
+        """Name a kernel.
+
+        Args:
+            module: Where it is defined.
+            name: Its name there.
+            replace: Told what is called in place of this object where there is only one such kernel.
+        """
         self._module = module
-        self._kernel_name = name
+        self._name = name
+        self._replace = replace
         self._found: dict[str, Any] = {}
-        self._only: Any = None
 
     def __getitem__(self, dtype: str) -> Any:
-        """Return the kernel for an element type."""
+        """Return the kernel for an element type; for none where there is only one."""
         found = self._found.get(dtype)
         if found is None:
-            found = self._found[dtype] = _found(Name(self._module, self._kernel_name, dtype))
+            found = self._found[dtype] = _found(Name(self._module, self._name, dtype))
         return found
 
     def __call__(self, *values: Any) -> Any:
         """Call the kernel, which there is only one of."""
-        only = self._only
-        if only is None:
-            only = self._only = _found(Name(self._module, self._kernel_name))
-        return only(*values)
+        only = self[""]
+        result = only(*values)
+        self._replace(only.prepare() if isinstance(only, jobs.Serial) else only)
+        return result
 
 
 def _found(name: Name) -> Any:
