@@ -280,3 +280,14 @@ def test_a_process_that_finds_all_kernels_imports_no_compiler(tmp_path):
     assert cold[0].splitlines()[-1] == "['numba', 'numpy']"
     assert warm[0].splitlines()[-1] == "[]"
     assert cold[0].splitlines()[:-1] == warm[0].splitlines()[:-1] and cold[1] == warm[1] == ""
+
+
+def test_the_switches_that_nobody_has_set_are_numbas_own():
+    script = """
+from numba.core import config
+from pio.kernels import _settings
+for name, value in _settings.DEFAULTS.items():
+    assert getattr(config, name) == value, name
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=60)
