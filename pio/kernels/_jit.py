@@ -9,6 +9,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import Any, Final, TypeVar
 
 import numba
@@ -30,8 +31,6 @@ from pio.shelter import require_room, sheltered
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-# "fast" would assume that no value is NaN or infinite, and a masked softmax works with -inf.
-FASTMATH: Final = {"reassoc", "contract", "nsz", "arcp"}
 # Kernels that promise the same bits however work is split keep the order of sums that is written down.
 CONTRACT: Final = {"contract", "nsz"}
 
@@ -165,12 +164,22 @@ def make(
 def _compile(
     source: Source, fn: Any, types: tuple[Any, ...], result: str, fastmath: set[str]
 ) -> tuple[bytes, str, list[str]]:
-    """Return an object file, its symbol, and what it needs of this process."""
+    """Return an object file, its symbol, and what it needs of this process.
+
+    Raises:
+        TypeError: It needs Python, whose lock it does not hold.
+    """
     _watch.say_started(source.name.full)
     try:
-        made = CFunc(fn, (types, _TYPES[result]), {}, {**OPTIONS, "fastmath": fastmath})._compile_uncached()
+        # a copy: in a kernel that calls itself, the call is of another function than the one that is compiled here
+        own = FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
+        own.__module__, own.__qualname__ = fn.__module__, fn.__qualname__
+        made = CFunc(own, (types, _TYPES[result]), {}, {**OPTIONS, "fastmath": fastmath})._compile_uncached()
         symbol = source.symbol()
         code, needs = _objects.emit(made.library, made.fndesc.llvm_func_name, symbol, result)
+        python = [name for name in needs if name.startswith(("Py", "_Py", "numba_gil"))]
+        if python:
+            raise TypeError(f"kernel {source.name.full} needs Python ({python[0]}), which kernels run without")
     finally:
         _watch.say_finished(source.name.full)
     return code, symbol, needs

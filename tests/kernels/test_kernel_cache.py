@@ -266,6 +266,40 @@ def test_a_kernel_that_raises_says_so(tmp_path):
     assert error.count("raised an exception, which goes no further; what it computed is wrong\n") == 2
 
 
+PYTHON = """
+from pio.ops.kernels import kernel
+
+@kernel
+def factorial(n: int) -> int:
+    if n < 2:
+        return 1
+    return n * factorial(n - 1)
+
+@kernel
+def longest(n: int) -> int:
+    numbers = [1, 2]
+    for i in range(n):
+        numbers.append(i)
+    return len(numbers)
+
+@kernel
+def shown(n: int) -> None:
+    print(n)
+
+print(factorial(5), longest(5))
+try:
+    shown(5)
+except TypeError as error:
+    print(str(error).partition(" (")[0])
+"""
+
+
+def test_what_kernels_of_others_may_need(tmp_path):
+    out, error = run(tmp_path, PYTHON)
+    assert out == "120 7\nkernel shown needs Python\n"
+    assert error.startswith("kernel longest calls NRT_") and error.endswith("it is compiled anew in every process\n")
+
+
 WARM = """
 import sys
 import pio
