@@ -7,7 +7,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import sys
 import time
 from typing import Any, Final
 
@@ -16,14 +15,12 @@ from numba import types
 from numba.core import cgutils
 
 from pio.kernels import _llvm as ll
+from pio.kernels._pool import FUTEX
 from pio.kernels.simd import int64, primitive, void
 
 _ORDER: Final = "seq_cst"
 _CALLBACK = ir.FunctionType(ir.VoidType(), [ll.I64] * 3)
-# Linux lets a thread sleep on a word of memory; elsewhere helpers nap.
-_FUTEX: Final = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
 _WAIT_PRIVATE, _WAKE_PRIVATE, _EVERYBODY = 128, 129, 1 << 30
-SLEEPS: Final = _FUTEX is not None
 _NAP_US: Final = 200
 _PAUSE: Final = {"x86_64": "llvm.x86.sse2.pause", "AMD64": "llvm.x86.sse2.pause"}.get(platform.machine())
 _CLOCK_MONOTONIC: Final = getattr(time, "CLOCK_MONOTONIC", 1)
@@ -99,8 +96,8 @@ def _system_call(b: Any, *arguments: Any) -> Any:
 
 
 def _emit_sleep(b: Any, at: Any, value: Any) -> None:
-    if _FUTEX is not None:
-        _system_call(b, _FUTEX, at, _WAIT_PRIVATE, value)
+    if FUTEX is not None:
+        _system_call(b, FUTEX, at, _WAIT_PRIVATE, value)
     else:
         b.call(ll.function(b, "usleep", ll.I32, [ll.I32]), [ir.Constant(ll.I32, _NAP_US)])
 
@@ -113,8 +110,8 @@ def sleep(address: int, value: int) -> None:
 
 
 def _emit_wake(b: Any, at: Any) -> None:
-    if _FUTEX is not None:
-        _system_call(b, _FUTEX, at, _WAKE_PRIVATE, _EVERYBODY)
+    if FUTEX is not None:
+        _system_call(b, FUTEX, at, _WAKE_PRIVATE, _EVERYBODY)
 
 
 @primitive(void, int64, emit=_emit_wake)

@@ -11,7 +11,6 @@ from pio.kernels.simd import LANES, get_i64
 # width of a head; whether a token sees only positions up to its own, and how many of them, 0 for all; factor of scores
 SCRATCH, KV_HEADS, GROUP, HEAD_DIM, CAUSAL, WINDOW, SCALE = (8 * i for i in range(7))
 
-ROWS: Final = 16  # queries that walk the cache together; their state stays in the first-level cache
 FEW: Final = 8  # so many rows of a head compute for as long as memory takes to bring the next keys or values
 
 

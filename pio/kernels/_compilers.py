@@ -5,8 +5,6 @@ A child takes all of that with it as it ends; this process loads what it has wri
 kernels are compiled here, when they are first called.
 """
 
-# numba comes without type stubs
-# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import json
@@ -20,14 +18,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Protocol
 
-from numba.core.event import EventStatus
-
-from pio.kernels import _jit, _kept
-from pio.kernels.parallel import Job
+from pio.kernels import _image, _settings, _watch
+from pio.kernels._image import Name
+from pio.kernels._source import Source, find
 from pio.threads import start
 
 # Names of programs that take Python's options; anything else may be a program that has Python inside.
@@ -39,39 +35,23 @@ LOOK: Final = 0.1  # seconds from one check to the next whether the kernels are 
 BOOT: Final = (
     "import json, sys; sys.path[:], folder = json.loads(sys.stdin.readline()); "
     f"print({READY!r}, flush=True); "
-    "from numba import config; config.CACHE_DIR = folder; "
+    "import os; os.environ['NUMBA_CACHE_DIR'] = folder; "
     "from pio.kernels._compilers import serve; serve()"
 )
 
 _log = logging.getLogger("pio.kernels")
 
 
-class Order(NamedTuple):
-    """A kernel by name: all that another process needs to find it.
+class Kernel(Protocol):
+    """A parallel or serial kernel."""
 
-    Attributes:
-        module: Where it is defined.
-        name: Its name there.
-        dtype: Element type that it is made for; empty where it has none.
-    """
-
-    module: str
-    name: str
-    dtype: str
-
-    @classmethod
-    def of(cls, kernel: Any) -> Order:
-        """Return the order for a parallel or serial kernel."""
-        fn = kernel.kernel if isinstance(kernel, Job) else kernel.py_func
-        return cls(fn.__module__, fn.__dict__.get("generic", fn.__name__), fn.__dict__.get("dtype", ""))
-
-    def find(self) -> Any:
-        """Return the kernel."""
-        found = getattr(import_module(self.module), self.name)
-        return found[self.dtype] if self.dtype else found
+    @property
+    def source(self) -> Source:
+        """Its machine code."""
+        ...
 
 
-def compile_missing(kernels: Iterable[Any], processes: int, check: Callable[[], object] = lambda: None) -> None:
+def compile_missing(kernels: Iterable[Kernel], processes: int, check: Callable[[], object] = lambda: None) -> None:
     """Compile those kernels that the cache folder lacks, and wait until it has them.
 
     Args:
@@ -79,15 +59,14 @@ def compile_missing(kernels: Iterable[Any], processes: int, check: Callable[[], 
         processes: How many may compile at once.
         check: Called while they do; what it raises ends them.
     """
-    folder, program = _kept.cache_folder(), _interpreter()
-    if folder is None or _jit.BOUNDSCHECK or program is None:
+    folder, program = _image.cache_folder(), _interpreter()
+    if folder is None or _settings.PLAIN or program is None:
         return
-    # asking makes what is left of the compiler in this process
-    missing = _jit.uninterrupted(lambda: {Order.of(kernel): None for kernel in kernels if not _is_kept(kernel)})
-    if not missing or not _kept.is_writable(folder):
+    missing = {kernel.source.name: None for kernel in kernels if not kernel.source.is_kept()}
+    if not missing or not _image.is_writable(folder):
         return
     orders, children = deque(missing), list[_Child]()
-    _jit.announce_left(len(orders))
+    _watch.say_left(len(orders))
     try:
         threads = _start(orders, min(processes, len(orders)), program, folder, children)
         for thread in threads:
@@ -97,11 +76,11 @@ def compile_missing(kernels: Iterable[Any], processes: int, check: Callable[[], 
     finally:
         for child in children:
             child.end()
-        _jit.announce_left(0)
+        _watch.say_left(0)
 
 
 def _start(
-    orders: deque[Order], processes: int, program: str, folder: Path, children: list[_Child]
+    orders: deque[Name], processes: int, program: str, folder: Path, children: list[_Child]
 ) -> list[threading.Thread]:
     """Start processes, fewer where the system refuses some, and return the threads that give them orders."""
     threads: list[threading.Thread] = []
@@ -116,10 +95,6 @@ def _start(
         left = "the others go on" if threads else "kernels are compiled in this process"
         _log.warning("a compiler process cannot be started; %s: %s", left, error)
     return threads
-
-
-def _is_kept(kernel: Any) -> bool:
-    return _jit.is_kept(kernel.callback() if isinstance(kernel, Job) else kernel)
 
 
 def _interpreter() -> str | None:
@@ -148,7 +123,7 @@ class _Child:
             process_group=0,  # Ctrl-C on a terminal is for this process to handle
         )
 
-    def work(self, orders: deque[Order]) -> None:
+    def work(self, orders: deque[Name]) -> None:
         """Have orders done until none is left."""
         try:
             self._say((list(filter(_is_text, sys.path)), self._folder))
@@ -157,7 +132,7 @@ class _Child:
             with suppress(IndexError):  # until no order is left
                 while True:
                     order = orders.popleft()
-                    _jit.announce_left(len(orders))
+                    _watch.say_left(len(orders))
                     self._do(order)
         except (OSError, ValueError) as error:  # its end of a pipe is closed, or this one
             if not self._ending:
@@ -185,7 +160,7 @@ class _Child:
         line, _, self._unread = self._unread.partition(b"\n")
         return line.decode("utf-8", "replace")
 
-    def _do(self, order: Order) -> None:
+    def _do(self, order: Name) -> None:
         """Have a kernel compiled, and tell those who watch."""
         self._say(order)
         while True:
@@ -195,7 +170,7 @@ class _Child:
             if word == "failed":
                 _log.warning("a compiler process could not compile %s; it is compiled here: %s", order.name, name)
                 return
-            _jit.announce(_jit.ELSEWHERE, EventStatus.START if word == "begin" else EventStatus.END, name)
+            (_watch.say_started if word == "begin" else _watch.say_finished)(name)
 
     def end(self) -> None:
         """End the process, whatever it does."""
@@ -216,15 +191,11 @@ def serve() -> None:
         say.write(f"{word} {name}\n")
         say.flush()
 
-    with _jit.watch_compilation(lambda name: tell("begin", name), lambda name: tell("end", name), lambda _: None):
+    with _watch.watch_compilation(lambda name: tell("begin", name), lambda name: tell("end", name), lambda _: None):
         for line in sys.stdin:
-            order = Order(*json.loads(line))
+            name = Name(*json.loads(line))
             try:
-                kernel = order.find()
-                if isinstance(kernel, Job):
-                    kernel.callback().compile()
-                else:
-                    kernel.compile(_jit.signature(kernel.py_func))
+                find(name).source.compile()
                 tell("done")
             except Exception as error:  # of whatever kind: the other process meets it again, where it can be seen
                 tell("failed", f"{type(error).__name__}: {error}".replace("\n", " "))

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 
-from pio.kernels._attention_shape import FEW, HEAD_DIM, ROWS, SCALE, WINDOW, width_of
+from pio.kernels._attention_shape import FEW, HEAD_DIM, SCALE, WINDOW, width_of
 from pio.kernels._jit import kernel, kernel_per_dtype
 from pio.kernels._rows import fill_f32, round_row, scale_row
-from pio.kernels._slices import BLOCK
 from pio.kernels.simd import (
     LANES,
     WIDE,
@@ -30,6 +29,7 @@ from pio.kernels.simd import (
     store_f32,
     sum_lanes,
 )
+from pio.kernels.sizes import BLOCK, ROWS
 from pio.kernels.tiles import outer_tile, prefetch
 
 MOST = 8 if WIDE else 4  # rows of a tile: thirty-two registers hold 8 x 2 accumulators beside two vectors of b
@@ -38,11 +38,6 @@ most_by_two, most_by_one = outer_tile(MOST, 2), outer_tile(MOST, 1)
 four_by_two, four_by_one = outer_tile(4, 2), outer_tile(4, 1)
 two_by_two, two_by_one = outer_tile(2, 2), outer_tile(2, 1)
 one_by_two, one_by_one = outer_tile(1, 2), outer_tile(1, 1)
-
-
-def scratch_floats(head_dim: int, value_dim: int) -> int:
-    """Return how many float32 of scratch one thread needs: queries, scores, outputs, running maxima and sums."""
-    return ROWS * (head_dim + BLOCK + value_dim + 2) + LANES
 
 
 @kernel_per_dtype
@@ -119,7 +114,7 @@ def online_softmax(scores: int, acc: int, value_dim: int, state: int, first: int
 def begin_rows(work: int, rows: int, shape: int) -> None:
     """Have seen nothing yet: outputs are zero, so are sums, and the largest score is below every number.
 
-    Shapes: work float32 (scratch_floats,), whose parts are queries (ROWS, head_dim), outputs (ROWS, width), scores
+    Shapes: work float32 (attention_floats,), whose parts are queries (ROWS, head_dim), outputs (ROWS, width), scores
     (ROWS, BLOCK), and for each row its largest score and its sum.
     """
     acc = work + 4 * ROWS * get_i64(shape + HEAD_DIM)

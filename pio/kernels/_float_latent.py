@@ -7,18 +7,17 @@ all heads share. A score is a dot product with the whole row; the value is the l
 from __future__ import annotations
 
 import math
-from typing import Final
 
 from pio.kernels._float_attention import online_softmax
 from pio.kernels._jit import kernel, kernel_per_dtype
 from pio.kernels._latent_shape import HEAD_LATENT, HEAD_ROPE, RANK, ROPE_DIM, SCALE, take_query
 from pio.kernels._rows import fill_f32, round_row, scale_row
-from pio.kernels._slices import BLOCK
 from pio.kernels.simd import LANES, WIDE, get_f32, get_f64, get_i64, itemsize, put_f32, splat, store_part
+from pio.kernels.sizes import BLOCK
+from pio.kernels.sizes import LATENT_ROWS as ROWS
+from pio.kernels.sizes import LATENT_STEP as STEP
 from pio.kernels.tiles import dot_tile, outer_tile, prefetch
 
-STEP = 2 * LANES  # a latent takes a multiple of so many numbers: values are walked two vectors at a time
-ROWS: Final = 20  # queries that walk the cache together: a block is read, and widened to float32, for all of them
 # Rows of a tile and how many positions, or vectors of values, it takes: thirty-two registers hold 10 x 2 accumulators.
 BIG, MOST, FEW, WIDTH = (10, 8, 4, 2) if WIDE else (4, 3, 2, 1)
 
@@ -26,17 +25,6 @@ big_dots, most_dots, few_dots = dot_tile(BIG, WIDTH), dot_tile(MOST, WIDTH), dot
 two_dots, one_dots = dot_tile(2, WIDTH), dot_tile(1, WIDTH)
 big_sums, most_sums, few_sums = outer_tile(BIG, WIDTH), outer_tile(MOST, WIDTH), outer_tile(FEW, WIDTH)
 two_sums, one_sums = outer_tile(2, WIDTH), outer_tile(1, WIDTH)
-
-
-def value_width(rank: int) -> int:
-    """Return how many numbers of a row the latent takes."""
-    return -(-rank // STEP) * STEP
-
-
-def scratch_floats(rank: int, rope_dim: int) -> int:
-    """Return how many float32 of scratch one part needs: queries, outputs, scores, running maxima and sums."""
-    values = value_width(rank)
-    return ROWS * (values + rope_dim + values + BLOCK + 2) + LANES
 
 
 @kernel
@@ -138,7 +126,7 @@ def state_of(work: int, shape: int) -> int:
 def begin_rows(work: int, rows: int, shape: int) -> None:
     """Have seen nothing yet: outputs are zero, so are sums, and the largest score is below every number.
 
-    Shapes: work float32 (scratch_floats,), whose parts are outputs (ROWS, values), queries (ROWS, values + rope_dim),
+    Shapes: work float32 (latent_floats,), whose parts are outputs (ROWS, values), queries (ROWS, values + rope_dim),
     scores (ROWS, BLOCK), and for each row its largest score and its sum.
     """
     state = state_of(work, shape)

@@ -16,8 +16,7 @@ from pio.kernels.linear import linear_columns
 from pio.kernels.parallel import FINE, parallel_kernel_per_dtype
 from pio.kernels.quantized_linear import quantized_columns
 from pio.kernels.simd import get_i64
-
-ROUNDED: Final = "rounded"  # bfloat16 weights that meet rounded inputs, beside the formats and the element types
+from pio.kernels.sizes import ROUNDED
 
 # What is known of a matrix, int64: addresses of outputs, of weights and of a bias, 0 for none; how many outputs.
 Y, W, BIAS, N = (8 * i for i in range(4))

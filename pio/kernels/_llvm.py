@@ -10,13 +10,14 @@ from typing import Any, Final
 from llvmlite import ir
 from numba.core import cgutils
 
-LANES: Final = 16
+from pio.kernels.sizes import ITEMSIZE as ITEMSIZE
+from pio.kernels.sizes import LANES
+
 LINE: Final = 64  # bytes that memory is read in
 I8, I16, I32, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 F32X16, I32X16 = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
 F16X16, I16X16 = ir.VectorType(F16, LANES), ir.VectorType(I16, LANES)
-ITEMSIZE: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def i64_const(value: int) -> Any:

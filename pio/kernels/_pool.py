@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import platform
+import sys
 import threading
-from typing import Any
-
-from numba import int64
+from typing import Final, Protocol
 
 from pio.kernels._forks import free_in_children
 from pio.threads import green_threads, start
 
+# One cache line for each field that threads wait on, and for each thread's range of pieces.
+NUMBER, JOB, PENDING, SLEEPING, BUSY, ALONE_UNTIL, RANGES = (64 * i for i in range(7))
+FUNCTION, ARGUMENTS, PIECES, HELPERS = (JOB + 8 * i for i in range(4))
+MAX_THREADS: Final = 1024  # each has a range, and FINE pieces for each must fit into FIRST_BITS
+SIZE: Final = RANGES + 64 * MAX_THREADS
+
+# Linux lets a thread sleep on a word of memory; elsewhere helpers nap.
+FUTEX: Final = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
+
 _log = logging.getLogger("pio.kernels")
+
+
+class HelpOthers(Protocol):
+    """The kernel that a helper runs."""
+
+    def __call__(self, control: int, helper: int, /) -> None:
+        """Help for ever."""
+        ...
+
+    def prepare(self) -> object:
+        """Have the machine code, so that calling takes no lock."""
+        ...
 
 
 class Pool:
@@ -24,7 +45,7 @@ class Pool:
         wanted: As many as were asked for, also where the system refused some.
     """
 
-    def __init__(self, size: int, help_others: Any) -> None:
+    def __init__(self, size: int, help_others: HelpOthers) -> None:
         """Make a pool without helpers.
 
         Args:
@@ -36,7 +57,7 @@ class Pool:
         self.helpers = self.wanted = 0
         self._help_others = help_others
         self._lock = threading.RLock()  # a signal handler may grow it in the middle of that
-        free_in_children(self._lock)  # taken before the compiler's, as growing does
+        free_in_children(self._lock)
 
     def grow(self, helpers: int) -> None:
         """Have at least that many helpers; they sleep while there is nothing to do, and end with the process.
@@ -47,10 +68,10 @@ class Pool:
         if green_threads():
             self.wanted = max(self.wanted, helpers)
             return
+        # here and not in the first helper: a child forked meanwhile would wait for the compiler's lock for ever; and
+        # before this lock, which is free while the others are taken
+        self._help_others.prepare()
         with self._lock:
-            if self.helpers < helpers:
-                # here and not in the first helper: a child forked meanwhile would wait for the compiler's lock for ever
-                self._help_others.compile((int64, int64))
             while self.helpers < helpers and self._start():
                 pass
             self.wanted = max(self.wanted, helpers)

@@ -1,22 +1,13 @@
-"""What kernels read of a batch: one record of whose tokens stand where, and what walks over paged caches share.
-
-The record is int64: how many sequences there are, how many blocks a row of the table has, and where each table begins,
-in bytes from the record itself. So it may be copied with what is behind it, and a recorded step, which keeps its
-address, reads the counts anew each time it runs.
-"""
+"""What kernels read of a batch: one record of whose tokens stand where, and what walks over paged caches share."""
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import TypeVar
 
+from pio.kernels._batch_record import BLOCKS, PAST, SEQUENCES, SLOTS, STARTS, TABLES
 from pio.kernels._jit import PerDtype, kernel
 from pio.kernels.simd import get_i32, get_i64
-
-SEQUENCES, BLOCKS, TABLES, STARTS, PAST, SLOTS = (8 * i for i in range(6))
-FIELDS: Final = 6
-
-BLOCK: Final = 32  # positions of a cache block: two vectors of scores
-PARTS: Final = 4  # pieces for each thread, with scratch of their own: who is held up leaves the rest to others
+from pio.kernels.sizes import PARTS
 
 T = TypeVar("T")
 

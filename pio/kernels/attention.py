@@ -11,11 +11,12 @@ from __future__ import annotations
 from pio.kernels import _float_attention as floats
 from pio.kernels import quantized_attention as int8
 from pio.kernels import quantized_cache
-from pio.kernels._attention_shape import CAUSAL, GROUP, HEAD_DIM, KV_HEADS, ROWS, SCRATCH, WINDOW
+from pio.kernels._attention_shape import CAUSAL, GROUP, HEAD_DIM, KV_HEADS, SCRATCH, WINDOW
 from pio.kernels._jit import PerDtype, kernel_per_dtype
-from pio.kernels._slices import BLOCK, PARTS, in_format, past_of, sequences_of, start_of, table_of, turn_of
+from pio.kernels._slices import in_format, past_of, sequences_of, start_of, table_of, turn_of
 from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import LANES, get_i32, get_i64
+from pio.kernels.sizes import BLOCK, PARTS, ROWS
 
 begin_rows, put_queries = in_format(floats.begin_rows, int8.begin_rows), in_format(floats.put_queries, int8.put_queries)
 take_block, finish_rows = in_format(floats.take_block, int8.take_block), in_format(floats.finish_rows, int8.finish_rows)

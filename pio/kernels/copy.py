@@ -13,8 +13,8 @@ from pio.kernels import _llvm as ll
 from pio.kernels._jit import PerDtype, kernel_per_dtype
 from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import LANES, get_i64, int64, load_part, primitive, splat, store_part, void
+from pio.kernels.sizes import INTEGERS, size_of
 
-INTEGERS: Final = {"int8": 8, "uint8": 8, "int32": 32, "int64": 64}  # bits
 _C_INTEGERS: Final = {
     "int8": ctypes.c_int8,
     "uint8": ctypes.c_uint8,
@@ -28,11 +28,6 @@ def bounds(dtype: str) -> tuple[int, int]:
     """Return the smallest and the largest value of an integer type."""
     bits = INTEGERS[dtype]
     return (0, (1 << bits) - 1) if dtype == "uint8" else (-(1 << bits - 1), (1 << bits - 1) - 1)
-
-
-def size_of(dtype: str) -> int:
-    """Return the bytes of one element."""
-    return INTEGERS[dtype] // 8 if dtype in INTEGERS else ll.ITEMSIZE[dtype]
 
 
 def _pair(kind: str) -> tuple[str, str]:

@@ -7,7 +7,6 @@ from pio.kernels._formats import BLOCK, FORMATS
 from pio.kernels._jit import PerDtype, kernel
 from pio.kernels._linears import multiply
 from pio.kernels.copy import copy_line
-from pio.kernels.linear import COLUMNS
 from pio.kernels.parallel import FINE, parallel_kernel, parallel_kernel_per_dtype
 from pio.kernels.quantized_linear import FEW
 from pio.kernels.simd import (
@@ -18,9 +17,9 @@ from pio.kernels.simd import (
     get_i64,
     splat,
 )
+from pio.kernels.sizes import EXPERT_COLUMNS as WIDTH
 
 CHUNK = 4 * LANES  # columns of a row that are summed up at once
-WIDTH = 4 * COLUMNS  # outputs of a float weight that are dealt to parts together
 
 copy_words = copy_line["int32_to_int32"]  # through float32 some bit patterns would change
 

@@ -36,9 +36,8 @@ from pio.kernels.simd import (
     store_f32,
     store_part_f32,
 )
+from pio.kernels.sizes import SLICE as COLUMNS  # two accumulators each for what is recalled and for what is read
 from pio.kernels.tiles import prefetch
-
-COLUMNS = 2 * LANES  # of a slice: two accumulators each for what is recalled and for what is read
 
 # The record of a layer's sizes, int64 but the last, a float64: heads of values, heads of queries and keys, the widths
 # of both; how far tokens and heads lie apart; what is added to sums of squares.

@@ -14,9 +14,10 @@ from pio.kernels import _float_latent as floats
 from pio.kernels import quantized_latent as int8
 from pio.kernels._jit import PerDtype, kernel, kernel_per_dtype
 from pio.kernels._latent_shape import HEAD_LATENT, HEAD_ROPE, HEADS, RANK, SCRATCH, TOKEN_LATENT, TOKEN_ROPE
-from pio.kernels._slices import BLOCK, PARTS, in_format, past_of, sequences_of, start_of, table_of, turn_of
+from pio.kernels._slices import in_format, past_of, sequences_of, start_of, table_of, turn_of
 from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import get_i32, get_i64
+from pio.kernels.sizes import BLOCK, PARTS
 
 ENOUGH = 4  # pieces for each thread, from which on it matters no more that one of them does one more
 

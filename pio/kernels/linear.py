@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pio.kernels._jit import kernel_per_dtype
 from pio.kernels.simd import LANES, WIDE, itemsize, load, load_f32, load_part, load_part_f32, store_f32, store_part_f32
+from pio.kernels.sizes import LINEAR_COLUMNS as COLUMNS
 from pio.kernels.tiles import dot_tile
 
 # Thirty-two registers hold 4 x 6 accumulators beside their operands; sixteen half as wide ones hold 2 x 2.
-ROWS, COLUMNS = (4, 6) if WIDE else (2, 2)
+ROWS = 4 if WIDE else 2
 ROW_BLOCK = 64  # rows of activations that stay in the second-level cache while all weights pass by
 
 tile_block = dot_tile(ROWS, COLUMNS)

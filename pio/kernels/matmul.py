@@ -6,7 +6,6 @@ from pio.kernels._jit import kernel, kernel_per_dtype
 from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import (
     LANES,
-    WIDE,
     fma,
     get_f32,
     itemsize,
@@ -15,11 +14,11 @@ from pio.kernels.simd import (
     splat,
     store_part_f32,
 )
+from pio.kernels.sizes import MATMUL_PANEL as PANEL
+from pio.kernels.sizes import MATMUL_ROWS as ROWS
+from pio.kernels.sizes import MATMUL_VECTORS as VECTORS
 from pio.kernels.tiles import outer_tile
 
-# Thirty-two registers hold 6 x 4 accumulators beside their operands; sixteen half as wide ones hold 3 x 2.
-ROWS, VECTORS = (6, 4) if WIDE else (3, 2)
-PANEL = VECTORS * LANES  # columns of b that all rows of a meet before the next ones
 DEPTH = 256  # rows of a panel that stay in the second-level cache meanwhile
 
 tile_block = outer_tile(ROWS, VECTORS)

@@ -22,6 +22,7 @@ from pio.kernels.simd import (
     store_f32,
     sum_lanes,
 )
+from pio.kernels.sizes import PACKING_FLOATS as SCRATCH
 
 pair_bytes = PerDtype(lambda name: FORMATS[name].pair_bytes)
 header_bytes = PerDtype(lambda name: FORMATS[name].header_bytes)
@@ -34,7 +35,6 @@ minima = PerDtype(lambda name: int(FORMATS[name].minima))
 TRIES = 9  # scales to either side of the largest weight's own
 SHIFT = 1 / 80  # how far each is from the next, relative
 LARGEST = 65504.0  # of float16, which holds scales and minima
-SCRATCH = 2 * GROUP + 16  # float32 of each part, in whole lines
 
 
 @kernel

@@ -11,25 +11,30 @@ OpenMP or TBB library. Which thread does a piece never changes a bit of the resu
 
 from __future__ import annotations
 
-import ctypes
 import inspect
-import struct
-import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 from pio.kernels import _atomics as atomics
-from pio.kernels._jit import BOUNDSCHECK, PerDtype, callback, floats, kernel, specialise, uninterrupted
-from pio.kernels._pool import Pool
-from pio.kernels.simd import JIT
+from pio.kernels._image import Compiled
+from pio.kernels._jit import PerDtype, kernel, make, name_of, parameters, specialise
+from pio.kernels._pool import (
+    ALONE_UNTIL,
+    ARGUMENTS,
+    BUSY,
+    FUNCTION,
+    HELPERS,
+    NUMBER,
+    PENDING,
+    PIECES,
+    RANGES,
+    SLEEPING,
+)
+from pio.kernels._settings import PLAIN
+from pio.kernels._source import Source
+from pio.kernels.jobs import Job
 
-# One cache line for each field that threads wait on, and for each thread's range of pieces.
-NUMBER, JOB, PENDING, SLEEPING, BUSY, ALONE_UNTIL, RANGES = (64 * i for i in range(7))
-FUNCTION, ARGUMENTS, PIECES, HELPERS = (JOB + 8 * i for i in range(4))
-MAX_THREADS: Final = 1024  # each has a range, and FINE pieces for each must fit into FIRST_BITS
-SIZE: Final = RANGES + 64 * MAX_THREADS
 # A range is one word: its job's number, the first of its pieces, and the one behind the last.
 NUMBER_BITS, FIRST_BITS = 32, 16
 PIECE: Final = (1 << FIRST_BITS) - 1
@@ -184,24 +189,6 @@ def wait_for_pending(control: int, usual: int) -> None:
             atomics.store(control + ALONE_UNTIL, atomics.now() + min(ALONE * waited, ALONE_NS))
 
 
-_pool = Pool(SIZE, help_others)
-_local = threading.local()
-
-
-def helpers() -> int:
-    """Return how many helpers this process has by now."""
-    return _pool.helpers
-
-
-def _argument_buffer() -> tuple[Any, int]:
-    """Memory for the arguments of a job: one for each calling thread, for as long as the thread lives."""
-    found = getattr(_local, "buffer", None)
-    if found is None:
-        memory = ctypes.create_string_buffer(8 * 64)
-        found = _local.buffer = memory, ctypes.addressof(memory)
-    return found
-
-
 @kernel
 def run_all(control: int, jobs: int, count: int, stop: int) -> int:
     """Run one job after another, up to one that sets ``stop``; return how many ended without.
@@ -217,135 +204,36 @@ def run_all(control: int, jobs: int, count: int, stop: int) -> int:
     return count
 
 
-class Program:
-    """Jobs in a row, recorded once and run again in one call: the same memory, whatever it holds by then.
+def make_job(fn: Callable[..., None], per_thread: int) -> Job:
+    """Return the job of a kernel.
 
-    What runs between the jobs in Python is not part of it.
-
-    Attributes:
-        stop: Address of an int64: a job that writes another number than 0 there ends the run.
+    Raises:
+        TypeError: Its last two parameters are others, or one has no annotation.
     """
-
-    def __init__(self) -> None:
-        self._recorded: list[tuple[int, bytes, int, int]] = []
-        self._memory: tuple[Any, Any, int] | None = None
-        self._stop = ctypes.c_int64()
-        self.stop = ctypes.addressof(self._stop)
-
-    def __len__(self) -> int:
-        return self._memory[2] if self._memory else len(self._recorded)
-
-    def add(self, function: int, arguments: bytes, parts: int, helpers: int) -> None:
-        """Record a job that was called."""
-        self._recorded.append((function, arguments, parts, helpers))
-
-    def run(self) -> tuple[int, int]:
-        """Run the jobs again, in order; return how many ended without a stop, and what was written to ``stop``."""
-        self.pack()
-        assert self._memory is not None
-        _, jobs, count = self._memory
-        self._stop.value = 0
-        return run_all(_pool.control, ctypes.addressof(jobs), count, self.stop), self._stop.value
-
-    def pack(self) -> None:
-        """Lay the jobs out as ``run_all`` reads them, which takes a fraction of the memory; none is added later."""
-        if self._memory is not None:
-            return
-        packed = b"".join(arguments for _, arguments, _, _ in self._recorded)
-        memory = ctypes.create_string_buffer(packed, len(packed) + 1)
-        at, fields = ctypes.addressof(memory), list[int]()
-        for function, arguments, parts, helpers in self._recorded:
-            fields += function, at, parts, helpers
-            at += len(arguments)
-        self._memory = memory, (ctypes.c_int64 * len(fields))(*fields), len(self._recorded)
-        self._recorded = []
+    if list(inspect.signature(fn).parameters)[-2:] != ["part", "parts"]:
+        raise TypeError(f"parallel kernel {fn.__name__}: its last two parameters must be part: int, parts: int")
+    packed = parameters(fn)[:-2]
+    source = Source(name_of(fn), partial(_make, fn, packed, per_thread))
+    # with bounds checks a piece must be able to raise, which a job cannot
+    job = Job(source, packed, per_thread, fn, kernel(fn) if PLAIN else None)
+    source.kernel = job
+    return job
 
 
-@contextmanager
-def recording() -> Generator[Program | None]:
-    """Record the parallel kernels that this thread calls meanwhile; None where they are not compiled to jobs."""
-    program = None if BOUNDSCHECK or not JIT else Program()
-    _local.program = program
-    try:
-        yield program
-    finally:
-        _local.program = None
+def _make(fn: Callable[..., None], packed: str, per_thread: int, source: Source) -> Compiled:
+    return make(source, _unpack(fn, packed), packed, "", per_thread, called="qqq")
 
 
-@contextmanager
-def listing() -> Generator[list[Job]]:
-    """List the parallel kernels that this thread calls meanwhile, without running them: what they write stays as is."""
-    _pool.retry()  # a model is being loaded
-    _local.listed = listed = list[Job]()
-    try:
-        yield listed
-    finally:
-        _local.listed = None
-
-
-class Job:
-    """A kernel that does one piece of its work; calling it does all pieces.
-
-    The kernel's last two parameters are ``part`` and ``parts``. The call takes the others, and in their place how
-    many threads may take part.
-    """
-
-    __slots__ = ("_address", "_floats", "_fn", "_pack", "_per_thread", "_plain")
-
-    def __init__(self, fn: Callable[..., None], per_thread: int) -> None:
-        self._fn = fn
-        self._per_thread = per_thread
-        self._address = 0
-        if list(inspect.signature(fn).parameters)[-2:] != ["part", "parts"]:
-            raise TypeError(f"parallel kernel {fn.__name__}: its last two parameters must be part: int, parts: int")
-        self._floats = floats(fn)[:-2]
-        self._pack = struct.Struct("".join("d" if is_float else "q" for is_float in self._floats)).pack_into
-        # with bounds checks a piece must be able to raise, which a callback cannot
-        self._plain: Callable[..., None] | None = kernel(fn) if BOUNDSCHECK or not JIT else None
-
-    def __call__(self, *values: Any) -> None:
-        """Do all of the work; the last value is how many threads may take part."""
-        listed: list[Job] | None = getattr(_local, "listed", None)
-        if listed is not None:
-            listed.append(self)
-            return
-        threads = min(values[-1], MAX_THREADS)
-        parts = threads * self._per_thread if threads > 1 else 1
-        if self._plain is not None:
-            for part in range(parts):
-                self._plain(*values[:-1], part, parts)
-            return
-        if threads - 1 > _pool.wanted:
-            _pool.grow(threads - 1)
-        buffer, at = _argument_buffer()
-        self._pack(buffer, 0, *values[:-1])
-        address = self._address or self._compile()
-        program: Program | None = getattr(_local, "program", None)
-        if program is not None:
-            program.add(address, buffer.raw[: 8 * len(self._floats)], parts, threads - 1)
-        run(_pool.control, address, at, parts, threads - 1)
-
-    @property
-    def kernel(self) -> Callable[..., None]:
-        """The function that does a piece."""
-        return self._fn
-
-    def callback(self) -> Any:
-        """Return ``unpack(arguments, part, parts)``, which calls the kernel with what ``__call__`` packed."""
-        reads = [f"get_{'f' if is_float else 'i'}64(a + {8 * i})" for i, is_float in enumerate(self._floats)]
-        source = f"def unpack(a, part, parts):\n    kernel({', '.join([*reads, 'part', 'parts'])})\n"
-        scope: dict[str, Any] = {"kernel": kernel(self._fn), "get_i64": atomics.get_i64, "get_f64": atomics.get_f64}
-        exec(compile(source, self._fn.__code__.co_filename, "exec"), scope)  # its only names are the three above
-        unpack = scope["unpack"]
-        unpack.__name__, unpack.__qualname__ = f"{self._fn.__name__}_job", f"{self._fn.__qualname__}_job"
-        unpack.__module__ = self._fn.__module__
-        return callback(unpack)
-
-    def _compile(self) -> int:
-        made = self.callback()
-        uninterrupted(made.compile)
-        self._address = int(made.address)
-        return self._address
+def _unpack(fn: Callable[..., None], packed: str) -> Callable[[int, int, int], None]:
+    """Return ``unpack(arguments, part, parts)``, which calls the kernel with what its job packed."""
+    reads = [f"get_{'f' if letter == 'd' else 'i'}64(a + {8 * i})" for i, letter in enumerate(packed)]
+    source = f"def unpack(a, part, parts):\n    kernel({', '.join([*reads, 'part', 'parts'])})\n"
+    scope: dict[str, Any] = {"kernel": kernel(fn), "get_i64": atomics.get_i64, "get_f64": atomics.get_f64}
+    exec(compile(source, fn.__code__.co_filename, "exec"), scope)  # its only names are the three above
+    unpack = scope["unpack"]
+    unpack.__name__, unpack.__qualname__ = f"{fn.__name__}_job", f"{fn.__qualname__}_job"
+    unpack.__module__ = fn.__module__
+    return unpack
 
 
 def parallel_kernel(fn: Callable[..., None] | None = None, *, parts_per_thread: int = 1) -> Any:
@@ -357,7 +245,7 @@ def parallel_kernel(fn: Callable[..., None] | None = None, *, parts_per_thread: 
     """
     if fn is None:
         return partial(parallel_kernel, parts_per_thread=parts_per_thread)
-    return Job(fn, parts_per_thread)
+    return make_job(fn, parts_per_thread)
 
 
 def parallel_kernel_per_dtype(fn: Callable[..., None] | None = None, *, parts_per_thread: int = 1) -> Any:
@@ -365,4 +253,4 @@ def parallel_kernel_per_dtype(fn: Callable[..., None] | None = None, *, parts_pe
     if fn is None:
         return partial(parallel_kernel_per_dtype, parts_per_thread=parts_per_thread)
     body = fn
-    return PerDtype(lambda dtype: Job(specialise(body, dtype), parts_per_thread))
+    return PerDtype(lambda dtype: make_job(specialise(body, dtype), parts_per_thread))

@@ -12,15 +12,14 @@ import math
 from typing import Any, Final
 
 from pio.kernels import _llvm as ll
-from pio.kernels._attention_shape import FEW, HEAD_DIM, ROWS, SCALE, WINDOW, width_of
+from pio.kernels._attention_shape import FEW, HEAD_DIM, SCALE, WINDOW, width_of
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import PAIR, RECORD, START
 from pio.kernels._jit import kernel
 from pio.kernels._rows import fill_f32, scale_row
-from pio.kernels._slices import BLOCK
 from pio.kernels.quantize import quantize_row
-from pio.kernels.quantized_cache import KEY_PAIR, LARGEST, SMALLEST
-from pio.kernels.quantized_tiles import CHANCE, quantized_tile, values_tile
+from pio.kernels.quantized_cache import LARGEST, SMALLEST
+from pio.kernels.quantized_tiles import quantized_tile, values_tile
 from pio.kernels.simd import (
     LANES,
     VEC,
@@ -42,6 +41,7 @@ from pio.kernels.simd import (
     store_u8,
     sum_lanes,
 )
+from pio.kernels.sizes import BLOCK, CHANCE, KEY_PAIR, ROWS
 from pio.kernels.tiles import prefetch
 
 HALVES: Final = BLOCK // OUTPUTS
@@ -61,12 +61,6 @@ def _emit_max_rows(b: Any, address: Any) -> Any:
 def max_rows(address: int) -> Vec:
     """The largest of each of sixteen rows of sixteen numbers: lane r of the result is that of row r."""
     return Vec(max_lanes(load_f32(address + 4 * LANES * r)) for r in range(LANES))
-
-
-def scratch_bytes(head_dim: int, width: int) -> int:
-    """Return how much scratch one thread needs: queries, probabilities, scores, outputs, running maxima and sums."""
-    row = START + (head_dim + PAIR - 1) // PAIR * RECORD
-    return ROWS * (row + CHANCE + 4 * (BLOCK + width + 2 * LANES + 5)) + 4 * width + 64
 
 
 @kernel
@@ -265,7 +259,7 @@ def pairs_of(shape: int) -> int:
 def begin_rows(work: int, rows: int, shape: int) -> None:
     """Have seen nothing yet: outputs are zero, so are sums, and the largest score is below every number.
 
-    Shapes: work (scratch_bytes,), whose parts are outputs float32 (ROWS, width), scores float32 (ROWS, BLOCK),
+    Shapes: work (int8_attention_bytes,), whose parts are outputs float32 (ROWS, width), scores float32 (ROWS, BLOCK),
     probabilities (ROWS, 48) and queries (ROWS, 16 + 80 pairs) bytes, the state of ``advance`` float32 (5, ROWS), sums
     and largest probabilities float32 (ROWS, 16) each, and a scaled query.
     """

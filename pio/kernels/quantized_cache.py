@@ -20,7 +20,6 @@ from pio.kernels._edges import load_up_to
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import EXPONENT, FORMATS, GROUP, PAIR, RECORD, START
 from pio.kernels._jit import kernel
-from pio.kernels._slices import BLOCK
 from pio.kernels.quantize import BIAS, quantize_row
 from pio.kernels.simd import (
     LANES,
@@ -40,8 +39,8 @@ from pio.kernels.simd import (
     sum_lanes,
     void,
 )
+from pio.kernels.sizes import BLOCK, KEY_PAIR
 
-KEY_PAIR: Final = FORMATS["int8"].pair_bytes
 KEY_HEADER: Final = FORMATS["int8"].header_bytes
 KEY_GROUP: Final = FORMATS["int8"].group_bytes
 FOUR_SIGNS: Final = -0x7F7F7F80  # the sign bits of four bytes
@@ -50,16 +49,6 @@ LARGEST: Final = 127.0
 SMALLEST: Final = 1e-30  # a value of nothing larger is one of zeros: its inverse would not be finite
 
 quantize_key = quantize_row["key"]
-
-
-def key_bytes(head_dim: int) -> int:
-    """Return the bytes of a cache block's keys of one head."""
-    return BLOCK // OUTPUTS * ((head_dim + PAIR - 1) // PAIR) * KEY_PAIR
-
-
-def value_bytes(width: int) -> int:
-    """Return the bytes of a cache block's values of one head, scales included."""
-    return BLOCK * width + 4 * BLOCK
 
 
 def _emit_put_bytes(b: Any, address: Any, which: Any, v: Any) -> None:

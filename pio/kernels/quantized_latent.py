@@ -21,18 +21,16 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from pio.kernels import _llvm as ll
-from pio.kernels._attention_shape import ROWS
 from pio.kernels._edges import load_up_to
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import GROUP, PAIR, RECORD, START
 from pio.kernels._jit import kernel
 from pio.kernels._latent_shape import HEAD_LATENT, HEAD_ROPE, RANK, ROPE_DIM, SCALE, take_query
 from pio.kernels._rows import fill_f32, scale_row
-from pio.kernels._slices import BLOCK
 from pio.kernels.quantize import quantize_row
 from pio.kernels.quantized_attention import advance, block_maxima, quantize_chances, weigh_rows
-from pio.kernels.quantized_cache import KEY_GROUP, KEY_HEADER, KEY_PAIR, LARGEST
-from pio.kernels.quantized_tiles import CHANCE, DOT, DOTS, I8X64, quantized_tile
+from pio.kernels.quantized_cache import KEY_GROUP, KEY_HEADER, LARGEST
+from pio.kernels.quantized_tiles import DOT, DOTS, I8X64, quantized_tile
 from pio.kernels.simd import (
     LANES,
     MAGIC,
@@ -55,6 +53,7 @@ from pio.kernels.simd import (
     sum_lanes,
     void,
 )
+from pio.kernels.sizes import BLOCK, CHANCE, KEY_PAIR, ROWS
 from pio.kernels.tiles import prefetch
 
 BIG, FEW = (10, 4) if WIDE else (4, 2)  # rows of a tile; half of twenty heads are one
@@ -63,22 +62,6 @@ HALVES: Final = BLOCK // OUTPUTS
 
 quantize_row_int8 = quantize_row["int8"]
 big_scores, few_scores, one_scores = (quantized_tile(rows)["int8"] for rows in (BIG, FEW, 1))
-
-
-def pairs_of(n: int) -> int:
-    """Return how many pairs of groups hold that many numbers."""
-    return -(-n // PAIR)
-
-
-def block_bytes(rank: int, rope_dim: int) -> int:
-    """Return the bytes of a cache block of one layer."""
-    return HALVES * (pairs_of(rank) + pairs_of(rope_dim)) * KEY_PAIR
-
-
-def scratch_bytes(rank: int, rope_dim: int) -> int:
-    """Return how much scratch one part needs: queries, outputs, scores, probabilities, running maxima and sums."""
-    pairs, width = pairs_of(rank) + pairs_of(rope_dim), PAIR * pairs_of(rank)
-    return ROWS * (START + pairs * RECORD + CHANCE + 4 * (BLOCK + width + 2 * LANES + 5)) + 4 * (PAIR * pairs + 48)
 
 
 def _emit_put_quarter(b: Any, address: Any, v: Any) -> None:
@@ -256,7 +239,7 @@ def all_pairs_of(shape: int) -> int:
 def begin_rows(work: int, rows: int, shape: int) -> None:
     """Have seen nothing yet: outputs are zero, so are sums, and the largest score is below every number.
 
-    Shapes: work (scratch_bytes,), whose parts are outputs float32 (ROWS, 64 value_pairs), sums float32 (ROWS, 16),
+    Shapes: work (int8_latent_bytes,), whose parts are outputs float32 (ROWS, 64 value_pairs), sums float32 (ROWS, 16),
     scores float32 (ROWS, BLOCK), probabilities (ROWS, 48) bytes, the state of ``advance`` float32 (5, ROWS), largest
     probabilities float32 (ROWS, 16), scales float32 (BLOCK,), queries (ROWS, 16 + 80 pairs) bytes and a scaled query.
     """

@@ -22,10 +22,12 @@ from numba.core import cgutils
 
 from pio.kernels import _llvm as ll
 from pio.kernels._formats import BLOCK, EXPONENT, FORMATS, GROUP, PAIR, RECORD, START, Format
-from pio.kernels._jit import PerDtype, compiles_for
+from pio.kernels._jit import PerDtype
 from pio.kernels._llvm import at as _at
-from pio.kernels._slices import BLOCK as POSITIONS
+from pio.kernels._processor import compiles_for
 from pio.kernels.simd import fma, int64, load_f16_lanes, primitive, splat, store_part_f32, void
+from pio.kernels.sizes import BLOCK as POSITIONS
+from pio.kernels.sizes import CHANCE
 
 Tile = Callable[..., None]
 
@@ -33,7 +35,6 @@ I8X64, I16X32 = ir.VectorType(ll.I8, 64), ir.VectorType(ll.I16, 32)
 I8X32, I16X16, I32X8 = ir.VectorType(ll.I8, 32), ir.VectorType(ll.I16, 16), ir.VectorType(ll.I32, 8)
 I8X16, I32X4 = ir.VectorType(ll.I8, 16), ir.VectorType(ll.I32, 4)
 
-CHANCE: Final = POSITIONS + 16  # bytes of a query's quantized probabilities in a block, and their scale behind them
 AHEAD: Final = 12  # pairs between the one that is computed and the one that is asked for
 
 DOT: Final = next(

@@ -15,7 +15,6 @@ from pio.kernels.parallel import parallel_kernel
 from pio.kernels.quantized_tiles import DOT, DOTS, I8X64
 from pio.kernels.simd import (
     LANES,
-    WIDE,
     float32,
     fma,
     int64,
@@ -26,10 +25,10 @@ from pio.kernels.simd import (
     splat,
     sum_lanes,
 )
+from pio.kernels.sizes import CHAINS
 from pio.kernels.tiles import PAIR_PRODUCT
 
 UNROLL = 8  # streams of sums, so that no addition waits for the one before
-CHAINS = 12 if WIDE else 6  # accumulators that fit into registers beside two operands, and hide the latency
 
 
 @kernel

@@ -21,7 +21,6 @@ from typing import Any, Final, TypeVar
 
 from llvmlite import ir
 from numba import types
-from numba.core import config as numba_config
 from numba.core.datamodel.models import PrimitiveModel
 from numba.core.datamodel.registry import register_default
 from numba.core.imputils import lower_builtin
@@ -30,13 +29,13 @@ from numba.core.typing.templates import ConcreteTemplate, infer_global
 from numba.extending import intrinsic
 
 from pio.kernels import _llvm as ll
-from pio.kernels._jit import by_dtype, compiles_for
+from pio.kernels._jit import by_dtype
 from pio.kernels._llvm import ITEMSIZE, LANES
+from pio.kernels._processor import WIDE as WIDE
+from pio.kernels._settings import JIT
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-JIT: Final = not numba_config.DISABLE_JIT
-WIDE: Final = compiles_for("avx512f")  # thirty-two registers of sixteen lanes
 MAGIC: Final = 12_582_912.0  # 1.5 * 2^23: adding it rounds to a whole number, in the lowest bits
 
 int64, int32, float32, float64, void = types.int64, types.int32, types.float32, types.float64, types.void

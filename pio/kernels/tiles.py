@@ -21,15 +21,13 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from pio.kernels import _llvm as ll
-from pio.kernels._jit import PerDtype, compiles_for
+from pio.kernels._jit import PerDtype
 from pio.kernels._llvm import ITEMSIZE, LANES
 from pio.kernels._llvm import at as _at
 from pio.kernels.simd import Vec, fma, int64, load, load_part, primitive, splat, sum_lanes, void
+from pio.kernels.sizes import PAIR_DOTS, PAIR_LANES
 
 Tile = Callable[..., None]
-
-PAIR_LANES: Final = 2 * LANES
-PAIR_DOTS: Final = compiles_for("avx512bf16") and compiles_for("avx512f")
 
 
 @cache

@@ -18,8 +18,7 @@ from pio.kernels.simd import (
     put_i32,
     splat,
 )
-
-BLOCK = 64  # elements that one maximum stands for; a row of 151,936 has 2,374 of them
+from pio.kernels.sizes import MAXIMA as BLOCK
 
 
 @kernel

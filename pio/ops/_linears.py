@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
-from pio.kernels import _linears as kernels
+from pio.kernels import launcher
 from pio.ops._record import record
+
+kernels = launcher.module("_linears")
 
 Matrix = tuple[int, int, int, int]  # addresses of outputs, weights and bias (0: none), and how many outputs
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pio.errors import ConfigError, TensorError
-from pio.kernels import activation as kernels
+from pio.kernels import launcher
 from pio.ops._check import check, check_tensor, split
 from pio.ops._overlap import check_same_or_apart
 from pio.ops._tensors import check_writable, head_strides, result, row_stride
 from pio.tensor import Tensor
+
+kernels = launcher.module("activation")
 
 
 def silu(x: Tensor, *, out: Tensor | None = None) -> Tensor:

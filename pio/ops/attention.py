@@ -7,10 +7,7 @@ import math
 from pio.device import Device, on_device
 from pio.dtypes import DType, int8, uint8
 from pio.errors import TensorError
-from pio.kernels import _float_attention as float_kernels
-from pio.kernels import attention as kernels
-from pio.kernels import quantized_attention as int8_kernels
-from pio.kernels import quantized_cache as int8_cache
+from pio.kernels import launcher, sizes
 from pio.ops._check import FLOATS, check, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._record import record
@@ -18,14 +15,15 @@ from pio.ops._tensors import check_writable
 from pio.ops.slices import Slices
 from pio.tensor import Tensor
 
-BLOCK_SIZE = kernels.BLOCK
+kernels = launcher.module("attention")
+BLOCK_SIZE = sizes.BLOCK
 WORK = 64  # of quantizing a key and scattering it over its block, against that of copying a number
 Shape = tuple[int, ...]
 
 
 def value_width(head_dim: int) -> int:
     """Return the width at which a cache keeps values of that width: whole vectors."""
-    return -(-head_dim // kernels.LANES) * kernels.LANES
+    return -(-head_dim // sizes.LANES) * sizes.LANES
 
 
 def cache_layout(dtype: DType, blocks: int, kv_heads: int, head_dim: int) -> tuple[DType, Shape, Shape]:
@@ -36,16 +34,16 @@ def cache_layout(dtype: DType, blocks: int, kv_heads: int, head_dim: int) -> tup
     """
     width = value_width(head_dim)
     if dtype is int8:
-        sizes = int8_cache.key_bytes(head_dim), int8_cache.value_bytes(width)
-        return uint8, (blocks, kv_heads, sizes[0]), (blocks, kv_heads, sizes[1])
+        keys, values = sizes.int8_key_bytes(head_dim), sizes.int8_value_bytes(width)
+        return uint8, (blocks, kv_heads, keys), (blocks, kv_heads, values)
     return dtype, (blocks, kv_heads, head_dim, BLOCK_SIZE), (blocks, kv_heads, BLOCK_SIZE, width)
 
 
 def attention_scratch_shape(head_dim: int, device: Device | None = None) -> tuple[int, int]:
     """Return the shape of ``attention_scratch``, for a model that takes it from memory of its own."""
     width = value_width(head_dim)
-    floats = max(float_kernels.scratch_floats(head_dim, width), -(-int8_kernels.scratch_bytes(head_dim, width) // 4))
-    return kernels.PARTS * on_device(device).threads, -(-floats // 16) * 16
+    floats = max(sizes.attention_floats(head_dim, width), -(-sizes.int8_attention_bytes(head_dim, width) // 4))
+    return sizes.PARTS * on_device(device).threads, -(-floats // 16) * 16
 
 
 def attention_scratch(head_dim: int, device: Device | None = None) -> Tensor:
@@ -77,7 +75,7 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
     check_writable("write_cache", "keys", keys)
     check_writable("write_cache", "values", values)
     parts, floats = scratch.shape
-    threads = min(split((WORK if keys.dtype is uint8 else 2) * k.size, scratch.device), parts // kernels.PARTS)
+    threads = min(split((WORK if keys.dtype is uint8 else 2) * k.size, scratch.device), parts // sizes.PARTS)
     at = keys.address, values.address, k.address, v.address, batch.record.address, scratch.address
     kernels.write_cache[cache_format(keys).name](*at, 4 * floats, kv_heads, head_dim, threads)
 
@@ -103,10 +101,10 @@ def _check_scratch(op: str, scratch: Tensor, head_dim: int, **others: Tensor) ->
     """Raise a TensorError if scratch was made for narrower heads, is read-only or shares memory with others."""
     parts, floats = scratch.shape
     wanted = attention_scratch_shape(head_dim)[1]
-    if parts < kernels.PARTS or floats < wanted:
+    if parts < sizes.PARTS or floats < wanted:
         raise TensorError(
             f"{op}: scratch has shape {scratch.shape}, heads of width {head_dim} need "
-            f"({kernels.PARTS} x threads, {wanted}); "
+            f"({sizes.PARTS} x threads, {wanted}); "
             f"make it with attention_scratch({head_dim})"
         )
     check_writable(op, "scratch", scratch)
@@ -162,7 +160,7 @@ def paged_attention(
     factor = 1.0 / math.sqrt(head_dim) if scale is None else float(scale)
     shape = record(4 * floats, kv_heads, heads // kv_heads, head_dim, int(causal), window or 0, factor)
     at = out.address, q.address, keys.address, values.address, batch.record.address, scratch.address, shape.address
-    kernels.attention[cache_format(keys).name](*at, parts // kernels.PARTS)
+    kernels.attention[cache_format(keys).name](*at, parts // sizes.PARTS)
     return out
 
 

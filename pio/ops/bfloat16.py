@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pio.dtypes import bfloat16
-from pio.kernels import bfloat16_linear as kernels
-from pio.kernels._linears import ROUNDED
+from pio.kernels import launcher, sizes
 from pio.ops._check import check, split
 from pio.ops._linears import Matrix, multiply
 from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable, scratch_rows
 from pio.tensor import Tensor
 
-ROW_STEP = 2 * kernels.PAIR_LANES  # bytes
+kernels = launcher.module("bfloat16_linear")
+ROW_STEP = 2 * sizes.PAIR_LANES  # bytes
 
 
 def multiplies_bfloat16() -> bool:
     """Return whether the processor has an instruction for products of bfloat16, as kernels are compiled for it."""
-    return kernels.PAIR_DOTS
+    return sizes.PAIR_DOTS
 
 
 def rounded_bytes(columns: int) -> int:
@@ -62,7 +62,7 @@ def bfloat16_linear(
     rounded = scratch_rows(op, x, scratch, rounded_bytes(k))
     matrix = _product(op, x, rounded, weight, bias, out)
     kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, x.device))
-    multiply(ROUNDED, rounded.address, [matrix], rows, k, x.device.threads, add=add)
+    multiply(sizes.ROUNDED, rounded.address, [matrix], rows, k, x.device.threads, add=add)
     return out
 
 
@@ -100,7 +100,7 @@ def bfloat16_linears(
         matrices.append(_product(op, x, rounded, weight, bias, out))
     check_outs_apart(op, outs)
     kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, x.device))
-    multiply(ROUNDED, rounded.address, matrices, rows, k, x.device.threads, add=False)
+    multiply(sizes.ROUNDED, rounded.address, matrices, rows, k, x.device.threads, add=False)
 
 
 def _product(op: str, x: Tensor, rounded: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Matrix:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pio.errors import TensorError
-from pio.kernels import causal_conv as kernels
+from pio.kernels import launcher
 from pio.ops._check import check, check_float, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable, row_stride
 from pio.ops.slices import Slices
 from pio.tensor import Tensor
 
+kernels = launcher.module("causal_conv")
 WIDEST = 8  # tokens; the inputs of as many rows are read for each output
 
 

@@ -7,33 +7,31 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from pio.kernels import _atomics as atomics
-from pio.kernels import _compilers, _jit, _kept, gather, parallel, sampling, simd
-from pio.kernels.parallel import listing as listing
+from pio.kernels import _compilers, _image, _pool, _processor, _settings, _watch, jobs
+from pio.kernels.jobs import Serial
+from pio.kernels.jobs import listing as listing
 from pio.machine import available_memory, cpu_count
 
 # What a request runs besides the parallel kernels: the pool that these run on, and choosing tokens.
 SERIAL = (
-    parallel.run,
-    parallel.run_all,
-    parallel.help_others,
-    gather.first_outside,
-    sampling.sample,
+    *jobs.POOL,
+    Serial.named("pio.kernels.gather", "first_outside"),
+    Serial.named("pio.kernels.sampling", "sample"),
 )
 COMPILER_BYTES = 512 << 20  # free memory for each process that compiles
 
 
 def enabled() -> bool:
     """Return whether kernels are compiled at all; without the compiler they run as slow Python."""
-    return simd.JIT
+    return _settings.JIT
 
 
 def checked() -> bool:
     """Return whether kernels check every index, as NUMBA_BOUNDSCHECK asks for."""
-    return _jit.BOUNDSCHECK
+    return _settings.BOUNDSCHECK
 
 
-def compile_missing(jobs: Iterable[parallel.Job], check: Callable[[], object] = lambda: None) -> None:
+def compile_missing(listed: Iterable[jobs.Job], check: Callable[[], object] = lambda: None) -> None:
     """Compile what the cache folder lacks of these and of ``SERIAL``, in other processes, as many as fit the machine.
 
     Where no process can be started nothing is done: kernels are compiled when they are first called. What ``check``,
@@ -41,12 +39,12 @@ def compile_missing(jobs: Iterable[parallel.Job], check: Callable[[], object] = 
     """
     free = available_memory()
     room = cpu_count() if free is None else free // COMPILER_BYTES
-    _compilers.compile_missing([*jobs, *SERIAL], max(1, min(cpu_count(), room)), check)
+    _compilers.compile_missing([*listed, *SERIAL], max(1, min(cpu_count(), room)), check)
 
 
 def cache_folder() -> Path | None:
     """Return the folder of compiled kernels of this version, or None where none can be used."""
-    return _kept.cache_folder()
+    return _image.cache_folder()
 
 
 def cache_size() -> tuple[int, int]:
@@ -55,17 +53,17 @@ def cache_size() -> tuple[int, int]:
     if folder is None:
         return 0, 0
     files = [entry for entry in os.scandir(folder) if entry.is_file()]
-    return sum(entry.name.endswith(_kept.SUFFIX) for entry in files), sum(entry.stat().st_size for entry in files)
+    return sum(entry.name.endswith(_image.SUFFIX) for entry in files), sum(entry.stat().st_size for entry in files)
 
 
 def helpers() -> tuple[int, bool]:
     """Return how many helper threads this process has by now, and whether idle ones sleep until they are woken."""
-    return parallel.helpers(), atomics.SLEEPS
+    return jobs.helpers(), _pool.FUTEX is not None
 
 
 def cpu_features() -> dict[str, bool]:
     """Return what the processor can do, by LLVM's names, as kernels are compiled for it."""
-    return _jit.cpu_features()
+    return _processor.cpu_features()
 
 
 def watch(
@@ -82,4 +80,4 @@ def watch(
         loaded: Called for a kernel that the cache folder held.
         left: Called with how many of the kernels that other processes compile have not begun, all of them at first.
     """
-    return _jit.watch_compilation(started, finished, loaded, left)
+    return _watch.watch_compilation(started, finished, loaded, left)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from itertools import chain
 
 from pio.errors import TensorError
-from pio.kernels import copy as kernels
+from pio.kernels import launcher, sizes
 from pio.ops._check import check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._record import record
 from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
 
+kernels = launcher.module("copy")
 Axis = tuple[int, int, int]  # length, stride of the target, stride of the source
 MAX_AXES = 6
 
@@ -68,8 +69,9 @@ def merged(axes: list[Axis]) -> list[Axis]:
 def _copy_axes(kind: str, to: int, at: int, axes: list[Axis], parts: int) -> None:
     if len(axes) > MAX_AXES:
         n, stride, from_stride = axes[0]
+        source, _, target = kind.partition("_to_")
         for i in range(n):
-            there, here = to + i * stride * kernels.to_size[kind], at + i * from_stride * kernels.from_size[kind]
+            there, here = to + i * stride * sizes.size_of(target), at + i * from_stride * sizes.size_of(source)
             _copy_axes(kind, there, here, axes[1:], parts)
         return
     # the first axis is the one that is split, the last the one that is vectorised

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pio.kernels import elementwise as kernels
+from pio.kernels import launcher
 from pio.ops._check import check, split
 from pio.ops._overlap import check_same_or_apart
 from pio.ops._tensors import result
 from pio.tensor import Tensor
+
+kernels = launcher.module("elementwise")
 
 
 def add(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:

@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from pio.device import Device, on_device
 from pio.dtypes import DType, bfloat16, float32, int32, int64, uint8
 from pio.errors import TensorError
-from pio.kernels import bfloat16_linear as rounding
-from pio.kernels import experts as kernels
-from pio.kernels import quantize, routing
-from pio.kernels._linears import ROUNDED
-from pio.kernels.top_k import BLOCK
+from pio.kernels import launcher, sizes
 from pio.memory import step
 from pio.ops._check import FLOATS, check, split
 from pio.ops._overlap import check_apart, check_outs_apart
@@ -22,6 +18,10 @@ from pio.ops.bfloat16 import rounded_bytes
 from pio.ops.quantized import WORK, PackedWeight, record_bytes
 from pio.tensor import Tensor
 
+rounding = launcher.module("bfloat16_linear")
+kernels = launcher.module("experts")
+quantize = launcher.module("quantize")
+routing = launcher.module("routing")
 FEW = 64  # scores and choices of a row, against copying a number
 
 
@@ -110,7 +110,7 @@ class Choices:
 
 def route_scratch_shape(experts: int, groups: int = 1, device: Device | None = None) -> tuple[int, int]:
     """Return the shape of ``route_scratch``, for a model that takes it from memory of its own."""
-    return on_device(device).threads, experts + groups + -(-experts // BLOCK)
+    return on_device(device).threads, experts + groups + -(-experts // sizes.MAXIMA)
 
 
 def route_scratch(experts: int, groups: int = 1, device: Device | None = None) -> Tensor:
@@ -250,7 +250,7 @@ def expert_linears(
         lines = to
     fields = [value for w, out in zip(weights, outs, strict=True) for value in (out.address, w.addresses.address)]
     fields += [0] * (4 - len(fields))
-    kind = ROUNDED if rounds else first.form
+    kind = sizes.ROUNDED if rounds else first.form
     kernels.experts_linear[kind](lines, choices.starts.address, *fields, len(first), n, width, line, x.device.threads)
 
 

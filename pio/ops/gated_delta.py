@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pio.errors import TensorError
-from pio.kernels import gated_delta as kernels
+from pio.kernels import launcher, sizes
 from pio.ops._check import check, check_float, check_tensor, split
 from pio.ops._overlap import check_apart, check_same_or_apart
 from pio.ops._record import record
@@ -11,6 +11,7 @@ from pio.ops._tensors import check_writable, head_strides, result, row_stride
 from pio.ops.slices import Slices
 from pio.tensor import Tensor
 
+kernels = launcher.module("gated_delta")
 WORK = 16  # of an exponential and a logarithm, against that of copying a number
 
 
@@ -19,7 +20,7 @@ def state_shape(slots: int, heads: int, dim: int, value_dim: int) -> tuple[int, 
 
     Column c of the matrix S (dim, value_dim) of a head is column c % columns of its slice c // columns.
     """
-    return slots, heads, -(-value_dim // kernels.COLUMNS), dim, kernels.COLUMNS
+    return slots, heads, -(-value_dim // sizes.SLICE), dim, sizes.SLICE
 
 
 def delta_gates(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pio.dtypes import int32, int64
 from pio.errors import TensorError
-from pio.kernels import gather as kernels
+from pio.kernels import launcher
 from pio.memory import step
 from pio.ops._check import check, check_float, check_tensor, split
 from pio.ops._overlap import check_apart
@@ -12,6 +12,7 @@ from pio.ops._tensors import check_writable, result
 from pio.ops.program import checked_again
 from pio.tensor import Tensor
 
+kernels = launcher.module("gather")
 MIN_COLUMNS = 64  # columns that are worth a thread of their own: a few cache lines that no other thread writes
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pio.errors import TensorError
-from pio.kernels import head_linear as kernels
+from pio.kernels import launcher
 from pio.kernels._formats import BLOCK
 from pio.ops._check import FLOATS, check_float, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import head_strides, result, scratch_rows
 from pio.ops.quantized import WORK, PackedWeight, pack, record_bytes
 from pio.tensor import Tensor
+
+kernels = launcher.module("head_linear")
 
 
 def head_linear(

@@ -10,10 +10,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from pio.errors import ConfigError
+from pio.kernels import _numba as _numba
 from pio.kernels import parallel
 from pio.kernels._jit import kernel as kernel
 from pio.kernels._jit import kernel_per_dtype as kernel_per_dtype
-from pio.kernels.simd import LANES as LANES
+from pio.kernels._processor import LANES as LANES
 from pio.kernels.simd import exp as exp
 from pio.kernels.simd import fma as fma
 from pio.kernels.simd import get_f32 as get_f32

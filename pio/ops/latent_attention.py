@@ -5,9 +5,7 @@ from __future__ import annotations
 from pio.device import Device, on_device
 from pio.dtypes import DType, int8, uint8
 from pio.errors import TensorError
-from pio.kernels import _float_latent as float_kernels
-from pio.kernels import latent_attention as kernels
-from pio.kernels import quantized_latent as int8_kernels
+from pio.kernels import launcher, sizes
 from pio.ops._check import FLOATS, check, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._record import record
@@ -15,6 +13,9 @@ from pio.ops._tensors import check_writable, head_strides, row_stride
 from pio.ops.attention import BLOCK_SIZE, cache_format
 from pio.ops.slices import Slices
 from pio.tensor import Tensor
+
+kernels = launcher.module("latent_attention")
+int8_kernels = launcher.module("quantized_latent")
 
 
 def latent_layout(dtype: DType, blocks: int, rank: int, rope_dim: int) -> tuple[DType, tuple[int, ...]]:
@@ -25,14 +26,14 @@ def latent_layout(dtype: DType, blocks: int, rank: int, rope_dim: int) -> tuple[
     bytes: 17 for each 16 numbers, both parts rounded up to a multiple of 64.
     """
     if dtype is int8:
-        return uint8, (blocks, int8_kernels.block_bytes(rank, rope_dim))
-    return dtype, (blocks, BLOCK_SIZE, float_kernels.value_width(rank) + rope_dim)
+        return uint8, (blocks, sizes.int8_latent_block(rank, rope_dim))
+    return dtype, (blocks, BLOCK_SIZE, sizes.latent_width(rank) + rope_dim)
 
 
 def latent_scratch_shape(rank: int, rope_dim: int, device: Device | None = None) -> tuple[int, int]:
     """Return the shape of ``latent_scratch``, for a model that takes it from memory of its own."""
-    floats = max(float_kernels.scratch_floats(rank, rope_dim), -(-int8_kernels.scratch_bytes(rank, rope_dim) // 4))
-    return kernels.PARTS * on_device(device).threads, -(-floats // 16) * 16
+    floats = max(sizes.latent_floats(rank, rope_dim), -(-sizes.int8_latent_bytes(rank, rope_dim) // 4))
+    return sizes.PARTS * on_device(device).threads, -(-floats // 16) * 16
 
 
 def latent_scratch(rank: int, rope_dim: int, device: Device | None = None) -> Tensor:
@@ -112,9 +113,9 @@ def latent_attention(
     check(op, "scratch", scratch, (None, None))
     parts, floats = scratch.shape
     wanted = latent_scratch_shape(rank, rope_dim)[1]
-    if parts < kernels.PARTS or floats < wanted:
+    if parts < sizes.PARTS or floats < wanted:
         raise TensorError(
-            f"{op}: scratch has shape {scratch.shape}, expected ({kernels.PARTS} x threads, {wanted}); "
+            f"{op}: scratch has shape {scratch.shape}, expected ({sizes.PARTS} x threads, {wanted}); "
             f"make it with latent_scratch({rank}, {rope_dim})"
         )
     check_writable(op, "scratch", scratch)
@@ -123,7 +124,7 @@ def latent_attention(
     shape = record(4 * floats, *strides, heads, rank, rope_dim, float(scale))
     inputs = q_latent.address, q_rope.address, cache.address, batch.record.address
     at = out.address, *inputs, scratch.address, shape.address
-    kernels.latent_attention[cache_format(cache).name](*at, parts // kernels.PARTS)
+    kernels.latent_attention[cache_format(cache).name](*at, parts // sizes.PARTS)
     return out
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pio.errors import TensorError
-from pio.kernels import matmul as kernels
+from pio.kernels import launcher, sizes
 from pio.ops._check import check, check_float, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import result
 from pio.tensor import Tensor
+
+kernels = launcher.module("matmul")
 
 
 def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -38,6 +40,8 @@ def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
     if not out.size:
         return out
     batch, kind = outer[0] if outer else 1, b.dtype.name
-    parts = max(1, min(split(batch * m * n * k // 8, a.device), max(batch, m // kernels.ROWS, n // kernels.PANEL)))
+    parts = max(
+        1, min(split(batch * m * n * k // 8, a.device), max(batch, m // sizes.MATMUL_ROWS, n // sizes.MATMUL_PANEL))
+    )
     kernels.matmul[kind](out.address, a.address, b.address, batch, m, k, n, parts)
     return out

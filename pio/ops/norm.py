@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pio.errors import TensorError
-from pio.kernels import norm as kernels
+from pio.kernels import launcher
 from pio.ops._check import check, check_float, check_tensor, split
 from pio.ops._overlap import check_apart, check_same_or_apart
 from pio.ops._record import record
 from pio.ops._tensors import check_last_axis, check_writable, head_strides, result, row_stride
 from pio.tensor import Tensor
+
+kernels = launcher.module("norm")
 
 
 def rms_norm(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from pio.errors import PioError
-from pio.kernels import parallel
+from pio.kernels import jobs
 from pio.memory import step
 
 Explain = Callable[[int], PioError]
@@ -21,8 +21,8 @@ class Program:
     It keeps all memory that the operations read and write. What runs between them in Python is not part of it.
     """
 
-    def __init__(self, jobs: parallel.Program) -> None:
-        self._jobs = jobs
+    def __init__(self, recorded: jobs.Program) -> None:
+        self._jobs = recorded
         self._checks: dict[int, Explain] = {}
         self._held: tuple[object, ...] = ()
 
@@ -39,7 +39,7 @@ class Program:
         if found:
             raise self._checks[done](found - 1)
 
-    def add_check(self, job: parallel.Job, values: tuple[int, ...], explain: Explain) -> None:
+    def add_check(self, job: Callable[..., None], values: tuple[int, ...], explain: Explain) -> None:
         """Record a check; ``job`` writes i + 1 to its first parameter where it finds something wrong at i, else 0."""
         self._checks[len(self._jobs)] = explain
         job(self._jobs.stop, *values, 1)
@@ -66,8 +66,8 @@ def recording() -> Generator[Program | None]:
     Raises:
         RecordingError: Something makes memory, or reads or writes numbers in Python; or this thread records already.
     """
-    with step.recorded() as recorded, parallel.recording() as jobs:
-        program = _local.program = None if jobs is None else Program(jobs)
+    with step.recorded() as recorded, jobs.recording() as made:
+        program = _local.program = None if made is None else Program(made)
         try:
             yield program
             if program is not None:
@@ -76,7 +76,7 @@ def recording() -> Generator[Program | None]:
             _local.program = None
 
 
-def checked_again(job: parallel.Job, values: tuple[int, ...], explain: Explain) -> None:
+def checked_again(job: Callable[..., None], values: tuple[int, ...], explain: Explain) -> None:
     """Have what was checked by a kernel just now checked in every later run of the step that is recorded, if any."""
     if _local.program is not None:
         _local.program.add_check(job, values, explain)

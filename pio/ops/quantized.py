@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from pio.dtypes import float32, uint8
 from pio.errors import NumericalError, TensorError
-from pio.kernels import packing, quantize
+from pio.kernels import launcher, sizes
 from pio.kernels._formats import BLOCK, FORMATS, GROUP, PAIR, RECORD, START, Format
 from pio.ops._check import check, check_float, check_tensor, split
 from pio.ops._linears import Matrix, multiply
@@ -17,6 +17,9 @@ from pio.ops.gather import check_indices
 from pio.ops.reduce import first_non_finite
 from pio.tensor import Tensor
 
+packing = launcher.module("packing")
+quantize = launcher.module("quantize")
+kernels = launcher.module("quantized_linear")
 WORK = 8  # of quantizing a number, against that of copying one
 ROWS = 512  # rows of a weight that are packed at once: its float32 copy stays small
 
@@ -131,7 +134,7 @@ def pack(weight: Tensor, form: str, *, out: Tensor | None = None) -> PackedWeigh
     if bad is not None:
         raise NumericalError(f"pack: weight holds NaN or infinity at element {bad}")
     parts = weight.device.threads
-    scratch = Tensor.zeros((parts, packing.SCRATCH), device=weight.device)
+    scratch = Tensor.zeros((parts, sizes.PACKING_FLOATS), device=weight.device)
     for first in range(0, rows, ROWS):
         chunk = weight[first : first + ROWS].astype(float32)
         at = data.address, chunk.address, scratch.address

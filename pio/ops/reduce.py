@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pio.dtypes import int64
 from pio.errors import TensorError
-from pio.kernels import reduce as kernels
+from pio.kernels import launcher
 from pio.ops._check import FLOATS, check, split
 from pio.tensor import Tensor
+
+kernels = launcher.module("reduce")
 
 
 def first_non_finite(t: Tensor) -> int | None:

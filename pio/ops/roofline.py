@@ -5,9 +5,11 @@ from __future__ import annotations
 from pio.device import Device, on_device
 from pio.dtypes import int64
 from pio.errors import TensorError
-from pio.kernels import roofline as kernels
+from pio.kernels import launcher, sizes
 from pio.ops._check import check
 from pio.tensor import Tensor
+
+kernels = launcher.module("roofline")
 
 
 def read_all(x: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ def fma_all(rounds: int, x: float, y: float, *, device: Device | None = None) ->
         raise TensorError(f"fma_all: rounds is {rounds}, expected 0 or more")
     sums = Tensor.empty((on_device(device).threads,), device=device)
     kernels.fma_all(sums.address, rounds, x, y, sums.size)
-    return sums, 2 * rounds * kernels.CHAINS * kernels.LANES * sums.size
+    return sums, 2 * rounds * sizes.CHAINS * sizes.LANES * sums.size
 
 
 def dot_all(rounds: int, start: int = 1, *, device: Device | None = None) -> tuple[Tensor, int]:
@@ -69,7 +71,7 @@ def dot_all(rounds: int, start: int = 1, *, device: Device | None = None) -> tup
         raise TensorError(f"dot_all: rounds is {rounds}, expected 0 or more")
     sums = Tensor.empty((on_device(device).threads,), int64, device)
     kernels.dot_all(sums.address, rounds, start, sums.size)
-    return sums, 2 * rounds * kernels.CHAINS * 64 * sums.size
+    return sums, 2 * rounds * sizes.CHAINS * 64 * sums.size
 
 
 def pair_all(rounds: int, x: float = 1.0, *, device: Device | None = None) -> tuple[Tensor, int]:
@@ -90,4 +92,4 @@ def pair_all(rounds: int, x: float = 1.0, *, device: Device | None = None) -> tu
         raise TensorError(f"pair_all: rounds is {rounds}, expected 0 or more")
     sums = Tensor.empty((on_device(device).threads,), device=device)
     kernels.pair_all(sums.address, rounds, x, sums.size)
-    return sums, 2 * rounds * kernels.CHAINS * 2 * kernels.LANES * sums.size
+    return sums, 2 * rounds * sizes.CHAINS * 2 * sizes.LANES * sums.size

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pio.dtypes import int32
 from pio.errors import TensorError
-from pio.kernels import rope as kernels
+from pio.kernels import launcher
 from pio.ops._check import check, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable, head_strides, result
 from pio.tensor import Tensor
+
+kernels = launcher.module("rope")
 
 
 def rope_table(

@@ -10,8 +10,7 @@ from typing import Final
 from pio.dtypes import int32
 from pio.errors import ConfigError, NumericalError, TensorError
 from pio.kernels import _sampling_record as fields
-from pio.kernels import sampling as kernels
-from pio.kernels import top_k as top_k_kernels
+from pio.kernels import launcher, sizes
 from pio.memory import step
 from pio.memory.allocation import ALIGNMENT
 from pio.memory.arena import Arena
@@ -20,6 +19,8 @@ from pio.ops._check import check
 from pio.ops.penalties import Penalties
 from pio.tensor import Tensor
 
+kernels = launcher.module("sampling")
+top_k_kernels = launcher.module("top_k")
 # How many candidates are put in order to find a nucleus of unknown size, before all of them are.
 RUNGS: Final = (256, 4096)
 
@@ -151,7 +152,7 @@ class Sampler:
             OutOfMemoryError: The budget or the system refuses.
         """
         self.vocab_size = vocab_size
-        blocks = -(-vocab_size // top_k_kernels.BLOCK)
+        blocks = -(-vocab_size // sizes.MAXIMA)
         nbytes = 3 * _whole_lines(4 * vocab_size) + 2 * _whole_lines(4 * blocks)
         arena = Arena(nbytes, budget=budget, what="the sampler's scratch")
         self.nbytes = nbytes

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 
 from pio.dtypes import int32, int64
-from pio.kernels import _slices as fields
+from pio.kernels import _batch_record as fields
 from pio.memory.allocation import ALIGNMENT
 from pio.memory.arena import Arena
 
@@ -18,7 +18,7 @@ class Slices:
     record by its address, reads anew each time how many there are.
 
     Attributes:
-        record: int64 (6,), as ``pio/kernels/_slices.py`` lays it out.
+        record: int64 (6,), as ``pio/kernels/_batch_record.py`` lays it out.
         starts: Where each sequence's tokens begin, int32 (max_sequences + 1,); the last one holding ends the batch.
         past: Tokens of each sequence already in the cache, int32 (max_sequences,). Where it is 0, the state is zero
             whatever the slot holds.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pio.kernels import softmax as kernels
+from pio.kernels import launcher
 from pio.ops._check import split
 from pio.ops._overlap import check_same_or_apart
 from pio.ops._tensors import check_last_axis, result
 from pio.tensor import Tensor
+
+kernels = launcher.module("softmax")
 
 
 def softmax(x: Tensor, *, out: Tensor | None = None) -> Tensor:

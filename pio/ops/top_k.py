@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pio.dtypes import int32
 from pio.errors import TensorError
-from pio.kernels import top_k as kernels
+from pio.kernels import launcher, sizes
 from pio.memory import step
 from pio.ops._check import check, check_tensor
 from pio.tensor import Tensor
+
+kernels = launcher.module("top_k")
 
 
 def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -33,6 +35,6 @@ def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         raise TensorError(f"top_k: k={k} is out of range, expected 1 to {n}, the length of a row")
     shape = (*x.shape[:-1], k)
     values, ids = Tensor.empty(shape, device=x.device), Tensor.empty(shape, int32, x.device)
-    maxima = Tensor.empty((-(-n // kernels.BLOCK),), device=x.device)
+    maxima = Tensor.empty((-(-n // sizes.MAXIMA),), device=x.device)
     kernels.top_k_rows(values.address, ids.address, x.address, maxima.address, x.size // n, n, k)
     return values, ids

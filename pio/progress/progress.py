@@ -54,7 +54,7 @@ class Progress:
         self._watch: AbstractContextManager[None] | None = None
 
     def __enter__(self) -> Self:
-        from pio.ops import compilation  # imports numba, as does all that takes long
+        from pio.ops import compilation  # here, for it imports LLVM, as does all that takes long
 
         self._open = True
         self._watch = compilation.watch(self._started, left=self._left)

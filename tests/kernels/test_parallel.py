@@ -11,7 +11,7 @@ from pio import ops
 from pio.device import Device
 from pio.dtypes import int64
 from pio.kernels import _atomics as atomics
-from pio.kernels import parallel
+from pio.kernels import _pool, parallel
 from pio.kernels.parallel import parallel_kernel
 from pio.ops import compilation
 from pio.tensor import Tensor
@@ -70,17 +70,20 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or after != 
 
 
 def test_helpers_are_compiled_before_they_start_and_keep_what_they_read():
-    if not parallel.JIT:
+    if not compilation.enabled():
         pytest.skip("there are no helpers without the compiler")
     script = """
 import gc, weakref
-from pio.kernels.parallel import SIZE, Pool, help_others
+from pio.kernels._pool import SIZE, Pool
+from pio.kernels.jobs import Serial
+help_others = Serial.named("pio.kernels.parallel", "help_others")
+start, compiled = Pool._start, []
+Pool._start = lambda pool: (compiled.append(help_others._function is not None), start(pool))[1]
 pool = Pool(SIZE, help_others)
 pool.grow(1)
-compiled = list(help_others.signatures)
 pool = weakref.ref(pool)
 gc.collect()
-raise SystemExit(0 if compiled and pool() is not None else f"compiled {compiled}, pool {pool()}")
+raise SystemExit(0 if compiled == [True] and pool() is not None else f"compiled {compiled}, pool {pool()}")
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
@@ -88,7 +91,7 @@ raise SystemExit(0 if compiled and pool() is not None else f"compiled {compiled}
 @pytest.mark.skipif(not compilation.enabled() or compilation.checked(), reason="kernels run in the calling thread")
 def test_a_helper_that_the_system_refuses_costs_speed_only():
     """One of three is refused; a load that follows asks for it again."""
-    if not parallel.JIT:
+    if not compilation.enabled():
         pytest.skip("there are no helpers without the compiler")
     script = """
 import threading
@@ -113,7 +116,7 @@ for _ in range(3):
     assert ops.linear(x.to(Device("cpu", 4)), w).tolist() == expected
 assert parallel.helpers() == 1
 threading.Thread.start = real
-with parallel.listing():
+with jobs.listing():
     pass
 assert ops.linear(x.to(Device("cpu", 4)), w).tolist() == expected
 assert parallel.helpers() == 3
@@ -125,9 +128,9 @@ assert parallel.helpers() == 3
 @pytest.fixture
 def stepped():
     """A control block, and a callback that records its calls and then does what it is told."""
-    if parallel.JIT:
+    if compilation.enabled():
         pytest.skip("needs NUMBA_DISABLE_JIT: compiled kernels are not stepped through")
-    memory = ctypes.create_string_buffer(parallel.SIZE + 64)
+    memory = ctypes.create_string_buffer(_pool.SIZE + 64)
     seen, then = [], []
 
     def record(*values):

@@ -15,7 +15,8 @@ from pio.device import Device
 from pio.errors import TensorError
 from pio.kernels import attention as walk
 from pio.kernels import quantized_attention as kernels
-from pio.kernels._jit import CONTRACT, OPTIONS, compiles_for
+from pio.kernels._jit import CONTRACT, OPTIONS
+from pio.kernels._processor import compiles_for
 from pio.kernels.quantized_tiles import DOT, DOTS, values_tile
 from pio.kernels.simd import JIT
 from pio.ops import compilation
@@ -280,7 +281,7 @@ def test_a_key_beyond_float16_s_scales_shows():
 
 @pytest.mark.parametrize(("count", "dim"), [(16, 1), (20, 33), (5, 128), (7, 160)])
 def test_scratch_is_enough(count, dim):
-    """Nothing is written beyond what ``scratch_bytes`` says, wherever scratch begins."""
+    """Nothing is written beyond what ``int8_attention_bytes`` says, wherever scratch begins."""
     length, width = 3, ops.attention.value_width(dim)
     cache, x = Cache([length], 1, dim), Tensor.full((length, 1, dim), 0.5)
     q = Tensor.full((length, count, dim), 0.25)

@@ -17,7 +17,8 @@ from pio.dtypes import dtype
 from pio.errors import TensorError
 from pio.kernels import latent_attention as walk
 from pio.kernels import quantized_latent as kernels
-from pio.kernels._jit import CONTRACT, OPTIONS, compiles_for
+from pio.kernels._jit import CONTRACT, OPTIONS
+from pio.kernels._processor import compiles_for
 from pio.kernels.quantized_tiles import DOT, DOTS
 from pio.kernels.simd import JIT
 from pio.ops._record import record
@@ -134,7 +135,7 @@ def test_zeros():
 
 @pytest.mark.parametrize(("heads", "rank", "rope"), [(16, 1, 3), (20, 65, 64), (5, 128, 70), (7, 40, 2)])
 def test_scratch_is_enough(heads, rank, rope):
-    """Nothing is written beyond what ``scratch_bytes`` says, wherever scratch begins."""
+    """Nothing is written beyond what ``int8_latent_bytes`` says, wherever scratch begins."""
     length, paged = 3, Paged([3], rank, rope, "int8")
     latent, key = Tensor.full((length, rank), 0.5), Tensor.full((length, rope), 0.25)
     q, q_rope = Tensor.full((length, heads, rank), 0.25), Tensor.full((length, heads, rope), 0.5)

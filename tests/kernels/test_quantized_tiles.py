@@ -16,7 +16,8 @@ from numba import njit, types
 
 from pio.kernels import _llvm as ll
 from pio.kernels._formats import EXPONENT, FORMATS, PAIR, RECORD, START
-from pio.kernels._jit import CONTRACT, OPTIONS, compiles_for
+from pio.kernels._jit import CONTRACT, OPTIONS
+from pio.kernels._processor import compiles_for
 from pio.kernels.quantized_tiles import DOT, quantized_tile
 from pio.kernels.simd import JIT
 from pio.tensor import Tensor

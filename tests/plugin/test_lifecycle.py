@@ -379,20 +379,20 @@ def test_a_forked_child_finds_the_compiler_free_where_another_thread_uses_it():
     done = run_python(
         """
         import os, signal, threading, pio
-        from pio.kernels import activation
+        from pio.kernels import activation, parallel
         from pio.ops import compilation
 
         loading, forking = threading.Event(), threading.Event()
 
-        def loaded(kernel):
+        def started(kernel):
             loading.set()
             assert forking.wait(60)
 
         pio.load("demo").cleanup()  # all kernels are in the folder
 
         def load():
-            with compilation.watch(loaded, loaded=loaded):
-                activation.silu.callback().compile()
+            with compilation.watch(started):
+                parallel.make_job(activation.silu.py_func, 1).prepare()
 
         thread = threading.Thread(target=load)
         thread.start()

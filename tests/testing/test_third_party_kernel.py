@@ -53,7 +53,7 @@ with compilation.watch(made.append, loaded=loaded.append):
     from acorn_models.acorn.kernels import scale
     print([x for x in scale(Tensor.full((37,), 3.0)).tolist()][36])
 names = [[name for name in names if "scale" in name or "factor" in name] for names in (made, loaded)]
-print("compiled" if "scale_range" in names[0] else "loaded" if any("scale_parts" in n for n in names[1]) else names)
+print("compiled" if "scale_parts" in names[0] else "loaded" if any("scale_parts" in n for n in names[1]) else names)
 """
 
 

@@ -1,0 +1,216 @@
+"""Calling kernels: serial ones as functions, parallel ones as jobs that the pool does, alone or in recorded rows.
+
+A job is a compiled function, its arguments and a number of pieces; `parallel` says how threads share them. Nothing
+here takes the compiler: machine code is called by its address, without the GIL.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from pio.kernels import _settings
+from pio.kernels._image import Compiled, Name
+from pio.kernels._pool import MAX_THREADS, SIZE, Pool
+from pio.kernels._source import Source
+
+_C: Final[dict[str, Any]] = {"q": ctypes.c_int64, "d": ctypes.c_double, "?": ctypes.c_bool, "": None}
+_PARALLEL: Final = "pio.kernels.parallel"
+
+_local = threading.local()
+
+
+class Serial:
+    """A kernel that is called as a function: integers and floats in, one or nothing out.
+
+    Attributes:
+        source: Its machine code.
+        py_func: The function that says what it does, where its module has been imported.
+    """
+
+    def __init__(self, source: Source, py_func: Callable[..., Any] | None = None) -> None:
+        self.source = source
+        self.py_func = py_func
+        self._function: Callable[..., Any] | None = None
+
+    @classmethod
+    def named(cls, module: str, name: str) -> Serial:
+        """Return a kernel by the name that its module gives it; the module is imported where it is to be compiled."""
+        return cls(Source(Name(module, name)))
+
+    def __call__(self, *values: Any) -> Any:
+        """Run it, with the GIL released."""
+        return (self._function or self.prepare())(*values)
+
+    def prepare(self) -> Callable[..., Any]:
+        """Have the machine code loaded, so that calling takes no lock."""
+        if self._function is None:
+            address, how = self.source.load()
+            self._function = ctypes.CFUNCTYPE(_C[how.result], *[_C[p] for p in how.parameters])(address)
+        return self._function
+
+
+_run, _run_all = Serial.named(_PARALLEL, "run"), Serial.named(_PARALLEL, "run_all")
+_help_others = Serial.named(_PARALLEL, "help_others")
+_pool = Pool(SIZE, _help_others)
+POOL: Final = (_run, _run_all, _help_others)  # the kernels that all jobs need
+
+
+def helpers() -> int:
+    """Return how many helpers this process has by now."""
+    return _pool.helpers
+
+
+def _argument_buffer() -> tuple[Any, int]:
+    """Memory for the arguments of a job: one for each calling thread, for as long as the thread lives."""
+    found = getattr(_local, "buffer", None)
+    if found is None:
+        memory = ctypes.create_string_buffer(8 * 64)
+        found = _local.buffer = memory, ctypes.addressof(memory)
+    return found
+
+
+class Program:
+    """Jobs in a row, recorded once and run again in one call: the same memory, whatever it holds by then.
+
+    What runs between the jobs in Python is not part of it.
+
+    Attributes:
+        stop: Address of an int64: a job that writes another number than 0 there ends the run.
+    """
+
+    def __init__(self) -> None:
+        self._recorded: list[tuple[int, bytes, int, int]] = []
+        self._memory: tuple[Any, Any] | None = None
+        self._arguments: tuple[Any, ...] = ()  # of run_all, as C has them: converting them takes longer than the call
+        self._stop = ctypes.c_int64()
+        self.stop = ctypes.addressof(self._stop)
+
+    def __len__(self) -> int:
+        return self._arguments[2].value if self._memory else len(self._recorded)
+
+    def add(self, function: int, arguments: bytes, parts: int, helpers: int) -> None:
+        """Record a job that was called."""
+        self._recorded.append((function, arguments, parts, helpers))
+
+    def run(self) -> tuple[int, int]:
+        """Run the jobs again, in order; return how many ended without a stop, and what was written to ``stop``."""
+        self.pack()
+        self._stop.value = 0
+        return _run_all(*self._arguments), self._stop.value
+
+    def pack(self) -> None:
+        """Lay the jobs out as ``run_all`` reads them, which takes a fraction of the memory; none is added later."""
+        if self._memory is not None:
+            return
+        packed = b"".join(arguments for _, arguments, _, _ in self._recorded)
+        memory = ctypes.create_string_buffer(packed, len(packed) + 1)
+        at, fields = ctypes.addressof(memory), list[int]()
+        for function, arguments, parts, helpers in self._recorded:
+            fields += function, at, parts, helpers
+            at += len(arguments)
+        jobs = (ctypes.c_int64 * len(fields))(*fields)
+        values = _pool.control, ctypes.addressof(jobs), len(self._recorded), self.stop
+        self._memory, self._arguments = (memory, jobs), tuple(map(ctypes.c_int64, values))
+        self._recorded = []
+
+
+@contextmanager
+def recording() -> Generator[Program | None]:
+    """Record the parallel kernels that this thread calls meanwhile; None where they are not compiled to jobs."""
+    program = None if _settings.PLAIN else Program()
+    _local.program = program
+    try:
+        yield program
+    finally:
+        _local.program = None
+
+
+@contextmanager
+def listing() -> Generator[list[Job]]:
+    """List the parallel kernels that this thread calls meanwhile, without running them: what they write stays as is."""
+    _pool.retry()  # a model is being loaded
+    _local.listed = listed = list[Job]()
+    try:
+        yield listed
+    finally:
+        _local.listed = None
+
+
+class Job:
+    """A kernel that does one piece of its work; calling it does all pieces.
+
+    The kernel's last two parameters are ``part`` and ``parts``. The call takes the others, and in their place how
+    many threads may take part.
+
+    Attributes:
+        source: Its machine code.
+        py_func: The function that says what a piece is, where its module has been imported.
+    """
+
+    __slots__ = ("_address", "_nbytes", "_pack", "_per_thread", "_plain", "py_func", "source")
+
+    def __init__(
+        self,
+        source: Source,
+        parameters: str,
+        per_thread: int,
+        py_func: Callable[..., None] | None = None,
+        plain: Callable[..., None] | None = None,
+    ) -> None:
+        """Make a job of a kernel.
+
+        Args:
+            source: Its machine code.
+            parameters: A letter for each, without the last two: ``q`` for an integer, ``d`` for a float.
+            per_thread: Into how many parts to cut what one thread does.
+            py_func: The function.
+            plain: What to call for each piece in the calling thread instead; None where jobs are compiled.
+        """
+        self.source = source
+        self.py_func = py_func
+        self._per_thread = per_thread
+        self._address = 0
+        self._nbytes = 8 * len(parameters)
+        self._pack = struct.Struct(parameters).pack_into
+        self._plain = plain
+
+    def __call__(self, *values: Any) -> None:
+        """Do all of the work; the last value is how many threads may take part."""
+        listed: list[Job] | None = getattr(_local, "listed", None)
+        if listed is not None:
+            listed.append(self)
+            return
+        threads = min(values[-1], MAX_THREADS)
+        parts = threads * self._per_thread if threads > 1 else 1
+        if self._plain is not None:
+            for part in range(parts):
+                self._plain(*values[:-1], part, parts)
+            return
+        if threads - 1 > _pool.wanted:
+            _pool.grow(threads - 1)
+        buffer, at = _argument_buffer()
+        self._pack(buffer, 0, *values[:-1])
+        address = self._address or self.prepare()
+        program: Program | None = getattr(_local, "program", None)
+        if program is not None:
+            program.add(address, buffer.raw[: self._nbytes], parts, threads - 1)
+        _run(_pool.control, address, at, parts, threads - 1)
+
+    def prepare(self) -> int:
+        """Have the machine code loaded; return its address."""
+        if self._address == 0:
+            self._address, _ = self.source.load()
+        return self._address
+
+
+def of(name: Name, compiled: Compiled) -> Job | Serial:
+    """Return a kernel that has been read from the folder of compiled kernels."""
+    source = Source(name, known=compiled)
+    if compiled.parts_per_thread:
+        return Job(source, compiled.parameters, compiled.parts_per_thread)
+    return Serial(source)

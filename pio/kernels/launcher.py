@@ -1,0 +1,75 @@
+"""Kernels by name: operations call them without importing their modules, nor the compiler that these import.
+
+Where the folder of compiled kernels holds a kernel, its machine code is loaded and called. Elsewhere the module is
+imported and the kernel compiled; and where kernels run as Python or check every index, its function is called.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from pio.kernels import _image, _settings, jobs
+from pio.kernels._image import Name
+from pio.kernels._source import find
+
+
+def module(name: str) -> Module:
+    """Return what stands for a module of ``pio.kernels`` in an operation: ``module("rope").rope(...)``."""
+    return Module(f"pio.kernels.{name}")
+
+
+class Module:
+    """The kernels of a module, each found when it is first asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Kernel:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        found = Kernel(self._name, name, partial(setattr, self, name))
+        setattr(self, name, found)  # so that this function is not called again
+        return found
+
+
+class Kernel:
+    """A kernel, or one for each element type: ``kernel(...)`` or ``kernel["float16"](...)``."""
+
+    def __init__(self, module: str, name: str, replace: Callable[[Any], None]) -> None:
+        """Name a kernel.
+
+        Args:
+            module: Where it is defined.
+            name: Its name there.
+            replace: Told what is called in place of this object where there is only one such kernel.
+        """
+        self._module = module
+        self._name = name
+        self._replace = replace
+        self._found: dict[str, Any] = {}
+
+    def __getitem__(self, dtype: str) -> Any:
+        """Return the kernel for an element type; for none where there is only one."""
+        found = self._found.get(dtype)
+        if found is None:
+            found = self._found[dtype] = _found(Name(self._module, self._name, dtype))
+        return found
+
+    def __call__(self, *values: Any) -> Any:
+        """Call the kernel, which there is only one of."""
+        only = self[""]
+        result = only(*values)
+        self._replace(only.prepare() if isinstance(only, jobs.Serial) else only)
+        return result
+
+
+def _found(name: Name) -> Any:
+    """What to call for a name: a ``Job``, a ``Serial``, or where nothing is compiled a function."""
+    if not _settings.PLAIN and name.module not in sys.modules:
+        kept = _image.read(name)
+        if kept is not None:
+            return jobs.of(name, kept)
+    return find(name)

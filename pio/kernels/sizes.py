@@ -1,0 +1,92 @@
+"""What operations must know of kernels before they call one: how memory is laid out, what scratch is, how work is cut.
+
+Nothing here needs the compiler, so that an operation whose kernels are compiled does not import it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pio.kernels._formats import BLOCK as OUTPUTS
+from pio.kernels._formats import FORMATS, PAIR, RECORD, START
+from pio.kernels._processor import LANES as LANES
+from pio.kernels._processor import PAIR_DOTS as PAIR_DOTS
+from pio.kernels._processor import WIDE
+
+ITEMSIZE: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
+INTEGERS: Final = {"int8": 8, "uint8": 8, "int32": 32, "int64": 64}  # bits
+
+BLOCK: Final = 32  # positions of a cache block: two vectors of scores
+PARTS: Final = 4  # pieces for each thread, with scratch of their own: who is held up leaves the rest to others
+ROWS: Final = 16  # queries that walk the cache together; their state stays in the first-level cache
+LATENT_STEP: Final = 2 * LANES  # a latent takes a multiple of so many numbers: values are walked two vectors at a time
+LATENT_ROWS: Final = (
+    20  # queries that walk the cache together: a block is read, and widened to float32, for all of them
+)
+KEY_PAIR: Final = FORMATS["int8"].pair_bytes  # of sixteen positions
+CHANCE: Final = BLOCK + 16  # bytes of a query's quantized probabilities in a block, and their scale behind them
+
+PACKING_FLOATS: Final = PAIR + 16  # scratch of each part that packs, in whole lines
+PAIR_LANES: Final = 2 * LANES  # bfloat16 that a tile takes at once
+LINEAR_COLUMNS: Final = 6 if WIDE else 2  # outputs of a float matrix that a tile has
+EXPERT_COLUMNS: Final = 4 * LINEAR_COLUMNS  # outputs of a float matrix that are dealt to parts together
+ROUNDED: Final = "rounded"  # bfloat16 weights that meet rounded inputs, beside the formats and the element types
+SLICE: Final = 2 * LANES  # columns of a recurrent state that are walked together
+MAXIMA: Final = 64  # elements of a row of logits that one maximum stands for; of 151,936 there are 2,374
+# Thirty-two registers hold 6 x 4 accumulators beside their operands; sixteen half as wide ones hold 3 x 2.
+MATMUL_ROWS, MATMUL_VECTORS = (6, 4) if WIDE else (3, 2)
+MATMUL_PANEL: Final = MATMUL_VECTORS * LANES  # columns of b that all rows of a meet before the next ones
+CHAINS: Final = 12 if WIDE else 6  # accumulators that fit into registers beside two operands, and hide the latency
+
+
+def size_of(dtype: str) -> int:
+    """Return the bytes of one element."""
+    return INTEGERS[dtype] // 8 if dtype in INTEGERS else ITEMSIZE[dtype]
+
+
+def pairs_of(n: int) -> int:
+    """Return how many pairs of groups hold that many numbers."""
+    return -(-n // PAIR)
+
+
+def attention_floats(head_dim: int, value_dim: int) -> int:
+    """Return how many float32 of scratch one thread needs: queries, scores, outputs, running maxima and sums."""
+    return ROWS * (head_dim + BLOCK + value_dim + 2) + LANES
+
+
+def int8_attention_bytes(head_dim: int, width: int) -> int:
+    """Return how much scratch one thread needs: queries, probabilities, scores, outputs, running maxima and sums."""
+    row = START + pairs_of(head_dim) * RECORD
+    return ROWS * (row + CHANCE + 4 * (BLOCK + width + 2 * LANES + 5)) + 4 * width + 64
+
+
+def int8_key_bytes(head_dim: int) -> int:
+    """Return the bytes of a cache block's keys of one head."""
+    return BLOCK // OUTPUTS * pairs_of(head_dim) * KEY_PAIR
+
+
+def int8_value_bytes(width: int) -> int:
+    """Return the bytes of a cache block's values of one head, scales included."""
+    return BLOCK * width + 4 * BLOCK
+
+
+def latent_width(rank: int) -> int:
+    """Return how many numbers of a row the latent takes."""
+    return -(-rank // LATENT_STEP) * LATENT_STEP
+
+
+def latent_floats(rank: int, rope_dim: int) -> int:
+    """Return how many float32 of scratch one part needs: queries, outputs, scores, running maxima and sums."""
+    values = latent_width(rank)
+    return LATENT_ROWS * (values + rope_dim + values + BLOCK + 2) + LANES
+
+
+def int8_latent_bytes(rank: int, rope_dim: int) -> int:
+    """Return how much scratch one part needs: queries, outputs, scores, probabilities, running maxima and sums."""
+    pairs, width = pairs_of(rank) + pairs_of(rope_dim), PAIR * pairs_of(rank)
+    return ROWS * (START + pairs * RECORD + CHANCE + 4 * (BLOCK + width + 2 * LANES + 5)) + 4 * (PAIR * pairs + 48)
+
+
+def int8_latent_block(rank: int, rope_dim: int) -> int:
+    """Return the bytes of a cache block of one layer."""
+    return BLOCK // OUTPUTS * (pairs_of(rank) + pairs_of(rope_dim)) * KEY_PAIR
