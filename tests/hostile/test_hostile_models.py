@@ -276,8 +276,7 @@ def test_a_stream_of_several_answers_leaves_nothing_running(healthy, monkeypatch
     monkeypatch.setattr(healthy.loaded.manager, "submit", lambda *a, **k: handles.append(queue(*a, **k)) or handles[0])
     with pytest.raises(pio.ConfigError, match="n=2"):
         healthy.stream([1, 2], n=2, temperature=1.0, ignore_eos=True)
-    with pytest.raises(pio.CancelledError):
-        handles[0].result()
+    assert all(handle.done for handle in handles)
 
 
 def test_an_update_that_fails_leaves_the_model_as_it_was(tmp_path):
