@@ -22,6 +22,7 @@ from pio.kernels.simd import (
     store_f32,
     sum_lanes,
 )
+from pio.kernels.sizes import LARGEST_FLOAT16
 from pio.kernels.sizes import PACKING_FLOATS as SCRATCH
 
 pair_bytes = PerDtype(lambda name: FORMATS[name].pair_bytes)
@@ -34,7 +35,6 @@ minima = PerDtype(lambda name: int(FORMATS[name].minima))
 
 TRIES = 9  # scales to either side of the largest weight's own
 SHIFT = 1 / 80  # how far each is from the next, relative
-LARGEST = 65504.0  # of float16, which holds scales and minima
 
 
 @kernel
@@ -44,7 +44,7 @@ def too_large(w: int) -> bool:
     Shapes: w float32 (32,).
     """
     a, b, zero = load_f32(w), load_f32(w + 4 * 16), splat(0.0)
-    return max_lanes(maximum(maximum(a, b), maximum(zero - a, zero - b))) > LARGEST
+    return max_lanes(maximum(maximum(a, b), maximum(zero - a, zero - b))) > LARGEST_FLOAT16
 
 
 @kernel
@@ -123,7 +123,7 @@ def pack_group(pair: int, w: int, scratch: int, g: int, o: int) -> None:
     if int(minima) == 1:
         best_line(w, scratch)
         put_f16(pair + 2 * (BLOCK * g + o), get_f32(scratch))
-        put_f16(pair + 2 * (BLOCK * (2 + g) + o), max(get_f32(scratch + 4), -LARGEST))
+        put_f16(pair + 2 * (BLOCK * (2 + g) + o), max(get_f32(scratch + 4), -LARGEST_FLOAT16))
         shift = get_f16(pair + 2 * (BLOCK * (2 + g) + o))
     else:
         put_f16(pair + 2 * (BLOCK * g + o), best_scale(w, int(offset)))

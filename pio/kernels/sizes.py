@@ -26,6 +26,7 @@ LATENT_ROWS: Final = (
 KEY_PAIR: Final = FORMATS["int8"].pair_bytes  # of sixteen positions
 CHANCE: Final = BLOCK + 16  # bytes of a query's quantized probabilities in a block, and their scale behind them
 
+LARGEST_FLOAT16: Final = 65504.0  # float16 holds the scales and minima of packed weights
 PACKING_FLOATS: Final = PAIR + 16  # scratch of each part that packs, in whole lines
 PAIR_LANES: Final = 2 * LANES  # bfloat16 that a tile takes at once
 LINEAR_COLUMNS: Final = 6 if WIDE else 2  # outputs of a float matrix that a tile has

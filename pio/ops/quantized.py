@@ -19,7 +19,6 @@ from pio.tensor import Tensor
 
 packing = launcher.module("packing")
 quantize = launcher.module("quantize")
-kernels = launcher.module("quantized_linear")
 WORK = 8  # of quantizing a number, against that of copying one
 ROWS = 512  # rows of a weight that are packed at once: its float32 copy stays small
 
@@ -142,8 +141,8 @@ def pack(weight: Tensor, form: str, *, out: Tensor | None = None) -> PackedWeigh
         too_large = [int(row) for row in scratch[:, 2 * GROUP].tolist() if row > 0]
         if too_large:
             raise NumericalError(
-                f"pack: row {first + min(too_large) - 1} of weight holds a number beyond {packing.LARGEST:.0f}, which "
-                "float16 scales cannot stand for; keep this weight as it is"
+                f"pack: row {first + min(too_large) - 1} of weight holds a number beyond "
+                f"{sizes.LARGEST_FLOAT16:.0f}, which float16 scales cannot stand for; keep this weight as it is"
             )
     return PackedWeight(data, form, (rows, columns))
 

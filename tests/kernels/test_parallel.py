@@ -97,7 +97,7 @@ def test_a_helper_that_the_system_refuses_costs_speed_only():
 import threading
 from pio import ops
 from pio.device import Device
-from pio.kernels import parallel
+from pio.kernels import jobs
 from pio.tensor import Tensor
 
 real, left = threading.Thread.start, [1]
@@ -114,12 +114,12 @@ expected = ops.linear(x.to(Device("cpu", 1)), w).tolist()
 threading.Thread.start = some
 for _ in range(3):
     assert ops.linear(x.to(Device("cpu", 4)), w).tolist() == expected
-assert parallel.helpers() == 1
+assert jobs.helpers() == 1
 threading.Thread.start = real
 with jobs.listing():
     pass
 assert ops.linear(x.to(Device("cpu", 4)), w).tolist() == expected
-assert parallel.helpers() == 3
+assert jobs.helpers() == 3
 """
     ran = subprocess.run([sys.executable, "-c", script], check=True, timeout=120, capture_output=True, text=True)
     assert ran.stderr.count("the system refuses more threads") == 1

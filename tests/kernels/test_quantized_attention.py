@@ -14,11 +14,11 @@ from pio.cache.batch import Batch
 from pio.device import Device
 from pio.errors import TensorError
 from pio.kernels import attention as walk
-from pio.kernels import quantized_attention as kernels
 from pio.kernels._jit import CONTRACT, OPTIONS
 from pio.kernels._processor import compiles_for
 from pio.kernels.quantized_tiles import DOT, DOTS, values_tile
 from pio.kernels.simd import JIT
+from pio.kernels.sizes import int8_attention_bytes
 from pio.ops import compilation
 from pio.ops._record import record
 from pio.tensor import Tensor
@@ -288,7 +288,7 @@ def test_scratch_is_enough(count, dim):
     expected = cache.last(q, x, x)
     batch = Batch(length, 1, 1, 1)
     batch.add([0] * length, 0, cache.tables[0], 0)
-    size = kernels.scratch_bytes(dim, width)
+    size = int8_attention_bytes(dim, width)
     for offset in (4, 20, 60):
         wide = Tensor.full((size + 256,), 99, "uint8")
         base = wide.address + offset

@@ -21,6 +21,7 @@ from pio.kernels._jit import CONTRACT, OPTIONS
 from pio.kernels._processor import compiles_for
 from pio.kernels.quantized_tiles import DOT, DOTS
 from pio.kernels.simd import JIT
+from pio.kernels.sizes import int8_latent_bytes
 from pio.ops._record import record
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
@@ -142,7 +143,7 @@ def test_scratch_is_enough(heads, rank, rope):
     expected = paged.last(q, q_rope, latent, key)
     batch = Batch(length, 1, 1, 1)
     batch.add([0] * length, 0, paged.tables[0], 0)
-    size = kernels.scratch_bytes(rank, rope)
+    size = int8_latent_bytes(rank, rope)
     for offset in (4, 20, 60):
         wide = Tensor.full((size + 256,), 99, "uint8")
         out = Tensor.full(q.shape, NAN)
