@@ -110,10 +110,9 @@ class CacheManager:
         if missing + len(shared) > len(self._free):
             return False
         for i in shared:
-            block = self._take()
-            self._cache.copy_block(table[i], block)
+            self._cache.copy_block(table[i], self._free[-1])  # which is taken where that succeeds
             self._give_back(table[i])
-            table[i] = block
+            table[i] = self._take()
         for _ in range(missing):
             table.append(self._take())
         return True

@@ -88,12 +88,12 @@ class Runner:
         return self._model.forward(batch, self._cache)
 
     def consume(self, plan: Collection[Sequence], logits: Tensor) -> list[Sequence]:
-        """Choose tokens and hand them out; return the finished sequences, failed ones among them."""
-        taking = [s for s in plan if s.rows and not s.consumer.dead]
+        """Choose tokens and hand them out; return the finished sequences, failed ones and dead ones among them."""
+        finished = [s for s in plan if s.consumer.dead]  # whoever cancelled them may have been interrupted in that
+        taking = [s for s in plan if s.rows and s not in finished] if finished else [s for s in plan if s.rows]
         choices = [choice for s in taking if (choice := s.consumer.choose(s, s.row)) is not None]
         if choices:
             self._sampler.sample(logits, choices)
-        finished: list[Sequence] = []
         for sequence in taking:
             try:
                 done = sequence.consumer.take(sequence, logits, sequence.row)

@@ -30,7 +30,7 @@ class PerDtype(Generic[T]):
     def __getitem__(self, dtype: str) -> T:
         found = self._made.get(dtype)
         if found is None:
-            found = self._made[dtype] = self._make(dtype)
+            found = self._made.setdefault(dtype, self._make(dtype))  # of two threads that make one, both get the first
         return found
 
 

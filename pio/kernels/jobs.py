@@ -65,13 +65,10 @@ def helpers() -> int:
     return _pool.helpers
 
 
-def _argument_buffer() -> tuple[Any, int]:
-    """Memory for the arguments of a job: one for each calling thread, for as long as the thread lives."""
-    found = getattr(_local, "buffer", None)
-    if found is None:
-        memory = ctypes.create_string_buffer(8 * 64)
-        found = _local.buffer = memory, ctypes.addressof(memory)
-    return found
+def _new_buffer() -> tuple[Any, int]:
+    """Memory for the arguments of a job, and its address."""
+    memory = ctypes.create_string_buffer(8 * 64)
+    return memory, ctypes.addressof(memory)
 
 
 class Program:
@@ -193,13 +190,17 @@ class Job:
             return
         if threads - 1 > _pool.wanted:
             _pool.grow(threads - 1)
-        buffer, at = _argument_buffer()
-        self._pack(buffer, 0, *values[:-1])
         address = self._address or self.prepare()
+        # each thread keeps one, but a signal handler that calls a kernel in the middle of this gets another
+        own = _local.__dict__
+        memory = own.pop("buffer", None) or _new_buffer()
+        buffer, at = memory
+        self._pack(buffer, 0, *values[:-1])
         program: Program | None = getattr(_local, "program", None)
         if program is not None:
             program.add(address, buffer.raw[: self._nbytes], parts, threads - 1)
         _run(_pool.control, address, at, parts, threads - 1)
+        own["buffer"] = memory
 
     def prepare(self) -> int:
         """Have the machine code loaded; return its address."""

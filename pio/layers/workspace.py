@@ -119,7 +119,7 @@ class Workspace:
         kinds: Mapping[str, DType] | None = None,
         begin: Callable[[dict[str, Tensor]], None] | None = None,
     ) -> Rooms[T]:
-        """Ask for tensors; blocks that ask for the same get the same views.
+        """Ask for tensors; blocks that ask for the same, with the same functions, get the same views.
 
         Args:
             name: Whose they are; those of one name share memory.
@@ -140,7 +140,7 @@ class Workspace:
             for group, per_token in ((shapes, True), (fixed or {}, False))
             for item, shape in group.items()
         }
-        key = tuple(places.values())
+        key = (tuple(places.values()), view, begin)
         found = self._asked.get(key)
         if found is None:
             found = self._asked[key] = Rooms(self, places, view)
@@ -203,8 +203,12 @@ class Workspace:
         for key, size in self._sizes.items():
             self._addresses[key] = at
             at += _whole_lines(size)
-        for places, begin in self._begin:
-            begin({name: self.tensor(place, self.tokens) for name, place in places.items()})
+        try:
+            for places, begin in self._begin:
+                begin({name: self.tensor(place, self.tokens) for name, place in places.items()})
+        except BaseException:
+            self._storage = None  # whoever asks next begins anew
+            raise
         self._begin.clear()
         self._asked.clear()  # they hold this object: memory goes with its model, and waits for no collector
 

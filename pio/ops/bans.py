@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -64,7 +65,7 @@ class Bans:
         self._lengths = sorted({len(before) for before in self._endings})
         self._ngram = ngram
         self._followers: dict[tuple[int, ...], array[int]] = {}  # of each run of ngram - 1 tokens that there was
-        self._recent: deque[int] = deque(maxlen=max(ngram - 1, *self._lengths, 0))
+        self._recent: deque[int] = deque(maxlen=min(max(ngram - 1, *self._lengths, 0), sys.maxsize))
         self._answered = 0
         self._follows = bool(self._recent.maxlen or ngram or self._endings)
         for token in prompt if self._follows else ():

@@ -106,13 +106,15 @@ def gather_by_value(x: Tensor, keys: Tensor, value: int) -> tuple[Tensor, Tensor
         The rows, float32 (count, dim), and their positions in x, int32 (count,).
 
     Raises:
-        TensorError: Shapes or dtypes do not fit.
+        TensorError: Shapes or dtypes do not fit, or the value is no int64.
     """
     step.refuse("chooses how many rows there are", step.READS)
     check_float("gather_by_value", "x", x, (None, None))
     wide = check_integers("gather_by_value", "keys", keys)
     n = x.shape[0]
     check("gather_by_value", "keys", keys, (n,), None)
+    if not -(2**63) <= value < 2**63:
+        raise TensorError(f"gather_by_value: value {value} is no int64, as keys are")
     indices = Tensor.empty((kernels.count_value(keys.address, n, value, wide),), int32, x.device)
     kernels.find_value(indices.address, keys.address, n, value, wide)
     return gather(x, indices), indices

@@ -15,7 +15,6 @@ from pio.ops.slices import Slices
 from pio.tensor import Tensor
 
 kernels = launcher.module("latent_attention")
-int8_kernels = launcher.module("quantized_latent")
 
 
 def latent_layout(dtype: DType, blocks: int, rank: int, rope_dim: int) -> tuple[DType, tuple[int, ...]]:

@@ -568,3 +568,12 @@ def test_steps_do_not_depend_on_the_past(slow: tuple[ToyModel, ToyManager]) -> N
     half = len(model.steps) // 2
     assert model.steps[:half] == model.steps[half:]
     assert all(len(a) == len(b) == 1 for a, b in pairwise(model.steps))
+
+
+def test_numbers_that_mean_all_may_be_of_any_size() -> None:
+    manager = ToyManager(ToyModel(), ToyCache(40, 4))
+    fields = SamplingParams(seed=5, max_new_tokens=9, ignore_eos=True)
+    expected = manager.submit([3, 4], fields).result(STEP).token_ids
+    large = fields.model_copy(update={"top_k": 10**20, "no_repeat_ngram_size": 10**20})
+    assert manager.submit([3, 4], large).result(STEP).token_ids == expected
+    manager.close()

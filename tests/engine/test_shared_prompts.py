@@ -93,6 +93,29 @@ def test_a_request_that_is_cancelled_gives_all_of_it_back(steps: int) -> None:
     manager.close()
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_cancel_that_is_interrupted_holds_nobody_up(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception of a signal handler, just before the worker would have been told."""
+    model = ToyModel()
+    model.slow = True
+    manager = ToyManager(model, ToyCache(10, 4))
+    handle = manager.submit(PROMPT, params(n))
+    model.wait_for_step()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pio.engine.waiters.Waiters.wake", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            handle.cancel()
+    model.step(1000)
+    whole = list(range(39))  # needs each block
+    greedy = SamplingParams(temperature=0, max_new_tokens=1, ignore_eos=True)
+    assert manager.submit(whole, greedy).result(STEP).token_ids == toy_greedy(whole, 1)
+    manager.close()
+
+
 def test_an_error_in_one_answer_ends_its_request_and_no_other() -> None:
     model = ToyModel()
     model.poison = next(token for token in range(VOCAB) if token not in PROMPT)
@@ -108,17 +131,26 @@ def test_an_error_in_one_answer_ends_its_request_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("copies", [0, 1])
-def test_an_error_while_answers_begin_leaves_nothing_behind(copies: int) -> None:
+@pytest.mark.parametrize("what", ["copy_states", "copy_block"])
+def test_an_error_while_answers_begin_leaves_nothing_behind(what: str, copies: int) -> None:
     """At the first of them, or where one has begun already."""
 
     class Full(ToyCache):
         left = copies
 
         def copy_states(self, source: int, target: int) -> None:
-            self.left -= 1
-            if self.left == -1:
-                raise MemoryError("full")
+            self.fail("copy_states")
             super().copy_states(source, target)
+
+        def copy_block(self, source: int, target: int) -> None:
+            self.fail("copy_block")
+            super().copy_block(source, target)
+
+        def fail(self, where: str) -> None:
+            self.left -= where == what
+            if self.left == -1:
+                self.left -= 1
+                raise MemoryError("full")
 
     manager = ToyManager(ToyModel(), Full(10, 4))
     with pytest.raises(PioError, match="memory"):

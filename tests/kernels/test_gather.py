@@ -94,6 +94,11 @@ def test_an_index_beyond_32_bits_is_named():
         ops.gather(Tensor.zeros((5, 3)), Tensor.from_list([2**32], "int64"))
 
 
+def test_a_key_beyond_64_bits_is_refused():
+    with pytest.raises(TensorError, match=f"value {2**64 + 3} is no int64"):
+        ops.gather_by_value(Tensor.zeros((5, 2)), Tensor.from_list([3, 1, 3, 0, 2], "int64"), 2**64 + 3)
+
+
 def test_gathering_refuses_what_does_not_fit():
     table, where = Tensor.zeros((5, 3)), Tensor.from_list([1, 2], "int32")
     with pytest.raises(TensorError, match="indices is float32, expected int32 or int64"):

@@ -1,4 +1,5 @@
 import ctypes
+import signal
 import subprocess
 import sys
 import threading
@@ -197,3 +198,27 @@ def test_threads_do_not_change_a_bit():
     w = Tensor.from_list([[((3 * r + i) % 17) / 7 - 1 for i in range(67)] for r in range(501)])
     expected = bits(ops.linear(x.to(Device("cpu", 1)), w))
     assert all(bits(ops.linear(x.to(Device("cpu", threads)), w)) == expected for threads in (2, 3, 5))
+
+
+def test_a_signal_handler_that_calls_kernels_changes_nothing():
+    """Whatever call it interrupts: each has memory of its own for its arguments."""
+    x, mine, other, theirs = Tensor.full((7,), 2.0), Tensor.zeros((7,)), Tensor.full((5,), 3.0), Tensor.zeros((5,))
+    calls = 0
+
+    def call_another(*_):
+        nonlocal calls
+        calls += 1
+        ops.add(other, other, out=theirs.fill_(0.0))
+        assert theirs.tolist() == [6.0] * 5
+        signal.setitimer(signal.ITIMER_REAL, 2e-4)
+
+    before = signal.signal(signal.SIGALRM, call_another)
+    signal.setitimer(signal.ITIMER_REAL, 2e-4)
+    try:
+        while calls < 300:
+            mine.fill_(0.0)
+            ops.add(x, x, out=mine)
+            assert mine.tolist() == [4.0] * 7
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
