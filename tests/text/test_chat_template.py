@@ -241,3 +241,9 @@ def test_a_deep_schema_is_within_the_budget() -> None:
         "{% endmacro %}{{ show(schema) }}"
     )
     assert rendered(source, schema=schema) == "object." * 25 + "string"
+
+
+def test_programs_that_import_it_from_where_it_was_go_on():
+    from pio.loading.chat_template import ChatTemplate as Before
+
+    assert Before is ChatTemplate
