@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -9,6 +10,7 @@ from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.kind import Cache
 from pio.dtypes import DType
+from pio.errors import ConfigError
 from pio.layers.embedding import Embedding
 from pio.layers.head import OutputHead
 from pio.layers.norm import RMSNorm
@@ -45,6 +47,21 @@ class DecoderLayer:
         self.mixer = mixer
         self.post_attention_layernorm = post_attention_layernorm
         self.mlp = mlp
+
+    def check(self) -> None:
+        """Look whether the blocks can be called as they will be.
+
+        Raises:
+            ConfigError: One takes other arguments, as blocks that were written for an earlier version do.
+        """
+        for block, arguments in ((self.mixer, "x, residual, batch, cache"), (self.mlp, "x, residual")):
+            try:
+                inspect.signature(block).bind(*arguments.split())
+            except TypeError as error:
+                raise ConfigError(
+                    f"{type(block).__name__} cannot be called with ({arguments}): {error}; a block asks "
+                    "source.workspace.rooms for what it computes in when it is built, see docs/adding-a-model.md"
+                ) from error
 
     def __call__(self, x: Tensor, normed: Tensor, batch: Batch, cache: Cache) -> None:
         """Advance the residual stream x by one layer; ``normed`` is what goes into a block.

@@ -19,13 +19,18 @@ def _gate_and_up(made: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 class SwiGLU:
-    """``down(silu(gate(x)) * up(x))`` (Shazeer 2020, arXiv:2002.05202)."""
+    """``down(silu(gate(x)) * up(x))`` (Shazeer 2020, arXiv:2002.05202).
+
+    Attributes:
+        width: Of gate and up.
+    """
 
     def __init__(self, source: Source, hidden: int, intermediate: int) -> None:
         self.gate_proj = Linear(source / "gate_proj", intermediate, hidden)
         self.up_proj = Linear(source / "up_proj", intermediate, hidden)
         self.down_proj = Linear(source / "down_proj", hidden, intermediate)
-        self._rooms = gate_and_up(source, intermediate)
+        self.width = intermediate
+        self._rooms = gate_and_up(source, self.width)
 
     def __call__(self, x: Tensor, residual: Tensor) -> None:
         """Add the block's output to the residual stream.

@@ -245,6 +245,8 @@ def _build(
     """Return a model whose context is cut to what the options ask for, and how long it could be."""
     model = build(config, source, runtime, budget)
     weights.finish()
+    for layer in model.layers:
+        layer.check()
     longest = model.max_positions
     model.max_positions = _context_length(runtime, longest)
     return model, longest

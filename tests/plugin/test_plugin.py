@@ -157,3 +157,22 @@ def test_what_returns_one_text_refuses_several_answers(model):
 def test_a_budget_is_a_number_of_tokens(model, budget):
     with pytest.raises(pio.ConfigError, match=r"budget is .*a number of tokens was expected"):
         model.fit_messages([{"role": "user", "content": "Hi"}], budget)
+
+
+@pytest.mark.parametrize("half", ["mixer", "mlp"])
+def test_a_block_written_for_an_earlier_version_is_refused(half):
+    from pio.models.qwen3_0_6b.plugin import Qwen3_0_6BPlugin
+
+    class Older:
+        def __call__(self, x, residual, activations): ...
+
+    class OlderPlugin(Qwen3_0_6BPlugin):
+        def build_model(self, config, source, runtime, budget):
+            model = super().build_model(config, source, runtime, budget)
+            setattr(model.layers[0], half, Older())
+            return model
+
+    with pytest.raises(pio.ConfigError, match=r"Older cannot be called with \(x, residual.*source\.workspace\.rooms"):
+        plugin = OlderPlugin()
+        plugin.initialize("demo")
+        plugin.load_model()
