@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pio.engine.generation import FinishReason, Generation, Timings, TokenEvent, TokenLogprobs, Usage
-from pio.engine.random_numbers import mix, uniform_of
+from pio.engine.random_numbers import mix, uniform
 from pio.ops.sampling import Choice
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Answer:
     def choose(self, sequence: Sequence, row: int) -> Choice:
         """Return how to choose the next token from a row of logits."""
         mixed = self._mixed_seed
-        self._choice.aim(row, 0.0 if mixed is None else uniform_of(mixed, len(sequence.tokens)))
+        self._choice.aim(row, 0.0 if mixed is None else uniform(mixed, len(sequence.tokens)))
         return self._choice
 
     def take(self, sequence: Sequence, logits: Tensor, row: int) -> bool:

@@ -26,13 +26,13 @@ def mix(x: int) -> int:
     return x ^ x >> 31
 
 
-def uniform(seed: int, index: int) -> float:
-    """Return random number ``index`` of a seed, 0 <= u < 1, which depends on nothing else that was drawn."""
-    return uniform_of(mix(seed), index)
+def uniform(mixed: int, index: int) -> float:
+    """Return random number ``index`` of a seed, 0 <= u < 1, which depends on nothing else that was drawn.
 
-
-def uniform_of(mixed: int, index: int) -> float:
-    """Return ``uniform`` of the seed that was mixed into this; what is done for every token is done in one call."""
+    Args:
+        mixed: What ``mix`` makes of the seed, once for all numbers.
+        index: Which number.
+    """
     x = mixed + (index + 1) * 0x9E3779B97F4A7C15 & _MASK
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _MASK
     x = (x ^ x >> 27) * 0x94D049BB133111EB & _MASK

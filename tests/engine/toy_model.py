@@ -154,7 +154,7 @@ def toy_logits(tokens: Sequence[int]) -> list[float]:
     state = 1
     for token in tokens:
         state = mix(state * 31 + token + 1)
-    return [uniform(state, i) * 6 for i in range(VOCAB)]
+    return [uniform(mix(state), i) * 6 for i in range(VOCAB)]
 
 
 def toy_greedy(prompt: Sequence[int], count: int) -> list[int]:

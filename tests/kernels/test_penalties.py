@@ -4,6 +4,7 @@ import struct
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from logits_rows import rows, tensor
 
 from pio.errors import ConfigError
 from pio.ops.bans import Bans
@@ -13,20 +14,6 @@ from pio.ops.token_mask import TokenMask
 from pio.tensor import Tensor
 from pio.testing.reference import penalties as reference
 from pio.testing.reference import sampling
-
-LOGITS = st.floats(-30, 30, width=32) | st.sampled_from([-math.inf, 0.0, 2.0])
-
-
-@st.composite
-def rows(draw: st.DrawFn, least: int = 1, most: int = 300) -> list[float]:
-    row = draw(st.lists(LOGITS, min_size=least, max_size=most))
-    assume(max(row) > -math.inf)
-    return row
-
-
-def tensor(row: list[float]) -> Tensor:
-    """The row as the second of three: the others would be chosen where a row offset is lost."""
-    return Tensor.from_list([[50.0 - i for i in range(len(row))], row, [float(i + 60) for i in range(len(row))]])
 
 
 def choose(logits: Tensor, choice: Choice, u: float = 0.0) -> int:

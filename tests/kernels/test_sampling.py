@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from logits_rows import rows, tensor
 
-from pio.engine.random_numbers import uniform
+from pio.engine.random_numbers import mix, uniform
 from pio.errors import ConfigError, PioError, TensorError
 from pio.kernels.simd import JIT
 from pio.ops import sampling
@@ -16,20 +17,6 @@ from pio.ops.sampling import Choice, Sampler
 from pio.tensor import Tensor
 from pio.testing.reference import sampling as reference
 from pio.testing.reference.top_k import top_k
-
-LOGITS = st.floats(-30, 30, width=32) | st.sampled_from([-math.inf, 0.0, 2.0])
-
-
-@st.composite
-def rows(draw: st.DrawFn, least: int = 1, most: int = 300) -> list[float]:
-    row = draw(st.lists(LOGITS, min_size=least, max_size=most))
-    assume(max(row) > -math.inf)
-    return row
-
-
-def tensor(row: list[float]) -> Tensor:
-    """The row as the second of three: the others would be chosen where a row offset is lost."""
-    return Tensor.from_list([[50.0 - i for i in range(len(row))], row, [float(i + 60) for i in range(len(row))]])
 
 
 def choose(sampler: Sampler, logits: Tensor, choice: Choice, row: int = 1, u: float = 0.0) -> Choice:
@@ -153,7 +140,7 @@ def test_draws_follow_the_probabilities() -> None:
     draws = 8000
     for arguments in ((1.0,), (1.0, 3), (1.0, 0, 0.9999)):
         choice = Choice(*arguments)
-        counts = Counter(choose(sampler, x, choice, u=uniform(7, i)).token for i in range(draws))
+        counts = Counter(choose(sampler, x, choice, u=uniform(mix(7), i)).token for i in range(draws))
         for token, chance in ((0, 1 / 8), (1, 2 / 8), (3, 5 / 8)):
             assert abs(counts[token] / draws - chance) < 5 * math.sqrt(chance * (1 - chance) / draws)
         assert sum(counts.values()) == draws
@@ -161,7 +148,7 @@ def test_draws_follow_the_probabilities() -> None:
 
 def test_vocabulary_of_a_real_model() -> None:
     n = 151_936 if JIT else 5_003
-    row = [uniform(3, i) * 8 for i in range(n)]
+    row = [uniform(mix(3), i) * 8 for i in range(n)]
     for i in (5, n // 2, n - 1):
         row[i] = 20.0 + i / n
     row = Tensor.from_list(row).tolist()
@@ -226,12 +213,12 @@ def test_shapes_and_rows_are_checked() -> None:
 def test_uniform_numbers_are_fixed_and_spread() -> None:
     # seed 0 is the well-known stream of splitmix64; a change here would change every seeded text
     stream = (0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F)
-    assert [uniform(0, i) for i in range(3)] == [(x >> 11) / 2**53 for x in stream]
+    assert [uniform(mix(0), i) for i in range(3)] == [(x >> 11) / 2**53 for x in stream]
     for seed in (0, 1, 2**63):
-        draws = [uniform(seed, i) for i in range(4000)]
+        draws = [uniform(mix(seed), i) for i in range(4000)]
         assert all(0 <= u < 1 for u in draws)
         assert abs(sum(draws) / 4000 - 0.5) < 0.02
         tenths = Counter(int(u * 10) for u in draws)
         assert all(300 < tenths[i] < 500 for i in range(10))
-    neighbours = [uniform(seed, 9) for seed in range(4000)]
+    neighbours = [uniform(mix(seed), 9) for seed in range(4000)]
     assert abs(sum(neighbours) / 4000 - 0.5) < 0.02
