@@ -439,3 +439,21 @@ class Sampling:
 
     def time_top_k(self) -> None:
         ops.top_k(self.logits, 50)
+
+
+class Step:
+    """Small operations that run again in one call: what a recorded step costs, and each return to Python in it."""
+
+    params = ([0, 1, 16],)
+    param_names = ("host_calls",)
+
+    def setup(self, host_calls: int) -> None:
+        x = random_tensor(1, 16)
+        with ops.recording() as self.step:
+            for i in range(64):
+                ops.add(x, x, out=x)
+                if i < host_calls:
+                    ops.host_call(int)
+
+    def time_step(self, host_calls: int) -> None:
+        self.step.run()

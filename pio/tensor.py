@@ -98,10 +98,7 @@ class Tensor:
         """
         kind = dtypes.dtype(dtype)
         shape = elements.shape_of(nested)
-        data = elements.encode(elements.flatten(nested, shape), kind)
-        out = cls.empty(shape, kind, device)
-        ctypes.memmove(out.address, data, len(data))
-        return out
+        return _rebuild(kind, shape, elements.encode(elements.flatten(nested, shape), kind), on_device(device))
 
     @classmethod
     def from_buffer(
@@ -139,7 +136,13 @@ class Tensor:
 
     @property
     def address(self) -> int:
-        """Address of element 0; a step that is recorded holds the memory, for this is all that it knows of it."""
+        """Address of element 0; a step that is recorded holds the memory, for this is all that it knows of it.
+
+        Raises:
+            TensorError: The memory was freed.
+        """
+        if self.storage.freed:
+            self.storage.check()
         if step.local.step is not None:
             step.local.step.hold(self.storage)
         return self._address
@@ -227,7 +230,7 @@ class Tensor:
         """Return the elements as nested lists of Python numbers, or as one number for shape ``()``."""
         low, high = layout.span(self.shape, self.strides)
         size = self.dtype.itemsize
-        data = _cast(self.storage.memoryview(self.address + low * size, (high - low) * size), self.dtype)
+        data = elements.view_as(self.storage.memoryview(self.address + low * size, (high - low) * size), self.dtype)
         return elements.gather(data, -low, self.shape, self.strides, self.dtype)
 
     def item(self) -> Any:
@@ -269,7 +272,7 @@ class Tensor:
                 f"no memoryview of shape {self.shape} with strides {self.strides}; call .contiguous() first"
             )
         data = self.storage.memoryview(self.address, self.nbytes)
-        return _cast(data, self.dtype, self.shape) if self.size else _cast(data, self.dtype)
+        return elements.view_as(data, self.dtype, self.shape) if self.size else elements.view_as(data, self.dtype)
 
     # Copies
 
@@ -323,6 +326,8 @@ class Tensor:
         return _rebuild, (self.dtype, self.shape, self.contiguous().memoryview().tobytes(), device)
 
     def __repr__(self) -> str:
+        if self.storage.freed:
+            return f"Tensor({self.dtype}, shape={self.shape}, freed)"
         with step.paused():
             starts = (layout.offset_of(i, self.shape, self.strides) for i in range(min(self.size, _SHOWN)))
             shown = [self._view(at, (), ()).item() for at in starts]
@@ -383,13 +388,8 @@ for _name, _refusal in refusals().items():
         setattr(Tensor, _name, _refusal)
 
 
-def _cast(data: builtins.memoryview, dtype: DType, *shape: Shape) -> builtins.memoryview:
-    """Return bytes as elements; the type stubs of ``cast`` want its format spelled out."""
-    return cast(Any, data).cast(dtype.format, *shape)
-
-
 def _rebuild(dtype: DType, shape: Shape, data: bytes, device: Device | None = None) -> Tensor:
-    """Return the tensor that was pickled."""
+    """Return a tensor of these bytes, such as those of one that was pickled."""
     out = Tensor.empty(shape, dtype, device)
     ctypes.memmove(out.address, data, len(data))
     return out

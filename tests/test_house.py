@@ -23,7 +23,7 @@ ENVIRONMENT = {
     "loading/hub_cache.py": {"XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"},
 }
 # Primitives and machinery, proved by the tests of what is built from them.
-NO_TWIN = {"simd", "tiles", "parallel", "jobs", "launcher", "sizes"}
+NO_TWIN = {"simd", "tiles", "parallel", "job_list", "jobs", "launcher", "sizes"}
 
 
 def files_below(folder: Path) -> Iterator[Path]:

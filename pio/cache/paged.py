@@ -59,7 +59,7 @@ class PagedCache:
         sizes = [-(-prod(shape) * kind.itemsize // 64) * 64 for shape in shapes]  # each begins a line of the processor
         self.nbytes = layers * sum(sizes)
         what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
-        storage = Storage.allocate(self.nbytes, budget=budget, what=what, device=device)
+        self._storage = storage = Storage.allocate(self.nbytes, budget=budget, what=what, device=device)
         self._layers: list[tuple[Tensor, ...]] | None = []
         at = storage.address
         for _ in range(layers):
@@ -117,8 +117,9 @@ class PagedCache:
         """Do nothing: what blocks hold of later positions is overwritten before it is read."""
 
     def free(self) -> None:
-        """Give the memory back; the cache cannot be used any more."""
+        """Give the memory back; neither the cache nor steps recorded with it can be used any more."""
         self._layers = None
+        self._storage.free()
 
 
 class PagedKVCache(PagedCache):

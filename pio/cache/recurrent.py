@@ -50,7 +50,7 @@ class RecurrentStates:
         sizes = [-(-4 * slots * prod(shape) // 64) * 64 for shape in shapes]
         self.nbytes = layers * sum(sizes)
         what = f"the states of {slots} sequences (fewer with max_batch_sequences)"
-        storage = Storage.allocate(self.nbytes, budget=budget, what=what, device=device)
+        self._storage = storage = Storage.allocate(self.nbytes, budget=budget, what=what, device=device)
         self._layers: list[tuple[Tensor, Tensor]] | None = []
         at = storage.address
         for _ in range(layers):
@@ -116,8 +116,9 @@ class RecurrentStates:
             at += state.size
 
     def free(self) -> None:
-        """Give the memory back; the cache cannot be used any more."""
+        """Give the memory back; neither the cache nor steps recorded with it can be used any more."""
         self._layers = None
+        self._storage.free()
 
     def _of(self, slot: int) -> list[Tensor]:
         """A slot's states, flat, layer by layer."""

@@ -10,13 +10,14 @@ import ctypes
 import struct
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 from pio.kernels import _settings
 from pio.kernels._image import Compiled, Name
 from pio.kernels._pool import MAX_THREADS, SIZE, Pool
 from pio.kernels._source import Source
+from pio.kernels.job_list import CompiledJobs, JobList, PlainJobs
 
 _C: Final[dict[str, Any]] = {"q": ctypes.c_int64, "d": ctypes.c_double, "?": ctypes.c_bool, "": None}
 _PARALLEL: Final = "pio.kernels.parallel"
@@ -71,60 +72,31 @@ def _new_buffer() -> tuple[Any, int]:
     return memory, ctypes.addressof(memory)
 
 
-class Program:
-    """Jobs in a row, recorded once and run again in one call: the same memory, whatever it holds by then.
+@contextmanager
+def recording() -> Generator[JobList]:
+    """Record the parallel kernels that this thread calls meanwhile."""
+    recorded = PlainJobs() if _settings.PLAIN else CompiledJobs(_run_all, _pool.control)
+    with _recording_to(recorded):
+        yield recorded
 
-    What runs between the jobs in Python is not part of it.
 
-    Attributes:
-        stop: Address of an int64: a job that writes another number than 0 there ends the run.
-    """
-
-    def __init__(self) -> None:
-        self._recorded: list[tuple[int, bytes, int, int]] = []
-        self._memory: tuple[Any, Any] | None = None
-        self._arguments: tuple[Any, ...] = ()  # of run_all, as C has them: converting them takes longer than the call
-        self._stop = ctypes.c_int64()
-        self.stop = ctypes.addressof(self._stop)
-
-    def __len__(self) -> int:
-        return self._arguments[2].value if self._memory else len(self._recorded)
-
-    def add(self, function: int, arguments: bytes, parts: int, helpers: int) -> None:
-        """Record a job that was called."""
-        self._recorded.append((function, arguments, parts, helpers))
-
-    def run(self) -> tuple[int, int]:
-        """Run the jobs again, in order; return how many ended without a stop, and what was written to ``stop``."""
-        self.pack()
-        self._stop.value = 0
-        return _run_all(*self._arguments), self._stop.value
-
-    def pack(self) -> None:
-        """Lay the jobs out as ``run_all`` reads them, which takes a fraction of the memory; none is added later."""
-        if self._memory is not None:
-            return
-        packed = b"".join(arguments for _, arguments, _, _ in self._recorded)
-        memory = ctypes.create_string_buffer(packed, len(packed) + 1)
-        at, fields = ctypes.addressof(memory), list[int]()
-        for function, arguments, parts, helpers in self._recorded:
-            fields += function, at, parts, helpers
-            at += len(arguments)
-        jobs = (ctypes.c_int64 * len(fields))(*fields)
-        values = _pool.control, ctypes.addressof(jobs), len(self._recorded), self.stop
-        self._memory, self._arguments = (memory, jobs), tuple(map(ctypes.c_int64, values))
-        self._recorded = []
+def paused() -> AbstractContextManager[None]:
+    """Call kernels beside what this thread records."""
+    return _recording_to(None)
 
 
 @contextmanager
-def recording() -> Generator[Program | None]:
-    """Record the parallel kernels that this thread calls meanwhile; None where they are not compiled to jobs."""
-    program = None if _settings.PLAIN else Program()
-    _local.program = program
+def _recording_to(jobs: JobList | None) -> Generator[None]:
+    before, _local.recorded = getattr(_local, "recorded", None), jobs
     try:
-        yield program
+        yield
     finally:
-        _local.program = None
+        _local.recorded = before
+
+
+def listed() -> bool:
+    """Return whether kernels that this thread calls are listed and not run."""
+    return getattr(_local, "listed", None) is not None
 
 
 @contextmanager
@@ -184,7 +156,10 @@ class Job:
             return
         threads = min(values[-1], MAX_THREADS)
         parts = threads * self._per_thread if threads > 1 else 1
+        recorded: Any = getattr(_local, "recorded", None)
         if self._plain is not None:
+            if recorded is not None:
+                recorded.add(self._plain, values[:-1], parts)
             for part in range(parts):
                 self._plain(*values[:-1], part, parts)
             return
@@ -196,9 +171,8 @@ class Job:
         memory = own.pop("buffer", None) or _new_buffer()
         buffer, at = memory
         self._pack(buffer, 0, *values[:-1])
-        program: Program | None = getattr(_local, "program", None)
-        if program is not None:
-            program.add(address, buffer.raw[: self._nbytes], parts, threads - 1)
+        if recorded is not None:
+            recorded.add(address, buffer.raw[: self._nbytes], parts, threads - 1)
         _run(_pool.control, address, at, parts, threads - 1)
         own["buffer"] = memory
 

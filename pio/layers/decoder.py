@@ -255,16 +255,14 @@ class Decoder:
             self._recorded_for, self._programs = (batch, cache), {}
         program = self._programs.pop(shape, None)
         if program is not None:
-            cache.layer(0)  # raises if the cache was freed meanwhile
             program.run()
             logits = self._outputs(0)[1][: batch.num_outputs]
         else:
             with ops.recording() as program:
                 logits = self._forward(batch, cache)
-        if program is not None:
-            self._programs[shape] = program  # the last used is the last to go
-            if len(self._programs) > PROGRAMS:
-                del self._programs[next(iter(self._programs))]
+        self._programs[shape] = program  # the last used is the last to go
+        if len(self._programs) > PROGRAMS:
+            del self._programs[next(iter(self._programs))]
         return logits
 
     def forget_steps(self) -> None:

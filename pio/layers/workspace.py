@@ -22,7 +22,7 @@ from pio.tensor import Tensor
 T = TypeVar("T")
 ACTIVATIONS: Final = "the activations (fewer with prefill_chunk or max_batch_sequences)"
 # Numbers of tokens whose views are kept. A step has two, of its tokens and of its outputs, and needs them only while it
-# is recorded; where kernels are not compiled every step does.
+# is recorded.
 KEPT: Final = 8
 
 
@@ -191,6 +191,11 @@ class Workspace:
             with step.paused():  # no memory of a step's: it is kept here
                 self._make()
         return cast("Storage", self._storage)
+
+    def free(self) -> None:
+        """Give the memory back, if it was made; neither the blocks nor steps recorded with them can run any more."""
+        if self._storage is not None:
+            self._storage.free()
 
     def tensor(self, place: _Place, tokens: int) -> Tensor:
         """Return a tensor for that many tokens."""

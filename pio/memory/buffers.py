@@ -60,6 +60,7 @@ def array_interface(tensor: View) -> dict[str, Any]:
         RecordingError: This thread records a step.
     """
     step.refuse("shows numbers to Python", step.READS)
+    tensor.storage.show()
     kind = tensor.dtype
     if kind is dtypes.bfloat16:
         raise TensorError('NumPy has no bfloat16; convert the tensor with .astype("float32") first')

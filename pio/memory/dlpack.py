@@ -79,6 +79,7 @@ class _Export:
     __slots__ = ("__weakref__", "managed", "shape", "strides", "tensor")
 
     def __init__(self, tensor: View, kind: type[_Managed] | type[_Versioned]) -> None:
+        tensor.storage.show()
         self.tensor = tensor
         self.shape = (ctypes.c_int64 * tensor.ndim)(*tensor.shape)
         self.strides = (ctypes.c_int64 * tensor.ndim)(*tensor.strides)

@@ -84,6 +84,11 @@ def decode(values: list[Any], dtype: DType) -> list[Any]:
     return values
 
 
+def view_as(data: builtins.memoryview, dtype: DType, *shape: Shape) -> builtins.memoryview:
+    """Return bytes as elements; the type stubs of ``cast`` want its format spelled out."""
+    return cast(Any, data).cast(dtype.format, *shape)
+
+
 def gather(view: builtins.memoryview, at: int, shape: Shape, strides: Shape, dtype: DType) -> Any:
     """Read elements out of a flat view as lists in lists of that shape; for shape ``()`` as the number itself.
 

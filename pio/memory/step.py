@@ -13,7 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, Protocol
 
 from pio.errors import RecordingError
 
@@ -27,12 +27,22 @@ ALLOCATES: Final = (
 )
 READS: Final = (
     "a step that runs again leaves out Python, so what follows from the numbers of the first run would hold for ever; "
-    "compute it by operations of pio.ops, or read it before or behind the step"
+    "compute it by operations of pio.ops, or read it before or behind the step, or in a function for ops.host_call"
 )
 WRITES: Final = (
     "a step that runs again leaves out Python, so nothing would be written then; write it when the block is built, and "
-    "copy it by ops.copy or copy_ from there"
+    "copy it by ops.copy or copy_ from there, or write it in a function for ops.host_call"
 )
+FREES: Final = "a step that runs again would work on memory that is gone; free it behind the step"
+
+
+class Holdable(Protocol):
+    """What has memory whose address a step knows."""
+
+    @property
+    def freed(self) -> bool:
+        """Whether any of it was given back, so that the step cannot run again."""
+        ...
 
 
 class Step:
@@ -41,16 +51,30 @@ class Step:
     __slots__ = ("_held",)
 
     def __init__(self) -> None:
-        self._held: dict[int, object] = {}
+        self._held: dict[int, Holdable] = {}
 
-    def hold(self, owner: object) -> None:
+    def hold(self, owner: Holdable) -> None:
         """Keep a storage, or an object with the memory of many, for as long as the step can run again."""
         self._held[id(owner)] = owner
 
     @property
-    def held(self) -> tuple[object, ...]:
+    def held(self) -> tuple[Holdable, ...]:
         """What the step holds."""
         return tuple(self._held.values())
+
+
+_last_freed = object()
+
+
+def last_freed() -> object:
+    """Return what is another object whenever memory was freed meanwhile, so that steps look only then."""
+    return _last_freed
+
+
+def note_freed() -> None:
+    """Tell steps that memory was freed; called behind whatever says so."""
+    global _last_freed
+    _last_freed = object()
 
 
 class _Local(threading.local):
@@ -60,7 +84,7 @@ class _Local(threading.local):
 local: Final = _Local()
 
 
-def hold(owner: object) -> None:
+def hold(owner: Holdable) -> None:
     """Let the step that this thread records, if there is one, hold an object."""
     if local.step is not None:
         local.step.hold(owner)

@@ -84,9 +84,10 @@ class Storage:
         owner: The object that keeps it alive.
         readonly: Whether writing is forbidden.
         device: Where it lies, and operations on it run.
+        freed: Whether it was given back by ``free``.
     """
 
-    __slots__ = ("__weakref__", "address", "device", "nbytes", "owner", "readonly")
+    __slots__ = ("__weakref__", "_shown", "address", "device", "freed", "nbytes", "owner", "readonly")
 
     def __init__(
         self, address: int, nbytes: int, owner: object, readonly: bool = False, device: Device | None = None
@@ -100,6 +101,8 @@ class Storage:
         self.owner = owner
         self.readonly = readonly
         self.device = default_device() if device is None else device
+        self.freed = False
+        self._shown = False
 
     @classmethod
     def allocate(
@@ -141,7 +144,43 @@ class Storage:
 
     def to(self, device: Device) -> Storage:
         """Return this memory as operations see it on that device; it stays alive as long as the result does."""
-        return self if device is self.device else Storage(self.address, self.nbytes, self, self.readonly, device)
+        if device is self.device:
+            return self
+        self.check()
+        return Storage(self.address, self.nbytes, self.owner, self.readonly, device)
+
+    def free(self) -> None:
+        """Give the memory back now, whatever tensors are left of it; freeing twice is harmless.
+
+        Those tensors and recorded steps on it raise an error when they are used. No operation may run on it meanwhile.
+        Where numbers were shown to Python or to another library, which may still look at them, the memory goes with
+        the last of these tensors.
+
+        Raises:
+            RecordingError: This thread records a step.
+        """
+        step.refuse("frees memory", step.FREES)
+        self.freed = True
+        step.note_freed()
+        if not self._shown:
+            self.owner = None
+
+    def check(self) -> None:
+        """Raise an error if the memory was freed.
+
+        Raises:
+            TensorError: It was.
+        """
+        if self.freed:
+            raise TensorError(
+                "the memory of this tensor was freed, as that of a model's cache is by cleanup(); clone() what is "
+                "needed before"
+            )
+
+    def show(self) -> None:
+        """Note that somebody gets the address who keeps this object alive, but does not ask whether it was freed."""
+        self.check()
+        self._shown = True
 
     def memoryview(self, address: int | None = None, nbytes: int | None = None) -> builtins.memoryview:
         """Return a view of bytes that keeps this storage alive, read-only where the storage is.
@@ -154,6 +193,7 @@ class Storage:
             RecordingError: This thread records a step, which may not show numbers to Python.
         """
         step.refuse("shows numbers to Python", step.READS)
+        self.show()
         nbytes = self.nbytes if nbytes is None else nbytes
         memory = (ctypes.c_ubyte * nbytes).from_address(self.address if address is None else address)
         cast(Any, memory).storage = self  # the view holds the array, the array holds the storage

@@ -13,9 +13,14 @@ KEPT: Final = 4096  # of a few hundred bytes each: as many as the layers of some
 
 
 class Record:
-    """Integers and floats in memory, eight bytes each, which never change."""
+    """Integers and floats in memory, eight bytes each, which never change.
+
+    Attributes:
+        freed: Never: the memory goes with the object.
+    """
 
     __slots__ = ("_address", "_memory")
+    freed = False
 
     def __init__(self, *values: float) -> None:
         kinds = "".join(["d" if type(v) is float else "q" for v in values])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pio.device import Device, on_device
@@ -35,7 +35,7 @@ class ExpertWeights:
         contiguous: Whether rows lie side by side, as operations want them.
     """
 
-    __slots__ = ("_addresses", "contiguous", "form", "matrices", "shape")
+    __slots__ = ("_addresses", "_last_freed", "contiguous", "form", "matrices", "shape")
 
     def __init__(self, matrices: Sequence[Tensor | PackedWeight]) -> None:
         """Collect matrices.
@@ -52,15 +52,33 @@ class ExpertWeights:
         self.matrices = tuple(matrices)
         self.form = forms[0][0]
         self.shape = matrices[0].shape[0], matrices[0].shape[1]
-        at = [matrix.data.address if isinstance(matrix, PackedWeight) else matrix.address for matrix in matrices]
-        self._addresses = Tensor.from_list(at, int64)
+        self._addresses = Tensor.from_list([data.address for data in self._data], int64)
+        self._last_freed = step.last_freed()
         self.contiguous = self.packed or all(isinstance(m, Tensor) and m.is_contiguous for m in matrices)
 
     @property
     def addresses(self) -> Tensor:
-        """int64 (experts,), where each matrix begins; a step that is recorded holds all of them."""
+        """int64 (experts,), where each matrix begins; a step that is recorded holds all of them.
+
+        Raises:
+            TensorError: The memory of one was freed.
+        """
+        freed = step.last_freed()
+        if freed is not self._last_freed:
+            for matrix in self._data:
+                matrix.storage.check()
+            self._last_freed = freed
         step.hold(self)
         return self._addresses
+
+    @property
+    def freed(self) -> bool:
+        """Whether the memory of a matrix was given back."""
+        return any(matrix.storage.freed for matrix in self._data)
+
+    @property
+    def _data(self) -> Iterator[Tensor]:
+        return (m.data if isinstance(m, PackedWeight) else m for m in self.matrices)
 
     @property
     def packed(self) -> bool:

@@ -5,75 +5,84 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Protocol
 
-from pio.errors import PioError
 from pio.kernels import jobs
 from pio.memory import step
+from pio.ops._job_program import Explain, JobProgram
 
-Explain = Callable[[int], PioError]
-
-__all__ = ["Program", "checked_again", "recording"]
+__all__ = ["Program", "checked_again", "host_call", "recording"]
 
 
-class Program:
-    """A recorded step: its operations run again in one call, on the same memory, whatever that holds by then.
+class Program(Protocol):
+    """A recorded step: what a thread called runs again, in order, on the same memory, whatever that holds by then.
 
-    It keeps all memory that the operations read and write. What runs between them in Python is not part of it.
+    It keeps all memory that operations read and write. What runs between them in Python is not part of it, but for
+    ``host_call``. How it runs is the device's: on a CPU, jobs in a row without Python between them.
     """
 
-    def __init__(self, recorded: jobs.Program) -> None:
-        self._jobs = recorded
-        self._checks: dict[int, Explain] = {}
-        self._held: tuple[object, ...] = ()
-
     def run(self) -> None:
-        """Run the operations again, in order.
+        """Run it again.
+
+        Whatever is raised, it ended there: nothing behind ran, and the next run begins at the front.
 
         Raises:
-            TensorError: Numbers that an operation reads as indices are out of range by now; it and what comes behind
-                it did not run.
-            RecordingError: This thread records a step.
+            TensorError: Numbers that an operation reads as indices are out of range by now.
+            RecordingError: This thread records a step; or memory that the step works on was freed.
+            Exception: What a host call raises.
         """
-        step.refuse("runs a recorded step", "steps do not nest; run it before or behind the one that is recorded")
-        done, found = self._jobs.run()
-        if found:
-            raise self._checks[done](found - 1)
-
-    def add_check(self, job: Callable[..., None], values: tuple[int, ...], explain: Explain) -> None:
-        """Record a check; ``job`` writes i + 1 to its first parameter where it finds something wrong at i, else 0."""
-        self._checks[len(self._jobs)] = explain
-        job(self._jobs.stop, *values, 1)
-
-    def finish(self, held: tuple[object, ...]) -> None:
-        """End the recording."""
-        self._held = held
-        self._jobs.pack()
+        ...
 
 
 class _Local(threading.local):
-    program: Program | None = None  # what this thread records
+    program: JobProgram | None = None  # what this thread records
 
 
 _local = _Local()
 
 
 @contextmanager
-def recording() -> Generator[Program | None]:
-    """Record the operations that this thread calls meanwhile; None where kernels are not compiled.
+def recording() -> Generator[Program]:
+    """Record the operations that this thread calls meanwhile; they run as they are recorded.
 
-    In either case whatever could not run again is refused.
+    Whatever could not run again is refused.
 
     Raises:
-        RecordingError: Something makes memory, or reads or writes numbers in Python; or this thread records already.
+        RecordingError: Something makes or frees memory, or reads or writes numbers in Python; or this thread records
+            already.
     """
     with step.recorded() as recorded, jobs.recording() as made:
-        program = _local.program = None if made is None else Program(made)
+        program = _local.program = JobProgram(made)
         try:
             yield program
-            if program is not None:
-                program.finish(recorded.held)
+            program.finish(recorded.held)
         finally:
             _local.program = None
+
+
+def host_call(function: Callable[[], object]) -> None:
+    """Call a function of Python between operations, now and at this place in every later run of a recorded step.
+
+    It may do what operations in a step may not: make memory, read and write numbers, call kernels, wait for a file or
+    for another process. What it returns is dropped; operations behind it see what it wrote. A step pays for it with a
+    return to Python in every run, so this is for what no operation can do.
+
+    Args:
+        function: Takes nothing; reads the numbers of this run from tensors that it knows. While a model is warmed up,
+            which runs no kernel at first, it is left out there.
+    """
+    program = _local.program
+    if program is None:
+        function()
+        return
+    if not jobs.listed():
+        _local.program = None
+        try:
+            with step.paused(), jobs.paused():
+                function()
+        finally:
+            _local.program = program
+    program.add_call(function)
 
 
 def checked_again(job: Callable[..., None], values: tuple[int, ...], explain: Explain) -> None:

@@ -164,6 +164,7 @@ class LoadedModel:
 def _give_back(model: Decoder, cache: Cache) -> None:
     model.forget_steps()
     cache.free()
+    model.workspace.free()
 
 
 def _generation_config(checkpoint: Checkpoint, config: DecoderConfig, tokenizer: Tokenizer | None) -> dict[str, Any]:

@@ -45,8 +45,7 @@ STEPS: tuple[tuple[Slice, ...], ...] = (
 def check_steps(model: TextModelPlugin) -> list[str]:
     """Run steps of a loaded model recorded and afresh, and compare their logits to the bit.
 
-    No request may run meanwhile. Where kernels are not compiled steps are never recorded; what a step may not do is
-    refused there all the same.
+    No request may run meanwhile.
 
     Returns:
         What is wrong, in words that name what to do; an empty list for a model that complies.
@@ -109,5 +108,5 @@ def _differs(step: Sequence[Slice], found: list[list[float]], expected: list[lis
         f"a recorded step of {tokens} tokens of {sequences} sequences gives other logits when it runs again than when "
         f"its Python runs: {found[row][token]!r} and {expected[row][token]!r} in row {row} for token {token}. Some "
         "block does something in Python between operations that depends on values, or that changes from call to call; "
-        "put it into an operation of pio.ops, or compute it when the block is built"
+        "put it into an operation of pio.ops or a function for ops.host_call, or compute it when the block is built"
     )

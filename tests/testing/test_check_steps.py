@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from numba.core import config as numba_config
 from third_party import CONFIG
 
 import pio
 from pio import ops
+from pio.cache.batch import Batch
 from pio.layers.decoder import Decoder
 from pio.models.qwen3_0_6b.plugin import Qwen3_0_6BPlugin
 from pio.tensor import Tensor
 from pio.testing.check_steps import check_steps
 from pio.testing.random_checkpoint import write_random_checkpoint
 
-COMPILED = not (numba_config.DISABLE_JIT or numba_config.BOUNDSCHECK)
 SMALL = {**CONFIG, "model_type": "qwen3"}
 
 
@@ -63,6 +62,18 @@ class Copies(Block):
         return self.made[0, : gate.shape[0]].copy_(ops.swiglu(gate, up, out=gate))
 
 
+class Watches(Block):
+    """Right: what Python does between operations is a host call, which is part of the step."""
+
+    def product(self, gate: Any, up: Any) -> Any:
+        ops.host_call(lambda: self.watch(gate))
+        return super().product(gate, up)
+
+    def watch(self, gate: Any) -> None:
+        self.calls += 1
+        gate.copy_(ops.silu(gate)) if gate[0, 0].item() > 0 else gate.fill_(0.5)
+
+
 class Counts(Block):
     def product(self, gate: Any, up: Any) -> Any:
         self.calls += 1
@@ -95,7 +106,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random_checkpoint(tmp_path_factory.mktemp("models") / "small", SMALL, tokenizer=False)
 
 
-@pytest.mark.parametrize("block", [Block, Copies])
+@pytest.mark.parametrize("block", [Block, Copies, Watches])
 def test_a_sound_block_complies(folder: Path, block: type[Block]) -> None:
     with load(folder, block) as model:
         assert check_steps(model) == []
@@ -118,9 +129,24 @@ def test_what_could_not_run_again_is_refused(folder: Path, block: type[Block], w
     assert [word for word in words if word not in str(raised.value)] == []
 
 
-@pytest.mark.skipif(not COMPILED, reason="steps are recorded where kernels are compiled")
 @pytest.mark.parametrize("block", [Counts, Peeks])
 def test_python_between_operations_is_found(folder: Path, block: type[Block]) -> None:
     with load(folder, block) as model:
         (finding,) = check_steps(model)
         assert "when it runs again" in finding and "pio.ops" in finding
+
+
+def test_a_step_cannot_run_again_behind_cleanup(folder: Path) -> None:
+    model = load(folder, Block)
+    decoder, cache, batch = model.loaded.model, model.loaded.cache, Batch(3, 1, 1, 1)
+    batch.add([5, 6, 7], 0, [0], 1)
+    with ops.recording() as program:
+        logits = decoder.hidden_states(batch, cache)
+    program.run()
+    model.cleanup()
+    with pytest.raises(pio.RecordingError, match=r"was freed.*cleanup"):
+        program.run()
+    with pytest.raises(pio.TensorError, match="freed"):
+        logits.tolist()
+    with pytest.raises(pio.PioError, match="freed"):
+        decoder.forward(batch, cache)
