@@ -405,6 +405,23 @@ class Elementwise:
         ops.first_non_finite(self.x)
 
 
+class PlaceRows:
+    """What every step asks: whether rows of embeddings come from elsewhere; of the second half they do."""
+
+    params = ([DECODE, PREFILL],)
+    param_names = ("rows",)
+
+    def setup(self, rows: int) -> None:
+        self.out, self.others = random_tensor(rows, HIDDEN), random_tensor(rows, HIDDEN, seed=1)
+        half = range(rows // 2, rows)
+        places = [0] * (rows // 2) + [self.others[i].address for i in half]
+        self.places = Tensor.from_list(places, "int64")
+        self.time_place_rows(rows)
+
+    def time_place_rows(self, rows: int) -> None:
+        ops.place_rows(self.out, self.places)
+
+
 class Sampling:
     def setup(self) -> None:
         self.logits = random_tensor(1, VOCAB)

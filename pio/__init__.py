@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pio.plugin.metadata import ModelMetadata
     from pio.plugin.quantizer import quantize
     from pio.tensor import Tensor
+    from pio.text.encoded_prompt import EncodedPrompt, PromptEmbeddings
 
 __all__ = [
     "CacheError",
@@ -50,6 +51,7 @@ __all__ = [
     "ConfigError",
     "DType",
     "DeviceError",
+    "EncodedPrompt",
     "Generation",
     "Handle",
     "ModelMetadata",
@@ -57,6 +59,7 @@ __all__ = [
     "OutOfMemoryError",
     "PioError",
     "PluginManifest",
+    "PromptEmbeddings",
     "RecordingError",
     "RuntimeConfig",
     "SamplingParams",
@@ -92,6 +95,7 @@ _LAZY = {
     "PluginManifest": "pio.plugin.manifest",
     "load": "pio.plugin.loader",
     "quantize": "pio.plugin.quantizer",
+    **dict.fromkeys(("EncodedPrompt", "PromptEmbeddings"), "pio.text.encoded_prompt"),
     **dict.fromkeys(("Handle", "Stream"), "pio.engine.handle"),
     **dict.fromkeys(("Generation", "Timings", "TokenEvent", "TokenLogprobs", "Usage"), "pio.engine.generation"),
     **dict.fromkeys(("DType", "bfloat16", "float16", "float32", "int8", "int32", "int64", "uint8"), "pio.dtypes"),

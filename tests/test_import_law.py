@@ -48,7 +48,7 @@ LAW: dict[str, set[str]] = {
     "benchmarks": FOUNDATION | BELOW_PROGRAMS,
     "cli": FOUNDATION | BELOW_PROGRAMS | {"benchmarks", "testing"},
     "testing": FOUNDATION | BELOW_PROGRAMS,
-    "__init__": FOUNDATION | {"plugin", "ops", "config", "engine"},
+    "__init__": FOUNDATION | {"plugin", "ops", "config", "engine", "text"},
     "__main__": {"cli"},
 }
 # Exceptions, each for one module, and only inside functions or for the type checker.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
-from pio.dtypes import int32
+from pio.dtypes import int32, int64
 from pio.errors import CapacityError
 from pio.memory.allocation import ALIGNMENT
 from pio.ops.slices import Slices, as_array
+from pio.tensor import Tensor
 
 
 class Batch(Slices):
@@ -22,6 +23,8 @@ class Batch(Slices):
         tokens: Token ids, int32 (max_tokens,), of which num_tokens hold.
         rotary_positions: Which positions turn queries and keys, int32 (axes, max_tokens). Where a token lies in the
             cache is another matter: that follows from starts and past. In text all axes are alike.
+        embeddings: Where rows of the residual stream lie that take the place of the embedding table's, int64
+            (max_tokens,): an address, or 0 for a token that is looked up. See ``place``.
         output_rows: Rows of the batch that need logits, ascending, int32 (max_outputs,).
         num_tokens: T.
         num_outputs: R.
@@ -30,9 +33,12 @@ class Batch(Slices):
     """
 
     __slots__ = (
+        "_embeddings",
         "_output_rows",
+        "_placed",
         "_rotary_positions",
         "_tokens",
+        "embeddings",
         "max_outputs",
         "max_tokens",
         "num_outputs",
@@ -46,13 +52,17 @@ class Batch(Slices):
         self, max_tokens: int, max_sequences: int, max_blocks_per_sequence: int, max_outputs: int, *, axes: int = 1
     ) -> None:
         """Make the memory; ``axes`` says how many numbers place a token for rotary embeddings."""
-        numbers = 4 * (max_tokens * (1 + axes) + max_outputs)
-        super().__init__(max_sequences, max_blocks_per_sequence, numbers + 3 * ALIGNMENT)
+        numbers = 4 * (max_tokens * (1 + axes) + max_outputs) + 8 * max_tokens
+        self._placed: list[tuple[int, Tensor]] = []  # for its tokens from there on, kept until the next one
+        super().__init__(max_sequences, max_blocks_per_sequence, numbers + 4 * ALIGNMENT)
         self.max_tokens = max_tokens
         self.max_outputs = max_outputs
         self.tokens = self._memory.take((max_tokens,), int32)
         self.rotary_positions = self._memory.take((axes, max_tokens), int32)
         self.output_rows = self._memory.take((max_outputs,), int32)
+        self.embeddings = self._memory.take((max_tokens,), int64)
+        self.embeddings.fill_(0)
+        self._embeddings = self.embeddings.memoryview()
         self._tokens = self.tokens.memoryview()
         self._rotary_positions = [axis.memoryview() for axis in self.rotary_positions]
         self._output_rows = self.output_rows.memoryview()
@@ -62,6 +72,10 @@ class Batch(Slices):
         """Empty the batch."""
         super().begin()
         self.num_tokens = self.num_outputs = 0
+        while self._placed:
+            first, rows = self._placed.pop()
+            for i in range(first, first + rows.shape[0]):
+                self._embeddings[i] = 0
 
     def add(
         self, token_ids: Sequence[int], past_length: int, block_table: Sequence[int], outputs: int, slot: int = 0
@@ -94,6 +108,23 @@ class Batch(Slices):
         self.append(count, past_length, block_table, slot)
         self.num_tokens = first + count
         self.num_outputs += outputs
+
+    def place(self, first: int, rows: Tensor) -> None:
+        """Have rows taken as embeddings of tokens that were added, in the place of the table's; kept until ``begin``.
+
+        Args:
+            first: The first of these tokens, counted in the batch.
+            rows: float32 (n, hidden), contiguous, of the model's width.
+
+        Raises:
+            CapacityError: There are not as many tokens behind ``first``.
+        """
+        count, width = rows.shape
+        if not 0 <= first <= first + count <= self.num_tokens:
+            raise CapacityError(f"{count} rows of embeddings from token {first} on: the batch has {self.num_tokens}")
+        self._placed.append((first, rows))
+        for i in range(count):
+            self._embeddings[first + i] = rows.address + 4 * i * width
 
     def _check(self, count: int, blocks: int, outputs: int) -> None:
         for name, needed, limit in (

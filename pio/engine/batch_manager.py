@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from pio.cache.kind import Cache
 from pio.dtypes import float32
+from pio.engine import prompt_embeddings
 from pio.engine.answer import Answer
 from pio.engine.answer_text import AnswerText, Detokenizer
 from pio.engine.cache_manager import CacheManager
@@ -88,7 +89,7 @@ class BatchManager:
         tokens = _limit("max_batch_tokens", max_batch_tokens, model.max_batch_tokens)
         sequences = _limit("max_batch_sequences", max_batch_sequences, min(tokens, model.max_batch_sequences))
         managed = CacheManager(cache, sequences)
-        self._vocab_size = model.vocab_size
+        self._vocab_size, self._hidden_size = model.vocab_size, model.hidden_size
         self._max_length = min(model.max_positions, managed.num_tokens)
         self._context = model.max_positions
         self._eos_token_ids = frozenset(eos_token_ids)
@@ -125,12 +126,14 @@ class BatchManager:
             owned: Gets the request before it is queued.
 
         Raises:
-            ConfigError: The prompt is empty or has ids outside the vocabulary, or ``params`` do not fit the model.
+            ConfigError: The prompt is empty, has ids outside the vocabulary or embeddings that do not fit it, or
+                ``params`` do not fit the model.
             CapacityError: The prompt can never fit into the context or the cache.
             PioError: The manager is closed.
         """
         params = params or SamplingParams()
         ids = self._check_prompt(prompt.token_ids, room=1)
+        embeddings = prompt_embeddings.checked(prompt.embeddings, len(ids), self._hidden_size)
         self._check_params(params)
         request = Request[Generation](params.n)
         seed = fresh_seed() if params.seed is None else params.seed
@@ -153,7 +156,7 @@ class BatchManager:
                 token_text=self._token_text,
                 token_bytes=self._token_bytes,
             )
-            sequences.append(TokenSequence(answer, ids, family=family))
+            sequences.append(TokenSequence(answer, ids, family=family, embeddings=embeddings))
         return self._queued(request, sequences, owned, lambda: Handle(request, self, params.n))
 
     def submit_logits(self, prompt: EncodedPrompt, *, owned: Owned | None = None) -> LogitsHandle:
@@ -164,15 +167,16 @@ class BatchManager:
             owned: Gets the request before it is queued.
 
         Raises:
-            ConfigError: The prompt is empty or has ids outside the vocabulary.
+            ConfigError: The prompt is empty, has ids outside the vocabulary or embeddings that do not fit it.
             CapacityError: The prompt can never fit into the context or the cache.
             OutOfMemoryError: The logits need more memory than the budget or the machine has left.
             PioError: The manager is closed.
         """
         ids = self._check_prompt(prompt.token_ids, room=0)
+        embeddings = prompt_embeddings.checked(prompt.embeddings, len(ids), self._hidden_size)
         request = Request[Tensor]()
         consumer = PromptLogits(request, self._prompt_logits(len(ids)))
-        sequences = [TokenSequence(consumer, ids, outputs=len(ids))]
+        sequences = [TokenSequence(consumer, ids, outputs=len(ids), embeddings=embeddings)]
         return self._queued(request, sequences, owned, lambda: LogitsHandle(request, self))
 
     def logits(self, prompt: EncodedPrompt) -> Tensor:

@@ -25,6 +25,11 @@ class Model(Protocol):
         ...
 
     @property
+    def hidden_size(self) -> int:
+        """Width of a row of embeddings; 0 where none is taken but those of tokens."""
+        ...
+
+    @property
     def max_positions(self) -> int:
         """Tokens of the context."""
         ...
@@ -78,9 +83,11 @@ class Runner:
         batch, row = self._batch, 0
         batch.begin()
         for sequence in plan:
-            past = sequence.num_computed
+            past, first = sequence.num_computed, batch.num_tokens
             tokens = sequence.tokens[past : past + sequence.scheduled]
             batch.add(tokens, past, sequence.blocks, sequence.rows, sequence.slot)
+            for at, rows in sequence.scheduled_embeddings():
+                batch.place(first + at, rows)
             sequence.row = row
             row += sequence.rows
             if past == 0:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from pio.ops.sampling import Choice
     from pio.tensor import Tensor
+    from pio.text.encoded_prompt import PromptEmbeddings
 
 
 NO_SLOT: Final = -1  # of a sequence that does not run
@@ -62,6 +64,7 @@ class Sequence:
         prompt_length: How many of them are the prompt.
         outputs: How many of its last tokens want a row of logits: one for an answer, all for a prompt that is scored.
         num_computed: How many tokens are in the cache.
+        embeddings: Rows that take the place of those which the model has for some tokens of the prompt.
         family: The same object for answers to one prompt, so that it is computed once; None for a sequence alone.
         blocks: Its block table.
         slot: Where recurrent layers keep its state while it runs.
@@ -74,6 +77,7 @@ class Sequence:
     __slots__ = (
         "blocks",
         "consumer",
+        "embeddings",
         "family",
         "num_computed",
         "outputs",
@@ -86,9 +90,17 @@ class Sequence:
         "tokens",
     )
 
-    def __init__(self, consumer: Consumer, prompt: array[int], outputs: int = 1, family: object | None = None) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        prompt: array[int],
+        outputs: int = 1,
+        family: object | None = None,
+        embeddings: Iterable[PromptEmbeddings] = (),
+    ) -> None:
         self.consumer = consumer
         self.family = family
+        self.embeddings = tuple(embeddings)
         self.tokens = array("i", prompt)
         self.prompt_length = len(prompt)
         self.outputs = outputs
@@ -102,6 +114,14 @@ class Sequence:
     def pending(self) -> int:
         """Tokens that the model has not seen yet."""
         return len(self.tokens) - self.num_computed
+
+    def scheduled_embeddings(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield the rows that the current step takes, each stretch with where it begins in the sequence's slice."""
+        begin, end = self.num_computed, self.num_computed + self.scheduled
+        for given in self.embeddings:
+            first, last = max(begin, given.first), min(end, given.first + given.rows.shape[0])
+            if first < last:
+                yield first - begin, given.rows[first - given.first : last - given.first]
 
     @property
     def decodes(self) -> bool:

@@ -72,6 +72,9 @@ def widen_row(out: int, x: int, n: int) -> None:
         store_part_f32(out + 4 * whole, load_part(x + itemsize * whole, n - whole), n - whole)
 
 
+widen_row_f32 = widen_row["float32"]
+
+
 @kernel_per_dtype
 def gather_rows(out: int, table: int, indices: int, first: int, last: int, dim: int, wide: int) -> None:
     """Read rows of a table as float32.
@@ -91,6 +94,20 @@ def gather(out: int, table: int, indices: int, n: int, dim: int, wide: int, part
     Shapes: as ``gather_rows``.
     """
     gather_rows(out, table, indices, part * n // parts, (part + 1) * n // parts, dim, wide)
+
+
+@parallel_kernel
+def place_rows(out: int, rows: int, n: int, dim: int, part: int, parts: int) -> None:
+    """Overwrite rows by others that lie anywhere, rows split over threads.
+
+    out[i] = *rows[i]  where rows[i] is not 0
+
+    Shapes: out float32 (n, dim); rows int64 (n,), each 0 or the address of float32 (dim,). No row may overlap out.
+    """
+    for i in range(part * n // parts, (part + 1) * n // parts):
+        row = get_i64(rows + 8 * i)
+        if row != 0:
+            widen_row_f32(out + 4 * i * dim, row, dim)
 
 
 @kernel

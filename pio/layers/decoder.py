@@ -137,6 +137,7 @@ class Decoder:
 
     Attributes:
         vocab_size: Length of a row of logits.
+        hidden_size: Width of the residual stream.
         max_positions: Tokens of the context.
         max_batch_tokens: Tokens one forward takes.
         max_batch_sequences: Sequences one forward takes.
@@ -170,6 +171,7 @@ class Decoder:
         self._recorded_for: tuple[Batch, Cache] | None = None
         self._programs: dict[tuple[int, int], ops.Program] = {}
         self.vocab_size, hidden = lm_head.weight.shape
+        self.hidden_size = hidden
         self.max_positions = max_positions
         self.max_batch_tokens = workspace.tokens
         self.max_batch_sequences = max_batch_sequences
@@ -284,6 +286,7 @@ class Decoder:
         tokens, count = batch.num_tokens, batch.num_outputs
         x, normed = self._stream(tokens)
         self.embed_tokens(batch.tokens[:tokens], x)
+        ops.place_rows(x, batch.embeddings[:tokens])
         self.rotary(batch.rotary_positions[0, :tokens])
         *layers, last = self.layers
         for layer in layers:

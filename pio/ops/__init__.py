@@ -8,7 +8,7 @@ from pio.ops.copy import copy
 from pio.ops.elementwise import add, mul
 from pio.ops.experts import Choices, ExpertWeights, add_choices, expert_linears, route
 from pio.ops.gated_delta import delta_gates, gated_delta
-from pio.ops.gather import gather, gather_by_value, scatter_add, scatter_add_by_index
+from pio.ops.gather import gather, gather_by_value, place_rows, scatter_add, scatter_add_by_index
 from pio.ops.head_linear import absorbed_weights, head_linear, pack_heads
 from pio.ops.latent_attention import latent_attention, latent_scratch, write_latent_cache
 from pio.ops.linear import linear, linears
@@ -55,6 +55,7 @@ __all__ = [
     "pack",
     "pack_heads",
     "paged_attention",
+    "place_rows",
     "quantized_linear",
     "quantized_linears",
     "recording",

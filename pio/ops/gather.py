@@ -41,6 +41,31 @@ def gather(table: Tensor, indices: Tensor, *, out: Tensor | None = None) -> Tens
     return out
 
 
+def place_rows(out: Tensor, rows: Tensor) -> Tensor:
+    """Overwrite rows by others that lie anywhere: ``out[i]`` by what ``rows[i]`` is the address of, unless that is 0.
+
+    Which rows is seen when it runs, so a recorded step takes other ones each time. Whoever writes the addresses keeps
+    their memory, float32 (dim,) each, which nothing checks; ``Batch.place`` does.
+
+    Args:
+        out: float32 (n, dim), contiguous. Must share memory with none of the rows.
+        rows: int64 (n,).
+
+    Returns:
+        ``out``.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or ``out`` is read-only.
+    """
+    check("place_rows", "out", out, (None, None))
+    check_writable("place_rows", "out", out)
+    n, dim = out.shape
+    check("place_rows", "rows", rows, (n,), int64)
+    check_apart("place_rows", "out", out, rows=rows)
+    kernels.place_rows(out.address, rows.address, n, dim, split(n * dim, out.device))
+    return out
+
+
 def scatter_add(out: Tensor, indices: Tensor, values: Tensor) -> Tensor:
     """Add rows to the rows of a table, in place: ``out[indices[i]] += values[i]`` for i = 0, 1, ...
 

@@ -73,7 +73,7 @@ class ToyModel:
         max_batch_sequences: int = 4,
         max_batch_outputs: int = 6,
     ) -> None:
-        self.vocab_size = VOCAB
+        self.vocab_size, self.hidden_size = VOCAB, 0
         self.max_positions = max_positions
         self.max_batch_tokens = max_batch_tokens
         self.max_batch_sequences = max_batch_sequences

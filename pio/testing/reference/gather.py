@@ -12,6 +12,11 @@ def gather(table: Rows, indices: Sequence[int]) -> list[list[float]]:
     return [list(table[i]) for i in indices]
 
 
+def place_rows(out: Rows, rows: Sequence[Sequence[float] | None]) -> list[list[float]]:
+    """Return out with each row that is given in the place of its own."""
+    return [list(own if row is None else row) for own, row in zip(out, rows, strict=True)]
+
+
 def scatter_add(
     out: Rows, indices: Sequence[int], rows: Rows, scales: Sequence[float] | None = None
 ) -> list[list[float]]:
