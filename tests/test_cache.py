@@ -11,6 +11,7 @@ from pio.cache.latent import PagedLatentCache
 from pio.cache.paged import PagedKVCache
 from pio.cache.recurrent import RecurrentStates
 from pio.dtypes import dtype
+from pio.ops import Pages
 from pio.tensor import Tensor
 
 FORMATS = "float32", "float16", "bfloat16", "int8"
@@ -110,6 +111,29 @@ def test_states_go_to_other_slots_and_back_to_snapshots_only():
         cache.restore(3, keys_and_values("float16").snapshot(3, 9))
     with pytest.raises(pio.ConfigError, match="a snapshot of 3 layers with states does not fit this cache"):
         keys_and_values("float16").restore(3, taken)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(("make", "layers"), [(keys_and_values, range(2)), (latents, range(3)), (hybrid, (1, 2))])
+def test_what_a_layer_keeps_says_its_format(make, layers, kind):
+    cache = make(kind)
+    for index in layers:
+        kept = cache.layer(index)
+        for pages in kept if isinstance(kept, tuple) else (kept,):
+            assert pages.format == kind == cache.format.dtype.name
+            assert type(pages[1]) is type(pages.reshape(-1)) is type(pages.clone()) is Tensor
+
+
+def test_pages_are_the_same_memory():
+    tensor = Tensor.zeros((3, 5))
+    pages = Pages.of(tensor, "int8")
+    pages[1].fill_(7.0)
+    assert tensor.tolist() == [[0.0] * 5, [7.0] * 5, [0.0] * 5]
+    assert (pages.format, Pages.of(tensor[:, 1:], "float16").shape, Pages.zeros((2,)).format) == (
+        "int8",
+        (3, 4),
+        "float32",
+    )
 
 
 @pytest.mark.parametrize("make", [CacheFormat.keys_and_values, CacheFormat.latents])

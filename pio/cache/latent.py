@@ -7,7 +7,7 @@ from pio.cache.paged import PagedCache
 from pio.device import Device
 from pio.dtypes import DType
 from pio.memory.budget import MemoryBudget
-from pio.tensor import Tensor
+from pio.ops.pages import Pages
 
 
 class PagedLatentCache(PagedCache):
@@ -42,7 +42,7 @@ class PagedLatentCache(PagedCache):
         stored_as = CacheFormat.latents(dtype, rank, rope_dim)
         super().__init__(layers, tokens, stored_as, budget=budget, device=device)
 
-    def layer(self, index: int) -> Tensor:
+    def layer(self, index: int) -> Pages:
         """Return the latents and keys of a layer, as ``latent_layout`` says.
 
         Raises:

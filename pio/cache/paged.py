@@ -12,7 +12,8 @@ from pio.errors import CapacityError, ConfigError, PioError
 from pio.memory.budget import MemoryBudget
 from pio.memory.storage import Storage
 from pio.ops.attention import BLOCK_SIZE
-from pio.tensor import Tensor, row_major
+from pio.ops.pages import Pages
+from pio.tensor import row_major
 
 
 class PagedCache:
@@ -60,17 +61,17 @@ class PagedCache:
         self.nbytes = layers * sum(sizes)
         what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
         storage = Storage.allocate(self.nbytes, budget=budget, what=what, device=device)
-        self._layers: list[tuple[Tensor, ...]] | None = []
+        self._layers: list[tuple[Pages, ...]] | None = []
         at = storage.address
         for _ in range(layers):
-            pools: list[Tensor] = []
+            pools: list[Pages] = []
             for shape, size in zip(shapes, sizes, strict=True):
-                pools.append(Tensor(storage, at, kind, shape, row_major(shape)))
+                pools.append(Pages(storage, at, kind, shape, row_major(shape), stored_as.dtype.name))
                 at += size
             self._layers.append(tuple(pools))
 
     @property
-    def pools(self) -> list[tuple[Tensor, ...]]:
+    def pools(self) -> list[tuple[Pages, ...]]:
         """The tensors of each layer, blocks first.
 
         Raises:
@@ -153,7 +154,7 @@ class PagedKVCache(PagedCache):
         stored_as = CacheFormat.keys_and_values(dtype, kv_heads, head_dim)
         super().__init__(layers, tokens, stored_as, budget=budget, device=device)
 
-    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+    def layer(self, index: int) -> tuple[Pages, Pages]:
         """Return the keys and values of a layer.
 
         Raises:
