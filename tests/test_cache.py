@@ -8,9 +8,11 @@ import pio
 from pio.cache.format import CacheFormat
 from pio.cache.hybrid import HybridCache
 from pio.cache.latent import PagedLatentCache
-from pio.cache.paged import PagedKVCache
+from pio.cache.paged import PagedCache, PagedKVCache
 from pio.cache.recurrent import RecurrentStates
+from pio.device import Device
 from pio.dtypes import dtype
+from pio.memory.budget import MemoryBudget
 from pio.ops import Pages
 from pio.tensor import Tensor
 
@@ -20,11 +22,11 @@ STATES = ((3, 5), (2, 4, 7))
 
 
 def keys_and_values(kind):
-    return PagedKVCache(2, 32 * BLOCKS - 3, 3, 20, dtype(kind))
+    return PagedCache(2, 32 * BLOCKS - 3, CacheFormat.keys_and_values(dtype(kind), 3, 20))
 
 
 def latents(kind):
-    return PagedLatentCache(3, 32 * BLOCKS, 40, 6, dtype(kind))
+    return PagedCache(3, 32 * BLOCKS, CacheFormat.latents(dtype(kind), 40, 6))
 
 
 def hybrid(kind):
@@ -122,6 +124,18 @@ def test_what_a_layer_keeps_says_its_format(make, layers, kind):
         for pages in kept if isinstance(kept, tuple) else (kept,):
             assert pages.format == kind == cache.format.dtype.name
             assert type(pages[1]) is type(pages.reshape(-1)) is type(pages.clone()) is Tensor
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_caches_that_are_made_by_their_sizes(kind):
+    budget = MemoryBudget(1 << 20)
+    pages = PagedKVCache(2, 32 * BLOCKS - 3, 3, 20, dtype(kind), budget=budget)
+    assert budget.used == pages.nbytes
+    of_latents = PagedLatentCache(3, 32 * BLOCKS, 40, 6, dtype(kind), device=Device("cpu", 3))
+    assert of_latents.layer(2).device.threads == 3
+    for made, same in ((pages, keys_and_values(kind)), (of_latents, latents(kind))):
+        assert (made.format, made.nbytes, made.num_blocks) == (same.format, same.nbytes, BLOCKS)
+        assert [[pool.shape for pool in pools] for pools in made.pools] == [[p.shape for p in ps] for ps in same.pools]
 
 
 def test_pages_are_the_same_memory():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from pio.cache.paged import PagedKVCache
+from pio.cache.format import CacheFormat
+from pio.cache.paged import PagedCache
 from pio.dtypes import DType
 from pio.layers.attention import GroupedQueryAttention
 from pio.layers.decoder import Decoder, DecoderOptions, DecoderSizes, FeedForward
@@ -79,9 +80,9 @@ def grouped_query_decoder(
             window=c.window(i),
         )
 
-    def make_cache(tokens: int, dtype: DType) -> PagedKVCache:
-        sizes = c.num_hidden_layers, tokens, c.num_key_value_heads, c.head_dim
-        return PagedKVCache(*sizes, dtype, budget=budget, device=source.device)
+    def make_cache(tokens: int, dtype: DType) -> PagedCache:
+        stored_as = CacheFormat.keys_and_values(dtype, c.num_key_value_heads, c.head_dim)
+        return PagedCache(c.num_hidden_layers, tokens, stored_as, budget=budget, device=source.device)
 
     return Decoder.assemble(
         c, source, options, rotary=rotary, mixer=attention, feed_forward=feed_forward, make_cache=make_cache

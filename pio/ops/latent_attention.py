@@ -142,7 +142,7 @@ def _check_cache(op: str, cache: Tensor, rank: int, rope_dim: int) -> str:
         sizes = ", ".join(map(str, ("blocks", *wanted[1:])))
         raise TensorError(
             f"{op}: cache has shape {cache.shape}, expected ({sizes}) for latents of {rank} and keys of {rope_dim}; "
-            "make it with latent_layout or PagedLatentCache"
+            "make it with latent_layout or CacheFormat.latents"
         )
     if not cache.is_contiguous:
         raise TensorError(f"{op}: cache is a strided view; give the whole of a layer")
