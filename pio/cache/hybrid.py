@@ -47,7 +47,7 @@ class HybridCache:
             PioError: The cache was freed.
         """
         own: PagedCache | RecurrentStates = self.paged if self._attends[index] else self.recurrent
-        return own.layer(sum(kind is self._attends[index] for kind in self._attends[:index]))
+        return own.layer(sum(attends is self._attends[index] for attends in self._attends[:index]))
 
     def copy_block(self, source: int, target: int) -> None:
         """Copy a block in all layers that attend.

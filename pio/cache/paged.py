@@ -57,8 +57,8 @@ class PagedCache:
         self.num_blocks = max(1, -(-tokens // BLOCK_SIZE))
         self.block_bytes = layers * stored_as.block_bytes
         self.state_bytes = 0
-        kind, shapes = stored_as.stored, [(self.num_blocks, *shape) for shape in stored_as.shapes]
-        sizes = [-(-prod(shape) * kind.itemsize // 64) * 64 for shape in shapes]  # each begins a line of the processor
+        dtype, shapes = stored_as.stored, [(self.num_blocks, *shape) for shape in stored_as.shapes]
+        sizes = [-(-prod(shape) * dtype.itemsize // 64) * 64 for shape in shapes]  # each begins a line of the processor
         self.nbytes = layers * sum(sizes)
         what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
         storage = Storage.allocate(self.nbytes, budget=budget, what=what, device=device)
@@ -67,7 +67,7 @@ class PagedCache:
         for _ in range(layers):
             pools: list[Pages] = []
             for shape, size in zip(shapes, sizes, strict=True):
-                pools.append(Pages(storage, at, kind, shape, row_major(shape), stored_as.dtype.name))
+                pools.append(Pages(storage, at, dtype, shape, row_major(shape), stored_as.dtype.name))
                 at += size
             self._layers.append(tuple(pools))
 
