@@ -1,5 +1,6 @@
 """What every cache offers to the engine, whatever its layers keep."""
 
+import importlib
 import random
 
 import pytest
@@ -9,6 +10,7 @@ from pio.cache.format import CacheFormat
 from pio.cache.hybrid import HybridCache
 from pio.cache.latent import PagedLatentCache
 from pio.cache.paged import PagedCache, PagedKVCache
+from pio.cache.protocol import Cache
 from pio.cache.recurrent import RecurrentStates
 from pio.device import Device
 from pio.dtypes import dtype
@@ -136,6 +138,10 @@ def test_caches_that_are_made_by_their_sizes(kind):
     for made, same in ((pages, keys_and_values(kind)), (of_latents, latents(kind))):
         assert (made.format, made.nbytes, made.num_blocks) == (same.format, same.nbytes, BLOCKS)
         assert [[pool.shape for pool in pools] for pools in made.pools] == [[p.shape for p in ps] for ps in same.pools]
+
+
+def test_the_protocol_goes_by_its_old_name_too():
+    assert importlib.import_module("pio.cache.kind").Cache is Cache
 
 
 def test_pages_are_the_same_memory():
