@@ -6,8 +6,8 @@ import random
 
 from pio import ops
 from pio.cache.batch import Batch
-from pio.cache.latent import PagedLatentCache
-from pio.cache.paged import PagedKVCache
+from pio.cache.format import CacheFormat
+from pio.cache.paged import PagedCache
 from pio.dtypes import dtype, int32
 from pio.ops.bans import Bans
 from pio.ops.gated_delta import state_shape
@@ -153,7 +153,7 @@ class Attention:
 
     def setup(self, shape: tuple[int, int], kind: str) -> None:
         tokens, past = shape
-        self.cache = PagedKVCache(1, tokens + past, KV_HEADS, HEAD_DIM, dtype(kind))
+        self.cache = PagedCache(1, tokens + past, CacheFormat.keys_and_values(dtype(kind), KV_HEADS, HEAD_DIM))
         self.batch = Batch(tokens, 1, self.cache.num_blocks, 1)
         self.batch.add([0] * tokens, past, list(range(self.cache.num_blocks)), 0)
         self.scratch = ops.attention_scratch(HEAD_DIM)
@@ -194,7 +194,7 @@ class LatentAttention:
     def setup(self, shape: tuple[int, int], kind: str) -> None:
         tokens, past = shape
         heads, rank, rope = 20, 512, 64
-        cache = PagedLatentCache(1, tokens + past, rank, rope, dtype(kind))
+        cache = PagedCache(1, tokens + past, CacheFormat.latents(dtype(kind), rank, rope))
         self.cache, blocks = cache.layer(0), list(range(cache.num_blocks))
         self.batch, whole = Batch(tokens, 1, cache.num_blocks, 1), Batch(tokens + past, 1, cache.num_blocks, 1)
         self.batch.add([0] * tokens, past, blocks, 0)

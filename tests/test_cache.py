@@ -1,5 +1,6 @@
 """What every cache offers to the engine, whatever its layers keep."""
 
+import importlib
 import random
 
 import pytest
@@ -8,9 +9,13 @@ import pio
 from pio.cache.format import CacheFormat
 from pio.cache.hybrid import HybridCache
 from pio.cache.latent import PagedLatentCache
-from pio.cache.paged import PagedKVCache
+from pio.cache.paged import PagedCache, PagedKVCache
+from pio.cache.protocol import Cache
 from pio.cache.recurrent import RecurrentStates
+from pio.device import Device
 from pio.dtypes import dtype
+from pio.memory.budget import MemoryBudget
+from pio.ops import Pages
 from pio.tensor import Tensor
 
 FORMATS = "float32", "float16", "bfloat16", "int8"
@@ -19,11 +24,11 @@ STATES = ((3, 5), (2, 4, 7))
 
 
 def keys_and_values(kind):
-    return PagedKVCache(2, 32 * BLOCKS - 3, 3, 20, dtype(kind))
+    return PagedCache(2, 32 * BLOCKS - 3, CacheFormat.keys_and_values(dtype(kind), 3, 20))
 
 
 def latents(kind):
-    return PagedLatentCache(3, 32 * BLOCKS, 40, 6, dtype(kind))
+    return PagedCache(3, 32 * BLOCKS, CacheFormat.latents(dtype(kind), 40, 6))
 
 
 def hybrid(kind):
@@ -110,6 +115,45 @@ def test_states_go_to_other_slots_and_back_to_snapshots_only():
         cache.restore(3, keys_and_values("float16").snapshot(3, 9))
     with pytest.raises(pio.ConfigError, match="a snapshot of 3 layers with states does not fit this cache"):
         keys_and_values("float16").restore(3, taken)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(("make", "layers"), [(keys_and_values, range(2)), (latents, range(3)), (hybrid, (1, 2))])
+def test_what_a_layer_keeps_says_its_format(make, layers, kind):
+    cache = make(kind)
+    for index in layers:
+        kept = cache.layer(index)
+        for pages in kept if isinstance(kept, tuple) else (kept,):
+            assert pages.format == kind == cache.format.dtype.name
+            assert type(pages[1]) is type(pages.reshape(-1)) is type(pages.clone()) is Tensor
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_caches_that_are_made_by_their_sizes(kind):
+    budget = MemoryBudget(1 << 20)
+    pages = PagedKVCache(2, 32 * BLOCKS - 3, 3, 20, dtype(kind), budget=budget)
+    assert budget.used == pages.nbytes
+    of_latents = PagedLatentCache(3, 32 * BLOCKS, 40, 6, dtype(kind), device=Device("cpu", 3))
+    assert of_latents.layer(2).device.threads == 3
+    for made, same in ((pages, keys_and_values(kind)), (of_latents, latents(kind))):
+        assert (made.format, made.nbytes, made.num_blocks) == (same.format, same.nbytes, BLOCKS)
+        assert [[pool.shape for pool in pools] for pools in made.pools] == [[p.shape for p in ps] for ps in same.pools]
+
+
+def test_the_protocol_goes_by_its_old_name_too():
+    assert importlib.import_module("pio.cache.kind").Cache is Cache
+
+
+def test_pages_are_the_same_memory():
+    tensor = Tensor.zeros((3, 5))
+    pages = Pages.of(tensor, "int8")
+    pages[1].fill_(7.0)
+    assert tensor.tolist() == [[0.0] * 5, [7.0] * 5, [0.0] * 5]
+    assert (pages.format, Pages.of(tensor[:, 1:], "float16").shape, Pages.zeros((2,)).format) == (
+        "int8",
+        (3, 4),
+        "float32",
+    )
 
 
 @pytest.mark.parametrize("make", [CacheFormat.keys_and_values, CacheFormat.latents])

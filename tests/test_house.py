@@ -93,6 +93,21 @@ def test_a_kernel_has_a_twin_and_a_test(kernel: str) -> None:
     assert [text for text in map(ast.unparse, borrowed) if re.search(r"\b(pio|numba|numpy)\b", text)] == []
 
 
+def test_no_two_files_of_models_are_alike() -> None:
+    """What two models need is shared in layers or config; names of models and sentences make no difference."""
+    found: dict[str, list[str]] = {}
+    for path in (p for p in SHIPPED if p.parent.parent == PIO / "models" and p.stem != "__init__"):
+        tree = parse(path)
+        statements = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom | ast.Expr)]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) and len(node.body) > 1:
+                del node.body[0]
+        texts = [ast.unparse(node) for node in statements]
+        if sum(text.count("\n") for text in texts) >= 3:
+            found.setdefault("\n".join(texts), []).append(name(path))
+    assert [paths for paths in found.values() if len(paths) > 1] == []
+
+
 def test_numba_options_stand_in_one_place() -> None:
     pattern = re.compile(r"\bn?jit\(|fastmath=\{|cache=True|nogil=")
     elsewhere = [name(path) for path in SHIPPED if path.stem != "_jit" and pattern.search(path.read_text("utf-8"))]
@@ -154,6 +169,6 @@ def test_every_operation_has_a_benchmark() -> None:
     from pio import ops
 
     text = (ROOT / "benchmarks" / "kernels.py").read_text("utf-8")
-    recorded = {"Choices", "PackedWeight", "Program", "recording"}  # no operations: other benchmarks have them
+    recorded = {"Choices", "PackedWeight", "Pages", "Program", "recording"}  # no operations: other benchmarks have them
     assert [op for op in ops.__all__ if op not in recorded and not re.search(rf"\bops\.{op}\(", text)] == []
     assert "sampler.sample(" in text

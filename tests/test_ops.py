@@ -127,7 +127,7 @@ GIVEN = {
 CASES = [(op, name) for op, make in GIVEN.items() for name, x in make().items() if isinstance(x, Tensor)]
 # Lists of tensors, the caches of a batch, which models write, and what is no operation.
 ELSEWHERE = {"attention_scratch", "bfloat16_linears", "linears", "paged_attention", "quantized_linears", "write_cache"}
-ELSEWHERE |= {"Choices", "ExpertWeights", "PackedWeight", "Program", "recording"}
+ELSEWHERE |= {"Choices", "ExpertWeights", "PackedWeight", "Pages", "Program", "recording"}
 ELSEWHERE |= {"causal_conv", "gated_delta"}
 ELSEWHERE |= {"latent_attention", "latent_scratch", "write_latent_cache"}
 

@@ -200,13 +200,13 @@ def random_model(
     """
     manifest, _ = registry.choose(raw, plugin)
     base: type[TextModelPlugin] = import_object(manifest.plugin)
-    kind = dtypes.dtype(dtype or config_json.dtype(raw) or "bfloat16")
-    needed = base.config_class.from_checkpoint(raw).parameters * kind.itemsize
+    weights = dtypes.dtype(dtype or config_json.dtype(raw) or "bfloat16")
+    needed = base.config_class.from_checkpoint(raw).parameters * weights.itemsize
     if options.get("quantize") is None:  # else loading checks what is packed
         require_free(needed, "random weights of this shape take", "choose a smaller config or a smaller --dtype")
 
     def open_weights(self: TextModelPlugin, checkpoint: Checkpoint) -> RandomWeights:
-        return RandomWeights(kind)
+        return RandomWeights(weights)
 
     loaded: TextModelPlugin = type(f"Random{base.__name__}", (base,), {"open_weights": open_weights})()
     with tempfile.TemporaryDirectory(prefix="pio-") as folder:

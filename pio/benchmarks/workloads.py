@@ -9,10 +9,10 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from pio.config.sizes import MAX_TOKENS
 from pio.errors import ConfigError
 
 FILE: Final = Path("benchmarks/workloads.json")
-MOST: Final = 1 << 24  # tokens, more than any context
 
 
 class Workload(BaseModel):
@@ -23,10 +23,10 @@ class Workload(BaseModel):
     name: str = Field(min_length=1)
     """What it is called, unique in its file."""
 
-    prompt_tokens: int = Field(ge=1, le=MOST)
+    prompt_tokens: int = Field(ge=1, le=MAX_TOKENS)
     """Tokens of each prompt."""
 
-    new_tokens: int = Field(ge=1, le=MOST)
+    new_tokens: int = Field(ge=1, le=MAX_TOKENS)
     """Tokens of each answer."""
 
     requests: int = Field(ge=1, le=4096)

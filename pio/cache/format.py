@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from math import prod
 
 from pio.dtypes import DType
-from pio.errors import TensorError
-from pio.ops._check import FLOATS
 from pio.ops.attention import BLOCK_SIZE, cache_layout
 from pio.ops.latent_attention import latent_layout
 
@@ -19,7 +17,7 @@ class CacheFormat:
     """What a layer keeps of a block of positions.
 
     Attributes:
-        dtype: What positions are rounded to: float32, float16, bfloat16 or int8.
+        dtype: What positions are rounded to: float32, float16, bfloat16 or int8. Its name is the format of ``Pages``.
         stored: The elements' type in memory: ``dtype``, but for int8 plain bytes, for scales lie among the numbers.
         shapes: Of one block, for each tensor of a layer; a pool of n blocks is (n, *shape).
     """
@@ -35,7 +33,6 @@ class CacheFormat:
         Raises:
             TensorError: Positions cannot be stored in that type.
         """
-        _check("keys and values", dtype)
         stored, *pools = cache_layout(dtype, 1, kv_heads, head_dim)
         return cls(dtype, stored, tuple(shape[1:] for shape in pools))
 
@@ -46,7 +43,6 @@ class CacheFormat:
         Raises:
             TensorError: Positions cannot be stored in that type.
         """
-        _check("latents", dtype)
         stored, pool = latent_layout(dtype, 1, rank, rope_dim)
         return cls(dtype, stored, (pool[1:],))
 
@@ -59,8 +55,3 @@ class CacheFormat:
     def position_bytes(self) -> float:
         """Bytes of a position in one layer: a fraction where a scale serves several."""
         return self.block_bytes / BLOCK_SIZE
-
-
-def _check(what: str, dtype: DType) -> None:
-    if dtype.name not in (*FLOATS, "int8"):
-        raise TensorError(f"a cache of {what} cannot be {dtype}, expected one of {', '.join(FLOATS)}, int8")

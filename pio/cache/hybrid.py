@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pio.cache.paged import PagedKVCache
+from pio.cache.paged import PagedCache
 from pio.cache.recurrent import RecurrentStates
 from pio.cache.snapshot import Snapshot
 from pio.errors import CapacityError
@@ -25,7 +25,7 @@ class HybridCache:
         state_bytes: Bytes of the states of a sequence in all layers that do not.
     """
 
-    def __init__(self, attends: Sequence[bool], paged: PagedKVCache, recurrent: RecurrentStates) -> None:
+    def __init__(self, attends: Sequence[bool], paged: PagedCache, recurrent: RecurrentStates) -> None:
         """Put a cache together.
 
         Args:
@@ -46,8 +46,8 @@ class HybridCache:
         Raises:
             PioError: The cache was freed.
         """
-        own: PagedKVCache | RecurrentStates = self.paged if self._attends[index] else self.recurrent
-        return own.layer(sum(kind is self._attends[index] for kind in self._attends[:index]))
+        own: PagedCache | RecurrentStates = self.paged if self._attends[index] else self.recurrent
+        return own.layer(sum(attends is self._attends[index] for attends in self._attends[:index]))
 
     def copy_block(self, source: int, target: int) -> None:
         """Copy a block in all layers that attend.

@@ -1,51 +1,19 @@
-"""Latents and shared keys of all sequences, in place of the keys and values that follow from them."""
+"""A cache of latents, by their sizes: the name that plugins of other packages know."""
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from pio.cache.format import CacheFormat
-from pio.cache.paged import PagedCache
-from pio.device import Device
+from pio.cache.paged import Memory, PagedCache
 from pio.dtypes import DType
-from pio.memory.budget import MemoryBudget
-from pio.tensor import Tensor
 
 
 class PagedLatentCache(PagedCache):
     """A latent and a rotated key for each position, whatever the number of heads."""
 
     def __init__(
-        self,
-        layers: int,
-        tokens: int,
-        rank: int,
-        rope_dim: int,
-        dtype: DType,
-        *,
-        budget: MemoryBudget | None = None,
-        device: Device | None = None,
+        self, layers: int, tokens: int, rank: int, rope_dim: int, dtype: DType, **memory: Unpack[Memory]
     ) -> None:
-        """Reserve a cache.
-
-        Args:
-            layers: Layers that attend.
-            tokens: Positions of all sequences together, rounded up to whole blocks.
-            rank: Width of a latent.
-            rope_dim: Width of the key that all heads share.
-            dtype: float32, float16, bfloat16 or int8.
-            budget: Counts the memory and refuses what exceeds its limit.
-            device: Where it lies.
-
-        Raises:
-            TensorError: A cache of latents cannot be of that type.
-            OutOfMemoryError: The budget or the machine cannot give that much.
-        """
-        stored_as = CacheFormat.latents(dtype, rank, rope_dim)
-        super().__init__(layers, tokens, stored_as, budget=budget, device=device)
-
-    def layer(self, index: int) -> Tensor:
-        """Return the latents and keys of a layer, as ``latent_layout`` says.
-
-        Raises:
-            PioError: The cache was freed.
-        """
-        return self.pools[index][0]
+        """Reserve a cache as ``PagedCache`` does, in the format ``CacheFormat.latents`` of these sizes."""
+        super().__init__(layers, tokens, CacheFormat.latents(dtype, rank, rope_dim), **memory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any, TypedDict, Unpack
 
 from pio.cache.format import CacheFormat
 from pio.cache.snapshot import Snapshot
@@ -12,7 +13,8 @@ from pio.errors import CapacityError, ConfigError, PioError
 from pio.memory.budget import MemoryBudget
 from pio.memory.storage import Storage
 from pio.ops.attention import BLOCK_SIZE
-from pio.tensor import Tensor, row_major
+from pio.ops.pages import Pages
+from pio.tensor import row_major
 
 
 class PagedCache:
@@ -43,7 +45,7 @@ class PagedCache:
         Args:
             layers: Layers that attend.
             tokens: Positions of all sequences together, rounded up to whole blocks.
-            stored_as: How a layer stores them.
+            stored_as: How a layer stores them: ``CacheFormat.keys_and_values`` or ``CacheFormat.latents``.
             budget: Counts the memory and refuses what exceeds its limit.
             device: Where it lies.
 
@@ -55,22 +57,22 @@ class PagedCache:
         self.num_blocks = max(1, -(-tokens // BLOCK_SIZE))
         self.block_bytes = layers * stored_as.block_bytes
         self.state_bytes = 0
-        kind, shapes = stored_as.stored, [(self.num_blocks, *shape) for shape in stored_as.shapes]
-        sizes = [-(-prod(shape) * kind.itemsize // 64) * 64 for shape in shapes]  # each begins a line of the processor
+        dtype, shapes = stored_as.stored, [(self.num_blocks, *shape) for shape in stored_as.shapes]
+        sizes = [-(-prod(shape) * dtype.itemsize // 64) * 64 for shape in shapes]  # each begins a line of the processor
         self.nbytes = layers * sum(sizes)
         what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
         self._storage = storage = Storage.allocate(self.nbytes, budget=budget, what=what, device=device)
-        self._layers: list[tuple[Tensor, ...]] | None = []
+        self._layers: list[tuple[Pages, ...]] | None = []
         at = storage.address
         for _ in range(layers):
-            pools: list[Tensor] = []
+            pools: list[Pages] = []
             for shape, size in zip(shapes, sizes, strict=True):
-                pools.append(Tensor(storage, at, kind, shape, row_major(shape)))
+                pools.append(Pages(storage, at, dtype, shape, row_major(shape), stored_as.dtype.name))
                 at += size
             self._layers.append(tuple(pools))
 
     @property
-    def pools(self) -> list[tuple[Tensor, ...]]:
+    def pools(self) -> list[tuple[Pages, ...]]:
         """The tensors of each layer, blocks first.
 
         Raises:
@@ -79,6 +81,15 @@ class PagedCache:
         if self._layers is None:
             raise PioError("this cache was freed; make another with model.new_cache")
         return self._layers
+
+    def layer(self, index: int) -> Any:  # the mixer of that layer knows of which kind
+        """Return what a layer keeps: its keys and its values, or its latents alone, each ``Pages``.
+
+        Raises:
+            PioError: The cache was freed.
+        """
+        first, *others = self.pools[index]
+        return (first, *others) if others else first
 
     def copy_block(self, source: int, target: int) -> None:
         """Copy a block in all layers.
@@ -122,43 +133,18 @@ class PagedCache:
         self._storage.free()
 
 
+class Memory(TypedDict, total=False):
+    """What a cache takes of the program that makes it, as ``PagedCache`` describes it."""
+
+    budget: MemoryBudget | None
+    device: Device | None
+
+
 class PagedKVCache(PagedCache):
-    """Keys and values of layers that attend."""
+    """A cache of keys and values, by the sizes of their heads: the name that plugins of other packages know."""
 
     def __init__(
-        self,
-        layers: int,
-        tokens: int,
-        kv_heads: int,
-        head_dim: int,
-        dtype: DType,
-        *,
-        budget: MemoryBudget | None = None,
-        device: Device | None = None,
+        self, layers: int, tokens: int, kv_heads: int, head_dim: int, dtype: DType, **memory: Unpack[Memory]
     ) -> None:
-        """Reserve a cache.
-
-        Args:
-            layers: Layers that attend.
-            tokens: Positions of all sequences together, rounded up to whole blocks.
-            kv_heads: Key and value heads.
-            head_dim: Width of a head.
-            dtype: float32, float16, bfloat16 or int8.
-            budget: Counts the memory and refuses what exceeds its limit.
-            device: Where it lies.
-
-        Raises:
-            TensorError: Keys and values cannot be kept in that type.
-            OutOfMemoryError: The budget or the machine cannot give that much.
-        """
-        stored_as = CacheFormat.keys_and_values(dtype, kv_heads, head_dim)
-        super().__init__(layers, tokens, stored_as, budget=budget, device=device)
-
-    def layer(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return the keys and values of a layer.
-
-        Raises:
-            PioError: The cache was freed.
-        """
-        keys, values = self.pools[index]
-        return keys, values
+        """Reserve a cache as ``PagedCache`` does, in the format ``CacheFormat.keys_and_values`` of these sizes."""
+        super().__init__(layers, tokens, CacheFormat.keys_and_values(dtype, kv_heads, head_dim), **memory)

@@ -11,13 +11,12 @@ import typer
 from pio.cli import options
 from pio.cli.console import count, note, size, write_json, write_table
 from pio.cli.loading import named
+from pio.config.sizes import MAX_TOKENS
 from pio.errors import ConfigError
 
 if TYPE_CHECKING:
     from pio.benchmarks.report import Plan, Report, Work
     from pio.benchmarks.workloads import Workload
-
-MOST = 1 << 24  # tokens, more than any context
 
 
 def bench(
@@ -36,14 +35,16 @@ def bench(
     prompt_tokens: Annotated[
         list[int] | None,
         typer.Option(
-            "--prompt-tokens", min=1, max=MOST, help="Tokens of the prompt (512); of several, for their ratio."
+            "--prompt-tokens", min=1, max=MAX_TOKENS, help="Tokens of the prompt (512); of several, for their ratio."
         ),
     ] = None,
     depth: Annotated[
-        int | None, typer.Option("--depth", min=1, max=MOST, help="Tokens before the answer (32).", show_default=False)
+        int | None,
+        typer.Option("--depth", min=1, max=MAX_TOKENS, help="Tokens before the answer (32).", show_default=False),
     ] = None,
     new_tokens: Annotated[
-        int | None, typer.Option("--new-tokens", min=2, max=MOST, help="Tokens of the answer (64).", show_default=False)
+        int | None,
+        typer.Option("--new-tokens", min=2, max=MAX_TOKENS, help="Tokens of the answer (64).", show_default=False),
     ] = None,
     sequences: Annotated[
         int | None,

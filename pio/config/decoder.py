@@ -36,6 +36,9 @@ class DecoderConfig(BaseModel, frozen=True):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
+    defaults: ClassVar[Mapping[str, Any]] = {}  # of absent fields, as the architecture has them in transformers
+    other_names: ClassVar[Mapping[str, str]] = {}  # where a field may stand instead, if it is absent or null
+    same_as: ClassVar[Mapping[str, str]] = {}  # which field a null one, or an absent one without default, is equal to
     silent_fields: ClassVar[frozenset[str]] = SILENT
     neutral_fields: ClassVar[Mapping[str, tuple[Any, ...]]] = NEUTRAL
     heads: ClassVar[tuple[str, ...]] = ("ForCausalLM", "LMHeadModel")  # ends of names in architectures
@@ -111,13 +114,7 @@ class DecoderConfig(BaseModel, frozen=True):
     @property
     def parameters(self) -> int:
         """Number of weights, for layers with two norms, and those of queries and keys if there are such."""
-        width, heads = self.hidden_size, self.num_attention_heads + self.num_key_value_heads
-        attention = 2 * heads * self.head_dim * width + (2 * self.head_dim if self.qk_norm else 0)
-        if self.attention_bias:
-            attention += (heads + self.num_key_value_heads) * self.head_dim + width
-        layer = attention + 3 * width * self.intermediate_size + 2 * width
-        tables = 1 if self.tie_word_embeddings else 2
-        return self.num_hidden_layers * layer + tables * self.vocab_size * width + width
+        return self._count_parameters()
 
     @property
     def active_parameters(self) -> int:
@@ -127,7 +124,7 @@ class DecoderConfig(BaseModel, frozen=True):
     @property
     def last_feed_parameters(self) -> int:
         """Number of weights that one token meets in the last layer's feed-forward block."""
-        return 3 * self.hidden_size * self.intermediate_size
+        return self._feed_parameters(self.num_hidden_layers - 1)
 
     def expert_share(self, sequences: int) -> float:
         """Return which part of the experts' weights a step of so many tokens reads, if all experts are as likely."""
@@ -137,6 +134,27 @@ class DecoderConfig(BaseModel, frozen=True):
     def attention_operations(self, positions: float) -> float:
         """Return the operations of all layers that mix tokens, but their matrices, for one that sees so many others."""
         return 4.0 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * positions
+
+    def _count_parameters(self, experts: int = 0) -> int:
+        """Weights of embedding, layers, norms and output head, with that many experts in each layer that has some."""
+        width, tables = self.hidden_size, 1 if self.tie_word_embeddings else 2
+        layers = range(self.num_hidden_layers)
+        inside = sum(self._mixer_parameters(i) + self._feed_parameters(i, experts) + 2 * width for i in layers)
+        return tables * self.vocab_size * width + inside + width
+
+    def _mixer_parameters(self, layer: int) -> int:
+        """Weights of what mixes the tokens of a layer: here attention with grouped queries, in all layers alike."""
+        del layer
+        width, heads = self.hidden_size, self.num_attention_heads + self.num_key_value_heads
+        attention = 2 * heads * self.head_dim * width + (2 * self.head_dim if self.qk_norm else 0)
+        if self.attention_bias:
+            attention += (heads + self.num_key_value_heads) * self.head_dim + width
+        return attention
+
+    def _feed_parameters(self, layer: int, experts: int = 0) -> int:
+        """Weights of a layer's feed-forward block, with that many experts if it has some."""
+        del layer, experts
+        return 3 * self.hidden_size * self.intermediate_size
 
     def attends(self, layer: int) -> bool:
         """Return whether that layer attends to positions; else it keeps a state."""
@@ -159,11 +177,12 @@ class DecoderConfig(BaseModel, frozen=True):
         fields = {**raw, "rope": rope, "stored_dtype": config_json.dtype(raw)}
         fields["eos_token_ids"] = eos_token_ids(raw, "config.json")
         fields["quantization"] = StoredQuantization.read(raw)
+        cls._complete(fields)
         cls._fill(fields)
         layer_types: Any = fields.get("layer_types")
         if isinstance(layer_types, list):
             fields["layer_types"] = tuple(cast("list[Any]", layer_types))
-        known = (cls.model_fields.keys() - _MADE) | cls.silent_fields
+        known = (cls.model_fields.keys() - _MADE) | cls.silent_fields | set(cls.other_names.values())
         neutral = {"use_qk_norm": (cls.qk_norm,), **cls.neutral_fields}
         check_fields(raw, rope, known=known, neutral=neutral, heads=cls.heads)
         try:
@@ -174,8 +193,20 @@ class DecoderConfig(BaseModel, frozen=True):
         return config
 
     @classmethod
+    def _complete(cls, fields: dict[str, Any]) -> None:
+        """Put in what the tables of the class say of absent fields."""
+        for name, other in cls.other_names.items():
+            if fields.get(name) is None and other in fields:
+                fields[name] = fields[other]
+        for name, value in cls.defaults.items():
+            fields.setdefault(name, value)
+        for name, other in cls.same_as.items():
+            if fields.get(name) is None and other in fields:
+                fields[name] = fields[other]
+
+    @classmethod
     def _fill(cls, fields: dict[str, Any]) -> None:
-        """Put in the architecture's defaults; a model's config class overrides this."""
+        """Put in what of absent fields follows from others; a model's config class adds its own."""
         used = fields.get("use_sliding_window")
         if not isinstance(used, bool | None):
             raise _wrong("use_sliding_window", used, "true or false")

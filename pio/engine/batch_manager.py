@@ -10,7 +10,7 @@ from functools import partial
 from math import prod
 from typing import Any, TypeAlias, TypeVar
 
-from pio.cache.kind import Cache
+from pio.cache.protocol import Cache
 from pio.dtypes import float32
 from pio.engine import prompt_embeddings
 from pio.engine.answer import Answer

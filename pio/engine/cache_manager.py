@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 
-from pio.cache.kind import Cache
+from pio.cache.protocol import Cache
 from pio.cache.snapshot import Snapshot
 from pio.engine.sequence import NO_SLOT, Sequence
 from pio.errors import CacheError, CapacityError, ConfigError
@@ -38,8 +38,8 @@ class CacheManager:
         lacking = [name for name in _OFFERED if not hasattr(cache, name)]
         if lacking:
             raise ConfigError(
-                f"{type(cache).__name__} lacks {', '.join(lacking)}, which pio.cache.kind.Cache lists; derive it from "
-                "pio.cache.paged.PagedCache, or add them: requests with n > 1 share the blocks of their prompt"
+                f"{type(cache).__name__} lacks {', '.join(lacking)}, which pio.cache.protocol.Cache lists; derive it "
+                "from pio.cache.paged.PagedCache, or add them: requests with n > 1 share the blocks of their prompt"
             )
         if cache.num_blocks < 1 or cache.block_size < 1:
             found = f"{cache.num_blocks} of {cache.block_size}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Collection
 from typing import Any, Protocol
 
 from pio.cache.batch import Batch
-from pio.cache.kind import Cache
+from pio.cache.protocol import Cache
 from pio.engine.sequence import Sequence
 from pio.errors import PioError
 from pio.memory.budget import MemoryBudget

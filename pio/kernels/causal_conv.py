@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pio.kernels._edges import load_up_to, store_up_to
 from pio.kernels._jit import kernel, kernel_per_dtype
+from pio.kernels._partial_vectors import load_up_to, store_up_to
 from pio.kernels._slices import past_of, sequences_of, slot_of, start_of
 from pio.kernels.activation import silu_lanes
 from pio.kernels.parallel import parallel_kernel_per_dtype

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pio.kernels._edges import load_up_to, store_up_to
 from pio.kernels._formats import BLOCK, FORMATS
 from pio.kernels._jit import PerDtype, kernel
 from pio.kernels._linears import multiply
+from pio.kernels._partial_vectors import load_up_to, store_up_to
 from pio.kernels.copy import copy_line
 from pio.kernels.parallel import FINE, parallel_kernel, parallel_kernel_per_dtype
 from pio.kernels.quantized_linear import FEW

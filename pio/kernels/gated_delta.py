@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 
-from pio.kernels._edges import load_up_to, store_up_to
 from pio.kernels._jit import kernel, kernel_per_dtype
+from pio.kernels._partial_vectors import load_up_to, store_up_to
 from pio.kernels._rows import fill_f32
 from pio.kernels._slices import past_of, sequences_of, slot_of, start_of
 from pio.kernels.activation import sigmoid_lanes

@@ -16,10 +16,10 @@ from typing import Any, Final
 from llvmlite import ir
 
 from pio.kernels import _llvm as ll
-from pio.kernels._edges import load_up_to
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import EXPONENT, FORMATS, GROUP, PAIR, RECORD, START
 from pio.kernels._jit import kernel
+from pio.kernels._partial_vectors import load_up_to
 from pio.kernels.quantize import BIAS, quantize_row
 from pio.kernels.simd import (
     LANES,

@@ -21,11 +21,11 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from pio.kernels import _llvm as ll
-from pio.kernels._edges import load_up_to
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import GROUP, PAIR, RECORD, START
 from pio.kernels._jit import kernel
 from pio.kernels._latent_shape import HEAD_LATENT, HEAD_ROPE, RANK, ROPE_DIM, SCALE, take_query
+from pio.kernels._partial_vectors import load_up_to
 from pio.kernels._rows import fill_f32, scale_row
 from pio.kernels.quantize import quantize_row
 from pio.kernels.quantized_attention import advance, block_maxima, quantize_chances, weigh_rows

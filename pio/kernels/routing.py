@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from pio.kernels._edges import load_up_to, store_up_to
 from pio.kernels._jit import kernel
+from pio.kernels._partial_vectors import load_up_to, store_up_to
 from pio.kernels.activation import sigmoid_lanes
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.simd import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pio import ops
 from pio.cache.batch import Batch
-from pio.cache.kind import Cache
+from pio.cache.protocol import Cache
 from pio.layers.linear import Linear, together
 from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from pio import ops
 from pio.cache.batch import Batch
-from pio.cache.kind import Cache
+from pio.cache.protocol import Cache
 from pio.dtypes import DType
 from pio.errors import ConfigError
 from pio.layers.embedding import Embedding

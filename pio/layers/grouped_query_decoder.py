@@ -1,14 +1,16 @@
-"""A decoder whose layers all attend with grouped queries over pages of keys and values; feed-forward blocks vary."""
+"""A decoder whose layers all attend with grouped queries over pages of keys and values, whatever stands between."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from pio.cache.paged import PagedKVCache
+from pio.cache.format import CacheFormat
+from pio.cache.paged import PagedCache
 from pio.dtypes import DType
 from pio.layers.attention import GroupedQueryAttention
 from pio.layers.decoder import Decoder, DecoderOptions, DecoderSizes, FeedForward
+from pio.layers.mlp import SwiGLU
 from pio.layers.rotary import RotaryEmbedding
 from pio.layers.source import Source
 from pio.memory.budget import MemoryBudget
@@ -38,6 +40,11 @@ class AttentionSizes(DecoderSizes, Protocol):
         ...
 
     @property
+    def intermediate_size(self) -> int:
+        """Width of a dense feed-forward block."""
+        ...
+
+    @property
     def attention_bias(self) -> bool:
         """Whether the projections have biases."""
         ...
@@ -52,7 +59,7 @@ def grouped_query_decoder(
     source: Source,
     options: DecoderOptions,
     budget: MemoryBudget,
-    feed_forward: Callable[[Source, int], FeedForward],
+    feed_forward: Callable[[Source, int], FeedForward] | None = None,
 ) -> Decoder:
     """Put a model together; the names are those that most checkpoints give their tensors.
 
@@ -61,7 +68,8 @@ def grouped_query_decoder(
         source: Weights of the model.
         options: How it is to run.
         budget: Counts the memory of caches.
-        feed_forward: Makes the feed-forward block of the layer of that number, from the weights below ``mlp``.
+        feed_forward: Makes the feed-forward block of the layer of that number, from the weights below ``mlp``; by
+            default a gated one of the config's ``intermediate_size``.
     """
     c, rotary = config, RotaryEmbedding(source, config.rope, config.head_dim)
 
@@ -79,10 +87,14 @@ def grouped_query_decoder(
             window=c.window(i),
         )
 
-    def make_cache(tokens: int, dtype: DType) -> PagedKVCache:
-        sizes = c.num_hidden_layers, tokens, c.num_key_value_heads, c.head_dim
-        return PagedKVCache(*sizes, dtype, budget=budget, device=source.device)
+    def swiglu(at: Source, i: int) -> SwiGLU:
+        return SwiGLU(at, c.hidden_size, c.intermediate_size)
 
+    def make_cache(tokens: int, dtype: DType) -> PagedCache:
+        stored_as = CacheFormat.keys_and_values(dtype, c.num_key_value_heads, c.head_dim)
+        return PagedCache(c.num_hidden_layers, tokens, stored_as, budget=budget, device=source.device)
+
+    feed = swiglu if feed_forward is None else feed_forward
     return Decoder.assemble(
-        c, source, options, rotary=rotary, mixer=attention, feed_forward=feed_forward, make_cache=make_cache
+        c, source, options, rotary=rotary, mixer=attention, feed_forward=feed, make_cache=make_cache
     )

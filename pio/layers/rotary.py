@@ -34,16 +34,16 @@ class RotaryEmbedding:
             CheckpointError: A parameter of the scaling is missing or cannot be used.
         """
         base = [rope["rope_theta"] ** (-2 * i / width) for i in range(width // 2)]
-        kind = rope["rope_type"]
-        make = _SCALINGS.get(kind)
+        rope_type = rope["rope_type"]
+        make = _SCALINGS.get(rope_type)
         if make is None:
             raise UnsupportedModelError(
-                f"config.json: rope_type is {kind!r}, pio knows {', '.join(_SCALINGS)}; choose another checkpoint"
+                f"config.json: rope_type is {rope_type!r}, pio knows {', '.join(_SCALINGS)}; choose another checkpoint"
             )
-        for field in _NEEDED.get(kind, ()):
+        for field in _NEEDED.get(rope_type, ()):
             if not isinstance(rope.get(field), (int, float)) or rope[field] <= 0:
                 raise CheckpointError(
-                    f"config.json: rope_type {kind!r} needs {field}, found {rope.get(field)!r}; "
+                    f"config.json: rope_type {rope_type!r} needs {field}, found {rope.get(field)!r}; "
                     "download the model again"
                 )
         frequencies, self.scale = make(base, rope, width)

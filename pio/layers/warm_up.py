@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pio import ops
 from pio.cache.batch import Batch
-from pio.cache.kind import Cache
+from pio.cache.protocol import Cache
 from pio.layers.decoder import Decoder
 from pio.ops import compilation
 from pio.ops.sampling import Choice, Sampler

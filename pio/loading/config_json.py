@@ -51,16 +51,16 @@ def rope_parameters(raw: dict[str, Any], *, default_theta: float = 10_000.0) -> 
         UnsupportedModelError: Layers of different kinds have different parameters.
     """
     nested = _object(raw, "rope_scaling") or _object(raw, "rope_parameters")
-    found = {key: value for key, value in _one_kind(nested, raw).items() if value is not None}
+    found = {key: value for key, value in _shared(nested, raw).items() if value is not None}
     for key in ("rope_theta", "partial_rotary_factor"):
         if raw.get(key) is not None:
             found.setdefault(key, raw[key])
     found.setdefault("rope_theta", default_theta)
     old_name = found.pop("type", "default")
-    kind = found.setdefault("rope_type", old_name)
-    if not isinstance(kind, str) or not kind:
-        _fail("rope_type", kind, "a name such as 'default' or 'yarn'")
-    if kind in _SCALED:
+    rope_type = found.setdefault("rope_type", old_name)
+    if not isinstance(rope_type, str) or not rope_type:
+        _fail("rope_type", rope_type, "a name such as 'default' or 'yarn'")
+    if rope_type in _SCALED:
         _fill_lengths(found, raw)
     for key in _POSITIVE:
         if key in found:
@@ -87,19 +87,19 @@ def _fill_lengths(found: dict[str, Any], raw: dict[str, Any]) -> None:
         )
 
 
-def _one_kind(nested: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters that all layers share, where the file may give them for each kind of layer."""
+def _shared(nested: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters that all layers share, where the file may give them for each type of layer."""
     if not nested or not all(isinstance(value, dict) for value in nested.values()):
         return nested
-    kinds = cast("dict[str, dict[str, Any]]", nested)
+    by_layer = cast("dict[str, dict[str, Any]]", nested)
     layers = raw.get("layer_types")
     if isinstance(layers, list):
-        used = {kind: kinds[kind] for kind in kinds if kind in cast("list[Any]", layers)}
-        kinds = used or kinds
-    first, *others = kinds.values()
+        used = {name: by_layer[name] for name in by_layer if name in cast("list[Any]", layers)}
+        by_layer = used or by_layer
+    first, *others = by_layer.values()
     if any(other != first for other in others):
         raise UnsupportedModelError(
-            f"config.json: rope_parameters differ between {', '.join(shown(kind) for kind in list(kinds)[:4])} "
+            f"config.json: rope_parameters differ between {', '.join(shown(name) for name in list(by_layer)[:4])} "
             "layers; pio runs models whose layers share them, choose another model or a plugin for this one"
         )
     return first

@@ -61,8 +61,8 @@ def open_regular(path: Path) -> tuple[int, int]:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise CheckpointError(f"cannot read {path}: it is {kind}; a file was expected, download the model again")
+        found = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise CheckpointError(f"cannot read {path}: it is {found}; a file was expected, download the model again")
     return descriptor, status.st_size
 
 
@@ -194,9 +194,9 @@ def _within(root: str, real: str) -> bool:
 def _hub_blob(root: str, real: str) -> bool:
     """Say whether ``real`` is a blob of the Hugging Face cache whose snapshot folder is ``root``."""
     snapshots, revision = os.path.split(root)
-    repo, kind = os.path.split(snapshots)
+    repo, folder = os.path.split(snapshots)
     cache, repo_name = os.path.split(repo)
-    if kind != "snapshots" or not revision or not repo_name.startswith("models--"):
+    if folder != "snapshots" or not revision or not repo_name.startswith("models--"):
         return False
     if os.path.dirname(real) == os.path.join(repo, "blobs"):
         return True

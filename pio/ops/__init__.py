@@ -14,6 +14,7 @@ from pio.ops.latent_attention import latent_attention, latent_scratch, write_lat
 from pio.ops.linear import linear, linears
 from pio.ops.matmul import matmul
 from pio.ops.norm import fused_add_rms_norm, gated_rms_norm, layer_norm, rms_norm
+from pio.ops.pages import Pages
 from pio.ops.program import Program, host_call, recording
 from pio.ops.quantized import PackedWeight, pack, quantized_linear, quantized_linears, unpack
 from pio.ops.reduce import first_non_finite
@@ -25,6 +26,7 @@ __all__ = [
     "Choices",
     "ExpertWeights",
     "PackedWeight",
+    "Pages",
     "Program",
     "absorbed_weights",
     "add",

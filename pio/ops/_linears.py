@@ -13,12 +13,12 @@ kernels = launcher.module("_linears")
 Matrix = tuple[int, int, int, int]  # addresses of outputs, weights and bias (0: none), and how many outputs
 
 
-def multiply(kind: str, x: int, matrices: Sequence[Matrix], rows: int, k: int, threads: int, *, add: bool) -> None:
-    """Multiply rows by matrices of one kind, whose sizes and types are checked already.
+def multiply(form: str, x: int, matrices: Sequence[Matrix], rows: int, k: int, threads: int, *, add: bool) -> None:
+    """Multiply rows by matrices of one form, whose sizes and types are checked already.
 
     Args:
-        kind: Element type or format of the matrices, or ROUNDED.
-        x: Address of (rows, k) as that kind meets it.
+        form: Element type or format of the matrices, or ROUNDED.
+        x: Address of (rows, k) as that form meets it.
         matrices: One or more; the outputs of each are float32 (rows, n).
         rows: How many.
         k: Numbers of a row.
@@ -26,4 +26,4 @@ def multiply(kind: str, x: int, matrices: Sequence[Matrix], rows: int, k: int, t
         add: Add to what the outputs hold.
     """
     numbers = record(*chain.from_iterable(matrices))
-    kernels.linears[kind](x, numbers.address, len(matrices), rows, k, int(add), threads)
+    kernels.linears[form](x, numbers.address, len(matrices), rows, k, int(add), threads)

@@ -23,8 +23,8 @@ class Record:
     freed = False
 
     def __init__(self, *values: float) -> None:
-        kinds = "".join(["d" if type(v) is float else "q" for v in values])
-        self._memory = ctypes.create_string_buffer(struct.pack(kinds, *values), 8 * len(values))
+        codes = "".join(["d" if type(v) is float else "q" for v in values])
+        self._memory = ctypes.create_string_buffer(struct.pack(codes, *values), 8 * len(values))
         self._address = ctypes.addressof(self._memory)
 
     @property

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 
 from pio.device import Device, on_device
-from pio.dtypes import DType, int8, uint8
+from pio.dtypes import DType
 from pio.errors import TensorError
 from pio.kernels import launcher, sizes
-from pio.ops._check import FLOATS, check, check_tensor, split
+from pio.ops._check import check, split
 from pio.ops._overlap import check_apart
 from pio.ops._record import record
 from pio.ops._tensors import check_writable
+from pio.ops.pages import STORED, check_pages, stored_type
 from pio.ops.slices import Slices
 from pio.tensor import Tensor
 
 kernels = launcher.module("attention")
 BLOCK_SIZE = sizes.BLOCK
-WORK = 64  # of quantizing a key and scattering it over its block, against that of copying a number
+COPYING, QUANTIZING = 2, 64  # work on a number of a key: to copy it, or to quantize it and scatter it over its block
+WORK = dict.fromkeys(STORED, COPYING) | {"int8": QUANTIZING}
 Shape = tuple[int, ...]
 
 
@@ -26,17 +28,20 @@ def value_width(head_dim: int) -> int:
     return -(-head_dim // sizes.LANES) * sizes.LANES
 
 
-def cache_layout(dtype: DType, blocks: int, kv_heads: int, head_dim: int) -> tuple[DType, Shape, Shape]:
-    """Return how a cache of that type is kept: the elements' type, and the shapes of keys and of values.
+def cache_layout(format: DType | str, blocks: int, kv_heads: int, head_dim: int) -> tuple[DType, Shape, Shape]:
+    """Return how a cache of that format is kept: the elements' type, and the shapes of keys and of values.
 
     Floats are keys (blocks, kv_heads, head_dim, BLOCK_SIZE), transposed within a block, and values (blocks, kv_heads,
     BLOCK_SIZE, value_width(head_dim)). int8 has scales beside its numbers, so a block of a head is plain bytes.
+
+    Raises:
+        TensorError: There is no such format.
     """
-    width = value_width(head_dim)
-    if dtype is int8:
+    stored, width = stored_type("keys and values", format), value_width(head_dim)
+    if str(format) == "int8":
         keys, values = sizes.int8_key_bytes(head_dim), sizes.int8_value_bytes(width)
-        return uint8, (blocks, kv_heads, keys), (blocks, kv_heads, values)
-    return dtype, (blocks, kv_heads, head_dim, BLOCK_SIZE), (blocks, kv_heads, BLOCK_SIZE, width)
+        return stored, (blocks, kv_heads, keys), (blocks, kv_heads, values)
+    return stored, (blocks, kv_heads, head_dim, BLOCK_SIZE), (blocks, kv_heads, BLOCK_SIZE, width)
 
 
 def attention_scratch_shape(head_dim: int, device: Device | None = None) -> tuple[int, int]:
@@ -52,10 +57,11 @@ def attention_scratch(head_dim: int, device: Device | None = None) -> Tensor:
 
 
 def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slices, scratch: Tensor) -> None:
-    """Store a batch's keys and values in the blocks of its sequences, rounded to the cache's type.
+    """Store a batch's keys and values in the blocks of its sequences, in the cache's format.
 
     Args:
-        keys: As ``cache_layout`` says, of float32, float16, bfloat16 or int8.
+        keys: As a cache's ``layer`` returns them: ``Pages`` of float32, float16, bfloat16 or int8, laid out as
+            ``cache_layout`` says; of floats it may be any tensor.
         values: Likewise.
         k: float32 (T, kv_heads, head_dim).
         v: float32 (T, kv_heads, head_dim).
@@ -63,38 +69,36 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
         scratch: From ``attention_scratch``. Must not share memory with the others.
 
     Raises:
-        TensorError: Shapes or dtypes do not fit, or what is written is read-only.
+        TensorError: Shapes, dtypes or formats do not fit, or what is written is read-only.
     """
     check("write_cache", "scratch", scratch, (None, None))
     check("write_cache", "k", k, (None, None, None))
     _, kv_heads, head_dim = k.shape
     check("write_cache", "v", v, k.shape)
-    _check_cache("write_cache", keys, values, head_dim)
+    format = _check_cache("write_cache", keys, values, head_dim)
     check("write_cache", "keys", keys, (None, kv_heads, *keys.shape[2:]), None)
     _check_scratch("write_cache", scratch, head_dim, k=k, v=v, keys=keys, values=values)
     check_writable("write_cache", "keys", keys)
     check_writable("write_cache", "values", values)
     parts, floats = scratch.shape
-    threads = min(split((WORK if keys.dtype is uint8 else 2) * k.size, scratch.device), parts // sizes.PARTS)
+    threads = min(split(WORK[format] * k.size, scratch.device), parts // sizes.PARTS)
     at = keys.address, values.address, k.address, v.address, batch.record.address, scratch.address
-    kernels.write_cache[cache_format(keys).name](*at, 4 * floats, kv_heads, head_dim, threads)
+    kernels.write_cache[format](*at, 4 * floats, kv_heads, head_dim, threads)
 
 
-def cache_format(cache: Tensor) -> DType:
-    """Return in which format a cache is that is kept like this."""
-    return int8 if cache.dtype is uint8 else cache.dtype
-
-
-def _check_cache(op: str, keys: Tensor, values: Tensor, head_dim: int) -> None:
-    """Raise a TensorError unless keys and values are laid out as ``cache_layout`` says."""
-    check_tensor(op, "keys", keys)
-    check_tensor(op, "values", values)
-    if keys.dtype is not uint8 and keys.dtype.name not in FLOATS:
-        raise TensorError(f"{op}: keys is {keys.dtype}, expected uint8 (a cache of int8), {', '.join(FLOATS)}")
+def _check_cache(op: str, keys: Tensor, values: Tensor, head_dim: int) -> str:
+    """Return the format of keys and values; raise a TensorError unless they are laid out as ``cache_layout`` says."""
+    format, other = check_pages(op, "keys", keys), check_pages(op, "values", values)
+    if other != format:
+        raise TensorError(
+            f"{op}: values is a cache of {other}, expected one of {format}, as keys is; give both as the cache's "
+            "layer() returns them"
+        )
     blocks, kv_heads = keys.shape[:2] if len(keys.shape) > 1 else (0, 0)
-    stored, key_shape, value_shape = cache_layout(cache_format(keys), blocks, kv_heads, head_dim)
-    check(op, "keys", keys, key_shape, stored)
-    check(op, "values", values, value_shape, stored)
+    _, key_shape, value_shape = cache_layout(format, blocks, kv_heads, head_dim)
+    check(op, "keys", keys, key_shape, None)
+    check(op, "values", values, value_shape, None)
+    return format
 
 
 def _check_scratch(op: str, scratch: Tensor, head_dim: int, **others: Tensor) -> None:
@@ -127,7 +131,8 @@ def paged_attention(
 
     Args:
         q: float32 (T, heads, head_dim); heads is a multiple of the cache's.
-        keys: As ``cache_layout`` says, of float32, float16, bfloat16 or int8.
+        keys: As a cache's ``layer`` returns them: ``Pages`` of float32, float16, bfloat16 or int8, laid out as
+            ``cache_layout`` says; of floats it may be any tensor.
         values: Likewise.
         batch: Where each token belongs; its keys and values are in the cache already.
         scratch: From ``attention_scratch``; its first axis says over how many threads to split,
@@ -141,12 +146,12 @@ def paged_attention(
         ``out``. A token's bits do not depend on the rest of the batch or on threads.
 
     Raises:
-        TensorError: Shapes or dtypes do not fit, or what is written is read-only or shares memory.
+        TensorError: Shapes, dtypes or formats do not fit, or what is written is read-only or shares memory.
     """
     check("attention", "q", q, (None, None, None))
     check("attention", "scratch", scratch, (None, None))
     _, heads, head_dim = q.shape
-    _check_cache("attention", keys, values, head_dim)
+    format = _check_cache("attention", keys, values, head_dim)
     kv_heads = keys.shape[1]
     check("attention", "out", out, q.shape)
     check_writable("attention", "out", out)
@@ -160,7 +165,7 @@ def paged_attention(
     factor = 1.0 / math.sqrt(head_dim) if scale is None else float(scale)
     shape = record(4 * floats, kv_heads, heads // kv_heads, head_dim, int(causal), window or 0, factor)
     at = out.address, q.address, keys.address, values.address, batch.record.address, scratch.address, shape.address
-    kernels.attention[cache_format(keys).name](*at, parts // sizes.PARTS)
+    kernels.attention[format](*at, parts // sizes.PARTS)
     return out
 
 

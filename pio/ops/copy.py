@@ -49,9 +49,9 @@ def copy(dst: Tensor, src: Tensor) -> Tensor:
             stride, from_stride = -stride, -from_stride
         if n != 1:
             axes.append((n, stride, from_stride))
-    kind = f"{src.dtype.name}_to_{dst.dtype.name}"
+    conversion = f"{src.dtype.name}_to_{dst.dtype.name}"
     if dst.size:
-        _copy_axes(kind, to, at, merged(axes), split(dst.size, dst.device))
+        _copy_axes(conversion, to, at, merged(axes), split(dst.size, dst.device))
     return dst
 
 
@@ -66,17 +66,17 @@ def merged(axes: list[Axis]) -> list[Axis]:
     return out
 
 
-def _copy_axes(kind: str, to: int, at: int, axes: list[Axis], parts: int) -> None:
+def _copy_axes(conversion: str, to: int, at: int, axes: list[Axis], parts: int) -> None:
     if len(axes) > MAX_AXES:
         n, stride, from_stride = axes[0]
-        source, _, target = kind.partition("_to_")
+        source, _, target = conversion.partition("_to_")
         for i in range(n):
             there, here = to + i * stride * sizes.size_of(target), at + i * from_stride * sizes.size_of(source)
-            _copy_axes(kind, there, here, axes[1:], parts)
+            _copy_axes(conversion, there, here, axes[1:], parts)
         return
     # the first axis is the one that is split, the last the one that is vectorised
     ones: list[Axis] = [(1, 0, 0)] * (MAX_AXES - len(axes))
     box = [*axes[:-1], *ones, axes[-1]] if axes else ones
     parts = min(parts, box[0][0] if box[0][0] > 1 else box[-1][0])
     numbers = record(*chain.from_iterable(box))
-    kernels.copy[kind](to, at, numbers.address, parts)
+    kernels.copy[conversion](to, at, numbers.address, parts)

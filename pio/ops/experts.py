@@ -268,8 +268,8 @@ def expert_linears(
         lines = to
     fields = [value for w, out in zip(weights, outs, strict=True) for value in (out.address, w.addresses.address)]
     fields += [0] * (4 - len(fields))
-    kind = sizes.ROUNDED if rounds else first.form
-    kernels.experts_linear[kind](lines, choices.starts.address, *fields, len(first), n, width, line, x.device.threads)
+    form = sizes.ROUNDED if rounds else first.form
+    kernels.experts_linear[form](lines, choices.starts.address, *fields, len(first), n, width, line, x.device.threads)
 
 
 def add_choices(out: Tensor, y: Tensor, places: Tensor, weights: Tensor) -> Tensor:
@@ -328,14 +328,14 @@ def _check_choices(op: str, choices: Choices, tokens: int, experts: int, *, writ
     """Raise a TensorError unless there is room for the choices of that many tokens."""
     check(op, "ids", choices.ids, (tokens, None), int32)
     k = choices.ids.shape[1]
-    kinds: list[tuple[str, Tensor, tuple[int, ...], DType]] = [
+    wanted: list[tuple[str, Tensor, tuple[int, ...], DType]] = [
         ("ids", choices.ids, (tokens, k), int32),
         ("weights", choices.weights, (tokens, k), float32),
         ("order", choices.order, (tokens * k,), int32),
         ("places", choices.places, (tokens, k), int32),
         ("starts", choices.starts, (experts + 1,), int32),
     ]
-    for name, tensor, shape, dtype in kinds:
+    for name, tensor, shape, dtype in wanted:
         check(op, name, tensor, shape, dtype)
         if written:
             check_writable(op, name, tensor)

@@ -36,8 +36,8 @@ def gather(table: Tensor, indices: Tensor, *, out: Tensor | None = None) -> Tens
     out = result("gather", out, (n, dim), device=table.device)
     check_apart("gather", "out", out, table=table, indices=indices)
     parts = split(n * dim, table.device)
-    kind, at = table.dtype.name, (out.address, table.address, indices.address)
-    kernels.gather[kind](*at, n, dim, wide, parts)
+    dtype, at = table.dtype.name, (out.address, table.address, indices.address)
+    kernels.gather[dtype](*at, n, dim, wide, parts)
     return out
 
 

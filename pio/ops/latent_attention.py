@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 from pio.device import Device, on_device
-from pio.dtypes import DType, int8, uint8
+from pio.dtypes import DType
 from pio.errors import TensorError
 from pio.kernels import launcher, sizes
-from pio.ops._check import FLOATS, check, check_tensor, split
+from pio.ops._check import check, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._record import record
 from pio.ops._tensors import check_writable, head_strides, row_stride
-from pio.ops.attention import BLOCK_SIZE, cache_format
+from pio.ops.attention import BLOCK_SIZE
+from pio.ops.pages import check_pages, stored_type
 from pio.ops.slices import Slices
 from pio.tensor import Tensor
 
 kernels = launcher.module("latent_attention")
 
 
-def latent_layout(dtype: DType, blocks: int, rank: int, rope_dim: int) -> tuple[DType, tuple[int, ...]]:
-    """Return how a layer's cache of that type is kept: the elements' type, and its shape.
+def latent_layout(format: DType | str, blocks: int, rank: int, rope_dim: int) -> tuple[DType, tuple[int, ...]]:
+    """Return how a layer's cache of that format is kept: the elements' type, and its shape.
 
     Floats are (blocks, BLOCK_SIZE, rank + rope_dim): a row for each position, of the latent and the key that heads
     share, with zeros between the two up to a multiple of 32. int8 has scales beside its numbers, so a block is plain
     bytes: 17 for each 16 numbers, both parts rounded up to a multiple of 64.
+
+    Raises:
+        TensorError: There is no such format.
     """
-    if dtype is int8:
-        return uint8, (blocks, sizes.int8_latent_block(rank, rope_dim))
-    return dtype, (blocks, BLOCK_SIZE, sizes.latent_width(rank) + rope_dim)
+    stored = stored_type("latents", format)
+    if str(format) == "int8":
+        return stored, (blocks, sizes.int8_latent_block(rank, rope_dim))
+    return stored, (blocks, BLOCK_SIZE, sizes.latent_width(rank) + rope_dim)
 
 
 def latent_scratch_shape(rank: int, rope_dim: int, device: Device | None = None) -> tuple[int, int]:
@@ -41,16 +46,17 @@ def latent_scratch(rank: int, rope_dim: int, device: Device | None = None) -> Te
 
 
 def write_latent_cache(cache: Tensor, latent: Tensor, key: Tensor, batch: Slices) -> None:
-    """Store a batch's latents and shared keys in the blocks of its sequences, rounded to the cache's type.
+    """Store a batch's latents and shared keys in the blocks of its sequences, in the cache's format.
 
     Args:
-        cache: As ``latent_layout`` says, of float32, float16, bfloat16 or int8.
+        cache: As a cache's ``layer`` returns it: ``Pages`` of float32, float16, bfloat16 or int8, laid out as
+            ``latent_layout`` says; of floats it may be any tensor.
         latent: float32 (T, rank), after its norm; there may be gaps between tokens, as in a slice of wider rows.
         key: float32 (T, rope_dim), rotated; likewise.
         batch: Where each token belongs.
 
     Raises:
-        TensorError: Shapes, strides or dtypes do not fit, or the cache is read-only.
+        TensorError: Shapes, strides, dtypes or the format do not fit, or the cache is read-only.
     """
     op = "write_latent_cache"
     check_tensor(op, "latent", latent)
@@ -62,12 +68,12 @@ def write_latent_cache(cache: Tensor, latent: Tensor, key: Tensor, batch: Slices
         )
     ld_latent, ld_key = row_stride(op, "latent", latent), row_stride(op, "key", key)
     rank, rope_dim = latent.shape[1], key.shape[1]
-    _check_cache(op, cache, rank, rope_dim)
+    format = _check_cache(op, cache, rank, rope_dim)
     check_writable(op, "cache", cache)
     check_apart(op, "cache", cache, latent=latent, key=key)
     at = cache.address, latent.address, key.address, batch.record.address
     parts = split(latent.size + key.size, latent.device)
-    kernels.write_latents[cache_format(cache).name](*at, ld_latent, ld_key, rank, rope_dim, parts)
+    kernels.write_latents[format](*at, ld_latent, ld_key, rank, rope_dim, parts)
 
 
 def latent_attention(
@@ -82,7 +88,8 @@ def latent_attention(
     Args:
         q_latent: float32 (T, heads, rank); there may be gaps between heads and tokens.
         q_rope: float32 (T, heads, rope_dim), rotated; likewise.
-        cache: As ``latent_layout`` says, of float32, float16, bfloat16 or int8.
+        cache: As a cache's ``layer`` returns it: ``Pages`` of float32, float16, bfloat16 or int8, laid out as
+            ``latent_layout`` says; of floats it may be any tensor.
         batch: Where each token belongs; its latents and keys are in the cache already.
         scratch: From ``latent_scratch``; its first axis says over how many threads to split, with PARTS rows for each.
             Must not share memory with the others.
@@ -93,7 +100,7 @@ def latent_attention(
         ``out``. A token's bits do not depend on the rest of the batch or on threads.
 
     Raises:
-        TensorError: Shapes, strides or dtypes do not fit, or what is written is read-only or shares memory.
+        TensorError: Shapes, strides, dtypes or the format do not fit, or what is written is read-only or shares memory.
     """
     op = "latent_attention"
     ld_latent, head_latent = head_strides(op, "q_latent", q_latent)
@@ -105,7 +112,7 @@ def latent_attention(
     ld_rope, head_rope = head_strides(op, "q_rope", q_rope, (tokens, heads, rope_dim))
     if 0 in (heads, rank, rope_dim):
         raise TensorError(f"{op}: q_latent {q_latent.shape} or q_rope {q_rope.shape} has no heads, or heads of width 0")
-    _check_cache(op, cache, rank, rope_dim)
+    format = _check_cache(op, cache, rank, rope_dim)
     check(op, "out", out, q_latent.shape)
     check_writable(op, "out", out)
     check_apart(op, "out", out, q_latent=q_latent, q_rope=q_rope, cache=cache)
@@ -123,21 +130,20 @@ def latent_attention(
     shape = record(4 * floats, *strides, heads, rank, rope_dim, float(scale))
     inputs = q_latent.address, q_rope.address, cache.address, batch.record.address
     at = out.address, *inputs, scratch.address, shape.address
-    kernels.latent_attention[cache_format(cache).name](*at, parts // sizes.PARTS)
+    kernels.latent_attention[format](*at, parts // sizes.PARTS)
     return out
 
 
-def _check_cache(op: str, cache: Tensor, rank: int, rope_dim: int) -> None:
-    """Raise a TensorError unless the cache is one of such latents and keys."""
-    check_tensor(op, "cache", cache)
-    if cache.dtype is not uint8 and cache.dtype.name not in FLOATS:
-        raise TensorError(f"{op}: cache is {cache.dtype}, expected uint8 (a cache of int8), {', '.join(FLOATS)}")
-    _, wanted = latent_layout(cache_format(cache), cache.shape[0] if cache.shape else 0, rank, rope_dim)
+def _check_cache(op: str, cache: Tensor, rank: int, rope_dim: int) -> str:
+    """Return the cache's format; raise a TensorError unless it is one of such latents and keys."""
+    format = check_pages(op, "cache", cache)
+    _, wanted = latent_layout(format, cache.shape[0] if cache.shape else 0, rank, rope_dim)
     if cache.shape != wanted:
         sizes = ", ".join(map(str, ("blocks", *wanted[1:])))
         raise TensorError(
             f"{op}: cache has shape {cache.shape}, expected ({sizes}) for latents of {rank} and keys of {rope_dim}; "
-            "make it with latent_layout or PagedLatentCache"
+            "make it with latent_layout or CacheFormat.latents"
         )
     if not cache.is_contiguous:
         raise TensorError(f"{op}: cache is a strided view; give the whole of a layer")
+    return format

@@ -76,8 +76,8 @@ def linears(
         check_tensor("linears", "weight", weight)
     if not weights:
         return
-    kind = weights[0].dtype
-    if any(weight.dtype is not kind for weight in weights):
+    dtype = weights[0].dtype
+    if any(weight.dtype is not dtype for weight in weights):
         for weight, out, bias in zip(weights, outs, given, strict=True):
             linear(x, weight, bias, out=out)
         return
@@ -90,8 +90,8 @@ def linears(
         check("linears", "out", out, (rows, n))
         check_writable("linears", "out", out)
         if bias is not None:
-            check("linears", "bias", bias, (n,), kind)
+            check("linears", "bias", bias, (n,), dtype)
         check_apart("linears", "out", out, x=x, weight=weight, bias=bias)
         matrices.append((out.address, weight.address, 0 if bias is None else bias.address, n))
     check_outs_apart("linears", outs)
-    multiply(kind.name, x.address, matrices, rows, k, x.device.threads, add=False)
+    multiply(dtype.name, x.address, matrices, rows, k, x.device.threads, add=False)

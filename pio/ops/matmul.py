@@ -39,9 +39,9 @@ def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
     check_apart("matmul", "out", out, a=a, b=b)
     if not out.size:
         return out
-    batch, kind = outer[0] if outer else 1, b.dtype.name
+    batch, dtype = outer[0] if outer else 1, b.dtype.name
     parts = max(
         1, min(split(batch * m * n * k // 8, a.device), max(batch, m // sizes.MATMUL_ROWS, n // sizes.MATMUL_PANEL))
     )
-    kernels.matmul[kind](out.address, a.address, b.address, batch, m, k, n, parts)
+    kernels.matmul[dtype](out.address, a.address, b.address, batch, m, k, n, parts)
     return out

@@ -61,8 +61,8 @@ def rms_norm(
     check_same_or_apart("rms_norm", "out", out, x=x)
     check_apart("rms_norm", "out", out, weight=weight)
     parts = split(size, x.device)
-    kind, at = weight.dtype.name, (out.address, x.address, weight.address)
-    kernels.rms_norm[kind](*at, rows, heads, dim, ldo, ldx, eps, int(zero_centred), parts)
+    dtype, at = weight.dtype.name, (out.address, x.address, weight.address)
+    kernels.rms_norm[dtype](*at, rows, heads, dim, ldo, ldx, eps, int(zero_centred), parts)
     return out
 
 
@@ -103,8 +103,8 @@ def fused_add_rms_norm(
     check_apart("fused_add_rms_norm", "out", out, residual=residual, weight=weight)
     check_same_or_apart("fused_add_rms_norm", "out", out, x=x)
     rows, parts = x.size // dim, split(x.size, x.device)
-    kind, at = weight.dtype.name, (out.address, residual.address, x.address, weight.address)
-    kernels.fused_add_rms_norm[kind](*at, rows, dim, eps, int(zero_centred), parts)
+    dtype, at = weight.dtype.name, (out.address, residual.address, x.address, weight.address)
+    kernels.fused_add_rms_norm[dtype](*at, rows, dim, eps, int(zero_centred), parts)
     return out
 
 
@@ -187,6 +187,6 @@ def layer_norm(
     check_same_or_apart("layer_norm", "out", out, x=x)
     check_apart("layer_norm", "out", out, weight=weight, bias=bias)
     rows, parts = x.size // dim, split(x.size, x.device)
-    kind, at = weight.dtype.name, (out.address, x.address, weight.address, at_bias)
-    kernels.layer_norm[kind](*at, rows, dim, eps, parts)
+    dtype, at = weight.dtype.name, (out.address, x.address, weight.address, at_bias)
+    kernels.layer_norm[dtype](*at, rows, dim, eps, parts)
     return out

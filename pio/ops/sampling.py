@@ -22,7 +22,7 @@ from pio.tensor import Tensor
 kernels = launcher.module("sampling")
 # How many candidates are put in order to find a nucleus of unknown size, before all of them are.
 RUNGS: Final = (256, 4096)
-MOST: Final = 2**63 - 1
+MAX_INT64: Final = 2**63 - 1
 
 
 class Choice:
@@ -68,7 +68,7 @@ class Choice:
         self._put(fields.TEMPERATURE, temperature)
         self._put(fields.TOP_P, top_p)
         self._put(fields.MIN_P, min_p)
-        self.record[fields.TOP_K // 8] = min(top_k, MOST)  # of more there are no tokens
+        self.record[fields.TOP_K // 8] = min(top_k, MAX_INT64)  # of more there are no tokens
         self.record[fields.TOP // 8] = top
         if penalties is not None:
             self._put_penalties(penalties)

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from pio import dtypes
-from pio.cache.kind import Cache
+from pio.cache.protocol import Cache
 from pio.config.decoder import DecoderConfig, eos_token_ids
 from pio.config.generation import sampling_defaults
 from pio.config.runtime import RuntimeConfig

@@ -72,10 +72,10 @@ class Progress:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._watch is not None:
-            self._watch.__exit__(kind, error, trace)
+            self._watch.__exit__(error_type, error, trace)
         if self._timer is not None:
             self._timer.cancel()
         with self._lock:  # a timer that has just fired either has drawn by now, or finds it closed

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pio.cache.batch import Batch
-from pio.cache.kind import Cache
+from pio.cache.protocol import Cache
 from pio.errors import RecordingError
 from pio.layers.decoder import Decoder
 from pio.plugin import TextModelPlugin

@@ -230,11 +230,11 @@ class PluginCase:
         _expect(PioError, "load", lambda: model.generate(self.prompt()))
 
 
-def _expect(kind: type[PioError], words: str, act: Any) -> None:
+def _expect(error_type: type[PioError], words: str, act: Any) -> None:
     """Raise an AssertionError unless act raises that error with these words in its message."""
     try:
         act()
-    except kind as error:
+    except error_type as error:
         assert words in str(error), f"expected {words!r} in the message: {error}"
         return
-    raise AssertionError(f"expected a {kind.__name__} with {words!r}; nothing was raised")
+    raise AssertionError(f"expected a {error_type.__name__} with {words!r}; nothing was raised")

@@ -86,8 +86,8 @@ class Tokenizer:
         self.reasoning_ids: frozenset[int] = frozenset(number for number in marks if number is not None)
         self.size: int = check_vocabulary(backend, where)
         self.limit: int = max(self.size, vocab_size)
-        kind = type(backend.model).__name__
-        self.cleans_spaces = config.get("clean_up_tokenization_spaces") is True and kind != "BPE"
+        algorithm = type(backend.model).__name__
+        self.cleans_spaces = config.get("clean_up_tokenization_spaces") is True and algorithm != "BPE"
         self.is_byte_level = type(backend.decoder).__name__ == "ByteLevel" and not self.cleans_spaces
         if config.get("split_special_tokens") is True:
             backend.encode_special_tokens = True

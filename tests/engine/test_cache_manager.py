@@ -195,5 +195,5 @@ def test_a_cache_written_for_an_older_engine_is_told_what_it_lacks() -> None:
 
     old: Any = Old()
     lacking = "format, block_bytes, copy_block, copy_states, snapshot, restore, truncate"
-    with pytest.raises(ConfigError, match=rf"Old lacks {lacking}, which pio\.cache\.kind\.Cache lists"):
+    with pytest.raises(ConfigError, match=rf"Old lacks {lacking}, which pio\.cache\.protocol\.Cache lists"):
         CacheManager(old, 2)

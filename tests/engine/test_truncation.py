@@ -11,7 +11,7 @@ import pytest
 
 import pio
 from pio.cache.batch import Batch
-from pio.cache.kind import Cache
+from pio.cache.protocol import Cache
 from pio.engine.cache_manager import CacheManager
 from pio.engine.sequence import Sequence
 from pio.layers.decoder import Decoder

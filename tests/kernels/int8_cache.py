@@ -6,7 +6,6 @@ from itertools import accumulate
 from pio import ops
 from pio.cache.batch import Batch
 from pio.device import Device
-from pio.dtypes import dtype
 from pio.tensor import Tensor
 from pio.testing.reference import quantized_cache as reference
 
@@ -24,10 +23,9 @@ class Cache:
         total = sum(self.blocks)
         order = sorted(range(total), key=lambda b: (b * 7 + 3) % max(1, total))
         self.tables = [order[a - n : a] for n, a in zip(self.blocks, accumulate(self.blocks), strict=True)]
-        kind, *shapes = ops.attention.cache_layout(dtype("int8"), total, kv_heads, dim)
-        self.keys, self.values = (
-            Tensor.from_buffer(bytearray(garbage * (math.prod(shape) // 4)), kind, shape) for shape in shapes
-        )
+        kind, *shapes = ops.attention.cache_layout("int8", total, kv_heads, dim)
+        pools = (Tensor.from_buffer(bytearray(garbage * (math.prod(shape) // 4)), kind, shape) for shape in shapes)
+        self.keys, self.values = (ops.Pages.of(pool, "int8") for pool in pools)
         self.dim = dim
 
     def attend(self, slices, q, k, v, threads=1, **options):

@@ -9,7 +9,6 @@ from int8_cache import GARBAGE
 from pio import ops
 from pio.cache.batch import Batch
 from pio.device import Device
-from pio.dtypes import dtype
 from pio.ops.attention import BLOCK_SIZE as BLOCK
 from pio.ops.latent_attention import latent_layout
 from pio.tensor import Tensor
@@ -25,9 +24,11 @@ class Paged:
         total = sum(self.blocks)
         order = sorted(range(total), key=lambda b: (b * 7 + 3) % max(1, total))
         self.tables = [order[a - n : a] for n, a in zip(self.blocks, accumulate(self.blocks), strict=True)]
-        stored, shape = latent_layout(dtype(kind), total, rank, rope)
+        stored, shape = latent_layout(kind, total, rank, rope)
         size = math.prod(shape) * stored.itemsize
-        self.cache = Tensor.from_buffer(bytearray((garbage * (size // 4 + 1))[:size]), stored, shape)
+        self.cache = ops.Pages.of(
+            Tensor.from_buffer(bytearray((garbage * (size // 4 + 1))[:size]), stored, shape), kind
+        )
         self.rank, self.rope = rank, rope
 
     def write(self, slices, latent, key, threads=1):

@@ -154,8 +154,9 @@ def test_errors_name_the_argument():
 def test_scratch_is_memory_of_its_own(kind):
     batch = Batch(5, 1, 1, 1)
     batch.add([0] * 5, 0, [0], 0)
-    stored, *shapes = ops.attention.cache_layout(dtype(kind), 1, 3, 20)
-    scratch, caches = ops.attention_scratch(20, Device("cpu", 1)), [Tensor.zeros(shape, stored) for shape in shapes]
+    stored, *shapes = ops.attention.cache_layout(kind, 1, 3, 20)
+    scratch = ops.attention_scratch(20, Device("cpu", 1))
+    caches = [ops.Pages.of(Tensor.zeros(shape, stored), kind) for shape in shapes]
     q, k, v, out = (Tensor.zeros((5, n, 20)) for n in (6, 3, 3, 6))
     cache = dict(zip(("keys", "values"), caches, strict=True))
     for op, call, fits in (
@@ -166,6 +167,8 @@ def test_scratch_is_memory_of_its_own(kind):
         for name, x in fits.items():
             memory = bytearray(max(x.nbytes, scratch.nbytes))
             shared = Tensor.from_buffer(memoryview(memory)[: x.nbytes], x.dtype, x.shape)
+            if name in cache:
+                shared = ops.Pages.of(shared, kind)
             inside = Tensor.from_buffer(memoryview(memory)[: scratch.nbytes], "float32", scratch.shape)
             with pytest.raises(TensorError, match=f"^{op}: scratch shares memory with {name}"):
                 call(**(fits | {name: shared}), scratch=inside, batch=batch)

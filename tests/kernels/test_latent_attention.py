@@ -183,7 +183,9 @@ def test_errors_name_the_argument():
             r"cache has shape \(1, 32, 36\), expected \(blocks, 32, 35\) for latents of 5",
         ),
         ("cache", [1.0], "cache is a list, expected a pio.Tensor"),
-        ("cache", Tensor.zeros((1, 32, 36), "int32"), r"cache is int32, expected uint8 \(a cache of int8\), float32"),
+        ("cache", Tensor.zeros((1, 32, 36), "int32"), r"cache is a cache of int32, expected one of float32"),
+        ("cache", Tensor.zeros((1, 4352), "uint8"), r"cache is a cache of uint8, .* give what the cache's layer\(\)"),
+        ("cache", ops.Pages.of(Tensor.zeros((1, 32, 36)), "int8"), r"cache is float32, expected uint8 for a cache of"),
         ("cache", Tensor.zeros((1, 36, 32)).transpose(0, 2, 1), "cache is a strided view"),
         ("scratch", Tensor.zeros((3, 9999)), r"scratch has shape \(3, 9999\), .* latent_scratch\(5, 4\)"),
         ("scratch", Tensor.zeros((4, 9)), r"scratch has shape \(4, 9\)"),
@@ -210,18 +212,20 @@ def test_errors_name_the_argument():
 def test_scratch_is_memory_of_its_own(kind):
     batch = Batch(3, 1, 1, 1)
     batch.add([0] * 3, 0, [0], 0)
-    stored, shape = latent_layout(dtype(kind), 1, 5, 4)
+    stored, shape = latent_layout(kind, 1, 5, 4)
     scratch = ops.latent_scratch(5, 4, Device("cpu", 1))
     fits = {
         "q_latent": Tensor.zeros((3, 2, 5)),
         "q_rope": Tensor.zeros((3, 2, 4)),
-        "cache": Tensor.zeros(shape, stored),
+        "cache": ops.Pages.of(Tensor.zeros(shape, stored), kind),
         "out": Tensor.zeros((3, 2, 5)),
     }
     ops.latent_attention(**fits, scratch=scratch, batch=batch, scale=1.0)
     for name, x in fits.items():
         memory = bytearray(max(x.nbytes, scratch.nbytes))
         shared = Tensor.from_buffer(memoryview(memory)[: x.nbytes], x.dtype, x.shape)
+        if name == "cache":
+            shared = ops.Pages.of(shared, kind)
         inside = Tensor.from_buffer(memoryview(memory)[: scratch.nbytes], "float32", scratch.shape)
         with pytest.raises(TensorError, match=f"^latent_attention: scratch shares memory with {name}"):
             ops.latent_attention(**(fits | {name: shared}), scratch=inside, batch=batch, scale=1.0)

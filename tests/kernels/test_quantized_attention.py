@@ -312,42 +312,53 @@ def test_errors_name_the_argument():
     def write(keys=keys, values=values, k=k, v=k, scratch=scratch):
         ops.write_cache(keys, values, k, v, batch, scratch)
 
+    def eight(*shape):
+        return ops.Pages.of(Tensor.zeros(shape, "uint8"), "int8")
+
     attend()
     write()
     for call in (attend, write):
-        with pytest.raises(TensorError, match=r"values is float16, expected uint8"):
+        with pytest.raises(TensorError, match=r"values is a cache of float16, expected one of int8, as keys is"):
             call(values=Tensor.zeros((1, 3, 32, 32), "float16"))
         with pytest.raises(TensorError, match=r"values has shape \(1, 3, 999\), expected \(1, 3, 1152\)"):
-            call(values=Tensor.zeros((1, 3, 999), "uint8"))
+            call(values=eight(1, 3, 999))
         with pytest.raises(TensorError, match=r"keys has shape \(1, 3, 17\), expected \(1, 3, 2176\)"):
-            call(keys=Tensor.zeros((1, 3, 17), "uint8"))
-        with pytest.raises(TensorError, match=r"keys is int8, expected uint8 \(a cache of int8\), float32"):
+            call(keys=eight(1, 3, 17))
+        with pytest.raises(TensorError, match=r"keys is a cache of uint8, expected one of float32.*layer\(\) returns"):
+            call(keys=Tensor.zeros(keys.shape, "uint8"))  # what is in the bytes, they do not say
+        with pytest.raises(TensorError, match=r"values is a cache of uint8, expected one of float32"):
+            call(values=Tensor.zeros(values.shape, "uint8"))
+        with pytest.raises(TensorError, match=r"keys is int8, expected uint8 for a cache of int8"):
             call(keys=Tensor.zeros(keys.shape, "int8"))
+        with pytest.raises(TensorError, match=r"keys is float16, expected uint8 for a cache of int8"):
+            call(keys=ops.Pages.of(Tensor.zeros((1, 3, 20, 32), "float16"), "int8"))
+        with pytest.raises(TensorError, match=r"keys is uint8, expected float16 for a cache of float16"):
+            call(keys=ops.Pages.of(keys, "float16"))
         with pytest.raises(TensorError, match=r"keys has shape \(\d+,\)"):
-            call(keys=Tensor.zeros((keys.size,), "uint8"))
+            call(keys=eight(keys.size))
         with pytest.raises(TensorError, match=r"keys is a bytes, expected a pio.Tensor"):
             call(keys=b"abc")
         with pytest.raises(TensorError, match="keys is a strided view"):
-            call(keys=Tensor.zeros((1, 6, 2176), "uint8")[:, ::2])
+            call(keys=ops.Pages.of(Tensor.zeros((1, 6, 2176), "uint8")[:, ::2], "int8"))
         with pytest.raises(TensorError, match=r"scratch has shape \(8, \d+\), heads of width 20 need"):
             call(scratch=ops.attention_scratch(20, Device("cpu", 2))[:, :-16].contiguous())
         with pytest.raises(TensorError, match=r"scratch has shape \(0, \d+\)"):
             call(scratch=Tensor.zeros((0, scratch.shape[1])))
     with pytest.raises(TensorError, match="4 query heads do not divide among 3"):
         attend(q=Tensor.zeros((5, 4, 20)))
-    none = [Tensor.zeros((1, 0, n), "uint8") for n in (2176, 1152)]
+    none = [eight(1, 0, n) for n in (2176, 1152)]
     with pytest.raises(TensorError, match="6 query heads do not divide among 0"):
         attend(keys=none[0], values=none[1])
     with pytest.raises(TensorError, match="window is 0, expected at least 1"):
         attend(window=0)
     with pytest.raises(TensorError, match=r"keys has shape \(1, 2, 2176\)"):
-        write(*(Tensor.zeros((1, 2, n), "uint8") for n in (2176, 1152)))
+        write(*(eight(1, 2, n) for n in (2176, 1152)))
     with pytest.raises(TensorError, match="v has shape"):
         write(v=Tensor.zeros((5, 3, 21)))
     with pytest.raises(TensorError, match="k is float16"):
         write(k=k.astype("float16"))
     with pytest.raises(TensorError, match="read-only"):
-        write(keys=Tensor.from_buffer(bytes(keys.size), "uint8", keys.shape))
+        write(keys=ops.Pages.of(Tensor.from_buffer(bytes(keys.size), "uint8", keys.shape), "int8"))
 
 
 # --- the tile ---

@@ -157,13 +157,14 @@ def test_scratch_is_enough(heads, rank, rope):
 def test_a_cache_of_eight_bits_takes_little_more_than_its_numbers():
     cache = PagedLatentCache(3, 1000, 512, 64, dtype("int8"))
     assert cache.nbytes == 3 * 32 * 32 * 576 * 17 // 16
-    assert (cache.layer(2).shape, cache.layer(2).dtype.name) == ((32, 19584), "uint8")
+    found = cache.layer(2)
+    assert (found.shape, found.dtype.name, found.format) == ((32, 19584), "uint8", "int8")
 
 
 def test_errors_name_the_argument():
     batch = Batch(3, 1, 1, 1)
     batch.add([0] * 3, 0, [0], 0)
-    wrong = Tensor.zeros((1, 4351), "uint8")
+    wrong = ops.Pages.of(Tensor.zeros((1, 4351), "uint8"), "int8")
     with pytest.raises(
         TensorError, match=r"write_latent_cache: cache has shape \(1, 4351\), expected \(blocks, 4352\)"
     ):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from pio.kernels import simd
-from pio.kernels._edges import load_up_to, store_up_to
+from pio.kernels._partial_vectors import load_up_to, store_up_to
 from pio.kernels.simd import (
     exp,
     fma,

@@ -3,26 +3,61 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
-from pio.config.decoder import DecoderConfig
+from pio.config.experts import ExpertsConfig
 from pio.errors import CheckpointError, UnsupportedModelError
 
 FeedKind = Literal["dense", "sparse"]
 
 
-class Glm4MoeLiteConfig(DecoderConfig, frozen=True):
+class Glm4MoeLiteConfig(ExpertsConfig, frozen=True):
     """config.json of a ``glm4_moe_lite`` checkpoint. A head of ``head_dim`` is what turns: ``qk_rope_head_dim``."""
 
-    silent_fields: ClassVar[frozenset[str]] = DecoderConfig.silent_fields | {
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "vocab_size": 154_880,
+        "hidden_size": 2048,
+        "intermediate_size": 10_240,
+        "moe_intermediate_size": 1536,
+        "num_hidden_layers": 47,
+        "num_attention_heads": 20,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 202_752,
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "q_lora_rank": 768,
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": 192,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 256,
+        "rope_interleave": True,
+        "n_routed_experts": 64,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 4,
+        "n_group": 1,
+        "topk_group": 1,
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 1.8,
+        "topk_method": "noaux_tc",
+        "scoring_func": "sigmoid",
+        "num_nextn_predict_layers": 1,
+    }
+    other_names: ClassVar[Mapping[str, str]] = {  # transformers knows both
+        "n_routed_experts": "num_local_experts",
+        "qk_rope_head_dim": "head_dim",
+    }
+    same_as: ClassVar[Mapping[str, str]] = {
+        "num_key_value_heads": "num_attention_heads",
+        "head_dim": "qk_rope_head_dim",
+    }
+    silent_fields: ClassVar[frozenset[str]] = ExpertsConfig.silent_fields | {
         "first_k_dense_replace",
-        "num_local_experts",
-        "output_router_logits",
         "partial_rotary_factor",
         "qk_head_dim",
-        "router_aux_loss_coef",
     }
     qk_norm: ClassVar[bool] = False  # latents have norms instead
 
@@ -53,20 +88,11 @@ class Glm4MoeLiteConfig(DecoderConfig, frozen=True):
     n_shared_experts: int = Field(gt=0, le=1 << 10)
     """Experts that every token goes to; they are stored as one."""
 
-    num_experts_per_tok: int = Field(gt=0, le=1 << 10)
-    """Experts that a token chooses."""
-
-    moe_intermediate_size: int = Field(gt=0, le=1 << 22)
-    """Width of an expert."""
-
     n_group: int = Field(gt=0, le=1 << 16)
     """Equal groups of experts."""
 
     topk_group: int = Field(gt=0, le=1 << 16)
     """From how many groups a token chooses."""
-
-    norm_topk_prob: bool
-    """Whether the weights of a token's experts sum to 1, before scaling."""
 
     routed_scaling_factor: float = Field(gt=0, lt=1e30)
     """Factor of these weights."""
@@ -83,6 +109,11 @@ class Glm4MoeLiteConfig(DecoderConfig, frozen=True):
     num_nextn_predict_layers: int = Field(ge=0, le=4096)
     """Layers behind the last that predict further tokens; they are stored, and not used."""
 
+    @property
+    def experts(self) -> int:
+        """Experts of a sparse layer, of which a token chooses."""
+        return self.n_routed_experts
+
     def sparse(self, layer: int) -> bool:
         """Return whether a layer is a mixture of experts."""
         return self.mlp_layer_types[layer] == "sparse"
@@ -91,6 +122,11 @@ class Glm4MoeLiteConfig(DecoderConfig, frozen=True):
     def shared_width(self) -> int:
         """Width of the experts that every token goes to."""
         return self.n_shared_experts * self.moe_intermediate_size
+
+    @property
+    def router_parameters(self) -> int:
+        """Number of weights of a sparse layer that choose experts: a matrix, and what corrects the choice."""
+        return (self.hidden_size + 1) * self.n_routed_experts
 
     @property
     def score_scale(self) -> float:
@@ -102,30 +138,8 @@ class Glm4MoeLiteConfig(DecoderConfig, frozen=True):
         factor = self.rope.get("factor", 1.0)
         return scale * (0.1 * strength * math.log(factor) + 1.0) ** 2 if factor > 1 else scale
 
-    @property
-    def parameters(self) -> int:
-        """Number of weights, without layers that predict further tokens."""
-        return self._parameters(self.n_routed_experts)
-
-    @property
-    def active_parameters(self) -> int:
-        """Number of weights that a token meets."""
-        return self._parameters(self.num_experts_per_tok)
-
-    @property
-    def last_feed_parameters(self) -> int:
-        """Number of weights that one token meets in the last layer's feed-forward block."""
-        return self._feed(self.num_hidden_layers - 1, self.num_experts_per_tok)
-
-    def _parameters(self, experts: int) -> int:
-        """Weights, with that many experts to choose in each sparse layer."""
-        width, layers = self.hidden_size, range(self.num_hidden_layers)
-        tables = 1 if self.tie_word_embeddings else 2
-        outside = tables * self.vocab_size * width + width
-        return outside + sum(self._attention() + 2 * width + self._feed(layer, experts) for layer in layers)
-
-    def _attention(self) -> int:
-        """Weights of an attention block."""
+    def _mixer_parameters(self, layer: int) -> int:
+        del layer  # all alike
         width, heads, rank = self.hidden_size, self.num_attention_heads, self.kv_lora_rank
         queries, latent = heads * (self.qk_nope_head_dim + self.qk_rope_head_dim), rank + self.qk_rope_head_dim
         if self.q_lora_rank is None:
@@ -135,18 +149,6 @@ class Glm4MoeLiteConfig(DecoderConfig, frozen=True):
         seeing = width * latent + rank + heads * (self.qk_nope_head_dim + self.v_head_dim) * rank
         biases = (self.q_lora_rank or 0) + latent + width if self.attention_bias else 0
         return asking + seeing + heads * self.v_head_dim * width + biases
-
-    def _feed(self, layer: int, experts: int) -> int:
-        """Weights of a feed-forward block, with that many experts to choose."""
-        width = self.hidden_size
-        if not self.sparse(layer):
-            return 3 * width * self.intermediate_size
-        router = (width + 1) * self.n_routed_experts
-        return router + 3 * width * (experts * self.moe_intermediate_size + self.shared_width)
-
-    def expert_share(self, sequences: int) -> float:
-        """Return which part of the experts' weights a step of so many tokens reads, if all experts are as likely."""
-        return 1.0 - (1.0 - self.num_experts_per_tok / self.n_routed_experts) ** sequences
 
     def attention_operations(self, positions: float) -> float:
         """Return the operations of all layers that mix tokens, but their matrices, for one that sees so many others.
@@ -158,42 +160,6 @@ class Glm4MoeLiteConfig(DecoderConfig, frozen=True):
 
     @classmethod
     def _fill(cls, fields: dict[str, Any]) -> None:
-        for name, other in (("n_routed_experts", "num_local_experts"), ("qk_rope_head_dim", "head_dim")):
-            if fields.get(name) is None and other in fields:  # transformers knows both names
-                fields[name] = fields[other]
-        for name, value in (
-            ("vocab_size", 154_880),
-            ("hidden_size", 2048),
-            ("intermediate_size", 10_240),
-            ("moe_intermediate_size", 1536),
-            ("num_hidden_layers", 47),
-            ("num_attention_heads", 20),
-            ("hidden_act", "silu"),
-            ("rms_norm_eps", 1e-5),
-            ("max_position_embeddings", 202_752),
-            ("tie_word_embeddings", False),
-            ("attention_bias", False),
-            ("q_lora_rank", 768),
-            ("kv_lora_rank", 512),
-            ("qk_nope_head_dim", 192),
-            ("qk_rope_head_dim", 64),
-            ("v_head_dim", 256),
-            ("rope_interleave", True),
-            ("n_routed_experts", 64),
-            ("n_shared_experts", 1),
-            ("num_experts_per_tok", 4),
-            ("n_group", 1),
-            ("topk_group", 1),
-            ("norm_topk_prob", True),
-            ("routed_scaling_factor", 1.8),
-            ("topk_method", "noaux_tc"),
-            ("scoring_func", "sigmoid"),
-            ("num_nextn_predict_layers", 1),
-        ):
-            fields.setdefault(name, value)
-        for name, other in (("num_key_value_heads", "num_attention_heads"), ("head_dim", "qk_rope_head_dim")):
-            if fields.get(name) is None:
-                fields[name] = fields[other]
         kinds: Any = fields.get("mlp_layer_types")
         if isinstance(kinds, list):
             fields["mlp_layer_types"] = tuple(cast("list[Any]", kinds))

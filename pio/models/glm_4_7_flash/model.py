@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pio.cache.latent import PagedLatentCache
+from pio.cache.format import CacheFormat
+from pio.cache.paged import PagedCache
 from pio.config.runtime import RuntimeConfig
 from pio.dtypes import DType
 from pio.layers.decoder import Decoder, FeedForward
@@ -79,9 +80,9 @@ def build(config: Glm4MoeLiteConfig, source: Source, runtime: RuntimeConfig, bud
             SparseMoE(at, routing, hidden=hidden, inner=c.moe_intermediate_size),
         )
 
-    def make_cache(tokens: int, dtype: DType) -> PagedLatentCache:
-        widths = c.kv_lora_rank, c.qk_rope_head_dim
-        return PagedLatentCache(c.num_hidden_layers, tokens, *widths, dtype, budget=budget, device=source.device)
+    def make_cache(tokens: int, dtype: DType) -> PagedCache:
+        stored_as = CacheFormat.latents(dtype, c.kv_lora_rank, c.qk_rope_head_dim)
+        return PagedCache(c.num_hidden_layers, tokens, stored_as, budget=budget, device=source.device)
 
     return Decoder.assemble(
         c, source, runtime, rotary=rotary, mixer=attention, feed_forward=feed_forward, make_cache=make_cache

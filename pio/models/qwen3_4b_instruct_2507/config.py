@@ -1,35 +1,14 @@
-"""Configuration of Qwen3 dense models, with the defaults that transformers gives absent fields."""
+"""Configuration of Qwen3-4B-Instruct-2507, one of the models of the architecture in ``pio.config.qwen3``."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-from pio.config.decoder import DecoderConfig
+from pio.config.qwen3 import Qwen3Architecture
 
 
-class Qwen3Config(DecoderConfig, frozen=True):
-    """config.json of a ``qwen3`` checkpoint."""
+class Qwen3Config(Qwen3Architecture, frozen=True):
+    """config.json of Qwen3-4B-Instruct-2507.
 
-    model_type: Literal["qwen3"]
-    """Architecture."""
-
-    @classmethod
-    def _fill(cls, fields: dict[str, Any]) -> None:
-        for name, value in (
-            ("vocab_size", 151_936),
-            ("hidden_size", 4096),
-            ("intermediate_size", 22_016),
-            ("num_hidden_layers", 32),
-            ("num_attention_heads", 32),
-            ("head_dim", 128),
-            ("hidden_act", "silu"),
-            ("rms_norm_eps", 1e-6),
-            ("max_position_embeddings", 32_768),
-            ("tie_word_embeddings", False),
-            ("attention_bias", False),
-            ("num_key_value_heads", 32),
-        ):
-            fields.setdefault(name, value)
-        if fields["num_key_value_heads"] is None:
-            fields["num_key_value_heads"] = fields["num_attention_heads"]
-        super()._fill(fields)
+    36 layers of width 2560, 32 query heads to 8 key and value heads, tied embeddings. Its context of 262,144 tokens
+    needs no stretching: it was trained with a rotary base of 5,000,000. Other ``qwen3`` checkpoints of about this size
+    are read too.
+    """

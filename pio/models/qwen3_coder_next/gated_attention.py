@@ -6,7 +6,7 @@ from functools import partial
 
 from pio import ops
 from pio.cache.batch import Batch
-from pio.cache.kind import Cache
+from pio.cache.protocol import Cache
 from pio.layers.attention import attention_rooms
 from pio.layers.linear import Linear, together
 from pio.layers.norm import RMSNorm

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from pio import ops
 from pio.cache.batch import Batch
-from pio.cache.kind import Cache
+from pio.cache.protocol import Cache
 from pio.layers.linear import Linear
 from pio.layers.source import Recipe, Source
 from pio.ops.gated_delta import state_shape

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pio.cache.format import CacheFormat
 from pio.cache.hybrid import HybridCache
-from pio.cache.paged import PagedKVCache
+from pio.cache.paged import PagedCache
 from pio.cache.recurrent import RecurrentStates
 from pio.config.runtime import RuntimeConfig
 from pio.dtypes import DType
@@ -56,8 +57,9 @@ def build(config: Qwen3NextConfig, source: Source, runtime: RuntimeConfig, budge
         return SharedMoE(at, routed, hidden=hidden, inner=c.shared_expert_intermediate_size)
 
     def make_cache(positions: int, dtype: DType) -> HybridCache:
-        heads, full, device = c.num_key_value_heads, sum(attends), source.device
-        paged = PagedKVCache(full, positions, heads, c.head_dim, dtype, budget=budget, device=device)
+        full, device = sum(attends), source.device
+        stored_as = CacheFormat.keys_and_values(dtype, c.num_key_value_heads, c.head_dim)
+        paged = PagedCache(full, positions, stored_as, budget=budget, device=device)
         others, slots = c.num_hidden_layers - full, runtime.max_batch_sequences
         states = RecurrentStates(others, slots, shape.states, budget=budget, device=device)
         return HybridCache(attends, paged, states)
