@@ -27,7 +27,7 @@ from pio.memory.refusal import memory_errors, memory_refused
 from pio.memory.sizes import format_bytes
 from pio.ops.quantized import packed_shape
 from pio.plugin import factory, registry
-from pio.plugin.loaded import outline
+from pio.plugin.assembly import outline
 from pio.progress.progress import Progress
 from pio.tensor import Tensor
 from pio.version import __version__
