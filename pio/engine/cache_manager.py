@@ -91,7 +91,7 @@ class CacheManager:
             Whether there is room; where there is none, nothing is taken.
         """
         length = len(sequence.tokens)
-        if not self._free_slots or len(self._free) - self.blocks_needed(length) < reserve:
+        if not self.num_free_slots or self.num_free - self.blocks_needed(length) < reserve:
             return False
         sequence.slot = self._free_slots.pop()
         return self.grow(sequence, length)
@@ -107,7 +107,7 @@ class CacheManager:
             return True
         shared = self._shared(table, sequence.num_computed // size)
         missing = max(0, self.blocks_needed(length) - len(table))
-        if missing + len(shared) > len(self._free):
+        if missing + len(shared) > self.num_free:
             return False
         for i in shared:
             self._cache.copy_block(table[i], self._free[-1])  # which is taken where that succeeds
@@ -128,7 +128,7 @@ class CacheManager:
         Returns:
             Whether there is room; where there is none, nothing is taken.
         """
-        if not self._free_slots or len(self._free) < reserve:
+        if not self.num_free_slots or self.num_free < reserve:
             return False
         target.slot = self._free_slots.pop()
         for block in source.blocks:
