@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
+from pio.config.described import Described
 from pio.errors import ConfigError, PioError
 from pio.shelter import import_whole
 
@@ -16,10 +17,10 @@ MANIFEST = "plugin_manifest.json"
 AREAS = ("config", "model", "attention", "mlp", "norm", "rotary_embedding", "kv_cache", "decoder")
 
 
-class PluginManifest(BaseModel):
+class PluginManifest(Described, frozen=True):
     """The content of ``plugin_manifest.json``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     """Name of the plugin, equal to its folder's."""
