@@ -35,12 +35,7 @@ class CacheManager:
         Raises:
             ConfigError: The cache has no block or token, or lacks something that the engine needs.
         """
-        lacking = [name for name in _OFFERED if not hasattr(cache, name)]
-        if lacking:
-            raise ConfigError(
-                f"{type(cache).__name__} lacks {', '.join(lacking)}, which pio.cache.kind.Cache lists; derive it from "
-                "pio.cache.paged.PagedCache, or add them: requests with n > 1 share the blocks of their prompt"
-            )
+        check_offered(cache)
         if cache.num_blocks < 1 or cache.block_size < 1:
             found = f"{cache.num_blocks} of {cache.block_size}"
             raise ConfigError(f"a cache needs at least one block of one token, found {found}")
@@ -193,3 +188,17 @@ class CacheManager:
             self._free.append(block)
         elif left == 1:
             self.num_shared -= 1
+
+
+def check_offered(cache: object) -> None:
+    """Look whether a cache has all that ``pio.cache.kind.Cache`` lists.
+
+    Raises:
+        ConfigError: It lacks something, as one that was written for an earlier engine does; the message names it.
+    """
+    lacking = [name for name in _OFFERED if not hasattr(cache, name)]
+    if lacking:
+        raise ConfigError(
+            f"{type(cache).__name__} lacks {', '.join(lacking)}, which pio.cache.kind.Cache lists; derive it from "
+            "pio.cache.paged.PagedCache, or add them: requests with n > 1 share the blocks of their prompt"
+        )

@@ -10,6 +10,7 @@ from pio.cache.kind import Cache
 from pio.config.decoder import DecoderConfig
 from pio.config.runtime import RuntimeConfig
 from pio.device import Device
+from pio.engine.cache_manager import check_offered
 from pio.errors import CheckpointError, ConfigError, OutOfMemoryError
 from pio.layers.decoder import Decoder
 from pio.layers.outline import Outline
@@ -101,10 +102,12 @@ def reserve_cache(model: Decoder, runtime: RuntimeConfig) -> Cache:
     """Return a cache for as many tokens as the options ask for, or else for one whole context.
 
     Raises:
+        ConfigError: The model makes a cache that lacks something that the engine needs.
         OutOfMemoryError: The machine does not have that much.
     """
     tokens = runtime.cache_tokens or model.max_positions
     cache = model.new_cache(tokens)
+    check_offered(cache)
     try:
         remedy = "ask for fewer with context_length or cache_tokens"
         require_free(cache.nbytes, f"a cache of {tokens} tokens takes", remedy)

@@ -22,6 +22,7 @@ from pio.loading.weights import Weights
 from pio.memory.budget import MemoryBudget
 from pio.memory.refusal import memory_errors
 from pio.plugin import registry
+from pio.plugin.earlier import plugin_code
 from pio.plugin.loaded import LoadedModel
 from pio.plugin.loads import Load, Loads
 from pio.plugin.manifest import PluginManifest
@@ -236,7 +237,8 @@ class Lifecycle(ABC):
         checkpoint, config, weights, prompts = files
         packing = shown.counting(f"quantizing to {self.runtime.quantize}", lambda: weights.matrices)
         check = partial(self._loads.check, load)
-        loaded = LoadedModel(checkpoint, config, weights, self.runtime, self.build_model, packing, prompts, check)
+        with plugin_code(self.manifest.name):
+            loaded = LoadedModel(checkpoint, config, weights, self.runtime, self.build_model, packing, prompts, check)
         self._metadata = ModelMetadata.of(self.manifest, self._path, loaded)
         self._loaded = loaded
         try:

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from pio.config.described import Described
 from pio.errors import ConfigError, PioError
+from pio.plugin.earlier import remedy
 from pio.shelter import import_whole
 
 MANIFEST = "plugin_manifest.json"
@@ -99,4 +100,5 @@ def import_object(path: str) -> Any:
     except Exception as error:  # whatever a stranger's module raises
         told = str(error).partition("\n")[0]
         kind = "" if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: "
-        raise ConfigError(f"plugin manifest: {path!r} cannot be imported: {kind}{told}; correct it") from error
+        fits = f"correct it; {remedy(error)}" if kind == "" else "correct it"
+        raise ConfigError(f"plugin manifest: {path!r} cannot be imported: {kind}{told}; {fits}") from error
