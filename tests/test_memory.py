@@ -15,7 +15,7 @@ from pio.layers.quantization import Quantization
 from pio.loading.safetensors import write_safetensors
 from pio.memory.allocation import allocated_bytes
 from pio.models.qwen3_0_6b.plugin import Qwen3_0_6BPlugin
-from pio.plugin import loaded
+from pio.plugin.assembly import outline
 
 
 def test_cleanup_gives_every_byte_back():
@@ -176,7 +176,7 @@ def test_quantizing_takes_little_more_than_its_result(tmp_path):
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(SHAPE))
     random, plugin = RandomWeights(pio.bfloat16), Qwen3_0_6BPlugin()
-    found = loaded.outline(plugin.build_model, plugin.config_class.from_checkpoint(SHAPE), random)
+    found = outline(plugin.build_model, plugin.config_class.from_checkpoint(SHAPE), random)
     tensors = {name: random.take(name, shape) for name, (shape, _) in found.matrices.items()}
     tensors.update({name: random.take(name, (size // 2,)) for name, size in found.others.items()})
     write_safetensors(folder / "model.safetensors", tensors)

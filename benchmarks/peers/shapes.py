@@ -9,7 +9,7 @@ from typing import Any
 from pio.dtypes import bfloat16
 from pio.memory.storage import Storage
 from pio.plugin import TextModelPlugin, registry
-from pio.plugin.loaded import outline
+from pio.plugin.assembly import outline
 from pio.plugin.manifest import import_object
 from pio.tensor import Tensor, row_major
 

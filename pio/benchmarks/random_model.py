@@ -19,10 +19,10 @@ from pio.layers.rehearsal import blank
 from pio.loading import config_json
 from pio.loading.checkpoint import MAX_CONFIG_BYTES, Checkpoint
 from pio.loading.json_file import read_object
-from pio.loading.weights import first_non_finite
 from pio.memory.fit import require_free
 from pio.memory.storage import Storage
 from pio.ops.quantized import PackedWeight
+from pio.ops.reduce import first_non_finite
 from pio.plugin import TextModelPlugin, registry
 from pio.plugin.manifest import import_object
 from pio.tensor import Tensor, row_major

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
+from pio.config.described import Described
 from pio.config.known_fields import NEUTRAL, SILENT, check_fields
 from pio.errors import CheckpointError, UnsupportedModelError
 from pio.loading import config_json
@@ -28,7 +29,7 @@ _TYPES = {  # what pydantic's kinds of error ask for, in the words of JSON
 _MADE = frozenset(("rope", "stored_dtype", "eos_token_ids", "quantization"))
 
 
-class DecoderConfig(BaseModel, frozen=True):
+class DecoderConfig(Described, frozen=True):
     """Dimensions and options of a decoder of attention and feed-forward layers.
 
     A model's own config class narrows the fields to what its code can do.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from pio import dtypes
+from pio.config.described import Described
 from pio.config.sizes import parse_size
 from pio.dtypes import DType
 from pio.errors import ConfigError
@@ -42,14 +43,14 @@ _WORDS = (
 )
 
 
-class RuntimeConfig(BaseModel):
+class RuntimeConfig(Described, frozen=True):
     """How a model runs on this machine; the same for every request.
 
     A value is never changed: ``updated`` returns a new, checked configuration. An option that is None is as if it were
     not given.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True)
 
     profile: Profile = "balanced"
     """Named preset that gives the defaults of the other fields: balanced; performance (longer context, larger

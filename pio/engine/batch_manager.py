@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import prod
 from typing import Any, TypeAlias, TypeVar
@@ -19,7 +18,8 @@ from pio.engine.cache_manager import CacheManager
 from pio.engine.consumer import PromptLogits
 from pio.engine.generation import Generation
 from pio.engine.handle import Handle, LogitsHandle
-from pio.engine.penalties import check_token_ids, make_penalties
+from pio.engine.limits import Limits
+from pio.engine.penalties import make_penalties
 from pio.engine.random_numbers import derive_seed, fresh_seed
 from pio.engine.request import Owned, Request
 from pio.engine.runner import Model, Runner
@@ -27,7 +27,7 @@ from pio.engine.sampling_params import SamplingParams
 from pio.engine.scheduler import Scheduler
 from pio.engine.sequence import Sequence as TokenSequence
 from pio.engine.worker import Worker
-from pio.errors import CancelledError, CapacityError, ConfigError, PioError
+from pio.errors import CancelledError, ConfigError, PioError
 from pio.memory.arena import Arena
 from pio.memory.budget import MemoryBudget
 from pio.memory.fit import require_free
@@ -89,9 +89,9 @@ class BatchManager:
         tokens = _limit("max_batch_tokens", max_batch_tokens, model.max_batch_tokens)
         sequences = _limit("max_batch_sequences", max_batch_sequences, min(tokens, model.max_batch_sequences))
         managed = CacheManager(cache, sequences)
-        self._vocab_size, self._hidden_size = model.vocab_size, model.hidden_size
-        self._max_length = min(model.max_positions, managed.num_tokens)
-        self._context = model.max_positions
+        longest = min(model.max_positions, managed.num_tokens)
+        self._limits = Limits(model.vocab_size, model.max_positions, longest, detokenizer is not None)
+        self._hidden_size = model.hidden_size
         self._eos_token_ids = frozenset(eos_token_ids)
         self._detokenizer = detokenizer
         self._token_text = token_text
@@ -103,9 +103,7 @@ class BatchManager:
             max_outputs=model.max_batch_outputs,
             prefill_chunk=_limit("prefill_chunk", prefill_chunk, tokens),
         )
-        runner = Runner(
-            model, cache, max_tokens=tokens, max_sequences=sequences, max_length=self._max_length, budget=budget
-        )
+        runner = Runner(model, cache, max_tokens=tokens, max_sequences=sequences, max_length=longest, budget=budget)
         self.nbytes = runner.nbytes
         self._budget = budget
         self._worker: Worker | None = Worker(scheduler, runner)
@@ -132,15 +130,15 @@ class BatchManager:
             PioError: The manager is closed.
         """
         params = params or SamplingParams()
-        ids = self._check_prompt(prompt.token_ids, room=1)
+        ids = self._limits.check_prompt(prompt.token_ids, room=1)
         embeddings = prompt_embeddings.checked(prompt.embeddings, len(ids), self._hidden_size)
-        self._check_params(params)
+        self._limits.check_params(params)
         request = Request[Generation](params.n)
         seed = fresh_seed() if params.seed is None else params.seed
         stops = frozenset(params.stop_token_ids)
         if not params.ignore_eos:
             stops |= self._eos_token_ids
-        max_new_tokens = self._most_tokens(params, len(ids), thinks=prompt.may_think)
+        max_new_tokens = self._limits.most_tokens(params, len(ids), thinks=prompt.may_think)
         sequences: list[TokenSequence] = []
         family = object() if params.n > 1 else None
         for index in range(params.n):
@@ -151,7 +149,7 @@ class BatchManager:
                 seed=derive_seed(seed, index),
                 max_new_tokens=max_new_tokens,
                 stop_token_ids=stops,
-                penalties=make_penalties(params, ids, max_new_tokens, stops, self._vocab_size),
+                penalties=make_penalties(params, ids, max_new_tokens, stops, self._limits.vocab_size),
                 text=self._answer_text(prompt, params),
                 token_text=self._token_text,
                 token_bytes=self._token_bytes,
@@ -172,7 +170,7 @@ class BatchManager:
             OutOfMemoryError: The logits need more memory than the budget or the machine has left.
             PioError: The manager is closed.
         """
-        ids = self._check_prompt(prompt.token_ids, room=0)
+        ids = self._limits.check_prompt(prompt.token_ids, room=0)
         embeddings = prompt_embeddings.checked(prompt.embeddings, len(ids), self._hidden_size)
         request = Request[Tensor]()
         consumer = PromptLogits(request, self._prompt_logits(len(ids)))
@@ -246,55 +244,11 @@ class BatchManager:
 
     def _prompt_logits(self, tokens: int) -> Tensor:
         """Memory for the logits of a prompt, counted until the caller lets go of it."""
-        shape = tokens, self._vocab_size
+        shape = tokens, self._limits.vocab_size
         nbytes = float32.itemsize * prod(shape)
         require_free(nbytes, f"the logits of {tokens} tokens take", "give a shorter prompt")
         what = f"the logits of {tokens} tokens (fewer for a shorter prompt)"
         return Arena(nbytes, budget=self._budget, what=what).take(shape)
-
-    def _check_prompt(self, prompt: Sequence[int], room: int) -> array[int]:
-        """The prompt as an array, if it fits with ``room`` tokens to spare."""
-        try:
-            ids = array("i", prompt)
-        except (TypeError, OverflowError) as error:
-            raise ConfigError(f"prompt: expected token ids below {self._vocab_size}, found {error}") from None
-        if not ids:
-            raise ConfigError("prompt: found no tokens, expected at least one")
-        for worst in (min(ids), max(ids)):
-            if not 0 <= worst < self._vocab_size:
-                raise ConfigError(
-                    f"prompt: token id {worst} at index {ids.index(worst)} is outside the vocabulary; expected 0 to "
-                    f"{self._vocab_size - 1}"
-                )
-        if len(ids) + room > self._max_length:
-            name = "context" if self._max_length == self._context else "cache"
-            raise CapacityError(
-                f"prompt: found {len(ids)} tokens, and the {name} holds {self._max_length}"
-                f"{' with the answer' if room else ''}; shorten the prompt"
-                f"{'' if name == 'context' else ', or give the cache more memory'}"
-            )
-        return ids
-
-    def _check_params(self, params: SamplingParams) -> None:
-        check_token_ids(params, self._vocab_size)
-        if params.stop and self._detokenizer is None:
-            raise ConfigError(
-                "stop: this model has no tokenizer, so stop texts cannot be found; use stop_token_ids instead"
-            )
-
-    def _most_tokens(self, params: SamplingParams, prompt: int, *, thinks: bool) -> int:
-        """How many tokens the answer may have; at least one."""
-        room = self._max_length - prompt
-        if "max_new_tokens" in params.model_fields_set:
-            return min(params.max_new_tokens, room)
-        if params.max_length is not None:
-            if params.max_length <= prompt:
-                raise CapacityError(
-                    f"prompt: found {prompt} tokens, and max_length={params.max_length} leaves no room for an answer; "
-                    "shorten the prompt, or give max_new_tokens, which takes its place"
-                )
-            return min(params.max_length - prompt, room)
-        return room if thinks else min(params.max_new_tokens, room)
 
 
 def _stop(worker: Worker) -> None:

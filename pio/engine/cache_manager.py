@@ -35,12 +35,7 @@ class CacheManager:
         Raises:
             ConfigError: The cache has no block or token, or lacks something that the engine needs.
         """
-        lacking = [name for name in _OFFERED if not hasattr(cache, name)]
-        if lacking:
-            raise ConfigError(
-                f"{type(cache).__name__} lacks {', '.join(lacking)}, which pio.cache.protocol.Cache lists; derive it "
-                "from pio.cache.paged.PagedCache, or add them: requests with n > 1 share the blocks of their prompt"
-            )
+        check_offered(cache)
         if cache.num_blocks < 1 or cache.block_size < 1:
             found = f"{cache.num_blocks} of {cache.block_size}"
             raise ConfigError(f"a cache needs at least one block of one token, found {found}")
@@ -91,7 +86,7 @@ class CacheManager:
             Whether there is room; where there is none, nothing is taken.
         """
         length = len(sequence.tokens)
-        if not self._free_slots or len(self._free) - self.blocks_needed(length) < reserve:
+        if not self.num_free_slots or self.num_free - self.blocks_needed(length) < reserve:
             return False
         sequence.slot = self._free_slots.pop()
         return self.grow(sequence, length)
@@ -107,7 +102,7 @@ class CacheManager:
             return True
         shared = self._shared(table, sequence.num_computed // size)
         missing = max(0, self.blocks_needed(length) - len(table))
-        if missing + len(shared) > len(self._free):
+        if missing + len(shared) > self.num_free:
             return False
         for i in shared:
             self._cache.copy_block(table[i], self._free[-1])  # which is taken where that succeeds
@@ -128,7 +123,7 @@ class CacheManager:
         Returns:
             Whether there is room; where there is none, nothing is taken.
         """
-        if not self._free_slots or len(self._free) < reserve:
+        if not self.num_free_slots or self.num_free < reserve:
             return False
         target.slot = self._free_slots.pop()
         for block in source.blocks:
@@ -193,3 +188,17 @@ class CacheManager:
             self._free.append(block)
         elif left == 1:
             self.num_shared -= 1
+
+
+def check_offered(cache: object) -> None:
+    """Look whether a cache has all that ``pio.cache.protocol.Cache`` lists.
+
+    Raises:
+        ConfigError: It lacks something, as one that was written for an earlier engine does; the message names it.
+    """
+    lacking = [name for name in _OFFERED if not hasattr(cache, name)]
+    if lacking:
+        raise ConfigError(
+            f"{type(cache).__name__} lacks {', '.join(lacking)}, which pio.cache.protocol.Cache lists; derive it "
+            "from pio.cache.paged.PagedCache, or add them: requests with n > 1 share the blocks of their prompt"
+        )

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self, TypeAlias, cast
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -17,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from pio.config.described import Described
 from pio.errors import CheckpointError, ConfigError
 
 Defaults: TypeAlias = Mapping[str, Any]
@@ -38,7 +38,7 @@ _ALLOWED: Final = {
 }
 
 
-class SamplingParams(BaseModel):
+class SamplingParams(Described, frozen=True):
     """Everything a request can say about choosing tokens and about stopping.
 
     A field that is None is as if it were not given.
@@ -47,7 +47,7 @@ class SamplingParams(BaseModel):
         ConfigError: A field is unknown, out of its range, or contradicts another; the message names it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     max_new_tokens: int = Field(default=256, ge=1)
     """The answer ends after this many tokens, or earlier where the context or the cache ends. Where it is not given, a

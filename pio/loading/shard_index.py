@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,8 @@ _MAX_VALUES = 1_000_000
 _REMEDY = "download the model again"
 # Safetensors files that hold something else than a model's weights.
 _OTHERS = re.compile(r"(consolidated|adapter_model).*")
+
+_log = logging.getLogger("pio.loading")
 
 
 def shard_map(folder: Path) -> dict[str, str] | None:
@@ -76,6 +79,15 @@ def weight_files(folder: Path) -> list[str]:
             f"nor {INDEX}; {_REMEDY}"
         )
     raise CheckpointError(explain_folder(folder, SINGLE))
+
+
+def warn_of_others(folder: Path, names: list[str]) -> None:
+    """Say which weights lie beside those that are read; consolidated ones are the same in their maker's layout."""
+    others = [name for name in listed(folder) if name.endswith(".safetensors") and name not in names]
+    others = [name for name in others if not name.startswith("consolidated")]
+    if others:
+        read = shown(names[0]) if len(names) == 1 else f"the {len(names)} files of the index"
+        _log.warning("%s: not read, for the weights are in %s: %s", folder, read, _listed(others, 10))
 
 
 def _listed(names: list[str], limit: int = 5) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING, Literal, NoReturn, get_args, overload
 
 from pio import dtypes
 from pio.errors import CheckpointError
-from pio.loading.model_file import listed, shown
+from pio.loading.finite import check_numbers, check_scales
+from pio.loading.model_file import shown
 from pio.loading.quantization_config import Format
 from pio.loading.safetensors import SafetensorsFile
 from pio.loading.safetensors_header import shown_shape
-from pio.loading.shard_index import INDEX, SINGLE, shard_map, weight_files
+from pio.loading.shard_index import INDEX, SINGLE, shard_map, warn_of_others, weight_files
 from pio.loading.stored_buffers import buffer
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 FLOATS = (dtypes.float32, dtypes.float16, dtypes.bfloat16)
 _LISTED = 10
 _COMPARED = 1 << 24  # bytes at once
-
-_log = logging.getLogger("pio.loading")
 
 
 class Weights:
@@ -54,7 +52,7 @@ class Weights:
         self._packed: dict[str, PackedWeight] = {}
         self._same: dict[tuple[str, str], bool] = {}
         names = weight_files(self.folder)
-        _warn_of_others(self.folder, names)
+        warn_of_others(self.folder, names)
         files = {name: SafetensorsFile(self.folder / name, mapped=mapped) for name in names}
         for file_name, file in files.items():
             for name in file.names:
@@ -246,26 +244,9 @@ class Weights:
         """
         file = self._file(name)
         if name in self._packed:
-            from pio.loading.packed_scales import bad_scale  # only such folders need it
-
-            place = bad_scale(self._packed[name])
-            if place is not None:
-                raise CheckpointError(
-                    f"{file.path}: tensor {shown(name)} has a scale that is NaN or infinite, first for the group at "
-                    f"{shown_shape(place)}; the file is damaged, quantize the original folder again with pio quantize"
-                )
-            return
-        tensor = file.tensor(name)
-        index = first_non_finite(tensor) if tensor.dtype.is_float else None
-        if index is not None:
-            at: list[int] = []
-            for size in reversed(tensor.shape):
-                index, inner = divmod(index, size)
-                at.insert(0, inner)
-            raise CheckpointError(
-                f"{file.path}: tensor {shown(name)} holds NaN or infinity, first at {shown_shape(tuple(at))}; "
-                "the file is damaged or the model diverged in training, download it again or choose another"
-            )
+            check_scales(file.path, name, self._packed[name])
+        else:
+            check_numbers(file.path, name, file.tensor(name))
 
     def _unused(self) -> list[str]:
         return [name for name in self._files if name not in self._used and name not in self._ignored]
@@ -285,25 +266,6 @@ class Weights:
         )
 
 
-def first_non_finite(tensor: Tensor) -> int | None:
-    """Return the row-major index of the first NaN or infinity of a floating-point tensor, or None.
-
-    Shapes: tensor any.
-    """
-    from pio.ops import first_non_finite as scan  # compiles a kernel, which reading a header must not pay for
-
-    return scan(tensor)
-
-
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(shown(name) for name in names[:_LISTED]) + more
-
-
-def _warn_of_others(folder: Path, names: list[str]) -> None:
-    """Say which weights lie beside those that are read; consolidated ones are the same in their maker's layout."""
-    others = [name for name in listed(folder) if name.endswith(".safetensors") and name not in names]
-    others = [name for name in others if not name.startswith("consolidated")]
-    if others:
-        read = shown(names[0]) if len(names) == 1 else f"the {len(names)} files of the index"
-        _log.warning("%s: not read, for the weights are in %s: %s", folder, read, _listed(others))

@@ -35,10 +35,6 @@ class TokenMask:
         self.words = array("i", bytes(bits))
         self.address = self.words.buffer_info()[0]
 
-    def allows(self, token: int) -> bool:
-        """Return whether a token may come."""
-        return bool(self.words[token >> 5] >> (token & 31) & 1)
-
 
 def check_token(token: int, vocab_size: int) -> None:
     """Refuse a token id that is outside the vocabulary.

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
-import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Final, NamedTuple, NoReturn, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 
 from pio.config.decoder import DecoderConfig
 from pio.config.runtime import RuntimeConfig
-from pio.engine.waiters import Waiters
 from pio.errors import CancelledError, ConfigError, PioError
 from pio.layers.decoder import Decoder
 from pio.layers.source import Source
@@ -26,16 +22,13 @@ from pio.loading.weights import Weights
 from pio.memory.budget import MemoryBudget
 from pio.memory.refusal import memory_errors
 from pio.plugin import registry
+from pio.plugin.earlier import plugin_code
 from pio.plugin.loaded import LoadedModel
+from pio.plugin.loads import Load, Loads
 from pio.plugin.manifest import PluginManifest
 from pio.plugin.metadata import ModelMetadata
 from pio.plugin.prompts import Prompts
 from pio.progress.progress import Progress
-from pio.shelter import sheltered
-
-T = TypeVar("T")
-
-LEAVE: Final = 10  # seconds that an interrupted load has to end before its caller goes on
 
 
 class Files(NamedTuple):
@@ -47,28 +40,11 @@ class Files(NamedTuple):
     prompts: Prompts | None
 
 
-class _Load:
-    """A load or an update: who does it, and what became of it.
-
-    Attributes:
-        left: Whether an exception has ended the wait for it.
-        restoring: Whether it has failed, and makes the model that was there before.
-        lost: Why that failed too.
-    """
-
-    def __init__(self) -> None:
-        self.thread, self.process = threading.get_ident(), os.getpid()
-        self.left = self.restoring = False
-        self.lost = ""
-
-
 class Lifecycle(ABC):
     """Loads a model, changes its options and gives it back.
 
     One load or update runs at a time, and whoever needs the model waits for it. ``cleanup`` waits for none: it may be
     called in a signal handler and in a finaliser, whatever that interrupts; a load that it meets ends with an error.
-    Loads of the main thread run in a thread of their own, where no signal handler's exception can land: neither between
-    the claim to be the one load and its release, nor in a finaliser that would lose it.
 
     Attributes:
         manifest_name: Name of the plugin, which finds its manifest.
@@ -83,9 +59,7 @@ class Lifecycle(ABC):
         self._path: str | None = None
         self._loaded: LoadedModel | None = None
         self._metadata: ModelMetadata | None = None  # of the model that was loaded last
-        self._under_way: dict[str, _Load] = {}  # the load that runs; to claim it is atomic, and no lock can stay held
-        self._waiters = Waiters()
-        self._wanted: _Load | None = None  # the load whose model is to be had; none after cleanup()
+        self._loads = Loads()
         self.runtime = RuntimeConfig()
 
     @abstractmethod
@@ -135,7 +109,7 @@ class Lifecycle(ABC):
             raise ConfigError("there is no path; call initialize(path=...) first, or use pio.load(path)")
         path = self._path
 
-        def work(load: _Load) -> None:
+        def work(load: Load) -> None:
             with self._shown(config or self.runtime) as shown:
                 self._let_go()
                 self.runtime = config or self.runtime
@@ -144,7 +118,7 @@ class Lifecycle(ABC):
                 model_config = self.config_class.from_checkpoint(checkpoint.config)
                 self._build(Files(checkpoint, model_config, self.open_weights(checkpoint), None), shown, load)
 
-        self._alone(work)
+        self._loads.run(work)
         return self
 
     def update(self, **options: Any) -> RuntimeConfig:
@@ -159,7 +133,7 @@ class Lifecycle(ABC):
             OutOfMemoryError: The model does not fit with these options; it is loaded as it was.
             CancelledError: ``cleanup`` was called meanwhile.
         """
-        return self._alone(lambda load: self._update(load, options))
+        return self._loads.run(lambda load: self._update(load, options))
 
     def cleanup(self) -> bool:
         """Cancel what runs and give every byte back; more than once does no harm.
@@ -170,7 +144,7 @@ class Lifecycle(ABC):
         Returns:
             True.
         """
-        self._wanted = None
+        self._loads.give_up()
         self._let_go()
         return True
 
@@ -200,7 +174,7 @@ class Lifecycle(ABC):
         """
         loaded = self._loaded
         if loaded is None:
-            self._wait_for_load()
+            self._loads.wait()
             loaded = self._loaded
         if loaded is None:
             raise PioError("the model is not loaded; call load_model(), or pio.load again after cleanup()")
@@ -233,7 +207,7 @@ class Lifecycle(ABC):
         checkpoint.config, checkpoint.generation_config = files.checkpoint.config, files.checkpoint.generation_config
         return files._replace(checkpoint=checkpoint, weights=self.open_weights(checkpoint))
 
-    def _update(self, load: _Load, options: dict[str, Any]) -> RuntimeConfig:
+    def _update(self, load: Load, options: dict[str, Any]) -> RuntimeConfig:
         """Build the model with other options, or as it was."""
         before, config = self.runtime, self.runtime.updated(**options)
         loaded = self._loaded
@@ -252,18 +226,19 @@ class Lifecycle(ABC):
                 self._build(wanted, shown, load)
             except BaseException as error:
                 self.runtime = before
-                if self._wanted is load:
+                if self._loads.wants(load):
                     load.restoring = True
                     self._restore(files, shown, load, error)
                 raise
         return config
 
-    def _build(self, files: Files, shown: Progress, load: _Load) -> None:
+    def _build(self, files: Files, shown: Progress, load: Load) -> None:
         """Build the model and let others use it, unless ``cleanup`` was called since the load began."""
         checkpoint, config, weights, prompts = files
         packing = shown.counting(f"quantizing to {self.runtime.quantize}", lambda: weights.matrices)
-        check = partial(self._check_wanted, load)
-        loaded = LoadedModel(checkpoint, config, weights, self.runtime, self.build_model, packing, prompts, check)
+        check = partial(self._loads.check, load)
+        with plugin_code(self.manifest.name):
+            loaded = LoadedModel(checkpoint, config, weights, self.runtime, self.build_model, packing, prompts, check)
         self._metadata = ModelMetadata.of(self.manifest, self._path, loaded)
         self._loaded = loaded
         try:
@@ -272,16 +247,7 @@ class Lifecycle(ABC):
             self._let_go()
             raise
 
-    def _check_wanted(self, load: _Load) -> None:
-        """Raise where nobody waits for what a load makes."""
-        if self._wanted is not load:
-            raise CancelledError(
-                "the model was cleaned up while it was being loaded; call load_model() to have it again"
-            )
-        if load.left and not load.restoring:
-            raise CancelledError("an exception ended the wait for this load; call load_model() to have the model again")
-
-    def _restore(self, files: Files, shown: Progress, load: _Load, error: BaseException) -> None:
+    def _restore(self, files: Files, shown: Progress, load: Load, error: BaseException) -> None:
         """Build the model as it was; where that fails too, raise an error that says both."""
         link: BaseException | None = error
         while link is not None:
@@ -307,58 +273,3 @@ class Lifecycle(ABC):
         doing = f"loading {short_name(self._path or '')}"
         with memory_errors(doing), Progress(runtime.progress, doing) as shown:
             yield shown
-
-    def _alone(self, work: Callable[[_Load], T]) -> T:
-        """Do a load or update while no other runs, where no signal handler can interrupt it.
-
-        An exception that ends the wait for it ends the load too, at its next look; both are over when it is raised.
-        """
-        load = _Load()
-
-        def run() -> T:
-            load.thread = threading.get_ident()
-            try:
-                self._claim(load)
-                self._check_wanted(load)  # it may have been left before it began
-                return work(load)
-            finally:
-                self._release(load)
-
-        try:
-            return sheltered(run)
-        except BaseException as error:
-            load.left = True
-            if load.thread == threading.get_ident():  # where there is no other thread, the release may be what it met
-                self._release(load)
-            self._waiters.wait(partial(self._is_over, load), lambda: None, time.monotonic() + LEAVE)
-            if load.lost:
-                error.add_note(load.lost)
-            raise
-
-    def _is_over(self, load: _Load) -> bool:
-        return self._under_way.get("load") is not load
-
-    def _claim(self, load: _Load) -> None:
-        """Wait until no other load runs, and be the one that does."""
-        while self._under_way.setdefault("load", load) is not load:
-            self._wait_for_load()
-        self._wanted = load
-
-    def _release(self, load: _Load) -> None:
-        if self._under_way.get("load") is load:
-            self._under_way.clear()
-            self._waiters.wake()
-
-    def _wait_for_load(self) -> None:
-        """Wait until no load runs."""
-        load = self._under_way.get("load")
-        if load is not None and load.process != os.getpid():  # it ran in the parent of this forked child
-            self._under_way.clear()
-        self._waiters.wait(lambda: not self._under_way, self._check_load)
-
-    def _check_load(self) -> None:
-        load = self._under_way.get("load")
-        if load is not None and load.thread == threading.get_ident():  # a handler or a finaliser came in between
-            raise PioError("this thread is loading the model at this moment; use it when that is done")
-        if sys.is_finalizing():
-            raise PioError("the interpreter is leaving, so the model will not be loaded")

@@ -7,19 +7,21 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
+from pio.config.described import Described
 from pio.errors import ConfigError, PioError
+from pio.plugin.earlier import remedy
 from pio.shelter import import_whole
 
 MANIFEST = "plugin_manifest.json"
 AREAS = ("config", "model", "attention", "mlp", "norm", "rotary_embedding", "kv_cache", "decoder")
 
 
-class PluginManifest(BaseModel):
+class PluginManifest(Described, frozen=True):
     """The content of ``plugin_manifest.json``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     """Name of the plugin, equal to its folder's."""
@@ -98,4 +100,5 @@ def import_object(path: str) -> Any:
     except Exception as error:  # whatever a stranger's module raises
         told = str(error).partition("\n")[0]
         kind = "" if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: "
-        raise ConfigError(f"plugin manifest: {path!r} cannot be imported: {kind}{told}; correct it") from error
+        fits = f"correct it; {remedy(error)}" if kind == "" else "correct it"
+        raise ConfigError(f"plugin manifest: {path!r} cannot be imported: {kind}{told}; {fits}") from error

@@ -27,7 +27,8 @@ from pio.memory.refusal import memory_errors, memory_refused
 from pio.memory.sizes import format_bytes
 from pio.ops.quantized import packed_shape
 from pio.plugin import factory, registry
-from pio.plugin.loaded import outline
+from pio.plugin.assembly import outline
+from pio.plugin.earlier import plugin_code
 from pio.progress.progress import Progress
 from pio.tensor import Tensor
 from pio.version import __version__
@@ -150,7 +151,8 @@ class _Model:
             )
         weights = made.open_weights(checkpoint)
         quantization = Quantization.of(stored.format, stored.policy)
-        found = outline(made.build_model, config, weights)
+        with plugin_code(manifest.name):
+            found = outline(made.build_model, config, weights)
         packed: list[Described] = []
         for name, (shape, role) in found.matrices.items():
             weights.take(name, shape)  # checks it

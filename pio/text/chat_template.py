@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Collection, Mapping
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pio.errors import CheckpointError, ConfigError
-from pio.loading.json_file import parse_object
-from pio.loading.model_file import find, listed, read_limited, shown
-from pio.shelter import sheltered
+from pio.loading.model_file import shown
 from pio.text.content_parts import TEXT_ONLY
 from pio.text.final_message import cut, field_of, marked
 from pio.text.messages import check_messages, check_tools
 from pio.text.plain_data import plain
+from pio.text.template.compiled import CompiledTemplate, compiled
 from pio.text.template.drops import find_dropped
 from pio.text.template.inputs import YOURSELF, Inputs, Place, adapted
+from pio.text.template_files import DEFAULT, MAX_TEMPLATE_CHARACTERS, find_templates
 from pio.text.tokenizer_config import special_tokens, tokenizer_config
 from pio.text.unread_names import UnreadNames, check_variables
 
 if TYPE_CHECKING:
     import jinja2
 
-    from pio.text.template.facts import TemplateFacts
-
-MAX_TEMPLATE_CHARACTERS = 64_000
-_DEFAULT, _WITH_TOOLS = "default", "tool_use"
-_MORE = "additional_chat_templates"
-
-_log = logging.getLogger("pio.text")
+_WITH_TOOLS = "tool_use"
 
 
 class Conversation(NamedTuple):
@@ -78,7 +69,7 @@ class ChatTemplate:
         Raises:
             CheckpointError: A template is longer than 64,000 characters.
         """
-        self.sources = {_DEFAULT: sources} if isinstance(sources, str) else dict(sources or {})
+        self.sources = {DEFAULT: sources} if isinstance(sources, str) else dict(sources or {})
         self.special_tokens = dict(special_tokens or {})
         self.modalities = frozenset(modalities) | TEXT_ONLY
         self._where = where
@@ -103,15 +94,7 @@ class ChatTemplate:
         folder = Path(path)
         config = tokenizer_config(folder)
         tokens = special_tokens(config, str(folder / "tokenizer_config.json"))
-        sources = _jinja_file(folder)
-        if sources is None:
-            sources = _sources(config.get("chat_template"), folder / "tokenizer_config.json")
-        if sources is None:
-            file = find(folder, "chat_template.json")
-            if file is not None:
-                found = parse_object(read_limited(file, 4 * MAX_TEMPLATE_CHARACTERS), str(file))
-                sources = _sources(found.get("chat_template"), file)
-        _warn_of_more(folder)
+        sources = find_templates(folder, config)
         return cls(sources, special_tokens=tokens, modalities=modalities, where=str(folder))
 
     def __bool__(self) -> bool:
@@ -240,8 +223,8 @@ class ChatTemplate:
     def _choose(self, with_tools: bool) -> str:
         if with_tools and _WITH_TOOLS in self.sources:
             return self.sources[_WITH_TOOLS]
-        if _DEFAULT in self.sources:
-            return self.sources[_DEFAULT]
+        if DEFAULT in self.sources:
+            return self.sources[DEFAULT]
         if self.sources:
             raise ConfigError(
                 f"{self._where} has the chat templates {', '.join(map(shown, self.sources))} and no 'default'; "
@@ -252,8 +235,8 @@ class ChatTemplate:
             "so it is a base model or incomplete; give plain text to generate_text, or add the template"
         )
 
-    def _compiled(self, source: str) -> _Compiled:
-        found = _compile(source)
+    def _compiled(self, source: str) -> CompiledTemplate:
+        found = compiled(source)
         if isinstance(found, str):
             raise CheckpointError(
                 f"the chat template of {self._where} cannot be used: {found}; download it again, or {YOURSELF}"
@@ -271,72 +254,3 @@ class ChatTemplate:
             problem = explained(error, self._where, len(names["messages"]))
         # Raised here and not above, so that the error does not keep what the template made alive.
         raise problem
-
-
-class _Compiled(NamedTuple):
-    template: jinja2.Template
-    facts: TemplateFacts
-
-
-@lru_cache(maxsize=32)
-def _compile(source: str) -> _Compiled | str:
-    """Compile a template, or say why it cannot be; hostile ones are remembered too."""
-    return sheltered(lambda: _compile_here(source))
-
-
-def _compile_here(source: str) -> _Compiled | str:
-    import jinja2
-
-    from pio.text.template.facts import facts
-    from pio.text.template.sandbox import sandbox
-
-    try:
-        tree = sandbox().parse(source)
-        found = facts(tree)  # before compiling, which changes the tree
-        return _Compiled(sandbox().from_string(tree), found)
-    except jinja2.TemplateSyntaxError as error:
-        return f"{str(error.message)[:300]} (line {error.lineno})"
-    except (RecursionError, MemoryError):
-        return "it is nested too deeply"
-    except Exception as error:
-        return f"{type(error).__name__}: {str(error)[:300]}"
-
-
-def _warn_of_more(folder: Path) -> None:
-    """Say that templates in a folder of their own are not read; with tools, transformers takes one of them."""
-    names = listed(folder / _MORE) if os.path.isdir(folder / _MORE) else []
-    if any(name.endswith(".jinja") for name in names):
-        _log.warning(
-            "%s: the templates in %s are not read (%s); give the one you want the name chat_template.jinja",
-            folder,
-            _MORE,
-            ", ".join(shown(name) for name in names[:8]),
-        )
-
-
-def _jinja_file(folder: Path) -> dict[str, str] | None:
-    file = find(folder, "chat_template.jinja")
-    if file is None:
-        return None
-    try:
-        return {_DEFAULT: read_limited(file, 4 * MAX_TEMPLATE_CHARACTERS).decode("utf-8-sig")}
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{file} is not UTF-8 text (byte {error.start}); download it again") from None
-
-
-def _sources(value: Any, file: Path) -> dict[str, str] | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return {_DEFAULT: value}
-    found: dict[str, str] = {}
-    for item in cast("list[object]", value) if isinstance(value, list) else [cast("object", value)]:
-        entry = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
-        name, source = entry.get("name"), entry.get("template")
-        if not isinstance(name, str) or not isinstance(source, str):
-            raise CheckpointError(
-                f"{file}: chat_template holds {shown(cast('object', item))}; a string or a list of objects with name "
-                "and template was expected, download the file again"
-            )
-        found[name] = source
-    return found

@@ -1,58 +1,19 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
-import textwrap
 import threading
 import weakref
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from toy_manager import GREEDY, PROMPTS, ids, make, run_python, worker_threads
 from toy_model import EOS, STEP, VOCAB, ToyCache, ToyDetokenizer, ToyManager, ToyModel, toy_greedy, toy_logits, toy_text
 
-from pio.engine.handle import Handle
 from pio.engine.sampling_params import SamplingParams
 from pio.errors import CancelledError, CapacityError, ConfigError, PioError
-
-GREEDY = SamplingParams(temperature=0, max_new_tokens=9, ignore_eos=True)
-PROMPTS = [[1, 2, 3], [4], list(range(5, 27)), [7] * 11, [30, 2], [9, 9, 8, 1, 0]]
-
-
-def make(model: ToyModel | None = None, num_blocks: int = 40, block_size: int = 4, **options: Any) -> ToyManager:
-    return ToyManager(
-        model or ToyModel(),
-        ToyCache(num_blocks, block_size),
-        eos_token_ids=[EOS],
-        detokenizer=ToyDetokenizer,
-        token_text=toy_text,
-        **options,
-    )
-
-
-@pytest.fixture
-def slow() -> Iterator[tuple[ToyModel, ToyManager]]:
-    """A model that steps when told to, and its manager."""
-    model = ToyModel()
-    model.slow = True
-    manager = make(model)
-    yield model, manager
-    model.step(1000)
-    manager.close()
-
-
-def ids(handle: Handle) -> list[int]:
-    return handle.result(STEP).token_ids
-
-
-def worker_threads() -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t.name == "pio-batch"]
-
 
 # Answers
 
@@ -491,30 +452,6 @@ def test_an_error_does_not_hold_the_model() -> None:
     gc.collect()
     assert gone() is None
     assert str(error) == "poison"
-
-
-def run_python(body: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in a process of its own, with a model that computes for ever."""
-    setup = """
-        import sys, threading
-        from test_batch_manager import GREEDY, make
-        from toy_model import ToyModel
-        model = ToyModel()
-        model.slow = True
-        manager = make(model)
-        handle = manager.submit([1], GREEDY.model_copy(update={"max_new_tokens": 60}))
-        model.wait_for_step()
-    """
-    here = Path(__file__).parent
-    code = textwrap.dedent(setup) + textwrap.dedent(body)
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=STEP,
-        env={"PYTHONPATH": f"{here}:{here.parents[1]}", "PATH": "", "HOME": str(Path.home())},
-        check=False,
-    )
 
 
 def test_the_interpreter_leaves_while_a_request_runs() -> None:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import weakref
-from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import pytest
-from test_batch_manager import GREEDY, PROMPTS, ids, make, worker_threads
+from toy_manager import GREEDY, PROMPTS, ids, make, run_python, worker_threads
 from toy_model import STEP, ToyCache, ToyDetokenizer, ToyManager, ToyModel, toy_greedy
 
 from pio.engine.answer import Answer
@@ -25,17 +21,6 @@ from pio.engine.scheduler import Scheduler
 from pio.errors import CancelledError, ConfigError, PioError
 
 LONG = GREEDY.model_copy(update={"max_new_tokens": 60})
-
-
-@pytest.fixture
-def slow() -> Iterator[tuple[ToyModel, ToyManager]]:
-    """A model that steps when told to, and its manager."""
-    model = ToyModel()
-    model.slow = True
-    manager = make(model)
-    yield model, manager
-    model.step(1000)
-    manager.close()
 
 
 def waiting(call: Any) -> tuple[threading.Thread, list[Any]]:
@@ -343,37 +328,6 @@ def test_the_memory_of_those_that_were_cancelled_is_not_kept_until_their_turn(
 
 
 # Other processes, and the end of this one
-
-
-def run_python(body: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in a process of its own, with a model that steps when told to."""
-    setup = """
-        import atexit, os, sys, threading
-        from test_batch_manager import GREEDY, make
-        from toy_model import ToyModel
-        from pio.errors import CancelledError, PioError
-        model = ToyModel()
-        model.slow = True
-        manager = make(model)
-        handle = manager.submit([1], GREEDY.model_copy(update={"max_new_tokens": 60}))
-        model.wait_for_step()
-
-        def say(call):
-            try:
-                print(call())
-            except PioError as error:
-                print(type(error).__name__, error)
-            sys.stdout.flush()
-    """
-    here = Path(__file__).parent
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(setup) + textwrap.dedent(body)],
-        capture_output=True,
-        text=True,
-        timeout=STEP,
-        env={"PYTHONPATH": f"{here}:{here.parents[1]}", "PATH": "", "HOME": str(Path.home())},
-        check=False,
-    )
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+from odd_checkpoint import write_odd_checkpoint
 
 import pio
 from pio.loading import weight_file
@@ -12,29 +13,13 @@ from pio.loading.checkpoint import resolve
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
 from pio.memory.allocation import allocated_bytes
 from pio.tensor import Tensor
-from pio.testing.random_checkpoint import write_random_checkpoint
 
 PROMPT = [5, 81, 22, 7]
-CONFIG = {
-    "model_type": "qwen3",
-    "vocab_size": 83,
-    "hidden_size": 76,
-    "intermediate_size": 150,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 14,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "max_position_embeddings": 128,
-    "tie_word_embeddings": False,
-    "dtype": "bfloat16",
-}
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    return write_random_checkpoint(tmp_path_factory.mktemp("original") / "model", CONFIG, tokenizer=False)
+    return write_odd_checkpoint(tmp_path_factory.mktemp("original") / "model")
 
 
 def bits(path, **options):

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hooked_plugin import GREEDY, PROMPT, load
 
 import pio
 from pio.engine.runner import Runner
@@ -22,21 +23,9 @@ from pio.engine.worker import Worker
 from pio.memory.allocation import allocated_bytes
 from pio.models.qwen3_0_6b.plugin import Qwen3_0_6BPlugin
 
-PROMPT = "def area(width, height):"
-GREEDY = {"temperature": 0, "max_new_tokens": 6}
 ENDLESS = {"max_new_tokens": 1900, "ignore_eos": True}
 LONG = 60.0  # seconds after which somebody hangs
 DEMO = Path(pio.__file__).parent / "demo"
-
-
-class Hooked(Qwen3_0_6BPlugin):
-    """Does something in the middle of building its model."""
-
-    during_build = staticmethod(lambda: None)
-
-    def build_model(self, config, source, runtime, budget):
-        self.during_build()
-        return super().build_model(config, source, runtime, budget)
 
 
 @pytest.fixture
@@ -46,9 +35,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def model(folder):
-    loaded = Hooked()
-    loaded.initialize(path=folder)
-    with loaded.load_model():
+    with load(folder) as loaded:
         yield loaded
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from odd_checkpoint import CONFIG, write_odd_checkpoint
 
 import pio
 from pio.layers.quantization import POLICIES
@@ -21,34 +22,14 @@ from pio.loading.unfinished import PREFIX
 from pio.loading.weights import Weights
 from pio.ops.quantized import FORMATS
 from pio.plugin import quantizer
-from pio.testing.random_checkpoint import write_random_checkpoint
 
-# No width is a whole number of groups, no number of rows one of blocks; biases, and a head of its own.
-CONFIG = {
-    "architectures": ["Qwen3ForCausalLM"],
-    "model_type": "qwen3",
-    "vocab_size": 83,
-    "hidden_size": 76,
-    "intermediate_size": 150,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 14,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "max_position_embeddings": 128,
-    "tie_word_embeddings": False,
-    "attention_bias": True,
-    "dtype": "bfloat16",
-    "eos_token_id": [3, 7],
-}
 KINDS = [("int8", "balanced"), ("int4", "balanced"), ("int4", "uniform"), ("int4_zero_point", "uniform")]
 GOLDEN = Path(__file__).parents[1] / "golden" / "qwen3"
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    return write_random_checkpoint(tmp_path_factory.mktemp("original") / "model", CONFIG, tokenizer=False)
+    return write_odd_checkpoint(tmp_path_factory.mktemp("original") / "model")
 
 
 def bits(path, prompt, **options):

@@ -3,29 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
+from hooked_plugin import GREEDY, PROMPT, load
 
 import pio
-from pio.models.qwen3_0_6b.plugin import Qwen3_0_6BPlugin
-
-PROMPT = "def area(width, height):"
-GREEDY = {"temperature": 0, "max_new_tokens": 6}
-
-
-class Hooked(Qwen3_0_6BPlugin):
-    """Does something in the middle of loading."""
-
-    during_load = staticmethod(lambda: None)
-
-    def build_model(self, config, source, runtime, budget):
-        self.during_load()
-        return super().build_model(config, source, runtime, budget)
 
 
 @pytest.fixture
 def model():
-    loaded = Hooked()
-    loaded.initialize(path="demo")
-    with loaded.load_model():
+    with load("demo") as loaded:
         yield loaded
 
 
@@ -46,7 +31,7 @@ def test_calls_wait_for_the_new_model(model):
             started.update({name: pool.submit(call, model) for name, call in CALLS.items()})
             assert not wait(started.values(), timeout=0.2).done, "they wait for as long as it takes"
 
-        model.during_load = call_meanwhile
+        model.during_build = call_meanwhile
         model.update(prefill_chunk=5)
         assert {name: future.result(60) for name, future in started.items()} == expected
     assert model.runtime.prefill_chunk == 5
@@ -85,7 +70,7 @@ def test_an_update_that_fails_leaves_the_model_as_it_was(model, error):
         if len(times) == 1:
             raise error
 
-    model.during_load = fail_once
+    model.during_build = fail_once
     with pytest.raises(error):
         model.update(prefill_chunk=5)
     assert model.runtime == before and CALLS["generate"](model) == expected

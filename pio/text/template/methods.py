@@ -14,7 +14,6 @@ from pio.text.template.budget import INTEGER_BITS, Budget, TemplateLimit, is_dic
 LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 _CONVERSION = re.compile(r"%(?:\([^)]{0,200}\))?[#0\- +]*(\*|\d+)?(?:\.(\*|\d+)?)?")
 ESCAPED = 6  # characters that one can become in Markup or when written as JSON or repr
-_WIDTH = 9999
 
 
 def factor(*values: object) -> int:

@@ -17,7 +17,7 @@ from pio.loading.weights import Weights
 from pio.memory import storage
 from pio.memory.allocation import Allocation, allocated_bytes
 from pio.plugin import registry
-from pio.plugin.loaded import outline
+from pio.plugin.assembly import outline
 from pio.plugin.manifest import import_object
 from pio.testing.random_checkpoint import write_random_checkpoint
 

@@ -1,0 +1,191 @@
+"""A model is put together of a folder's tensors as the runtime options want it, or only rehearsed to see if it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pio import dtypes
+from pio.cache.protocol import Cache
+from pio.config.decoder import DecoderConfig
+from pio.config.runtime import RuntimeConfig
+from pio.device import Device
+from pio.engine.cache_manager import check_offered
+from pio.errors import CheckpointError, ConfigError, OutOfMemoryError
+from pio.layers.decoder import Decoder
+from pio.layers.outline import Outline
+from pio.layers.quantization import Quantization
+from pio.layers.rehearsal import Rehearsal
+from pio.layers.source import Inventory, Source
+from pio.layers.workspace import ACTIVATIONS, Workspace
+from pio.loading.weights import Weights
+from pio.machine import thread_count
+from pio.memory.budget import MemoryBudget
+from pio.memory.fit import require_free
+from pio.ops.sampling import Sampler
+
+BuildModel = Callable[[Any, Source, RuntimeConfig, MemoryBudget], Decoder]
+UNLIMITED = 1 << 62
+
+
+def outline(build: BuildModel, config: DecoderConfig, weights: Weights) -> Outline:
+    """Return what a model takes from its weights, without reading a matrix or making one.
+
+    Raises:
+        CheckpointError: A tensor is missing or has another shape than the config asks for.
+    """
+    found = Outline(weights, Workspace(1))
+    build(config, found, RuntimeConfig(prefill_chunk=1, max_batch_sequences=1), MemoryBudget(UNLIMITED))
+    return found
+
+
+def assemble(
+    build: BuildModel,
+    config: DecoderConfig,
+    weights: Weights,
+    source: Source,
+    runtime: RuntimeConfig,
+    budget: MemoryBudget,
+) -> tuple[Decoder, int]:
+    """Return a model whose context is cut to what the options ask for, and how long it could be.
+
+    Raises:
+        CheckpointError: Weights and config contradict each other.
+        ConfigError: The options ask for more context than the model has, or a block takes other arguments than it gets.
+    """
+    model = build(config, source, runtime, budget)
+    weights.finish()
+    for layer in model.layers:
+        layer.check()
+    longest = model.max_positions
+    model.max_positions = context_length(runtime, longest)
+    return model, longest
+
+
+def rehearse(
+    build: BuildModel, config: DecoderConfig, weights: Weights, runtime: RuntimeConfig, quantization: Quantization
+) -> tuple[int, str]:
+    """Refuse what will not fit the limit or the machine, before any weight is read or converted.
+
+    What layers compute in and the cache are made for it, which costs nothing as long as nobody writes there.
+
+    Returns:
+        The bytes of the weights as they will be held, and what to call them.
+
+    Raises:
+        OutOfMemoryError: It does not fit.
+    """
+    source = Rehearsal(weights, workspace_of(runtime, None), **source_options(runtime, quantization))
+    weights.rehearsing = True
+    try:
+        model, _ = assemble(build, config, weights, source, runtime, MemoryBudget(UNLIMITED))
+    finally:
+        weights.rehearsing = False
+    held, options = source.inventory, runtime.quantize if quantization.forms else None
+    what = "the weights"
+    if options is not None:
+        what += f" with quantize={options!r}"
+    elif runtime.dtype is not None:
+        what += f" as {runtime.dtype} (none with dtype=None)"
+    budget = MemoryBudget(UNLIMITED if runtime.memory_limit is None else runtime.memory_limit)
+    budget.reserve(held.total, what)
+    remedy = "choose a smaller model or a format of fewer bits, or let pio quantize write a folder that is mapped"
+    require_free(sum(held.made.values()), f"{what} take", remedy)
+    if runtime.memory_limit is not None:
+        budget.reserve(model.workspace.nbytes, ACTIVATIONS)
+        budget.reserve(reserve_cache(model, runtime).nbytes, "the cache (smaller with cache_tokens or context_length)")
+        Sampler(model.vocab_size, budget)
+    return held.total, what
+
+
+def reserve_cache(model: Decoder, runtime: RuntimeConfig) -> Cache:
+    """Return a cache for as many tokens as the options ask for, or else for one whole context.
+
+    Raises:
+        ConfigError: The model makes a cache that lacks something that the engine needs.
+        OutOfMemoryError: The machine does not have that much.
+    """
+    tokens = runtime.cache_tokens or model.max_positions
+    cache = model.new_cache(tokens)
+    check_offered(cache)
+    try:
+        remedy = "ask for fewer with context_length or cache_tokens"
+        require_free(cache.nbytes, f"a cache of {tokens} tokens takes", remedy)
+    except OutOfMemoryError:
+        cache.free()
+        raise
+    return cache
+
+
+def workspace_of(runtime: RuntimeConfig, budget: MemoryBudget | None) -> Workspace:
+    """Return what the model computes in, with the threads that it is to have: no more than there are cores."""
+    usable = thread_count()
+    device = Device("cpu", min(runtime.threads or usable, usable))
+    round_inputs = runtime.activation_dtype == "bfloat16"
+    return Workspace(runtime.batch_tokens, budget, device=device, round_inputs=round_inputs)
+
+
+def source_options(runtime: RuntimeConfig, quantization: Quantization) -> dict[str, Any]:
+    """Return how layers take their weights, as the runtime options want them: arguments of a ``Source``."""
+    return {
+        "dtype": None if runtime.dtype is None else dtypes.dtype(runtime.dtype),
+        "quantization": quantization,
+        "inventory": Inventory(mapped=runtime.mmap),
+    }
+
+
+def quantization_of(config: DecoderConfig, runtime: RuntimeConfig, packing: Callable[[str], None]) -> Quantization:
+    """Return what is to become of matrices; nothing where the folder has them packed.
+
+    Raises:
+        ConfigError: The options ask for another quantization than the folder has, or for a policy of none.
+    """
+    stored = config.quantization
+    if stored is None:
+        if runtime.quantize is None and "quantize_policy" in runtime.model_fields_set:
+            raise ConfigError(
+                f"quantize_policy={runtime.quantize_policy!r} is of no use where nothing is quantized; give "
+                "quantize='int4' too, or leave quantize_policy out"
+            )
+        return Quantization.of(runtime.quantize, runtime.quantize_policy, packing)
+    for option, found in (("quantize", stored.format), ("quantize_policy", stored.policy)):
+        wanted = getattr(runtime, option)
+        if wanted != found and wanted is not None and option in runtime.model_fields_set:
+            raise ConfigError(
+                f"{option}={wanted!r} cannot be used: this folder is quantized already, with {option}={found!r}; leave "
+                "the option out, or load the original folder"
+            )
+    return Quantization()
+
+
+def check_stored(config: DecoderConfig, inventory: Inventory) -> None:
+    """Refuse a folder whose matrices are packed otherwise than config.json says.
+
+    Raises:
+        CheckpointError: They are.
+    """
+    stored = config.quantization
+    expected = Quantization.of(stored.format, stored.policy).forms if stored else {}
+    for role, forms in inventory.stored.items():
+        if forms != {expected.get(role, "")}:
+            found = " and ".join(form or "floats" for form in sorted(forms))
+            what = "layers" if role == "linear" else "the embedding and the output head"
+            raise CheckpointError(
+                f"config.json: by quantization_config, {what} are {expected.get(role) or 'floats'}, but they are "
+                f"stored as {found}; the files do not belong together, quantize the original folder again with pio "
+                "quantize, or download it again"
+            )
+
+
+def context_length(runtime: RuntimeConfig, most: int) -> int:
+    """Return the wanted context, or the model's where a default goes beyond it.
+
+    Raises:
+        ConfigError: A wish goes beyond it.
+    """
+    if runtime.context_length > most and "context_length" in runtime.model_fields_set:
+        raise ConfigError(
+            f"context_length={runtime.context_length} cannot be used: this model's context has {most} tokens; ask for "
+            f"at most {most}, or leave context_length out"
+        )
+    return min(runtime.context_length, most)
