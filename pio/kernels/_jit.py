@@ -18,8 +18,8 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import typeof_impl
 
+from pio.forks import free_in_children, llvm
 from pio.kernels import _image, _objects, _watch
-from pio.kernels._forks import free_in_children
 from pio.kernels._image import Compiled, Name
 from pio.kernels._per_dtype import PerDtype, specialise
 from pio.kernels._per_dtype import by_dtype as by_dtype
@@ -48,6 +48,7 @@ _TYPES: Final = {"q": int64, "d": float64, "?": boolean, "": void}
 
 _log = logging.getLogger("pio.kernels")
 
+llvm()  # its lock is taken within the compiler's
 free_in_children(global_compiler_lock._lock)
 
 
