@@ -40,6 +40,9 @@ OPTIONS: Final[dict[str, Any]] = {
     "error_model": "numpy",
 }  # threads run at once; division by zero is not an exception
 
+# Numba would also make what Python and C call a function by, its own ways: kernels call each other directly.
+UNWRAPPED: Final[dict[str, Any]] = {} if PLAIN else {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
 LLVM_ROOM: Final = 128 << 20  # bytes that compiling a kernel may take
 
 _PARAMETERS: Final = {int: "q", "int": "q", float: "d", "float": "d"}
@@ -60,7 +63,7 @@ def kernel(fn: Callable[..., Any] | None = None, *, fastmath: set[str] | None = 
     if fn is None:
         return partial(kernel, fastmath=fastmath)
     flags = fastmath or CONTRACT
-    made = numba.njit(**OPTIONS, fastmath=flags)(fn)
+    made = numba.njit(**OPTIONS, **UNWRAPPED, fastmath=flags)(fn)
     return made if PLAIN else SerialKernel(fn, made, flags)
 
 

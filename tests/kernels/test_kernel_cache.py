@@ -310,11 +310,11 @@ print([name for name in ("llvmlite.binding", "numba", "numpy") if name in sys.mo
 """
 
 
-def test_a_process_that_finds_all_kernels_imports_no_compiler(tmp_path):
+def test_a_process_that_answers_imports_no_compiler(tmp_path):
+    """Not even the first one: others compile what it needs."""
     cold, warm = run(tmp_path, WARM), run(tmp_path, WARM)
-    assert cold[0].splitlines()[-1] == "['llvmlite.binding', 'numba', 'numpy']"
-    assert warm[0].splitlines()[-1] == ("[]" if _elf.HERE else "['llvmlite.binding']")
-    assert cold[0].splitlines()[:-1] == warm[0].splitlines()[:-1] and cold[1] == warm[1] == ""
+    assert cold == warm
+    assert warm[0].splitlines()[-1] == ("[]" if _elf.HERE else "['llvmlite.binding']") and warm[1] == ""
 
 
 def test_the_switches_that_nobody_has_set_are_numbas_own():
