@@ -169,8 +169,13 @@ def _outside(name: str) -> int:
         raise Unknown from None
 
 
+@cache
+def _mprotect() -> Any:
+    function = ctypes.CDLL(None, use_errno=True).mprotect
+    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return function
+
+
 def _protect(address: int, nbytes: int, protection: int) -> None:
-    mprotect = ctypes.CDLL(None, use_errno=True).mprotect
-    mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    if mprotect(address, nbytes, protection) != 0:
-        raise OSError(ctypes.get_errno(), "memory cannot be made to be run")
+    if _mprotect()(address, nbytes, protection) != 0:
+        raise OSError(ctypes.get_errno(), "the system does not let a kernel be run")
