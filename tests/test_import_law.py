@@ -20,6 +20,7 @@ FOUNDATION = {
     "device",
     "dtypes",
     "errors",
+    "forks",
     "machine",
     "memory",
     "process",
@@ -34,7 +35,7 @@ BELOW_PROGRAMS = {"ops", "cache", "layers", "progress", "loading", "text", "conf
 # What each area may import besides itself. Folders and single modules of pio are areas; FOUNDATION is one.
 LAW: dict[str, set[str]] = {
     "foundation": set(),
-    "kernels": {"shelter", "threads"},  # for imports and compilations that are not left half done
+    "kernels": {"forks", "shelter", "threads"},  # for imports and compilations that are not left half done
     "ops": FOUNDATION | {"kernels"},
     "cache": FOUNDATION | {"ops"},
     "layers": FOUNDATION | {"ops", "cache"},

@@ -18,8 +18,8 @@ from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import typeof_impl
 
+from pio.forks import free_in_children, llvm
 from pio.kernels import _image, _objects, _watch
-from pio.kernels._forks import free_in_children
 from pio.kernels._image import Compiled, Name
 from pio.kernels._per_dtype import PerDtype, specialise
 from pio.kernels._per_dtype import by_dtype as by_dtype
@@ -40,6 +40,9 @@ OPTIONS: Final[dict[str, Any]] = {
     "error_model": "numpy",
 }  # threads run at once; division by zero is not an exception
 
+# Numba would also make what Python and C call a function by, its own ways: kernels call each other directly.
+UNWRAPPED: Final[dict[str, Any]] = {} if PLAIN else {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
 LLVM_ROOM: Final = 128 << 20  # bytes that compiling a kernel may take
 
 _PARAMETERS: Final = {int: "q", "int": "q", float: "d", "float": "d"}
@@ -48,6 +51,7 @@ _TYPES: Final = {"q": int64, "d": float64, "?": boolean, "": void}
 
 _log = logging.getLogger("pio.kernels")
 
+llvm()  # its lock is taken within the compiler's
 free_in_children(global_compiler_lock._lock)
 
 
@@ -59,7 +63,7 @@ def kernel(fn: Callable[..., Any] | None = None, *, fastmath: set[str] | None = 
     if fn is None:
         return partial(kernel, fastmath=fastmath)
     flags = fastmath or CONTRACT
-    made = numba.njit(**OPTIONS, fastmath=flags)(fn)
+    made = numba.njit(**OPTIONS, **UNWRAPPED, fastmath=flags)(fn)
     return made if PLAIN else SerialKernel(fn, made, flags)
 
 

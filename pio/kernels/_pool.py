@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import Final, Protocol
 
-from pio.kernels._forks import free_in_children
+from pio.forks import free_in_children
 from pio.threads import green_threads, start
 
 # One cache line for each field that threads wait on, and for each thread's range of pieces.

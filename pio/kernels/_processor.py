@@ -1,41 +1,78 @@
-"""The processor that kernels are compiled for, as LLVM names it and its features."""
+"""The processor that kernels are compiled for: in the words of Linux, elsewhere in LLVM's.
+
+A process that finds all kernels on disk asks LLVM nothing: LLVM takes fifty megabytes to be there. What is compiled for
+a processor runs on all that Linux describes in the same words.
+"""
 
 # llvmlite comes without type stubs
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Final
 
-from llvmlite import binding
-
+from pio.forks import llvm
 from pio.kernels import _settings
 
 LANES: Final = 16  # of a vector, on every processor
+CPUINFO: Final = "/proc/cpuinfo"
+# Of the lines of that file those that decide about code, of x86-64 and of ARM. Others change from look to look.
+_SAID: Final = {
+    *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),
+    *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features"),
+}
+_LINUX: Final = {"avx512bf16": "avx512_bf16", "avx512vnni": "avx512_vnni", "dotprod": "asimddp"}  # where names differ
 
 
 @cache
 def cpu_features() -> dict[str, bool]:
-    """Return what the processor can do, by LLVM's names."""
-    return dict(binding.get_host_cpu_features())
+    """Return what the processor can do, by LLVM's names; loads LLVM."""
+    return dict(llvm().get_host_cpu_features())
 
 
 @cache
-def target() -> tuple[str, str, str]:
-    """Return what decides for which processor code is made: triple, name and features."""
-    named = binding.get_host_cpu_name() if _settings.CPU_NAME is None else _settings.CPU_NAME
-    given = _settings.CPU_FEATURES
-    features = given if given is not None else ",".join(f for f, has in sorted(cpu_features().items()) if has)
-    return str(binding.get_process_triple()), str(named), str(features)
+def described(path: str = CPUINFO) -> tuple[tuple[str, ...], frozenset[str]] | None:
+    """Return how Linux describes the processor, and the names of what it can do; None where nothing does that.
+
+    Args:
+        path: The file that says it.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError:
+        return None
+    fields = [[part.strip() for part in line.partition(":")[::2]] for line in text.splitlines()]
+    said = {(name, value): None for name, value in fields if name in _SAID}  # each once: most cores are alike
+    can = {feature for name, value in said if name in ("flags", "Features") for feature in value.split()}
+    return (tuple(f"{name}: {value}" for name, value in said), frozenset(can)) if can else None
+
+
+@cache
+def target() -> tuple[str, ...]:
+    """Return what decides for which processor code is made: a system, and the words for a processor."""
+    said = described()
+    chosen = str(_settings.CPU_NAME), str(_settings.CPU_FEATURES)
+    if said is not None:
+        return EXTENSION_SUFFIXES[0], *chosen, *said[0]  # such a suffix names the system, its C library, and a kind
+    features = ",".join(f for f, has in sorted(cpu_features().items()) if has)
+    return str(llvm().get_process_triple()), *chosen, str(llvm().get_host_cpu_name()), features
 
 
 def compiles_for(feature: str) -> bool:
-    """Return whether kernels may use a feature of the processor, as NUMBA_CPU_NAME and NUMBA_CPU_FEATURES leave it."""
+    """Return whether kernels may use a feature of the processor, as NUMBA_CPU_NAME and NUMBA_CPU_FEATURES leave it.
+
+    Args:
+        feature: LLVM's name for it.
+    """
     given = _settings.CPU_FEATURES
     if given is not None:
         return f"+{feature}" in str(given).split(",")
-    named = _settings.CPU_NAME not in (None, "", "host")
-    return not named and cpu_features().get(feature, False)
+    if _settings.CPU_NAME not in (None, "", "host"):
+        return False
+    said = described()
+    return cpu_features().get(feature, False) if said is None else _LINUX.get(feature, feature) in said[1]
 
 
 WIDE: Final = compiles_for("avx512f")  # thirty-two registers of sixteen lanes

@@ -100,14 +100,34 @@ def listed() -> bool:
 
 
 @contextmanager
-def listing() -> Generator[list[Job]]:
+def listing() -> Generator[list[Job | Absent]]:
     """List the parallel kernels that this thread calls meanwhile, without running them: what they write stays as is."""
     _pool.retry()  # a model is being loaded
-    _local.listed = listed = list[Job]()
+    _local.listed = listed = list[Job | Absent]()
     try:
         yield listed
     finally:
         _local.listed = None
+
+
+def is_listing() -> bool:
+    """Return whether this thread only lists parallel kernels; what one reads may not have been written then."""
+    return getattr(_local, "listed", None) is not None
+
+
+class Absent:
+    """A parallel kernel that is to be listed and has yet to be compiled: only its name, which takes no compiler.
+
+    Attributes:
+        source: What will be its machine code.
+    """
+
+    def __init__(self, name: Name) -> None:
+        self.source = Source(name)
+
+    def __call__(self, *_: Any) -> None:
+        """List it."""
+        _local.listed.append(self)
 
 
 class Job:
@@ -150,7 +170,7 @@ class Job:
 
     def __call__(self, *values: Any) -> None:
         """Do all of the work; the last value is how many threads may take part."""
-        listed: list[Job] | None = getattr(_local, "listed", None)
+        listed: list[Job | Absent] | None = getattr(_local, "listed", None)
         if listed is not None:
             listed.append(self)
             return

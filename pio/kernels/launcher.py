@@ -55,21 +55,26 @@ class Kernel:
         """Return the kernel for an element type; for none where there is only one."""
         found = self._found.get(dtype)
         if found is None:
-            found = self._found[dtype] = _found(Name(self._module, self._name, dtype))
+            found = _found(Name(self._module, self._name, dtype))
+            if not isinstance(found, jobs.Absent):
+                self._found[dtype] = found
         return found
 
     def __call__(self, *values: Any) -> Any:
         """Call the kernel, which there is only one of."""
         only = self[""]
         result = only(*values)
-        self._replace(only.prepare() if isinstance(only, jobs.Serial) else only)
+        if not isinstance(only, jobs.Absent):
+            self._replace(only.prepare() if isinstance(only, jobs.Serial) else only)
         return result
 
 
 def _found(name: Name) -> Any:
-    """What to call for a name: a ``Job``, a ``Serial``, or where nothing is compiled a function."""
+    """What to call for a name: a ``Job``, a ``Serial``, an ``Absent``, or where nothing is compiled a function."""
     if not _settings.PLAIN and name.module not in sys.modules:
         kept = _image.read(name)
         if kept is not None:
             return jobs.of(name, kept)
+        if jobs.is_listing() and _image.can_hold(name):
+            return jobs.Absent(name)
     return find(name)

@@ -10,6 +10,7 @@ import ctypes
 from functools import cache
 from typing import Any, NamedTuple
 
+from pio.forks import llvm
 from pio.shelter import import_whole
 
 _increase = ctypes.PYFUNCTYPE(None, ctypes.py_object)(("Py_IncRef", ctypes.pythonapi))
@@ -41,13 +42,13 @@ def compiled(capsule_name: int, context_offset: int) -> Trampolines:
         capsule_name: Address of the name, a C string that lives as long as the process.
         context_offset: Bytes into the managed struct where it keeps the pointer to the Python object.
     """
-    llvm: Any = import_whole("llvmlite.binding")
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    module = llvm.parse_assembly(_source(capsule_name, context_offset))
+    binding = llvm()
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    module = binding.parse_assembly(_source(capsule_name, context_offset))
     module.verify()
-    machine = llvm.Target.from_default_triple().create_target_machine()
-    engine = llvm.create_mcjit_compiler(module, machine)
+    machine = binding.Target.from_default_triple().create_target_machine()
+    engine = binding.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     make_immortal(engine)
     return Trampolines(engine.get_function_address("destroy"), engine.get_function_address("delete"))

@@ -18,6 +18,9 @@ SERIAL = (
     Serial.named("pio.kernels.gather", "first_outside"),
     Serial.named("pio.kernels.sampling", "sample"),
 )
+# Kernels that take seconds to compile, those that take longest first: they begin before all others, so that no process
+# is left with one of them when there is nothing to do for the rest.
+LONGEST = ("attention", "latent_attention", "gated_delta", "sample", "experts_linear", "linears", "head_linear")
 COMPILER_BYTES = 512 << 20  # free memory for each process that compiles
 
 
@@ -31,7 +34,7 @@ def checked() -> bool:
     return _settings.BOUNDSCHECK
 
 
-def compile_missing(listed: Iterable[jobs.Job], check: Callable[[], object] = lambda: None) -> None:
+def compile_missing(listed: Iterable[jobs.Job | jobs.Absent], check: Callable[[], object] = lambda: None) -> None:
     """Compile what the cache folder lacks of these and of ``SERIAL``, in other processes, as many as fit the machine.
 
     Where no process can be started nothing is done: kernels are compiled when they are first called. What ``check``,
@@ -39,7 +42,9 @@ def compile_missing(listed: Iterable[jobs.Job], check: Callable[[], object] = la
     """
     free = available_memory()
     room = cpu_count() if free is None else free // COMPILER_BYTES
-    _compilers.compile_missing([*listed, *SERIAL], max(1, min(cpu_count(), room)), check)
+    rank = {name: i for i, name in enumerate(LONGEST)}
+    ordered = sorted([*listed, *SERIAL], key=lambda kernel: rank.get(kernel.source.name.name, len(rank)))
+    _compilers.compile_missing(ordered, max(1, min(cpu_count(), room)), check)
 
 
 def cache_folder() -> Path | None:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from pio.kernels import _elf
 from pio.ops import compilation
 
 pytestmark = pytest.mark.skipif(not compilation.enabled() or compilation.checked(), reason="nothing is kept")
@@ -305,15 +306,15 @@ import sys
 import pio
 with pio.load("demo") as model:
     print(model.generate("def f", max_new_tokens=3, seed=5, temperature=0.8, top_p=0.9).text)
-print([name for name in ("numba", "numpy") if name in sys.modules])
+print([name for name in ("llvmlite.binding", "numba", "numpy") if name in sys.modules])
 """
 
 
-def test_a_process_that_finds_all_kernels_imports_no_compiler(tmp_path):
+def test_a_process_that_answers_imports_no_compiler(tmp_path):
+    """Not even the first one: others compile what it needs."""
     cold, warm = run(tmp_path, WARM), run(tmp_path, WARM)
-    assert cold[0].splitlines()[-1] == "['numba', 'numpy']"
-    assert warm[0].splitlines()[-1] == "[]"
-    assert cold[0].splitlines()[:-1] == warm[0].splitlines()[:-1] and cold[1] == warm[1] == ""
+    assert cold == warm
+    assert warm[0].splitlines()[-1] == ("[]" if _elf.HERE else "['llvmlite.binding']") and warm[1] == ""
 
 
 def test_the_switches_that_nobody_has_set_are_numbas_own():

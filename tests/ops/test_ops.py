@@ -95,6 +95,7 @@ GIVEN = {
         "out": floats(3, 2),
         "scratch": Tensor.zeros((288,), "uint8"),
     },
+    "place_rows": lambda: {"out": floats(3, 5), "rows": Tensor.zeros((3,), "int64")},
     "rms_norm": lambda: {"x": floats(3, 5), "weight": floats(5), "eps": 1e-6, "out": floats(3, 5)},
     "rope": lambda: {"x": floats(3, 2, 4), "cos": floats(3, 2), "sin": floats(3, 2)},
     "rope_table": lambda: {
@@ -127,7 +128,7 @@ GIVEN = {
 CASES = [(op, name) for op, make in GIVEN.items() for name, x in make().items() if isinstance(x, Tensor)]
 # Lists of tensors, the caches of a batch, which models write, and what is no operation.
 ELSEWHERE = {"attention_scratch", "bfloat16_linears", "linears", "paged_attention", "quantized_linears", "write_cache"}
-ELSEWHERE |= {"Choices", "ExpertWeights", "PackedWeight", "Pages", "Program", "recording"}
+ELSEWHERE |= {"Choices", "ExpertWeights", "PackedWeight", "Pages", "Program", "host_call", "recording"}
 ELSEWHERE |= {"causal_conv", "gated_delta"}
 ELSEWHERE |= {"latent_attention", "latent_scratch", "write_latent_cache"}
 

@@ -1,9 +1,12 @@
-"""Locks that are free in a forked child, whatever other threads of its parent were doing."""
+"""Locks that are free in a forked child, whatever other threads of its parent were doing; LLVM's is one of them."""
 
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any
+
+from pio.shelter import import_whole
 
 
 def free_in_children(*locks: Any) -> None:
@@ -18,3 +21,14 @@ def free_in_children(*locks: Any) -> None:
     if hasattr(os, "register_at_fork"):
         for lock in reversed(locks):  # what is registered last is called first
             os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+
+
+@cache
+def llvm() -> Any:
+    """Return ``llvmlite.binding``, which takes fifty megabytes: a process with all kernels on disk needs it not.
+
+    It has a lock. Who takes another around it names that one after this call.
+    """
+    binding = import_whole("llvmlite.binding")
+    free_in_children(binding.ffi.lib._lock._lock)
+    return binding
