@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pio.dtypes import int32, int64
 from pio.errors import CapacityError
 from pio.memory.allocation import ALIGNMENT
+from pio.ops._check import check
 from pio.ops.slices import Slices, as_array
 from pio.tensor import Tensor
 
@@ -73,9 +74,10 @@ class Batch(Slices):
         super().begin()
         self.num_tokens = self.num_outputs = 0
         while self._placed:
-            first, rows = self._placed.pop()
+            first, rows = self._placed[-1]
             for i in range(first, first + rows.shape[0]):
                 self._embeddings[i] = 0
+            self._placed.pop()  # and with it the memory, behind the last address of it
 
     def add(
         self, token_ids: Sequence[int], past_length: int, block_table: Sequence[int], outputs: int, slot: int = 0
@@ -114,11 +116,13 @@ class Batch(Slices):
 
         Args:
             first: The first of these tokens, counted in the batch.
-            rows: float32 (n, hidden), contiguous, of the model's width.
+            rows: float32 (n, hidden), contiguous, of the width that the model has, which is for the caller to see to.
 
         Raises:
             CapacityError: There are not as many tokens behind ``first``.
+            TensorError: The rows have another form.
         """
+        check("Batch.place", "rows", rows, (None, None))
         count, width = rows.shape
         if not 0 <= first <= first + count <= self.num_tokens:
             raise CapacityError(f"{count} rows of embeddings from token {first} on: the batch has {self.num_tokens}")

@@ -99,6 +99,6 @@ class HybridCache:
             )
 
     def free(self) -> None:
-        """Give the memory back; the cache cannot be used any more."""
+        """Give the memory back; neither the cache nor steps recorded with it can be used any more."""
         self.paged.free()
         self.recurrent.free()

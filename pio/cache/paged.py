@@ -129,8 +129,8 @@ class PagedCache:
 
     def free(self) -> None:
         """Give the memory back; neither the cache nor steps recorded with it can be used any more."""
-        self._layers = None
         self._storage.free()
+        self._layers = None
 
 
 class Memory(TypedDict, total=False):

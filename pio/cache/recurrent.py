@@ -117,8 +117,8 @@ class RecurrentStates:
 
     def free(self) -> None:
         """Give the memory back; neither the cache nor steps recorded with it can be used any more."""
-        self._layers = None
         self._storage.free()
+        self._layers = None
 
     def _of(self, slot: int) -> list[Tensor]:
         """A slot's states, flat, layer by layer."""

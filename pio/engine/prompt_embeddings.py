@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from pio.dtypes import float32
 from pio.errors import ConfigError
@@ -22,18 +22,12 @@ def checked(given: Sequence[PromptEmbeddings], tokens: int, hidden_size: int) ->
     Raises:
         ConfigError: One has another form or width, reaches beyond the prompt, or into another one.
     """
+    for index, stretch in enumerate(given):
+        _check_form(f"prompt: embeddings[{index}]", stretch, hidden_size)
     end = 0
     found = sorted(enumerate(given), key=lambda item: item[1].first)
     for index, stretch in found:
-        name, rows = f"prompt: embeddings[{index}]", cast(Any, stretch.rows)
-        if not isinstance(rows, Tensor) or rows.dtype is not float32 or rows.ndim != 2 or not rows.is_contiguous:
-            raise ConfigError(f"{name}: rows are {_described(rows)}, expected contiguous float32 (n, {hidden_size})")
-        count, width = rows.shape
-        if width != hidden_size:
-            raise ConfigError(
-                f"{name}: rows have {width} numbers each, and the embeddings of this model have {hidden_size}; give "
-                "rows that were made for it"
-            )
+        name, (count, _) = f"prompt: embeddings[{index}]", stretch.rows.shape
         last = stretch.first + count
         if stretch.first < 0 or last > tokens:
             raise ConfigError(
@@ -44,6 +38,24 @@ def checked(given: Sequence[PromptEmbeddings], tokens: int, hidden_size: int) ->
             raise ConfigError(f"{name}: token {stretch.first} has embeddings from another stretch; give each once")
         end = last
     return tuple(stretch for _, stretch in found)
+
+
+def _check_form(name: str, stretch: Any, hidden_size: int) -> None:
+    """Refuse a stretch that is none, or whose rows the model could not take."""
+    if not isinstance(stretch, PromptEmbeddings) or type(stretch.first) is not int:
+        raise ConfigError(f"{name}: found {stretch!r}, expected pio.PromptEmbeddings(first, rows) with an int first")
+    if not hidden_size:
+        raise ConfigError(f"{name}: this model looks embeddings up by token id alone; leave embeddings out")
+    rows: Any = stretch.rows
+    if not isinstance(rows, Tensor) or rows.dtype is not float32 or rows.ndim != 2 or not rows.is_contiguous:
+        raise ConfigError(f"{name}: rows are {_described(rows)}, expected contiguous float32 (n, {hidden_size})")
+    if rows.storage.freed:
+        raise ConfigError(f"{name}: the memory of its rows was freed; keep it until the answer is there")
+    if rows.shape[1] != hidden_size:
+        raise ConfigError(
+            f"{name}: rows have {rows.shape[1]} numbers each, and the embeddings of this model have {hidden_size}; "
+            "give rows that were made for it"
+        )
 
 
 def _described(rows: Any) -> str:

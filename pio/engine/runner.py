@@ -92,7 +92,10 @@ class Runner:
             row += sequence.rows
             if past == 0:
                 sequence.consumer.begin()
-        return self._model.forward(batch, self._cache)
+        try:
+            return self._model.forward(batch, self._cache)
+        finally:
+            batch.begin()  # embeddings of the last prompt must not live until the next one comes
 
     def consume(self, plan: Collection[Sequence], logits: Tensor) -> list[Sequence]:
         """Choose tokens and hand them out; return the finished sequences, failed ones and dead ones among them."""

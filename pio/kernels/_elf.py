@@ -26,6 +26,7 @@ _RELOCATION: Final = struct.Struct("<QQq")
 _ELF64: Final = b"\x7fELF\x02\x01\x01"  # of 64 bits, little-endian
 _RELOCATABLE, _X86_64 = 1, 62
 _PROGBITS, _SYMBOLS, _RELOCATIONS, _ZEROS, _UNWIND = 1, 2, 4, 8, 0x70000001
+_OTHER_RELOCATIONS: Final = (9, 19)  # SHT_REL, SHT_RELR: what to add lies in the code, and short ones
 _WRITTEN, _KEPT, _RUN, _PER_THREAD = 1, 2, 4, 0x400
 _ABSOLUTE: Final = 1  # R_X86_64_64: an address
 _UNDEFINED, _SPECIAL = 0, 0xFF00  # numbers of sections that are none
@@ -86,6 +87,8 @@ class _File:
     def relocations(self) -> Iterator[tuple[int, int, int, int]]:
         """What is to be filled in: of which section, at which byte, the number of a symbol, and what to add to it."""
         for section in self.sections:
+            if section.kind in _OTHER_RELOCATIONS:
+                raise Unknown
             if section.kind == _RELOCATIONS and self.sections[section.info].is_kept:
                 for at, what, more in _RELOCATION.iter_unpack(self.content(section)):
                     if what & 0xFFFFFFFF != _ABSOLUTE:
@@ -102,6 +105,7 @@ def place(code: bytes, symbol: str) -> int:
         Unknown: The file has something else than code, constants, variables and addresses, or names a function that
             neither the program nor its libraries have.
         MemoryError: The system refuses the memory.
+        PermissionError: It lets no memory be run that was written to.
     """
     file = _File(code)
     places, groups, size = _laid_out(file.sections)
@@ -178,4 +182,8 @@ def _mprotect() -> Any:
 
 def _protect(address: int, nbytes: int, protection: int) -> None:
     if _mprotect()(address, nbytes, protection) != 0:
-        raise OSError(ctypes.get_errno(), "the system does not let a kernel be run")
+        raise PermissionError(
+            ctypes.get_errno(),
+            "the system lets no memory of this process be run that was written to, and kernels are made so; take "
+            "MemoryDenyWriteExecute= out of its systemd unit, or allow it execmem where SELinux is in force",
+        )

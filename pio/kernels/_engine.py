@@ -19,6 +19,7 @@ def load(symbol: str, code: bytes) -> int:
 
     Raises:
         MemoryError: There is too little memory.
+        PermissionError: The system lets no memory be run that was written to.
     """
     found = _places.get(symbol)
     if found is None and _elf.HERE:

@@ -1,13 +1,15 @@
 """The processor that kernels are compiled for: in the words of Linux, elsewhere in LLVM's.
 
 A process that finds all kernels on disk asks LLVM nothing: LLVM takes fifty megabytes to be there. What is compiled for
-a processor runs on all that Linux describes in the same words.
+a processor runs on all that Linux describes in the same words, which are more than LLVM knows.
 """
 
 # llvmlite comes without type stubs
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
+import platform
+import re
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Final
@@ -17,11 +19,17 @@ from pio.kernels import _settings
 
 LANES: Final = 16  # of a vector, on every processor
 CPUINFO: Final = "/proc/cpuinfo"
-# Of the lines of that file those that decide about code, of x86-64 and of ARM. Others change from look to look.
-_SAID: Final = {
-    *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),
-    *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features"),
-}
+# Of the lines of that file those that decide about code, what the processor can do last. Others change between looks.
+_X86: Final = ("vendor_id", "cpu family", "model", "flags")
+_ARM: Final = ("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features")
+# An emulated process finds the lines of its host's processor there, which are none of its own.
+_SAID: Final = {"x86_64": _X86, "AMD64": _X86, "aarch64": _ARM, "arm64": _ARM}.get(platform.machine(), ())
+# Words for what the system does with a processor, which change with the system and decide about no code.
+_SYSTEM: Final = re.compile(
+    r".*(tsc|ibrs|ibpb|stibp|ssbd|perf|apic|cpuid|retpoline|srso|cqm|vmm?call).*|arch_.*|md_clear|flush_l1d|rethunk|unret"
+    r"|pti|hypervisor|nopl|rep_good|xtopology|rapl|ept.*|vpid|npt|tpr_shadow|flexpriority|c[ad][tp]_l\d.*|mba|ida|arat|epb"
+    r"|cpb|hwp.*|hw_pstate|dtherm|pln|pts|overflow_recov|succor|ospke|split_lock_detect|bus_lock_detect"
+)
 _LINUX: Final = {"avx512bf16": "avx512_bf16", "avx512vnni": "avx512_vnni", "dotprod": "asimddp"}  # where names differ
 
 
@@ -44,16 +52,23 @@ def described(path: str = CPUINFO) -> tuple[tuple[str, ...], frozenset[str]] | N
     except OSError:
         return None
     fields = [[part.strip() for part in line.partition(":")[::2]] for line in text.splitlines()]
-    said = {(name, value): None for name, value in fields if name in _SAID}  # each once: most cores are alike
-    can = {feature for name, value in said if name in ("flags", "Features") for feature in value.split()}
-    return (tuple(f"{name}: {value}" for name, value in said), frozenset(can)) if can else None
+    said = dict[str, None]()  # each once: most cores are alike
+    can = set[str]()
+    for name, value in fields:
+        if name in _SAID[:-1]:
+            said[f"{name}: {value}"] = None
+        elif name in _SAID[-1:]:
+            can |= {word for word in value.split() if not _SYSTEM.fullmatch(word)}
+    return ((*said, *sorted(can)), frozenset(can)) if can else None
 
 
 @cache
 def target() -> tuple[str, ...]:
     """Return what decides for which processor code is made: a system, and the words for a processor."""
-    said = described()
     chosen = str(_settings.CPU_NAME), str(_settings.CPU_FEATURES)
+    if None not in (_settings.CPU_NAME, _settings.CPU_FEATURES):
+        return EXTENSION_SUFFIXES[0], *chosen  # for another processor than this one, it may be
+    said = described()
     if said is not None:
         return EXTENSION_SUFFIXES[0], *chosen, *said[0]  # such a suffix names the system, its C library, and a kind
     features = ",".join(f for f, has in sorted(cpu_features().items()) if has)

@@ -41,16 +41,18 @@ class CompiledJobs:
         self._run_all = run_all
         self._control = control
         self._recorded: list[tuple[int, bytes, int, int]] = []
+        self._count = 0
         self._packed: tuple[Any, Any] | None = None
         self._stop = ctypes.c_int64()
         self.stop = ctypes.addressof(self._stop)
 
     def __len__(self) -> int:
-        return len(self._recorded)
+        return self._count
 
     def add(self, function: int, arguments: bytes, parts: int, helpers: int) -> None:
         """Record a job that was called."""
         self._recorded.append((function, arguments, parts, helpers))
+        self._count += 1
 
     def again(self, first: int, last: int) -> Again:
         """Return what does the jobs ``first`` to ``last - 1`` again, in order; none is added later."""

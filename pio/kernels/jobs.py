@@ -94,11 +94,6 @@ def _recording_to(jobs: JobList | None) -> Generator[None]:
         _local.recorded = before
 
 
-def listed() -> bool:
-    """Return whether kernels that this thread calls are listed and not run."""
-    return getattr(_local, "listed", None) is not None
-
-
 @contextmanager
 def listing() -> Generator[list[Job | Absent]]:
     """List the parallel kernels that this thread calls meanwhile, without running them: what they write stays as is."""
@@ -116,7 +111,9 @@ def is_listing() -> bool:
 
 
 class Absent:
-    """A parallel kernel that is to be listed and has yet to be compiled: only its name, which takes no compiler.
+    """A kernel that is to be listed and has yet to be compiled: only its name, which takes no compiler.
+
+    It stands for serial kernels too, which return nothing then; operations ask ``is_listing`` before they use a result.
 
     Attributes:
         source: What will be its machine code.

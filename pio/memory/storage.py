@@ -146,8 +146,9 @@ class Storage:
         """Return this memory as operations see it on that device; it stays alive as long as the result does."""
         if device is self.device:
             return self
+        owner = self.owner  # before the look: free() in another thread says so first, then lets go
         self.check()
-        return Storage(self.address, self.nbytes, self.owner, self.readonly, device)
+        return Storage(self.address, self.nbytes, owner, self.readonly, device)
 
     def free(self) -> None:
         """Give the memory back now, whatever tensors are left of it; freeing twice is harmless.
@@ -179,8 +180,8 @@ class Storage:
 
     def show(self) -> None:
         """Note that somebody gets the address who keeps this object alive, but does not ask whether it was freed."""
+        self._shown = True  # before the look: free() in another thread says so first, then looks here
         self.check()
-        self._shown = True
 
     def memoryview(self, address: int | None = None, nbytes: int | None = None) -> builtins.memoryview:
         """Return a view of bytes that keeps this storage alive, read-only where the storage is.
@@ -192,8 +193,17 @@ class Storage:
         Raises:
             RecordingError: This thread records a step, which may not show numbers to Python.
         """
-        step.refuse("shows numbers to Python", step.READS)
         self.show()
+        return self.read(address, nbytes)
+
+    def read(self, address: int | None = None, nbytes: int | None = None) -> builtins.memoryview:
+        """Return what ``memoryview`` does to one who lets go of it at once, so that the memory can be freed afterwards.
+
+        Raises:
+            RecordingError: This thread records a step, which may not show numbers to Python.
+        """
+        step.refuse("shows numbers to Python", step.READS)
+        self.check()
         nbytes = self.nbytes if nbytes is None else nbytes
         memory = (ctypes.c_ubyte * nbytes).from_address(self.address if address is None else address)
         cast(Any, memory).storage = self  # the view holds the array, the array holds the storage

@@ -56,11 +56,11 @@ class JobProgram:
         step.refuse("runs a recorded step", _NESTED)
         if self._nodes is None:
             raise RecordingError("a step was not recorded to its end, for an exception ended it; record it anew")
-        freed = step.last_freed()
-        if freed is not self._last_freed:
-            self._check_memory()
-            self._last_freed = freed
         for node in self._nodes:
+            freed = step.last_freed()  # looked at again behind each host call, which may have freed something
+            if freed is not self._last_freed:
+                self._check_memory()
+                self._last_freed = freed
             node()
 
     def _check_memory(self) -> None:

@@ -52,8 +52,8 @@ class ExpertWeights:
         self.matrices = tuple(matrices)
         self.form = forms[0][0]
         self.shape = matrices[0].shape[0], matrices[0].shape[1]
+        self._last_freed = step.last_freed()  # before the addresses are read
         self._addresses = Tensor.from_list([data.address for data in self._data], int64)
-        self._last_freed = step.last_freed()
         self.contiguous = self.packed or all(isinstance(m, Tensor) and m.is_contiguous for m in matrices)
 
     @property

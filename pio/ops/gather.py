@@ -45,7 +45,7 @@ def place_rows(out: Tensor, rows: Tensor) -> Tensor:
     """Overwrite rows by others that lie anywhere: ``out[i]`` by what ``rows[i]`` is the address of, unless that is 0.
 
     Which rows is seen when it runs, so a recorded step takes other ones each time. Whoever writes the addresses keeps
-    their memory, float32 (dim,) each, which nothing checks; ``Batch.place`` does.
+    their memory, float32 (dim,) each, as ``Batch.place`` does; nothing here can check it.
 
     Args:
         out: float32 (n, dim), contiguous. Must share memory with none of the rows.

@@ -75,7 +75,7 @@ def host_call(function: Callable[[], object]) -> None:
     if program is None:
         function()
         return
-    if not jobs.listed():
+    if not jobs.is_listing():
         _local.program = None
         try:
             with step.paused(), jobs.paused():

@@ -14,6 +14,7 @@ from pio.layers.source import Source
 from pio.layers.warm_up import warm_up
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.weights import Weights
+from pio.memory import step
 from pio.memory.budget import MemoryBudget
 from pio.plugin.answer_defaults import end_tokens, generation_defaults
 from pio.plugin.assembly import (
@@ -157,9 +158,10 @@ class LoadedModel:
 
 
 def _give_back(model: Decoder, cache: Cache) -> None:
-    model.forget_steps()
-    cache.free()
-    model.workspace.free()
+    with step.paused():  # a finaliser may come by in the middle of another model's step, which has nothing of this one
+        model.forget_steps()
+        cache.free()
+        model.workspace.free()
 
 
 def _check_weights(weights: Weights) -> None:

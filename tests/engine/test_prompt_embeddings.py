@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pio
 from pio import EncodedPrompt, PromptEmbeddings
 from pio.cache.batch import Batch
 from pio.dtypes import int32
+from pio.memory.allocation import allocated_bytes
 from pio.tensor import Tensor
 from pio.testing.compare import bits
 
@@ -95,6 +97,32 @@ def test_rows_of_another_form_are_refused_by_name(model: Any) -> None:
             model.generate(EncodedPrompt(TOKENS, embeddings=[PromptEmbeddings(0, bad)]))
 
 
+def test_what_is_no_stretch_is_refused_by_name_and_disturbs_nobody(model: Any) -> None:
+    rows = Tensor.zeros((1, model.loaded.model.hidden_size))
+    freed = Tensor.zeros((1, model.loaded.model.hidden_size))
+    freed.storage.free()
+    beside = model.submit(TOKENS, **GREEDY)
+    for bad, found in (
+        ((0, rows), "expected pio.PromptEmbeddings"),
+        (PromptEmbeddings(0.0, rows), "with an int first"),  # type: ignore[arg-type]
+        (PromptEmbeddings(True, rows), "with an int first"),
+        (PromptEmbeddings(0, freed), "was freed"),
+    ):
+        with pytest.raises(pio.ConfigError, match=rf"embeddings\[0\]: .*{found}"):
+            model.generate(EncodedPrompt(TOKENS, embeddings=[bad]))
+    assert beside.result().token_ids == model.generate(TOKENS, **GREEDY).token_ids
+
+
+def test_rows_go_with_their_request(model: Any) -> None:
+    gc.collect()
+    before = allocated_bytes()
+    prompt = hidden(model, (2, 9))
+    model.generate(prompt, temperature=0.0, max_new_tokens=1)
+    del prompt
+    gc.collect()
+    assert allocated_bytes() == before
+
+
 def test_rows_that_are_no_numbers_are_an_error(model: Any) -> None:
     nan = Tensor.full((1, model.loaded.model.hidden_size), float("nan"))
     with pytest.raises(pio.NumericalError):
@@ -109,6 +137,13 @@ def test_a_batch_keeps_rows_until_it_is_begun_anew() -> None:
         with pytest.raises(pio.CapacityError, match=f"2 rows of embeddings from token {first} on: the batch has 3"):
             batch.place(first, given)
     batch.place(1, given)
-    assert batch.embeddings.tolist() == [0, given.address, given.address + 32, 0, 0, 0]
+    address = given.address
+    assert batch.embeddings.tolist() == [0, address, address + 32, 0, 0, 0]
+    held = allocated_bytes()
+    del given
+    assert allocated_bytes() == held
     batch.begin()
-    assert batch.embeddings.tolist() == [0] * 6
+    assert batch.embeddings.tolist() == [0] * 6 and allocated_bytes() == held - 64
+    batch.add([1, 2, 3], 0, [0], 1)
+    with pytest.raises(pio.TensorError, match=r"Batch\.place: rows"):
+        batch.place(0, Tensor.zeros((2, 8), "float16"))

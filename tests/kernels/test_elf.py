@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,22 @@ OWN = NEAR.replace("global", "thread_local global")
 def test_what_is_not_known_is_left_to_llvm(code):
     with pytest.raises(_elf.Unknown):
         _elf.place(code(), "kernel")
+
+
+@pytest.mark.parametrize("kind", [9, 19], ids=["SHT_REL", "SHT_RELR"])
+def test_relocations_of_other_kinds_are_not_passed_over(kind):
+    code = bytearray(object_file(WHERE))
+    number = next(i for i, s in enumerate(_elf._File(bytes(code)).sections) if s.kind == _elf._RELOCATIONS)
+    (begin,) = struct.unpack_from("<Q", code, 0x28)  # e_shoff
+    struct.pack_into("<I", code, begin + number * 64 + 4, kind)  # sh_type
+    with pytest.raises(_elf.Unknown):
+        _elf.place(bytes(code), "kernel")
+
+
+def test_a_system_that_forbids_it_is_named(monkeypatch):
+    monkeypatch.setattr(_elf, "_mprotect", lambda: lambda *_: -1)
+    with pytest.raises(PermissionError, match="MemoryDenyWriteExecute"):
+        _elf.place(object_file(WHERE), "kernel")
 
 
 def test_llvm_loads_what_is_left_to_it():

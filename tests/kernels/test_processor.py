@@ -13,7 +13,7 @@ model		: 207
 model name	: Intel(R) Xeon(R) Processor
 stepping	: 2
 cpu MHz		: 2100.000
-flags		: fpu sse2 avx512f avx512_bf16
+flags		: fpu sse2 avx512f avx512_bf16 rdtscp constant_tsc ibrs_enhanced md_clear ospke
 bogomips	: 4200.00
 
 """
@@ -32,17 +32,34 @@ CPU part	: 0xd0a
 """
 
 
-def described(tmp_path, text):
+def described(tmp_path, monkeypatch, text, machine="x86_64"):
     path = tmp_path / "cpuinfo"
     path.write_text(text)
+    monkeypatch.setattr(_processor, "_SAID", {"x86_64": _processor._X86, "aarch64": _processor._ARM}[machine])
     return _processor.described.__wrapped__(str(path))
 
 
-def test_what_changes_from_look_to_look_is_left_out(tmp_path):
-    lines, can = described(tmp_path, X86)
-    assert can == {"fpu", "sse2", "avx512f", "avx512_bf16"} and len(lines) == 6
+def test_what_changes_from_look_to_look_and_with_the_system_is_left_out(tmp_path, monkeypatch):
+    found = described(tmp_path, monkeypatch, X86)
+    can = ["avx512_bf16", "avx512f", "fpu", "sse2"]
+    assert found == (("vendor_id: GenuineIntel", "cpu family: 6", "model: 207", *can), set(can))
     other_core = X86.replace("processor	: 0", "processor	: 1").replace("2100.000", "3377.123")
-    assert described(tmp_path, X86 + other_core) == (lines, can)
+    assert described(tmp_path, monkeypatch, X86 + other_core) == found
+    other_system = X86.replace("constant_tsc ibrs_enhanced md_clear", "tsc_reliable srso_no hypervisor")
+    assert described(tmp_path, monkeypatch, other_system.replace("stepping	: 2", "stepping	: 3")) == found
+
+
+def test_an_emulated_process_does_not_take_its_hosts_processor_for_its_own(tmp_path, monkeypatch):
+    assert described(tmp_path, monkeypatch, X86, "aarch64") is None
+    assert described(tmp_path, monkeypatch, ARM, "x86_64") is None
+
+
+def test_no_word_of_an_instruction_set_is_taken_for_the_systems():
+    llvms = {feature.replace("-", "").replace("_", "").replace(".", "") for feature in _processor.cpu_features()}
+    with open(_processor.CPUINFO, encoding="utf-8") as file:
+        words = {word for line in file for word in line.split()}
+    left_out = {word for word in words if _processor._SYSTEM.fullmatch(word)}
+    assert {word for word in left_out if word.replace("_", "") in llvms} == set()
 
 
 @pytest.mark.parametrize(
@@ -50,27 +67,38 @@ def test_what_changes_from_look_to_look_is_left_out(tmp_path):
     [
         ("GenuineIntel", "AuthenticAMD"),
         ("model		: 207", "model		: 85"),
-        ("stepping	: 2", "stepping	: 3"),
         (" sse2", ""),
     ],
 )
-def test_processors_are_told_apart(tmp_path, change):
-    assert described(tmp_path, X86) != described(tmp_path, X86.replace(*change))
+def test_processors_are_told_apart(tmp_path, monkeypatch, change):
+    assert described(tmp_path, monkeypatch, X86) != described(tmp_path, monkeypatch, X86.replace(*change))
 
 
-def test_cores_of_two_kinds_are_both_told(tmp_path):
-    lines, can = described(tmp_path, ARM)
+def test_cores_of_two_kinds_are_both_told(tmp_path, monkeypatch):
+    lines, can = described(tmp_path, monkeypatch, ARM, "aarch64")
     assert can == {"fp", "asimd", "asimddp"}
     assert [line for line in lines if "part" in line] == ["CPU part: 0xd05", "CPU part: 0xd0a"]
 
 
 def test_where_linux_says_nothing_llvm_does(tmp_path, monkeypatch):
-    assert described(tmp_path, "") is None and _processor.described.__wrapped__(str(tmp_path / "absent")) is None
+    assert (
+        described(tmp_path, monkeypatch, "") is None
+        and _processor.described.__wrapped__(str(tmp_path / "absent")) is None
+    )
     here = _processor.target()
     monkeypatch.setattr(_processor, "described", lambda: None)
     llvms = _processor.target.__wrapped__()
     assert llvms != here and "-" in llvms[0] and ("sse2" in llvms[-1] or "neon" in llvms[-1])
-    assert _processor.compiles_for("avx2") == _processor.cpu_features().get("avx2", False)
+    for has in (True, False):
+        monkeypatch.setattr(_processor, "cpu_features", lambda has=has: {"avx2": has})
+        assert _processor.compiles_for("avx2") is has
+
+
+def test_kernels_for_a_processor_that_is_named_do_not_depend_on_this_one(monkeypatch):
+    monkeypatch.setattr(_processor._settings, "CPU_NAME", "skylake")
+    monkeypatch.setattr(_processor._settings, "CPU_FEATURES", "+avx2")
+    monkeypatch.setattr(_processor, "described", lambda: pytest.fail("looked at this processor"))
+    assert _processor.target.__wrapped__()[1:] == ("skylake", "+avx2")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere LLVM is asked")

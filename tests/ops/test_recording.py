@@ -12,6 +12,7 @@ from pio import ops
 from pio.device import Device
 from pio.memory import step
 from pio.memory.allocation import allocated_bytes
+from pio.memory.storage import Storage
 from pio.ops._record import KEPT, record
 from pio.tensor import Tensor
 
@@ -264,6 +265,48 @@ def test_a_host_call_may_record_and_run_steps_of_its_own() -> None:
     a.fill_(4.0)
     program.run()
     assert out.tolist() == [[12.0] * 3] * 2
+
+
+def test_memory_that_a_host_call_frees_is_not_used_behind_it() -> None:
+    a, freed, out, armed = Tensor.full((70_000,), 2.0), Tensor.zeros((70_000,)), Tensor.zeros((70_000,)), list[int]()
+
+    def free() -> None:
+        if armed:
+            freed.storage.free()
+
+    with ops.recording() as program:
+        ops.add(a, a, out=freed)
+        ops.host_call(free)
+        ops.mul(freed, a, out=out)
+    out.fill_(0.0)
+    armed.append(1)
+    with pytest.raises(pio.RecordingError, match="was freed"):
+        program.run()
+    assert out[0].item() == 0.0
+
+
+@pytest.mark.parametrize("act", [lambda t: t.storage.show(), lambda t: t.to(Device("cpu", 7)), lambda t: t.tolist()])
+def test_memory_that_is_freed_in_the_middle_is_not_handed_out(act, monkeypatch) -> None:
+    """Another thread frees it where this one has begun to hand it out."""
+    t = Tensor.full((70_000,), 2.0)
+    real = Storage.check
+
+    def check(storage: Storage) -> None:
+        monkeypatch.setattr(Storage, "check", real)
+        storage.free()
+        real(storage)
+
+    monkeypatch.setattr(Storage, "check", check)
+    with pytest.raises(pio.TensorError, match="freed"):
+        act(t)
+
+
+def test_a_look_at_numbers_does_not_keep_memory_that_is_freed() -> None:
+    gc.collect()
+    t, held = Tensor.full((70_000,), 2.0), allocated_bytes()
+    assert t[3].item() == 2.0 and len(t.tolist()) == 70_000 and "2" in repr(t)
+    t.storage.free()
+    assert allocated_bytes() == held - 4 * 70_000
 
 
 def test_an_index_is_checked_behind_a_host_call() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pio
 from pio import ops
 from pio.cache.batch import Batch
 from pio.layers.decoder import Decoder
+from pio.memory.allocation import allocated_bytes
 from pio.models.qwen3_0_6b.plugin import Qwen3_0_6BPlugin
 from pio.tensor import Tensor
 from pio.testing.check_steps import check_steps
@@ -134,6 +136,16 @@ def test_python_between_operations_is_found(folder: Path, block: type[Block]) ->
     with load(folder, block) as model:
         (finding,) = check_steps(model)
         assert "when it runs again" in finding and "pio.ops" in finding
+
+
+def test_a_finaliser_may_clean_up_a_model_in_the_middle_of_a_step(folder: Path) -> None:
+    gc.collect()
+    before, other = allocated_bytes(), load(folder, Block)
+    with ops.recording():
+        assert other.cleanup() is True
+    del other
+    gc.collect()
+    assert allocated_bytes() == before
 
 
 def test_a_step_cannot_run_again_behind_cleanup(folder: Path) -> None:
