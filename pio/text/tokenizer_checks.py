@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 MAX_GROWTH: Final = 64
 MAX_VOCABULARY: Final = 1 << 24
 _MAX_VALUES = 8_000_000
-# A prefix that is not empty, or a letter of a key written as an escape, which no tool that saves tokenizers does.
-_PREFIXED = re.compile(rb'continuing_subword_prefix"\s*:\s*"[^"]|\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])')
+# A prefix that is not empty, or a letter of a key written as an escape, which no tool that saves tokenizers does. Two
+# patterns, for one that begins with a letter for certain is found ten times as fast as either of two.
+_PREFIXED: Final = (
+    re.compile(rb'continuing_subword_prefix"\s*:\s*"[^"]'),
+    re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])"),
+)
 
 
 def check_file(data: bytes, where: str) -> None:
@@ -34,7 +38,7 @@ def check_file(data: bytes, where: str) -> None:
     Raises:
         CheckpointError: A second half does not begin with the prefix, or the file is no JSON object.
     """
-    if _PREFIXED.search(data) is None:
+    if not any(pattern.search(data) for pattern in _PREFIXED):
         return
     model: Any = parse_object(data, where, max_values=_MAX_VALUES).get("model")
     if not isinstance(model, dict):
@@ -87,6 +91,10 @@ def check_vocabulary(backend: tokenizers.Tokenizer, where: str) -> int:
     Raises:
         CheckpointError: There is no token, an id is too large to be true, or two tokens have one id.
     """
+    count = backend.get_vocab_size(with_added_tokens=True)  # some tokens may be counted twice, none is left out
+    if 0 < count <= MAX_VOCABULARY and type(backend.model).__name__ == "BPE":
+        if None not in map(backend.id_to_token, range(count)):
+            return count  # so many ids have a token, and there are no more tokens: no two have one id
     vocabulary = backend.get_vocab(with_added_tokens=True)
     size = 1 + max(vocabulary.values(), default=-1)
     if not 0 < size <= MAX_VOCABULARY:
