@@ -73,6 +73,10 @@ class Batch(Slices):
         """Empty the batch."""
         super().begin()
         self.num_tokens = self.num_outputs = 0
+        self.forget_embeddings()
+
+    def forget_embeddings(self) -> None:
+        """Have all tokens looked up in the table again, and let go of the rows that were placed."""
         while self._placed:
             first, rows = self._placed[-1]
             for i in range(first, first + rows.shape[0]):
@@ -95,7 +99,15 @@ class Batch(Slices):
             CapacityError: The batch was made for fewer tokens, sequences, blocks or outputs.
         """
         count, first = len(token_ids), self.num_tokens
-        self._check(count, len(block_table), outputs)
+        fits = (
+            first + count <= self.max_tokens
+            and self.num_sequences < self.max_sequences
+            and len(block_table) <= self.max_blocks_per_sequence
+            and self.num_outputs + outputs <= self.max_outputs
+            and 0 <= outputs <= count > 0
+        )
+        if not fits:
+            raise self._refusal(count, len(block_table), outputs)
         if count == 1:
             self._tokens[first] = token_ids[0]
             for axis in self._rotary_positions:
@@ -112,7 +124,7 @@ class Batch(Slices):
         self.num_outputs += outputs
 
     def place(self, first: int, rows: Tensor) -> None:
-        """Have rows taken as embeddings of tokens that were added, in the place of the table's; kept until ``begin``.
+        """Have rows taken as embeddings of tokens that were added, in the place of the table's, until ``begin``.
 
         Args:
             first: The first of these tokens, counted in the batch.
@@ -130,7 +142,8 @@ class Batch(Slices):
         for i in range(count):
             self._embeddings[first + i] = rows.address + 4 * i * width
 
-    def _check(self, count: int, blocks: int, outputs: int) -> None:
+    def _refusal(self, count: int, blocks: int, outputs: int) -> CapacityError:
+        """The error for a slice that does not fit."""
         for name, needed, limit in (
             ("tokens", self.num_tokens + count, self.max_tokens),
             ("sequences", self.num_sequences + 1, self.max_sequences),
@@ -138,8 +151,9 @@ class Batch(Slices):
             ("output rows", self.num_outputs + outputs, self.max_outputs),
         ):
             if needed > limit:
-                raise CapacityError(f"the batch holds {limit} {name}, found {needed}; split it, or make a larger batch")
+                return CapacityError(
+                    f"the batch holds {limit} {name}, found {needed}; split it, or make a larger batch"
+                )
         if count < 1:
-            raise CapacityError("a sequence of a batch needs at least one token, found none")
-        if not 0 <= outputs <= count:
-            raise CapacityError(f"{count} tokens have 0 to {count} rows of logits, found outputs={outputs}")
+            return CapacityError("a sequence of a batch needs at least one token, found none")
+        return CapacityError(f"{count} tokens have 0 to {count} rows of logits, found outputs={outputs}")

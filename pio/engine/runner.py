@@ -86,8 +86,9 @@ class Runner:
             past, first = sequence.num_computed, batch.num_tokens
             tokens = sequence.tokens[past : past + sequence.scheduled]
             batch.add(tokens, past, sequence.blocks, sequence.rows, sequence.slot)
-            for at, rows in sequence.scheduled_embeddings():
-                batch.place(first + at, rows)
+            if sequence.embeddings:
+                for at, rows in sequence.scheduled_embeddings():
+                    batch.place(first + at, rows)
             sequence.row = row
             row += sequence.rows
             if past == 0:
@@ -95,7 +96,7 @@ class Runner:
         try:
             return self._model.forward(batch, self._cache)
         finally:
-            batch.begin()  # embeddings of the last prompt must not live until the next one comes
+            batch.forget_embeddings()  # those of the last prompt must not live until the next one comes
 
     def consume(self, plan: Collection[Sequence], logits: Tensor) -> list[Sequence]:
         """Choose tokens and hand them out; return the finished sequences, failed ones and dead ones among them."""
