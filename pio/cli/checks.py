@@ -11,7 +11,7 @@ from pio.errors import CheckpointError, ConfigError, PioError
 from pio.plugin.manifest import AREAS, PluginManifest, import_object
 
 if TYPE_CHECKING:
-    from pio.plugin.loaded import LoadedModel
+    from pio.plugin.loaded_model import LoadedModel
 
 Check: TypeAlias = tuple[str, Callable[[], object]]
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from third_party import CONFIG, NAME, PLUGIN, installed
+from third_party import CONFIG, NAME, changed, installed
 from typer.testing import CliRunner
 
 import pio
 from pio.cli.app import make_app
-from pio.plugin import factory, registry
 from pio.testing.check_plugin import check_plugin
 from pio.testing.random_checkpoint import write_random_checkpoint
 
@@ -193,14 +192,6 @@ OLD: dict[str, tuple[dict[str, str], str]] = {
 }
 
 
-def changed(changes: dict[str, str]) -> str:
-    plugin = PLUGIN
-    for now, before in changes.items():
-        assert plugin.count(now) == 1, now
-        plugin = plugin.replace(now, before)
-    return plugin
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with installed(tmp_path_factory.mktemp("site")):
@@ -279,7 +270,7 @@ MENDED: list[tuple[dict[str, str], str]] = [
 
 
 def test_from_error_to_error_an_old_plugin_becomes_one_that_runs(tmp_path: Path) -> None:
-    plugin, told = EARLIER, 0
+    plugin = EARLIER
     for step, (changes, says) in enumerate(MENDED):
         for before, now in changes.items():
             assert plugin.count(before) == 1, before
@@ -288,11 +279,9 @@ def test_from_error_to_error_an_old_plugin_becomes_one_that_runs(tmp_path: Path)
             if says:
                 with pytest.raises(pio.ConfigError, match=says):
                     pio.load(write_random_checkpoint(tmp_path / f"model{step}", CONFIG, tokenizer=False))
-                told += 1
                 continue
             with pio.load(write_random_checkpoint(tmp_path / "model", CONFIG, tokenizer=False)) as model:
                 assert len(model.generate([3, 100], max_new_tokens=3, ignore_eos=True).token_ids) == 3
-    assert told == len(MENDED) - 1
 
 
 def test_the_error_says_where(tmp_path: Path, folder: Path) -> None:
@@ -316,10 +305,3 @@ def test_quantizing_and_random_checkpoints_say_the_same(tmp_path: Path, folder: 
         assert not (tmp_path / "made").exists()
         with pytest.raises(pio.ConfigError, match=says):
             write_random_checkpoint(tmp_path / "random", CONFIG)
-
-
-def test_a_fault_of_pio_itself_is_not_blamed_on_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest = registry.manifests()["qwen3_0_6b"]
-    monkeypatch.setattr("pio.layers.grouped_query_decoder.Decoder.assemble", 3)
-    with pytest.raises(TypeError, match="not callable"):
-        factory.make(manifest, path="demo").load_model()
