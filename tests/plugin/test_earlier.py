@@ -132,6 +132,18 @@ OLD: dict[str, tuple[dict[str, str], str]] = {
         {"from pio.plugin import": "from pio import registry\nfrom pio.plugin import"},
         "lies in pio.plugin",
     ),
+    "cache_format": (
+        {"from pio.plugin import": "from pio.ops.attention import cache_format\nfrom pio.plugin import"},
+        "keys.format, see pio.ops.Pages",
+    ),
+    "first_non_finite": (
+        {"from pio.plugin import": "from pio.loading.weights import first_non_finite\nfrom pio.plugin import"},
+        r"pio\.ops\.first_non_finite\(tensor\)",
+    ),
+    "loaded": (
+        {"from pio.plugin import": "from pio.plugin.loaded import outline\nfrom pio.plugin import"},
+        "outline in pio.plugin.assembly",
+    ),
     "tokenizer": (
         {"from pio.plugin import": "from pio.loading.tokenizer import Tokenizer\nfrom pio.plugin import"},
         "lies in pio.text",
