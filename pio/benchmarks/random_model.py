@@ -208,7 +208,8 @@ def random_model(
     def open_weights(self: TextModelPlugin, checkpoint: Checkpoint) -> RandomWeights:
         return RandomWeights(weights)
 
-    loaded: TextModelPlugin = type(f"Random{base.__name__}", (base,), {"open_weights": open_weights})()
+    own = {"open_weights": open_weights, "__module__": base.__module__}  # whose code fails is told by that
+    loaded: TextModelPlugin = type(f"Random{base.__name__}", (base,), own)()
     with tempfile.TemporaryDirectory(prefix="pio-") as folder:
         Path(folder, "config.json").write_text(json.dumps(raw), "utf-8")
         loaded.initialize(path=folder, **options)

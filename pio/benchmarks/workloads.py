@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pio.config.sizes import MAX_TOKENS
+from pio.benchmarks import MAX_TOKENS
 from pio.errors import ConfigError
 
 FILE: Final = Path("benchmarks/workloads.json")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pio.cache.paged import PagedCache
 from pio.cache.recurrent import RecurrentStates
 from pio.cache.snapshot import Snapshot
 from pio.errors import CapacityError
-from pio.tensor import Tensor
 
 
 class HybridCache:
@@ -40,8 +40,8 @@ class HybridCache:
         self.format, self.block_bytes = paged.format, paged.block_bytes
         self.state_bytes = recurrent.nbytes // recurrent.slots
 
-    def layer(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return a layer's keys and values, or its two states.
+    def layer(self, index: int) -> Any:  # the mixer of that layer knows of which kind
+        """Return what a layer keeps: its pages, as ``PagedCache.layer`` gives them, or its two states.
 
         Raises:
             PioError: The cache was freed.

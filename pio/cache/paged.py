@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from pio.cache.format import CacheFormat
 from pio.cache.snapshot import Snapshot
@@ -133,18 +133,20 @@ class PagedCache:
         self._layers = None
 
 
-class Memory(TypedDict, total=False):
-    """What a cache takes of the program that makes it, as ``PagedCache`` describes it."""
-
-    budget: MemoryBudget | None
-    device: Device | None
-
-
 class PagedKVCache(PagedCache):
     """A cache of keys and values, by the sizes of their heads: the name that plugins of other packages know."""
 
     def __init__(
-        self, layers: int, tokens: int, kv_heads: int, head_dim: int, dtype: DType, **memory: Unpack[Memory]
+        self,
+        layers: int,
+        tokens: int,
+        kv_heads: int,
+        head_dim: int,
+        dtype: DType,
+        *,
+        budget: MemoryBudget | None = None,
+        device: Device | None = None,
     ) -> None:
         """Reserve a cache as ``PagedCache`` does, in the format ``CacheFormat.keys_and_values`` of these sizes."""
-        super().__init__(layers, tokens, CacheFormat.keys_and_values(dtype, kv_heads, head_dim), **memory)
+        stored_as = CacheFormat.keys_and_values(dtype, kv_heads, head_dim)
+        super().__init__(layers, tokens, stored_as, budget=budget, device=device)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from pio.cache.format import CacheFormat
 from pio.cache.snapshot import Snapshot
+from pio.errors import ConfigError
 
 
 class Cache(Protocol):
@@ -80,5 +81,26 @@ class Cache(Protocol):
         ...
 
     def free(self) -> None:
-        """Give the memory back."""
+        """Give the memory back: every storage by its ``Storage.free``.
+
+        By that alone recorded steps notice, which hold addresses in it and ask nothing of the cache before they run
+        again. Freeing twice does no harm.
+        """
         ...
+
+
+_OFFERED = [name for name in (*Cache.__annotations__, *vars(Cache)) if not name.startswith("_")]
+
+
+def check_offered(cache: object) -> None:
+    """Look whether a cache has all that ``Cache`` lists.
+
+    Raises:
+        ConfigError: It lacks something, as one that was written for an older engine does; the message names it.
+    """
+    lacking = [name for name in _OFFERED if not hasattr(cache, name)]
+    if lacking:
+        raise ConfigError(
+            f"{type(cache).__name__} lacks {', '.join(lacking)}, which pio.cache.protocol.Cache lists; derive it "
+            "from pio.cache.paged.PagedCache, or add them: requests with n > 1 share the blocks of their prompt"
+        )

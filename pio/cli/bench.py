@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pio.benchmarks import MAX_TOKENS
 from pio.cli import options
 from pio.cli.console import count, note, size, write_json, write_table
 from pio.cli.loading import named
-from pio.config.sizes import MAX_TOKENS
 from pio.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pio.cli.console import size
@@ -11,12 +11,12 @@ from pio.errors import CheckpointError, ConfigError, PioError
 from pio.plugin.manifest import AREAS, PluginManifest, import_object
 
 if TYPE_CHECKING:
-    from pio.plugin.loaded import LoadedModel
+    from pio.plugin.loaded_model import LoadedModel
 
 Check: TypeAlias = tuple[str, Callable[[], object]]
 
 
-def manifest_checks(problem: ConfigError) -> Iterator[Check]:
+def manifest_checks(problem: ConfigError) -> Generator[Check]:
     """Yield the one check of a plugin that the registry had to leave out."""
 
     def fail() -> None:
@@ -25,7 +25,7 @@ def manifest_checks(problem: ConfigError) -> Iterator[Check]:
     yield "manifest", fail
 
 
-def plugin_checks(manifest: PluginManifest) -> Iterator[Check]:
+def plugin_checks(manifest: PluginManifest) -> Generator[Check]:
     """Yield the checks of an installed plugin."""
     yield "components", lambda: _components(manifest)
     yield "interface, imports and behaviour", lambda: _promises(manifest)
@@ -64,7 +64,7 @@ def _small_model(manifest: PluginManifest) -> str:
         return f"answers with {len(answer.token_ids)} tokens"
 
 
-def model_checks(name: str) -> Iterator[Check]:
+def model_checks(name: str) -> Generator[Check]:
     """Yield the checks of a model; each builds on the ones before."""
     from pio.loading.checkpoint import Checkpoint, resolve
     from pio.plugin import registry

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -38,14 +39,15 @@ def verify(
         raise typer.Exit(1)
 
 
-def _run(checks: Iterator[Check]) -> int:
+def _run(checks: Generator[Check]) -> int:
     """Run checks in order; what builds on one that failed is not tried. Return how many failed."""
-    for title, check in checks:
-        try:
-            found: Any = check()
-        except Exception as error:  # what a plugin's code raises when it is imported, too
-            problem = str(error) if isinstance(error, PioError) else f"{type(error).__name__}: {error}"
-            write(f"  {mark('failed')} {title}: {' '.join(problem.split())}\n")
-            return 1
-        write(f"  {mark('ok')} {title}{f': {found}' if isinstance(found, str) else ''}\n")
+    with closing(checks):  # a model that they loaded is given back here, not when Python collects it
+        for title, check in checks:
+            try:
+                found: Any = check()
+            except Exception as error:  # what a plugin's code raises when it is imported, too
+                problem = str(error) if isinstance(error, PioError) else f"{type(error).__name__}: {error}"
+                write(f"  {mark('failed')} {title}: {' '.join(problem.split())}\n")
+                return 1
+            write(f"  {mark('ok')} {title}{f': {found}' if isinstance(found, str) else ''}\n")
     return 0

@@ -118,15 +118,17 @@ def tiny_config(manifest: PluginManifest) -> dict[str, Any]:
     Raises:
         PioError: The architecture needs fields that nobody here knows; the message is that of its config class.
     """
+    from pio.plugin.earlier import plugin_code
     from pio.plugin.manifest import import_object
 
-    config_class = import_object(manifest.plugin).config_class
+    plugin = import_object(manifest.plugin)
     candidates = [{"model_type": manifest.model_types[0], **TINY, **further} for further in FURTHER]
-    for raw in candidates:
-        with suppress(PioError):
-            config_class.from_checkpoint(raw)
-            return raw
-    config_class.from_checkpoint(candidates[0])  # says what is wrong with it
+    with plugin_code(plugin):
+        for raw in candidates:
+            with suppress(PioError):
+                plugin.config_class.from_checkpoint(raw)
+                return raw
+        plugin.config_class.from_checkpoint(candidates[0])  # says what is wrong with it
     return candidates[0]
 
 

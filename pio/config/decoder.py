@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self, cast
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from pio.config.described import Described
+from pio.config.described_fields import DescribedFields
 from pio.config.known_fields import NEUTRAL, SILENT, check_fields
 from pio.errors import CheckpointError, UnsupportedModelError
 from pio.loading import config_json
@@ -29,7 +29,7 @@ _TYPES = {  # what pydantic's kinds of error ask for, in the words of JSON
 _MADE = frozenset(("rope", "stored_dtype", "eos_token_ids", "quantization"))
 
 
-class DecoderConfig(Described, frozen=True):
+class DecoderConfig(DescribedFields, frozen=True):
     """Dimensions and options of a decoder of attention and feed-forward layers.
 
     A model's own config class narrows the fields to what its code can do.

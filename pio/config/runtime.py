@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from pio import dtypes
-from pio.config.described import Described
+from pio.config.described_fields import DescribedFields
 from pio.config.sizes import parse_size
 from pio.dtypes import DType
 from pio.errors import ConfigError
@@ -43,7 +43,7 @@ _WORDS = (
 )
 
 
-class RuntimeConfig(Described, frozen=True):
+class RuntimeConfig(DescribedFields, frozen=True):
     """How a model runs on this machine; the same for every request.
 
     A value is never changed: ``updated`` returns a new, checked configuration. An option that is None is as if it were

@@ -1,4 +1,4 @@
-"""Sizes that people write: in bytes, and how many tokens may be asked for."""
+"""Sizes in bytes that people write."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from decimal import Decimal
 from typing import Final
 
-MAX_TOKENS: Final = 1 << 24  # of a prompt or an answer that is measured: more than any context
 _UNITS: Final = ("", "k", "m", "g", "t")
 _NUMBER: Final = r"[0-9]{1,20}(?:_[0-9]{1,20}){0,8}(?:\.[0-9]{1,20})?"
 _SIZE: Final = re.compile(rf"\s*({_NUMBER})\s*(?:([kmgt])(i?))?b?\s*", re.IGNORECASE)

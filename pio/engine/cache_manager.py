@@ -9,8 +9,6 @@ from pio.cache.snapshot import Snapshot
 from pio.engine.sequence import NO_SLOT, Sequence
 from pio.errors import CacheError, CapacityError, ConfigError
 
-_OFFERED = [name for name in (*Cache.__annotations__, *vars(Cache)) if not name.startswith("_")]
-
 
 class CacheManager:
     """A fixed pool of blocks and slots: sequences take them as they grow and give all back when they end.
@@ -33,9 +31,8 @@ class CacheManager:
             num_slots: Sequences that run at once, at most as many as the cache has states for.
 
         Raises:
-            ConfigError: The cache has no block or token, or lacks something that the engine needs.
+            ConfigError: The cache has no block or token.
         """
-        check_offered(cache)
         if cache.num_blocks < 1 or cache.block_size < 1:
             found = f"{cache.num_blocks} of {cache.block_size}"
             raise ConfigError(f"a cache needs at least one block of one token, found {found}")
@@ -188,17 +185,3 @@ class CacheManager:
             self._free.append(block)
         elif left == 1:
             self.num_shared -= 1
-
-
-def check_offered(cache: object) -> None:
-    """Look whether a cache has all that ``pio.cache.protocol.Cache`` lists.
-
-    Raises:
-        ConfigError: It lacks something, as one that was written for an earlier engine does; the message names it.
-    """
-    lacking = [name for name in _OFFERED if not hasattr(cache, name)]
-    if lacking:
-        raise ConfigError(
-            f"{type(cache).__name__} lacks {', '.join(lacking)}, which pio.cache.protocol.Cache lists; derive it "
-            "from pio.cache.paged.PagedCache, or add them: requests with n > 1 share the blocks of their prompt"
-        )

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from pio.config.described import Described
+from pio.config.described_fields import DescribedFields
 from pio.errors import CheckpointError, ConfigError
 
 Defaults: TypeAlias = Mapping[str, Any]
@@ -38,7 +38,7 @@ _ALLOWED: Final = {
 }
 
 
-class SamplingParams(Described, frozen=True):
+class SamplingParams(DescribedFields, frozen=True):
     """Everything a request can say about choosing tokens and about stopping.
 
     A field that is None is as if it were not given.

@@ -278,15 +278,24 @@ class Decoder:
             self.lm_head(self.norm(rows, rows), logits)
         return logits
 
+    def embed(self, batch: Batch) -> Tensor:
+        """Return the batch's tokens as they enter the first layer, float32 (T, hidden), valid until the next call.
+
+        Rows of the table, and over them the embeddings that come with prompts; a subclass with ``hidden_states`` of its
+        own begins with this.
+        """
+        tokens = batch.num_tokens
+        x, _ = self._stream(tokens)
+        self.embed_tokens(batch.tokens[:tokens], x)
+        return ops.place_rows(x, batch.embeddings[:tokens])
+
     def hidden_states(self, batch: Batch, cache: Cache) -> Tensor:
         """Return the residual stream behind the last layer, float32 (R, hidden), valid until the next call.
 
         Of a prompt mostly one row is wanted: the others end where the last layer's keys and values are in the cache.
         """
         tokens, count = batch.num_tokens, batch.num_outputs
-        x, normed = self._stream(tokens)
-        self.embed_tokens(batch.tokens[:tokens], x)
-        ops.place_rows(x, batch.embeddings[:tokens])
+        x, normed = self.embed(batch), self._stream(tokens)[1]
         self.rotary(batch.rotary_positions[0, :tokens])
         *layers, last = self.layers
         for layer in layers:

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from pio.errors import CheckpointError, PioError
@@ -22,6 +23,12 @@ def shown(value: object, limit: int = 80) -> str:
         return f"{value[:limit]!r}..."
     text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else f"a {type(value).__name__}"
     return text if len(text) <= limit + 20 else f"{text[:limit]}..."
+
+
+def shown_names(names: Sequence[str], limit: int) -> str:
+    """Return the first of some names as ``shown`` has them, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(shown(name) for name in names[:limit]) + more
 
 
 def unreadable(path: Path, error: OSError) -> PioError:

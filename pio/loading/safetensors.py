@@ -12,7 +12,7 @@ from pio import dtypes
 from pio.errors import CheckpointError
 from pio.loading.model_file import check_whole, open_regular, shown, unreadable
 from pio.loading.safetensors_header import MAX_BYTES, Entry, parse_header
-from pio.loading.safetensors_writer import Described, SafetensorsWriter, sync_folder
+from pio.loading.safetensors_writer import SafetensorsWriter, TensorHeader, sync_folder
 from pio.loading.weight_file import WeightFile
 from pio.memory.layout import row_major
 from pio.memory.storage import Storage, prefer_huge_pages
@@ -166,13 +166,13 @@ def write_safetensors(
         CheckpointError: The file could not be written, for instance because the disk is full.
     """
     target = Path(path)
-    order = [Described(name, tensor.dtype, tensor.shape) for name, tensor in sorted(tensors.items())]
-    order.sort(key=lambda described: -described.dtype.itemsize)
+    order = [TensorHeader(name, tensor.dtype, tensor.shape) for name, tensor in sorted(tensors.items())]
+    order.sort(key=lambda header: -header.dtype.itemsize)
     temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}.tmp")
     try:
         with SafetensorsWriter(temporary, order, metadata) as writer:
-            for described in order:
-                writer.write(tensors[described.name])
+            for header in order:
+                writer.write(tensors[header.name])
         os.replace(temporary, target)
         sync_folder(target.parent)
     except OSError as error:

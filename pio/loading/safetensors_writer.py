@@ -18,8 +18,8 @@ from pio.tensor import Tensor
 ALIGNMENT = 64
 
 
-class Described(NamedTuple):
-    """A tensor that will be written."""
+class TensorHeader(NamedTuple):
+    """What the header of a file says of a tensor that will be written."""
 
     name: str
     dtype: DType
@@ -31,7 +31,7 @@ class Described(NamedTuple):
         return prod(self.shape) * self.dtype.itemsize
 
 
-def aligned_order(tensors: Sequence[Described]) -> list[Described]:
+def aligned_order(tensors: Sequence[TensorHeader]) -> list[TensorHeader]:
     """Return them in the order in which each begins at a multiple of 64 bytes, or at least of its elements' size.
 
     The format allows no gaps: those of whole cache lines come first, as they were, then the widest elements.
@@ -53,7 +53,7 @@ class SafetensorsWriter:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], tensors: Sequence[Described], metadata: Mapping[str, str] | None = None
+        self, path: str | os.PathLike[str], tensors: Sequence[TensorHeader], metadata: Mapping[str, str] | None = None
     ) -> None:
         header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
         position = 0

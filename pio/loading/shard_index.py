@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from pio.errors import CheckpointError
 from pio.loading.json_file import read_object
-from pio.loading.model_file import check_inside, find, listed, shown
+from pio.loading.model_file import check_inside, find, listed, shown, shown_names
 from pio.loading.other_formats import explain_folder
 
 SINGLE = "model.safetensors"
@@ -67,7 +67,7 @@ def weight_files(folder: Path) -> list[str]:
         if missing:
             raise CheckpointError(
                 f"{folder}: {len(missing)} of the {len(names)} files that {INDEX} names are missing "
-                f"({_listed(missing)}); the download is incomplete, {_REMEDY}"
+                f"({shown_names(missing, 5)}); the download is incomplete, {_REMEDY}"
             )
         return names
     candidates = [name for name in listed(folder) if name.endswith(".safetensors") and not _OTHERS.fullmatch(name)]
@@ -75,7 +75,7 @@ def weight_files(folder: Path) -> list[str]:
         return candidates
     if candidates:
         raise CheckpointError(
-            f"{folder} holds {len(candidates)} safetensors files ({_listed(candidates)}) but neither {SINGLE} "
+            f"{folder} holds {len(candidates)} safetensors files ({shown_names(candidates, 5)}) but neither {SINGLE} "
             f"nor {INDEX}; {_REMEDY}"
         )
     raise CheckpointError(explain_folder(folder, SINGLE))
@@ -87,9 +87,4 @@ def warn_of_others(folder: Path, names: list[str]) -> None:
     others = [name for name in others if not name.startswith("consolidated")]
     if others:
         read = shown(names[0]) if len(names) == 1 else f"the {len(names)} files of the index"
-        _log.warning("%s: not read, for the weights are in %s: %s", folder, read, _listed(others, 10))
-
-
-def _listed(names: list[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(shown(name) for name in names[:limit]) + more
+        _log.warning("%s: not read, for the weights are in %s: %s", folder, read, shown_names(others, 10))

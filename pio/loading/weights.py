@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, get_args, overload
 from pio import dtypes
 from pio.errors import CheckpointError
 from pio.loading.finite import check_numbers, check_scales
-from pio.loading.model_file import shown
+from pio.loading.model_file import shown, shown_names
 from pio.loading.quantization_config import Format
 from pio.loading.safetensors import SafetensorsFile
 from pio.loading.safetensors_header import shown_shape
@@ -232,8 +232,9 @@ class Weights:
         unused = self._unused()
         if unused:
             raise CheckpointError(
-                f"{self.folder}: the model does not use {len(unused)} of the {len(self)} tensors: {_listed(unused)}; "
-                "config.json does not describe these weights: download both again, or choose the plugin of this model"
+                f"{self.folder}: the model does not use {len(unused)} of the {len(self)} tensors: "
+                f"{shown_names(unused, _LISTED)}; config.json does not describe these weights: download both again, or "
+                "choose the plugin of this model"
             )
 
     def check_finite(self, name: str) -> None:
@@ -255,7 +256,7 @@ class Weights:
         file = self._files.get(name)
         if file is None:
             unused = self._unused()
-            rest = f"; tensors not used so far are {_listed(unused)}" if unused else ""
+            rest = f"; tensors not used so far are {shown_names(unused, _LISTED)}" if unused else ""
             self._fail(f"tensor {shown(name)} is missing{rest}")
         return file
 
@@ -264,8 +265,3 @@ class Weights:
             f"{self.folder}: {problem}; the files do not belong together or config.json describes another model, "
             "download the model again"
         )
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(shown(name) for name in names[:_LISTED]) + more

@@ -18,7 +18,7 @@ STORED: Final[dict[str, DType]] = {"float32": float32, "float16": float16, "bflo
 class Pages(Tensor):
     """A tensor that says in which format positions are stored in it; what a cache hands to the layers.
 
-    Its views and copies are tensors as any other.
+    Its views and copies (``to``, ``clone``, ``astype``) are tensors as any other, which say nothing of it.
 
     Attributes:
         format: How positions are stored; by default as the elements are.
@@ -62,7 +62,8 @@ def check_pages(op: str, name: str, x: Tensor) -> str:
     if format not in STORED:
         raise TensorError(
             f"{op}: {name} is a cache of {format}, expected one of {', '.join(STORED)}; give what the cache's layer() "
-            "returns, or say with ops.Pages.of(tensor, format) how positions are stored in it"
+            "returns as it is, for views and what to(), clone() and astype() make have no format any more; or say with "
+            "ops.Pages.of(tensor, format) how positions are stored there"
         )
     if x.dtype is not STORED[format]:
         raise TensorError(f"{op}: {name} is {x.dtype}, expected {STORED[format]} for a cache of {format}")

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from pio import dtypes
-from pio.cache.protocol import Cache
+from pio.cache.protocol import Cache, check_offered
 from pio.config.decoder import DecoderConfig
 from pio.config.runtime import RuntimeConfig
 from pio.device import Device
-from pio.engine.cache_manager import check_offered
-from pio.errors import CheckpointError, ConfigError, OutOfMemoryError
+from pio.errors import CheckpointError, ConfigError, PioError
 from pio.layers.decoder import Decoder
 from pio.layers.outline import Outline
 from pio.layers.quantization import Quantization
@@ -107,12 +106,13 @@ def reserve_cache(model: Decoder, runtime: RuntimeConfig) -> Cache:
     """
     tokens = runtime.cache_tokens or model.max_positions
     cache = model.new_cache(tokens)
-    check_offered(cache)
     try:
+        check_offered(cache)
         remedy = "ask for fewer with context_length or cache_tokens"
         require_free(cache.nbytes, f"a cache of {tokens} tokens takes", remedy)
-    except OutOfMemoryError:
-        cache.free()
+    except PioError:
+        if hasattr(cache, "free"):  # one that is refused may lack even this
+            cache.free()
         raise
     return cache
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pio.errors import ConfigError, PioError
+from pio.plugin.earlier import changed, place
 from pio.plugin.manifest import PluginManifest, import_object
 
 if TYPE_CHECKING:
@@ -23,16 +24,18 @@ def make(manifest: PluginManifest, **options: Any) -> TextModelPlugin:
     """
     from pio.plugin.interface import TextModelPlugin  # here: nothing heavy before there is a model to run
 
-    def fail(problem: str) -> NoReturn:
-        raise ConfigError(f"plugin {manifest.name}: {problem}; correct it, pio verify {manifest.name} says more")
+    def fail(problem: str, remedy: str = "correct it") -> NoReturn:
+        raise ConfigError(f"plugin {manifest.name}: {problem}; {remedy}, pio verify {manifest.name} says more")
 
     factory = import_object(manifest.factory)
     try:
         made: Any = factory(**options)
     except PioError:
         raise
-    except (TypeError, AttributeError, NameError, LookupError, ValueError) as error:
-        fail(f"{manifest.factory} raised {type(error).__name__}: {error}")
+    except (TypeError, AttributeError, ImportError, NameError, LookupError, ValueError) as error:
+        at = place(error, manifest.factory)
+        where = "" if at is None else f" at {at}"
+        fail(f"{manifest.factory} raised {type(error).__name__}{where}: {error}", changed(error) or "correct it")
     if not isinstance(made, TextModelPlugin):
         fail(f"{manifest.factory} made {made!r:.80}, expected a pio.TextModelPlugin")
     if getattr(made, "manifest_name", None) != manifest.name:

@@ -12,7 +12,7 @@ from pio.engine.sampling_params import Params, SamplingParams
 from pio.errors import PioError
 from pio.plugin import prompts
 from pio.plugin.lifecycle import Lifecycle
-from pio.plugin.loaded import LoadedModel
+from pio.plugin.loaded_model import LoadedModel
 from pio.plugin.prompts import Marks, Message, Messages, Prompt
 from pio.tensor import Tensor
 

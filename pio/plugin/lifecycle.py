@@ -23,10 +23,10 @@ from pio.memory.budget import MemoryBudget
 from pio.memory.refusal import memory_errors
 from pio.plugin import registry
 from pio.plugin.earlier import plugin_code
-from pio.plugin.loaded import LoadedModel
-from pio.plugin.loads import Load, Loads
+from pio.plugin.loaded_model import LoadedModel
 from pio.plugin.manifest import PluginManifest
 from pio.plugin.metadata import ModelMetadata
+from pio.plugin.one_load import Load, Loads
 from pio.plugin.prompts import Prompts
 from pio.progress.progress import Progress
 
@@ -115,8 +115,10 @@ class Lifecycle(ABC):
                 self.runtime = config or self.runtime
                 checkpoint = Checkpoint(path, mapped=self.runtime.mmap)
                 registry.choose(checkpoint.config, self.manifest.name)  # refuses another architecture, by name
-                model_config = self.config_class.from_checkpoint(checkpoint.config)
-                self._build(Files(checkpoint, model_config, self.open_weights(checkpoint), None), shown, load)
+                with plugin_code(type(self)):
+                    model_config = self.config_class.from_checkpoint(checkpoint.config)
+                    weights = self.open_weights(checkpoint)
+                self._build(Files(checkpoint, model_config, weights, None), shown, load)
 
         self._loads.run(work)
         return self
@@ -205,7 +207,8 @@ class Lifecycle(ABC):
         """Return the files with weights that are mapped, or are not; those that are open stay so."""
         checkpoint = Checkpoint(files.checkpoint.path, mapped=mapped)
         checkpoint.config, checkpoint.generation_config = files.checkpoint.config, files.checkpoint.generation_config
-        return files._replace(checkpoint=checkpoint, weights=self.open_weights(checkpoint))
+        with plugin_code(type(self)):
+            return files._replace(checkpoint=checkpoint, weights=self.open_weights(checkpoint))
 
     def _update(self, load: Load, options: dict[str, Any]) -> RuntimeConfig:
         """Build the model with other options, or as it was."""
@@ -237,7 +240,7 @@ class Lifecycle(ABC):
         checkpoint, config, weights, prompts = files
         packing = shown.counting(f"quantizing to {self.runtime.quantize}", lambda: weights.matrices)
         check = partial(self._loads.check, load)
-        with plugin_code(self.manifest.name):
+        with plugin_code(type(self)):
             loaded = LoadedModel(checkpoint, config, weights, self.runtime, self.build_model, packing, prompts, check)
         self._metadata = ModelMetadata.of(self.manifest, self._path, loaded)
         self._loaded = loaded

@@ -9,16 +9,16 @@ from typing import Any, Self
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from pio.config.described import Described
+from pio.config.described_fields import DescribedFields
 from pio.errors import ConfigError, PioError
-from pio.plugin.earlier import remedy
+from pio.plugin.earlier import MISFITS, place, remedy
 from pio.shelter import import_whole
 
 MANIFEST = "plugin_manifest.json"
 AREAS = ("config", "model", "attention", "mlp", "norm", "rotary_embedding", "kv_cache", "decoder")
 
 
-class PluginManifest(Described, frozen=True):
+class PluginManifest(DescribedFields, frozen=True):
     """The content of ``plugin_manifest.json``."""
 
     model_config = ConfigDict(extra="forbid")
@@ -88,7 +88,7 @@ def import_object(path: str) -> Any:
     """Return what ``module:name`` names.
 
     Raises:
-        ConfigError: There is no such module or name, or the module does not run.
+        ConfigError: There is no such module or name, or the module does not run; the message names the line.
     """
     module, _, name = path.partition(":")
     try:
@@ -98,7 +98,8 @@ def import_object(path: str) -> Any:
     except (PioError, MemoryError):
         raise
     except Exception as error:  # whatever a stranger's module raises
-        told = str(error).partition("\n")[0]
+        told, at = str(error).partition("\n")[0], place(error, module)
+        where = "" if at is None else f"{at}: "
         kind = "" if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: "
-        fits = f"correct it; {remedy(error)}" if kind == "" else "correct it"
-        raise ConfigError(f"plugin manifest: {path!r} cannot be imported: {kind}{told}; {fits}") from error
+        fits = f"correct it; {remedy(error)}" if isinstance(error, MISFITS) else "correct it"
+        raise ConfigError(f"plugin manifest: {path!r} cannot be imported: {where}{kind}{told}; {fits}") from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pio.plugin.loaded import LoadedModel
+    from pio.plugin.loaded_model import LoadedModel
     from pio.plugin.manifest import PluginManifest
 
 

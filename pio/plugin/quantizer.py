@@ -19,7 +19,7 @@ from pio.loading.checkpoint import Checkpoint, resolve
 from pio.loading.hub_cache import short_name
 from pio.loading.model_file import find, open_regular
 from pio.loading.quantization_config import FIELD, Format, Policy, StoredQuantization
-from pio.loading.safetensors_writer import Described, SafetensorsWriter, aligned_order, sync_folder
+from pio.loading.safetensors_writer import SafetensorsWriter, TensorHeader, aligned_order, sync_folder
 from pio.loading.shard_index import INDEX, SINGLE
 from pio.loading.unfinished import unfinished_folder
 from pio.loading.weights import Weights
@@ -136,7 +136,7 @@ class _Model:
     weights: Weights
     quantization: Quantization
     found: Outline
-    files: dict[str, list[Described]]
+    files: dict[str, list[TensorHeader]]
 
     @classmethod
     def open(cls, folder: Path, stored: StoredQuantization, plugin: str | None) -> _Model:
@@ -144,23 +144,24 @@ class _Model:
         checkpoint = Checkpoint(folder)
         manifest, _ = registry.choose(checkpoint.config, plugin)
         made = factory.make(manifest)
-        config = made.config_class.from_checkpoint(checkpoint.config)
+        with plugin_code(type(made)):
+            config = made.config_class.from_checkpoint(checkpoint.config)
         if config.quantization is not None:
             raise ConfigError(
                 f"{folder} is quantized already, as {config.quantization.format}; give the original folder"
             )
-        weights = made.open_weights(checkpoint)
         quantization = Quantization.of(stored.format, stored.policy)
-        with plugin_code(manifest.name):
+        with plugin_code(type(made)):
+            weights = made.open_weights(checkpoint)
             found = outline(made.build_model, config, weights)
-        packed: list[Described] = []
+        packed: list[TensorHeader] = []
         for name, (shape, role) in found.matrices.items():
             weights.take(name, shape)  # checks it
-            packed.append(Described(name, uint8, packed_shape(shape, quantization.forms[role])))
+            packed.append(TensorHeader(name, uint8, packed_shape(shape, quantization.forms[role])))
         weights.finish()
         others = [(name, weights.take(name, weights.shape(name))) for name in found.others]
-        described = [*packed, *(Described(name, tensor.dtype, tensor.shape) for name, tensor in others)]
-        return cls(checkpoint, weights, quantization, found, _files(aligned_order(described)))
+        headers = [*packed, *(TensorHeader(name, tensor.dtype, tensor.shape) for name, tensor in others)]
+        return cls(checkpoint, weights, quantization, found, _files(aligned_order(headers)))
 
     def tensor(self, name: str, device: Device) -> Tensor:
         """Return a tensor as it is to be stored, packed on that device, in memory of its own or mapped."""
@@ -177,9 +178,9 @@ class _Model:
         return sum(tensor.nbytes for tensors in self.files.values() for tensor in tensors)
 
 
-def _files(tensors: list[Described]) -> dict[str, list[Described]]:
+def _files(tensors: list[TensorHeader]) -> dict[str, list[TensorHeader]]:
     """Share tensors out between as few files as there must be, in their order."""
-    shards: list[list[Described]] = [[]]
+    shards: list[list[TensorHeader]] = [[]]
     for tensor in tensors:
         if shards[-1] and sum(t.nbytes for t in shards[-1]) + tensor.nbytes > SHARD:
             shards.append([])

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pio.dtypes import int32
 from pio.errors import CheckpointError, ConfigError, PioError, UnfinishedAnswerError
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
 from pio.memory.allocation import allocated_bytes
@@ -28,6 +29,7 @@ from pio.tensor import Tensor
 from pio.testing.check_plugin import check_plugin, check_steps
 from pio.testing.compare import bits
 from pio.testing.random_checkpoint import write_random_checkpoint
+from pio.text.encoded_prompt import EncodedPrompt, PromptEmbeddings
 
 MESSAGES = [{"role": "user", "content": "Write a function that adds two numbers."}]
 TEXT = "def add(left, right):\n    return left + right  # ümläut, 日本語\n"
@@ -169,6 +171,26 @@ class PluginCase:
         for chunk in (1, 7):
             with self.load(prefill_chunk=chunk) as model:
                 assert bits(model.logits(ids)) == whole, f"other bits with prefill_chunk={chunk}"
+
+    def test_prompt_embeddings(self) -> None:
+        """Rows of the model's own table in the place of its tokens give the bits that the tokens give."""
+        ids, decoder = self.prompt(29), self.model.loaded.model
+        first, last = 7, 19
+        hidden = [*ids[:first], *[ids[0]] * (last - first), *ids[last:]]
+        rows = Tensor.zeros((last - first, decoder.hidden_size or 1))
+        if decoder.hidden_size == 0:  # a model that takes none says so
+            refused = EncodedPrompt(hidden, embeddings=[PromptEmbeddings(first, rows)])
+            return _expect(ConfigError, "embeddings", lambda: self.model.logits(refused))
+        decoder.embed_tokens(Tensor.from_list(ids[first:last], int32), rows)
+        chunks: list[dict[str, Any]] = [{}, {"prefill_chunk": 5}]
+        for options in chunks:
+            with self.load(**options) as model:
+                given = EncodedPrompt(hidden, embeddings=[PromptEmbeddings(first, rows)])
+                assert bits(model.logits(given)) == bits(model.logits(ids)), (
+                    "embeddings that come with a prompt are not what the model reads: does its decoder look tokens up "
+                    "without Decoder.embed?"
+                )
+                assert bits(model.logits(hidden)) != bits(model.logits(ids)), "these tokens make no difference"
 
     def test_quantized(self) -> None:
         """A quantized folder gives the bits of quantizing while loading, however a prompt is cut."""

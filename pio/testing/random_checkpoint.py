@@ -19,6 +19,7 @@ from pio.loading.safetensors import write_safetensors
 from pio.memory.budget import MemoryBudget
 from pio.ops.quantized import PackedWeight
 from pio.plugin import factory, registry
+from pio.plugin.assembly import UNLIMITED
 from pio.plugin.earlier import plugin_code
 from pio.tensor import Tensor
 
@@ -99,9 +100,9 @@ def write_random_checkpoint(
     made = factory.make(manifest)
     weights = RandomTensors(dtypes.dtype(stored_dtype(raw) or "float32"), seed)
     runtime = RuntimeConfig(prefill_chunk=1, max_batch_sequences=1)
-    read = made.config_class.from_checkpoint(raw)
-    with plugin_code(manifest.name):
-        made.build_model(read, Source(weights, Workspace(1)), runtime, MemoryBudget(1 << 62))
+    with plugin_code(type(made)):
+        read = made.config_class.from_checkpoint(raw)
+        made.build_model(read, Source(weights, Workspace(1)), runtime, MemoryBudget(UNLIMITED))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(raw, indent=2), "utf-8")
     write_safetensors(folder / "model.safetensors", weights.tensors, {"format": "pt"})

@@ -10,12 +10,13 @@ from pio.cache.format import CacheFormat
 from pio.cache.hybrid import HybridCache
 from pio.cache.latent import PagedLatentCache
 from pio.cache.paged import PagedCache, PagedKVCache
-from pio.cache.protocol import Cache
+from pio.cache.protocol import Cache, check_offered
 from pio.cache.recurrent import RecurrentStates
 from pio.device import Device
 from pio.dtypes import dtype
 from pio.memory.budget import MemoryBudget
 from pio.ops import Pages
+from pio.ops.pages import check_pages
 from pio.tensor import Tensor
 
 FORMATS = "float32", "float16", "bfloat16", "int8"
@@ -166,3 +167,20 @@ def test_a_format_says_what_is_stored(make):
     assert (eight.dtype, eight.stored) == (dtype("int8"), dtype("uint8"))
     with pytest.raises(pio.TensorError, match="cannot be int32, expected one of float32, float16, bfloat16, int8"):
         make(dtype("int32"), 3, 32)
+
+
+def test_a_cache_written_for_an_older_engine_is_told_what_it_lacks():
+    class Old:
+        num_blocks = block_size = 4
+        nbytes = state_bytes = 0
+        layer = free = None
+
+    lacking = "format, block_bytes, copy_block, copy_states, snapshot, restore, truncate"
+    with pytest.raises(pio.ConfigError, match=rf"Old lacks {lacking}, which pio\.cache\.protocol\.Cache lists"):
+        check_offered(Old())
+
+
+def test_pages_without_a_format_say_where_it_was_lost():
+    pages = Pages.zeros((1, 32, 36), "uint8")
+    with pytest.raises(pio.TensorError, match=r"clone\(\).* have no format any more"):
+        check_pages("op", "keys", Pages.of(pages, "int8").clone())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pio.cli import verify
 from pio.cli.console import write_lines
 from pio.loading.checkpoint import resolve
 
@@ -195,3 +196,17 @@ def test_download(pio, monkeypatch, tmp_path):
 def test_download_refuses_what_is_no_repo(pio):
     ran = pio("download", "nonsense")
     assert ran.exit_code == 1 and ran.stderr.startswith("error: 'nonsense' is no repo id")
+
+
+def test_a_check_that_fails_ends_the_others_at_once(capsys):
+    ended = []
+
+    def checks():
+        try:
+            yield "one", lambda: 1 / 0
+        finally:
+            ended.append(True)
+
+    kept = checks()  # as a traceback keeps it
+    assert verify._run(kept) == 1 and ended == [True]
+    assert "ZeroDivisionError" in capsys.readouterr().out

@@ -185,15 +185,3 @@ def test_states_go_back_to_snapshots_only() -> None:
     manager.truncate(s, 10)
     manager.truncate(s, 7, taken)
     assert (s.num_computed, len(s.blocks), cache.states[s.slot]) == (7, 2, list(range(7)))
-
-
-def test_a_cache_written_for_an_older_engine_is_told_what_it_lacks() -> None:
-    class Old:
-        num_blocks = block_size = 4
-        nbytes = state_bytes = 0
-        layer = free = None
-
-    old: Any = Old()
-    lacking = "format, block_bytes, copy_block, copy_states, snapshot, restore, truncate"
-    with pytest.raises(ConfigError, match=rf"Old lacks {lacking}, which pio\.cache\.protocol\.Cache lists"):
-        CacheManager(old, 2)

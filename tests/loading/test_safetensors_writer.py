@@ -10,16 +10,16 @@ from pio.dtypes import bfloat16, float32, uint8
 from pio.errors import CheckpointError
 from pio.loading import safetensors_writer
 from pio.loading.safetensors import SafetensorsFile
-from pio.loading.safetensors_writer import Described, SafetensorsWriter, aligned_order
+from pio.loading.safetensors_writer import SafetensorsWriter, TensorHeader, aligned_order
 from pio.tensor import Tensor
 
 DESCRIBED = [
-    Described("odd", bfloat16, (3, 5)),
-    Described("line", bfloat16, (4, 8)),
-    Described("bytes", uint8, (7,)),
-    Described("packed", uint8, (2, 3, 576)),
-    Described("wide", float32, (9,)),
-    Described("none", float32, (0, 4)),
+    TensorHeader("odd", bfloat16, (3, 5)),
+    TensorHeader("line", bfloat16, (4, 8)),
+    TensorHeader("bytes", uint8, (7,)),
+    TensorHeader("packed", uint8, (2, 3, 576)),
+    TensorHeader("wide", float32, (9,)),
+    TensorHeader("none", float32, (0, 4)),
 ]
 
 

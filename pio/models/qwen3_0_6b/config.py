@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from pio.config.qwen3 import Qwen3Architecture
 
 
 class Qwen3Config(Qwen3Architecture, frozen=True):
-    """config.json of Qwen3-0.6B.
+    """config.json of Qwen3-0.6B; every other ``qwen3`` checkpoint is read as well.
 
-    28 layers of width 1024, 16 query heads to 8 key and value heads, tied embeddings, rotary base
-    1,000,000. What else a ``qwen3`` checkpoint may say is read too, for the plugin runs all of them that are about as
-    large: other sizes, biases, sliding windows, stretched contexts.
+    Attributes:
+        released: What tells the released model from others of its architecture, by the names of config.json. No default
+            of absent fields: those are the architecture's.
     """
+
+    released: ClassVar[Mapping[str, Any]] = {
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 40_960,
+        "rope_theta": 1_000_000,
+        "tie_word_embeddings": True,
+    }

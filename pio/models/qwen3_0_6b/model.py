@@ -13,6 +13,6 @@ from pio.models.qwen3_0_6b.config import Qwen3Config
 def build(config: Qwen3Config, source: Source, runtime: RuntimeConfig, budget: MemoryBudget) -> Decoder:
     """Put the model together: as ``grouped_query_decoder`` stands, whose names are those of the checkpoint's tensors.
 
-    The output head is stored beside the embedding that it is tied to, and skipped.
+    Qwen3-0.6B stores an output head beside the embedding that it is tied to; they are equal, and one is skipped.
     """
     return grouped_query_decoder(config, source, runtime, budget)

@@ -102,6 +102,24 @@ def test_the_manifest_describes_the_published_model() -> None:
     assert found.memory_bytes > 2 * found.parameters
 
 
+def test_what_is_released_is_what_was_published_and_all_that_the_architecture_leaves_open() -> None:
+    released = Qwen3Config.released
+    assert released.items() <= PUBLISHED.items() and manifest().dimensions.items() <= released.items()
+    alone, published = (Qwen3Config.from_checkpoint(raw) for raw in ({"model_type": "qwen3", **released}, PUBLISHED))
+    assert alone == published.model_copy(update={"stored_dtype": None, "eos_token_ids": ()})
+
+
+def test_the_readme_has_the_numbers_of_the_released_model() -> None:
+    found, text = Qwen3Config.released, (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    for row in (
+        f"{found['num_hidden_layers']}, {found['hidden_size']}, {found['intermediate_size']} |",
+        f"{found['num_attention_heads']}, {found['num_key_value_heads']}, {PUBLISHED['head_dim']} |",
+        f"base {found['rope_theta']:,}; context {found['max_position_embeddings']:,}",
+        f"| parameters | {manifest().parameters:,} ",
+    ):
+        assert row in text
+
+
 def test_the_registry_chooses_this_plugin() -> None:
     assert registry.choose(PUBLISHED) == (manifest(), True)
     smaller = {**PUBLISHED, "num_hidden_layers": PUBLISHED["num_hidden_layers"] - 1}

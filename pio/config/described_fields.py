@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
 
 
-class Described(BaseModel, frozen=True):
+class DescribedFields(BaseModel, frozen=True):
     """A frozen pydantic class whose JSON schema has the text below a field as the field's description.
 
     pydantic's own ``use_attribute_docstrings`` reads and parses the source when the class is made, in every process.
@@ -33,22 +33,21 @@ class Described(BaseModel, frozen=True):
 def field_texts(model: type[BaseModel]) -> dict[str, str]:
     """Return the text below each field of a class and of those that it derives from.
 
-    A class whose source is not there, such as one of a program that was shipped without, has none.
+    A class whose source is not there, such as one of a program that was shipped without, or cannot be read, has none.
     """
     found: dict[str, str] = {}
     for base in reversed(model.__mro__):
-        if issubclass(base, Described) and base is not Described:
+        if issubclass(base, DescribedFields) and base is not DescribedFields:
             found.update(_texts_of(base))
     return found
 
 
 def _texts_of(model: type) -> dict[str, str]:
     try:
-        source = inspect.getsource(model)
-    except (OSError, TypeError):
+        found = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    except (OSError, TypeError, SyntaxError):  # there is none, or the file is another one by now
         return {}
-    tree = ast.parse(textwrap.dedent(source)).body[0]
-    steps = tree.body if isinstance(tree, ast.ClassDef) else []
+    steps = next((node.body for node in found if isinstance(node, ast.ClassDef)), list[ast.stmt]())
     return {
         field.target.id: inspect.cleandoc(below.value.value)
         for field, below in pairwise(steps)

@@ -209,3 +209,12 @@ def installed(
         for name in [name for name in sys.modules if name.split(".")[0] == "acorn_models"]:
             del sys.modules[name]
         registry.manifests.cache_clear()
+
+
+def changed(changes: Mapping[str, str]) -> str:
+    """Return ``plugin.py`` with other text in the place of some of its own, which stands there once."""
+    plugin = PLUGIN
+    for now, other in changes.items():
+        assert plugin.count(now) == 1, now
+        plugin = plugin.replace(now, other)
+    return plugin

@@ -13,7 +13,7 @@ import pytest
 from pydantic import Field, TypeAdapter
 
 from pio.config.decoder import DecoderConfig
-from pio.config.described import Described
+from pio.config.described_fields import DescribedFields, field_texts
 from pio.config.runtime import RuntimeConfig
 from pio.engine.sampling_params import SamplingParams
 from pio.models.qwen3_coder_30b_a3b_instruct.config import Qwen3MoeConfig
@@ -37,7 +37,7 @@ def imported(path: Path) -> ModuleType:
 @pytest.mark.parametrize("model", MODELS[:4])
 def test_descriptions_are_those_of_pydantic(tmp_path: Path, model: Any) -> None:
     source = Path(sys.modules[model.__module__].__file__ or "").read_text("utf-8")
-    twin = source.replace("(Described", "(BaseModel").replace(
+    twin = source.replace("(DescribedFields", "(BaseModel").replace(
         "ConfigDict(", "ConfigDict(use_attribute_docstrings=True, "
     )
     twin = twin.replace("from pydantic import", "from pydantic import BaseModel\nfrom pydantic import", 1)
@@ -57,7 +57,7 @@ def test_every_field_is_described(model: Any) -> None:
     assert fields.get("seed", {}).get("description", "The same seed").startswith("The same seed")
 
 
-class Animal(Described):
+class Animal(DescribedFields):
     legs: int = 4
     """How many it walks on."""
 
@@ -93,8 +93,8 @@ def test_a_class_has_the_texts_of_those_it_derives_from_and_its_own() -> None:
 
 
 def test_a_class_without_source_has_no_descriptions() -> None:
-    space: dict[str, Any] = {"Described": Described, "__name__": "nowhere"}
-    exec('class Ghost(Described):\n    size: int = 1\n    """Text."""', space)
+    space: dict[str, Any] = {"DescribedFields": DescribedFields, "__name__": "nowhere"}
+    exec('class Ghost(DescribedFields):\n    size: int = 1\n    """Text."""', space)
     assert "description" not in space["Ghost"].model_json_schema()["properties"]["size"]
 
 
@@ -103,3 +103,9 @@ def test_no_source_is_read_when_the_classes_are_made() -> None:
     code = f"import linecache, {modules}; print([name for name in linecache.cache if 'pio' in name])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert ran.stdout.strip() == "[]"
+
+
+def test_a_class_whose_source_is_another_by_now_has_no_descriptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("class Bird(:", "    legs: int\n  wings: int", "# gone", ""):
+        monkeypatch.setattr("inspect.getsource", lambda _, text=text: text)
+        assert field_texts(Bird) == {}
