@@ -157,6 +157,9 @@ try:
     if sys.argv[2].startswith(("num", "pio.kernels")):  # which are imported where a kernel is to be compiled
         from pio.kernels._source import Name, find
         find(Name("pio.kernels.activation", "silu"))
+    if sys.argv[2].startswith("llvmlite"):  # which is where kernels cannot be loaded without it
+        from pio.forks import llvm
+        llvm()
     pio.load("demo").apply_chat_template(ask)
     print("not interrupted")
 except kind:
