@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 import pio
@@ -24,6 +26,7 @@ def test_loads_and_clean_ups_leave_nothing_behind(sizes, holdings):
 
     expected = once(0)
     once(1)
+    gc.collect()  # what tests before have left in circles
     allocated, before = allocated_bytes(), holdings.now()
     assert {once(i) for i in range(sizes.loads)} == {expected}
     holdings.now().assert_flat_since(before, GROWTH)
