@@ -230,7 +230,7 @@ class Tensor:
         """Return the elements as nested lists of Python numbers, or as one number for shape ``()``."""
         low, high = layout.span(self.shape, self.strides)
         size = self.dtype.itemsize
-        data = elements.view_as(self.storage.read(self.address + low * size, (high - low) * size), self.dtype)
+        data = elements.view_as(self.storage.memoryview(self.address + low * size, (high - low) * size), self.dtype)
         return elements.gather(data, -low, self.shape, self.strides, self.dtype)
 
     def item(self) -> Any:

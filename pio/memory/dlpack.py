@@ -76,11 +76,10 @@ _increase = _api("Py_IncRef", None, ctypes.py_object)
 class _Export:
     """A managed struct with all it points to; the one reference that C code holds keeps it alive."""
 
-    __slots__ = ("__weakref__", "managed", "shape", "strides", "tensor")
+    __slots__ = ("__weakref__", "managed", "owner", "shape", "strides", "tensor")
 
     def __init__(self, tensor: View, kind: type[_Managed] | type[_Versioned]) -> None:
-        tensor.storage.show()
-        self.tensor = tensor
+        self.tensor, self.owner = tensor, tensor.storage.keep()
         self.shape = (ctypes.c_int64 * tensor.ndim)(*tensor.shape)
         self.strides = (ctypes.c_int64 * tensor.ndim)(*tensor.strides)
         self.managed = kind()

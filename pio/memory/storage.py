@@ -146,16 +146,13 @@ class Storage:
         """Return this memory as operations see it on that device; it stays alive as long as the result does."""
         if device is self.device:
             return self
-        owner = self.owner  # before the look: free() in another thread says so first, then lets go
-        self.check()
-        return Storage(self.address, self.nbytes, owner, self.readonly, device)
+        return Storage(self.address, self.nbytes, self.keep(), self.readonly, device)
 
     def free(self) -> None:
         """Give the memory back now, whatever tensors are left of it; freeing twice is harmless.
 
         Those tensors and recorded steps on it raise an error when they are used. No operation may run on it meanwhile.
-        Where numbers were shown to Python or to another library, which may still look at them, the memory goes with
-        the last of these tensors.
+        Views in Python and other libraries keep the memory until the last of them is gone.
 
         Raises:
             RecordingError: This thread records a step.
@@ -178,13 +175,27 @@ class Storage:
                 "needed before"
             )
 
+    def keep(self) -> object:
+        """Return what keeps the memory alive, for who goes on to look at it and does not ask whether it was freed.
+
+        Raises:
+            TensorError: It was.
+        """
+        owner = self.owner  # before the look: free() in another thread says so first, then lets go
+        self.check()
+        return owner
+
     def show(self) -> None:
-        """Note that somebody gets the address who keeps this object alive, but does not ask whether it was freed."""
+        """Note that somebody gets the address who can keep this object alive, but not what ``keep`` returns.
+
+        Raises:
+            TensorError: The memory was freed.
+        """
         self._shown = True  # before the look: free() in another thread says so first, then looks here
         self.check()
 
     def memoryview(self, address: int | None = None, nbytes: int | None = None) -> builtins.memoryview:
-        """Return a view of bytes that keeps this storage alive, read-only where the storage is.
+        """Return a view of bytes that keeps the memory alive, read-only where the storage is.
 
         Args:
             address: First byte; the start of the storage if None.
@@ -192,21 +203,13 @@ class Storage:
 
         Raises:
             RecordingError: This thread records a step, which may not show numbers to Python.
-        """
-        self.show()
-        return self.read(address, nbytes)
-
-    def read(self, address: int | None = None, nbytes: int | None = None) -> builtins.memoryview:
-        """Return what ``memoryview`` does to one who lets go of it at once, so that the memory can be freed afterwards.
-
-        Raises:
-            RecordingError: This thread records a step, which may not show numbers to Python.
+            TensorError: The memory was freed.
         """
         step.refuse("shows numbers to Python", step.READS)
-        self.check()
+        kept = self, self.keep()
         nbytes = self.nbytes if nbytes is None else nbytes
         memory = (ctypes.c_ubyte * nbytes).from_address(self.address if address is None else address)
-        cast(Any, memory).storage = self  # the view holds the array, the array holds the storage
+        cast(Any, memory).kept = kept  # the view holds the array, the array holds the memory
         view = builtins.memoryview(memory).cast("B")
         return view.toreadonly() if self.readonly else view
 

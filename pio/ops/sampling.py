@@ -99,7 +99,7 @@ class Choice:
         """
         row = self.record[_ROW]
         banned = self.token == fields.NOTHING_LEFT and self.penalties is not None and self.penalties.bans is not None
-        if not banned or max(logits[row].tolist()) == -math.inf:
+        if not banned or max(logits[row].memoryview()) == -math.inf:
             return _not_finite(logits, row)
         return ConfigError(
             "suppress_tokens, begin_suppress_tokens, bad_words_ids, min_new_tokens and no_repeat_ngram_size together "
@@ -191,7 +191,7 @@ def _whole_lines(nbytes: int) -> int:
 def _not_finite(logits: Tensor, row: int) -> NumericalError:
     """The error that names the first bad element."""
     found = "nothing but -inf"
-    for token, value in enumerate(logits[row].tolist()):
+    for token, value in enumerate(logits[row].memoryview()):
         if math.isnan(value) or value == math.inf:
             found = f"{value} for token id {token}"
             break

@@ -285,20 +285,50 @@ def test_memory_that_a_host_call_frees_is_not_used_behind_it() -> None:
     assert out[0].item() == 0.0
 
 
-@pytest.mark.parametrize("act", [lambda t: t.storage.show(), lambda t: t.to(Device("cpu", 7)), lambda t: t.tolist()])
-def test_memory_that_is_freed_in_the_middle_is_not_handed_out(act, monkeypatch) -> None:
-    """Another thread frees it where this one has begun to hand it out."""
-    t = Tensor.full((70_000,), 2.0)
+def freed_behind_the_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have another thread free memory just when this one has seen that nobody did."""
     real = Storage.check
 
     def check(storage: Storage) -> None:
+        real(storage)
         monkeypatch.setattr(Storage, "check", real)
         storage.free()
-        real(storage)
 
     monkeypatch.setattr(Storage, "check", check)
+
+
+@pytest.mark.parametrize(
+    "hand_out", [lambda t: t.memoryview(), lambda t: t.to(Device("cpu", t.device.threads + 1))], ids=["view", "device"]
+)
+def test_memory_that_is_freed_as_it_is_handed_out_lives_as_long_as_that(hand_out, monkeypatch) -> None:
+    gc.collect()
+    before, t = allocated_bytes(), Tensor.full((70_000,), 2.0)
+    freed_behind_the_look(monkeypatch)
+    given = hand_out(t)
+    assert t.storage.freed
+    del t
+    assert allocated_bytes() == before + 4 * 70_000
+    del given
+    gc.collect()
+    assert allocated_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "hand_out", [lambda t: t.__dlpack__(), lambda t: t.__array_interface__], ids=["dlpack", "numpy"]
+)
+def test_the_address_of_memory_that_was_freed_meanwhile_is_not_handed_out(hand_out, monkeypatch) -> None:
+    t = Tensor.full((70_000,), 2.0)
+    freed_behind_the_look(monkeypatch)
     with pytest.raises(pio.TensorError, match="freed"):
-        act(t)
+        hand_out(t)
+
+
+def test_numbers_are_read_to_the_end_though_their_memory_is_freed_meanwhile(monkeypatch) -> None:
+    t = Tensor.full((70_000,), 2.0)
+    freed_behind_the_look(monkeypatch)
+    assert t.tolist() == [2.0] * 70_000
+    with pytest.raises(pio.TensorError, match="freed"):
+        t.tolist()
 
 
 def test_a_look_at_numbers_does_not_keep_memory_that_is_freed() -> None:
