@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from typing import Any
 
 from pio.shelter import import_whole
+from pio.system import HERE
 
 
 def free_in_children(*locks: Any) -> None:
@@ -18,9 +18,8 @@ def free_in_children(*locks: Any) -> None:
         locks: Each a ``threading.RLock``, in the order in which threads take them. Its methods are no Python code, so
             that no signal handler's exception leaves one taken; and a handler may fork in the middle of a fork.
     """
-    if hasattr(os, "register_at_fork"):
-        for lock in reversed(locks):  # what is registered last is called first
-            os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    for lock in reversed(locks):  # what is registered last is called first
+        HERE.at_fork(lock.acquire, lock.release)
 
 
 @cache

@@ -1,23 +1,14 @@
-"""What this machine gives the process: cores and memory, with the limits of its control groups."""
+"""What this machine gives the process: cores and memory, with the limits that the system sets it."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-from pio.control_group import ROOT, cpu_quota, free_memory, read
+from pio.system import HERE
 from pio.threads import green_threads
 
 
-def cpu_count(root: Path = ROOT) -> int:
-    """Return how many cores this process may use: its affinity, cut by its control groups' quotas.
-
-    Args:
-        root: Where ``proc`` and ``sys`` are.
-    """
-    affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cpu_quota(root)
-    return affine if quota is None else min(affine, max(1, int(quota)))
+def cpu_count() -> int:
+    """Return how many cores this process may use: its affinity, cut by quotas of the groups that it is in."""
+    return HERE.core_count()
 
 
 def thread_count() -> int:
@@ -25,28 +16,11 @@ def thread_count() -> int:
     return 1 if green_threads() else cpu_count()
 
 
-def available_memory(root: Path = ROOT) -> int | None:
-    """Return the bytes that can still be taken without swapping, or None where the system does not say.
-
-    Args:
-        root: Where ``proc`` and ``sys`` are.
-    """
-    found = [value for value in (_system_available(root), free_memory(root)) if value is not None]
-    return min(found, default=None)
-
-
-def _system_available(root: Path) -> int | None:
-    for line in read(root / "proc/meminfo").splitlines():
-        name, _, rest = line.partition(":")
-        if name == "MemAvailable" and rest.split()[:1]:
-            return int(rest.split()[0]) * 1024
-    return None
+def available_memory() -> int | None:
+    """Return the bytes that can still be taken without swapping, or None where the system does not say."""
+    return HERE.available_memory()
 
 
 def cpu_name() -> str:
     """Return the processor's name."""
-    for line in read(ROOT / "proc/cpuinfo").splitlines():
-        name, _, rest = line.partition(":")
-        if name.strip() in ("model name", "Model"):
-            return rest.strip()
-    return os.uname().machine
+    return HERE.processor_name()

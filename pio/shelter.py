@@ -10,11 +10,13 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pio.threads import start
 
 T = TypeVar("T")
+
+LOOK: Final = 0.2  # seconds until a wait lets signal handlers run where the system does not end it for them: on Windows
 
 
 def sheltered(work: Callable[[], T], *, complete: bool = True) -> T:
@@ -53,7 +55,9 @@ def sheltered(work: Callable[[], T], *, complete: bool = True) -> T:
     thread = threading.Thread(target=run, name="pio-work", daemon=not complete)
     try:
         start(thread)
-        done.acquire()  # not join: interrupted, it takes the thread for one that has ended, or never ends itself later
+        # not join: interrupted, it takes the thread for one that has ended, or never ends itself later
+        while not done.acquire(timeout=LOOK):
+            pass
     except (RuntimeError, MemoryError):
         if thread.ident is not None or thread in threading.enumerate():
             raise  # a signal handler's exception, and the work is under way

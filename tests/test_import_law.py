@@ -16,15 +16,14 @@ ROOT = Path(__file__).parent.parent
 PIO = ROOT / "pio"
 
 FOUNDATION = {
-    "control_group",
     "device",
     "dtypes",
     "errors",
     "forks",
     "machine",
     "memory",
-    "process",
     "shelter",
+    "system",
     "tensor",
     "threads",
     "version",
@@ -35,7 +34,7 @@ BELOW_PROGRAMS = {"ops", "cache", "layers", "progress", "loading", "text", "conf
 # What each area may import besides itself. Folders and single modules of pio are areas; FOUNDATION is one.
 LAW: dict[str, set[str]] = {
     "foundation": set(),
-    "kernels": {"forks", "shelter", "threads"},  # for imports and compilations that are not left half done
+    "kernels": {"forks", "shelter", "system", "threads"},
     "ops": FOUNDATION | {"kernels"},
     "cache": FOUNDATION | {"ops"},
     "layers": FOUNDATION | {"ops", "cache"},
@@ -61,7 +60,7 @@ LATER: dict[str, set[str]] = {
 TESTING_FOR_CLI = {"pio.testing.check_plugin"}
 
 PACKAGES: dict[str, set[str]] = {
-    "foundation": {"llvmlite"},  # DLPack's deleters are machine code, made when first needed
+    "foundation": {"llvmlite", "platformdirs", "psutil"},  # the first for DLPack's deleters, which are machine code
     "kernels": {"numba", "llvmlite"},
     "config": {"pydantic"},
     "engine": {"pydantic"},

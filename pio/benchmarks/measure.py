@@ -15,7 +15,7 @@ from pio.benchmarks.workloads import Workload
 from pio.machine import cpu_name
 from pio.ops.quantized import FORMATS
 from pio.plugin import TextModelPlugin
-from pio.process import peak_memory
+from pio.system import HERE
 
 T = TypeVar("T")
 Timed: TypeAlias = tuple[float, float]
@@ -38,7 +38,7 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
     _decode(model, plan)
     for workload in plan.workloads:
         _work(model, workload)
-    peak = peak_memory()
+    peak = HERE.peak_memory()
     arithmetic = arithmetic_of(model)
     machine = Machine(loaded.model.device, plan.buffer_bytes, arithmetic=arithmetic)
     decode: list[tuple[float, float]] = []

@@ -14,7 +14,7 @@ from pio.cli.loading import check_fields, loaded_model, require_chat
 from pio.cli.prompt import SHOWN_FIELDS, SHOWN_PROMPT, read_prompt
 from pio.cli.streams import require_text
 from pio.errors import ConfigError
-from pio.process import seconds_since_start
+from pio.system import HERE
 
 if TYPE_CHECKING:
     from pio.engine.generation import Generation, TokenLogprobs
@@ -130,7 +130,7 @@ def _stream(pieces: Iterator[str], behind: str) -> float | None:
     for last in pieces:
         write(last)
         if first is None:
-            first = seconds_since_start()
+            first = HERE.seconds_since_start()
     write(behind + ("" if (behind or last).endswith("\n") else "\n"))
     return first
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import NoReturn
 
-ENDING = (signal.SIGHUP, signal.SIGTERM)  # the terminal is gone; a service manager, or kill, asks for it
+from pio.system import HERE
 
 
 def end_in_order() -> None:
@@ -13,7 +13,7 @@ def end_in_order() -> None:
 
     One that is ignored, as nohup has it, stays ignored.
     """
-    for number in ENDING:
+    for number in HERE.ending_signals:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _end)
 

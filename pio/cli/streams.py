@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pio.errors import ConfigError
+from pio.system import HERE
 
 BROKEN_PIPE = 141  # as a shell reports a process whose reader went away
 STRICT = ("strict", "surrogateescape")  # ways to encode that refuse characters
@@ -54,7 +55,7 @@ class Output(io.TextIOWrapper):
             yield
         except OSError as error:
             self._discard()
-            if isinstance(error, BrokenPipeError):
+            if HERE.is_closed_pipe(error):
                 self._failure = OutputError(exit_code=BROKEN_PIPE)
             else:
                 self._failure = OutputError(f"standard output cannot be written: {error.strerror}; write it elsewhere")

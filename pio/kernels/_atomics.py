@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import platform
 import time
+from functools import reduce
 from typing import Any, Final
 
 from llvmlite import ir
@@ -15,15 +14,12 @@ from numba import types
 from numba.core import cgutils
 
 from pio.kernels import _llvm as ll
-from pio.kernels._pool import FUTEX
 from pio.kernels.simd import int64, primitive, void
+from pio.system import HERE, Call
 
 _ORDER: Final = "seq_cst"
 _CALLBACK = ir.FunctionType(ir.VoidType(), [ll.I64] * 3)
-_WAIT_PRIVATE, _WAKE_PRIVATE, _EVERYBODY = 128, 129, 1 << 30
-_NAP_US: Final = 200
-_PAUSE: Final = {"x86_64": "llvm.x86.sse2.pause", "AMD64": "llvm.x86.sse2.pause"}.get(platform.machine())
-_CLOCK_MONOTONIC: Final = getattr(time, "CLOCK_MONOTONIC", 1)
+_NAP: Final = 200e-6  # seconds
 
 
 def _word(b: Any, address: Any) -> Any:
@@ -76,9 +72,9 @@ def call(function: int, arguments: int, part: int, parts: int) -> None:
 
 
 def _emit_pause(b: Any) -> None:
-    if _PAUSE is not None:
-        b.call(ll.function(b, _PAUSE, ir.VoidType(), []), [])
-    elif platform.machine() == "aarch64":
+    if HERE.machine == "x86_64":
+        b.call(ll.function(b, "llvm.x86.sse2.pause", ir.VoidType(), []), [])
+    elif HERE.machine == "aarch64":
         hint = ll.function(b, "llvm.aarch64.hint", ir.VoidType(), [ll.I32])
         b.call(hint, [ir.Constant(ll.I32, 1)])
 
@@ -88,30 +84,27 @@ def pause() -> None:
     """Tell the processor that this is a waiting loop."""
 
 
-def _system_call(b: Any, *arguments: Any) -> Any:
-    kind = ir.FunctionType(ll.I64, [ll.I64], var_arg=True)
-    function = b.module.globals.get("syscall") or ir.Function(b.module, kind, "syscall")
-    filled = [*arguments, *[0] * (7 - len(arguments))]
-    return b.call(function, [ll.i64_const(a) if isinstance(a, int) else a for a in filled])
+def _system_call(b: Any, call: Call, **given: Any) -> None:
+    """Call a function of the system; all arguments are passed as int64s, which any processor takes for shorter ones."""
+    values = [given[a] if isinstance(a, str) else ll.i64_const(a) for a in call.arguments]
+    b.call(ll.function(b, call.function, ll.I64, [ll.I64] * len(values)), values)
 
 
 def _emit_sleep(b: Any, at: Any, value: Any) -> None:
-    if FUTEX is not None:
-        _system_call(b, FUTEX, at, _WAIT_PRIVATE, value)
-    else:
-        b.call(ll.function(b, "usleep", ll.I32, [ll.I32]), [ir.Constant(ll.I32, _NAP_US)])
+    place = cgutils.alloca_once_value(b, value)  # whose first four bytes are those of the int32
+    _system_call(b, HERE.sleep, address=at, value=value, place=b.ptrtoint(place, ll.I64))
 
 
 @primitive(void, int64, int64, emit=_emit_sleep)
 def sleep(address: int, value: int) -> None:
     """Sleep until ``wake`` is called for this address, unless the int32 there is not ``value``."""
     if ctypes.c_int32.from_address(address).value == value:
-        time.sleep(_NAP_US * 1e-6)
+        time.sleep(_NAP)
 
 
 def _emit_wake(b: Any, at: Any) -> None:
-    if FUTEX is not None:
-        _system_call(b, FUTEX, at, _WAKE_PRIVATE, _EVERYBODY)
+    if HERE.wake is not None:
+        _system_call(b, HERE.wake, address=at)
 
 
 @primitive(void, int64, emit=_emit_wake)
@@ -119,18 +112,18 @@ def wake(address: int) -> None:
     """Wake the threads that sleep on an address."""
 
 
-@primitive(void, emit=lambda b: _discard(b.call(ll.function(b, "sched_yield", ll.I32, []), [])))
+@primitive(void, emit=lambda b: _system_call(b, HERE.give_way))
 def give_way() -> None:
     """Let another thread have this core."""
-    os.sched_yield()
+    time.sleep(0)
 
 
 def _emit_now(b: Any) -> Any:
-    pair = cgutils.alloca_once(b, ir.ArrayType(ll.I64, 2))  # in the entry block: callers loop
-    clock = ll.function(b, "clock_gettime", ll.I32, [ll.I32, ir.PointerType(ll.I64)])
-    b.call(clock, [ir.Constant(ll.I32, _CLOCK_MONOTONIC), b.bitcast(pair, ir.PointerType(ll.I64))])
-    value = b.load(pair, typ=ir.ArrayType(ll.I64, 2))
-    return b.add(b.mul(b.extract_value(value, 0), ll.i64_const(1_000_000_000)), b.extract_value(value, 1))
+    times = cgutils.alloca_once(b, ir.ArrayType(ll.I64, len(HERE.clock_units)))  # in the entry block: callers loop
+    _system_call(b, HERE.clock, result=b.ptrtoint(times, ll.I64))
+    found = b.load(times, typ=ir.ArrayType(ll.I64, len(HERE.clock_units)))
+    parts = [b.mul(b.extract_value(found, i), ll.i64_const(unit)) for i, unit in enumerate(HERE.clock_units)]
+    return reduce(b.add, parts)
 
 
 @primitive(int64, emit=_emit_now)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
-import select
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -24,6 +25,7 @@ from typing import Any, Final, Protocol
 from pio.kernels import _image, _settings, _watch
 from pio.kernels._image import Name
 from pio.kernels._source import Source, find
+from pio.system import HERE
 from pio.threads import start
 
 # Names of programs that take Python's options; anything else may be a program that has Python inside.
@@ -72,6 +74,8 @@ def compile_missing(kernels: Iterable[Kernel], processes: int, check: Callable[[
         for thread in threads:
             while thread.is_alive():
                 thread.join(LOOK)
+                for child in children:
+                    child.end_overdue()
                 check()
     finally:
         for child in children:
@@ -111,7 +115,8 @@ class _Child:
     def __init__(self, program: str, folder: str) -> None:
         self._folder = folder
         self._ending = False
-        self._unread = b""
+        self._silent = ""  # what is said of it where it was ended for having said nothing
+        self._limit, self._deadline = 0.0, math.inf
         # as this process runs, for the name of a kernel's file tells its byte code, which -OO changes
         optimized = ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []
         self._process = subprocess.Popen(
@@ -120,7 +125,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C on a terminal is for this process to handle
+            **HERE.child_options,
         )
 
     def work(self, orders: deque[Name]) -> None:
@@ -146,19 +151,20 @@ class _Child:
     def _line(self, seconds: float) -> str:
         """What the process says next, without the end of the line."""
         assert self._process.stdout is not None
-        output = self._process.stdout.fileno()
-        waiting = select.poll()
-        waiting.register(output)
-        while b"\n" not in self._unread:
-            if not waiting.poll(seconds * 1000):
-                raise OSError(f"it said nothing for {seconds} s")
-            piece = os.read(output, 65536)
-            if not piece:
-                self._process.kill()  # it has closed its output, so it is ending or as good as that
-                raise OSError(f"exit status {self._process.wait()}")
-            self._unread += piece
-        line, _, self._unread = self._unread.partition(b"\n")
-        return line.decode("utf-8", "replace")
+        self._limit, self._deadline = seconds, time.monotonic() + seconds
+        line = self._process.stdout.readline()
+        self._deadline = math.inf
+        if not line.endswith(b"\n"):
+            self._process.kill()  # it has closed its output, so it is ending or as good as that
+            status = self._process.wait()
+            raise OSError(self._silent or f"exit status {status}")
+        return line.decode("utf-8", "replace").rstrip("\r\n")
+
+    def end_overdue(self) -> None:
+        """End the process where it has said nothing for as long as it was given."""
+        if time.monotonic() > self._deadline:
+            self._silent = f"it said nothing for {self._limit} s"
+            self._process.kill()
 
     def _do(self, order: Name) -> None:
         """Have a kernel compiled, and tell those who watch."""
@@ -176,7 +182,11 @@ class _Child:
         """End the process, whatever it does."""
         self._ending = True
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):  # what was to be written cannot be any more
+                    pipe.close()
 
 
 def _is_text(value: object) -> bool:

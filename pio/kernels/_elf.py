@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import platform
 import struct
-import sys
 from collections.abc import Iterator
-from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-HERE: Final = sys.platform == "linux" and platform.machine() == "x86_64" and sys.maxsize > 1 << 32
+from pio.system import HERE
 
 # The format is that of the System V ABI; elf.h of the C library has these names.
 _HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -110,7 +107,7 @@ def place(code: bytes, symbol: str) -> int:
     file = _File(code)
     places, groups, size = _laid_out(file.sections)
     try:
-        memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = HERE.private_memory(size)
     except OSError as error:
         raise MemoryError(f"the system refuses {size} bytes for a kernel") from error
     base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
@@ -130,7 +127,7 @@ def place(code: bytes, symbol: str) -> int:
         struct.pack_into("<Q", memory, places[section] + at, address(number) + more & 0xFFFFFFFFFFFFFFFF)
     entry = address(next(i for i, (name, *_) in enumerate(file.symbols) if name == symbol))
     for at, nbytes, flags in groups:
-        _protect(base + at, nbytes, mmap.PROT_READ | (mmap.PROT_EXEC if flags & _RUN else 0))
+        HERE.protect(base + at, nbytes, run=bool(flags & _RUN))
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))  # helpers still run in there as the interpreter leaves
     return entry
 
@@ -158,32 +155,9 @@ def _laid_out(sections: list[_Section]) -> tuple[dict[int, int], list[tuple[int,
     return places, groups, end
 
 
-@cache
-def _program() -> Any:
-    """The program, and the libraries that it was started with."""
-    return ctypes.CDLL(None)
-
-
-@cache
 def _outside(name: str) -> int:
     """The address of a function of the C library or the one for mathematics."""
-    try:
-        return int(ctypes.cast(getattr(_program(), name), ctypes.c_void_p).value or 0)
-    except AttributeError:
-        raise Unknown from None
-
-
-@cache
-def _mprotect() -> Any:
-    function = ctypes.CDLL(None, use_errno=True).mprotect
-    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return function
-
-
-def _protect(address: int, nbytes: int, protection: int) -> None:
-    if _mprotect()(address, nbytes, protection) != 0:
-        raise PermissionError(
-            ctypes.get_errno(),
-            "the system lets no memory of this process be run that was written to, and kernels are made so; take "
-            "MemoryDenyWriteExecute= out of its systemd unit, or allow it execmem where SELinux is in force",
-        )
+    address = HERE.function(name)
+    if address is None:
+        raise Unknown
+    return address

@@ -7,6 +7,7 @@ import threading
 from pio.forks import free_in_children
 from pio.kernels import _elf
 from pio.shelter import import_whole
+from pio.system import HERE
 
 _lock = threading.RLock()
 _places: dict[str, int] = {}
@@ -22,7 +23,7 @@ def load(symbol: str, code: bytes) -> int:
         PermissionError: The system lets no memory be run that was written to.
     """
     found = _places.get(symbol)
-    if found is None and _elf.HERE:
+    if found is None and HERE.places_objects:
         found = _placed(symbol, code)
     return import_whole("pio.kernels._mcjit").load(symbol, code) if found is None else found
 

@@ -28,6 +28,7 @@ import llvmlite
 
 from pio.kernels import _settings
 from pio.kernels._processor import target
+from pio.system import HERE
 
 SUFFIX: Final = ".kernel"
 DIGEST: Final = hashlib.sha256().digest_size
@@ -105,20 +106,14 @@ def cache_folder() -> Path | None:
 def _base_folder() -> Path:
     """The user's folder for what can be made again; the same one wherever the process changes to."""
     given = _settings.cache_folder() or os.environ.get("XDG_CACHE_HOME")
-    if given:
-        return Path(os.path.abspath(given))
-    home = os.path.expanduser("~")
-    if not os.path.isabs(home):
-        raise FileNotFoundError("this user has no home folder")
-    return Path(home) / ".cache"
+    return Path(os.path.abspath(given)) if given else HERE.cache_folder()
 
 
 def _check_trusted(path: Path, status: os.stat_result) -> None:
-    """Raise unless only this user or root can have written what a file or folder holds, which is code."""
-    if status.st_uid not in (os.getuid(), 0):
-        raise PermissionError(f"{path} belongs to user id {status.st_uid}")
-    if status.st_mode & 0o022:
-        raise PermissionError(f"{path} can be written by others; chmod go-w {path}")
+    """Raise unless only this user or the system's own can have written what a file or folder holds, which is code."""
+    reason = HERE.distrust(path, status)
+    if reason is not None:
+        raise PermissionError(reason)
 
 
 @cache
@@ -233,14 +228,18 @@ def keep(name: Name, compiled: Compiled) -> None:
     beside = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         try:
-            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
+            with open(beside, "xb", opener=_readable_by_all) as file:
                 file.write(_digest(key, content) + content)
-            os.replace(beside, path)
+            HERE.replace(beside, path)
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
     except OSError as error:
         _log.warning("a compiled kernel cannot be kept in %s: %s; free some space there", path.parent, error)
+
+
+def _readable_by_all(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o644)
 
 
 def _digest(key: bytes, content: bytes) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pio.forks import free_in_children, llvm
 from pio.shelter import sheltered
+from pio.system import HERE
 from pio.threads import require_room
 
 LOAD_ROOM: Final = 32 << 20  # bytes: LLVM ends the process where it gets none
@@ -50,6 +51,8 @@ def _load(symbol: str, code: bytes) -> tuple[int, Any]:
 def _engine() -> Any:
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
+    for name, address in HERE.symbols().items():
+        binding.add_symbol(name, address)
     target = binding.Target.from_triple(binding.get_process_triple())
     made = binding.create_mcjit_compiler(binding.parse_assembly(""), target.create_target_machine(jit=True))
     _keep_for_ever(made)

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from llvmlite import binding
 
+from pio.system import HERE
+
 # What LLVM calls the types of results, by the letter that `Compiled` has for them, and what Numba's functions write.
 _RESULTS: Final = {"q": ("i64", "i64"), "d": ("double", "double"), "?": ("i1", "i8"), "": ("void", "ptr")}
 _OK, _OK_NONE = 0, -2  # what Numba's functions return where they have raised nothing
@@ -17,7 +19,8 @@ _MATH: Final = (
     "acos asin atan atan2 ceil cos cosh erf erfc exp exp2 expm1 floor fmod log log10 log1p log2 pow round sin"
 )
 _C_LIBRARY: Final = {f"{name}{suffix}" for name in f"{_MATH} sinh sqrt tan tanh trunc".split() for suffix in ("", "f")}
-_C_LIBRARY.update("clock_gettime memcpy memmove memset sched_yield syscall usleep write".split())
+_C_LIBRARY.update("memcpy memmove memset write".split())
+_C_LIBRARY.update(call.function for call in (HERE.sleep, HERE.wake, HERE.give_way, HERE.clock) if call is not None)
 
 
 def emit(library: Any, function: str, symbol: str, result: str) -> tuple[bytes, list[str]]:

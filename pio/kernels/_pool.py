@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import platform
-import sys
 import threading
 from typing import Final, Protocol
 
@@ -17,9 +15,6 @@ NUMBER, JOB, PENDING, SLEEPING, BUSY, ALONE_UNTIL, RANGES = (64 * i for i in ran
 FUNCTION, ARGUMENTS, PIECES, HELPERS = (JOB + 8 * i for i in range(4))
 MAX_THREADS: Final = 1024  # each has a range, and FINE pieces for each must fit into FIRST_BITS
 SIZE: Final = RANGES + 64 * MAX_THREADS
-
-# Linux lets a thread sleep on a word of memory; elsewhere helpers nap.
-FUTEX: Final = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
 
 _log = logging.getLogger("pio.kernels")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pio.errors import CheckpointError, PioError
 from pio.memory.refusal import memory_refused
+from pio.system import HERE
 
 _SHARED_BLOB = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}")
 _LFS = b"version https://git-lfs"
@@ -60,7 +61,7 @@ def open_regular(path: Path) -> tuple[int, int]:
         CheckpointError: The file is missing, not readable or not a regular file.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, HERE.read_flags)
     except OSError as error:
         raise unreadable(path, error) from error
     except ValueError as error:  # a NUL in the name

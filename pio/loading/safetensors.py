@@ -12,10 +12,11 @@ from pio import dtypes
 from pio.errors import CheckpointError
 from pio.loading.model_file import check_whole, open_regular, shown, unreadable
 from pio.loading.safetensors_header import MAX_BYTES, Entry, parse_header
-from pio.loading.safetensors_writer import SafetensorsWriter, TensorHeader, sync_folder
+from pio.loading.safetensors_writer import SafetensorsWriter, TensorHeader
 from pio.loading.weight_file import WeightFile
 from pio.memory.layout import row_major
-from pio.memory.storage import Storage, prefer_huge_pages
+from pio.memory.storage import Storage
+from pio.system import HERE
 from pio.tensor import Tensor
 
 
@@ -78,7 +79,7 @@ class SafetensorsFile:
                 f"{self.path} changed from {size} to {now} bytes while it was opened; "
                 "wait until it is written completely and load it again"
             )
-        prefer_huge_pages(mapping)
+        HERE.prefer_huge_pages(mapping)  # a file is then read in larger pieces
         return mapping
 
     @property
@@ -146,8 +147,8 @@ class SafetensorsFile:
         entry = self.entry(name)
         first = -(-(self._start + entry.begin) // mmap.PAGESIZE) * mmap.PAGESIZE
         length = self._start + entry.end - first
-        if length > 0 and self._mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._mapping.madvise(mmap.MADV_DONTNEED, first, length)
+        if length > 0 and self._mapping is not None:
+            HERE.drop_pages(self._mapping, first, length)
 
 
 def write_safetensors(
@@ -173,8 +174,8 @@ def write_safetensors(
         with SafetensorsWriter(temporary, order, metadata) as writer:
             for header in order:
                 writer.write(tensors[header.name])
-        os.replace(temporary, target)
-        sync_folder(target.parent)
+        HERE.replace(temporary, target)
+        HERE.sync_folder(target.parent)
     except OSError as error:
         raise CheckpointError(
             f"cannot write {target}: {error.strerror or error}; free disk space or choose another folder"

@@ -86,16 +86,3 @@ class SafetensorsWriter:
             if error is None:
                 self._file.flush()
                 os.fsync(self._file.fileno())
-
-
-def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Put a folder's list of files on the disk.
-
-    Raises:
-        OSError: The system could not.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

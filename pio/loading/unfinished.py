@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from pio.shelter import sheltered
+from pio.system import HERE
 
 PREFIX: Final = ".pio-unfinished-"
 _NAME: Final = re.compile(re.escape(PREFIX) + "[0-9a-f]{12}")
@@ -32,46 +32,21 @@ def unfinished_folder(parent: Path) -> Generator[Path]:
         folder, lock = parent / f"{PREFIX}{os.urandom(6).hex()}", None
         try:
             folder.mkdir()
-            lock = _lock(folder)
+            lock = HERE.lock_folder(folder)
             if lock is not None:  # else another process has just taken it for one that was left behind
                 yield folder
                 return
         finally:
             sheltered(lambda: shutil.rmtree(folder, ignore_errors=True))  # noqa: B023  called before the next round
             if lock is not None:
-                os.close(lock)
+                HERE.unlock_folder(folder, lock)
 
 
 def _remove_left_behind(parent: Path) -> None:
     with suppress(OSError), os.scandir(parent) as entries:
         found = [entry for entry in entries if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)]
         for entry in found:
-            if entry.stat(follow_symlinks=False).st_uid == os.geteuid():
-                lock = _lock(Path(entry.path), needed=True)
-                if lock is not None:
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                    os.close(lock)
-
-
-def _lock(folder: Path, *, needed: bool = False) -> int | None:
-    """Lock a folder until the descriptor that is returned is closed; None where another process has it.
-
-    Args:
-        folder: One that is there.
-        needed: Return None also where the file system has no such locks; there nobody removes anything.
-    """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        same = os.path.samestat(os.fstat(descriptor), os.stat(folder, follow_symlinks=False))
-    except (BlockingIOError, FileNotFoundError):  # somebody writes it, or has renamed or removed it meanwhile
-        same = False
-    except OSError:
-        same = not needed
-    if same:
-        return descriptor
-    os.close(descriptor)
-    return None
+            lock = HERE.lock_folder(Path(entry.path), needed=True)
+            if lock is not None:
+                shutil.rmtree(entry.path, ignore_errors=True)
+                HERE.unlock_folder(Path(entry.path), lock)

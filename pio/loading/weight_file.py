@@ -12,6 +12,7 @@ from pio.errors import CheckpointError
 from pio.loading.model_file import unreadable
 from pio.memory.allocation import Allocation
 from pio.memory.storage import Storage
+from pio.system import HERE
 
 PIECE: Final = 16 << 20  # bytes at once, so that Ctrl-C need not wait for a slow disk
 
@@ -57,7 +58,7 @@ class WeightFile:
         done, memory = 0, memoryview(array).cast("B")
         try:
             while done < len(memory):
-                count = os.preadv(self._descriptor, [memory[done : done + PIECE]], begin + done)
+                count = HERE.read_at(self._descriptor, memory[done : done + PIECE], begin + done)
                 if count == 0:
                     break
                 done += count

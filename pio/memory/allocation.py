@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import itertools
-import mmap
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pio.errors import ConfigError, OutOfMemoryError
 from pio.memory.budget import MemoryBudget
 from pio.memory.sizes import format_bytes
+from pio.system import HERE
+
+if TYPE_CHECKING:
+    import mmap
 
 ALIGNMENT: Final = 64  # bytes: one cache line, one AVX-512 register
 _MAPPED_FROM: Final = (
@@ -81,10 +83,8 @@ def _from_heap(nbytes: int) -> tuple[bytearray, int]:
 def _map(nbytes: int) -> tuple[mmap.mmap, int]:
     """Return a private anonymous mapping, which leaves the process when it dies, and its start."""
     align = _HUGE_PAGE if nbytes >= _HUGE_PAGE else ALIGNMENT
-    memory = mmap.mmap(-1, nbytes + align, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    advice = getattr(mmap, "MADV_HUGEPAGE", None)
-    if advice is not None and nbytes >= _HUGE_PAGE:
-        with contextlib.suppress(OSError):  # a kernel built without huge pages refuses the advice; nothing else changes
-            memory.madvise(advice)
+    memory = HERE.private_memory(nbytes + align)
+    if nbytes >= _HUGE_PAGE:
+        HERE.prefer_huge_pages(memory)
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     return memory, start + -start % align

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import builtins
 import ctypes
-import mmap
-from contextlib import suppress
 from typing import Any, NoReturn, cast
 
 from pio.device import Device, default_device
@@ -219,14 +217,3 @@ class Storage:
     def __repr__(self) -> str:
         access = ", readonly" if self.readonly else ""
         return f"Storage({self.nbytes} bytes at {self.address:#x}{access})"
-
-
-def prefer_huge_pages(mapping: mmap.mmap) -> None:
-    """Ask for pages of 2 MiB: a file is then read in larger pieces, and each page is found once instead of 512 times.
-
-    The system may have none, or a file system that cannot; then small ones serve, more slowly.
-    """
-    advice = getattr(mmap, "MADV_HUGEPAGE", None)
-    if advice is not None:
-        with suppress(OSError):
-            mapping.madvise(advice)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from pio.kernels import _compilers, _image, _pool, _processor, _settings, _watch, jobs
+from pio.kernels import _compilers, _image, _processor, _settings, _watch, jobs
 from pio.kernels.jobs import Serial
 from pio.kernels.jobs import listing as listing
 from pio.machine import available_memory, cpu_count
+from pio.system import HERE
 
 # What a request runs besides the parallel kernels: the pool that these run on, and choosing tokens.
 SERIAL = (
@@ -63,7 +64,7 @@ def cache_size() -> tuple[int, int]:
 
 def helpers() -> tuple[int, bool]:
     """Return how many helper threads this process has by now, and whether idle ones sleep until they are woken."""
-    return jobs.helpers(), _pool.FUTEX is not None
+    return jobs.helpers(), HERE.wake is not None
 
 
 def cpu_features() -> dict[str, bool]:

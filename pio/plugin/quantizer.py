@@ -19,7 +19,7 @@ from pio.loading.checkpoint import Checkpoint, resolve
 from pio.loading.hub_cache import short_name
 from pio.loading.model_file import find, open_regular
 from pio.loading.quantization_config import FIELD, Format, Policy, StoredQuantization
-from pio.loading.safetensors_writer import SafetensorsWriter, TensorHeader, aligned_order, sync_folder
+from pio.loading.safetensors_writer import SafetensorsWriter, TensorHeader, aligned_order
 from pio.loading.shard_index import INDEX, SINGLE
 from pio.loading.unfinished import unfinished_folder
 from pio.loading.weights import Weights
@@ -30,6 +30,7 @@ from pio.plugin import factory, registry
 from pio.plugin.assembly import outline
 from pio.plugin.earlier import plugin_code
 from pio.progress.progress import Progress
+from pio.system import HERE
 from pio.tensor import Tensor
 from pio.version import __version__
 
@@ -97,9 +98,9 @@ def quantize(
                 _check_room(model, target.parent)
                 _write_weights(model, unfinished, Device("cpu", threads), shown)
                 _write_config(model.checkpoint, stored, unfinished)
-                sync_folder(unfinished)
-                os.rename(unfinished, target)  # over an empty folder, but over no other
-                sync_folder(target.parent)
+                HERE.sync_folder(unfinished)
+                HERE.move_folder(unfinished, target)  # over an empty folder, but over no other
+                HERE.sync_folder(target.parent)
         except OSError as error:
             if memory_refused(error, doing):
                 raise

@@ -12,8 +12,9 @@ import pytest
 from pio.forks import llvm
 from pio.kernels import _elf, _engine, _mcjit
 from pio.ops import compilation
+from pio.system import HERE, posix
 
-pytestmark = pytest.mark.skipif(not _elf.HERE, reason="elsewhere LLVM loads all of them")
+pytestmark = pytest.mark.skipif(not HERE.places_objects, reason="elsewhere LLVM loads all of them")
 
 SOURCE = """
 target triple = "{triple}"
@@ -174,7 +175,7 @@ def test_relocations_of_other_kinds_are_not_passed_over(kind):
 
 
 def test_a_system_that_forbids_it_is_named(monkeypatch):
-    monkeypatch.setattr(_elf, "_mprotect", lambda: lambda *_: -1)
+    monkeypatch.setattr(posix, "_mprotect", lambda: lambda *_: -1)
     with pytest.raises(PermissionError, match="MemoryDenyWriteExecute"):
         _elf.place(object_file(WHERE), "kernel")
 
@@ -186,8 +187,8 @@ def test_llvm_loads_what_is_left_to_it():
 
 ANSWER = """
 import sys
-from pio.kernels import _elf
-_elf.HERE = sys.argv[1] == "by hand"
+from pio.system import HERE
+HERE.places_objects = sys.argv[1] == "by hand"
 import pio
 with pio.load("demo") as model:
     print(model.generate("def f", max_new_tokens=9, seed=5, temperature=0.8, top_p=0.9, logprobs=2))

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from pio.kernels import _elf
 from pio.ops import compilation
+from pio.system import HERE
 
 pytestmark = pytest.mark.skipif(not compilation.enabled() or compilation.checked(), reason="nothing is kept")
 
@@ -314,7 +314,7 @@ def test_a_process_that_answers_imports_no_compiler(tmp_path):
     """Not even the first one: others compile what it needs."""
     cold, warm = run(tmp_path, WARM), run(tmp_path, WARM)
     assert cold == warm
-    assert warm[0].splitlines()[-1] == ("[]" if _elf.HERE else "['llvmlite.binding']") and warm[1] == ""
+    assert warm[0].splitlines()[-1] == ("[]" if HERE.places_objects else "['llvmlite.binding']") and warm[1] == ""
 
 
 def test_the_switches_that_nobody_has_set_are_numbas_own():

@@ -193,7 +193,7 @@ def test_a_full_disk_leaves_nothing(original, tmp_path, monkeypatch):
     assert left(tmp_path) == []
 
 
-@pytest.mark.parametrize(("owner", "method"), [(quantizer.SafetensorsWriter, "write"), (quantizer, "sync_folder")])
+@pytest.mark.parametrize(("owner", "method"), [(quantizer.SafetensorsWriter, "write"), (quantizer.HERE, "sync_folder")])
 def test_an_interrupted_run_leaves_nothing(original, tmp_path, monkeypatch, owner, method):
     def interrupt(*_):
         assert [name for name in left(tmp_path) if name.startswith(PREFIX)]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pio import machine
-from pio.control_group import cpu_quota, free_memory
+from pio.system.control_group import cpu_quota, free_memory
+from pio.system.linux import Linux
 
 UNLIMITED = "9223372036854771712"  # version 1
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -144,12 +144,12 @@ def test_cores_of_version_1(system, quota, expected):
 @pytest.mark.parametrize(("quota", "expected"), [("50000", 1), ("150000", 1), ("100000", 1)])
 def test_part_of_a_core_counts_as_none_but_one_there_is_always(system, quota, expected):
     files = {"sys/fs/cgroup/a/cpu.max": f"{quota} 100000"}
-    assert machine.cpu_count(system("0::/a", V2, files)) == expected
+    assert Linux(system("0::/a", V2, files)).core_count() == expected
 
 
 def test_a_system_without_any_of_this(tmp_path):
     assert cpu_quota(tmp_path) is None and free_memory(tmp_path) is None
-    assert machine.available_memory(tmp_path) is None and machine.cpu_count(tmp_path) >= 1
+    assert Linux(tmp_path).available_memory() is None and Linux(tmp_path).core_count() >= 1
 
 
 @pytest.mark.parametrize("line", ["", ":", "0::", "rubbish", "0:\0:/a", "3:memory"])
@@ -160,5 +160,5 @@ def test_lines_that_mean_nothing(system, line):
 
 def test_free_memory_of_the_machine_counts_too(system):
     files = {"proc/meminfo": "MemTotal: 99 kB\nMemAvailable:   2 kB", **v2("/a", "5000", "1000")}
-    assert machine.available_memory(system("0::/a", V2, files)) == 2048
-    assert machine.available_memory(system("0::/a", V2, v2("/a", "1500", "1000"))) == 500
+    assert Linux(system("0::/a", V2, files)).available_memory() == 2048
+    assert Linux(system("0::/a", V2, v2("/a", "1500", "1000"))).available_memory() == 500

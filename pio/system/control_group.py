@@ -67,17 +67,12 @@ def free_memory(root: Path = ROOT) -> int | None:
 def read(path: str | Path) -> str:
     """Return the text of a small system file, empty where this system has none."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with open(path, "rb", buffering=0) as file:
+            parts: list[bytes] = []
+            while sum(map(len, parts)) < _MOST and (part := file.read(1 << 16)):
+                parts.append(part)  # the system hands some files out page by page
     except OSError:
         return ""
-    try:
-        parts: list[bytes] = []
-        while sum(map(len, parts)) < _MOST and (part := os.read(descriptor, 1 << 16)):
-            parts.append(part)  # the system hands some files out page by page
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)
     return b"".join(parts).decode("utf-8", "surrogateescape")
 
 

@@ -1,0 +1,214 @@
+"""What pio asks of an operating system."""
+
+from __future__ import annotations
+
+import os
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import mmap
+
+Machine = Literal["x86_64", "aarch64", "other"]
+
+_MACHINES: dict[str, Machine] = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+
+
+class Call(NamedTuple):
+    """A function of the C library or the system that compiled code calls.
+
+    Attributes:
+        function: Its name.
+        arguments: Integers, as they are; ``address`` and ``value``, of the word that a thread sleeps on; ``place``,
+            where in memory that value lies; ``result``, where to write int64s.
+    """
+
+    function: str
+    arguments: tuple[int | Literal["address", "value", "place", "result"], ...] = ()
+
+
+class System(ABC):
+    """An operating system.
+
+    Attributes:
+        machine: The kind of processor, by one name on all systems.
+        sleep: Returns when the thread is woken, at once where the int32 at ``address`` is not ``value``, and may return
+            at any time.
+        wake: Wakes all who sleep on ``address``; None where nobody can be woken, and ``sleep`` is a nap.
+        give_way: Lets another thread have this core.
+        clock: Writes a time, which only goes forward, to ``result``.
+        clock_units: Nanoseconds of each of the int64s that it writes.
+        read_flags: What to open a file with, so that reading gives its bytes, a child does not inherit it, and what is
+            no file cannot block.
+        child_options: What to start a process with whose life no terminal ends.
+        ending_signals: Numbers of the signals by which this process is asked to end, but for Ctrl-C.
+        end_of_input: The keys that end what somebody types.
+        places_objects: Whether object files can be laid into memory by `kernels._elf`.
+    """
+
+    machine: Machine = _MACHINES.get(platform.machine().lower(), "other")
+    sleep: Call
+    wake: Call | None
+    give_way: Call
+    clock: Call
+    clock_units: tuple[int, ...]
+    read_flags: int
+    child_options: ClassVar[Mapping[str, Any]]
+    ending_signals: tuple[int, ...]
+    end_of_input: str
+    places_objects: bool = False
+
+    # Compiled code
+
+    def symbols(self) -> dict[str, int]:
+        """Return addresses of functions that compiled code calls, where the linker does not find them by name."""
+        return {}
+
+    # Memory
+
+    @abstractmethod
+    def private_memory(self, nbytes: int) -> mmap.mmap:
+        """Return zeroed memory of this process, which is taken page by page as it is touched.
+
+        Raises:
+            OSError: The system refuses it, or MemoryError.
+        """
+
+    def protect(self, address: int, nbytes: int, *, run: bool) -> None:
+        """Have pages written to no more, from now on; needed where ``places_objects``.
+
+        Args:
+            address: Where they begin.
+            nbytes: How many bytes.
+            run: Whether they hold code.
+
+        Raises:
+            OSError: The system lets no memory be run that was written to.
+        """
+        raise NotImplementedError
+
+    def function(self, name: str) -> int | None:
+        """Return the address of a function of the C library, None if it has none; needed where ``places_objects``."""
+        raise NotImplementedError
+
+    def prefer_huge_pages(self, mapping: mmap.mmap) -> None:  # noqa: B027  a system may have none
+        """Ask for large pages, each of which is found once instead of 512 times; without any, small ones serve."""
+
+    def drop_pages(self, mapping: mmap.mmap, first: int, nbytes: int) -> None:  # noqa: B027  it is advice
+        """Let pages of a mapped file go from this process's memory; they are read again when touched.
+
+        Args:
+            mapping: The mapped file.
+            first: Byte to begin with, a multiple of the page size.
+            nbytes: How many.
+        """
+
+    # Files
+
+    @abstractmethod
+    def read_at(self, descriptor: int, target: memoryview, position: int) -> int:
+        """Read bytes of an open file from a position on; return how many, 0 at its end.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+
+    @abstractmethod
+    def cache_folder(self) -> Path:
+        """Return the user's own folder for what programs can make again.
+
+        Raises:
+            OSError: This user has none.
+        """
+
+    @abstractmethod
+    def distrust(self, path: Path, status: os.stat_result) -> str | None:
+        """Return why others than this user and the system's own can have written a file or folder; None if they cannot.
+
+        Args:
+            path: The file or folder.
+            status: What the system says of it.
+        """
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Put a file in another's place, in one step.
+
+        Raises:
+            OSError: The system could not; ``strerror`` says why.
+        """
+        os.replace(source, target)
+
+    @abstractmethod
+    def move_folder(self, source: Path, target: Path) -> None:
+        """Give a folder another name: that of an empty one, or one that is not in use.
+
+        Raises:
+            OSError: There is something else of that name, or the system could not.
+        """
+
+    @abstractmethod
+    def sync_folder(self, folder: str | os.PathLike[str]) -> None:
+        """Put a folder's list of files on the disk.
+
+        Raises:
+            OSError: The system could not.
+        """
+
+    @abstractmethod
+    def lock_folder(self, folder: Path, *, needed: bool = False) -> int | None:
+        """Lock a folder until ``unlock_folder``, or until this process ends; None where another process has it.
+
+        Args:
+            folder: One that is there, and of this user.
+            needed: Return None also where the file system has no such locks.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+
+    @abstractmethod
+    def unlock_folder(self, folder: Path, lock: int) -> None:
+        """Give a lock back; the folder may have gone, or have another name."""
+
+    # This machine, this process
+
+    @abstractmethod
+    def core_count(self) -> int:
+        """Return how many cores this process may use, as far as the system limits it."""
+
+    @abstractmethod
+    def available_memory(self) -> int | None:
+        """Return the bytes that can still be taken without swapping, or None where the system does not say."""
+
+    @abstractmethod
+    def processor_name(self) -> str:
+        """Return the processor's name."""
+
+    def processor_features(self) -> frozenset[str]:
+        """Return what the processor can do by LLVM's names, as far as LLVM does not find it out itself."""
+        return frozenset()
+
+    @abstractmethod
+    def seconds_since_start(self) -> float | None:
+        """Return the seconds since the system started this process, or None where it does not say."""
+
+    @abstractmethod
+    def peak_memory(self) -> int | None:
+        """Return the most bytes that this process ever had in memory, mapped files included, or None where unknown."""
+
+    def at_fork(  # noqa: B027  a system may have no forks
+        self, before: Callable[[], object], after: Callable[[], object]
+    ) -> None:
+        """Have functions called by a thread that forks, before it does, and after that in both processes."""
+
+    # Terminals
+
+    def prepare_console(self) -> None:  # noqa: B027  most need nothing
+        """Have standard output and error take UTF-8 and escape sequences."""
+
+    def is_closed_pipe(self, error: OSError) -> bool:
+        """Return whether an error says that whoever reads what this process writes has gone."""
+        return isinstance(error, BrokenPipeError)
