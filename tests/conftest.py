@@ -10,6 +10,8 @@ import pytest
 from hypothesis import settings
 from numba.core import config
 
+from pio.system import HERE
+
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.register_profile("interpreted", settings.get_profile("ci"), max_examples=5)
@@ -18,9 +20,9 @@ settings.load_profile("interpreted" if config.DISABLE_JIT else "ci" if os.enviro
 
 
 # A run that was started in the background ignores these, and so would every program that its tests start.
-for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+for number in (signal.SIGINT, *HERE.ending_signals):
     if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, usual)
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
