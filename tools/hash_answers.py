@@ -1,6 +1,6 @@
 """Print hashes of what pio answers: a change that is to keep all bits prints the same lines before and after.
 
-    python tools/hash_answers.py > before.txt
+    python tools/hash_answers.py > before.txt              # with words behind it: only what has one of them in its name
     PYTHONPATH=/another/checkout python tools/hash_answers.py > after.txt && diff before.txt after.txt
 
 A line for each golden checkpoint and the demo model in each set of options: a hash of the logits of all prompts, one of
@@ -59,15 +59,21 @@ def answers(model: pio.TextModelPlugin, prompts: list[list[int]]) -> tuple[str, 
     return hashed(logits), hashed(found.encode()), hashed(drawn.encode())
 
 
-def main() -> None:
-    """Print a line for each checkpoint and set of options."""
+def main(wanted: list[str]) -> None:
+    """Print a line for each checkpoint and set of options.
+
+    Args:
+        wanted: Parts of the names of those that are wanted; all where there are none.
+    """
     print(f"# {pio.__file__}", file=sys.stderr)
     for path, prompts in cases():
         name = "/".join(Path(path).parts[-2:])
+        if wanted and not any(word in name for word in wanted):
+            continue
         for kind, options in OPTIONS.items():
             with pio.load(path, **options) as model:
                 print(name, kind, *answers(model, prompts), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
