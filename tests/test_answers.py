@@ -36,8 +36,8 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
         shutil.copytree(DEMO, copy)
         for name, fields in files.items():
             file = copy / f"{name}.json"
-            kept = {**json.loads(file.read_text()), **fields}
-            file.write_text(json.dumps({key: value for key, value in kept.items() if value is not None}))
+            kept = {**json.loads(file.read_text("utf-8")), **fields}
+            file.write_text(json.dumps({key: value for key, value in kept.items() if value is not None}), "utf-8")
         return copy
 
     return make

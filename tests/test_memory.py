@@ -153,7 +153,7 @@ QUANTIZED_PEAK = """
 import json, pathlib, sys, pio
 
 def most():
-    return int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+    return int(pathlib.Path("/proc/self/status").read_text("utf-8").split("VmHWM:")[1].split()[0]) * 1024
 
 def load(name):
     with pio.load(name, quantize="int4", context_length=64, prefill_chunk=8, max_batch_sequences=1) as model:
@@ -174,7 +174,7 @@ print(json.dumps([quantized, most() - before, weights, rest]))
 def test_quantizing_takes_little_more_than_its_result(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(SHAPE))
+    (folder / "config.json").write_text(json.dumps(SHAPE), "utf-8")
     random, plugin = RandomWeights(pio.bfloat16), Qwen3_0_6BPlugin()
     found = outline(plugin.build_model, plugin.config_class.from_checkpoint(SHAPE), random)
     tensors = {name: random.take(name, shape) for name, (shape, _) in found.matrices.items()}
@@ -196,7 +196,7 @@ with pio.load("demo") as model:
     model.generate("class Point:", max_new_tokens=60, ignore_eos=True)
     model.logits(list(range(16, 700)))
     # ru_maxrss would remember the program that started this one
-    status = pathlib.Path("/proc/self/status").read_text()
+    status = pathlib.Path("/proc/self/status").read_text("utf-8")
     peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
     print(json.dumps([peak, model.metadata.memory["weights"] + model.metadata.memory["cache"]]))
 """

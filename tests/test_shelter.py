@@ -1,6 +1,5 @@
 """Imports and compilations that exceptions of signal handlers do not leave half done."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import threading
 from contextvars import ContextVar
 
 import pytest
+from own_signals import CODE, USUAL, send
 
 import pio
 from pio.shelter import import_whole, sheltered
@@ -25,14 +25,14 @@ class Refusal(RuntimeError):
 
 @pytest.fixture(params=[KeyboardInterrupt, SystemExit, Alarm, Refusal])
 def raised(request):
-    """An exception that the handler of SIGUSR1 raises meanwhile."""
+    """An exception that the handler of a signal raises meanwhile."""
 
     def handler(*_):
         raise request.param
 
-    before = signal.signal(signal.SIGUSR1, handler)
+    before = signal.signal(USUAL, handler)
     yield request.param
-    signal.signal(signal.SIGUSR1, before)
+    signal.signal(USUAL, before)
 
 
 def test_results_and_errors_come_through():
@@ -70,7 +70,7 @@ def test_an_exception_of_a_signal_handler_ends_the_waiting_and_not_the_work(rais
     go_on, done = threading.Event(), threading.Event()
 
     def work():
-        os.kill(os.getpid(), signal.SIGUSR1)
+        send(USUAL)
         assert go_on.wait(60)
         done.set()
 
@@ -85,10 +85,11 @@ def test_an_import_that_is_interrupted_is_complete_when_it_is_wanted_again(raise
     """The module can be made only once in a process, as those of some packages can."""
     name = f"made_once_{raised.__name__}"
     (tmp_path / f"{name}.py").write_text(
-        "import os, signal, sys\n"
+        f"{CODE}\n"
+        "import sys\n"
         "assert not hasattr(sys, __name__), 'made twice'\n"
         "setattr(sys, __name__, True)\n"
-        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "send(USUAL)\n"
         "sys.go_on.wait(60)\n"
         "answer = 42\n"
     )
@@ -101,8 +102,10 @@ def test_an_import_that_is_interrupted_is_complete_when_it_is_wanted_again(raise
     assert import_whole(name) is sys.modules[name]
 
 
-LEFT = """
-import os, signal, threading
+LEFT = (
+    f"{CODE}\n"
+    + """
+import threading
 from pio.shelter import sheltered
 
 class Alarm(Exception):
@@ -112,18 +115,19 @@ def handler(*_):
     raise Alarm
 
 def work():
-    os.kill(os.getpid(), signal.SIGUSR1)
+    send(USUAL)
     while threading.main_thread().is_alive():  # until the interpreter leaves
         pass
     sum(range(10**6))
     print("complete")
 
-signal.signal(signal.SIGUSR1, handler)
+signal.signal(USUAL, handler)
 try:
     sheltered(work)
 except Alarm:
     print("left", flush=True)
 """
+)
 
 
 def test_work_that_is_left_is_complete_when_the_process_ends():
@@ -131,8 +135,10 @@ def test_work_that_is_left_is_complete_when_the_process_ends():
     assert (ran.stdout, ran.stderr) == ("left\ncomplete\n", "")
 
 
-INTERRUPTED = """
-import os, signal, sys
+INTERRUPTED = (
+    f"{CODE}\n"
+    + """
+import sys
 
 class Alarm(Exception):
     pass
@@ -142,13 +148,13 @@ kind = {"KeyboardInterrupt": KeyboardInterrupt, "SystemExit": SystemExit, "Alarm
 def handler(*_):
     raise kind
 
-signal.signal(signal.SIGUSR1, handler)
+signal.signal(USUAL, handler)
 
 class Finder:
     def find_spec(self, name, *_):
         if name == sys.argv[2]:
             sys.meta_path.remove(self)
-            os.kill(os.getpid(), signal.SIGUSR1)
+            send(USUAL)
 
 import pio
 sys.meta_path.insert(0, Finder())
@@ -166,6 +172,7 @@ except kind:
     pass
 print(pio.load("demo").generate(ask, max_new_tokens=2, temperature=0).token_ids)
 """
+)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pio.config.generation import sampling_defaults
 from pio.engine.sampling_params import SamplingParams
 from pio.errors import CheckpointError, ConfigError, UnsupportedModelError
 
-CHECKPOINTS = Path(__file__).parents[3] / "shared" / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[2] / ".." / "shared" / "checkpoints"
 SAMPLING = {
     "qwen3-0.6b": {"temperature": 0.6, "top_k": 20, "top_p": 0.95},
     "qwen3-4b-instruct-2507": {"temperature": 0.7, "top_k": 20, "top_p": 0.8},
@@ -30,7 +30,8 @@ def test_real_files_are_read_without_a_word(name: str, caplog: pytest.LogCapture
     if not CHECKPOINTS.is_dir():
         pytest.skip("../shared/checkpoints is not there")
     read = {
-        file: json.loads((CHECKPOINTS / name / file).read_text()) for file in ("config.json", "generation_config.json")
+        file: json.loads((CHECKPOINTS / name / file).read_text("utf-8"))
+        for file in ("config.json", "generation_config.json")
     }
     assert sampling_defaults(read["generation_config.json"]) == SAMPLING[name]
     assert caplog.records == []

@@ -14,7 +14,7 @@ from pio.config.decoder import DecoderConfig
 from pio.plugin import registry
 from pio.plugin.manifest import import_object
 
-PUBLISHED = Path(__file__).parents[3] / "shared" / "checkpoints"
+PUBLISHED = Path(__file__).parents[2] / ".." / "shared" / "checkpoints"
 CONFIG: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 4, "vocab_size": 61}
 TYPES = {"qwen3": "Qwen3", "qwen3_moe": "Qwen3Moe", "qwen3_next": "Qwen3Next", "glm4_moe_lite": "Glm4MoeLite"}
 
@@ -47,14 +47,14 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     ["qwen3-0.6b", "qwen3-4b-instruct-2507", "qwen3-coder-30b-a3b-instruct", "qwen3-coder-next", "glm-4.7-flash"],
 )
 def test_every_field_of_published_configs_is_known(folder: str, warnings: list[str]) -> None:
-    read(json.loads((PUBLISHED / folder / "config.json").read_text()))
+    read(json.loads((PUBLISHED / folder / "config.json").read_text("utf-8")))
     assert list(warnings) == []
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published configs are not on this machine")
 def test_a_model_that_sees_is_refused() -> None:
     with pytest.raises(pio.UnsupportedModelError, match="model_type is 'qwen3_vl'"):
-        read(json.loads((PUBLISHED / "qwen3-vl-2b-instruct" / "config.json").read_text()))
+        read(json.loads((PUBLISHED / "qwen3-vl-2b-instruct" / "config.json").read_text("utf-8")))
 
 
 @pytest.mark.parametrize("kind", TYPES)

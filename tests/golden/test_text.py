@@ -181,7 +181,7 @@ def test_tokens_of_glm_are_those_of_its_config(tmp_path: Path) -> None:
         "added_tokens": [],
         "model": {**described, "vocab": vocabulary, "merges": []},
     }
-    (tmp_path / "tokenizer.json").write_text(json.dumps(stand_in))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(stand_in), "utf-8")
     (tmp_path / "tokenizer_config.json").write_bytes((folder / "tokenizer_config.json").read_bytes())
     tokenizer = tokenizer_of(tmp_path)
     expected = facts["added_tokens"]

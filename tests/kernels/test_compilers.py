@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from needs import needs_limits, needs_modes, needs_scripts, needs_signals, needs_symlinks
 
 import pio
 from pio.kernels import _compilers, _linears, attention, gather, linear, norm, top_k
@@ -114,6 +115,7 @@ def few(folder, before, after=""):
     return error
 
 
+@needs_scripts
 @pytest.mark.parametrize(
     ("content", "word"),
     [
@@ -136,6 +138,7 @@ def test_a_program_that_is_not_python_costs_speed_only(tmp_path, content, word):
     assert word in error and "Traceback" not in error
 
 
+@needs_scripts
 @pytest.mark.parametrize("name", ["myapp", "pythonista", "python3-config", "uwsgi", "python.bin"])
 def test_a_program_that_has_python_inside_is_not_started_again(tmp_path, name):
     program = tmp_path / name
@@ -150,6 +153,7 @@ def test_where_there_is_no_program_none_is_started(tmp_path, setting):
     assert few(tmp_path, f"sys.{setting}\nsubprocess.Popen = None") == ""
 
 
+@needs_symlinks
 @pytest.mark.parametrize(
     "name", ["python", "python3", "python3.13", "python3.13t", "pypy3.11", "Python", "python3-dbg"]
 )
@@ -172,6 +176,7 @@ def test_other_ways_to_run_python(tmp_path, flags):
     assert run(tmp_path, ran, *flags) == (SILU, 1, "")
 
 
+@needs_limits
 def test_a_process_that_the_system_refuses_costs_speed_only(tmp_path):
     before = """
 import resource
@@ -209,6 +214,7 @@ def test_kernels_of_a_read_only_folder_are_used(cold, tmp_path):
     assert 0 < loaded < 6 and error.count("cannot be written") == 1
 
 
+@needs_modes
 def test_a_folder_that_others_can_write_is_not_trusted(cold, tmp_path):
     kernels = tmp_path / "shared"
     shutil.copytree(cold[0], kernels)
@@ -219,6 +225,7 @@ def test_a_folder_that_others_can_write_is_not_trusted(cold, tmp_path):
     assert nothing is None and "can be written by others" in error
 
 
+@needs_signals
 def test_ctrl_c_ends_a_first_load_at_once(tmp_path):
     script = """
 import os, signal, sys

@@ -7,6 +7,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from needs import needs_alarm, needs_fork
 
 from pio import ops
 from pio.device import Device
@@ -52,6 +53,7 @@ def test_many_callers_at_once():
     assert [x.tolist() for x in cells] == [[300] * x.size for x in cells]
 
 
+@needs_fork
 def test_a_forked_child_goes_on_without_helpers():
     script = """
 import os, warnings
@@ -200,6 +202,7 @@ def test_threads_do_not_change_a_bit():
     assert all(bits(ops.linear(x.to(Device("cpu", threads)), w)) == expected for threads in (2, 3, 5))
 
 
+@needs_alarm
 def test_a_signal_handler_that_calls_kernels_changes_nothing():
     """Whatever call it interrupts: each has memory of its own for its arguments."""
     x, mine, other, theirs = Tensor.full((7,), 2.0), Tensor.zeros((7,)), Tensor.full((5,), 3.0), Tensor.zeros((5,))

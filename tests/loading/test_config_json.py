@@ -9,7 +9,7 @@ import pytest
 from pio.errors import CheckpointError, UnsupportedModelError
 from pio.loading.config_json import dtype, rope_parameters
 
-PUBLISHED = Path(__file__).parents[3] / "shared" / "checkpoints"
+PUBLISHED = Path(__file__).parents[2] / ".." / "shared" / "checkpoints"
 YARN = {"factor": 4.0, "original_max_position_embeddings": 32768}
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from hooked_plugin import GREEDY, PROMPT, load
+from needs import needs_alarm, needs_fork
+from own_signals import USUAL, send
 
 import pio
 from pio.engine.runner import Runner
@@ -249,7 +251,7 @@ class Left(Qwen3_0_6BPlugin):
     def build_model(self, config, source, runtime, budget):
         if self.signals:
             self.signals -= 1
-            os.kill(os.getpid(), signal.SIGUSR1)
+            send(USUAL)
             while True:
                 source.check()
         return super().build_model(config, source, runtime, budget)
@@ -260,12 +262,12 @@ def leaving():
     def leave(*_):
         raise Interrupt
 
-    before = signal.signal(signal.SIGUSR1, leave)
+    before = signal.signal(USUAL, leave)
     made = Left()
     made.initialize(path="demo")
     with made.load_model():
         yield made
-    signal.signal(signal.SIGUSR1, before)
+    signal.signal(USUAL, before)
 
 
 def test_an_update_that_is_left_ends_with_the_model_as_it_was(leaving):
@@ -296,13 +298,13 @@ def test_a_handler_may_use_the_model_that_its_thread_is_loading(model):
         model.update(prefill_chunk=7)
 
     expected = model.generate_text(PROMPT, **GREEDY)
-    signals = [signal.SIGUSR1]
-    before = signal.signal(signal.SIGUSR1, handler)
+    signals = [USUAL]
+    before = signal.signal(USUAL, handler)
     try:
-        model.during_build = lambda: os.kill(os.getpid(), signals.pop()) if signals else None
+        model.during_build = lambda: send(signals.pop()) if signals else None
         model.update(prefill_chunk=6)
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(USUAL, before)
     assert heard == [expected] and model.runtime.prefill_chunk == 7
 
 
@@ -320,7 +322,7 @@ def run_python(body):
     )
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@needs_fork
 def test_a_forked_child_loads_anew_whatever_its_parent_was_doing():
     done = run_python(
         """
@@ -361,7 +363,7 @@ def test_a_forked_child_loads_anew_whatever_its_parent_was_doing():
     assert (done.stdout.split(), done.stderr) == (["PioError"] * 3 + ["3", "0", "True", "True"], "")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@needs_fork
 def test_a_forked_child_finds_the_compiler_free_where_another_thread_uses_it():
     done = run_python(
         """
@@ -426,6 +428,7 @@ def test_a_program_ends_while_requests_run(daemon):
     assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
 
 
+@needs_alarm
 def test_a_handler_may_clean_up_update_and_ask(model):
     """While the main thread waits for an answer; the thread that runs the model needs nothing that it holds."""
     heard = []

@@ -1,8 +1,12 @@
 """Limits of control groups, read from trees of files as systems and containers show them."""
 
+import sys
 from pathlib import Path
 
 import pytest
+
+if sys.platform != "linux":
+    pytest.skip("needs Linux", allow_module_level=True)
 
 from pio.system.control_group import cpu_quota, free_memory
 from pio.system.linux import Linux

@@ -50,7 +50,7 @@ def write(
         ("added_tokens.json", older),
     ):
         if value is not None:
-            (folder / name).write_text(json.dumps(value))
+            (folder / name).write_text(json.dumps(value), "utf-8")
     return folder
 
 
@@ -144,7 +144,7 @@ def test_single_words_and_normalized_texts(tmp_path: Path) -> None:
 
 def test_names_reach_the_template(tmp_path: Path) -> None:
     write(tmp_path, extra_special_tokens={"image_token": ONE}, names={"bos_token": {"content": TWO}})
-    (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}{{ image_token }}{{ eos_token }}")
+    (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}{{ image_token }}{{ eos_token }}", "utf-8")
     assert ChatTemplate.from_folder(tmp_path).render([{"role": "user", "content": "Hi"}]) == "<w2><w1><eos>"
     assert load(tmp_path).special_tokens == {"bos_token": TWO, "eos_token": "<eos>", "image_token": ONE}
 
@@ -197,7 +197,7 @@ def test_what_is_no_token_is_named(field: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["special_tokens_map.json", "added_tokens.json"])
 def test_older_files_that_are_no_json(name: str, tmp_path: Path) -> None:
-    (write(tmp_path) / name).write_text("[]")
+    (write(tmp_path) / name).write_text("[]", "utf-8")
     with pytest.raises(CheckpointError, match=name):
         Tokenizer.from_folder(tmp_path)
 
@@ -206,8 +206,8 @@ def test_tokens_beyond_the_models_vocabulary_load_and_are_refused_in_prompts(tmp
     """transformers loads such folders too, and its models have no row for the id."""
     folder = tmp_path / "model"
     shutil.copytree(Path(pio.__file__).parent / "demo", folder)
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "extra_special_tokens": [ONE]}))
+    config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "extra_special_tokens": [ONE]}), "utf-8")
     with pio.load(folder) as model:
         assert model.tokenize(ONE) == [4096]
         assert model.generate_text("a", max_new_tokens=1) is not None
@@ -216,8 +216,8 @@ def test_tokens_beyond_the_models_vocabulary_load_and_are_refused_in_prompts(tmp
 
 
 def test_other_vocabularies_are_named(tmp_path: Path) -> None:
-    (tmp_path / "vocab.json").write_text("{}")
-    (tmp_path / "merges.txt").write_text("")
+    (tmp_path / "vocab.json").write_text("{}", "utf-8")
+    (tmp_path / "merges.txt").write_text("", "utf-8")
     prompts = Prompts(str(tmp_path), Tokenizer.from_folder(tmp_path), ChatTemplate(None))
     with pytest.raises(ConfigError, match=r"has vocab\.json and merges\.txt, and no tokenizer\.json.*save_pretrained"):
         prompts.encode("text")

@@ -41,7 +41,7 @@ def test_soft_switches_stay_in_the_text() -> None:
 def write(folder: Path, **files: Any) -> Path:
     names = {"config": "tokenizer_config.json", "jinja": "chat_template.jinja", "processor": "chat_template.json"}
     for name, content in files.items():
-        (folder / names[name]).write_text(content if isinstance(content, str) else json.dumps(content))
+        (folder / names[name]).write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
     return folder
 
 

@@ -131,7 +131,7 @@ REAL = {  # inside and expected, by default and with enable_thinking=False
 
 @pytest.mark.parametrize("name", REAL)
 def test_which_real_models_think(name: str) -> None:
-    folder = Path(__file__).parents[3] / "shared" / "checkpoints" / name
+    folder = Path(__file__).parents[2] / ".." / "shared" / "checkpoints" / name
     if not folder.is_dir():
         pytest.skip("../shared/checkpoints is not there")
     template = ChatTemplate.from_folder(folder)

@@ -1,7 +1,6 @@
 """The tokenizer wrapper: ids, special tokens, errors and threads."""
 
 import json
-import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import tokenizers
+from own_signals import send
 from tokenizers import decoders, models, pre_tokenizers
 
 from pio.errors import CheckpointError, ConfigError, PioError
@@ -28,7 +28,7 @@ def demo(**options: Any) -> Tokenizer:
 
 def write(folder: Path, backend: tokenizers.Tokenizer, **config: Any) -> Path:
     backend.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
     return folder
 
 
@@ -203,7 +203,7 @@ def test_ctrl_c_ends_the_wait_for_a_long_text() -> None:
             running = [thread for thread in set(threading.enumerate()) - before if thread.is_alive()]
             if len(running) > 1:  # this one, and the one that encodes
                 started.set()
-                os.kill(os.getpid(), signal.SIGINT)
+                send(signal.SIGINT)
                 return
 
     helper = threading.Thread(target=interrupt)

@@ -32,7 +32,7 @@ from pio.testing.random_checkpoint import write_random_checkpoint
 from pio.text.chat_template import ChatTemplate
 from pio.text.reasoning import opens_reasoning
 
-REAL = Path(__file__).parents[5] / "shared" / "checkpoints" / "glm-4.7-flash" / "config.json"
+REAL = Path(__file__).parents[4] / ".." / "shared" / "checkpoints" / "glm-4.7-flash" / "config.json"
 PUBLISHED: dict[str, Any] = {
     "architectures": ["Glm4MoeLiteForCausalLM"],
     "attention_bias": False,

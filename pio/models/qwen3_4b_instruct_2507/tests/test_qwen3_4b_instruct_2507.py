@@ -13,7 +13,7 @@ from pio.plugin import registry
 from pio.plugin.manifest import PluginManifest
 from pio.testing.plugin_case import PluginCase
 
-REAL = Path(__file__).parents[5] / "shared" / "checkpoints" / "qwen3-4b-instruct-2507" / "config.json"
+REAL = Path(__file__).parents[4] / ".." / "shared" / "checkpoints" / "qwen3-4b-instruct-2507" / "config.json"
 PUBLISHED: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
     "attention_bias": False,

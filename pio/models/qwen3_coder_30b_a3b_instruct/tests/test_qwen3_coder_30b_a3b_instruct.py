@@ -17,7 +17,7 @@ from pio.plugin.manifest import PluginManifest
 from pio.testing.plugin_case import PluginCase
 from pio.testing.random_checkpoint import write_random_checkpoint
 
-REAL = Path(__file__).parents[5] / "shared" / "checkpoints" / "qwen3-coder-30b-a3b-instruct" / "config.json"
+REAL = Path(__file__).parents[4] / ".." / "shared" / "checkpoints" / "qwen3-coder-30b-a3b-instruct" / "config.json"
 PUBLISHED: dict[str, Any] = {
     "architectures": ["Qwen3MoeForCausalLM"],
     "attention_bias": False,

@@ -24,7 +24,7 @@ from pio.tensor import Tensor
 from pio.testing.plugin_case import PluginCase
 from pio.testing.random_checkpoint import write_random_checkpoint
 
-REAL = Path(__file__).parents[5] / "shared" / "checkpoints" / "qwen3-coder-next" / "config.json"
+REAL = Path(__file__).parents[4] / ".." / "shared" / "checkpoints" / "qwen3-coder-next" / "config.json"
 PUBLISHED: dict[str, Any] = {
     "architectures": ["Qwen3NextForCausalLM"],
     "attention_bias": False,
