@@ -58,15 +58,21 @@ def sheltered(work: Callable[[], T], *, complete: bool = True) -> T:
         # not join: interrupted, it takes the thread for one that has ended, or never ends itself later
         while not done.acquire(timeout=LOOK):
             pass
-    except (RuntimeError, MemoryError):
+    except (RuntimeError, MemoryError) as error:
         if thread.ident is not None or thread in threading.enumerate():
-            raise  # a signal handler's exception, and the work is under way
+            raise _raised(error) from None  # a signal handler's exception, and the work is under way
         return work()  # the system refuses one more thread
     finally:
         waiting = False  # an error of what nobody waits for any more would keep memory
     if errors:
         raise errors.pop()  # kept nowhere else, or its frames would keep each other alive
     return results.pop()
+
+
+def _raised(error: Exception) -> BaseException:
+    """What a signal handler has raised: in the middle of a wait, Python puts an error about its lock in front of it."""
+    hides = type(error) is RuntimeError and str(error) == "release unlocked lock"
+    return error.__context__ if hides and error.__context__ is not None else error
 
 
 def interruptible(work: Callable[[], T]) -> T:

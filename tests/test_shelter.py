@@ -66,6 +66,23 @@ def test_where_the_system_refuses_a_thread_the_caller_does_it(monkeypatch):
     assert sheltered(threading.current_thread) is threading.main_thread()
 
 
+def test_an_exception_that_comes_as_a_thread_begins_is_the_one_that_is_raised(monkeypatch):
+    """Where it interrupts the wait for that, Python raises an error about a lock that it did not get back."""
+    start, done = threading.Thread.start, threading.Event()
+
+    def interrupted(thread):
+        start(thread)
+        try:
+            raise KeyboardInterrupt
+        finally:
+            threading.Lock().release()
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sheltered(done.set)
+    assert done.wait(60)
+
+
 def test_an_exception_of_a_signal_handler_ends_the_waiting_and_not_the_work(raised):
     go_on, done = threading.Event(), threading.Event()
 

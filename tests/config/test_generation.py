@@ -32,6 +32,7 @@ def test_real_files_are_read_without_a_word(name: str, caplog: pytest.LogCapture
     read = {
         file: json.loads((CHECKPOINTS / name / file).read_text("utf-8"))
         for file in ("config.json", "generation_config.json")
+        for file in ("config.json", "generation_config.json")
     }
     assert sampling_defaults(read["generation_config.json"]) == SAMPLING[name]
     assert caplog.records == []
