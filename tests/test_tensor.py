@@ -380,7 +380,7 @@ def test_numpy_buffers_are_wrapped_in_place():
     record = np.zeros(3, dtype=[("a", "i1"), ("b", "i4")])
     with pytest.raises(TensorError, match="multiples of 4"):
         Tensor.from_buffer(record["b"])
-    with pytest.raises(TensorError, match="format '>[il]'"):
+    with pytest.raises(TensorError, match=r"format '>[il]'"):
         Tensor.from_buffer(np.zeros(3, dtype=">i4"))
 
 
