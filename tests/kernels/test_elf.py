@@ -12,7 +12,7 @@ import pytest
 from pio.forks import llvm
 from pio.kernels import _elf, _engine, _mcjit
 from pio.ops import compilation
-from pio.system import HERE, posix
+from pio.system import HERE
 
 pytestmark = pytest.mark.skipif(not HERE.places_objects, reason="elsewhere LLVM loads all of them")
 
@@ -175,7 +175,7 @@ def test_relocations_of_other_kinds_are_not_passed_over(kind):
 
 
 def test_a_system_that_forbids_it_is_named(monkeypatch):
-    monkeypatch.setattr(posix, "_mprotect", lambda: lambda *_: -1)
+    monkeypatch.setattr("pio.system.posix._mprotect", lambda: lambda *_: -1)
     with pytest.raises(PermissionError, match="MemoryDenyWriteExecute"):
         _elf.place(object_file(WHERE), "kernel")
 
