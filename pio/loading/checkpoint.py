@@ -12,7 +12,7 @@ from pio.errors import CheckpointError
 from pio.loading.file_error import unreadable
 from pio.loading.hub_cache import is_repo_id, snapshot
 from pio.loading.json_file import read_object
-from pio.loading.model_file import find, read_limited, shown
+from pio.loading.model_file import find, read_limited, shown, shown_path
 from pio.loading.other_formats import explain_file, explain_folder, refuse_adapter
 from pio.loading.weights import Weights
 from pio.system import HERE
@@ -58,14 +58,14 @@ def resolve(path_or_name: str | os.PathLike[str], *, download: bool = False) -> 
             f"run pio download {repo}{option}, or pass download=True"
         )
     if strange is not None:
-        raise CheckpointError(f"{shown(name, 300)} leads to no folder: {strange}")
+        raise CheckpointError(f"{shown_path(name)} leads to no folder: {strange}")
     try:
         os.stat(folder)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.ELOOP) or HERE.file_problem(folder, error) is not None:
             raise unreadable(folder, error) from error
     raise CheckpointError(
-        f"there is no folder {shown(name, 300)}; give the folder of a model, a repo id such as 'org/name', or {DEMO!r}"
+        f"there is no folder {shown_path(name)}; give the folder of a model, a repo id such as 'org/name', or {DEMO!r}"
     )
 
 

@@ -25,6 +25,11 @@ def shown(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit + 20 else f"{text[:limit]}..."
 
 
+def shown_path(path: str, limit: int = 300) -> str:
+    """Return what ``shown`` makes of a path, with the separators of Windows as they are."""
+    return shown(path, limit).replace("\\\\", "\\")
+
+
 def shown_names(names: Sequence[str], limit: int) -> str:
     """Return the first of some names as ``shown`` has them, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""

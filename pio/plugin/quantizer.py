@@ -18,7 +18,7 @@ from pio.layers.quantization import Quantization
 from pio.loading.checkpoint import Checkpoint, resolve
 from pio.loading.file_error import unwritable
 from pio.loading.hub_cache import short_name
-from pio.loading.model_file import find, open_regular
+from pio.loading.model_file import find, open_regular, shown_path
 from pio.loading.quantization_config import FIELD, Format, Policy, StoredQuantization
 from pio.loading.safetensors_writer import SafetensorsWriter, TensorHeader, aligned_order
 from pio.loading.shard_index import INDEX, SINGLE
@@ -112,13 +112,13 @@ def quantize(
 def _free(given: str) -> Path:
     """Return where the new folder will be, without links in its path."""
     if "\0" in given:
-        raise ConfigError(f"{given!r:.200} can be no folder: no path holds \\0; correct it")
+        raise ConfigError(f"{shown_path(given)} can be no folder: no path holds \\0; correct it")
     try:
         problem = HERE.path_problem(given)
         target = Path(given if problem else HERE.real_path(given))
         problem = problem or HERE.path_problem(target.parent / f"{PREFIX}0123456789ab" / INDEX)
         if problem is not None:
-            raise ConfigError(f"{given!r:.300} can be no folder: {problem}")
+            raise ConfigError(f"{shown_path(given)} can be no folder: {problem}")
         if target.is_dir() and not any(target.iterdir()):
             return target
         if os.path.lexists(target):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from needs import link, needs_symlinks, on_windows
+from needs import link, needs_symlinks
 
 import pio.loading.checkpoint as checkpoint_module
 from pio.errors import CheckpointError

@@ -167,7 +167,9 @@ def test_a_mapped_file_is_not_replaced_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     write_safetensors(path, {"w": Tensor.from_list([1.0, 2.0])})
     old = SafetensorsFile(path).tensor("w")
-    with pytest.raises(CheckpointError, match=r"cannot write .*w\.safetensors: another program, or this one, has it open;"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot write .*w\.safetensors: another program, or this one, has it open;"
+    ):
         write_safetensors(path, {"w": Tensor.from_list([3.0])})
     assert old.tolist() == [1.0, 2.0] and os.listdir(tmp_path) == ["w.safetensors"]
     del old

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from needs import on_windows
+from windows_access import FOR_EVERYBODY, give
 
 from pio.system import HERE
 
@@ -28,16 +29,6 @@ def reason(path):
     return HERE.distrust(path, path.stat())
 
 
-def give(path, sddl):
-    """Set the access list of a file or folder to one written as text."""
-    import ctypes
-
-    library = ctypes.WinDLL("advapi32")
-    descriptor = ctypes.c_void_p()
-    assert library.ConvertStringSecurityDescriptorToSecurityDescriptorW(sddl, 1, ctypes.byref(descriptor), None)
-    assert library.SetFileSecurityW(str(path), 4, descriptor)
-
-
 def test_a_private_folder_is_this_users(tmp_path):
     for made in (tmp_path / "made", tmp_path / "made" / "Jürgen Ω"):
         HERE.make_private_folder(made)
@@ -54,7 +45,7 @@ def test_a_private_folder_is_this_users(tmp_path):
 def test_what_everybody_may_write_is_not_trusted(tmp_path, folder):
     path = tmp_path / "x"
     path.mkdir() if folder else path.write_bytes(b"x")
-    give(path, "D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;OW)(A;OICI;FA;;;WD)")
+    give(path, FOR_EVERYBODY)
     assert "can be written by Everyone (S-1-1-0); icacls" in (reason(path) or "")
 
 
