@@ -37,6 +37,11 @@ def _links(folder: Path) -> bool:
     return (folder / "link").is_symlink() and (folder / "link").exists()
 
 
+def _capitals(folder: Path) -> bool:
+    (folder / "file").touch()
+    return not (folder / "FILE").exists()
+
+
 def _modes(folder: Path) -> bool:
     (folder / "file").touch()
     (folder / "file").chmod(0o640)
@@ -56,7 +61,9 @@ def _needs(there: bool, what: str) -> pytest.MarkDecorator:
 
 
 # Files
-needs_symlinks = _needs(_works(_links), "symbolic links, which this user or this file system cannot make")
+SYMLINKS = _works(_links)
+needs_symlinks = _needs(SYMLINKS, "symbolic links, which this user or this file system cannot make")
+needs_capitals = _needs(_works(_capitals), "a file system in which capitals count")
 needs_modes = _needs(_works(_modes), "files that say who may read and write them in nine bits")
 needs_replaceable_files = _needs(
     _works(_replaces_open_files), "a system that lets files be replaced or removed while they are open or mapped"

@@ -195,10 +195,10 @@ def _is_text(value: object) -> bool:
 
 def serve() -> None:
     """Be a compiler process: read orders, compile, say so, until the input ends."""
-    say = sys.stdout
+    say = sys.stdout.buffer
 
     def tell(word: str, name: str = "") -> None:
-        say.write(f"{word} {name}\n")
+        say.write(f"{word} {name}\n".encode("utf-8", "backslashreplace"))  # whatever encoding this process has
         say.flush()
 
     with _watch.watch_compilation(lambda name: tell("begin", name), lambda name: tell("end", name), lambda _: None):

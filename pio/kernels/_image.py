@@ -17,8 +17,8 @@ import json
 import logging
 import os
 import secrets
-import shutil
 import sys
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,9 +88,10 @@ def cache_folder() -> Path | None:
         if not folder.is_dir():
             root.parent.parent.mkdir(parents=True, exist_ok=True)
             for each in (root.parent, root, folder):
-                each.mkdir(exist_ok=True, mode=0o700)
-            for old in sorted(root.iterdir(), key=os.path.getmtime)[:-KEEP_STAMPS]:
-                shutil.rmtree(old, ignore_errors=True)
+                _make_private(each)
+            with suppress(OSError):  # another process may remove them too
+                for old in sorted(root.iterdir(), key=os.path.getmtime)[:-KEEP_STAMPS]:
+                    HERE.remove_folder(old)
         for each in (root, folder):
             _check_trusted(each, each.stat())
     except OSError as error:
@@ -109,6 +110,14 @@ def _base_folder() -> Path:
     return Path(os.path.abspath(given)) if given else HERE.cache_folder()
 
 
+def _make_private(folder: Path) -> None:
+    try:
+        HERE.make_private_folder(folder)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+
+
 def _check_trusted(path: Path, status: os.stat_result) -> None:
     """Raise unless only this user or the system's own can have written what a file or folder holds, which is code."""
     reason = HERE.distrust(path, status)
@@ -119,7 +128,7 @@ def _check_trusted(path: Path, status: os.stat_result) -> None:
 @cache
 def is_writable(folder: Path) -> bool:
     """Return whether compiled kernels can be kept there; said once if not."""
-    writable = os.access(folder, os.W_OK)
+    writable = HERE.may_write(folder)
     if not writable:
         _log.warning("%s lacks a kernel and cannot be written; it is compiled anew at each start", folder)
     return writable
@@ -154,7 +163,7 @@ def package_stamp(package: str) -> str | None:
         files = [Path(str(getattr(module, "__file__", None)))]
     digest = hashlib.sha256()
     for source in sorted(file for file in files if file.is_file()):
-        digest.update(str(source).encode() + b"\0" + source.read_bytes())
+        digest.update(os.fsencode(source) + b"\0" + source.read_bytes())
     return digest.hexdigest() if files else None
 
 
@@ -232,10 +241,11 @@ def keep(name: Name, compiled: Compiled) -> None:
                 file.write(_digest(key, content) + content)
             HERE.replace(beside, path)
         except BaseException:
-            beside.unlink(missing_ok=True)
+            HERE.discard(beside)
             raise
     except OSError as error:
-        _log.warning("a compiled kernel cannot be kept in %s: %s; free some space there", path.parent, error)
+        remedy = HERE.file_problem(path, error, writing=True) or "free some space there"
+        _log.warning("a compiled kernel cannot be kept in %s: %s; %s", path.parent, error, remedy)
 
 
 def _readable_by_all(path: str, flags: int) -> int:

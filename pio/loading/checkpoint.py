@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pio.errors import CheckpointError
+from pio.loading.file_error import unreadable
 from pio.loading.hub_cache import is_repo_id, snapshot
 from pio.loading.json_file import read_object
-from pio.loading.model_file import find, read_limited, shown, unreadable
+from pio.loading.model_file import find, read_limited, shown, shown_path
 from pio.loading.other_formats import explain_file, explain_folder, refuse_adapter
 from pio.loading.weights import Weights
+from pio.system import HERE
 
 MAX_CONFIG_BYTES = 4_000_000
 DEMO = "demo"
@@ -38,7 +40,8 @@ def resolve(path_or_name: str | os.PathLike[str], *, download: bool = False) -> 
     folder = Path(os.path.expanduser(name))
     if os.path.isdir(folder):
         return folder.absolute()
-    if os.path.exists(folder):
+    strange = HERE.path_problem(folder)
+    if strange is None and os.path.exists(folder):
         raise CheckpointError(explain_file(folder))
     if isinstance(path_or_name, str) and is_repo_id(name):
         repo, _, revision = name.partition("@")
@@ -54,13 +57,15 @@ def resolve(path_or_name: str | os.PathLike[str], *, download: bool = False) -> 
             f"{name} is neither a folder here nor complete in the local Hugging Face cache; "
             f"run pio download {repo}{option}, or pass download=True"
         )
+    if strange is not None:
+        raise CheckpointError(f"{shown_path(name)} leads to no folder: {strange}")
     try:
         os.stat(folder)
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.ELOOP):
+        if error.errno in (errno.EACCES, errno.ELOOP) or HERE.file_problem(folder, error) is not None:
             raise unreadable(folder, error) from error
     raise CheckpointError(
-        f"there is no folder {shown(name, 300)}; give the folder of a model, a repo id such as 'org/name', or {DEMO!r}"
+        f"there is no folder {shown_path(name)}; give the folder of a model, a repo id such as 'org/name', or {DEMO!r}"
     )
 
 
@@ -79,7 +84,8 @@ class Checkpoint:
         self.path = Path(folder).absolute()
         self.mapped = mapped
         if not os.path.isdir(self.path):
-            raise CheckpointError(f"{self.path} is not a folder; give the folder that holds config.json")
+            remedy = HERE.path_problem(self.path) or "give the folder that holds config.json"
+            raise CheckpointError(f"{self.path} is not a folder; {remedy}")
 
     @cached_property
     def config(self) -> dict[str, Any]:

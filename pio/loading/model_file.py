@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import stat
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from pio.errors import CheckpointError, PioError
-from pio.memory.refusal import memory_refused
+from pio.errors import CheckpointError
+from pio.loading.file_error import unreadable
 from pio.system import HERE
 
 _SHARED_BLOB = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}")
@@ -26,30 +25,15 @@ def shown(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit + 20 else f"{text[:limit]}..."
 
 
+def shown_path(path: str, limit: int = 300) -> str:
+    """Return what ``shown`` makes of a path, with the separators of Windows as they are."""
+    return shown(path, limit).replace("\\\\", "\\")
+
+
 def shown_names(names: Sequence[str], limit: int) -> str:
     """Return the first of some names as ``shown`` has them, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(shown(name) for name in names[:limit]) + more
-
-
-def unreadable(path: Path, error: OSError) -> PioError:
-    """Return the error that explains why ``path`` could not be opened, read or mapped: a CheckpointError as a rule."""
-    refused = memory_refused(error, f"reading {path}")
-    if refused is not None:
-        return refused
-    if isinstance(error, FileNotFoundError):
-        remedy = "the file does not exist; download the model again or correct the path"
-    elif isinstance(error, PermissionError):
-        remedy = "this user may not read it; give read permission with chmod or chown"
-    elif isinstance(error, (IsADirectoryError, NotADirectoryError)):
-        remedy = "a file was expected here; correct the path or download the model again"
-    elif error.errno == errno.ELOOP:
-        remedy = "it is a link that leads back to itself; replace it by the file, or download the model again"
-    elif error.errno == errno.ENXIO:  # what opening a socket says
-        remedy = "it is not a regular file; a file was expected, download the model again"
-    else:
-        remedy = f"{error.strerror or error}; check the disk and download the model again"
-    return CheckpointError(f"cannot read {path}: {remedy}")
 
 
 def open_regular(path: Path) -> tuple[int, int]:
@@ -63,15 +47,20 @@ def open_regular(path: Path) -> tuple[int, int]:
     try:
         descriptor = os.open(path, HERE.read_flags)
     except OSError as error:
+        if isinstance(error, PermissionError) and os.path.isdir(path):  # which Windows opens for nobody
+            raise _no_file(path, "a folder") from error
         raise unreadable(path, error) from error
     except ValueError as error:  # a NUL in the name
         raise CheckpointError(f"{shown(str(path))} is not a usable file name; correct the path") from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        found = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise CheckpointError(f"cannot read {path}: it is {found}; a file was expected, download the model again")
+        raise _no_file(path, "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file")
     return descriptor, status.st_size
+
+
+def _no_file(path: Path, found: str) -> CheckpointError:
+    return CheckpointError(f"cannot read {path}: it is {found}; a file was expected, download the model again")
 
 
 def first_bytes(path: Path, count: int) -> bytes:
@@ -160,12 +149,18 @@ def check_inside(folder: Path, name: str, where: str) -> None:
     Raises:
         CheckpointError: The name is no plain file name, or a link leads out of the folder.
     """
-    if not name or name in (".", "..") or len(name) > 255 or "/" in name or "\\" in name or not name.isprintable():
+    plain = name not in ("", ".", "..") and len(name) <= 255 and name.isprintable() and not {"/", "\\"} & set(name)
+    problem = HERE.name_problem(name) if plain else None
+    if not plain or problem is not None:
+        reason = f" ({problem})" if problem else ""
         raise CheckpointError(
-            f"{where} names the file {shown(name)}; a plain file name inside {folder} was expected; "
+            f"{where} names the file {shown(name)}; a plain file name inside {folder} was expected{reason}; "
             "do not use this folder unless you trust its source"
         )
-    root, real = os.path.realpath(folder), os.path.realpath(folder / name)
+    try:
+        root, real = HERE.real_path(folder), HERE.real_path(folder / name)
+    except OSError as error:
+        raise unreadable(folder / name, error) from error
     if not _within(root, real) and not _hub_blob(root, real):
         raise CheckpointError(
             f"{folder / name} is a link that leads out of the model folder, to {real}; "
@@ -184,7 +179,9 @@ def find(folder: Path, name: str) -> Path | None:
     path = folder / name
     try:
         os.stat(path)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if HERE.file_problem(path, error) is not None:
+            raise unreadable(path, error) from error
         if os.path.islink(path):
             raise CheckpointError(
                 f"{path} is a link to {os.path.realpath(path)}, where there is no file; download the model again"
@@ -209,5 +206,6 @@ def _hub_blob(root: str, real: str) -> bool:
     if os.path.dirname(real) == os.path.join(repo, "blobs"):
         return True
     shared = os.path.join(cache, "blobs")  # newer caches keep one copy of a file that several repos hold
-    inner = os.path.relpath(real, shared)
-    return _SHARED_BLOB.fullmatch(inner) is not None and os.path.isfile(os.path.join(shared, _SHARED_BLOBS_MARKER))
+    inner = "/".join(PurePath(real).parts[len(PurePath(shared).parts) :])
+    known = _within(shared, real) and _SHARED_BLOB.fullmatch(inner) is not None
+    return known and os.path.isfile(os.path.join(shared, _SHARED_BLOBS_MARKER))

@@ -9,7 +9,7 @@ from typing import Final
 
 from pio.errors import CheckpointError
 from pio.loading.json_file import read_object
-from pio.loading.model_file import find, first_bytes, listed, shown
+from pio.loading.model_file import find, first_bytes, listed, shown, shown_path
 
 ADAPTER: Final = "adapter_config.json"
 _CONFIG: Final = "config.json"
@@ -59,7 +59,7 @@ def explain_file(path: Path) -> str:
     what = _GGUF if magic else _format([path.name])
     if what is not None:
         return f"{path} is {what}"
-    return f"{path} is a file; give the folder that holds it, config.json and tokenizer.json: {shown(str(path.parent))}"
+    return f"{path} is a file; give the folder that holds it, config.json and tokenizer.json: {shown_path(str(path.parent))}"
 
 
 def explain_folder(folder: Path, missing: str) -> str:

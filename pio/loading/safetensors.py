@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pio import dtypes
 from pio.errors import CheckpointError
-from pio.loading.model_file import check_whole, open_regular, shown, unreadable
+from pio.loading.file_error import unreadable, unwritable
+from pio.loading.model_file import check_whole, open_regular, shown
 from pio.loading.safetensors_header import MAX_BYTES, Entry, parse_header
 from pio.loading.safetensors_writer import SafetensorsWriter, TensorHeader
 from pio.loading.weight_file import WeightFile
@@ -24,8 +25,9 @@ class SafetensorsFile:
     """A checked safetensors file whose tensors are views of the mapped file.
 
     Pages are read when first touched, shared with every process that maps the file, and dropped by the system when it
-    needs memory. The mapping lives as long as this object or any tensor of it. A file that is cut short meanwhile ends
-    the process; where that may happen, tensors are read into memory of their own instead, when they are asked for.
+    needs memory. The mapping lives as long as this object or any tensor of it. A file that is cut short meanwhile, or
+    whose disk is taken away, ends the process; where that may happen, tensors are read into memory of their own
+    instead, when they are asked for. Windows lets nobody cut short, replace or remove a file that is mapped.
 
     Attributes:
         path: The file.
@@ -72,8 +74,13 @@ class SafetensorsFile:
         try:
             mapping = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
             now = mapping.size()
-        except ValueError:  # the module's word for a file shorter than the mapping
+        except (
+            ValueError,
+            OSError,
+        ) as error:  # of the module, and of Windows, where a file is shorter than the mapping
             mapping, now = None, os.fstat(descriptor).st_size
+            if now >= size and isinstance(error, OSError):
+                raise
         if mapping is None or now != size:  # a read beyond the end of a file that shrank would kill the process
             raise CheckpointError(
                 f"{self.path} changed from {size} to {now} bytes while it was opened; "
@@ -164,7 +171,8 @@ def write_safetensors(
         metadata: Strings to store under ``__metadata__``.
 
     Raises:
-        CheckpointError: The file could not be written, for instance because the disk is full.
+        CheckpointError: The file could not be written, for instance because the disk is full, or, on Windows, because
+            somebody has the one of that name open or mapped.
     """
     target = Path(path)
     order = [TensorHeader(name, tensor.dtype, tensor.shape) for name, tensor in sorted(tensors.items())]
@@ -177,8 +185,6 @@ def write_safetensors(
         HERE.replace(temporary, target)
         HERE.sync_folder(target.parent)
     except OSError as error:
-        raise CheckpointError(
-            f"cannot write {target}: {error.strerror or error}; free disk space or choose another folder"
-        ) from error
+        raise unwritable(target, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        HERE.discard(temporary)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,7 +36,7 @@ def unfinished_folder(parent: Path) -> Generator[Path]:
                 yield folder
                 return
         finally:
-            sheltered(lambda: shutil.rmtree(folder, ignore_errors=True))  # noqa: B023  called before the next round
+            sheltered(lambda: HERE.remove_folder(folder))  # noqa: B023  called before the next round
             if lock is not None:
                 HERE.unlock_folder(folder, lock)
 
@@ -48,5 +47,5 @@ def _remove_left_behind(parent: Path) -> None:
         for entry in found:
             lock = HERE.lock_folder(Path(entry.path), needed=True)
             if lock is not None:
-                shutil.rmtree(entry.path, ignore_errors=True)
+                HERE.remove_folder(Path(entry.path))
                 HERE.unlock_folder(Path(entry.path), lock)

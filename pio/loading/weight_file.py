@@ -9,7 +9,7 @@ from typing import Final
 from weakref import WeakValueDictionary, finalize
 
 from pio.errors import CheckpointError
-from pio.loading.model_file import unreadable
+from pio.loading.file_error import unreadable
 from pio.memory.allocation import Allocation
 from pio.memory.storage import Storage
 from pio.system import HERE

@@ -16,12 +16,13 @@ from pio.errors import CheckpointError, ConfigError
 from pio.layers.outline import Outline
 from pio.layers.quantization import Quantization
 from pio.loading.checkpoint import Checkpoint, resolve
+from pio.loading.file_error import unwritable
 from pio.loading.hub_cache import short_name
-from pio.loading.model_file import find, open_regular
+from pio.loading.model_file import find, open_regular, shown_path
 from pio.loading.quantization_config import FIELD, Format, Policy, StoredQuantization
 from pio.loading.safetensors_writer import SafetensorsWriter, TensorHeader, aligned_order
 from pio.loading.shard_index import INDEX, SINGLE
-from pio.loading.unfinished import unfinished_folder
+from pio.loading.unfinished import PREFIX, unfinished_folder
 from pio.loading.weights import Weights
 from pio.memory.refusal import memory_errors, memory_refused
 from pio.memory.sizes import format_bytes
@@ -89,7 +90,7 @@ def quantize(
             raise ConfigError(f"{name} is {value!r:.80}, expected {', '.join(known[:-1])} or {known[-1]}")
     RuntimeConfig.from_options(threads=threads, progress=progress)  # checks them
     stored = StoredQuantization(cast("Format", format), cast("Policy", policy))
-    folder, target = resolve(src), _free(Path(os.path.realpath(os.path.expanduser(os.fspath(dst)))))
+    folder, target = resolve(src), _free(os.path.expanduser(os.fspath(dst)))
     doing = f"quantizing {short_name(folder)}"
     with memory_errors(doing), Progress(progress, doing) as shown:
         model = _Model.open(folder, stored, plugin)
@@ -104,20 +105,30 @@ def quantize(
         except OSError as error:
             if memory_refused(error, doing):
                 raise
-            raise CheckpointError(
-                f"cannot write {target}: {error.strerror or error}; free disk space or choose another folder (nothing "
-                "was left behind)"
-            ) from error
+            raise unwritable(target, error) from error
     return target
 
 
-def _free(target: Path) -> Path:
-    if target.is_dir() and not any(target.iterdir()):
-        return target
-    if os.path.lexists(target):
-        raise ConfigError(f"{target} is there already; choose a new folder or an empty one, or remove it")
-    if not target.parent.is_dir():
-        raise ConfigError(f"there is no folder {target.parent} to put {target.name} in; make it, or correct the path")
+def _free(given: str) -> Path:
+    """Return where the new folder will be, without links in its path."""
+    if "\0" in given:
+        raise ConfigError(f"{shown_path(given)} can be no folder: no path holds \\0; correct it")
+    try:
+        problem = HERE.path_problem(given)
+        target = Path(given if problem else HERE.real_path(given))
+        problem = problem or HERE.path_problem(target.parent / f"{PREFIX}0123456789ab" / INDEX)
+        if problem is not None:
+            raise ConfigError(f"{shown_path(given)} can be no folder: {problem}")
+        if target.is_dir() and not any(target.iterdir()):
+            return target
+        if os.path.lexists(target):
+            raise ConfigError(f"{target} is there already; choose a new folder or an empty one, or remove it")
+        if not target.parent.is_dir():
+            raise ConfigError(
+                f"there is no folder {target.parent} to put {target.name} in; make it, or correct the path"
+            )
+    except OSError as error:
+        raise unwritable(Path(given), error) from error
     return target
 
 

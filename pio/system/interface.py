@@ -6,6 +6,7 @@ import os
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -43,6 +44,7 @@ class System(ABC):
         clock_units: Nanoseconds of each of the int64s that it writes.
         read_flags: What to open a file with, so that reading gives its bytes, a child does not inherit it, and what is
             no file cannot block.
+        permission_remedy: How this user gets the right to read a file, in a few words.
         child_options: What to start a process with whose life no terminal ends.
         ending_signals: Numbers of the signals by which this process is asked to end, but for Ctrl-C.
         end_of_input: The keys that end what somebody types.
@@ -56,6 +58,7 @@ class System(ABC):
     clock: Call
     clock_units: tuple[int, ...]
     read_flags: int
+    permission_remedy: str
     child_options: ClassVar[Mapping[str, Any]]
     ending_signals: tuple[int, ...]
     end_of_input: str
@@ -124,6 +127,40 @@ class System(ABC):
             OSError: This user has none.
         """
 
+    def real_path(self, path: str | os.PathLike[str]) -> str:
+        """Return a path without links, in the one spelling in which paths can be compared.
+
+        Raises:
+            OSError: The system does not say where it leads.
+        """
+        return os.path.realpath(path)
+
+    def name_problem(self, name: str) -> str | None:
+        """Return why no file in a folder has a name, for a message; None where one may.
+
+        Args:
+            name: Without separators of any system, printable, and not longer than 255 characters.
+        """
+        return None
+
+    def path_problem(self, path: str | os.PathLike[str]) -> str | None:
+        """Return why nothing can be at a path, and what to do; None where something may."""
+        return None
+
+    def file_problem(self, path: str | os.PathLike[str], error: OSError, *, writing: bool = False) -> str | None:
+        """Return what an error means for a file and what to do, where its kind in Python tells less than the system.
+
+        Args:
+            path: The file or folder.
+            error: What it met.
+            writing: Whether it was to be written, replaced or removed.
+        """
+        return None
+
+    def may_write(self, folder: Path) -> bool:
+        """Return whether this user may make files in a folder."""
+        return os.access(folder, os.W_OK)
+
     @abstractmethod
     def distrust(self, path: Path, status: os.stat_result) -> str | None:
         """Return why others than this user and the system's own can have written a file or folder; None if they cannot.
@@ -131,6 +168,17 @@ class System(ABC):
         Args:
             path: The file or folder.
             status: What the system says of it.
+
+        Raises:
+            OSError: The system does not say.
+        """
+
+    @abstractmethod
+    def make_private_folder(self, folder: Path) -> None:
+        """Make a folder in which nobody but this user and the system's own can write.
+
+        Raises:
+            OSError: It is there, or cannot be made.
         """
 
     def replace(self, source: Path, target: Path) -> None:
@@ -140,6 +188,17 @@ class System(ABC):
             OSError: The system could not; ``strerror`` says why.
         """
         os.replace(source, target)
+
+    def discard(self, path: Path) -> None:
+        """Remove a file that is of no more use, if it is there and the system lets it go; raises nothing."""
+        with suppress(OSError):
+            os.unlink(path)
+
+    def remove_folder(self, folder: Path) -> None:
+        """Remove a folder that is of no more use with all that is in it, as far as the system lets it go."""
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
 
     @abstractmethod
     def move_folder(self, source: Path, target: Path) -> None:

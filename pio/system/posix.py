@@ -24,6 +24,7 @@ class Posix(System):
     give_way = Call("sched_yield")
     clock_units = (1_000_000_000, 1)  # a struct timespec
     read_flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    permission_remedy = "give read permission with chmod or chown"
     child_options: ClassVar[Mapping[str, Any]] = {
         "process_group": 0
     }  # Ctrl-C on a terminal is for this process to handle
@@ -81,6 +82,10 @@ class Posix(System):
         if status.st_uid not in (os.getuid(), 0):
             return f"{path} belongs to user id {status.st_uid}"
         return f"{path} can be written by others; chmod go-w {path}" if status.st_mode & 0o022 else None
+
+    def make_private_folder(self, folder: Path) -> None:
+        """Make it with a mode."""
+        folder.mkdir(mode=0o700)
 
     def move_folder(self, source: Path, target: Path) -> None:
         """Rename: over an empty folder, but over no other."""

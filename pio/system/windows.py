@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "win32"
+
 import ctypes
 import errno
-import io
-import os
 import signal
-import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from pio.system.interface import Call, System
+from pio.system.interface import Call
+from pio.system.windows_files import WindowsFiles
 
 if TYPE_CHECKING:
     import mmap
-
-assert sys.platform == "win32"
 
 _FOREVER: Final = 0xFFFFFFFF
 _CREATE_NEW_PROCESS_GROUP, _CREATE_NO_WINDOW = 0x200, 0x8000000
@@ -30,10 +29,8 @@ _FUNCTIONS: Final = {
     "SwitchToThread": "kernel32",
 }
 
-_reading = threading.Lock()
 
-
-class Windows(System):
+class Windows(WindowsFiles):
     """Windows."""
 
     sleep = Call("WaitOnAddress", ("address", "place", 4, _FOREVER))
@@ -41,7 +38,6 @@ class Windows(System):
     give_way = Call("SwitchToThread")
     clock = Call("QueryInterruptTimePrecise", ("result",))
     clock_units = (100,)
-    read_flags = os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT
     # Ctrl-C in a console is for this process to handle, and a program without a console is to get none
     child_options: ClassVar[Mapping[str, Any]] = {"creationflags": _CREATE_NEW_PROCESS_GROUP | _CREATE_NO_WINDOW}
     ending_signals = (signal.SIGBREAK,)  # Ctrl-Break, and the console is being closed
@@ -63,49 +59,6 @@ class Windows(System):
         import platformdirs
 
         return platformdirs.user_cache_path()
-
-    def read_at(self, descriptor: int, target: memoryview, position: int) -> int:
-        """Read from the descriptor's own position, one thread after the other."""
-        with _reading:
-            os.lseek(descriptor, position, os.SEEK_SET)
-            with io.FileIO(descriptor, closefd=False) as file:
-                return file.readinto(target)
-
-    def distrust(self, path: Path, status: os.stat_result) -> str | None:
-        """Folders of a profile are private by their access list."""
-        return None
-
-    def move_folder(self, source: Path, target: Path) -> None:
-        """Remove an empty folder of that name, then rename."""
-        if target.is_dir():
-            os.rmdir(target)
-        os.rename(source, target)
-
-    def sync_folder(self, folder: str | os.PathLike[str]) -> None:
-        """Do nothing: folders cannot be opened for that, and the file system keeps their lists in order."""
-
-    def lock_folder(self, folder: Path, *, needed: bool = False) -> int | None:
-        """Lock a file beside the folder, for one that holds an open file cannot be renamed."""
-        import msvcrt
-
-        if not folder.is_dir():
-            return None
-        descriptor = os.open(_lock_file(folder), os.O_RDWR | os.O_CREAT | os.O_BINARY | os.O_NOINHERIT)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            if needed or error.errno in (errno.EACCES, errno.EDEADLK):
-                os.close(descriptor)
-                return None
-        return descriptor
-
-    def unlock_folder(self, folder: Path, lock: int) -> None:
-        """Close the file, and remove it where nobody else has it open."""
-        os.close(lock)
-        try:
-            os.unlink(_lock_file(folder))
-        except OSError:
-            return
 
     def core_count(self) -> int:
         """Return the cores of the process's affinity."""
@@ -144,10 +97,6 @@ class Windows(System):
     def is_closed_pipe(self, error: OSError) -> bool:
         """A pipe that nobody reads is invalid here, or broken."""
         return isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL
-
-
-def _lock_file(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".lock")
 
 
 def _address(function: Any) -> int:

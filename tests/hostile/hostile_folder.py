@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from needs import SYMLINKS, link
 
 from pio.errors import CheckpointError
 
@@ -58,16 +59,17 @@ def shards() -> dict[str, bytes]:
     }
 
 
-def hub_repo(cache: Path) -> tuple[Path, Path]:
-    """Write a repo as huggingface_hub keeps it; return the repo's folder and its snapshot."""
+def hub_repo(cache: Path, *, links: bool = SYMLINKS) -> tuple[Path, Path]:
+    """Write a repo as huggingface_hub keeps it, with copies where no links can be made; return it and its snapshot."""
     repo = cache / "models--org--name"
     snapshot = repo / "snapshots" / ("c" * 40)
     for place in (repo / "blobs", repo / "refs", snapshot):
         place.mkdir(parents=True)
     (repo / "refs" / "main").write_text("c" * 40)
     for name, content in {"config.json": b"{}", "model.safetensors": packed(HEADER)}.items():
-        (repo / "blobs" / f"blob-{name}").write_bytes(content)
-        (snapshot / name).symlink_to(f"../../blobs/blob-{name}")
+        (repo / "blobs" / f"blob-{name}" if links else snapshot / name).write_bytes(content)
+        if links:
+            link(snapshot / name, f"../../blobs/blob-{name}")
     return repo, snapshot
 
 

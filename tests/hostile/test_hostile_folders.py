@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hostile_folder import DATA, HEADER, hub_repo, model_folder, packed, refused, sharded_folder, shards
+from needs import link, needs_fifos, needs_symlinks, on_windows
 
 from pio.loading.checkpoint import Checkpoint, resolve
 from pio.loading.weights import Weights
 
 MAP = {"a": "x-1.safetensors", "b": "x-2.safetensors"}
 INDEX = "model.safetensors.index.json"
+# Windows looks at the words of a path alone, so that there it is the current folder.
+UP = pytest.param("org/..", marks=pytest.mark.skipif(sys.platform == "win32", reason="names a folder here"))
 
 
 def weights(folder: Path) -> Weights:
@@ -36,6 +40,16 @@ def test_the_unspoilt_folders_load(tmp_path: Path) -> None:
         "x\0.safetensors",
         "x\n.safetensors",
         "x" * 300 + ".safetensors",
+        *(
+            pytest.param(name, marks=on_windows)
+            for name in (
+                "con.safetensors",
+                "NUL.x.safetensors",
+                "x-1:y.safetensors",
+                "x-?.safetensors",
+                "com1 .safetensors",
+            )
+        ),
     ],
 )
 def test_an_index_may_only_name_plain_files(name: str, tmp_path: Path) -> None:
@@ -52,6 +66,7 @@ def test_an_index_may_only_name_safetensors(name: object, tmp_path: Path) -> Non
     refused(lambda: weights(folder), INDEX)
 
 
+@needs_symlinks
 @pytest.mark.parametrize("target", ["outside.safetensors", "/etc/hostname", "m2/outside.safetensors"])
 def test_a_link_may_not_lead_out_of_the_folder(target: str, tmp_path: Path) -> None:
     (tmp_path / "m2").mkdir()  # begins like the folder's own name
@@ -59,39 +74,43 @@ def test_a_link_may_not_lead_out_of_the_folder(target: str, tmp_path: Path) -> N
         (place / "outside.safetensors").write_bytes(packed(HEADER))
     folder = model_folder(tmp_path / "m")
     (folder / "model.safetensors").unlink()
-    (folder / "model.safetensors").symlink_to(tmp_path / target)
+    link(folder / "model.safetensors", tmp_path / target)
     refused(lambda: weights(folder), "model.safetensors", "leads out")
 
 
+@needs_symlinks
 def test_a_shard_may_not_be_a_link_out_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "outside.safetensors").write_bytes(shards()["x-2.safetensors"])
     folder = sharded_folder(tmp_path / "m", MAP)
     (folder / "x-2.safetensors").unlink()
-    (folder / "x-2.safetensors").symlink_to("../outside.safetensors")
+    link(folder / "x-2.safetensors", "../outside.safetensors")
     refused(lambda: weights(folder), "x-2.safetensors", "leads out")
 
 
+@needs_symlinks
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
 def test_a_config_may_not_be_a_link_out_of_the_folder(name: str, tmp_path: Path) -> None:
     (tmp_path / "secret.json").write_text('{"secret": 1}')
     folder = model_folder(tmp_path / "m")
     (folder / name).unlink(missing_ok=True)
-    (folder / name).symlink_to("../secret.json")
+    link(folder / name, "../secret.json")
     checkpoint = Checkpoint(folder)
     refused(lambda: getattr(checkpoint, name.removesuffix(".json")), name, "leads out")
 
 
+@needs_symlinks
 def test_a_link_inside_the_folder_is_followed(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "m")
     (folder / "model.safetensors").rename(folder / "v1.dat")
-    (folder / "model.safetensors").symlink_to("v1.dat")
+    link(folder / "model.safetensors", "v1.dat")
     assert len(weights(folder)) == 2
 
 
+@needs_symlinks
 def test_links_in_a_circle(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "m")
     (folder / "config.json").unlink()
-    (folder / "config.json").symlink_to("config.json")
+    link(folder / "config.json", "config.json")
     refused(lambda: Checkpoint(folder).config, "config.json")
 
 
@@ -185,6 +204,7 @@ def test_config_of_gigabytes_is_refused_unread(tmp_path: Path) -> None:
     refused(lambda: Checkpoint(folder).config, "config.json", "4000000", peak=200_000)
 
 
+@needs_fifos
 def test_config_that_is_a_pipe(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "m")
     (folder / "config.json").unlink()
@@ -246,8 +266,12 @@ def test_weights_that_are_no_numbers(bits: str, dtype: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "name",
-    ["", "no/such/folder", "../no-such", "org/na me", "org/..", "a/b@", "a/b@../c", "a//b", "org/x\0y", "-x/y", "é/x"]
-    + ["x" * 5000, "org/" + "x" * 200, "a--b/c", "~nobody-here/x"],
+    ["", "no/such/folder", "../no-such", "org/na me", UP, "a/b@", "a/b@../c", "a//b", "org/x\0y", "-x/y", "é/x"]
+    + ["x" * 5000, "org/" + "x" * 200, "a--b/c", "~nobody-here/x"]
+    + [
+        pytest.param(name, marks=on_windows)
+        for name in ("nul", "models\\con", "aux/m/x", "m:stream", "C:\\m?", "E:\\no\\m")
+    ],
 )
 def test_names_that_lead_nowhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -261,6 +285,7 @@ def test_file_in_place_of_a_folder(tmp_path: Path) -> None:
     refused(lambda: Checkpoint(folder / "model.safetensors"), "model.safetensors", "folder")
 
 
+@needs_symlinks
 def test_cache_links_to_its_own_blobs_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     repo, snapshot = hub_repo(tmp_path)
@@ -268,13 +293,14 @@ def test_cache_links_to_its_own_blobs_only(tmp_path: Path, monkeypatch: pytest.M
     assert len(weights(snapshot)) == 2
     for target in ("../../refs/main", "../../../models--evil--one/blobs/x", "../../../../outside", "/etc/hostname"):
         (snapshot / "config.json").unlink()
-        (snapshot / "config.json").symlink_to(target)
+        link(snapshot / "config.json", target)
         refused(lambda: Checkpoint(snapshot).config, "config.json", "leads out")
     (repo / "blobs" / "blob-model.safetensors").unlink()
-    (repo / "blobs" / "blob-model.safetensors").symlink_to("/etc/hostname")
+    link(repo / "blobs" / "blob-model.safetensors", "/etc/hostname")
     refused(lambda: weights(snapshot), "model.safetensors", "leads out")
 
 
+@needs_symlinks
 @pytest.mark.parametrize("place", ["snapshots", "repo/snapshots/c", "models--org--name/copies/c"])
 def test_a_folder_that_only_looks_like_the_cache(place: str, tmp_path: Path) -> None:
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
@@ -283,18 +309,19 @@ def test_a_folder_that_only_looks_like_the_cache(place: str, tmp_path: Path) -> 
         blobs.mkdir(parents=True)
         (blobs / "x").write_text("{}")
         (folder / "config.json").unlink()
-        (folder / "config.json").symlink_to(blobs / "x")
+        link(folder / "config.json", blobs / "x")
         if blobs.parent != folder:
             refused(lambda: Checkpoint(folder).config, "leads out")
 
 
+@needs_symlinks
 def test_shared_blobs_need_their_marker(tmp_path: Path) -> None:
     _, snapshot = hub_repo(tmp_path)
     store = tmp_path / "blobs" / "ab" / ("ab" * 32)
     store.parent.mkdir(parents=True)
     store.write_text('{"model_type": "shared"}')
     (snapshot / "config.json").unlink()
-    (snapshot / "config.json").symlink_to(store)
+    link(snapshot / "config.json", store)
     refused(lambda: Checkpoint(snapshot).config, "leads out")
     (tmp_path / "blobs" / ".huggingface-shared-blobs").write_text("1\n")
     assert Checkpoint(snapshot).config == json.loads(store.read_text())
@@ -308,4 +335,4 @@ def test_reference_that_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (repo / "refs" / "main").write_text(content)
         refused(lambda: resolve("org/name"), "org/name", "pio download org/name")
     (repo / "refs" / "main").write_text("c" * 5000)
-    refused(lambda: resolve("org/name"), "refs/main")
+    refused(lambda: resolve("org/name"), str(repo / "refs" / "main"))

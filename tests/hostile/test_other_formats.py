@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from hostile_folder import HEADER, hub_repo, model_folder, packed, refused, sharded_folder, shards
+from needs import link, needs_capitals, needs_fifos, needs_symlinks
 
 import pio
 from pio.loading.checkpoint import Checkpoint, resolve
+from pio.system import HERE
 
 FORMATS = {
     "model-Q4_K_M.gguf": "GGUF",
@@ -107,6 +109,7 @@ def test_the_cache_in_place_of_a_snapshot(tmp_path: Path) -> None:
     refused(load(tmp_path), "a repo id")
 
 
+@needs_capitals
 @pytest.mark.parametrize("name", ["Config.json", "CONFIG.JSON"])
 def test_capitals(name: str, tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "m")
@@ -166,16 +169,17 @@ def test_an_adapter_beside_whole_weights_is_not_dropped(tmp_path: Path) -> None:
 
 
 SPECIAL: dict[str, Callable[[Path], object]] = {
-    "pipe": os.mkfifo,
     "folder": os.mkdir,
-    "device": lambda path: path.symlink_to("/dev/zero"),
-    "circle": lambda path: path.symlink_to(path.name),
-    "long circle": lambda path: (path.symlink_to("b"), path.with_name("b").symlink_to(path.name)),
+    "pipe": lambda path: os.mkfifo(path),
     "socket": lambda path: os.mknod(path, stat.S_IFSOCK | 0o600),
+    "device": lambda path: link(path, "/dev/zero"),
+    "circle": lambda path: link(path, path.name),
+    "long circle": lambda path: (link(path, "b"), link(path.with_name("b"), path.name)),
 }
+NEEDED = {"folder": (), "pipe": needs_fifos, "socket": needs_fifos}
 
 
-@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=NEEDED.get(kind, needs_symlinks)) for kind in SPECIAL])
 @pytest.mark.parametrize(
     "name",
     ["config.json", "generation_config.json", "tokenizer.json", "adapter_config.json"]
@@ -210,10 +214,11 @@ def test_a_folder_that_may_not_be_looked_into(tmp_path: Path, monkeypatch: pytes
     folder = model_folder(tmp_path / "m")
     (folder / "config.json").unlink()
     monkeypatch.setattr(os, "listdir", forbidden)
-    with pytest.raises(pio.CheckpointError, match="may not read it; give read permission"):
+    with pytest.raises(pio.CheckpointError, match=f"may not read it; {HERE.permission_remedy}"):
         pio.load(folder, progress=False)
 
 
+@needs_symlinks
 def test_a_folder_that_is_a_circle(tmp_path: Path) -> None:
-    (tmp_path / "m").symlink_to("m")
+    link(tmp_path / "m", "m")
     refused(lambda: resolve(tmp_path / "m"), "leads back to itself")

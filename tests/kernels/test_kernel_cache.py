@@ -1,11 +1,14 @@
 """Compiled kernels on disk: only whole ones are run, and none is lost because something else went wrong."""
 
+import contextlib
 import os
 import random
 import subprocess
 import sys
 
 import pytest
+from needs import needs_limits, needs_modes, needs_root, on_windows
+from windows_access import FOR_EVERYBODY, give
 
 from pio.ops import compilation
 from pio.system import HERE
@@ -23,10 +26,10 @@ RUN = f"{SILU}\nprint(silu())"
 
 
 def start(folder, script=RUN):
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder), "PYTHONIOENCODING": "utf-8"}
     environment.pop("NUMBA_CACHE_DIR", None)
-    command = [sys.executable, "-c", script]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    command, pipe = [sys.executable, "-c", script], subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, encoding="utf-8", env=environment)
 
 
 def run(folder, script=RUN):
@@ -57,11 +60,10 @@ def kept(full, tmp_path):
     folder, out = full
     (kernels,) = folder.glob("pio/kernels/*")
     copy = tmp_path / kernels.relative_to(folder)
-    copy.mkdir(parents=True)
+    for made in (tmp_path / "pio", tmp_path / "pio" / "kernels", copy):
+        HERE.make_private_folder(made)
     for path, content in files(folder).items():
         (copy / path.name).write_bytes(content)
-    for made in (tmp_path / "pio" / "kernels", copy):
-        made.chmod(0o700)
     return tmp_path, out
 
 
@@ -127,6 +129,7 @@ print(silu())
 """
 
 
+@needs_limits
 def test_files_that_cannot_be_read_now_stay(kept):
     folder, expected = kept
     before = files(folder)
@@ -157,6 +160,7 @@ print(silu())
     assert (out, error) == (expected, "") and files(folder) == before
 
 
+@needs_limits
 def test_a_full_disk_costs_speed_only(tmp_path):
     script = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (900, 900))\n{RUN}"
     out, error = run(tmp_path, script)
@@ -182,7 +186,7 @@ names = []
 
 def started(name):
     if not names:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT) if os.name == "posix" else signal.raise_signal(signal.SIGINT)
     names.append(name)
 
 with compilation.watch(started):
@@ -196,6 +200,7 @@ print(sorted(names))
     assert out == f"{run(tmp_path)[0]}['run', 'silu']\n" and error == ""
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a home folder that a variable names")
 def test_without_a_home_nothing_is_written_where_the_process_happens_to_be(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "NUMBA_"))}
     script = "from pio.ops import compilation; print(compilation.cache_folder())"
@@ -216,6 +221,7 @@ def test_a_file_of_another_kernel_processor_or_version_is_not_run(kept):
     assert run(folder) == (expected, "")
 
 
+@needs_modes
 def test_a_file_that_others_can_write_is_made_anew(kept):
     folder, expected = kept
     for path in files(folder):
@@ -225,7 +231,48 @@ def test_a_file_that_others_can_write_is_made_anew(kept):
     assert run(folder) == (expected, "")
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+@on_windows
+def test_a_file_that_everybody_can_write_is_made_anew(kept):
+    folder, expected = kept
+    for path in files(folder):
+        give(path, FOR_EVERYBODY)
+    out, error = run(folder)
+    assert out == expected and "can be written by Everyone (S-1-1-0); icacls" in error
+    assert run(folder) == (expected, "")
+
+
+@on_windows
+def test_a_folder_that_everybody_can_write_is_not_used(kept):
+    folder, expected = kept
+    (kernels,) = folder.glob("pio/kernels/*")
+    give(kernels, FOR_EVERYBODY)
+    out, error = run(folder)
+    assert (
+        out == expected and f"compiled anew in every process, which costs about 10 s at each start: {kernels}" in error
+    )
+    assert f'icacls "{kernels}" /inheritance:r /remove:g "*S-1-1-0" /grant:r ' in error
+
+
+@on_windows
+def test_a_damaged_file_that_is_open_elsewhere_costs_speed_only(kept):
+    folder, expected = kept
+    for path in files(folder):
+        path.write_bytes(b"damaged")
+    with contextlib.ExitStack() as stack:
+        for path in files(folder):
+            stack.enter_context(open(path, "rb"))
+        out, error = run(folder)
+    assert out == expected and error.count("cannot be kept") == error.count("or this one, has it open; close it") == 2
+    assert all(path.suffix == ".kernel" for path in files(folder))
+
+
+def test_a_profile_beyond_ascii(tmp_path):
+    folder = tmp_path / "Jürgen Ω 名"
+    cold, warm = run(folder), run(folder)
+    assert cold == warm and cold[1] == "" and len(files(folder)) == 2
+
+
+@needs_root
 def test_a_file_of_another_user_is_made_anew(kept):
     folder, expected = kept
     for path in files(folder):

@@ -8,6 +8,7 @@ import weakref
 from pathlib import Path
 
 import pytest
+from needs import needs_replaceable_files, on_windows
 
 from pio import dtypes
 from pio.errors import CheckpointError, TensorError
@@ -103,7 +104,6 @@ def test_the_mapping_lives_as_long_as_a_tensor(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("pio.loading.safetensors.mmap.mmap", Mapping)
     reference.save_file(arrays(), tmp_path / "w.safetensors")
     file = SafetensorsFile(tmp_path / "w.safetensors")
-    (tmp_path / "w.safetensors").unlink()
     row = file.tensor("wide")[1]
     del file
     gc.collect()
@@ -112,6 +112,14 @@ def test_the_mapping_lives_as_long_as_a_tensor(tmp_path: Path, monkeypatch: pyte
     del row
     gc.collect()
     assert made[0]() is None
+
+
+@needs_replaceable_files
+def test_a_mapped_file_may_be_removed(tmp_path: Path) -> None:
+    reference.save_file(arrays(), tmp_path / "w.safetensors")
+    file = SafetensorsFile(tmp_path / "w.safetensors")
+    (tmp_path / "w.safetensors").unlink()
+    assert file.tensor("wide")[1].tolist() == [0.5, 1.5, 2.5, 3.5, 4.5]
 
 
 def test_weights_cannot_be_written_to(tmp_path: Path) -> None:
@@ -138,11 +146,35 @@ def test_unaligned_data_are_read(tmp_path: Path) -> None:
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     write_safetensors(path, {"w": Tensor.from_list([1.0, 2.0])})
+    write_safetensors(path, {"w": Tensor.from_list([3.0])})
+    assert SafetensorsFile(path).tensor("w").tolist() == [3.0]
+    assert os.listdir(tmp_path) == ["w.safetensors"]
+
+
+@needs_replaceable_files
+def test_a_mapped_file_may_be_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    write_safetensors(path, {"w": Tensor.from_list([1.0, 2.0])})
     old = SafetensorsFile(path).tensor("w")
     write_safetensors(path, {"w": old[:1]})
     assert old.tolist() == [1.0, 2.0]
     assert SafetensorsFile(path).tensor("w").tolist() == [1.0]
     assert os.listdir(tmp_path) == ["w.safetensors"]
+
+
+@on_windows
+def test_a_mapped_file_is_not_replaced_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    write_safetensors(path, {"w": Tensor.from_list([1.0, 2.0])})
+    old = SafetensorsFile(path).tensor("w")
+    with pytest.raises(
+        CheckpointError, match=r"cannot write .*w\.safetensors: another program, or this one, has it open;"
+    ):
+        write_safetensors(path, {"w": Tensor.from_list([3.0])})
+    assert old.tolist() == [1.0, 2.0] and os.listdir(tmp_path) == ["w.safetensors"]
+    del old
+    write_safetensors(path, {"w": Tensor.from_list([3.0])})
+    assert SafetensorsFile(path).tensor("w").tolist() == [3.0]
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
