@@ -31,6 +31,12 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 
+def environment(*folders: Path) -> dict[str, str]:
+    """Return an environment for a process that imports from these folders too, from the tests and from pio."""
+    found = [*map(str, folders), str(FOLDER / "tests"), str(FOLDER), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, found))}
+
+
 class Program:
     """A module that runs as a program, such as pio, and that signals can be sent to.
 
