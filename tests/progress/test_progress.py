@@ -48,7 +48,6 @@ class Terminal:
         return self._seen.decode("utf-8")
 
 
-@needs_terminals
 @pytest.fixture(autouse=True)
 def plain_terminal(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
@@ -65,6 +64,7 @@ def compile_one(module: str, name: str) -> None:
     assert kernel(function)(5) == 6
 
 
+@needs_terminals
 @pytest.mark.parametrize("wanted", [True, None])
 def test_a_terminal_shows_it_and_is_left_clean(wanted):
     terminal = Terminal()
