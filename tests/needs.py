@@ -56,6 +56,11 @@ def _replaces_open_files(folder: Path) -> bool:
     return True
 
 
+def _wide_names(folder: Path) -> bool:
+    (folder / "modèle").touch()
+    return os.listdir(folder) == ["modèle"]
+
+
 def _needs(there: bool, what: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not there, reason=f"needs {what}")
 
@@ -64,6 +69,7 @@ def _needs(there: bool, what: str) -> pytest.MarkDecorator:
 SYMLINKS = _works(_links)
 needs_symlinks = _needs(SYMLINKS, "symbolic links, which this user or this file system cannot make")
 needs_capitals = _needs(_works(_capitals), "a file system in which capitals count")
+needs_wide_names = _needs(_works(_wide_names), "files whose names have letters beyond ASCII")
 needs_modes = _needs(_works(_modes), "files that say who may read and write them in nine bits")
 needs_replaceable_files = _needs(
     _works(_replaces_open_files), "a system that lets files be replaced or removed while they are open or mapped"

@@ -14,17 +14,19 @@ from pio.cli.loading import check_fields, loaded_model, require_chat
 from pio.cli.reader import edit_lines, next_message
 from pio.cli.streams import require_text
 from pio.errors import PioError
+from pio.progress.stream import is_terminal
+from pio.system import HERE
 
 if TYPE_CHECKING:
     from pio.text.reasoning import Kind
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
-HELP = """/clear          forget the conversation
+HELP = f"""/clear          forget the conversation
 /think          let the model think before it answers
 /no_think       let it answer at once
 /system TEXT    tell the model what it is to be; without TEXT, nothing
 /help           show this
-/bye            leave, as do /exit, exit, quit and Ctrl-D; Ctrl-C stops an answer
+/bye            leave, as do /exit, exit, quit and {HERE.end_of_input}; Ctrl-C stops an answer
 
 A line that ends with \\ goes on with the next one, and lines between \"\"\" and \"\"\"
 are one message. So is what you paste; Enter sends it."""
@@ -73,7 +75,7 @@ def chat(
         terminal = sys.stdin.isatty()
         if terminal:
             edit_lines()
-            note(f'{model} is ready. /help shows the commands, """ begins several lines, Ctrl-D leaves.')
+            note(f'{model} is ready. /help shows the commands, """ begins several lines, {HERE.end_of_input} leaves.')
         while (text := next_message(terminal)) is not None and text.strip() not in LEAVING:
             if text.strip() and not (text.startswith("/") and _command(conversation, text.strip())):
                 _answer(conversation, text, terminal)
@@ -105,7 +107,7 @@ def _command(conversation: Conversation, line: str) -> bool:
 
 def _answer(conversation: Conversation, text: str, terminal: bool) -> None:
     """Stream the answer; on a terminal Ctrl-C ends it, and nowhere does an error end the conversation."""
-    style = _Style(sys.stdout.isatty())
+    style = _Style(is_terminal(sys.stdout))
     try:
         for kind, piece in conversation.ask(require_text(text, "the message", sys.stdin.encoding)):
             style.show(kind, piece)

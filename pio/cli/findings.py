@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Literal
 
 from pio import machine
 from pio.cli.console import size
+from pio.system import HERE
 
 State = Literal["ok", "advice", "missing"]
 
@@ -37,7 +37,6 @@ FEATURES = (
 )
 PACKAGES = ("numba", "llvmlite", "tokenizers", "huggingface-hub", "pydantic", "jinja2", "rich", "typer")
 SMALL = 1 << 30  # bytes of memory below which hardly any model fits
-HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def examine() -> list[Finding]:
 
 
 def _system() -> Finding:
-    return Finding("system", f"{platform.system()} {platform.release()}, {platform.machine()}")
+    return Finding("system", f"{HERE.name()}, {platform.machine()}")
 
 
 def _python() -> Finding:
@@ -94,7 +93,7 @@ def _python() -> Finding:
 def _packages() -> Finding:
     found: list[str] = []
     absent: list[str] = []
-    for name in PACKAGES:
+    for name in (*PACKAGES, *HERE.packages):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
@@ -113,7 +112,7 @@ def _features() -> Finding:
 
     has = compilation.cpu_features()
     found = ", ".join(name for name in FEATURES if has.get(name)) or "none that kernels use"
-    if platform.machine() in ("x86_64", "AMD64") and not (has.get("avx2") and has.get("fma")):
+    if HERE.machine == "x86_64" and not (has.get("avx2") and has.get("fma")):
         return Finding(
             "vector instructions",
             found,
@@ -137,7 +136,7 @@ def _products() -> Finding:
 def _cores() -> Finding:
     usable, there = machine.cpu_count(), os.cpu_count() or 1
     if usable < there:
-        return Finding("cores", f"{usable} of {there} usable: the process's affinity or control group gives no more")
+        return Finding("cores", f"{usable} of {there} usable: {HERE.core_limits}")
     return Finding("cores", f"{usable} usable, as many threads by default")
 
 
@@ -161,16 +160,8 @@ def _memory() -> Finding:
 
 
 def _huge_pages() -> Finding:
-    try:
-        text = HUGE_PAGES.read_text("ascii", "replace")
-    except OSError:
-        return Finding("huge pages", "unknown: this system does not say")
-    chosen = text.partition("[")[2].partition("]")[0]
-    if chosen == "never":
-        return Finding(
-            "huge pages", "never", "advice", f"caches and buffers are a little faster with: echo madvise > {HUGE_PAGES}"
-        )
-    return Finding("huge pages", chosen)
+    found, remedy = HERE.huge_pages()
+    return Finding("huge pages", found, "advice" if remedy else "ok", remedy)
 
 
 def _cache() -> Finding:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import select
-import shlex
 import sys
 from typing import Any
 
 from pio.cli.console import note
 from pio.cli.streams import require_text
 from pio.errors import CheckpointError, ConfigError
+from pio.system import HERE
 
 # What the demo model shows of itself when nobody asks for anything.
 SHOWN_PROMPT = '''def read_json(path):
@@ -46,7 +45,7 @@ def read_prompt(model: str, prompt: str | None, *, named: bool) -> str | None:
     if model == "demo":
         return None
     raise ConfigError(
-        f"there is no prompt; give one after the model, or pipe it in: pio generate {shlex.quote(model)} PROMPT"
+        f"there is no prompt; give one after the model, or pipe it in: pio generate {HERE.quote(model)} PROMPT"
     )
 
 
@@ -66,7 +65,7 @@ def _piped(*, patient: bool) -> str:
 def _has_begun() -> bool:
     """Whether standard input has something, or its end, within the time that people wait without a word."""
     try:
-        return bool(select.select([sys.stdin.fileno()], [], [], PATIENCE)[0])
+        return HERE.has_input(sys.stdin.fileno(), PATIENCE)
     except (OSError, ValueError):  # no file, so nothing can be slow
         return True
 
@@ -82,5 +81,5 @@ def _require(model: str) -> None:
             raise
         shown = model[:80]
         raise ConfigError(
-            f"{shown!r} is no model, and a prompt comes after one: pio generate demo {shlex.quote(shown)}"
+            f"{shown!r} is no model, and a prompt comes after one: pio generate demo {HERE.quote(shown)}"
         ) from None

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from pio.cli.console import note, write
+from pio.system import HERE
 
 PROMPT, FURTHER = "> ", ". "
 QUOTES = '"""'
@@ -38,7 +39,7 @@ def next_message(terminal: bool, read: Callable[[str], str] = input) -> str | No
     """
     while True:
         try:
-            return _message(lambda prompt: read(prompt if terminal else ""))
+            return _message((lambda prompt: _typed(prompt, read)) if terminal else (lambda _: read("")))
         except EOFError:
             if terminal:
                 write("\n")
@@ -47,7 +48,15 @@ def next_message(terminal: bool, read: Callable[[str], str] = input) -> str | No
             if not terminal:
                 raise
             write("\n")
-            note("Ctrl-D leaves")
+            note(f"{HERE.end_of_input} leaves")
+
+
+def _typed(prompt: str, read: Callable[[str], str]) -> str:
+    """A line, or all lines of a paste, where the line editor gives these one by one."""
+    text = read(prompt)
+    while HERE.has_more_typed():
+        text += "\n" + read(FURTHER)
+    return text
 
 
 def _message(read: Callable[[str], str]) -> str:

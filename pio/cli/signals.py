@@ -16,6 +16,7 @@ def end_in_order() -> None:
     for number in HERE.ending_signals:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _end)
+    HERE.end_in_order()
 
 
 def _end(number: int, _frame: object) -> NoReturn:

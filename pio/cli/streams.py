@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pio.errors import ConfigError
+from pio.progress.stream import is_terminal
 from pio.system import HERE
 
 BROKEN_PIPE = 141  # as a shell reports a process whose reader went away
@@ -78,14 +79,52 @@ def prepare_streams() -> None:
     if given is None:  # closed, as <&- does it: there is nothing to read
         sys.stdin = open(os.devnull, encoding="utf-8")
     elif isinstance(given, io.TextIOWrapper):
-        given.reconfigure(errors="surrogateescape")  # require_text refuses it where it matters
+        sys.stdin = _prepared_input(given)
+    errors: Any = sys.stderr
+    if type(errors) is io.TextIOWrapper:
+        errors.reconfigure(encoding=_other_encoding(errors), newline=_line_end(errors))
     out: Any = sys.stdout
     if out is None:  # as >&- does it
-        raise OutputError("standard output is closed; open it, or send it to /dev/null")
+        raise OutputError(f"standard output is closed; open it, or send it to {os.devnull}")
     if type(out) is io.TextIOWrapper:
-        errors = "backslashreplace" if out.errors in STRICT else out.errors
-        buffer: Any = out.buffer
-        sys.stdout = Output(buffer, out.encoding, errors, line_buffering=out.line_buffering)
+        sys.stdout = _prepared_output(out)
+    for stream in (sys.stdout, sys.stderr):
+        is_terminal(stream)  # where it is one, it takes escape sequences from here on
+
+
+def _prepared_input(given: Any) -> Any:
+    encoding = _other_encoding(given)
+    if encoding == "utf-8":
+        encoding = "utf-8-sig"  # without the mark that programs put before a text of theirs
+    pipe = HERE.input_pipe(given.fileno())
+    if pipe is not None:
+        given = io.TextIOWrapper(io.BufferedReader(pipe), given.encoding)
+    given.reconfigure(encoding=encoding, errors="surrogateescape")  # require_text refuses it where it matters
+    return given
+
+
+def _prepared_output(out: io.TextIOWrapper) -> Output:
+    buffer: Any = out.buffer
+    return Output(
+        buffer,
+        _other_encoding(out) or out.encoding,
+        "backslashreplace" if out.errors in STRICT else out.errors,
+        newline=_line_end(out),
+        line_buffering=out.line_buffering,
+    )
+
+
+def _line_end(stream: io.TextIOWrapper) -> str | None:
+    """What ends a line in a stream: where it is redirected as an answer has it, else as the terminal wants it."""
+    return None if stream.isatty() else "\n"
+
+
+def _other_encoding(stream: io.TextIOWrapper) -> str | None:
+    """What a redirected stream is to be in, where neither Python nor who started it has chosen well or at all."""
+    if HERE.redirected_encoding is None or stream.isatty():
+        return None
+    chosen = os.environ.get("PYTHONIOENCODING", "").partition(":")[0] or os.environ.get("PYTHONUTF8")
+    return None if chosen and not sys.flags.ignore_environment else HERE.redirected_encoding
 
 
 def require_text(text: str, what: str, encoding: str | None = None) -> str:
@@ -100,7 +139,7 @@ def require_text(text: str, what: str, encoding: str | None = None) -> str:
         ConfigError: It holds such bytes.
     """
     if found := UNDECODED.search(text):
-        byte, encoding = ord(found[0]) - 0xDC00, encoding or sys.getfilesystemencoding()
+        byte, encoding = ord(found[0]) - 0xDC00, (encoding or sys.getfilesystemencoding()).removesuffix("-sig")
         raise ConfigError(
             f"{what} is no {encoding} text: found byte 0x{byte:02X} after {found.start()} characters; "
             "convert it to UTF-8, and set PYTHONUTF8=1 where the locale has another encoding"

@@ -133,7 +133,7 @@ class BatchManager:
         ids = self._limits.check_prompt(prompt.token_ids, room=1)
         embeddings = prompt_embeddings.checked(prompt.embeddings, len(ids), self._hidden_size)
         self._limits.check_params(params)
-        request = Request[Generation](params.n)
+        request: Request[Generation] = Request(params.n)
         seed = fresh_seed() if params.seed is None else params.seed
         stops = frozenset(params.stop_token_ids)
         if not params.ignore_eos:
@@ -172,7 +172,7 @@ class BatchManager:
         """
         ids = self._limits.check_prompt(prompt.token_ids, room=0)
         embeddings = prompt_embeddings.checked(prompt.embeddings, len(ids), self._hidden_size)
-        request = Request[Tensor]()
+        request: Request[Tensor] = Request()
         consumer = PromptLogits(request, self._prompt_logits(len(ids)))
         sequences = [TokenSequence(consumer, ids, outputs=len(ids), embeddings=embeddings)]
         return self._queued(request, sequences, owned, lambda: LogitsHandle(request, self))

@@ -15,6 +15,7 @@ from pio.engine.scheduler import Scheduler
 from pio.engine.sequence import Sequence, Status
 from pio.engine.waiters import Waiters
 from pio.errors import CancelledError, PioError
+from pio.system import HERE
 from pio.threads import green_threads, start
 
 
@@ -120,8 +121,8 @@ class Worker:
                 raise
             self._starting = None
             raise PioError(
-                f"the system refuses a thread for the model ({error}); end other threads or processes, or raise the "
-                "limit (ulimit -u), and send the request again"
+                f"the system refuses a thread for the model ({error}); end other threads or processes, or "
+                f"{HERE.thread_remedy}, and send the request again"
             ) from error
 
     # The loop

@@ -8,6 +8,7 @@ import threading
 from typing import Final, Protocol
 
 from pio.forks import free_in_children
+from pio.system import HERE
 from pio.threads import green_threads, start
 
 # One cache line for each field that threads wait on, and for each thread's range of pieces.
@@ -83,10 +84,7 @@ class Pool:
         except (RuntimeError, MemoryError) as error:
             self.helpers -= 1
             _log.warning(
-                "the system refuses more threads, so work is done by %d: %s; raise the limit of threads of this user "
-                "or container",
-                number,
-                error,
+                "the system refuses more threads, so work is done by %d: %s; %s", number, error, HERE.thread_remedy
             )
             return False
         return True

@@ -59,7 +59,8 @@ def explain_file(path: Path) -> str:
     what = _GGUF if magic else _format([path.name])
     if what is not None:
         return f"{path} is {what}"
-    return f"{path} is a file; give the folder that holds it, config.json and tokenizer.json: {shown_path(str(path.parent))}"
+    around = shown_path(str(path.parent))
+    return f"{path} is a file; give the folder that holds it, config.json and tokenizer.json: {around}"
 
 
 def explain_folder(folder: Path, missing: str) -> str:

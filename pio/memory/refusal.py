@@ -10,6 +10,7 @@ from typing import Final
 from pio.errors import OutOfMemoryError
 from pio.memory.allocation import allocated_bytes
 from pio.memory.sizes import format_bytes
+from pio.system import HERE
 from pio.threads import require_room
 
 WORK_ROOM: Final = 32 << 20  # bytes for tokenizers and other libraries, beside what is counted
@@ -29,7 +30,7 @@ def memory_refused(error: BaseException, doing: str) -> OutOfMemoryError | None:
         return None
     return OutOfMemoryError(
         f"the system refused memory while {doing} ({str(error) or 'out of memory'}); pio holds "
-        f"{format_bytes(allocated_bytes())} now: give the process more (ulimit -v, a control group), or ask for less"
+        f"{format_bytes(allocated_bytes())} now: give the process more ({HERE.memory_remedy}), or ask for less"
     )
 
 

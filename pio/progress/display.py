@@ -31,7 +31,7 @@ class Bar:
         from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
         from rich.table import Column
 
-        console = Console(file=stream)
+        console = Console(file=stream, legacy_windows=False)  # it takes escape sequences
         # only the words give way where the line is short
         text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
         bar = BarColumn(bar_width=10, table_column=Column(min_width=10))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+from pio.system import HERE
+
 
 class ForgivingStream:
     """Standard error as a host program has it, any object or None: what it cannot take is dropped."""
@@ -37,8 +39,8 @@ class ForgivingStream:
 
 
 def is_terminal(stream: Any) -> bool:
-    """Return whether a stream, which may be any object or None, is an open terminal."""
+    """Return whether a stream, which may be any object or None, is an open terminal that takes escape sequences."""
     try:
-        return bool(stream.isatty())
+        return bool(stream.isatty()) and HERE.takes_escapes(stream)
     except Exception:  # it is closed, has no such method, or its own does not work
         return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    import io
     import mmap
 
 Machine = Literal["x86_64", "aarch64", "other"]
-
-_MACHINES: dict[str, Machine] = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
 
 class Call(NamedTuple):
@@ -35,7 +33,7 @@ class System(ABC):
     """An operating system.
 
     Attributes:
-        machine: The kind of processor, by one name on all systems.
+        machine: The kind of processor that this interpreter was built for, by one name on all systems.
         sleep: Returns when the thread is woken, at once where the int32 at ``address`` is not ``value``, and may return
             at any time.
         wake: Wakes all who sleep on ``address``; None where nobody can be woken, and ``sleep`` is a nap.
@@ -48,10 +46,15 @@ class System(ABC):
         child_options: What to start a process with whose life no terminal ends.
         ending_signals: Numbers of the signals by which this process is asked to end, but for Ctrl-C.
         end_of_input: The keys that end what somebody types.
+        redirected_encoding: Of standard streams that are no terminal, where nobody says; None leaves it to Python.
+        core_limits: Why this process may use fewer cores than the machine has.
+        packages: What it needs of other people's packages beside those that every system needs.
+        thread_remedy: What gives this process more threads.
+        memory_remedy: What gives this process more memory.
         places_objects: Whether object files can be laid into memory by `kernels._elf`.
     """
 
-    machine: Machine = _MACHINES.get(platform.machine().lower(), "other")
+    machine: Machine
     sleep: Call
     wake: Call | None
     give_way: Call
@@ -62,6 +65,11 @@ class System(ABC):
     child_options: ClassVar[Mapping[str, Any]]
     ending_signals: tuple[int, ...]
     end_of_input: str
+    redirected_encoding: str | None = None
+    core_limits: str
+    packages: tuple[str, ...] = ()
+    thread_remedy: str
+    memory_remedy: str
     places_objects: bool = False
 
     # Compiled code
@@ -235,6 +243,10 @@ class System(ABC):
     # This machine, this process
 
     @abstractmethod
+    def name(self) -> str:
+        """Return its name and version."""
+
+    @abstractmethod
     def core_count(self) -> int:
         """Return how many cores this process may use, as far as the system limits it."""
 
@@ -258,6 +270,10 @@ class System(ABC):
     def peak_memory(self) -> int | None:
         """Return the most bytes that this process ever had in memory, mapped files included, or None where unknown."""
 
+    @abstractmethod
+    def huge_pages(self) -> tuple[str, str]:
+        """Return what becomes of a wish for huge pages, and what to do about it, empty where all is well."""
+
     def at_fork(  # noqa: B027  a system may have no forks
         self, before: Callable[[], object], after: Callable[[], object]
     ) -> None:
@@ -265,8 +281,32 @@ class System(ABC):
 
     # Terminals
 
-    def prepare_console(self) -> None:  # noqa: B027  most need nothing
-        """Have standard output and error take UTF-8 and escape sequences."""
+    def takes_escapes(self, terminal: Any) -> bool:
+        """Return whether a terminal, a stream of any kind, takes escape sequences; one that can is told to."""
+        return True
+
+    def input_pipe(self, descriptor: int) -> io.RawIOBase | None:
+        """Return what reads a pipe while signal handlers run; None where this is none, or Python does so itself."""
+        return None
+
+    @abstractmethod
+    def has_input(self, descriptor: int, seconds: float) -> bool:
+        """Wait until a file, pipe or terminal has something to read, or its end; False where the time was over before.
+
+        Raises:
+            OSError: The descriptor is none of these; ValueError where it is none at all.
+        """
+
+    def has_more_typed(self) -> bool:
+        """Return whether more lines came to the terminal with the last one that ``input`` gave, as of a paste."""
+        return False
+
+    def end_in_order(self) -> None:  # noqa: B027  most let a process do that
+        """Have the system wait, after one of ``ending_signals``, until this process has ended by itself."""
+
+    @abstractmethod
+    def quote(self, text: str) -> str:
+        """Return a text as one argument of a command line."""
 
     def is_closed_pipe(self, error: OSError) -> bool:
         """Return whether an error says that whoever reads what this process writes has gone."""

@@ -33,6 +33,7 @@ class Linux(Posix):
     """
 
     clock = Call("clock_gettime", (time.CLOCK_MONOTONIC, "result"))
+    core_limits = "the process's affinity or control group gives no more"
 
     def __init__(self, root: Path = ROOT) -> None:
         self.root = root
@@ -50,6 +51,10 @@ class Linux(Posix):
         if not os.path.isabs(home):
             raise FileNotFoundError("this user has no home folder")
         return Path(home, ".cache")
+
+    def name(self) -> str:
+        """Return the kernel's version."""
+        return f"Linux {os.uname().release}"
 
     def core_count(self) -> int:
         """Return the cores of the process's affinity, cut by its control groups' quotas."""
@@ -79,6 +84,14 @@ class Linux(Posix):
     def processor_features(self) -> frozenset[str]:
         """Return what LLVM does not ask for: of ARM processors what is newer than 2016."""
         return _arm_features() if self.machine == "aarch64" else frozenset()
+
+    def huge_pages(self) -> tuple[str, str]:
+        """Read what is chosen."""
+        file = self.root / "sys/kernel/mm/transparent_hugepage/enabled"
+        chosen = read(file).partition("[")[2].partition("]")[0]
+        if chosen == "never":
+            return chosen, f"caches and buffers are a little faster with: echo madvise > {file}"
+        return chosen or "none: this kernel was built without", ""
 
     def seconds_since_start(self) -> float | None:
         """Return the clock since the system's boot less that of the process's start."""

@@ -31,6 +31,8 @@ class MacOS(Posix):
     """macOS."""
 
     clock = Call("clock_gettime", (_CLOCK_MONOTONIC, "result"))
+    core_limits = "slower cores are left out, for work is split evenly"
+    packages = ("platformdirs", "psutil")
 
     def __init__(self) -> None:
         if hasattr(program(), "os_sync_wait_on_address"):  # since 14.4
@@ -44,6 +46,12 @@ class MacOS(Posix):
         import platformdirs
 
         return platformdirs.user_cache_path()
+
+    def name(self) -> str:
+        """Return the version that its settings show."""
+        import platform
+
+        return f"macOS {platform.mac_ver()[0]}"
 
     def core_count(self) -> int:
         """Return the fast cores: work is split evenly, so that a slow one would hold up the others."""
@@ -62,6 +70,10 @@ class MacOS(Posix):
     def processor_features(self) -> frozenset[str]:
         """Return what sysctl tells of."""
         return frozenset(name for name, found in _FEATURES.items() if _number(f"hw.optional.arm.{found}"))
+
+    def huge_pages(self) -> tuple[str, str]:
+        """Say that there are none."""
+        return "none: pages of 16 KiB serve", ""
 
     def seconds_since_start(self) -> float | None:
         """Return the time of day less that of the process's start."""

@@ -10,17 +10,20 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pio.system.interface import Call, System
+from pio.system.interface import Call, Machine, System
 
 if TYPE_CHECKING:
     import mmap
 
 assert sys.platform != "win32"
 
+_MACHINES: dict[str, Machine] = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+
 
 class Posix(System):
     """A system that follows POSIX."""
 
+    machine: Machine = _MACHINES.get(os.uname().machine, "other")
     give_way = Call("sched_yield")
     clock_units = (1_000_000_000, 1)  # a struct timespec
     read_flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
@@ -30,6 +33,8 @@ class Posix(System):
     }  # Ctrl-C on a terminal is for this process to handle
     ending_signals = (signal.SIGHUP, signal.SIGTERM)  # the terminal is gone; a service manager, or kill, asks for it
     end_of_input = "Ctrl-D"
+    thread_remedy = "raise the limit of threads of this user (ulimit -u) or container"
+    memory_remedy = "ulimit -v, a control group"
 
     def private_memory(self, nbytes: int) -> mmap.mmap:
         """Return memory that a forked child has for itself."""
@@ -127,6 +132,18 @@ class Posix(System):
     def at_fork(self, before: Callable[[], object], after: Callable[[], object]) -> None:
         """Register them with Python."""
         os.register_at_fork(before=before, after_in_parent=after, after_in_child=after)
+
+    def has_input(self, descriptor: int, seconds: float) -> bool:
+        """Ask for that."""
+        import select
+
+        return bool(select.select([descriptor], [], [], seconds)[0])
+
+    def quote(self, text: str) -> str:
+        """Quote for sh."""
+        import shlex
+
+        return shlex.quote(text)
 
 
 @cache

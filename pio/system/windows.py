@@ -8,18 +8,22 @@ assert sys.platform == "win32"
 
 import ctypes
 import errno
+import re
 import signal
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from pio.system.interface import Call
+from pio.system import windows_machine
+from pio.system.interface import Call, Machine
+from pio.system.job_object import cpu_quota, free_memory
 from pio.system.windows_files import WindowsFiles
 
 if TYPE_CHECKING:
+    import io
     import mmap
 
+_WORKSTATION: Final = 1  # VER_NT_WORKSTATION
 _FOREVER: Final = 0xFFFFFFFF
 _CREATE_NEW_PROCESS_GROUP, _CREATE_NO_WINDOW = 0x200, 0x8000000
 _FUNCTIONS: Final = {
@@ -29,10 +33,14 @@ _FUNCTIONS: Final = {
     "SwitchToThread": "kernel32",
 }
 
+_PLAIN: Final = re.compile(r"[\w.:/\\-]+")  # no shell sees more in it
+
 
 class Windows(WindowsFiles):
     """Windows."""
 
+    # not of the machine: an interpreter for one kind may run on another
+    machine: Machine = "x86_64" if "(AMD64)" in sys.version else "aarch64" if "(ARM64)" in sys.version else "other"
     sleep = Call("WaitOnAddress", ("address", "place", 4, _FOREVER))
     wake = Call("WakeByAddressAll", ("address",))
     give_way = Call("SwitchToThread")
@@ -41,7 +49,12 @@ class Windows(WindowsFiles):
     # Ctrl-C in a console is for this process to handle, and a program without a console is to get none
     child_options: ClassVar[Mapping[str, Any]] = {"creationflags": _CREATE_NEW_PROCESS_GROUP | _CREATE_NO_WINDOW}
     ending_signals = (signal.SIGBREAK,)  # Ctrl-Break, and the console is being closed
-    end_of_input = "Ctrl-Z and Enter"
+    end_of_input = "Ctrl-Z Enter"
+    redirected_encoding = "utf-8"  # as other programs write it; Python before 3.15 takes the code page's
+    thread_remedy = "enlarge the paging file"
+    core_limits = "the process's affinity or job object gives no more"
+    packages = ("platformdirs",)
+    memory_remedy = "a larger paging file, a larger limit of its job object"
 
     def symbols(self) -> dict[str, int]:
         """Return what the linker, which looks into libraries that are loaded, may not find there."""
@@ -60,17 +73,23 @@ class Windows(WindowsFiles):
 
         return platformdirs.user_cache_path()
 
-    def core_count(self) -> int:
-        """Return the cores of the process's affinity."""
-        import psutil
+    def name(self) -> str:
+        """Return its name, which changes with the build alone."""
+        found = sys.getwindowsversion()
+        kind = "Windows" if found.product_type == _WORKSTATION else "Windows Server"
+        return f"{kind} {found.major}.{found.minor}.{found.build}"
 
-        return len(psutil.Process().cpu_affinity())
+    def core_count(self) -> int:
+        """Return the cores of the process's affinity, cut by its job's quota."""
+        active = windows_machine.active_cores()
+        affine, quota = windows_machine.usable_cores(), cpu_quota(windows_machine.query_job, active)
+        return affine if quota is None else min(affine, max(1, int(quota)))
 
     def available_memory(self) -> int | None:
-        """Return what is free or can be freed at once."""
-        import psutil
-
-        return int(psutil.virtual_memory().available)
+        """Return what is free or can be freed at once, cut by what may still be committed, here and in its job."""
+        free = free_memory(windows_machine.query_job, windows_machine.committed())
+        there = windows_machine.available_memory()
+        return there if free is None else min(there, free)
 
     def processor_name(self) -> str:
         """Return its name as the registry has it."""
@@ -84,15 +103,53 @@ class Windows(WindowsFiles):
 
     def seconds_since_start(self) -> float | None:
         """Return the time of day less that of the process's start."""
-        import psutil
-
-        return time.time() - psutil.Process().create_time()
+        return windows_machine.seconds_since_start()
 
     def peak_memory(self) -> int | None:
         """Return the largest working set."""
-        import psutil
+        return windows_machine.peak_memory()
 
-        return int(psutil.Process().memory_info().peak_wset)
+    def huge_pages(self) -> tuple[str, str]:
+        """Say that there are none."""
+        return "none: Windows gives them to accounts with a privilege of their own, and pio does not ask for it", ""
+
+    def takes_escapes(self, terminal: Any) -> bool:
+        """Ask the console; NUL, which says that it is a terminal, takes none, and what has no descriptor its own."""
+        from pio.system.windows_console import take_escapes
+
+        try:
+            descriptor = terminal.fileno()
+        except (AttributeError, OSError, ValueError):
+            return True
+        return take_escapes(descriptor)
+
+    def input_pipe(self, descriptor: int) -> io.RawIOBase | None:
+        """Look into it again and again, for nothing interrupts a call that waits for a pipe."""
+        from pio.system.windows_console import PipeInput
+
+        return PipeInput.of(descriptor)
+
+    def has_input(self, descriptor: int, seconds: float) -> bool:
+        """Look into a pipe; nothing else keeps anybody waiting that is asked for what it has."""
+        from pio.system.windows_console import has_input
+
+        return has_input(descriptor, seconds)
+
+    def has_more_typed(self) -> bool:
+        """Return whether keys are left."""
+        import msvcrt
+
+        return msvcrt.kbhit()
+
+    def end_in_order(self) -> None:
+        """Hold the event back that closes the console, logs off or shuts down."""
+        from pio.system.windows_console import end_in_order
+
+        end_in_order()
+
+    def quote(self, text: str) -> str:
+        """Put it in double quotes where it needs some, which every shell here knows."""
+        return text if _PLAIN.fullmatch(text) else '"' + text.replace('"', '\\"') + '"'
 
     def is_closed_pipe(self, error: OSError) -> bool:
         """A pipe that nobody reads is invalid here, or broken."""

@@ -1,16 +1,14 @@
 import json
-import os
 import random
-import select
 import subprocess
 import sys
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 import pytest
 from numba.core import config
+from processes import wait_for_end
 from typer.testing import CliRunner
 
 from pio import machine
@@ -71,7 +69,7 @@ def test_the_demo_model():
 
 @compiled
 def test_long_contexts_several_sequences_and_a_busy_neighbour(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({**QWEN, "max_position_embeddings": 9000}))
+    (tmp_path / "config.json").write_text(json.dumps({**QWEN, "max_position_embeddings": 9000}), "utf-8")
     options = ("--config", tmp_path, *QUICK[:-1], "--prompt-tokens", 8195, "--sequences", 17)
     report = json.loads(bench(*options, "--depth", 13, "--busy", 1, "--threads", 2, "--json"))
     check(report, threads=2)
@@ -88,7 +86,7 @@ def test_long_contexts_several_sequences_and_a_busy_neighbour(tmp_path):
 @compiled
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_random_weights_of_a_config(tmp_path, dtype):
-    (tmp_path / "config.json").write_text(json.dumps({**QWEN, "dtype": "float16"}))
+    (tmp_path / "config.json").write_text(json.dumps({**QWEN, "dtype": "float16"}), "utf-8")
     options = ("--dtype", dtype) if dtype == "float32" else ()
     report = json.loads(bench("--config", tmp_path / "config.json", *QUICK, "--threads", 2, *options))
     check(report, threads=2)
@@ -191,23 +189,18 @@ def test_prompts_that_would_wait_for_each_other_are_refused():
 def test_busy_processes_end_with_what_they_disturb():
     with pytest.raises(KeyboardInterrupt), busy(3) as processes:
         for process in processes:
-            os.kill(process, 0)
+            with pytest.raises(TimeoutError):
+                wait_for_end(process, 0)
         raise KeyboardInterrupt
     assert len(processes) == 3
     for process in processes:
-        with pytest.raises(ProcessLookupError):
-            os.kill(process, 0)
+        wait_for_end(process, 0)
 
 
 def test_a_busy_process_ends_after_its_starter_was_killed():
     code = "import os\nfrom pio.benchmarks.busy import busy\nwith busy(1) as p: print(p[0], flush=True); os._exit(0)"
     starter = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    with suppress(ProcessLookupError):  # it has ended already
-        handle = os.pidfd_open(int(starter.stdout))
-        try:
-            assert select.select([handle], [], [], 60)[0]
-        finally:
-            os.close(handle)
+    wait_for_end(int(starter.stdout), 60)
 
 
 def test_random_weights_are_random_and_the_same_again():

@@ -1,14 +1,14 @@
 import os
-import pty
 import re
 import select
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from needs import needs_terminals
+from processes import Program, interrupted
 
 import pio as package
 from pio.cli.chat import _Style
@@ -146,6 +146,8 @@ class Terminal:
     """The program on a terminal of its own."""
 
     def __init__(self, *arguments: str) -> None:
+        import pty  # which not every system has
+
         self.process, self.terminal = pty.fork()
         if self.process == 0:
             os.environ.update(TERM="xterm", COLUMNS="100")
@@ -171,6 +173,7 @@ class Terminal:
         return code
 
 
+@needs_terminals
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_on_a_terminal():
     wild = ("-t", "3", "--top-k", "0", "--top-p", "1")  # so that no end token comes for long
@@ -189,6 +192,7 @@ def test_on_a_terminal():
     assert chat.end() == 0
 
 
+@needs_terminals
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_paste_is_one_message():
     pytest.importorskip("readline")
@@ -217,15 +221,10 @@ def test_bad_options_are_refused_before_a_model_is_looked_for(pio):
 
 def test_ctrl_c_ends_a_conversation_over_a_pipe(tmp_path):
     questions = tmp_path / "questions"
-    questions.write_text("Write a function.\n" * 50)
+    questions.write_text("Write a function.\n" * 50, "utf-8")
     wild = ("-n", "1900", "-t", "3", "--top-k", "0", "--top-p", "1", "--no-think")
     with questions.open() as file:
-        command = [sys.executable, "-m", "pio", "chat", "demo", *wild]
-        chat = subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert chat.stdout and os.read(chat.stdout.fileno(), 1)
-    chat.send_signal(signal.SIGINT)
-    _, errors = chat.communicate()
-    assert (chat.returncode, errors) == (130, b"")
+        assert interrupted(Program("pio", "chat", "demo", *wild, stdin=file)) == (130, b"")
 
 
 def test_reasoning_is_dimmed_on_a_terminal_and_left_out_elsewhere(capsys):

@@ -1,13 +1,17 @@
 import json
 import os
+import platform
 import stat
+import sys
 
 import pytest
+from needs import needs_modes, on_linux
 from numba.core import config
 
 from pio.cli import findings
 from pio.machine import cpu_count
 from pio.ops import bfloat16, compilation
+from pio.system import HERE
 
 
 def by_name(ran):
@@ -23,6 +27,10 @@ def test_this_machine_can_run_it(pio):
     assert found["cores"]["value"].startswith(str(cpu_count()))
     for name in ("numba", "llvmlite", "tokenizers"):
         assert name in found["packages"]["value"]
+
+
+@needs_modes
+def test_the_folder_of_kernels_is_private():
     assert stat.S_IMODE(os.stat(compilation.cache_folder()).st_mode) == 0o700
 
 
@@ -56,7 +64,7 @@ def test_fewer_cores_than_the_machine_has(pio, monkeypatch):
 
 
 def test_a_processor_without_vectors(pio, monkeypatch):
-    monkeypatch.setattr(findings.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(HERE, "machine", "x86_64")
     monkeypatch.setattr(compilation, "cpu_features", lambda: {"sse2": True})
     found = by_name(pio("doctor", "--json"))["vector instructions"]
     assert found["state"] == "advice" and "avx2" in found["remedy"]
@@ -69,12 +77,22 @@ def test_products_of_bfloat16(pio, monkeypatch, there, words):
     assert found["state"] == "ok" and words in found["value"]
 
 
+@on_linux
 def test_huge_pages(pio, monkeypatch, tmp_path):
-    monkeypatch.setattr(findings, "HUGE_PAGES", tmp_path / "enabled")
+    monkeypatch.setattr(HERE, "root", tmp_path)
     assert by_name(pio("doctor", "--json"))["huge pages"]["state"] == "ok"
+    file = tmp_path / "sys/kernel/mm/transparent_hugepage/enabled"
+    file.parent.mkdir(parents=True)
     for chosen, state in (("always madvise [never]", "advice"), ("always [madvise] never", "ok")):
-        (tmp_path / "enabled").write_text(chosen)
-        assert by_name(pio("doctor", "--json"))["huge pages"]["state"] == state
+        file.write_text(chosen, "utf-8")
+        found = by_name(pio("doctor", "--json"))["huge pages"]
+        assert found["state"] == state and found["value"] in chosen and (state == "ok" or str(file) in found["remedy"])
+
+
+def test_the_system_is_called_by_its_name(pio):
+    found = by_name(pio("doctor", "--json"))["system"]["value"]
+    assert found.startswith({"linux": "Linux ", "darwin": "macOS ", "win32": "Windows "}[sys.platform])
+    assert platform.version() in found or platform.release() in found or sys.platform == "darwin"
 
 
 def test_a_missing_package_is_essential(pio, monkeypatch):

@@ -1,12 +1,7 @@
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 
@@ -210,18 +205,6 @@ def test_another_size_of_an_architecture_is_no_reason_to_warn(pio, model, tmp_pa
     assert (ran.exit_code, ran.stderr) == (0, "")
     told = pio("generate", folder, PROMPT, *GREEDY, "--verbose").stderr
     assert told.startswith("no plugin lists this size of qwen3; qwen3_0_6b runs it\n")
-
-
-def start(*arguments: str, **pipes: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "pio", *arguments], cwd=Path(package.__file__).parent, **pipes)
-
-
-def test_ctrl_c_ends_it():
-    ran = start("generate", "demo", "x", "-n", "2000", "--ignore-eos", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert ran.stdout and os.read(ran.stdout.fileno(), 1)
-    ran.send_signal(signal.SIGINT)
-    _, errors = ran.communicate()
-    assert (ran.returncode, errors) == (130, b"")
 
 
 def test_help_and_version(pio):

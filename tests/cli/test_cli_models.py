@@ -22,9 +22,9 @@ def cache(tmp_path, monkeypatch):
             shutil.copy(resolve("demo") / name, folder)
         reference = folder.parent.parent / "refs" / "main"
         reference.parent.mkdir()
-        reference.write_text(COMMIT)
+        reference.write_text(COMMIT, "utf-8")
     other = shutil.copytree(tmp_path / "models--some-org--whole", tmp_path / "models--other--strange")
-    (other / "snapshots" / COMMIT / "config.json").write_text('{"model_type": "strange"}')
+    (other / "snapshots" / COMMIT / "config.json").write_text('{"model_type": "strange"}', "utf-8")
     return tmp_path
 
 
@@ -76,13 +76,13 @@ def broken_package(folder: Path, manifests: dict[str, str]) -> None:
     for name, manifest in manifests.items():
         (package / name).mkdir(parents=True)
         (package / name / "__init__.py").touch()
-        (package / name / "plugin_manifest.json").write_text(manifest)
+        (package / name / "plugin_manifest.json").write_text(manifest, "utf-8")
     (package / "__init__.py").touch()
     info = folder / "walnut_pack-1.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: walnut-pack\nVersion: 1\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: walnut-pack\nVersion: 1\n", "utf-8")
     points = [f"{name} = walnut_pack.{name}" for name in manifests] + ["gone = walnut_pack.gone", "lost = no_such.lost"]
-    (info / "entry_points.txt").write_text("\n".join(["[pio.plugins]", *points]))
+    (info / "entry_points.txt").write_text("\n".join(["[pio.plugins]", *points]), "utf-8")
 
 
 def test_verify_fails_on_plugins_that_cannot_be_used(pio, tmp_path, monkeypatch):
@@ -104,7 +104,7 @@ def test_verify_fails_on_plugins_that_cannot_be_used(pio, tmp_path, monkeypatch)
             "raising": json.dumps({**raising, "model_types": ["walnut"]}),
         },
     )
-    (tmp_path / "walnut_pack" / "raising" / "code.py").write_text("1 / 0\n")
+    (tmp_path / "walnut_pack" / "raising" / "code.py").write_text("1 / 0\n", "utf-8")
     with monkeypatch.context() as path:
         path.syspath_prepend(str(tmp_path))
         registry.manifests.cache_clear()
@@ -114,7 +114,8 @@ def test_verify_fails_on_plugins_that_cannot_be_used(pio, tmp_path, monkeypatch)
     registry.manifests.cache_clear()
     assert ran.exit_code == 1 and "error: 5 checks failed\n" in ran.stderr
     said = ran.stdout
-    assert f"half\n  ✗ manifest: {tmp_path}/walnut_pack/half/plugin_manifest.json: version: Field required" in said
+    half = tmp_path / "walnut_pack" / "half" / "plugin_manifest.json"
+    assert f"half\n  ✗ manifest: {half}: version: Field required" in said
     assert "the name qwen3_0_6b is taken" in said
     assert "raising\n  ✓ components" in said and "ZeroDivisionError" in said
     assert "gone\n  ✗ manifest: walnut_pack.gone is no package" in said
@@ -141,7 +142,7 @@ def test_verify_finds_a_number_that_is_none(pio, tmp_path):
         file.write(b"\xc0\x7f")  # NaN
     ran = pio("verify", folder)
     assert ran.exit_code == 1
-    assert f"✗ weights are numbers: {folder}/model.safetensors: tensor '{name}'" in ran.stdout
+    assert f"✗ weights are numbers: {folder / 'model.safetensors'}: tensor '{name}'" in ran.stdout
     assert "tokenizer" not in ran.stdout and "error: 1 check failed\n" in ran.stderr
 
 
@@ -156,7 +157,7 @@ def test_verify_finds_a_number_that_is_none(pio, tmp_path):
 )
 def test_verify_names_what_is_damaged(pio, tmp_path, file, content, title):
     folder = shutil.copytree(resolve("demo"), tmp_path / "model")
-    (folder / file).write_text(content)
+    (folder / file).write_text(content, "utf-8")
     ran = pio("verify", folder, "qwen3_0_6b")
     assert ran.exit_code == 1 and f"✗ {title}: " in ran.stdout
     assert ran.stdout.count("✗") == 1  # and the plugin, which comes after it, is checked and whole

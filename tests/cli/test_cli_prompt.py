@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from needs import needs_scripts
 
 import pio as package
 from pio.cli import prompt as source
+from pio.system import HERE
 
 PROMPT = "def add(a, b):\n"
 GREEDY = ("-t", 0, "-n", 9)
@@ -38,11 +40,16 @@ def test_what_is_piped_in_is_the_prompt(pio: Any) -> None:
     assert beside.stdout == given.stdout
 
 
-@pytest.mark.parametrize("closed", [False, True])
-def test_no_input_at_all_is_no_prompt(closed: bool) -> None:
-    command = [sys.executable, "-m", "pio", "generate", "-n", "2"]
-    line = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
-    ran = subprocess.run(line if closed else command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+MODULE = [sys.executable, "-m", "pio"]
+NONE = [sys.executable, "-c", "import sys; sys.stdin = None; from pio.cli import main; main()"]  # as pythonw has it
+CLOSED = ["sh", "-c", 'exec "$@" <&-', "sh", *MODULE]
+
+
+@pytest.mark.parametrize("command", [MODULE, NONE, pytest.param(CLOSED, marks=needs_scripts)], ids=len)
+def test_no_input_at_all_is_no_prompt(command: list[str]) -> None:
+    ran = subprocess.run(
+        [*command, "generate", "-n", "2"], stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8"
+    )
     assert ran.returncode == 0 and ran.stdout.startswith(source.SHOWN_PROMPT) and ran.stderr == ""
 
 
@@ -62,8 +69,12 @@ def test_an_input_that_stays_silent_is_not_waited_for(monkeypatch: pytest.Monkey
     [
         (("demo", "-"), "", "found no tokens"),
         (("nowhere",), "", "no folder 'nowhere'"),
-        (("def f(",), "", "'def f(' is no model, and a prompt comes after one: pio generate demo 'def f('"),
-        (("Say hello.",), "", "pio generate demo 'Say hello.'"),
+        (
+            ("def f(",),
+            "",
+            f"'def f(' is no model, and a prompt comes after one: pio generate demo {HERE.quote('def f(')}",
+        ),
+        (("Say hello.",), "", f"pio generate demo {HERE.quote('Say hello.')}"),
         (("some-org/some-model",), "", "run pio download some-org/some-model"),
         (("Qwen3-0.6B", "x"), "", "did you mean 'Qwen/Qwen3-0.6B'?"),
         (("qwen3_0_6b", "x"), "", "did you mean 'Qwen/Qwen3-0.6B'?"),

@@ -18,7 +18,7 @@ def test_it_writes_the_name_of_the_folder(pio, quantized, tmp_path):
     ran = pio("quantize", "demo", tmp_path / "new", "--format", "int8", "--policy", "uniform", "--progress")
     assert ran.exit_code == 0 and ran.stdout == f"{tmp_path / 'new'}\n"
     assert ran.stderr.startswith("quantizing ") and f"weights take 6.14 MB; pio chat {tmp_path / 'new'}" in ran.stderr
-    stored = json.loads((tmp_path / "new" / "config.json").read_text())["quantization_config"]
+    stored = json.loads((tmp_path / "new" / "config.json").read_text("utf-8"))["quantization_config"]
     assert (stored["format"], stored["policy"]) == ("int8", "uniform")
     assert pio("quantize", "demo", tmp_path / "other").exit_code == 0
     weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path / "other", quantized)]
@@ -36,7 +36,7 @@ def test_it_writes_the_name_of_the_folder(pio, quantized, tmp_path):
     ],
 )
 def test_what_it_refuses(pio, tmp_path, arguments, words):
-    (tmp_path / "mine").write_text("")
+    (tmp_path / "mine").touch()
     ran = pio("quantize", *(argument.format(here=tmp_path) for argument in arguments))
     assert ran.exit_code == 1 and ran.stderr.startswith("error: ") and words in ran.stderr
     assert ran.stdout == "" and [path.name for path in tmp_path.iterdir()] == ["mine"]
@@ -76,12 +76,12 @@ def test_models_of_the_cache(pio, quantized, tmp_path, monkeypatch):
     commit = "0123456789abcdef0123456789abcdef01234567"
     for repo, method in (("ours", "pio"), ("theirs", "gptq")):
         folder = shutil.copytree(quantized, tmp_path / f"models--org--{repo}" / "snapshots" / commit)
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text("utf-8"))
         config["quantization_config"]["quant_method"] = method
-        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "config.json").write_text(json.dumps(config), "utf-8")
         reference = folder.parent.parent / "refs" / "main"
         reference.parent.mkdir()
-        reference.write_text(commit)
+        reference.write_text(commit, "utf-8")
     found = {m["name"]: m["plugin"] for m in json.loads(pio("models", "--json").stdout)["models"]}
     assert found == {"demo": "qwen3_0_6b", "org/ours": "qwen3_0_6b", "org/theirs": "none: UnsupportedModelError"}
 

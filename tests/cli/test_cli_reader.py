@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pio.cli.reader import next_message
+from pio.system import HERE
 
 
 def reader(*lines: str | type[BaseException]) -> tuple[Callable[[str], str], list[str]]:
@@ -54,7 +55,7 @@ def test_ctrl_c_drops_what_was_typed_and_says_how_to_leave(capsys: pytest.Captur
     read, prompts = reader("half\\", KeyboardInterrupt, "Hi", EOFError)
     assert next_message(True, read) == "Hi"
     assert prompts == ["> ", ". ", "> "]
-    assert capsys.readouterr() == ("\n", "Ctrl-D leaves\n")
+    assert capsys.readouterr() == ("\n", f"{HERE.end_of_input} leaves\n")
     assert next_message(True, read) is None
 
 

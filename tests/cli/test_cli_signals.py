@@ -4,45 +4,74 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from needs import needs_signals, on_windows
+from processes import FOLDER, Program
 
-import pio as package
+import pio
+from pio.system import HERE
 
 ENDLESS = ("generate", "demo", "x", "-n", "2000", "--ignore-eos")
+CODES = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143, "SIGBREAK": 149}
 
 
-def start(*arguments, before=None):
-    command = [sys.executable, "-m", "pio", *arguments]
-    return subprocess.Popen(
-        command,
-        cwd=Path(package.__file__).parent.parent,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=before,
-    )
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    with pio.load("demo") as model:  # or a program would say that it compiles
+        model.generate("x", max_new_tokens=1)
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("sent", [signal.SIGINT, *HERE.ending_signals], ids=lambda sent: signal.Signals(sent).name)
 @pytest.mark.parametrize("arguments", [ENDLESS, ("chat", "demo")], ids=["answering", "waiting for a line"])
-def test_an_end_that_is_asked_for(arguments, sent, code):
-    ran = start(*arguments)
+def test_an_end_that_is_asked_for(arguments, sent):
+    ran = Program("pio", *arguments)
     if "chat" in arguments:
-        ran.stdin.write(b"hello\n")
-        ran.stdin.flush()
-    assert os.read(ran.stdout.fileno(), 1)
-    ran.send_signal(sent)
-    _, errors = ran.communicate(timeout=60)
-    assert (ran.returncode, errors) == (code, b"")
+        ran.process.stdin.write(b"hello\n")
+        ran.process.stdin.flush()
+    assert ran.first_byte()
+    ran.send(sent)
+    assert ran.end() == (CODES[signal.Signals(sent).name], b"")
 
 
+def test_ctrl_c_while_a_prompt_is_waited_for():
+    ran = Program("pio", "generate", "demo", "-")
+    assert ran.process.stderr.readline().rstrip() == b"reading the prompt from standard input"
+    ran.send(signal.SIGINT)
+    ran.process.wait(60)  # though the pipe is open
+    assert ran.end() == (130, b"")
+
+
+@needs_signals
 def test_what_nohup_lets_pass_is_let_pass():
-    ran = start(*ENDLESS, before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    ran = Program("pio", *ENDLESS, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    assert ran.first_byte()
+    ran.send(signal.SIGHUP)
+    assert ran.first_byte()
+    ran.send(signal.SIGTERM)
+    assert ran.end() == (143, b"")
+
+
+# What Windows does as a console is closed: it calls this, in a thread of its own, and ends the process when it returns.
+CLOSED = """
+import os, sys, threading
+from pio.system import windows_console
+
+def close():
+    os.read(0, 1)
+    windows_console.on_event(2)
+    os._exit(77)
+
+threading.Thread(target=close, daemon=True).start()
+from pio.cli import main
+main()
+"""
+
+
+@on_windows
+def test_a_console_that_is_closed_is_held_until_the_process_has_ended():
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    ran = subprocess.Popen([sys.executable, "-c", CLOSED, *ENDLESS], cwd=FOLDER, **pipes)
     assert os.read(ran.stdout.fileno(), 1)
-    ran.send_signal(signal.SIGHUP)
-    assert os.read(ran.stdout.fileno(), 1)
-    ran.send_signal(signal.SIGTERM)
-    ran.communicate(timeout=60)
-    assert ran.returncode == 143
+    _, errors = ran.communicate(b"x", timeout=60)
+    assert (ran.returncode, errors) == (149, b"")

@@ -1,10 +1,12 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from needs import needs_scripts, needs_wide_names, on_windows
 
 import pio as package
 from pio.cli.streams import require_text
@@ -24,9 +26,11 @@ WRITING = [
 ]
 
 
-def run(*arguments: str | bytes, encoding: str = "utf-8", **streams: object) -> "subprocess.CompletedProcess[bytes]":
+def run(
+    *arguments: str, encoding: str = "utf-8", environment: dict[str, str] | None = None, **streams: object
+) -> "subprocess.CompletedProcess[bytes]":
     streams = {"input": b"Hi\n", "stderr": subprocess.PIPE, **streams}
-    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    environment = environment or {**os.environ, "PYTHONIOENCODING": encoding}
     return subprocess.run([sys.executable, "-m", "pio", *arguments], cwd=FOLDER, env=environment, **streams)
 
 
@@ -65,6 +69,7 @@ def test_a_reader_that_leaves_in_the_middle_is_no_error():
     ran.stderr.close()
 
 
+@needs_scripts
 def test_closed_streams():
     ran = shell("generate demo x -n 3 >&-")
     assert (ran.returncode, ran.stderr.count(b"\n")) == (1, 1)
@@ -76,6 +81,36 @@ def test_closed_streams():
     assert shell("generate demo x -n 3 --stats 2>&-").returncode == 0
 
 
+@pytest.mark.parametrize("lacking", ["stdout", "stderr", "stdin, stdout, stderr"])
+def test_streams_that_are_not_there(lacking):
+    """As programs without a console have them on Windows."""
+    none = " = ".join(f"sys.{name}" for name in lacking.split(", "))
+    code = f"import sys; {none} = None; from pio.cli import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "generate", "demo", "x", "-n", "3", "--stats"], capture_output=True
+    )
+    if "stdout" in lacking:
+        assert (ran.returncode, ran.stdout) == (1, b"")
+        said = f"error: standard output is closed; open it, or send it to {os.devnull}\n"
+        assert ran.stderr.decode() == ("" if "stderr" in lacking else said)
+    else:
+        assert ran.returncode == 0 and ran.stdout and ran.stderr == b""
+
+
+@on_windows
+def test_redirected_streams_are_utf_8_unless_somebody_says_otherwise():
+    asked = ("generate", "demo", "-", "--echo", "-n", "2")
+    plain = {name: text for name, text in os.environ.items() if name not in ("PYTHONIOENCODING", "PYTHONUTF8")}
+    for mark, said in ((b"", {}), (b"\xef\xbb\xbf", {}), (b"", {"PYTHONUTF8": "1"}), (b"", {"PYTHONIOENCODING": ":"})):
+        given = "é → 日 = ".encode()
+        ran = run(*asked, input=mark + given, environment=plain | said, stdout=subprocess.PIPE)
+        assert (ran.returncode, ran.stderr) == (0, b"") and ran.stdout.startswith(given) and b"\r" not in ran.stdout
+    ran = run("generate", "é", "x", environment=plain, stdout=subprocess.PIPE)
+    assert ran.returncode == 1 and "no folder 'é'".encode() in ran.stderr and ran.stderr.endswith(b"\n")
+    ran = run(*asked, input=b"\xe9 = ", environment=plain | {"PYTHONIOENCODING": "cp1252"}, stdout=subprocess.PIPE)
+    assert ran.returncode == 0 and ran.stdout.startswith(b"\xe9 = ")
+
+
 def test_characters_that_the_terminal_lacks_are_escaped():
     shown = run("generate", "demo", "é → 日 = ", "--echo", "-n", "2", encoding="ascii", stdout=subprocess.PIPE)
     assert shown.returncode == 0 and shown.stdout.startswith(rb"\xe9 \u2192 \u65e5 = ")
@@ -85,9 +120,9 @@ def test_characters_that_the_terminal_lacks_are_escaped():
     assert helped.returncode == 0 and helped.stdout.isascii() and b"generate" in helped.stdout
 
 
+@needs_wide_names
 def test_json_stays_json_where_characters_lack(tmp_path):
-    folder = tmp_path / "modèle"
-    folder.symlink_to(resolve("demo"))
+    folder = shutil.copytree(resolve("demo"), tmp_path / "modèle")
     ran = run("generate", str(folder), "x", "-n", "2", "--json", encoding="ascii", stdout=subprocess.PIPE)
     assert ran.stdout.isascii() and json.loads(ran.stdout)["model"] == str(folder)
 

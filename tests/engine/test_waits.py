@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import sys
 import threading
@@ -13,6 +12,8 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+from needs import needs_fork
+from processes import USER, interrupt_main
 from toy_manager import GREEDY, PROMPTS, ids, make, run_python, worker_threads
 from toy_model import STEP, ToyCache, ToyDetokenizer, ToyManager, ToyModel, toy_greedy
 
@@ -88,12 +89,12 @@ def test_any_exception_that_ends_a_wait_ends_the_request(
     def handler(*_: object) -> None:
         raise raised
 
-    main, before = threading.get_ident(), signal.signal(signal.SIGUSR1, handler)
+    main, before = threading.get_ident(), signal.signal(USER, handler)
 
     def press() -> None:
         while not sys._current_frames()[main].f_code.co_filename.endswith("waiters.py"):
             pass
-        signal.pthread_kill(main, signal.SIGUSR1)
+        interrupt_main(USER)
 
     try:
         presses = waiting(press)
@@ -102,7 +103,7 @@ def test_any_exception_that_ends_a_wait_ends_the_request(
         assert found.value is raised, "as the handler raised it"
     finally:
         joined([presses])
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(USER, before)
     assert handle.done
     with pytest.raises(CancelledError):
         handle.result(STEP)
@@ -330,7 +331,7 @@ def test_the_memory_of_those_that_were_cancelled_is_not_kept_until_their_turn(
 # Other processes, and the end of this one
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@needs_fork
 def test_a_forked_child_hears_that_the_model_is_not_there() -> None:
     done = run_python(
         """

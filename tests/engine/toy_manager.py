@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from processes import environment
 from toy_model import EOS, STEP, ToyCache, ToyDetokenizer, ToyManager, ToyModel, toy_text
 
 from pio.engine.handle import Handle
@@ -58,12 +59,11 @@ def worker_threads() -> list[threading.Thread]:
 
 def run_python(body: str) -> subprocess.CompletedProcess[str]:
     """Run a program in a process of its own, with a model that stands in a step until it is told to go on."""
-    here = Path(__file__).parent
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PROGRAM + textwrap.dedent(body)],
         capture_output=True,
         text=True,
         timeout=STEP,
-        env={"PYTHONPATH": f"{here}:{here.parents[1]}", "PATH": "", "HOME": str(Path.home())},
+        env=environment(Path(__file__).parent),
         check=False,
     )

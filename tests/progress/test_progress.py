@@ -1,15 +1,14 @@
 import io
 import os
-import pty
 import re
 import subprocess
 import sys
 import threading
-import tty
 from pathlib import Path
 
 import numba
 import pytest
+from needs import needs_terminals
 
 import pio
 from pio.loading.hub_cache import short_name
@@ -25,6 +24,9 @@ class Terminal:
     """A pseudo-terminal: what is written to ``stream`` is what ``written`` returns."""
 
     def __init__(self) -> None:
+        import pty  # which not every system has
+        import tty
+
         self._reader, writer = pty.openpty()
         tty.setraw(writer)
         self.stream = open(writer, "w", encoding="utf-8")
@@ -62,6 +64,7 @@ def compile_one(module: str, name: str) -> None:
     assert kernel(function)(5) == 6
 
 
+@needs_terminals
 @pytest.mark.parametrize("wanted", [True, None])
 def test_a_terminal_shows_it_and_is_left_clean(wanted):
     terminal = Terminal()
@@ -74,6 +77,7 @@ def test_a_terminal_shows_it_and_is_left_clean(wanted):
     assert seen.endswith("\x1b[2K")  # the line is erased, and nothing is written behind it
 
 
+@needs_terminals
 def test_quick_work_shows_nothing():
     terminal = Terminal()
     with Progress(None, "loading", delay=3600.0, stream=terminal.stream):
@@ -81,6 +85,7 @@ def test_quick_work_shows_nothing():
     assert terminal.written() == ""
 
 
+@needs_terminals
 def test_switched_off_it_shows_nothing():
     terminal = Terminal()
     with Progress(False, "loading", delay=0.0, stream=terminal.stream):
@@ -118,6 +123,7 @@ def test_an_error_ends_it():
     assert stream.getvalue() == "failing\nafter\n"
 
 
+@needs_terminals
 @compiles
 def test_compiled_kernels_are_named_and_counted_and_others_are_not(caplog):
     caplog.set_level("INFO", "pio")
@@ -134,6 +140,7 @@ def test_compiled_kernels_are_named_and_counted_and_others_are_not(caplog):
     assert [r.getMessage() for r in caplog.records] == ["compiling first_kernel", "compiling second_kernel"]
 
 
+@needs_terminals
 @pytest.mark.parametrize("columns", [24, 40, 80, 200])
 def test_a_line_has_a_total_and_fits(monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -166,6 +173,7 @@ def test_the_api_switches_it(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@needs_terminals
 @compiles
 def test_a_first_run_shows_progress_and_then_nothing_but_text(tmp_path):
     terminal = Terminal()

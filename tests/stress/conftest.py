@@ -56,7 +56,7 @@ class Holdings:
     @classmethod
     def now(cls) -> Holdings:
         gc.collect()
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text("utf-8").splitlines())
         kibibytes = int(status["RssAnon"].split()[0])
         return cls(kibibytes << 10, threading.active_count(), len(os.listdir("/proc/self/fd")))
 

@@ -4,12 +4,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from needs import on_linux
 
 if sys.platform != "linux":
     pytest.skip("needs Linux", allow_module_level=True)
 
 from pio.system.control_group import cpu_quota, free_memory
-from pio.system.linux import Linux
+
+if sys.platform == "linux":
+    from pio.system.linux import Linux
+pytestmark = on_linux
 
 UNLIMITED = "9223372036854771712"  # version 1
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"

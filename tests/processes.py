@@ -1,0 +1,114 @@
+"""Other processes, on every system: they are looked at, waited for, and sent signals."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pio as package
+
+FOLDER = Path(package.__file__).parent.parent
+USER = getattr(signal, "SIGUSR1", signal.SIGTERM)  # a signal that means nothing, or that nobody sends
+# Where no process can send another a signal, a thread of that one raises those that it is told to.
+_RAISING = """
+import runpy, signal, socket, sys, threading
+
+def listen(connection):
+    while number := connection.recv(1):
+        signal.raise_signal(number[0])
+
+connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+threading.Thread(target=listen, args=(connection,), daemon=True).start()
+sys.argv[:] = sys.argv[2:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def environment(*folders: Path) -> dict[str, str]:
+    """Return an environment for a process that imports from these folders too, from the tests and from pio."""
+    found = [*map(str, folders), str(FOLDER / "tests"), str(FOLDER), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, found))}
+
+
+class Program:
+    """A module that runs as a program, such as pio, and that signals can be sent to.
+
+    Attributes:
+        process: It, with pipes for all three streams unless others are given.
+    """
+
+    def __init__(self, module: str, *arguments: object, **options: Any) -> None:
+        command = ["-m", module, *map(str, arguments)]
+        usual = {"cwd": FOLDER, **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)}
+        self._connection: socket.socket | None = None
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(60)
+            if os.name != "posix":
+                command = ["-c", _RAISING, str(server.getsockname()[1]), module, *map(str, arguments)]
+            self.process = subprocess.Popen([sys.executable, *command], **{**usual, **options})
+            if os.name != "posix":
+                self._connection = server.accept()[0]
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        if self._connection is None:
+            self.process.send_signal(number)
+        else:
+            self._connection.sendall(bytes([number]))
+
+    def first_byte(self) -> bytes:
+        """Wait until it writes something, and return the first byte of it."""
+        assert self.process.stdout is not None
+        return os.read(self.process.stdout.fileno(), 1)
+
+    def end(self, text: bytes | None = None) -> tuple[int, bytes]:
+        """Give it its last input, wait for its end; return its exit code and what it wrote to standard error."""
+        _, errors = self.process.communicate(text, timeout=120)
+        if self._connection is not None:
+            self._connection.close()
+        return self.process.returncode, errors
+
+
+def wait_for_end(number: int, seconds: float) -> None:
+    """Wait until a process has ended that this one has not started.
+
+    Raises:
+        TimeoutError: It has not.
+    """
+    if sys.platform == "linux":
+        try:
+            handle = os.pidfd_open(number)
+        except ProcessLookupError:
+            return
+        try:
+            ended = bool(select.select([handle], [], [], seconds)[0])
+        finally:
+            os.close(handle)
+    else:
+        import psutil
+
+        ended = not psutil.pid_exists(number) or psutil.wait_procs([psutil.Process(number)], seconds)[1] == []
+    if not ended:
+        raise TimeoutError(f"process {number} still runs after {seconds} s")
+
+
+def interrupted(program: Program) -> tuple[int, bytes]:
+    """Send Ctrl-C's signal as soon as a program has written something; return what ``end`` does."""
+    assert program.first_byte()
+    program.send(signal.SIGINT)
+    return program.end()
+
+
+def interrupt_main(number: int) -> None:
+    """Send this process's main thread a signal, from any thread: a wait in it ends where the system ends waits."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        signal.raise_signal(number)
