@@ -10,6 +10,7 @@ from typing import Any, Final
 from llvmlite import ir
 from numba.core import cgutils
 
+from pio.kernels._processor import unlisted_features
 from pio.kernels.sizes import ITEMSIZE as ITEMSIZE
 from pio.kernels.sizes import LANES
 
@@ -26,6 +27,15 @@ def i64_const(value: int) -> Any:
 
 def function(b: Any, name: str, result: Any, arguments: Sequence[Any]) -> Any:
     return cgutils.get_or_insert_function(b.module, ir.FunctionType(result, arguments), name)
+
+
+def add_features(context: Any, function: Any) -> None:
+    """Have a function compiled for what the processor can do besides what LLVM has found: the list is all of it."""
+    added = unlisted_features()
+    if added:
+        listed = context.codegen().magic_tuple()[2]
+        found = ",".join([*([listed] if listed else []), *(f"+{feature}" for feature in added)])
+        set.add(function.attributes, f'"target-features"="{found}"')  # llvmlite refuses names that it does not know
 
 
 def pointer(b: Any, address: Any, ty: Any) -> Any:

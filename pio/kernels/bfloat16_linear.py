@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pio.kernels._jit import kernel
+from pio.kernels._processor import DOT
+from pio.kernels._quarters import ARM
 from pio.kernels.linear import add_bias
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.simd import LANES, WIDE, load_f32, load_part_f32, splat, store
-from pio.kernels.tiles import PAIR_DOTS, PAIR_LANES, pair_tile
+from pio.kernels.tiles import PAIR_LANES, PAIRS, pair_tile
 
 # What the registers hold: accumulators beside a weight of each column and one input, which are two vectors each where
-# they must be widened.
-ROWS, COLUMNS = (4, 6) if PAIR_DOTS else (4, 4) if WIDE else (2, 3)
+# they must be widened. ARM's registers are as many as those of AVX-512 and a quarter as wide.
+ROWS, COLUMNS = (4, 6) if PAIRS == "avx512" else (4, 4) if WIDE else (2, 2) if DOT in ARM else (2, 3)
 ROW_BLOCK = 256  # rows of activations that stay in the caches while all weights pass by
 
 tile_block, tile_edge, tile_one = pair_tile(ROWS, COLUMNS), pair_tile(ROWS, 1), pair_tile(1, 1)

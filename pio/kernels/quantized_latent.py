@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 from llvmlite import ir
@@ -26,6 +26,8 @@ from pio.kernels._formats import GROUP, PAIR, RECORD, START
 from pio.kernels._jit import kernel
 from pio.kernels._latent_shape import HEAD_LATENT, HEAD_ROPE, RANK, ROPE_DIM, SCALE, take_query
 from pio.kernels._partial_vectors import load_up_to
+from pio.kernels._quartered_values import emit_latents
+from pio.kernels._quarters import ARM
 from pio.kernels._rows import fill_f32, scale_row
 from pio.kernels.quantize import quantize_row
 from pio.kernels.quantized_attention import advance, block_maxima, quantize_chances, weigh_rows
@@ -130,9 +132,9 @@ def latents_tile(rows: int, dot: str = DOT) -> Callable[..., None]:
     The tile takes ``(acc, p, v, pairs, half)``: addresses of float32 (rows, 64 * pairs), of quantized probabilities and
     of a block, pairs of groups of a latent, and the bytes of half a block. Exact sums within a block.
     """
-    product = DOTS[dot]
 
     def emit(b: Any, acc: Any, p: Any, v: Any, pairs: Any, half: Any) -> None:
+        product = DOTS[dot]
         scales = [ll.splat(b, ll.load(b, ll.at(b, p, (CHANCE * r + BLOCK, 1)), ll.F32, 4)) for r in range(rows)]
         width = b.mul(pairs, ll.i64_const(PAIR))
         with cgutils.for_range(b, b.mul(pairs, ll.i64_const(PAIR // LANES)), intp=ll.I64) as loop:
@@ -149,7 +151,7 @@ def latents_tile(rows: int, dot: str = DOT) -> Callable[..., None]:
                 total = ll.fma(b, b.sitofp(sums[r], ll.F32X16), scales[r], ll.load_as(b, place, "float32"))
                 ll.store(b, place, total, 4)
 
-    @primitive(void, *[int64] * 5, emit=emit)
+    @primitive(void, *[int64] * 5, emit=partial(emit_latents, rows, dot) if dot in ARM else emit)
     def tile(acc: int, p: int, v: int, pairs: int, half: int) -> None:
         for r in range(rows):
             chances = (ctypes.c_uint8 * BLOCK).from_address(p + CHANCE * r)

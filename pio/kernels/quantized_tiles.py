@@ -2,8 +2,8 @@
 
 A tile multiplies rows of quantized activations by one block of 16 outputs. The integer sums are exact, and each output
 adds its groups in their order to one float32 accumulator, so that a row's bits are the same in every tile. Four bytes
-of weights times four of activations, added to an int32 lane, are one instruction with AVX-512 VNNI and on ARM with
-dot products, three with AVX2, and a handful elsewhere.
+of weights times four of activations, added to an int32 lane, are one instruction with AVX-512 VNNI, three with AVX2,
+and a handful elsewhere. ARM has tiles of its own, see ``_quarters``.
 """
 
 # numba and llvmlite come without type stubs
@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 from llvmlite import ir
@@ -24,7 +24,10 @@ from pio.kernels import _llvm as ll
 from pio.kernels._formats import BLOCK, EXPONENT, FORMATS, GROUP, PAIR, RECORD, START, Format
 from pio.kernels._jit import PerDtype
 from pio.kernels._llvm import at as _at
-from pio.kernels._processor import compiles_for
+from pio.kernels._processor import DOT as DOT
+from pio.kernels._quartered_tile import QuarteredTile
+from pio.kernels._quartered_values import emit_values
+from pio.kernels._quarters import ARM, joined, pieces
 from pio.kernels.simd import fma, int64, load_f16_lanes, primitive, splat, store_part_f32, void
 from pio.kernels.sizes import BLOCK as POSITIONS
 from pio.kernels.sizes import CHANCE
@@ -33,34 +36,8 @@ Tile = Callable[..., None]
 
 I8X64, I16X32 = ir.VectorType(ll.I8, 64), ir.VectorType(ll.I16, 32)
 I8X32, I16X16, I32X8 = ir.VectorType(ll.I8, 32), ir.VectorType(ll.I16, 16), ir.VectorType(ll.I32, 8)
-I8X16, I32X4 = ir.VectorType(ll.I8, 16), ir.VectorType(ll.I32, 4)
 
 AHEAD: Final = 12  # pairs between the one that is computed and the one that is asked for
-
-DOT: Final = next(
-    (
-        name
-        for feature, name in (("avx512vnni", "vnni"), ("avx2", "avx2"), ("dotprod", "sdot"))
-        if compiles_for(feature) and (feature != "avx512vnni" or compiles_for("avx512f"))
-    ),
-    "portable",
-)
-
-
-def _pieces(b: Any, value: Any, count: int, lanes: int) -> list[Any]:
-    """Cut a vector into equal ones."""
-    undef = ir.Constant(value.type, ir.Undefined)
-    index = [ir.Constant(ir.VectorType(ll.I32, lanes), list(range(i * lanes, (i + 1) * lanes))) for i in range(count)]
-    return [b.shuffle_vector(value, undef, which) for which in index]
-
-
-def _joined(b: Any, parts: list[Any]) -> Any:
-    """Put equal vectors together."""
-    while len(parts) > 1:
-        lanes = 2 * parts[0].type.count
-        index = ir.Constant(ir.VectorType(ll.I32, lanes), list(range(lanes)))
-        parts = [b.shuffle_vector(x, y, index) for x, y in zip(parts[::2], parts[1::2], strict=True)]
-    return parts[0]
 
 
 def _dot_vnni(b: Any, acc: Any, w: Any, x: Any, bits: int) -> Any:
@@ -74,23 +51,14 @@ def _dot_avx2(b: Any, acc: Any, w: Any, x: Any, bits: int) -> Any:
     madd = ll.function(b, "llvm.x86.avx2.pmadd.wd", I32X8, [I16X16, I16X16])
     maddubs = ll.function(b, "llvm.x86.avx2.pmadd.ub.sw", I16X16, [I8X32, I8X32])
     sums: list[Any] = []
-    for wi, xi in zip(_pieces(b, w, 2, 32), _pieces(b, x, 2, 32), strict=True):
+    for wi, xi in zip(pieces(b, w, 2), pieces(b, x, 2), strict=True):
         if bits == 4:
             sums.append(b.call(madd, [b.call(maddubs, [wi, xi]), ir.Constant(I16X16, [1] * 16)]))
             continue
         wide, signed, eight = b.bitcast(wi, I16X16), b.bitcast(xi, I16X16), ir.Constant(I16X16, [8] * 16)
         even = b.call(madd, [b.and_(wide, ir.Constant(I16X16, [255] * 16)), b.ashr(b.shl(signed, eight), eight)])
         sums.append(b.add(even, b.call(madd, [b.lshr(wide, eight), b.ashr(signed, eight)])))
-    return b.add(acc, _joined(b, sums))
-
-
-def _dot_sdot(b: Any, acc: Any, w: Any, x: Any, bits: int) -> Any:
-    """Weights as signed bytes, 128 less: the caller's start value has 128 times the sum of x more."""
-    sdot = ll.function(b, "llvm.aarch64.neon.sdot.v4i32.v16i8", I32X4, [I32X4, I8X16, I8X16])
-    if bits == 8:
-        w = b.xor(w, ir.Constant(I8X64, [128] * 64))
-    parts = zip(_pieces(b, acc, 4, 4), _pieces(b, w, 4, 16), _pieces(b, x, 4, 16), strict=True)
-    return _joined(b, [b.call(sdot, [a, wi, xi]) for a, wi, xi in parts])
+    return b.add(acc, joined(b, sums))
 
 
 def _dot_portable(b: Any, acc: Any, w: Any, x: Any, bits: int) -> Any:
@@ -107,7 +75,7 @@ def _i32(value: int) -> Any:
     return ir.Constant(ll.I32X16, [value] * 16)
 
 
-DOTS: Final = {"vnni": _dot_vnni, "avx2": _dot_avx2, "sdot": _dot_sdot, "portable": _dot_portable}
+DOTS: Final = {"vnni": _dot_vnni, "avx2": _dot_avx2, "portable": _dot_portable}  # sixteen outputs at once
 
 
 @cache
@@ -131,17 +99,26 @@ def _unpacked(b: Any, at: Any, bits: int) -> list[Any]:
     return [b.and_(raw, low), b.and_(high, low)]
 
 
-def _quantized_tile(rows: int, form: Format, dot: str) -> Tile:
-    product = DOTS[dot]
+class _WholeTile:
+    """A tile of some rows: all sixteen outputs at once."""
 
-    def group(b: Any, g: int, x: list[Any], w: Any, total: list[Any]) -> None:
+    def __init__(self, rows: int, form: Format, dot: str) -> None:
+        self._rows, self._form, self._product = rows, form, DOTS[dot]
+
+    def begin(self, b: Any, starts: list[Any]) -> list[Any]:
+        """Places of each row's sums, which hold what it starts with."""
+        return [cgutils.alloca_once_value(b, ll.splat(b, start)) for start in starts]
+
+    def places(self, b: Any, totals: list[Any]) -> list[Any]:
+        """Places of each row's sums."""
+        return totals
+
+    def add_group(self, b: Any, g: int, x: list[Any], w: Any, totals: list[Any]) -> None:
         """Add one group of a pair to the totals."""
-        offsets = PAIR + 8 + 4 * g
+        rows, form, offsets = self._rows, self._form, PAIR + 8 + 4 * g
         part = [ir.Constant(ll.I32X16, [0] * 16)] * rows
         if not form.minima:
             starts = [ll.load(b, _at(b, row, (offsets, 1)), ll.I32, 4) for row in x]
-            if dot == "sdot" and form.bits == 8:  # the offset is in the signed weights already
-                starts = [ir.Constant(ll.I32, 0)] * rows
             part = [ll.splat(b, start) for start in starts]
         for q in range(form.group_bytes // 64):
             vectors = _unpacked(b, _at(b, w, (form.header_bytes + g * form.group_bytes + 64 * q, 1)), form.bits)
@@ -149,21 +126,24 @@ def _quantized_tile(rows: int, form: Format, dot: str) -> Tile:
                 inputs = GROUP * g + 4 * (q * len(vectors) + i)
                 for r in range(rows):
                     four = ll.load(b, _at(b, x[r], (inputs, 1)), ll.I32, 4)
-                    part[r] = product(b, part[r], vector, b.bitcast(ll.splat(b, four), I8X64), form.bits)
+                    part[r] = self._product(b, part[r], vector, b.bitcast(ll.splat(b, four), I8X64), form.bits)
         scale = ll.load_as(b, _at(b, w, (2 * BLOCK * g, 1)), "float16")
         for r in range(rows):
             exponent = ll.splat(b, ll.load(b, _at(b, x[r], (PAIR + 4 * g, 1)), ll.I32, 4))
             factor = b.bitcast(b.add(b.bitcast(scale, ll.I32X16), exponent), ll.F32X16)
-            value = ll.fma(b, b.sitofp(part[r], ll.F32X16), factor, b.load(total[r]))
+            value = ll.fma(b, b.sitofp(part[r], ll.F32X16), factor, b.load(totals[r]))
             if form.minima:
                 least = ll.load_as(b, _at(b, w, (2 * BLOCK * (2 + g), 1)), "float16")
                 value = ll.fma(b, least, ll.splat(b, ll.load(b, _at(b, x[r], (offsets, 1)), ll.F32, 4)), value)
-            b.store(value, total[r])
+            b.store(value, totals[r])
+
+
+def _quantized_tile(rows: int, form: Format, dot: str) -> Tile:
+    kind = (QuarteredTile if dot in ARM else _WholeTile)(rows, form, dot)
 
     def emit(b: Any, y: Any, x: Any, w: Any, pairs: Any, ldy: Any, count: Any, add: Any) -> None:
         stride = b.add(b.mul(pairs, ll.i64_const(RECORD)), ll.i64_const(START))
-        starts = [ll.load(b, _at(b, x, (stride, r)), ll.F32, 4) for r in range(rows)]
-        total = [cgutils.alloca_once_value(b, ll.splat(b, start)) for start in starts]
+        sums = kind.begin(b, [ll.load(b, _at(b, x, (stride, r)), ll.F32, 4) for r in range(rows)])
         with cgutils.for_range(b, pairs, intp=ll.I64) as loop:
             at_x = [_at(b, x, (stride, r), (START, 1), (loop.index, RECORD)) for r in range(rows)]
             at_w = _at(b, w, (loop.index, form.pair_bytes))
@@ -171,21 +151,8 @@ def _quantized_tile(rows: int, form: Format, dot: str) -> Tile:
                 for line in range(0, form.pair_bytes, ll.LINE):
                     ll.prefetch(b, _at(b, at_w, (form.pair_bytes * AHEAD + line, 1)))
             for g in range(2):
-                group(b, g, at_x, at_w, total)
-        places = [_at(b, y, (ldy, 4 * r)) for r in range(rows)]
-        with b.if_else(b.icmp_signed("==", count, ll.i64_const(BLOCK)), likely=True) as (whole, some):
-            with whole:
-                keeps = b.icmp_signed("!=", add, ll.i64_const(0))
-                for place, sums in zip(places, total, strict=True):
-                    with b.if_then(keeps):
-                        b.store(b.fadd(b.load(sums), ll.load_as(b, place, "float32")), sums)
-                    ll.store(b, place, b.load(sums), 4)
-            with some:
-                keeps = b.icmp_signed("!=", add, ll.i64_const(0))
-                for place, sums in zip(places, total, strict=True):
-                    with b.if_then(keeps):
-                        b.store(b.fadd(b.load(sums), ll.load_part_as(b, place, count, "float32")), sums)
-                    ll.store_part_as(b, place, b.load(sums), count, "float32")
+                kind.add_group(b, g, at_x, at_w, sums)
+        _put(b, kind.places(b, sums), y, ldy, count, add)
 
     @primitive(void, *[int64] * 7, emit=emit)
     def tile(y: int, x: int, w: int, pairs: int, ldy: int, count: int, add: int) -> None:
@@ -203,6 +170,24 @@ def _quantized_tile(rows: int, form: Format, dot: str) -> Tile:
             store_part_f32(place, sums, count)
 
     return tile
+
+
+def _put(b: Any, totals: list[Any], y: Any, ldy: Any, count: Any, add: Any) -> None:
+    """Write each row's sums, or add them to what is there."""
+    places = [_at(b, y, (ldy, 4 * r)) for r in range(len(totals))]
+    with b.if_else(b.icmp_signed("==", count, ll.i64_const(BLOCK)), likely=True) as (whole, some):
+        with whole:
+            keeps = b.icmp_signed("!=", add, ll.i64_const(0))
+            for place, sums in zip(places, totals, strict=True):
+                with b.if_then(keeps):
+                    b.store(b.fadd(b.load(sums), ll.load_as(b, place, "float32")), sums)
+                ll.store(b, place, b.load(sums), 4)
+        with some:
+            keeps = b.icmp_signed("!=", add, ll.i64_const(0))
+            for place, sums in zip(places, totals, strict=True):
+                with b.if_then(keeps):
+                    b.store(b.fadd(b.load(sums), ll.load_part_as(b, place, count, "float32")), sums)
+                ll.store_part_as(b, place, b.load(sums), count, "float32")
 
 
 def _group_python(form: Format, record: int, pair: int, g: int, sums: Any) -> Any:
@@ -232,9 +217,9 @@ def values_tile(rows: int, dot: str = DOT) -> Callable[..., None]:
     The tile takes ``(acc, p, v, width)``: addresses of float32 (rows, width), of quantized probabilities and of
     values; width is a multiple of 16.
     """
-    product = DOTS[dot]
 
     def emit(b: Any, acc: Any, p: Any, v: Any, width: Any) -> None:
+        product = DOTS[dot]
         scales = [ll.splat(b, ll.load(b, ll.at(b, p, (CHANCE * r + POSITIONS, 1)), ll.F32, 4)) for r in range(rows)]
         with cgutils.for_range_slice(b, ll.i64_const(0), width, ll.i64_const(ll.LANES), ll.I64) as (d, _):
             sums = [ir.Constant(ll.I32X16, [0] * ll.LANES)] * rows
@@ -248,7 +233,7 @@ def values_tile(rows: int, dot: str = DOT) -> Callable[..., None]:
                 total = ll.fma(b, b.sitofp(sums[r], ll.F32X16), scales[r], ll.load_as(b, place, "float32"))
                 ll.store(b, place, total, 4)
 
-    @primitive(void, *[int64] * 4, emit=emit)
+    @primitive(void, *[int64] * 4, emit=partial(emit_values, rows, dot) if dot in ARM else emit)
     def tile(acc: int, p: int, v: int, width: int) -> None:
         for r in range(rows):
             chances = (ctypes.c_uint8 * POSITIONS).from_address(p + CHANCE * r)

@@ -11,6 +11,7 @@ from numba.core import cgutils
 
 from pio.kernels import _llvm as ll
 from pio.kernels._jit import kernel
+from pio.kernels._quarters import ARM, joined, most_products, pieces
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.quantized_tiles import DOT, DOTS, I8X64
 from pio.kernels.simd import (
@@ -25,8 +26,8 @@ from pio.kernels.simd import (
     splat,
     sum_lanes,
 )
-from pio.kernels.sizes import CHAINS
-from pio.kernels.tiles import PAIR_PRODUCT
+from pio.kernels.sizes import CHAINS, LANE_PRODUCTS, PAIRS
+from pio.kernels.tiles import PAIR_PRODUCTS
 
 UNROLL = 8  # streams of sums, so that no addition waits for the one before
 
@@ -98,6 +99,13 @@ def fma_all(sums: int, rounds: int, x: float, y: float, part: int, parts: int) -
     put_f32(sums + 4 * part, fma_range(rounds, float(part), x, y))
 
 
+def _products(b: Any, total: Any, w: Any, x: Any) -> Any:
+    if DOT not in ARM:
+        return DOTS[DOT](b, total, w, x, 4)
+    quarters = zip(*(pieces(b, v) for v in (total, w, x)), strict=True)
+    return joined(b, [most_products(b, DOT, *quarter) for quarter in quarters])
+
+
 def _emit_dots(b: Any, rounds: Any, start: Any) -> Any:
     """Each round meets other bytes, so that no product can be taken out of the loop."""
     sums = [cgutils.alloca_once_value(b, ir.Constant(ll.I32X16, [0] * LANES)) for _ in range(CHAINS)]
@@ -108,7 +116,7 @@ def _emit_dots(b: Any, rounds: Any, start: Any) -> Any:
     with cgutils.for_range(b, rounds, intp=ll.I64):
         now = b.load(x)
         for chain, total in enumerate(sums):
-            b.store(DOTS[DOT](b, b.load(total), ir.Constant(I8X64, [chain + 1] * 64), now, 4), total)
+            b.store(_products(b, b.load(total), ir.Constant(I8X64, [chain + 1] * 64), now), total)
         b.store(b.add(now, ir.Constant(I8X64, [1] * 64)), x)
     whole = b.load(sums[0])
     for total in sums[1:]:
@@ -120,10 +128,10 @@ def _emit_dots(b: Any, rounds: Any, start: Any) -> Any:
 def dot_range(rounds: int, start: int) -> int:
     """Run CHAINS independent chains of integer dot products in registers, and sum what they end with, in 32 bits.
 
-    chain[j] += 4 * (j + 1) * x in each of sixteen lanes, x = start, start + 1, ... as signed bytes
+    chain[j] += LANE_PRODUCTS * (j + 1) * x in each of sixteen lanes, x = start, start + 1, ... as signed bytes
     """
     steps = sum((start + i + 128) % 256 - 128 for i in range(rounds))
-    total = LANES * 4 * steps * sum(range(1, CHAINS + 1))
+    total = LANES * LANE_PRODUCTS * steps * sum(range(1, CHAINS + 1))
     return (total + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
@@ -146,7 +154,7 @@ def _emit_pairs(b: Any, rounds: Any, x: Any) -> Any:
     twos = ir.Constant(ll.I32X16, [0x40004000] * LANES)
     with cgutils.for_range(b, rounds, intp=ll.I64):
         for total in sums:
-            b.store(PAIR_PRODUCT(b, b.load(total), pair, twos), total)
+            b.store(PAIR_PRODUCTS[PAIRS](b, b.load(total), pair, twos), total)
     whole = b.load(sums[0])
     for total in sums[1:]:
         whole = b.fadd(whole, b.load(total))

@@ -124,6 +124,7 @@ def primitive(result: Any, *arguments: Any, emit: Callable[..., Any]) -> Callabl
 
         def define(typing_context: Any, *_: Any) -> Any:
             def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+                ll.add_features(context, builder.function)
                 value = emit(builder, *args)
                 return context.get_dummy_value() if value is None else value
 

@@ -9,9 +9,9 @@ from typing import Final
 
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import FORMATS, PAIR, RECORD, START
+from pio.kernels._processor import DOT, WIDE
 from pio.kernels._processor import LANES as LANES
-from pio.kernels._processor import PAIR_DOTS as PAIR_DOTS
-from pio.kernels._processor import WIDE
+from pio.kernels._processor import PAIRS as PAIRS
 
 ITEMSIZE: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
 INTEGERS: Final = {"int8": 8, "uint8": 8, "int32": 32, "int64": 64}  # bits
@@ -37,6 +37,7 @@ MAXIMA: Final = 64  # elements of a row of logits that one maximum stands for; o
 # Thirty-two registers hold 6 x 4 accumulators beside their operands; sixteen half as wide ones hold 3 x 2.
 MATMUL_ROWS, MATMUL_VECTORS = (6, 4) if WIDE else (3, 2)
 MATMUL_PANEL: Final = MATMUL_VECTORS * LANES  # columns of b that all rows of a meet before the next ones
+LANE_PRODUCTS: Final = 8 if DOT == "i8mm" else 4  # of bytes that an instruction adds to each int32
 CHAINS: Final = 12 if WIDE else 6  # accumulators that fit into registers beside two operands, and hide the latency
 
 

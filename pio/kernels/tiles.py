@@ -2,9 +2,9 @@
 
 ``dot_tile`` multiplies rows by rows (weights as stored, one accumulator of sixteen lanes an output over k), so that a
 matrix product sums in the very order of a matrix-vector product. ``pair_tile`` does so where both are bfloat16: a lane
-takes two neighbours at once, in one instruction with AVX-512 BF16. ``outer_tile`` multiplies rows by a row-major matrix
-(attention scores over transposed keys, probabilities over values), sixteen outputs a vector, sums in order of i.
-``prefetch`` brings what a tile will meet next.
+takes two neighbours at once, in one instruction with AVX-512 BF16 and with ARM's bf16. ``outer_tile`` multiplies rows
+by a row-major matrix (attention scores over transposed keys, probabilities over values), sixteen outputs a vector, sums
+in order of i. ``prefetch`` brings what a tile will meet next.
 """
 
 # numba and llvmlite come without type stubs
@@ -24,10 +24,16 @@ from pio.kernels import _llvm as ll
 from pio.kernels._jit import PerDtype
 from pio.kernels._llvm import ITEMSIZE, LANES
 from pio.kernels._llvm import at as _at
+from pio.kernels._processor import DOT
+from pio.kernels._quarters import ARM, F32X4, I8X16, joined, pieces
 from pio.kernels.simd import Vec, fma, int64, load, load_part, primitive, splat, sum_lanes, void
-from pio.kernels.sizes import PAIR_DOTS, PAIR_LANES
+from pio.kernels.sizes import PAIR_LANES, PAIRS
 
 Tile = Callable[..., None]
+
+# Sums of ``outer_tile`` that are walked together: tiles are as large as the registers of x86 allow. On ARM they are as
+# many as AVX-512 has and a quarter as wide: with 4 x 2 sums half of all instructions would be for spilled ones.
+ACCUMULATORS: Final = 4 if DOT in ARM else 24
 
 
 @cache
@@ -106,19 +112,34 @@ def _dot_portable(b: Any, acc: Any, x: Any, w: Any) -> Any:
     return ll.fma(b, even[0], even[1], ll.fma(b, odd[0], odd[1], acc))
 
 
-PAIR_PRODUCT: Final = _dot_bfloat16 if PAIR_DOTS else _dot_portable
+def _dot_arm(b: Any, acc: Any, x: Any, w: Any) -> Any:
+    # as LLVM declared it before it knew bfloat; later versions understand that too
+    bfdot = ll.function(b, "llvm.aarch64.neon.bfdot.v4f32.v16i8", F32X4, [F32X4, I8X16, I8X16])
+    quarters = zip(*(pieces(b, v) for v in (acc, x, w)), strict=True)
+    return joined(b, [b.call(bfdot, [a, b.bitcast(i, I8X16), b.bitcast(j, I8X16)]) for a, i, j in quarters])
+
+
+PAIR_PRODUCTS: Final = {"avx512": _dot_bfloat16, "bfdot": _dot_arm, "portable": _dot_portable}
 
 
 @cache
-def pair_tile(rows: int, columns: int, dots: bool = PAIR_DOTS) -> Tile:
+def pair_tile(rows: int, columns: int, pairs: str = PAIRS) -> Tile:
     """Return the tile ``y[r, c] = sum_k x[r, k] * w[c, k]`` for fixed rows and columns of bfloat16.
 
     The tile takes what a ``dot_tile`` takes. y is float32; rows of x are whole steps of 32, zeros behind k. Lane i of
     an output's accumulator adds the product of the odd elements 2 i + 1 of a step, then that of the even ones 2 i.
-    Products are exact, so that all targets give the same bits, but for numbers below 1.2e-38: where one instruction
-    does both (``dots``), these count as zeros.
+    Products are exact. Both sums are rounded to nearest, so that all processors give the same bits, but for numbers
+    below 1.2e-38, which count as zeros where one instruction of AVX-512 does both. That of ARM (``bfdot``) adds the two
+    products first, and rounds both sums to odd: bits differ there from those of other processors, by up to two units in
+    the last place a step. It is one for two; those that round as others do would be four (31 in all for 2 x 2 outputs
+    and a step, for 47). On one processor all tiles give the same bits.
+
+    Args:
+        rows: Of x.
+        columns: Rows of w.
+        pairs: How to multiply, one of ``PAIR_PRODUCTS``.
     """
-    product = _dot_bfloat16 if dots else _dot_portable
+    product = PAIR_PRODUCTS[pairs]
 
     def emit(b: Any, y: Any, x: Any, w: Any, k: Any, ldy: Any, ldx: Any, ldw: Any, add: Any) -> None:
         acc = [[cgutils.alloca_once_value(b, ll.constant(0.0)) for _ in range(columns)] for _ in range(rows)]
@@ -162,33 +183,40 @@ def _step(address: int, n: int) -> list[float]:
 
 
 @cache
-def outer_tile(rows: int, vectors: int) -> PerDtype[Tile]:
+def outer_tile(rows: int, vectors: int, accumulators: int = ACCUMULATORS) -> PerDtype[Tile]:
     """Return the tile ``c[r, j] += sum_i a[r, i] * b[i, j]`` for fixed rows and 16 * vectors columns, by b's type.
 
     The tile takes ``(c, a, b, n, ldc, lda, ldb)``: addresses, the number of products, row strides in elements.
     c and a are float32; c is read and written. Sums run in the order of i.
+
+    Args:
+        rows: Of a.
+        vectors: Of a row of b.
+        accumulators: Of sixteen lanes, as many as stay in registers: b is walked by so many columns at once.
     """
-    return PerDtype(lambda dtype: _outer_tile(rows, vectors, dtype))
+    return PerDtype(lambda dtype: _outer_tile(rows, vectors, dtype, max(accumulators // rows, 1)))
 
 
-def _outer_tile(rows: int, vectors: int, dtype: str) -> Tile:
+def _outer_tile(rows: int, vectors: int, dtype: str, together: int) -> Tile:
     size = ITEMSIZE[dtype]
 
     def emit(b: Any, out: Any, left: Any, right: Any, n: Any, ldc: Any, lda: Any, ldb: Any) -> None:
-        places = [[_at(b, out, (ldc, 4 * r), (64, v)) for v in range(vectors)] for r in range(rows)]
+        for first in range(0, vectors, together):
+            columns(b, range(first, min(first + together, vectors)), out, left, right, n, ldc, lda, ldb)
+
+    def columns(b: Any, which: range, out: Any, left: Any, right: Any, n: Any, ldc: Any, lda: Any, ldb: Any) -> None:
+        places = [[_at(b, out, (ldc, 4 * r), (64, v)) for v in which] for r in range(rows)]
         acc = [[cgutils.alloca_once_value(b, ll.load_as(b, p, "float32")) for p in row] for row in places]
         with cgutils.for_range(b, n, intp=ll.I64) as loop:
             i = loop.index
-            row = [
-                ll.load_as(b, _at(b, right, (b.mul(ldb, i), size), (LANES * size, v)), dtype) for v in range(vectors)
-            ]
+            row = [ll.load_as(b, _at(b, right, (b.mul(ldb, i), size), (LANES * size, v)), dtype) for v in which]
             for r in range(rows):
                 factor = ll.splat(b, ll.load(b, _at(b, left, (lda, 4 * r), (i, 4)), ll.F32, 4))
-                for v in range(vectors):
-                    b.store(ll.fma(b, factor, row[v], b.load(acc[r][v])), acc[r][v])
-        for r in range(rows):
-            for v in range(vectors):
-                ll.store(b, places[r][v], b.load(acc[r][v]), 4)
+                for total, numbers in zip(acc[r], row, strict=True):
+                    b.store(ll.fma(b, factor, numbers, b.load(total)), total)
+        for its_places, totals in zip(places, acc, strict=True):
+            for place, total in zip(its_places, totals, strict=True):
+                ll.store(b, place, b.load(total), 4)
 
     @primitive(void, *[int64] * 7, emit=emit)
     def tile(c: int, a: int, b: int, n: int, ldc: int, lda: int, ldb: int) -> None:

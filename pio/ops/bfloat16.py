@@ -18,7 +18,7 @@ ROW_STEP = 2 * sizes.PAIR_LANES  # bytes
 
 def multiplies_bfloat16() -> bool:
     """Return whether the processor has an instruction for products of bfloat16, as kernels are compiled for it."""
-    return sizes.PAIR_DOTS
+    return sizes.PAIRS != "portable"
 
 
 def rounded_bytes(columns: int) -> int:

@@ -57,7 +57,7 @@ def dot_all(rounds: int, start: int = 1, *, device: Device | None = None) -> tup
     """Multiply bytes and add the products in registers, as fast as the machine can.
 
     Args:
-        rounds: Steps of each chain; one multiplies 64 bytes.
+        rounds: Steps of each chain; one multiplies 64 bytes, 128 where processors multiply matrices of them.
         start: The first byte.
         device: All of its threads do this.
 
@@ -71,7 +71,7 @@ def dot_all(rounds: int, start: int = 1, *, device: Device | None = None) -> tup
         raise TensorError(f"dot_all: rounds is {rounds}, expected 0 or more")
     sums = Tensor.empty((on_device(device).threads,), int64, device)
     kernels.dot_all(sums.address, rounds, start, sums.size)
-    return sums, 2 * rounds * sizes.CHAINS * 64 * sums.size
+    return sums, 2 * rounds * sizes.CHAINS * sizes.LANES * sizes.LANE_PRODUCTS * sums.size
 
 
 def pair_all(rounds: int, x: float = 1.0, *, device: Device | None = None) -> tuple[Tensor, int]:

@@ -3,8 +3,10 @@
 import sys
 
 import pytest
+from llvmlite import binding, ir
+from numba.core.registry import cpu_target
 
-from pio.kernels import _processor
+from pio.kernels import _llvm, _processor
 
 X86 = """processor	: 0
 vendor_id	: GenuineIntel
@@ -37,6 +39,18 @@ def described(tmp_path, monkeypatch, text, machine="x86_64"):
     path.write_text(text)
     monkeypatch.setattr(_processor, "_SAID", {"x86_64": _processor._X86, "aarch64": _processor._ARM}[machine])
     return _processor.described.__wrapped__(str(path))
+
+
+class Arm:
+    """A system on ARM, as far as processors go."""
+
+    machine = "aarch64"
+
+    def __init__(self, *features):
+        self.features = frozenset(features)
+
+    def processor_features(self):
+        return self.features
 
 
 def test_what_changes_from_look_to_look_and_with_the_system_is_left_out(tmp_path, monkeypatch):
@@ -107,3 +121,77 @@ def test_kernels_for_a_processor_that_is_named_do_not_depend_on_this_one(monkeyp
 def test_linux_and_llvm_find_the_same_features(feature):
     assert _processor.described() is not None
     assert _processor.compiles_for(feature) == _processor.cpu_features().get(feature, False)
+
+
+SAID = ("CPU part: 0xd0c", "asimd", "asimddp"), frozenset({"asimd", "asimddp"})
+
+
+class Llvm:
+    """LLVM on such a system."""
+
+    @staticmethod
+    def get_host_cpu_features():
+        return {"neon": True, "crc": True, "sve": False}
+
+    @staticmethod
+    def get_host_cpu_name():
+        return "generic"
+
+    @staticmethod
+    def get_process_triple():
+        return "aarch64-unknown-linux-gnu"
+
+
+@pytest.fixture
+def arm(monkeypatch):
+    """Have another processor, of those features, which the system describes or not."""
+
+    def become(said, *features):
+        monkeypatch.setattr(_processor, "HERE", Arm(*features))
+        monkeypatch.setattr(_processor, "described", lambda: said)
+
+    monkeypatch.setattr(_processor, "llvm", lambda: Llvm)
+    monkeypatch.setattr(_processor, "cpu_features", _processor.cpu_features.__wrapped__)
+    return become
+
+
+@pytest.mark.parametrize("said", [None, SAID])
+def test_what_is_new_in_arm_processors_the_system_says_whatever_the_file_shows(arm, said):
+    for features in ((), ("dotprod",), ("dotprod", "i8mm", "bf16")):
+        arm(said, *features)
+        found = {name for name in ("dotprod", "i8mm", "bf16", "fullfp16") if _processor.compiles_for(name)}
+        assert found == set(features)
+        assert _processor._dot() == ("i8mm" if "i8mm" in found else "sdot" if found else "neon")
+        assert _processor._pairs() == ("bfdot" if "bf16" in found else "portable")
+        assert {name for name, has in _processor.cpu_features().items() if has} == {"neon", "crc", *features}
+
+
+@pytest.mark.parametrize("said", [None, SAID])
+def test_kernels_are_kept_apart_by_what_the_system_says(arm, said):
+    found = set()
+    for features in ((), ("dotprod",), ("dotprod", "i8mm")):
+        arm(said, *features)
+        found.add(_processor.target.__wrapped__())
+    assert len(found) == 3
+
+
+def test_what_llvm_does_not_find_is_told_it(arm, monkeypatch):
+    arm(None, "crc", "dotprod", "i8mm")
+    assert _processor.unlisted_features.__wrapped__() == ("dotprod", "i8mm")
+    monkeypatch.setattr(_processor._settings, "CPU_NAME", "neoverse-n1")  # not this one: nothing is known of it
+    assert _processor.unlisted_features.__wrapped__() == ()
+
+
+def test_a_function_has_all_features_in_its_list(monkeypatch):
+    for added in ((), ("bf16", "i8mm")):
+        monkeypatch.setattr(_llvm, "unlisted_features", lambda added=added: added)
+        module = ir.Module()
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), []), "nothing")
+        ir.IRBuilder(function.append_basic_block()).ret_void()
+        for _ in range(2):
+            _llvm.add_features(cpu_target.target_context, function)
+        parsed = binding.parse_assembly(str(module))
+        parsed.verify()
+        mine = cpu_target.target_context.codegen().magic_tuple()[2]
+        assert (f'"target-features"="{mine},+bf16,+i8mm"' in str(parsed)) is bool(added)
+        assert ("target-features" in str(parsed)) is bool(added)

@@ -4,6 +4,7 @@ import math
 import random
 
 import pytest
+from arm_by_hand import by_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from int8_cache import BLOCK, GARBAGE, Cache, pick
@@ -16,6 +17,7 @@ from pio.errors import TensorError
 from pio.kernels import attention as walk
 from pio.kernels._jit import CONTRACT, OPTIONS
 from pio.kernels._processor import compiles_for
+from pio.kernels._quarters import ARM
 from pio.kernels.quantized_tiles import DOT, DOTS, values_tile
 from pio.kernels.simd import JIT
 from pio.kernels.sizes import int8_attention_bytes
@@ -363,7 +365,7 @@ def test_errors_name_the_argument():
 
 # --- the tile ---
 
-HERE = ["portable", *(["avx2"] if compiles_for("avx2") else [])]
+HERE = ["portable", *ARM, *(["avx2"] if compiles_for("avx2") else [])]
 if DOT not in HERE:
     HERE.append(DOT)
 
@@ -377,15 +379,16 @@ def compiled(rows, dot):
         tile(acc, p, v, width)
 
     if JIT:
-        run.compile((types.int64,) * 4)
+        with by_hand(dot):
+            run.compile((types.int64,) * 4)
     return run
 
 
-@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("rows", [1, 3, 4])
 @settings(max_examples=40 if JIT else 3)
 @given(data=st.data(), width=st.sampled_from((16, 48, 160)), extreme=st.booleans())
 def test_every_variant_of_the_values_tile_is_the_same_to_the_bit(rows, data, width, extreme):
-    assert set(HERE) <= set(DOTS)
+    assert set(HERE) <= {*DOTS, *ARM}
     source = random.Random(data.draw(st.integers(0, 999)))
     chance = (lambda: 127) if extreme else lambda: source.randint(0, 127)
     sign = source.choice((-128, 127))

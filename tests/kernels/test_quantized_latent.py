@@ -4,6 +4,7 @@ import math
 import random
 
 import pytest
+from arm_by_hand import by_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from int8_cache import GARBAGE
@@ -19,6 +20,7 @@ from pio.kernels import latent_attention as walk
 from pio.kernels import quantized_latent as kernels
 from pio.kernels._jit import CONTRACT, OPTIONS
 from pio.kernels._processor import compiles_for
+from pio.kernels._quarters import ARM
 from pio.kernels.quantized_tiles import DOT, DOTS
 from pio.kernels.simd import JIT
 from pio.kernels.sizes import int8_latent_bytes
@@ -176,7 +178,7 @@ def test_errors_name_the_argument():
 
 # --- the tile ---
 
-HERE = ["portable", *(["avx2"] if compiles_for("avx2") else [])]
+HERE = ["portable", *ARM, *(["avx2"] if compiles_for("avx2") else [])]
 if DOT not in HERE:
     HERE.append(DOT)
 
@@ -190,15 +192,16 @@ def compiled(rows, dot):
         tile(acc, p, v, pairs, half)
 
     if JIT:
-        run.compile((types.int64,) * 5)
+        with by_hand(dot):
+            run.compile((types.int64,) * 5)
     return run
 
 
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [1, 3, 4])
 @settings(max_examples=40 if JIT else 3)
 @given(data=st.data(), pairs=st.sampled_from((1, 2)), more=st.integers(0, 1), extreme=st.booleans())
 def test_every_variant_of_the_tile_is_the_same_to_the_bit(rows, data, pairs, more, extreme):
-    assert set(HERE) <= set(DOTS)
+    assert set(HERE) <= {*DOTS, *ARM}
     source = random.Random(data.draw(st.integers(0, 999)))
     width, half = 64 * pairs, (pairs + more) * reference.PAIR_BYTES
     chances = [[127 if extreme else source.randint(0, 127) for _ in range(BLOCK)] for _ in range(rows)]

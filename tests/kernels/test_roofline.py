@@ -5,6 +5,7 @@ from numba.core import config
 
 from pio.device import Device
 from pio.errors import TensorError
+from pio.kernels.sizes import CHAINS, LANE_PRODUCTS
 from pio.ops import roofline
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close
@@ -31,9 +32,8 @@ def test_every_multiply_add_is_done_and_counted(rounds, threads):
 @given(rounds=st.integers(0, 300), start=st.integers(0, 255), threads=st.integers(1, 3))
 def test_every_integer_product_is_done_and_counted(rounds, start, threads):
     sums, operations = roofline.dot_all(rounds, start, device=Device("cpu", threads))
-    chains = operations // (2 * rounds * 64 * threads) if rounds else 12 if roofline.kernels.WIDE else 6
-    assert operations == 2 * rounds * chains * 64 * threads
-    assert sums.tolist() == reference.dot_all(rounds, start, threads, chains)
+    assert operations == 2 * rounds * CHAINS * 16 * LANE_PRODUCTS * threads
+    assert sums.tolist() == reference.dot_all(rounds, start, threads, CHAINS, LANE_PRODUCTS)
 
 
 @given(rounds=st.integers(0, 300), x=st.integers(-40, 40), threads=st.integers(1, 3))

@@ -29,15 +29,15 @@ def fma_all(rounds: int, x: float, y: float, parts: int, chains: int, lanes: int
     return out
 
 
-def dot_all(rounds: int, start: int, parts: int, chains: int, lanes: int = 16) -> list[int]:
-    """Return the sum of each part's chains of four products a lane, as 32 bits hold it."""
+def dot_all(rounds: int, start: int, parts: int, chains: int, products: int = 4, lanes: int = 16) -> list[int]:
+    """Return the sum of each part's chains of so many products a lane, as 32 bits hold it."""
     out: list[int] = []
     for part in range(parts):
         total = 0
         for chain in range(chains):
             for i in range(rounds):
                 byte = (start + part + i) & 255
-                total += lanes * 4 * (chain + 1) * (byte - 256 if byte > 127 else byte)
+                total += lanes * products * (chain + 1) * (byte - 256 if byte > 127 else byte)
         total &= (1 << 32) - 1
         out.append(total - (1 << 32) if total >> 31 else total)
     return out
