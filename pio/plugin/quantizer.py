@@ -116,7 +116,8 @@ def _free(given: str) -> Path:
     try:
         problem = HERE.path_problem(given)
         target = Path(given if problem else HERE.real_path(given))
-        problem = problem or HERE.path_problem(target.parent / f"{PREFIX}0123456789ab" / INDEX)
+        for folder in (target, target.parent / f"{PREFIX}0123456789ab"):  # and where it is written
+            problem = problem or HERE.path_problem(folder / "model-00001-of-00002.safetensors")
         if problem is not None:
             raise ConfigError(f"{shown_path(given)} can be no folder: {problem}")
         if target.is_dir() and not any(target.iterdir()):

@@ -10,7 +10,9 @@ from hostile_folder import DATA, HEADER, hub_repo, model_folder, packed, refused
 from needs import link, needs_fifos, needs_symlinks, on_windows
 
 from pio.loading.checkpoint import Checkpoint, resolve
+from pio.loading.model_file import check_inside
 from pio.loading.weights import Weights
+from pio.system import HERE
 
 MAP = {"a": "x-1.safetensors", "b": "x-2.safetensors"}
 INDEX = "model.safetensors.index.json"
@@ -325,6 +327,43 @@ def test_shared_blobs_need_their_marker(tmp_path: Path) -> None:
     refused(lambda: Checkpoint(snapshot).config, "leads out")
     (tmp_path / "blobs" / ".huggingface-shared-blobs").write_text("1\n")
     assert Checkpoint(snapshot).config == json.loads(store.read_text())
+
+
+@pytest.mark.parametrize(
+    ("to", "inside"),
+    [
+        ("models--org--name/snapshots/cc/config.json", True),
+        ("models--org--name/snapshots/cc/deeper/x", True),
+        ("models--org--name/blobs/x", True),
+        ("models--org--name/blobs/deeper/x", False),
+        ("models--org--name/snapshots/ccc/config.json", False),
+        ("models--org--other/blobs/x", False),
+        (f"blobs/ab/{'ab' * 32}", True),
+        (f"blobs/ab/{'ab' * 32}/x", False),
+        (f"blobs/{'ab' * 32}", False),
+        (f"more/blobs/ab/{'ab' * 32}", False),
+        pytest.param("D:\\elsewhere", False, marks=on_windows),
+        pytest.param("\\\\SERVER\\SHARE\\x", False, marks=on_windows),
+    ],
+)
+def test_where_a_link_may_lead(to: str, inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system says where links lead; that it does say so is tested where links can be made."""
+    folder = tmp_path / "models--org--name" / "snapshots" / "cc"
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / ".huggingface-shared-blobs").write_text("1\n")
+    monkeypatch.setattr(HERE, "real_path", lambda path: str(path if path == folder else tmp_path / to))
+    if inside:
+        check_inside(folder, "config.json", "a test")
+    else:
+        refused(lambda: check_inside(folder, "config.json", "a test"), "leads out")
+
+
+@on_windows
+def test_a_path_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pio.system.windows_calls.long_paths", lambda: False)  # as Windows has it where nobody asks
+    long = tmp_path / ("m" * 200) / ("n" * 200)
+    for load in (lambda: resolve(long), lambda: resolve(str(long)), lambda: Checkpoint(long)):
+        refused(load, f"it has {len(str(long))} characters, and Windows lets this program use 259", "LongPathsEnabled")
 
 
 def test_reference_that_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

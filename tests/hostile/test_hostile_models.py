@@ -5,6 +5,7 @@ import math
 import struct
 
 import pytest
+from needs import needs_replaceable_files
 
 import pio
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
@@ -205,6 +206,7 @@ def test_defaults_that_no_request_could_run_with(tmp_path, field):
         pio.load(path)
 
 
+@needs_replaceable_files
 def test_a_file_that_shrinks_while_it_is_used(tmp_path):
     path = folder(tmp_path / "shrinks")
     file = SafetensorsFile(path / "model.safetensors")

@@ -57,11 +57,15 @@ def change_config(folder, **fields):
 
 
 def change_tensors(folder, change):
-    path = folder / "model.safetensors"
-    file = SafetensorsFile(path)
-    tensors = {name: file.tensor(name).clone() for name in file.names}
+    tensors = read_tensors(folder)
     change(tensors)
-    write_safetensors(path, tensors)
+    write_safetensors(folder / "model.safetensors", tensors)
+
+
+def read_tensors(folder):
+    """All tensors of a folder, whose file is mapped no more."""
+    file = SafetensorsFile(folder / "model.safetensors")
+    return {name: file.tensor(name).clone() for name in file.names}
 
 
 def refused(load, error, *words):

@@ -77,6 +77,12 @@ SHAPES = {
 }
 
 
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder, whose file is mapped no more."""
+    file = SafetensorsFile(folder / "model.safetensors")
+    return {name: file.tensor(name).clone() for name in file.names}
+
+
 def tensor(shape: tuple[int, ...]) -> Tensor:
     return Tensor.full(shape, 0.5)
 
@@ -88,8 +94,7 @@ def test_every_plugin_is_here() -> None:
 @pytest.mark.parametrize("plugin", CONFIGS)
 def test_stored_buffers_change_nothing_in_any_architecture(plugin: str, tmp_path: Path) -> None:
     folder = write_random_checkpoint(tmp_path / "m", CONFIGS[plugin], plugin=plugin, tokenizer=False)
-    file = SafetensorsFile(folder / "model.safetensors")
-    tensors = {name: file.tensor(name).clone() for name in file.names}
+    tensors = read_tensors(folder)
 
     def answer() -> list[int]:
         with pio.load(folder, plugin=plugin, progress=False) as model:

@@ -1,5 +1,6 @@
 """``pio.quantize``: the folder it writes, what it loads to, and what is left when it fails."""
 
+import errno
 import json
 import shutil
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from needs import SYMLINKS, link, needs_limits, needs_signals
+from needs import SYMLINKS, link, needs_limits, needs_signals, on_windows
 from odd_checkpoint import CONFIG, write_odd_checkpoint
 
 import pio
@@ -22,6 +23,7 @@ from pio.loading.unfinished import PREFIX
 from pio.loading.weights import Weights
 from pio.ops.quantized import FORMATS
 from pio.plugin import quantizer
+from pio.system import HERE
 
 KINDS = [("int8", "balanced"), ("int4", "balanced"), ("int4", "uniform"), ("int4_zero_point", "uniform")]
 GOLDEN = Path(__file__).parents[1] / "golden" / "qwen3"
@@ -135,6 +137,57 @@ def test_an_empty_folder_is_filled_and_no_other(original, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a\0b", r"can be no folder: no path holds \\0"),
+        pytest.param("con", "'con' in it can be no file or folder: Windows has a device", marks=on_windows),
+        pytest.param("nul.int4", "'nul.int4' in it can be no file or folder", marks=on_windows),
+        pytest.param(
+            "made:int4", "'made:int4' in it can be no file or folder: Windows lets no name hold ':'", marks=on_windows
+        ),
+        pytest.param("made.", "'made.' in it can be no file or folder: Windows leaves out dots", marks=on_windows),
+    ],
+)
+def test_names_that_no_folder_can_have(original, tmp_path, name, words):
+    with pytest.raises(pio.ConfigError, match=words):
+        pio.quantize(original, f"{tmp_path}/{name}")
+    assert left(tmp_path) == []
+
+
+@on_windows
+def test_a_folder_whose_files_would_have_too_long_paths(original, tmp_path, monkeypatch):
+    monkeypatch.setattr("pio.system.windows_calls.long_paths", lambda: False)  # as Windows has it where nobody asks
+    with pytest.raises(pio.ConfigError, match=r"it has 2\d\d characters, and Windows lets this program use 259; use a"):
+        pio.quantize(original, tmp_path / ("m" * (250 - len(str(tmp_path)))))
+    assert left(tmp_path) == []
+
+
+def test_what_stands_in_a_folders_way_is_named(original, tmp_path, monkeypatch):
+    def move(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(HERE, "move_folder", move)
+    with pytest.raises(
+        pio.CheckpointError, match=r"cannot write .*made: Permission denied; choose a folder in which this"
+    ):
+        pio.quantize(original, tmp_path / "made")
+    assert left(tmp_path) == []
+
+
+@on_windows
+def test_a_folder_that_somebody_works_in_is_not_replaced(original, tmp_path):
+    (tmp_path / "made").mkdir()
+    command = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"]
+    with subprocess.Popen(command, cwd=tmp_path / "made", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(pio.CheckpointError, match=r"made: another program, or this one, has it open; close it, or"):
+            pio.quantize(original, tmp_path / "made")
+        assert left(tmp_path) == ["made"]
+        other.communicate()
+    assert pio.quantize(original, tmp_path / "made") == tmp_path / "made"
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"format": "int5"}, "int5"),
@@ -238,7 +291,7 @@ def running(original, tmp_path):
     command = [sys.executable, "-c", RUN, str(original), str(tmp_path / "made")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         try:
-            assert run.stdout.readline() == b"written\n"
+            assert run.stdout.readline().rstrip() == b"written"
             assert len(unfinished(tmp_path)) == 1
             yield run
         finally:
