@@ -18,6 +18,7 @@ MAX_PARAMETERS = 12  # of a kernel; what belongs together is a record
 
 # Variables that other programs define and that say where files are; pio has none of its own.
 ENVIRONMENT = {
+    "cli/streams.py": {"PYTHONIOENCODING", "PYTHONUTF8"},
     "kernels/_image.py": {"XDG_CACHE_HOME"},
     "kernels/_settings.py": {"NUMBA_CACHE_DIR", "NUMBA_ENABLE_AVX"},
     "loading/hub_cache.py": {"XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"},
