@@ -11,6 +11,7 @@ from pio.errors import CheckpointError
 from pio.loading.hub_cache import cache_folder, is_complete, is_repo_id
 from pio.progress.stream import ForgivingStream, is_terminal
 from pio.shelter import import_whole
+from pio.system import HERE
 
 SMALL_FILES = ["*.json", "*.jinja", "merges.txt", "vocab.txt", "LICENSE*"]
 WEIGHT_FILES = ["*.safetensors"]
@@ -95,8 +96,12 @@ def _explain(repo: str, revision: str | None, error: Exception) -> NoReturn:
         problem = "HF_HUB_OFFLINE forbids downloads: unset it"
     elif any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in chain):
         problem = f"the disk of {cache_folder()} is full: free space, or set HF_HOME to a folder on another disk"
-    elif any(isinstance(link, PermissionError) for link in chain):
-        problem = f"{cache_folder()} cannot be written: set HF_HOME to a folder that you own"
+    elif denied := next((link for link in chain if isinstance(link, PermissionError)), None):
+        path = str(denied.filename or cache_folder())
+        why = HERE.file_problem(path, denied, writing=True)
+        problem = (
+            f"{path}: {why}" if why else f"{cache_folder()} cannot be written: set HF_HOME to a folder that you own"
+        )
     else:
         first_line = str(chain[-1]).strip().partition("\n")[0]
         reason = f"{type(chain[-1]).__name__}: {first_line[:200]}"

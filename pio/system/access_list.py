@@ -83,10 +83,10 @@ def distrust(access: Access, user: str, path: str, *, folder: bool) -> str | Non
         folder: Whether it is a folder.
     """
     trusted = _OWN | {user}
+    if access.entries is None:  # a disk without lists also says that everyone owns everything
+        return f"{path} can be written by anybody, for it has no access list (FAT and exFAT disks keep none)"
     if access.owner not in trusted:
         return f"{path} belongs to {_name(access.owner)}, and not to this user"
-    if access.entries is None:
-        return f"{path} can be written by anybody: its disk keeps no access lists, or it has none"
     others = dict.fromkeys(
         entry.who
         for entry in access.entries

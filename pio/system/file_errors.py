@@ -6,6 +6,7 @@ from typing import Final
 
 FILE_NOT_FOUND, ACCESS_DENIED, SHARING_VIOLATION, LOCK_VIOLATION, USER_MAPPED_FILE = 2, 5, 32, 33, 1224
 IN_USE: Final = frozenset((SHARING_VIOLATION, LOCK_VIOLATION, USER_MAPPED_FILE))
+MISSING: Final = frozenset((FILE_NOT_FOUND, 3, 15))  # no such file, folder, drive
 # What the system may say where a file is open or mapped, and a moment later, when it is closed, no more.
 HELD: Final = IN_USE | {ACCESS_DENIED}
 

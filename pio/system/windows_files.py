@@ -57,10 +57,14 @@ class WindowsFiles(System):
     def file_problem(self, path: str | os.PathLike[str], error: OSError, *, writing: bool = False) -> str | None:
         """Tell by the system's own number, which the C library hides; it is asked for anew then."""
         code: int | None = getattr(error, "winerror", None)
-        if code is None and isinstance(error, PermissionError):
+        missing = isinstance(error, FileNotFoundError)
+        if code is None and not missing:
             code = windows_calls.open_error(os.fspath(path), windows_calls.READ)
-        found = file_errors.file_problem(code or 0, writing=writing)
-        return self.path_problem(path) if found is None and isinstance(error, FileNotFoundError) else found
+            if code in file_errors.MISSING and not writing:
+                return (
+                    "it is not there any more; connect its drive or network folder again, or download the model again"
+                )
+        return file_errors.file_problem(code or 0, writing=writing) or (self.path_problem(path) if missing else None)
 
     def may_write(self, folder: Path) -> bool:
         """Ask for that right; of a folder's access list Python looks at nothing."""

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -252,3 +253,13 @@ except KeyboardInterrupt:
     out, error = process.communicate()
     assert json.loads(out.splitlines()[-1]) == ["interrupted", []]
     assert process.returncode == 0 and error == ""
+
+
+def test_what_a_process_says_is_understood_whatever_its_encoding(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    child = _compilers._Child(sys.executable, str(tmp_path))
+    try:
+        child.work(deque([Name("Jürgen_Ω", "none")]))  # there is no such module, and the error has its name
+    finally:
+        child.end()
+    assert "could not compile none; it is compiled here: ModuleNotFoundError: No module named 'Jürgen_Ω'" in caplog.text

@@ -68,7 +68,8 @@ DISTRUSTED = {
     "for all by a general right": (ME, [*OWN, (USERS, 0x10000000)], "Users"),
     "on a condition": (ME, [*OWN, (USERS, FULL, 0, 9)], "Users"),
     "by an entry of another kind": (ME, [*OWN, (USERS, FULL, 0, 5)], "somebody whom pio cannot tell"),
-    "without a list": (ME, None, "can be written by anybody: its disk keeps no access lists"),
+    "without a list": (ME, None, "can be written by anybody, for it has no access list"),
+    "on a disk that keeps no lists": (EVERYONE, None, "can be written by anybody, for it has no access list"),
 }
 
 
