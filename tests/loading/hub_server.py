@@ -67,6 +67,10 @@ class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
 
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # whoever asked may have gone
+            super().handle()
+
     def do_HEAD(self) -> None:
         self.answer()
 
@@ -146,8 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.hub.holds.set()
             self.hub.go_on.wait()
-        with suppress(ConnectionError):  # whoever asked may have gone by now
-            self.wfile.write(body[held:cut])
+        self.wfile.write(body[held:cut])
         if cut is not None:
             self.wfile.flush()
             self.close_connection = True

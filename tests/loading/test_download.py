@@ -199,7 +199,7 @@ def test_ctrl_c_ends_the_wait_at_once_and_what_is_fetched_with_its_next_piece(
 
 
 def test_the_command_ends_at_once(hub: Hub, tmp_path: Path) -> None:
-    hub.held[SHARDS[1]] = 5500
+    hub.held["tokenizer.json"] = 5
     settings = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
     for number, code in ((signal.SIGINT, 130), (HERE.ending_signals[-1], 128 + HERE.ending_signals[-1])):
         ran = Program("pio", "download", REPO, env={**environment(), **settings})
