@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 
-from pio.cli.signals import end_in_order
+from pio.cli.signals import INTERRUPTED, end_in_order
 from pio.cli.streams import OutputError, prepare_streams
 
 
@@ -20,7 +20,7 @@ def main() -> None:
         asked = sys.argv[1:2]
         make_app(asked if asked and asked[0] in COMMANDS else COMMANDS)(prog_name="pio")
     except KeyboardInterrupt:  # so early that no command has begun
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except OutputError as error:
         if str(error):
             from pio.cli.console import complain

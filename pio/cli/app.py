@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 import pio
 from pio.cli import remedies
 from pio.cli.console import complain, notes
+from pio.cli.signals import INTERRUPTED
 from pio.errors import PioError
 
 # Each is a function in a module of its name, in the order of the help.
@@ -29,7 +30,6 @@ ELSEWHERE = {
     "show": "pio models lists them, pio verify MODEL looks into one",
     "convert": "models run as they were published; pio quantize MODEL FOLDER writes one with fewer bits",
 }
-INTERRUPTED = 130  # as a shell reports a process that Ctrl-C ended
 
 
 class Commands(TyperGroup):

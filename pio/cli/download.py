@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from pio.cli.console import note, write
+from pio.cli.signals import leave
 from pio.errors import ConfigError
+from pio.progress.stream import is_terminal
 
 
 def download(
@@ -27,6 +30,11 @@ def download(
     if named and revision not in (None, named):
         raise ConfigError(f"{repo} and --revision {revision} name two revisions; leave one out")
     revision = named or revision
-    folder = fetch(name, revision=revision, progress=progress)
+    try:
+        folder = fetch(name, revision=revision, progress=progress)
+    except (KeyboardInterrupt, SystemExit) as error:
+        if is_terminal(sys.stderr):
+            note("")  # behind a bar
+        leave(error)  # as Python ends a process, it would wait for threads that wait for the hub
     note(f"pio generate {name}{'@' + revision if revision else ''} PROMPT runs it")
     write(f"{folder}\n")

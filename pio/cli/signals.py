@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from typing import NoReturn
+import sys
+from contextlib import suppress
+from typing import Final, NoReturn
 
 from pio.system import HERE
+
+INTERRUPTED: Final = 130  # as a shell reports a process that Ctrl-C ended
 
 
 def end_in_order() -> None:
@@ -17,6 +22,14 @@ def end_in_order() -> None:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _end)
     HERE.end_in_order()
+
+
+def leave(error: KeyboardInterrupt | SystemExit) -> NoReturn:
+    """End the process at once, with the exit code that it would have had: no thread is waited for."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # there is none, or nobody reads it
+            stream.flush()
+    os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else INTERRUPTED)
 
 
 def _end(number: int, _frame: object) -> NoReturn:

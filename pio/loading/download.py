@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pio.errors import CheckpointError
+from pio.errors import CancelledError, CheckpointError
 from pio.loading.hub_cache import cache_folder, is_complete, is_repo_id
 from pio.progress.stream import ForgivingStream, is_terminal
-from pio.shelter import import_whole
+from pio.shelter import import_whole, interruptible
 from pio.system import HERE
 
 SMALL_FILES = ["*.json", "*.jinja", "merges.txt", "vocab.txt", "LICENSE*"]
@@ -23,7 +23,8 @@ def download(
     """Fetch what pio reads of a repo, and return its folder in the local Hugging Face cache.
 
     Files that the cache holds already are not fetched again. An interrupted download is taken up where it ended, and
-    until it is complete the model is not found.
+    until it is complete the model is not found. An exception that ends the wait for it is raised at once, and what is
+    being fetched then ends with its next piece.
 
     Args:
         repo: ``org/name``.
@@ -37,24 +38,31 @@ def download(
     if not is_repo_id(repo) or "@" in repo:
         raise CheckpointError(f"{repo[:200]!r} is no repo id; it has the form 'org/name', such as 'Qwen/Qwen3-0.6B'")
     hub: Any = import_whole("huggingface_hub")
+    waiting = [True]
     options: dict[str, Any] = {
         "cache_dir": cache_folder(),
         "endpoint": endpoint,
-        "tqdm_class": _bars(progress),
+        "tqdm_class": _bars(progress, waiting),
         "ignore_patterns": ["*/*"],
     }
-    try:
+
+    def fetch() -> Path:
         # Weights come last and at the commit of the rest: a snapshot with all its weights is a whole one.
         small = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=SMALL_FILES, **options))
         if not (small / "config.json").is_file():
             raise CheckpointError(
                 f"{repo} holds no config.json, so it is no model that pio can read; choose another repo"
             )
-        folder = Path(hub.snapshot_download(repo, revision=small.name, allow_patterns=WEIGHT_FILES, **options))
+        return Path(hub.snapshot_download(repo, revision=small.name, allow_patterns=WEIGHT_FILES, **options))
+
+    try:
+        folder = interruptible(fetch)  # the library itself would wait until every file that has begun is there
     except CheckpointError:
         raise
     except Exception as error:
         _explain(repo, revision, error)
+    finally:
+        waiting.clear()
     if not is_complete(folder):
         raise CheckpointError(
             f"{repo} holds no complete set of *.safetensors, the only weights that pio reads; choose another repo, "
@@ -63,7 +71,13 @@ def download(
     return folder
 
 
-def _bars(progress: bool | None) -> type[Any]:
+def _bars(progress: bool | None, waiting: list[bool]) -> type[Any]:
+    """Return progress bars that end what they show where nobody waits for it any more.
+
+    Args:
+        progress: As ``download`` has it.
+        waiting: Empty where nobody waits.
+    """
     from huggingface_hub.utils import tqdm  # pyright: ignore[reportUnknownVariableType, reportPrivateImportUsage]
 
     base: Any = tqdm
@@ -74,6 +88,11 @@ def _bars(progress: bool | None) -> type[Any]:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs["disable"], kwargs["file"] = not wanted, ForgivingStream(sys.stderr)
             base.__init__(self, *args, **kwargs)
+
+        def update(self, n: Any = 1) -> Any:
+            if not waiting:
+                raise CancelledError("an exception ended the wait for this download; run it again to resume")
+            return base.update(self, n)
 
     return Bars
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ class Hub:
         revisions: Commits by branch or tag, the same for every repo.
         refused: Status and error code by repo, or by file name, that a request for it gets.
         cut: For a file name, after how many bytes the connection breaks; once.
+        held: For a file name, after how many bytes nothing more comes until ``go_on`` is set; ``holds`` is set then.
         requests: Method, path and Range header of every request.
     """
 
@@ -30,6 +32,8 @@ class Hub:
         self.revisions = {"main": "a" * 40, "v2": "b" * 40}
         self.refused: dict[str, tuple[int, str]] = {}
         self.cut: dict[str, int] = {}
+        self.held: dict[str, int] = {}
+        self.holds, self.go_on = threading.Event(), threading.Event()
         self.requests: list[tuple[str, str, str | None]] = []
 
     def __enter__(self) -> Self:
@@ -47,6 +51,7 @@ class Hub:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.go_on.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -61,6 +66,10 @@ class Hub:
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # whoever asked may have gone
+            super().handle()
 
     def do_HEAD(self) -> None:
         self.answer()
@@ -135,8 +144,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        cut = self.hub.cut.pop(name, None)
-        self.wfile.write(body[:cut])
+        cut, held = self.hub.cut.pop(name, None), self.hub.held.get(name, 0)
+        if held:
+            self.wfile.write(body[:held])
+            self.wfile.flush()
+            self.hub.holds.set()
+            self.hub.go_on.wait()
+        self.wfile.write(body[held:cut])
         if cut is not None:
             self.wfile.flush()
             self.close_connection = True

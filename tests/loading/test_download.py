@@ -4,7 +4,9 @@ import contextlib
 import errno
 import json
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,13 @@ from typing import Any
 import pytest
 from hub_server import Hub
 from needs import SYMLINKS
+from processes import Program, environment, interrupt_main
 
 from pio.errors import CheckpointError
 from pio.loading.checkpoint import Checkpoint, resolve
 from pio.loading.download import download
 from pio.loading.safetensors import write_safetensors
+from pio.system import HERE
 from pio.tensor import Tensor
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -171,6 +175,39 @@ def test_a_broken_connection_resumes_where_it_broke(hub: Hub, monkeypatch: pytes
     ranges = [asked for method, path, asked in hub.requests if method == "GET" and path.endswith(SHARDS[1])]
     assert ranges == [None, "bytes=5000-"]
     assert Checkpoint(folder).weights().take("b", (4000,)).tolist() == [float(i) for i in range(4000)]
+
+
+def test_ctrl_c_ends_the_wait_at_once_and_what_is_fetched_with_its_next_piece(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    hub.held[SHARDS[1]] = 5500
+    presses = threading.Thread(target=lambda: (hub.holds.wait(60), interrupt_main(signal.SIGINT)))
+    presses.start()
+    with pytest.raises(KeyboardInterrupt):
+        get(hub)
+    presses.join()
+    assert not hub.go_on.is_set()
+    hub.go_on.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith(("ThreadPoolExecutor", "pio-work")):
+            thread.join(60)
+    with pytest.raises(CheckpointError, match="pio download"):
+        resolve(REPO)
+    hub.held.clear()
+    assert len(Checkpoint(get(hub)).weights()) == 2
+
+
+def test_the_command_ends_at_once(hub: Hub, tmp_path: Path) -> None:
+    hub.held["tokenizer.json"] = 5
+    settings = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
+    for number, code in ((signal.SIGINT, 130), (HERE.ending_signals[-1], 128 + HERE.ending_signals[-1])):
+        ran = Program("pio", "download", REPO, env={**environment(), **settings})
+        assert hub.holds.wait(60)
+        hub.holds.clear()
+        ran.send(number)
+        assert ran.end() == (code, b"")
+    assert not hub.go_on.is_set()
 
 
 def test_weights_are_not_fetched_before_the_rest(hub: Hub) -> None:
