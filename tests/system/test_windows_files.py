@@ -165,6 +165,29 @@ def test_a_folder_that_is_gone_cannot_be_locked(tmp_path):
         HERE.lock_folder(tmp_path / "none" / "deeper")
 
 
+def test_junctions_are_followed_by_reading_and_by_no_removal(tmp_path):
+    import _winapi
+
+    from pio.loading.model_file import find, read_limited
+    from pio.loading.unfinished import PREFIX, unfinished_folder
+
+    inside = tmp_path / "disk" / "m"
+    inside.mkdir(parents=True)
+    (inside / "config.json").write_bytes(b"{}")
+    for name in ("model", f"{PREFIX}0123456789ab"):
+        try:
+            _winapi.CreateJunction(str(inside), str(tmp_path / name))
+        except OSError as error:
+            pytest.skip(f"needs junctions: {error}")
+    assert HERE.real_path(tmp_path / "model") == HERE.real_path(inside)
+    found = find(tmp_path / "model", "config.json")
+    assert found is not None and read_limited(found, 10) == b"{}"
+    with unfinished_folder(tmp_path):  # removes what others have left
+        pass
+    HERE.remove_folder(tmp_path / "model")
+    assert (inside / "config.json").read_bytes() == b"{}"
+
+
 def test_one_spelling_of_a_path(tmp_path):
     (tmp_path / "Model").mkdir()
     drive, rest = os.path.splitdrive(str(tmp_path / "Model"))
