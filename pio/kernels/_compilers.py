@@ -36,6 +36,7 @@ KERNEL_LIMIT: Final = 300  # seconds for a kernel
 LOOK: Final = 0.1  # seconds from one check to the next whether the kernels are still wanted
 BOOT: Final = (
     "import json, sys; sys.path[:], folder = json.loads(sys.stdin.readline()); "
+    "sys.stdout.reconfigure(encoding='utf-8', errors='backslashreplace'); "
     f"print({READY!r}, flush=True); "
     "import os; os.environ['NUMBA_CACHE_DIR'] = folder; "
     "from pio.kernels._compilers import serve; serve()"
