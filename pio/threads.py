@@ -1,9 +1,12 @@
-"""Threads: started only where the system has memory for them, and whether they are threads at all."""
+"""Threads: started only where the system has memory for them, whether they are threads at all, and take turns."""
 
 from __future__ import annotations
 
+import sys
 from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Final
+
+from pio.errors import DeviceError
 
 if TYPE_CHECKING:
     import threading
@@ -43,3 +46,21 @@ def green_threads() -> bool:
     import _thread
 
     return not isinstance(_thread.start_new_thread, BuiltinFunctionType)
+
+
+def take_turns() -> bool:
+    """Return whether one thread at a time runs Python: not in a free-threaded build, unless its GIL is switched on."""
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def require_turns() -> None:
+    """Raise where threads run Python side by side: what they share here is kept whole by taking turns.
+
+    Raises:
+        DeviceError: They do.
+    """
+    if not take_turns():
+        raise DeviceError(
+            "this Python is a free-threaded build, and runs without the global interpreter lock that pio relies on; "
+            "use the usual build of Python, or switch the lock on: python -X gil=1, or PYTHON_GIL=1"
+        )

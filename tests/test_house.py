@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,6 +147,34 @@ def test_no_settings_from_the_environment() -> None:
         assert reads <= ENVIRONMENT.get(path.relative_to(PIO).as_posix(), set()), path
         bare = [n for n in ast.walk(parse(path)) if isinstance(n, ast.Attribute) and ast.unparse(n) == "os.environ"]
         assert not bare or path.relative_to(PIO).as_posix() in ENVIRONMENT, path
+
+
+def test_what_holds_on_one_system_stands_in_its_module() -> None:
+    looked = subprocess.run(
+        [sys.executable, ROOT / "tools" / "port" / "portable.py"], capture_output=True, text=True, encoding="utf-8"
+    )
+    assert (looked.returncode, looked.stdout, looked.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("import os\nos.getuid()", "2: os.getuid"),
+        ("import os as system\nsystem.O_CLOEXEC | system.O_RDONLY", "2: os.O_CLOEXEC"),
+        ("from os import path, rename", "1: os.rename"),
+        ("def late():\n    import fcntl", "2: fcntl"),
+        ("import signal\ngetattr(signal, 'SIGHUP', signal.SIGINT)", "2: signal.SIGHUP"),
+        ("import ctypes\nctypes.CDLL(None), ctypes.c_int", "2: ctypes.CDLL"),
+        ("import sys\nsys.path if sys.platform else 0", "2: sys.platform"),
+        ("import subprocess\nsubprocess.run([], creationflags=0)", "2: creationflags="),
+        ("def owner(status):\n    return status.st_uid, status.st_size", "2: .st_uid"),
+        ('"""/proc/self in a docstring"""\nfile = "/proc/self/status"', "2: '/proc/self/status'"),
+        ("child = 'import os\\nos.fork()'", "2: os.fork"),
+    ],
+)
+def test_what_holds_on_one_system_is_found(code: str, found: str) -> None:
+    portable = runpy.run_path(str(ROOT / "tools" / "port" / "portable.py"))
+    assert [f"{line}: {what}" for line, what in portable["not_portable"](ast.parse(code))] == [found]
 
 
 def test_no_error_is_swallowed_and_no_check_can_be_switched_off() -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pio import machine
 from pio.cli.console import size
 from pio.system import HERE
+from pio.threads import take_turns
 
 State = Literal["ok", "advice", "missing"]
 
@@ -87,6 +88,13 @@ def _python() -> Finding:
     found = f"{platform.python_implementation()} {platform.python_version()}"
     if sys.implementation.name != "cpython":
         return Finding("Python", found, "missing", "Numba needs CPython")
+    if not take_turns():
+        return Finding(
+            "Python",
+            f"{found}, free-threaded",
+            "missing",
+            "pio relies on the global interpreter lock: take the usual build, or set PYTHON_GIL=1",
+        )
     return Finding("Python", found)
 
 

@@ -67,10 +67,11 @@ class Allocation:
         self._key = key
 
     def __del__(self, live: dict[int, int] = _live) -> None:
-        if self._key >= 0:
-            live.pop(self._key)
-        if self._budget is not None:
-            self._budget.release(self.nbytes)
+        # a signal's exception may have come before the first line of __init__, or between any two
+        if (key := getattr(self, "_key", -1)) >= 0:
+            live.pop(key)
+        if (budget := getattr(self, "_budget", None)) is not None:
+            budget.release(self.nbytes)
 
 
 def _from_heap(nbytes: int) -> tuple[bytearray, int]:

@@ -29,6 +29,7 @@ from pio.plugin.metadata import ModelMetadata
 from pio.plugin.one_load import Load, Loads
 from pio.plugin.prompts import Prompts
 from pio.progress.progress import Progress
+from pio.threads import require_turns
 
 
 class Files(NamedTuple):
@@ -104,7 +105,9 @@ class Lifecycle(ABC):
             UnsupportedModelError: The model asks for something that this plugin does not compute.
             OutOfMemoryError: Weights, cache and buffers do not fit the limit or the machine.
             CancelledError: ``cleanup`` was called meanwhile.
+            DeviceError: This Python runs without its global lock.
         """
+        require_turns()
         if self._path is None:
             raise ConfigError("there is no path; call initialize(path=...) first, or use pio.load(path)")
         path = self._path

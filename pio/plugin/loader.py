@@ -11,6 +11,7 @@ from pio.errors import CheckpointError
 from pio.loading.checkpoint import DEMO, Checkpoint, resolve
 from pio.memory.refusal import memory_errors
 from pio.plugin import factory, registry
+from pio.threads import require_turns
 
 if TYPE_CHECKING:
     from pio.plugin import TextModelPlugin
@@ -44,7 +45,9 @@ def load(
         UnsupportedModelError: No plugin runs it.
         ConfigError: An option is unknown or its value cannot be used.
         OutOfMemoryError: It does not fit the limit or the machine.
+        DeviceError: This Python runs without its global lock.
     """
+    require_turns()
     with memory_errors(f"loading {path_or_name}"):
         folder = find(path_or_name, download=download)
         config = Checkpoint(folder).config

@@ -56,7 +56,7 @@ def test_no_input_at_all_is_no_prompt(command: list[str]) -> None:
 def test_an_input_that_stays_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, pio: Any) -> None:
     reading, writing = os.pipe()
     monkeypatch.setattr(source, "PATIENCE", 0.0)
-    with open(reading) as silent:
+    with open(reading, encoding="utf-8") as silent:
         monkeypatch.setattr("sys.stdin", silent)
         assert source.read_prompt("demo", None, named=False) is None
         os.write(writing, b"late")

@@ -212,8 +212,8 @@ def growing_by_less_than(megabytes: int) -> Iterator[None]:
     """
     reset, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
     if reset.exists():
-        reset.write_text("5")
-        before = int(re.findall(r"VmRSS:\s+(\d+) kB", status.read_text())[0]) << 10
+        reset.write_text("5", encoding="utf-8")
+        before = int(re.findall(r"VmRSS:\s+(\d+) kB", status.read_text(encoding="utf-8"))[0]) << 10
     else:
         before = HERE.peak_memory()
     yield

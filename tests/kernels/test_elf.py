@@ -111,7 +111,7 @@ def test_code_constants_variables_and_what_is_elsewhere():
 
 def protection(address):
     """How Linux says that memory may be used."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
         begin, end, may = re.match(r"(\w+)-(\w+) (\S+)", line).groups()
         if int(begin, 16) <= address < int(end, 16):
             return may

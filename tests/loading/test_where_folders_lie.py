@@ -88,5 +88,8 @@ def still_in_use(folder):
     if not os.path.exists("/proc/self/maps"):
         return []
     descriptors = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
-    found = [*Path("/proc/self/maps").read_text().splitlines(), *map(os.readlink, filter(os.path.islink, descriptors))]
+    found = [
+        *Path("/proc/self/maps").read_text(encoding="utf-8").splitlines(),
+        *map(os.readlink, filter(os.path.islink, descriptors)),
+    ]
     return [line for line in found if str(folder) in line]

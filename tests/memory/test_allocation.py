@@ -41,7 +41,7 @@ def test_an_allocation_is_zeroed_aligned_and_counted(nbytes):
 def resident_at(address):
     """Bytes in memory of the mapping that holds an address; 0 where nothing is mapped."""
     inside = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
         span, *rest = line.split()
         if "-" in span and len(rest) > 3:
             first, last = (int(end, 16) for end in span.split("-"))

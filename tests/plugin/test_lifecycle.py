@@ -195,6 +195,7 @@ CALLS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # one that was opened, and its with not begun
 @pytest.mark.parametrize("name", list(CALLS))
 def test_no_exception_leaves_a_request_behind_that_nobody_owns(name, monkeypatch):
     """Wherever a signal handler's exception lands, from the call's first instruction into its wait."""
