@@ -1,6 +1,7 @@
 """What holds in every test: how many examples Hypothesis tries, the signals that programs start with, and ``--long``.
 
-Examples are random ones at a desk, the same ones every time in CI, few without compiler.
+Examples are random ones at a desk, the same ones every time in CI, few without compiler; and fewer in an emulated system,
+which asks for that (``--hypothesis-profile=emulated``).
 """
 
 import os
@@ -15,6 +16,7 @@ from pio.system import HERE
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.register_profile("interpreted", settings.get_profile("ci"), max_examples=5)
+settings.register_profile("emulated", settings.get_profile("ci"), max_examples=10)
 
 settings.load_profile("interpreted" if config.DISABLE_JIT else "ci" if os.environ.get("CI") else "dev")
 

@@ -24,7 +24,7 @@ need() {
   local tool
   [ -f pyproject.toml ] || skip "pyproject.toml in the current folder"
   [ "$(uname -sm)" = "Linux x86_64" ] || skip "Linux on x86-64"
-  for tool in apt-get dpkg-deb unshare flock python3; do
+  for tool in apt-get dpkg-deb unshare setpriv flock python3; do
     command -v "$tool" >/dev/null || skip "$tool"
   done
   python3 -c 'import pip, tomllib' 2>/dev/null || skip "pip of Python 3.11 or newer"
@@ -152,7 +152,8 @@ wheels() {
 
 # enter ROOT SITE PREPARE [NAME=VALUE]... COMMAND...: runs a command in a system, with the current folder as /project,
 # packages of Python in /site, and /kept, which stays from one call to the next, for what is compiled. All else that it
-# writes goes when it ends, and so do processes that it leaves behind. PREPARE runs in the namespaces before.
+# writes goes when it ends, and so do processes that it leaves behind, and all when this program is killed. PREPARE runs
+# in the namespaces before.
 enter() {
   local kept=$cache/kept-$system
   mkdir -p "$kept"
@@ -160,7 +161,7 @@ enter() {
   trap 'chmod -R u+rwx "$run/work"; rm -rf "$run"' EXIT
   mkdir "$run"/{upper,work,root}
   # shellcheck disable=SC2016
-  unshare --map-root-user --mount --pid --fork --kill-child bash -euc '
+  setpriv --pdeathsig KILL unshare --map-root-user --mount --pid --fork --kill-child bash -euc '
     root=$1/root kept=$2
     mount -t overlay -o "lowerdir=$4,upperdir=$1/upper,workdir=$1/work,userxattr" overlay "$root"
     mount --bind "$3" "$root/project"
