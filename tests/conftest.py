@@ -1,7 +1,7 @@
 """What holds in every test: how many examples Hypothesis tries, the signals that programs start with, and ``--long``.
 
-Examples are random ones at a desk, the same ones every time in CI, few without compiler; and fewer in an emulated system,
-which asks for that (``--hypothesis-profile=emulated``).
+Examples are random ones at a desk, the same ones every time in CI, few without compiler; and fewer in an emulated
+system, which asks for that (``--hypothesis-profile=emulated``).
 """
 
 import os
