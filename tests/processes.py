@@ -26,8 +26,12 @@ def listen(connection):
 
 connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 threading.Thread(target=listen, args=(connection,), daemon=True).start()
-sys.argv[:] = sys.argv[2:]
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+kind, what = sys.argv[2:4]
+sys.argv[:] = [what if kind == "-m" else kind, *sys.argv[4:]]
+if kind == "-m":
+    runpy.run_module(what, run_name="__main__", alter_sys=True)
+else:
+    exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
 """
 
 
@@ -38,20 +42,28 @@ def environment(*folders: Path) -> dict[str, str]:
 
 
 class Program:
-    """A module that runs as a program, such as pio, and that signals can be sent to.
+    """A program of Python that signals can be sent to.
 
     Attributes:
         process: It, with pipes for all three streams unless others are given.
     """
 
-    def __init__(self, module: str, *arguments: object, **options: Any) -> None:
-        command = ["-m", module, *map(str, arguments)]
+    def __init__(self, what: str, *arguments: object, kind: str = "-m", **options: Any) -> None:
+        """Start it.
+
+        Args:
+            what: A module such as ``pio``, or code where ``kind`` is ``-c``.
+            arguments: Of its command line.
+            kind: Python's own option.
+            options: As ``subprocess.Popen`` has them.
+        """
+        command = [kind, what, *map(str, arguments)]
         usual = {"cwd": FOLDER, **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)}
         self._connection: socket.socket | None = None
         with socket.create_server(("127.0.0.1", 0)) as server:
             server.settimeout(60)
             if os.name != "posix":
-                command = ["-c", _RAISING, str(server.getsockname()[1]), module, *map(str, arguments)]
+                command = ["-c", _RAISING, str(server.getsockname()[1]), *command]
             self.process = subprocess.Popen([sys.executable, *command], **{**usual, **options})
             if os.name != "posix":
                 self._connection = server.accept()[0]

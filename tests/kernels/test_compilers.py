@@ -10,7 +10,8 @@ from collections import deque
 from pathlib import Path
 
 import pytest
-from needs import needs_limits, needs_modes, needs_scripts, needs_signals, needs_symlinks
+from needs import needs_limits, needs_modes, needs_scripts, needs_symlinks, on_windows
+from processes import Program
 
 import pio
 from pio.kernels import _compilers, _linears, attention, gather, linear, norm, top_k
@@ -172,7 +173,7 @@ def test_the_path_of_modules_may_hold_anything(tmp_path):
 
 @pytest.mark.parametrize("flags", [("-OO",), ("-W", "error"), ("-I",)], ids=" ".join)
 def test_other_ways_to_run_python(tmp_path, flags):
-    script = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{FEW}"
+    script = f"import sys\nsys.path[:] = {[str(ROOT), *sys.path]!r}\n{FEW}"
     ran = script.format(before="", after="assert activation.silu.source.is_kept()")
     assert run(tmp_path, ran, *flags) == (SILU, 1, "")
 
@@ -226,33 +227,60 @@ def test_a_folder_that_others_can_write_is_not_trusted(cold, tmp_path):
     assert nothing is None and "can be written by others" in error
 
 
-@needs_signals
-def test_ctrl_c_ends_a_first_load_at_once(tmp_path):
-    script = """
-import os, signal, sys
+LEFT = """
+import json, subprocess
 from pio.ops import compilation
 import pio
 
-def started(name):
-    print(name, flush=True)
+children = []
 
+class Popen(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        children.append(self)
+
+subprocess.Popen = Popen
 try:
-    with compilation.watch(started):
+    with compilation.watch(lambda name: print(name, flush=True)):
         pio.load("demo")
 except KeyboardInterrupt:
-    import json, subprocess
-    children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
-    print(json.dumps(["interrupted", children]), flush=True)
+    print(json.dumps(["interrupted", len(children) > 0, [child.poll() for child in children].count(None)]), flush=True)
 """
-    process = start(tmp_path, script)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip() == "linears_bfloat16":
-            break
-    process.send_signal(signal.SIGINT)
-    out, error = process.communicate()
-    assert json.loads(out.splitlines()[-1]) == ["interrupted", []]
-    assert process.returncode == 0 and error == ""
+
+
+def test_ctrl_c_ends_a_first_load_at_once(tmp_path):
+    program = Program(LEFT, kind="-c", env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
+    while program.process.stdout.readline().strip() != b"linears_bfloat16":
+        pass
+    program.send(signal.SIGINT)
+    said = program.process.stdout.read()
+    assert program.end() == (0, b"")
+    assert json.loads(said.splitlines()[-1]) == ["interrupted", True, 0]  # no child is left
+
+
+SILENT = """
+import json, sys
+if sys.argv[2:]:
+    sys.stdin = sys.stdout = sys.stderr = None
+import pio
+from pio.ops import compilation
+with pio.load("demo", progress=True) as model:
+    text = model.generate("def add(a, b):", max_new_tokens=8, seed=3, temperature=0.7, top_p=0.9).text
+with open(sys.argv[1], "w", encoding="utf-8") as file:
+    json.dump([text, sys.stdout is sys.stderr is None, compilation.cache_size()[0]], file)
+"""
+
+
+@pytest.mark.parametrize("windowed", [False, pytest.param(True, marks=on_windows)])
+def test_a_program_without_streams(cold, tmp_path, windowed):
+    command = [sys.executable, "-c", SILENT, str(tmp_path / "said"), "none"]
+    options = {}
+    if windowed:  # an interpreter that has none by itself
+        command = [str(Path(sys.executable).with_name("pythonw.exe")), *command[1:-1]]
+        options = {"creationflags": subprocess.DETACHED_PROCESS}
+    subprocess.run(command, env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}, check=True, **options)
+    text, none, kept = json.loads((tmp_path / "said").read_text("utf-8"))
+    assert text == cold[1][0] and none and kept > 10
 
 
 def test_what_a_process_says_is_understood_whatever_its_encoding(tmp_path, monkeypatch, caplog):
