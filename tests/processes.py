@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import pio as package
 
 FOLDER = Path(package.__file__).parent.parent
-USER = getattr(signal, "SIGUSR1", signal.SIGTERM)  # a signal that means nothing, or that nobody sends
 # Where no process can send another a signal, a thread of that one raises those that it is told to.
 _RAISING = """
 import runpy, signal, socket, sys, threading
@@ -103,6 +102,12 @@ def wait_for_end(number: int, seconds: float) -> None:
             ended = bool(select.select([handle], [], [], seconds)[0])
         finally:
             os.close(handle)
+    elif sys.platform == "win32":
+        system = ctypes.WinDLL("kernel32")
+        system.OpenProcess.restype = ctypes.c_void_p
+        handle = ctypes.c_void_p(system.OpenProcess(0x100000, False, number))  # to wait for it, and no more
+        ended = handle.value is None or system.WaitForSingleObject(handle, int(1000 * seconds)) == 0
+        system.CloseHandle(handle)
     else:
         import psutil
 
@@ -116,11 +121,3 @@ def interrupted(program: Program) -> tuple[int, bytes]:
     assert program.first_byte()
     program.send(signal.SIGINT)
     return program.end()
-
-
-def interrupt_main(number: int) -> None:
-    """Send this process's main thread a signal, from any thread: a wait in it ends where the system ends waits."""
-    if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(threading.main_thread().ident or 0, number)
-    else:
-        signal.raise_signal(number)

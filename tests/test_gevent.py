@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
+from processes import environment
 
 import pio
 
@@ -21,8 +20,8 @@ GREEDY = {"max_new_tokens": 8, "temperature": 0, "ignore_eos": True}
 def run_patched(body):
     setup = """
         from gevent import monkey; monkey.patch_all()
-        import gevent, pio, signal, sys, time
-        sys.stderr = open("/dev/null", "w")  # gevent writes of greenlets that fail
+        import gevent, os, pio, signal, sys, time
+        sys.stderr = open(os.devnull, "w")  # gevent writes of greenlets that fail
         greedy = {"max_new_tokens": 8, "temperature": 0, "ignore_eos": True}
         endless = {"max_new_tokens": 1900, "ignore_eos": True}
     """
@@ -31,7 +30,7 @@ def run_patched(body):
         capture_output=True,
         text=True,
         timeout=LONG,
-        env={**os.environ, "PYTHONPATH": str(Path(pio.__file__).parent.parent)},
+        env=environment(),
         check=False,
     )
 
@@ -73,8 +72,16 @@ def test_what_ends_a_greenlets_wait_ends_its_request():
         gevent.sleep(0.05)
         killed.kill()
         print("killed")
-        signal.signal(signal.SIGALRM, signal.default_int_handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
+
+        def press():
+            time.sleep(0.1)
+            signal.raise_signal(signal.SIGINT)
+
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+        else:
+            gevent.get_hub().threadpool.spawn(press)  # a thread that is one
         try:
             model.generate("y", **endless)
         except KeyboardInterrupt:

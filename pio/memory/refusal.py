@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Generator
 from typing import Final
 
@@ -14,7 +13,6 @@ from pio.system import HERE
 from pio.threads import require_room
 
 WORK_ROOM: Final = 32 << 20  # bytes for tokenizers and other libraries, beside what is counted
-_REFUSED: Final = (errno.ENOMEM, errno.EAGAIN)  # of a mapping; the latter where too much would be locked
 
 
 def memory_refused(error: BaseException, doing: str) -> OutOfMemoryError | None:
@@ -26,7 +24,7 @@ def memory_refused(error: BaseException, doing: str) -> OutOfMemoryError | None:
     """
     if isinstance(error, OutOfMemoryError):
         return error
-    if not isinstance(error, MemoryError) and getattr(error, "errno", None) not in _REFUSED:
+    if not isinstance(error, MemoryError) and not (isinstance(error, OSError) and HERE.refuses_memory(error)):
         return None
     return OutOfMemoryError(
         f"the system refused memory while {doing} ({str(error) or 'out of memory'}); pio holds "

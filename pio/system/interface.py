@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -87,6 +88,10 @@ class System(ABC):
         Raises:
             OSError: The system refuses it, or MemoryError.
         """
+
+    def refuses_memory(self, error: OSError) -> bool:
+        """Return whether an error says that the system has no memory left, or gives this process no more."""
+        return error.errno in (errno.ENOMEM, errno.EAGAIN)  # the latter where too much would be locked
 
     def protect(self, address: int, nbytes: int, *, run: bool) -> None:
         """Have pages written to no more, from now on; needed where ``places_objects``.

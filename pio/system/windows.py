@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import mmap
 
 _WORKSTATION: Final = 1  # VER_NT_WORKSTATION
+_NO_MEMORY: Final = (8, 14, 1450, 1455)  # no memory, of two kinds; no system resources; the limit of what is committed
 _FOREVER: Final = 0xFFFFFFFF
 _CREATE_NEW_PROCESS_GROUP, _CREATE_NO_WINDOW = 0x200, 0x8000000
 _FUNCTIONS: Final = {
@@ -66,6 +67,10 @@ class Windows(WindowsFiles):
         import mmap
 
         return mmap.mmap(-1, nbytes)
+
+    def refuses_memory(self, error: OSError) -> bool:
+        """Look at the system's own number: what cannot be committed is an invalid argument by Python's."""
+        return error.winerror in _NO_MEMORY or super().refuses_memory(error)
 
     def cache_folder(self) -> Path:
         """Return the folder for what stays on this computer: Local in the profile's AppData as a rule."""

@@ -472,14 +472,14 @@ def test_ctrl_c_interrupts_a_wait_and_ends_the_request() -> None:
     done = run_python(
         """
         import signal
-        from processes import interrupt_main
+        from own_signals import send_to_main
         from pio.errors import CancelledError
 
         def press() -> None:
             main = threading.main_thread().ident
             while not sys._current_frames()[main].f_code.co_filename.endswith("waiters.py"):  # until it waits
                 pass
-            interrupt_main(signal.SIGINT)
+            send_to_main(signal.SIGINT)
 
         threading.Thread(target=press).start()
         try:

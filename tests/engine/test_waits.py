@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from needs import needs_fork
-from processes import USER, interrupt_main
+from own_signals import USUAL, send_to_main
 from toy_manager import GREEDY, PROMPTS, ids, make, run_python, worker_threads
 from toy_model import STEP, ToyCache, ToyDetokenizer, ToyManager, ToyModel, toy_greedy
 
@@ -89,12 +89,12 @@ def test_any_exception_that_ends_a_wait_ends_the_request(
     def handler(*_: object) -> None:
         raise raised
 
-    main, before = threading.get_ident(), signal.signal(USER, handler)
+    main, before = threading.get_ident(), signal.signal(USUAL, handler)
 
     def press() -> None:
         while not sys._current_frames()[main].f_code.co_filename.endswith("waiters.py"):
             pass
-        interrupt_main(USER)
+        send_to_main(USUAL)
 
     try:
         presses = waiting(press)
@@ -103,7 +103,7 @@ def test_any_exception_that_ends_a_wait_ends_the_request(
         assert found.value is raised, "as the handler raised it"
     finally:
         joined([presses])
-        signal.signal(USER, before)
+        signal.signal(USUAL, before)
     assert handle.done
     with pytest.raises(CancelledError):
         handle.result(STEP)

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from hub_server import Hub
 from needs import SYMLINKS
-from processes import Program, environment, interrupt_main
+from own_signals import send_to_main
+from processes import Program, environment
 
 from pio.errors import CheckpointError
 from pio.loading.checkpoint import Checkpoint, resolve
@@ -182,7 +183,7 @@ def test_ctrl_c_ends_the_wait_at_once_and_what_is_fetched_with_its_next_piece(
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     hub.held[SHARDS[1]] = 5500
-    presses = threading.Thread(target=lambda: (hub.holds.wait(60), interrupt_main(signal.SIGINT)))
+    presses = threading.Thread(target=lambda: (hub.holds.wait(60), send_to_main(signal.SIGINT)))
     presses.start()
     with pytest.raises(KeyboardInterrupt):
         get(hub)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import signal
 import sys
+import threading
 from contextlib import suppress
 
 import pio
@@ -54,6 +55,21 @@ ASK = [wait_for_results, read_streams, submit_and_wait, score]
 LOAD = [change, load_again]
 
 
+ALARM = getattr(signal, "SIGALRM", None) or signal.SIGBREAK
+
+
+def alarm(seconds: float) -> None:
+    """Have ALARM come, once; 0 takes that back."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    elif seconds:
+        timer = threading.Timer(seconds, signal.raise_signal, (ALARM,))
+        timer.daemon = True
+        timer.start()
+    else:
+        signal.signal(ALARM, signal.SIG_IGN)
+
+
 def main() -> None:
     kind, rng = sys.argv[1], random.Random(int(sys.argv[2]))
     model = pio.load("demo", context_length=256)
@@ -77,17 +93,17 @@ def main() -> None:
         model.update(prefill_chunk=60)
         raise TimeLimit
 
-    signal.signal(signal.SIGALRM, {"limit": limit, "clean": clean, "use": use}.get(kind, signal.SIG_DFL))
+    signal.signal(ALARM, {"limit": limit, "clean": clean, "use": use}.get(kind, signal.SIG_DFL))
     signal.signal(signal.SIGTERM, leave)
     # one that loads for ever would load again what a handler cleaned up between two loads, and never hear of it
     work = rng.choice(ASK + (LOAD if kind != "clean" else [change]))
     print("ready", flush=True)
     try:
         if kind in ("limit", "clean", "use"):
-            signal.setitimer(signal.ITIMER_REAL, 1e-4 + rng.random() * 0.1)
+            alarm(1e-4 + rng.random() * 0.1)
         work(model)
     except (TimeLimit, KeyboardInterrupt, pio.PioError) as error:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        alarm(0)
         print(type(error).__name__, flush=True)
         if not model.is_loaded and work is load_again:  # the load that the exception ended
             model.load_model()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import Program, environment
 
 pytestmark = pytest.mark.stress
 
-HERE = Path(__file__).parent
 GIVE_UP = 60.0  # seconds after which the program hangs
 SENT = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
 # How a program may end: what it says.
@@ -31,25 +29,18 @@ def test_a_signal_at_a_random_moment(sizes, tmp_path, kind):
     rng = random.Random(kind)
     for round_ in range(-(-sizes.signals // len(ENDS))):
         seed = rng.randrange(1 << 30)
-        program = subprocess.Popen(
-            [sys.executable, str(HERE / "signalled.py"), kind, str(seed)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
-        )
-        assert program.stdout is not None
-        first = program.stdout.readline()
+        program = Program("signalled", kind, seed, text=True, cwd=tmp_path, env=environment(Path(__file__).parent))
+        process = program.process
+        first = process.stdout.readline()
         if kind in SENT:
             with pytest.raises(subprocess.TimeoutExpired):
-                program.wait(timeout=rng.random() * 0.2)
-            program.send_signal(SENT[kind])
+                process.wait(timeout=rng.random() * 0.2)
+            program.send(SENT[kind])
         try:
-            out, err = program.communicate(timeout=GIVE_UP)
+            out, err = process.communicate(timeout=GIVE_UP)
         except subprocess.TimeoutExpired:
-            program.kill()
-            pytest.fail(f"it hangs: {kind} {seed}, round {round_}; it had said {program.communicate()}")
-        assert (" ".join((first + out).split()) in ENDS[kind], program.returncode, err) == (True, 0, ""), (
+            process.kill()
+            pytest.fail(f"it hangs: {kind} {seed}, round {round_}; it had said {process.communicate()}")
+        assert (" ".join((first + out).split()) in ENDS[kind], process.returncode, err) == (True, 0, ""), (
             f"{kind} {seed}"
         )

@@ -10,6 +10,8 @@ import sysconfig
 import pytest
 from needs import on_windows
 
+from pio.errors import OutOfMemoryError
+from pio.memory.refusal import memory_refused
 from pio.system import HERE
 
 pytestmark = on_windows
@@ -53,6 +55,15 @@ def test_memory_and_time() -> None:
     free, peak, later, seconds = map(float, ran.stdout.split())
     assert 1 << 20 < free < 1 << 44 and 1 << 20 < peak < 1 << 28
     assert 50 << 20 < later - peak < 80 << 20 and 0 < seconds < 600
+
+
+@pytest.mark.parametrize("number", [8, 14, 1455])
+def test_memory_that_is_refused_is_told_from_other_trouble(number: int) -> None:
+    assert HERE.refuses_memory(OSError(None, "no memory", None, number))
+    assert not HERE.refuses_memory(OSError(None, "not allowed", None, 5))
+    with pytest.raises((OSError, MemoryError)) as found:
+        HERE.private_memory(1 << 46)
+    assert isinstance(memory_refused(found.value, "trying"), OutOfMemoryError)
 
 
 def test_names() -> None:
