@@ -3,9 +3,11 @@
 import gc
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+from needs import needs_wide_names
 
 import pio
 from pio.loading.checkpoint import resolve
@@ -25,6 +27,7 @@ def answer(folder, form=None, **options):
         return model.generate_text(**ASKED)
 
 
+@needs_wide_names
 @pytest.mark.parametrize("mmap", [True, False])
 def test_a_folder_beyond_ascii(tmp_path, expected, mmap):
     folder = shutil.copytree(resolve("demo"), tmp_path / PROFILE / "Modell")
@@ -34,6 +37,7 @@ def test_a_folder_beyond_ascii(tmp_path, expected, mmap):
     assert sorted(os.listdir(tmp_path / PROFILE)) == ["Modell", "ganz klein"]
 
 
+@needs_wide_names
 def test_a_cache_in_a_profile_beyond_ascii(tmp_path, monkeypatch, expected):
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -85,7 +89,7 @@ def test_a_folder_whose_model_is_gone_may_be_removed(tmp_path, options, damaged)
 
 def still_in_use(folder):
     """What a system that removes such files tells of those in a folder which are mapped or open."""
-    if not os.path.exists("/proc/self/maps"):
+    if sys.platform != "linux":
         return []
     descriptors = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
     found = [

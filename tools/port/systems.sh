@@ -112,7 +112,7 @@ END
 # the project.
 debian() {
   local root=${*: -1} python
-  unpack "${@:1:2}" base-files bash coreutils ca-certificates "${@:3}"
+  unpack "${@:1:2}" base-files bash coreutils ca-certificates libc-bin "${@:3}"
   mkdir -p "$root"/{dev,etc,kept,proc,project,root,site,sys,tmp}
   chmod 1777 "$root/tmp"
   echo 'root:x:0:0:root:/root:/bin/bash' >"$root/etc/passwd"
