@@ -98,8 +98,8 @@ Dir::Etc::SourceParts "/dev/null";
 Dir::Etc::Preferences "/dev/null";
 Dir::Etc::PreferencesParts "/dev/null";
 END
-  apt-get -qq -c "$apt/conf" update >&2
-  apt-get -qq -c "$apt/conf" install --download-only "${packages[@]}" >&2
+  apt-get -qq -c "$apt/conf" update >&2 || skip "way to Debian's packages"
+  apt-get -qq -c "$apt/conf" install --download-only "${packages[@]}" >&2 || skip "way to ${packages[*]} of Debian"
   mkdir -p "$root"/usr/{bin,sbin,lib,lib64}
   ln -s usr/bin usr/sbin usr/lib usr/lib64 "$root"
   for package in "$apt"/archives/*.deb; do
