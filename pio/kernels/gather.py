@@ -127,6 +127,20 @@ def add_scaled(out: int, x: int, first: int, last: int, scale: float) -> None:
         store_part_f32(out + i, fma(load_part_f32(x + i, n), factor, load_part_f32(out + i, n)), n)
 
 
+@parallel_kernel
+def add_rows(out: int, rows: int, n: int, dim: int, part: int, parts: int) -> None:
+    """Add rows that lie anywhere to others, rows split over threads.
+
+    out[i] += *rows[i]  where rows[i] is not 0
+
+    Shapes: out float32 (n, dim); rows int64 (n,), each 0 or the address of float32 (dim,). No row may overlap out.
+    """
+    for i in range(part * n // parts, (part + 1) * n // parts):
+        row = get_i64(rows + 8 * i)
+        if row != 0:
+            add_scaled(out + 4 * i * dim, row, 0, dim, 1.0)
+
+
 @kernel
 def scatter_add_columns(
     out: int, indices: int, x: int, scales: int, n: int, first: int, last: int, dim: int, wide: int

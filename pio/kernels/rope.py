@@ -33,18 +33,21 @@ def single(x: float) -> float:
 
 @kernel
 def rope_table_rows(
-    cos: int, sin: int, positions: int, inv_freq: int, first: int, last: int, half: int, scale: float
-) -> None:
+    cos: int, sin: int, positions: int, inv_freq: int, axes: int, stride: int, first: int, last: int, half: int,
+    scale: float,
+) -> None:  # fmt: skip
     """Compute the rotations of positions.
 
-    cos[t, i] = cos(angle) * scale, sin[t, i] = sin(angle) * scale, angle = float32(positions[t]) * inv_freq[i]
+    cos[t, i] = cos(angle) * scale, sin[t, i] = sin(angle) * scale, angle = float32(positions[axes[i], t]) * inv_freq[i]
 
-    Shapes: cos, sin float32 (T, half), first <= t < last; positions int32 (T,); inv_freq float32 (half,).
+    Shapes: cos, sin float32 (T, half), first <= t < last; positions int32 (axes, T), row stride in elements; inv_freq
+    float32 (half,); axes int32 (half,), or 0 where there is one axis.
     The angle is a float32, as it was when the models were trained; cosine and sine are taken in float64.
     """
     for t in range(first, last):
-        position = single(get_i32(positions + 4 * t))
         for i in range(half):
+            axis = get_i32(axes + 4 * i) if axes != 0 else 0
+            position = single(get_i32(positions + 4 * (axis * stride + t)))
             angle = single(position * get_f32(inv_freq + 4 * i))
             put_f32(cos + 4 * (t * half + i), math.cos(angle) * scale)
             put_f32(sin + 4 * (t * half + i), math.sin(angle) * scale)
@@ -52,14 +55,15 @@ def rope_table_rows(
 
 @parallel_kernel
 def rope_table(
-    cos: int, sin: int, positions: int, inv_freq: int, rows: int, half: int, scale: float, part: int, parts: int
-) -> None:
+    cos: int, sin: int, positions: int, inv_freq: int, axes: int, stride: int, rows: int, half: int, scale: float,
+    part: int, parts: int,
+) -> None:  # fmt: skip
     """Compute the rotations of positions, split over threads.
 
     Shapes: as ``rope_table_rows``.
     """
     first, last = part * rows // parts, (part + 1) * rows // parts
-    rope_table_rows(cos, sin, positions, inv_freq, first, last, half, scale)
+    rope_table_rows(cos, sin, positions, inv_freq, axes, stride, first, last, half, scale)
 
 
 @kernel

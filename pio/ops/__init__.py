@@ -8,7 +8,8 @@ from pio.ops.copy import copy
 from pio.ops.elementwise import add, mul
 from pio.ops.experts import Choices, ExpertWeights, add_choices, expert_linears, route
 from pio.ops.gated_delta import delta_gates, gated_delta
-from pio.ops.gather import gather, gather_by_value, place_rows, scatter_add, scatter_add_by_index
+from pio.ops.gather import add_rows, gather, gather_by_value, place_rows, scatter_add, scatter_add_by_index
+from pio.ops.grid_embedding import add_grid_embedding
 from pio.ops.head_linear import absorbed_weights, head_linear, pack_heads
 from pio.ops.latent_attention import latent_attention, latent_scratch, write_latent_cache
 from pio.ops.linear import linear, linears
@@ -31,6 +32,8 @@ __all__ = [
     "absorbed_weights",
     "add",
     "add_choices",
+    "add_grid_embedding",
+    "add_rows",
     "attention_scratch",
     "bfloat16_linear",
     "bfloat16_linears",

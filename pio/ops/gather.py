@@ -57,13 +57,36 @@ def place_rows(out: Tensor, rows: Tensor) -> Tensor:
     Raises:
         TensorError: Shapes or dtypes do not fit, or ``out`` is read-only.
     """
-    check("place_rows", "out", out, (None, None))
-    check_writable("place_rows", "out", out)
+    _check_rows("place_rows", out, rows)
     n, dim = out.shape
-    check("place_rows", "rows", rows, (n,), int64)
-    check_apart("place_rows", "out", out, rows=rows)
     kernels.place_rows(out.address, rows.address, n, dim, split(n * dim, out.device))
     return out
+
+
+def add_rows(out: Tensor, rows: Tensor) -> Tensor:
+    """Add to rows what lies anywhere: to ``out[i]`` what ``rows[i]`` is the address of, unless that is 0.
+
+    Args:
+        out: float32 (n, dim), contiguous. Must share memory with none of the rows.
+        rows: int64 (n,), as for ``place_rows``.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        TensorError: Shapes or dtypes do not fit, or ``out`` is read-only.
+    """
+    _check_rows("add_rows", out, rows)
+    n, dim = out.shape
+    kernels.add_rows(out.address, rows.address, n, dim, split(n * dim, out.device))
+    return out
+
+
+def _check_rows(op: str, out: Tensor, rows: Tensor) -> None:
+    check(op, "out", out, (None, None))
+    check_writable(op, "out", out)
+    check(op, "rows", rows, (out.shape[0],), int64)
+    check_apart(op, "out", out, rows=rows)
 
 
 def scatter_add(out: Tensor, indices: Tensor, values: Tensor) -> Tensor:

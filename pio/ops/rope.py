@@ -8,6 +8,7 @@ from pio.kernels import launcher
 from pio.ops._check import check, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable, head_strides, result
+from pio.ops.gather import check_indices
 from pio.tensor import Tensor
 
 kernels = launcher.module("rope")
@@ -17,6 +18,7 @@ def rope_table(
     positions: Tensor,
     inv_freq: Tensor,
     *,
+    axes: Tensor | None = None,
     scale: float = 1.0,
     out_cos: Tensor | None = None,
     out_sin: Tensor | None = None,
@@ -24,8 +26,9 @@ def rope_table(
     """Compute the rotations of positions: cosine and sine of ``float32(position) * inv_freq``, times scale.
 
     Args:
-        positions: int32 (T,).
+        positions: int32 (T,), or (n, T) where a token has a position on each of n axes, as in pictures.
         inv_freq: float32 (half,), radians a position.
+        axes: int32 (half,), which axis turns each pair, from 0 to n - 1; only where there are several.
         scale: Factor on both tables.
         out_cos: float32 (T, half); made when not given.
         out_sin: float32 (T, half); made when not given.
@@ -37,17 +40,35 @@ def rope_table(
     Raises:
         TensorError: Shapes or dtypes do not fit.
     """
-    check("rope_table", "positions", positions, (None,), int32)
     check("rope_table", "inv_freq", inv_freq, (None,))
-    rows, half = positions.shape[0], inv_freq.shape[0]
+    half, at_axes, stride = inv_freq.shape[0], 0, 0
+    if axes is None:
+        check("rope_table", "positions", positions, (None,), int32)
+    else:
+        stride = _check_axes(positions, axes, half)
+        at_axes = axes.address
+    rows = positions.shape[-1]
     cos = result("rope_table", out_cos, (rows, half), device=positions.device, name="out_cos")
     sin = result("rope_table", out_sin, (rows, half), device=positions.device, name="out_sin")
     check_apart("rope_table", "out_cos", cos, positions=positions, inv_freq=inv_freq, out_sin=sin)
     check_apart("rope_table", "out_sin", sin, positions=positions, inv_freq=inv_freq)
-    at = cos.address, sin.address, positions.address, inv_freq.address
+    at = cos.address, sin.address, positions.address, inv_freq.address, at_axes, stride
     parts = split(16 * rows * half, cos.device)  # a cosine costs as much as many sums
     kernels.rope_table(*at, rows, half, float(scale), parts)
     return cos, sin
+
+
+def _check_axes(positions: Tensor, axes: Tensor, half: int) -> int:
+    """Check positions on several axes, and which of them turns each pair; return from one axis to the next."""
+    check_tensor("rope_table", "positions", positions)
+    if positions.dtype is not int32 or positions.ndim != 2 or (positions.shape[1] > 1 and positions.strides[1] != 1):
+        raise TensorError(
+            f"rope_table: positions is {positions.dtype} {positions.shape}, expected int32 (axes, tokens), the tokens of "
+            "an axis side by side"
+        )
+    check("rope_table", "axes", axes, (half,), int32)
+    check_indices("rope_table: axes", axes, positions.shape[0])
+    return positions.strides[0]
 
 
 def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False) -> Tensor:

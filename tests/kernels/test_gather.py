@@ -36,15 +36,29 @@ def test_place_rows(data, shape, threads):
     assert_close(out, expected)
 
 
-def test_rows_are_placed_in_memory_that_fits():
+@given(data=st.data(), shape=sizes((0, 70), (1, 40)), threads=THREADS)
+def test_add_rows(data, shape, threads):
+    n, dim = shape
+    out, others = data.draw(tensors((n, dim))), data.draw(tensors((5, dim)))
+    chosen = data.draw(st.lists(st.none() | st.integers(0, 4), min_size=n, max_size=n))
+    addresses = Tensor.from_list([0 if i is None else others[i].address for i in chosen], "int64")
+    expected = reference.add_rows(out.tolist(), [None if i is None else others[i].tolist() for i in chosen])
+    out = out.to(Device("cpu", threads))
+    assert ops.add_rows(out, addresses) is out
+    assert_close(out, expected, relative=1e-6, absolute=1e-6)
+
+
+@pytest.mark.parametrize("name", ["place_rows", "add_rows"])
+def test_rows_are_placed_in_memory_that_fits(name):
+    op = getattr(ops, name)
     out, rows = Tensor.zeros((3, 5)), Tensor.zeros((3,), "int64")
     for bad in (Tensor.zeros((3,), "int32"), Tensor.zeros((4,), "int64")):
-        with pytest.raises(TensorError, match="place_rows: rows"):
-            ops.place_rows(out, bad)
-    with pytest.raises(TensorError, match="place_rows: out"):
-        ops.place_rows(Tensor.zeros((3, 5), "float16"), rows)
+        with pytest.raises(TensorError, match=f"{name}: rows"):
+            op(out, bad)
+    with pytest.raises(TensorError, match=f"{name}: out"):
+        op(Tensor.zeros((3, 5), "float16"), rows)
     with pytest.raises(TensorError, match="read-only"):
-        ops.place_rows(Tensor.from_buffer(bytes(60), "float32", (3, 5)), rows)
+        op(Tensor.from_buffer(bytes(60), "float32", (3, 5)), rows)
 
 
 @given(data=st.data(), shape=sizes((1, 9), (1, 300), (0, 12)), threads=THREADS)

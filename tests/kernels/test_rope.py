@@ -43,6 +43,31 @@ def test_rope_table_rounds_the_angle_as_training_did():
     assert abs(math.cos(999_983 * f) - cos[1].item()) > 1e-4, "the angle should have been rounded"
 
 
+@given(data=st.data(), tokens=st.integers(0, 6), half=st.integers(0, 37), axes=st.integers(1, 4), threads=THREADS)
+def test_rope_table_of_axes(data, tokens, half, axes, threads):
+    place = st.integers(0, 2**18)
+    positions = data.draw(st.lists(st.lists(place, min_size=tokens, max_size=tokens), min_size=axes, max_size=axes))
+    chosen = data.draw(st.lists(st.integers(0, axes - 1), min_size=half, max_size=half))
+    inv_freq = frequencies(half, 1e5)
+    wide = Tensor.from_list([[*row, 7, 8, 9] for row in positions], "int32")  # a part of a larger table
+    at = wide[:, :tokens].to(Device("cpu", threads))
+    cos, sin = ops.rope_table(at, inv_freq, axes=Tensor.from_list(chosen, "int32"))
+    expected_cos, expected_sin = reference.rope_table_of_axes(positions, inv_freq.tolist(), chosen)
+    assert_close(cos, expected_cos, absolute=6e-8)
+    assert_close(sin, expected_sin, absolute=6e-8)
+
+
+def test_rope_table_refuses_axes_that_there_are_not():
+    positions, inv_freq = Tensor.zeros((2, 3), "int32"), frequencies(2)
+    for bad in ([0, 2], [-1, 0]):
+        with pytest.raises(TensorError, match="rope_table: axes"):
+            ops.rope_table(positions, inv_freq, axes=Tensor.from_list(bad, "int32"))
+    with pytest.raises(TensorError, match="positions"):
+        ops.rope_table(positions[0], inv_freq, axes=Tensor.from_list([0, 0], "int32"))
+    with pytest.raises(TensorError, match="positions"):
+        ops.rope_table(Tensor.zeros((3, 2), "int32").T, inv_freq, axes=Tensor.from_list([0, 0], "int32"))
+
+
 def test_rope_table_writes_into_given_tensors():
     cos, sin = Tensor.zeros((2, 3)), Tensor.zeros((2, 3))
     found = ops.rope_table(Tensor.from_list([0, 5], "int32"), frequencies(3), out_cos=cos, out_sin=sin)

@@ -17,6 +17,14 @@ def place_rows(out: Rows, rows: Sequence[Sequence[float] | None]) -> list[list[f
     return [list(own if row is None else row) for own, row in zip(out, rows, strict=True)]
 
 
+def add_rows(out: Rows, rows: Sequence[Sequence[float] | None]) -> list[list[float]]:
+    """Return out with each row that is given added to its own."""
+    return [
+        list(own) if row is None else [a + b for a, b in zip(own, row, strict=True)]
+        for own, row in zip(out, rows, strict=True)
+    ]
+
+
 def scatter_add(
     out: Rows, indices: Sequence[int], rows: Rows, scales: Sequence[float] | None = None
 ) -> list[list[float]]:

@@ -18,6 +18,18 @@ def rope_table(
     return cos, [[math.sin(a) * scale for a in row] for row in angles]
 
 
+def rope_table_of_axes(
+    positions: Sequence[Sequence[int]], inv_freq: Sequence[float], axes: Sequence[int]
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Return cosines and sines where each frequency turns by the position on an axis of its own."""
+    tables = [rope_table(axis, inv_freq) for axis in positions]
+    picked = [
+        [[tables[axis][which][t][i] for i, axis in enumerate(axes)] for t in range(len(positions[0]))]
+        for which in range(2)
+    ]
+    return picked[0], picked[1]
+
+
 def rope(
     x: Heads, cos: Sequence[Sequence[float]], sin: Sequence[Sequence[float]], interleaved: bool = False
 ) -> list[list[list[float]]]:
