@@ -458,6 +458,38 @@ class Sampling:
         ops.top_k(self.logits, 50)
 
 
+class Pictures:
+    """What a photograph of twelve million pixels costs before a vision tower sees it."""
+
+    def setup(self) -> None:
+        self.photograph = random_tensor(3000, 4000, 3).astype("uint8")
+        self.frames = Tensor.zeros((1, 1024, 1024, 3), "uint8")
+        self.rows = Tensor.empty((4096, 1536))
+        self.time_image_resize()
+        self.time_image_patches()
+
+    def time_image_resize(self) -> None:
+        ops.image_resize(self.photograph, 1024, 1024, out=self.frames[0])
+
+    def time_image_patches(self) -> None:
+        half = (0.5, 0.5, 0.5)
+        ops.image_patches(self.frames, (1, 64, 64), patch=16, temporal=2, merge=2, mean=half, std=half, out=self.rows)
+
+
+class Conv:
+    def setup(self) -> None:
+        self.picture, self.kernel = random_tensor(64, 56, 56), random_tensor(64, 64, 3, 3, seed=1)
+        self.sound, self.line = random_tensor(80, 3000), random_tensor(384, 80, 3, seed=1)
+        self.time_conv2d()
+        self.time_conv1d()
+
+    def time_conv2d(self) -> None:
+        ops.conv2d(self.picture, self.kernel, padding=1)
+
+    def time_conv1d(self) -> None:
+        ops.conv1d(self.sound, self.line, padding=1)
+
+
 class Step:
     """Small operations that run again in one call: what a recorded step costs, and each return to Python in it."""
 

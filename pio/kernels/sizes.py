@@ -38,6 +38,9 @@ MAXIMA: Final = 64  # elements of a row of logits that one maximum stands for; o
 MATMUL_ROWS, MATMUL_VECTORS = (6, 4) if WIDE else (3, 2)
 MATMUL_PANEL: Final = MATMUL_VECTORS * LANES  # columns of b that all rows of a meet before the next ones
 LANE_PRODUCTS: Final = 8 if DOT == "i8mm" else 4  # of bytes that an instruction adds to each int32
+RESIZE_PARTS: Final = 4  # pieces for each thread that resizes rows of a picture, with scratch of their own
+CONV_COLUMNS: Final = 4 * LANES  # outputs of a convolution beside each other
+CONV_PARTS: Final = 4  # pieces for each thread that convolves, with scratch of their own
 CHAINS: Final = 12 if WIDE else 6  # accumulators that fit into registers beside two operands, and hide the latency
 
 

@@ -4,6 +4,7 @@ from pio.ops.activation import gelu, sigmoid_gate, silu, swiglu
 from pio.ops.attention import attention_scratch, paged_attention, scaled_dot_product_attention, write_cache
 from pio.ops.bfloat16 import bfloat16_linear, bfloat16_linears
 from pio.ops.causal_conv import causal_conv
+from pio.ops.conv import conv1d, conv2d
 from pio.ops.copy import copy
 from pio.ops.elementwise import add, mul
 from pio.ops.experts import Choices, ExpertWeights, add_choices, expert_linears, route
@@ -11,6 +12,8 @@ from pio.ops.gated_delta import delta_gates, gated_delta
 from pio.ops.gather import add_rows, gather, gather_by_value, place_rows, scatter_add, scatter_add_by_index
 from pio.ops.grid_embedding import add_grid_embedding
 from pio.ops.head_linear import absorbed_weights, head_linear, pack_heads
+from pio.ops.image_patches import image_patches
+from pio.ops.image_resize import image_resize
 from pio.ops.latent_attention import latent_attention, latent_scratch, write_latent_cache
 from pio.ops.linear import linear, linears
 from pio.ops.matmul import matmul
@@ -38,6 +41,8 @@ __all__ = [
     "bfloat16_linear",
     "bfloat16_linears",
     "causal_conv",
+    "conv1d",
+    "conv2d",
     "copy",
     "delta_gates",
     "expert_linears",
@@ -50,6 +55,8 @@ __all__ = [
     "gelu",
     "head_linear",
     "host_call",
+    "image_patches",
+    "image_resize",
     "latent_attention",
     "latent_scratch",
     "layer_norm",

@@ -70,7 +70,7 @@ def greedy(model: Any, ids: list[int]) -> tuple[list[int], list[float]]:
     return out.sequences[0, len(ids) :].tolist(), [round(m, 4) for m in margins.tolist()]
 
 
-def outputs(model: Any, modules: dict[str, Any], ids: list[int]) -> dict[str, torch.Tensor]:
+def outputs(model: Any, modules: dict[str, Any], ids: list[int], **inputs: Any) -> dict[str, torch.Tensor]:
     """What each of the modules returned for this prompt, without the batch dimension."""
     kept: dict[str, torch.Tensor] = {}
 
@@ -82,7 +82,7 @@ def outputs(model: Any, modules: dict[str, Any], ids: list[int]) -> dict[str, to
         return hook
 
     hooks = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
-    model(torch.tensor([ids]), use_cache=False)
+    model(torch.tensor([ids]), use_cache=False, **inputs)
     for hook in hooks:
         hook.remove()
     return kept
