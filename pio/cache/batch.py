@@ -26,6 +26,8 @@ class Batch(Slices):
             cache is another matter: that follows from starts and past. In text all axes are alike.
         embeddings: Where rows of the residual stream lie that take the place of the embedding table's, int64
             (max_tokens,): an address, or 0 for a token that is looked up. See ``place``.
+        additions: Where rows lie that are added to the residual stream behind each of the first layers, int64 (levels,
+            max_tokens), or 0 for none.
         output_rows: Rows of the batch that need logits, ascending, int32 (max_outputs,).
         num_tokens: T.
         num_outputs: R.
@@ -34,11 +36,13 @@ class Batch(Slices):
     """
 
     __slots__ = (
+        "_additions",
         "_embeddings",
         "_output_rows",
         "_placed",
         "_rotary_positions",
         "_tokens",
+        "additions",
         "embeddings",
         "max_outputs",
         "max_tokens",
@@ -50,12 +54,29 @@ class Batch(Slices):
     )
 
     def __init__(
-        self, max_tokens: int, max_sequences: int, max_blocks_per_sequence: int, max_outputs: int, *, axes: int = 1
+        self,
+        max_tokens: int,
+        max_sequences: int,
+        max_blocks_per_sequence: int,
+        max_outputs: int,
+        *,
+        axes: int = 1,
+        levels: int = 0,
     ) -> None:
-        """Make the memory; ``axes`` says how many numbers place a token for rotary embeddings."""
-        numbers = 4 * (max_tokens * (1 + axes) + max_outputs) + 8 * max_tokens
-        self._placed: list[tuple[int, Tensor]] = []  # for its tokens from there on, kept until the next one
-        super().__init__(max_sequences, max_blocks_per_sequence, numbers + 4 * ALIGNMENT)
+        """Make the memory.
+
+        Args:
+            max_tokens: Tokens at most.
+            max_sequences: Sequences at most.
+            max_blocks_per_sequence: Cache blocks of a sequence at most.
+            max_outputs: Rows of logits at most.
+            axes: How many numbers place a token for rotary embeddings.
+            levels: How many of the first layers have rows added behind them.
+        """
+        numbers = 4 * (max_tokens * (1 + axes) + max_outputs) + 8 * max_tokens * (1 + levels)
+        # for its tokens from there on, kept until the next one
+        self._placed: list[tuple[int, Tensor, tuple[Tensor, ...]]] = []
+        super().__init__(max_sequences, max_blocks_per_sequence, numbers + 5 * ALIGNMENT)
         self.max_tokens = max_tokens
         self.max_outputs = max_outputs
         self.tokens = self._memory.take((max_tokens,), int32)
@@ -64,6 +85,9 @@ class Batch(Slices):
         self.embeddings = self._memory.take((max_tokens,), int64)
         self.embeddings.fill_(0)
         self._embeddings = self.embeddings.memoryview()
+        self.additions = self._memory.take((levels, max_tokens), int64)
+        self.additions.fill_(0)
+        self._additions = [level.memoryview() for level in self.additions]
         self._tokens = self.tokens.memoryview()
         self._rotary_positions = [axis.memoryview() for axis in self.rotary_positions]
         self._output_rows = self.output_rows.memoryview()
@@ -78,9 +102,10 @@ class Batch(Slices):
     def forget_embeddings(self) -> None:
         """Have all tokens looked up in the table again, and let go of the rows that were placed."""
         while self._placed:
-            first, rows = self._placed[-1]
-            for i in range(first, first + rows.shape[0]):
-                self._embeddings[i] = 0
+            first, rows, _ = self._placed[-1]
+            for view in (self._embeddings, *self._additions):
+                for i in range(first, first + rows.shape[0]):
+                    view[i] = 0
             self._placed.pop()  # and with it the memory, behind the last address of it
 
     def add(
@@ -123,24 +148,49 @@ class Batch(Slices):
         self.num_tokens = first + count
         self.num_outputs += outputs
 
-    def place(self, first: int, rows: Tensor) -> None:
+    def turn(self, first: int, positions: Sequence[Sequence[int]]) -> None:
+        """Give tokens that were added other rotary positions than those of a text.
+
+        Args:
+            first: The first of these tokens, counted in the batch.
+            positions: Theirs on each axis, as many as there are.
+
+        Raises:
+            CapacityError: There are not as many axes, or not as many tokens behind ``first``.
+        """
+        count = len(positions[0]) if positions else 0
+        if len(positions) != len(self._rotary_positions) or not 0 <= first <= first + count <= self.num_tokens:
+            raise CapacityError(
+                f"positions of {count} tokens from token {first} on, on {len(positions)} axes: the batch has "
+                f"{self.num_tokens} tokens and {len(self._rotary_positions)} axes"
+            )
+        for axis, values in zip(self._rotary_positions, positions, strict=True):
+            axis[first : first + count] = as_array(values)
+
+    def place(self, first: int, rows: Tensor, additions: Sequence[Tensor] = ()) -> None:
         """Have rows taken as embeddings of tokens that were added, in the place of the table's, until ``begin``.
 
         Args:
             first: The first of these tokens, counted in the batch.
             rows: float32 (n, hidden), contiguous, of the width that the model has, which is for the caller to see to.
+            additions: What is added behind the first layers, likewise; one for each, or none at all.
 
         Raises:
-            CapacityError: There are not as many tokens behind ``first``.
+            CapacityError: There are not as many tokens behind ``first``, or other than the batch has levels.
             TensorError: The rows have another form.
         """
         check("Batch.place", "rows", rows, (None, None))
         count, width = rows.shape
+        for added in additions:
+            check("Batch.place", "additions", added, (count, width))
+        if len(additions) not in (0, len(self._additions)):
+            raise CapacityError(f"{len(additions)} levels of rows to add: the batch has {len(self._additions)}")
         if not 0 <= first <= first + count <= self.num_tokens:
             raise CapacityError(f"{count} rows of embeddings from token {first} on: the batch has {self.num_tokens}")
-        self._placed.append((first, rows))
-        for i in range(count):
-            self._embeddings[first + i] = rows.address + 4 * i * width
+        self._placed.append((first, rows, tuple(additions)))
+        for view, tensor in zip((self._embeddings, *self._additions), (rows, *additions), strict=False):
+            for i in range(count):
+                view[first + i] = tensor.address + 4 * i * width
 
     def _refusal(self, count: int, blocks: int, outputs: int) -> CapacityError:
         """The error for a slice that does not fit."""

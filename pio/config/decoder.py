@@ -189,7 +189,7 @@ class DecoderConfig(DescribedFields, frozen=True):
         try:
             config = cls.model_validate(fields)
         except ValidationError as error:
-            raise _explain(error) from None
+            raise explained(error) from None
         config._check()
         return config
 
@@ -277,23 +277,23 @@ def _token_ids(value: object, where: str) -> list[int]:
     return found
 
 
-def _explain(error: ValidationError) -> CheckpointError | UnsupportedModelError:
-    """Say the first problem in one line that names the field."""
+def explained(error: ValidationError, below: str = "config.json: ") -> CheckpointError | UnsupportedModelError:
+    """Return an error that says the first problem in one line, which names the field; ``below`` is where fields are."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"]) or "the file"
     found: Any = first.get("input")
     if first["type"] == "literal_error":
         return UnsupportedModelError(
-            f"config.json: {field} is {shown(found)}, pio computes {first.get('ctx', {}).get('expected')} here; "
+            f"{below}{field} is {shown(found)}, pio computes {first.get('ctx', {}).get('expected')} here; "
             "choose another model"
         )
     if first["type"] == "missing":
-        return CheckpointError(f"config.json: {field} is missing; download the model again")
+        return CheckpointError(f"{below}{field} is missing; download the model again")
     expected = _TYPES.get(first["type"]) or first["msg"].replace("Input should be", "a value that is")
-    return _wrong(field, found, expected)
+    return _wrong(field, found, expected, below)
 
 
-def _wrong(field: str, found: Any, expected: str) -> CheckpointError:
+def _wrong(field: str, found: Any, expected: str, below: str = "config.json: ") -> CheckpointError:
     return CheckpointError(
-        f"config.json: {field} is {shown(found)}, expected {expected}; correct the field or download the model again"
+        f"{below}{field} is {shown(found)}, expected {expected}; correct the field or download the model again"
     )

@@ -110,6 +110,22 @@ class RuntimeConfig(DescribedFields, frozen=True):
     """Control tokens that are written in messages, tools, prefixes and suffixes stay text; only those that the chat
     template writes itself steer the model."""
 
+    max_pixels: int | None = Field(default=None, ge=1, le=1 << 32)
+    """Pixels in which the model sees a picture, at most; larger ones are made smaller. None is what the folder says:
+    16,777,216 for Qwen3-VL, 16,384 tokens. For a video it is the pixels of all its frames together."""
+
+    media_cache: int = Field(default=512 << 20, ge=0)
+    """Bytes of embeddings of pictures and videos that are kept, so that a second question about one does not encode it
+    again; a number or a text such as "1GiB". 2048 x 2048 pixels take 134 MB."""
+
+    background: tuple[int, int, int] | None = None
+    """Colour, as red, green and blue from 0 to 255, on which transparent pictures are put; None is what transformers
+    does: it leaves out the transparency of files, and puts pictures of PIL on white."""
+
+    allow_remote: tuple[str, ...] = ()
+    """Beginnings of addresses, such as "https://example.com/", from which pictures and videos may be fetched; others
+    are refused."""
+
     progress: bool | None = None
     """Show a progress bar while loading or compiling; None shows it on a terminal when it takes over a second."""
 
@@ -118,7 +134,7 @@ class RuntimeConfig(DescribedFields, frozen=True):
     def _name(cls, value: Any) -> Any:
         return dtypes.full_name(value) if isinstance(value, (DType, str)) else value
 
-    @field_validator("memory_limit", mode="before")
+    @field_validator("memory_limit", "media_cache", mode="before")
     @classmethod
     def _bytes(cls, value: Any) -> Any:
         return parse_size(value) if isinstance(value, str) else value

@@ -19,6 +19,7 @@ from pio.engine.consumer import PromptLogits
 from pio.engine.generation import Generation
 from pio.engine.handle import Handle, LogitsHandle
 from pio.engine.limits import Limits
+from pio.engine.media_encoder import MediaEncoder
 from pio.engine.penalties import make_penalties
 from pio.engine.random_numbers import derive_seed, fresh_seed
 from pio.engine.request import Owned, Request
@@ -32,7 +33,7 @@ from pio.memory.arena import Arena
 from pio.memory.budget import MemoryBudget
 from pio.memory.fit import require_free
 from pio.tensor import Tensor
-from pio.text.encoded_prompt import EncodedPrompt
+from pio.text.encoded_prompt import EncodedPrompt, PromptEmbeddings
 
 T = TypeVar("T")
 MakeDetokenizer: TypeAlias = Callable[[bool], Detokenizer]
@@ -66,6 +67,8 @@ class BatchManager:
         prefill_chunk: int | None = None,
         check_weights: Callable[[], object] | None = None,
         budget: MemoryBudget | None = None,
+        media_cache: int = 0,
+        never: Iterable[int] = (),
     ) -> None:
         """Make a manager; nothing runs yet.
 
@@ -80,7 +83,9 @@ class BatchManager:
             max_batch_sequences: Answers that run at once, at most the model's.
             prefill_chunk: Prompt tokens of a step; a smaller one lets running answers go on sooner.
             check_weights: Called by those who wait where the model computed no numbers: raises an error that says why.
-            budget: Counts what sampling needs, and the logits of prompts.
+            budget: Counts what sampling needs, the logits of prompts, and what pictures take.
+            media_cache: Bytes of the embeddings of pictures that are kept.
+            never: Tokens that no answer holds, such as those that stand for pictures.
 
         Raises:
             ConfigError: A limit is out of range.
@@ -91,8 +96,9 @@ class BatchManager:
         managed = CacheManager(cache, sequences)
         longest = min(model.max_positions, managed.num_tokens)
         self._limits = Limits(model.vocab_size, model.max_positions, longest, detokenizer is not None)
-        self._hidden_size = model.hidden_size
-        self._eos_token_ids = frozenset(eos_token_ids)
+        self._hidden_size, self._levels = model.hidden_size, model.levels
+        self._encoder = None if model.encoder is None else MediaEncoder(model.encoder, media_cache, budget)
+        self._eos_token_ids, self._never = frozenset(eos_token_ids), tuple(never)
         self._detokenizer = detokenizer
         self._token_text = token_text
         self._token_bytes = token_bytes
@@ -106,7 +112,7 @@ class BatchManager:
         runner = Runner(model, cache, max_tokens=tokens, max_sequences=sequences, max_length=longest, budget=budget)
         self.nbytes = runner.nbytes
         self._budget = budget
-        self._worker: Worker | None = Worker(scheduler, runner)
+        self._worker: Worker | None = Worker(scheduler, runner, self._encoder)
         self._stop = weakref.finalize(self, _stop, self._worker)
 
     def submit(
@@ -131,7 +137,7 @@ class BatchManager:
         """
         params = params or SamplingParams()
         ids = self._limits.check_prompt(prompt.token_ids, room=1)
-        embeddings = prompt_embeddings.checked(prompt.embeddings, len(ids), self._hidden_size)
+        embeddings = self._checked(prompt, len(ids))
         self._limits.check_params(params)
         request: Request[Generation] = Request(params.n)
         seed = fresh_seed() if params.seed is None else params.seed
@@ -149,12 +155,12 @@ class BatchManager:
                 seed=derive_seed(seed, index),
                 max_new_tokens=max_new_tokens,
                 stop_token_ids=stops,
-                penalties=make_penalties(params, ids, max_new_tokens, stops, self._limits.vocab_size),
+                penalties=make_penalties(params, ids, max_new_tokens, stops, self._limits.vocab_size, self._never),
                 text=self._answer_text(prompt, params),
                 token_text=self._token_text,
                 token_bytes=self._token_bytes,
             )
-            sequences.append(TokenSequence(answer, ids, family=family, embeddings=embeddings))
+            sequences.append(TokenSequence(answer, ids, 1, family, embeddings, prompt.media, prompt.positions))
         return self._queued(request, sequences, owned, lambda: Handle(request, self, params.n))
 
     def submit_logits(self, prompt: EncodedPrompt, *, owned: Owned | None = None) -> LogitsHandle:
@@ -171,10 +177,10 @@ class BatchManager:
             PioError: The manager is closed.
         """
         ids = self._limits.check_prompt(prompt.token_ids, room=0)
-        embeddings = prompt_embeddings.checked(prompt.embeddings, len(ids), self._hidden_size)
+        embeddings = self._checked(prompt, len(ids))
         request: Request[Tensor] = Request()
         consumer = PromptLogits(request, self._prompt_logits(len(ids)))
-        sequences = [TokenSequence(consumer, ids, outputs=len(ids), embeddings=embeddings)]
+        sequences = [TokenSequence(consumer, ids, len(ids), None, embeddings, prompt.media, prompt.positions)]
         return self._queued(request, sequences, owned, lambda: LogitsHandle(request, self))
 
     def logits(self, prompt: EncodedPrompt) -> Tensor:
@@ -220,6 +226,14 @@ class BatchManager:
 
     def _forget(self) -> None:
         self._worker = None
+
+    def _checked(self, prompt: EncodedPrompt, tokens: int) -> tuple[PromptEmbeddings, ...]:
+        """Return a prompt's embeddings; refuse them, and its pictures, where they do not fit the model."""
+        if prompt.media:
+            if self._encoder is None:
+                raise ConfigError("prompt: it has pictures, and this model reads text alone; leave media out")
+            self._encoder.check(prompt.media)
+        return prompt_embeddings.checked(prompt.embeddings, tokens, self._hidden_size, self._levels)
 
     def _queued(
         self, request: Request[Any], sequences: list[TokenSequence], owned: Owned | None, handle: Callable[[], T]

@@ -12,7 +12,12 @@ from pio.ops.penalties import Penalties
 
 
 def make_penalties(
-    params: SamplingParams, prompt: Sequence[int], max_new_tokens: int, ends: Iterable[int], vocab_size: int
+    params: SamplingParams,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    ends: Iterable[int],
+    vocab_size: int,
+    never: Sequence[int] = (),
 ) -> Penalties | None:
     """Return what changes the logits of one answer, or None where nothing does.
 
@@ -22,8 +27,9 @@ def make_penalties(
         max_new_tokens: The most tokens of the answer.
         ends: Tokens that end it.
         vocab_size: Token ids are below it.
+        never: Tokens that no answer holds, whatever the request says.
     """
-    bans = _bans(params, prompt, ends, vocab_size)
+    bans = _bans(params, prompt, ends, vocab_size, (*params.suppress_tokens, *never))
     if (
         bans is None
         and params.repetition_penalty == 1
@@ -63,12 +69,14 @@ def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
                 raise ConfigError(f"{name}: token id {token} is outside the vocabulary; expected 0 to {vocab_size - 1}")
 
 
-def _bans(params: SamplingParams, prompt: Sequence[int], ends: Iterable[int], vocab_size: int) -> Bans | None:
+def _bans(
+    params: SamplingParams, prompt: Sequence[int], ends: Iterable[int], vocab_size: int, always: Sequence[int]
+) -> Bans | None:
     least = params.min_new_tokens
     if "min_new_tokens" not in params.model_fields_set:
         least = max(0, params.min_length - len(prompt))
     if (
-        not params.suppress_tokens
+        not always
         and not params.begin_suppress_tokens
         and not params.bad_words_ids
         and not params.no_repeat_ngram_size
@@ -78,7 +86,7 @@ def _bans(params: SamplingParams, prompt: Sequence[int], ends: Iterable[int], vo
     return Bans(
         prompt,
         vocab_size,
-        always=params.suppress_tokens,
+        always=always,
         first=params.begin_suppress_tokens,
         early=ends if least else (),
         early_tokens=least,

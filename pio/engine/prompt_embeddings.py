@@ -11,19 +11,22 @@ from pio.tensor import Tensor
 from pio.text.encoded_prompt import PromptEmbeddings
 
 
-def checked(given: Sequence[PromptEmbeddings], tokens: int, hidden_size: int) -> tuple[PromptEmbeddings, ...]:
+def checked(
+    given: Sequence[PromptEmbeddings], tokens: int, hidden_size: int, levels: int = 0
+) -> tuple[PromptEmbeddings, ...]:
     """Return stretches of embeddings as the engine takes them.
 
     Args:
         given: The stretches, in any order.
         tokens: Of the prompt.
         hidden_size: Width of the model's embeddings; 0 where it takes none.
+        levels: How many of the model's first layers have rows added behind them.
 
     Raises:
         ConfigError: One has another form or width, reaches beyond the prompt, or into another one.
     """
     for index, stretch in enumerate(given):
-        _check_form(f"prompt: embeddings[{index}]", stretch, hidden_size)
+        _check_form(f"prompt: embeddings[{index}]", stretch, hidden_size, levels)
     end = 0
     found = sorted(enumerate(given), key=lambda item: item[1].first)
     for index, stretch in found:
@@ -40,20 +43,34 @@ def checked(given: Sequence[PromptEmbeddings], tokens: int, hidden_size: int) ->
     return tuple(stretch for _, stretch in found)
 
 
-def _check_form(name: str, stretch: Any, hidden_size: int) -> None:
+def _check_form(name: str, stretch: Any, hidden_size: int, levels: int) -> None:
     """Refuse a stretch that is none, or whose rows the model could not take."""
     if not isinstance(stretch, PromptEmbeddings) or type(stretch.first) is not int:
         raise ConfigError(f"{name}: found {stretch!r}, expected pio.PromptEmbeddings(first, rows) with an int first")
     if not hidden_size:
         raise ConfigError(f"{name}: this model looks embeddings up by token id alone; leave embeddings out")
-    rows: Any = stretch.rows
+    _check_rows(name, "rows", stretch.rows, hidden_size)
+    if len(stretch.additions) not in (0, levels):
+        raise ConfigError(
+            f"{name}: additions are for {len(stretch.additions)} layers, and this model adds behind {levels}; give one "
+            "for each, or none"
+        )
+    for added in stretch.additions:
+        _check_rows(name, "additions", added, hidden_size)
+        if added.shape != stretch.rows.shape:
+            raise ConfigError(
+                f"{name}: additions have {added.shape[0]} rows, expected {stretch.rows.shape[0]}, as rows"
+            )
+
+
+def _check_rows(name: str, field: str, rows: Any, hidden_size: int) -> None:
     if not isinstance(rows, Tensor) or rows.dtype is not float32 or rows.ndim != 2 or not rows.is_contiguous:
-        raise ConfigError(f"{name}: rows are {_described(rows)}, expected contiguous float32 (n, {hidden_size})")
+        raise ConfigError(f"{name}: {field} are {_described(rows)}, expected contiguous float32 (n, {hidden_size})")
     if rows.storage.freed:
-        raise ConfigError(f"{name}: the memory of its rows was freed; keep it until the answer is there")
+        raise ConfigError(f"{name}: the memory of its {field} was freed; keep it until the answer is there")
     if rows.shape[1] != hidden_size:
         raise ConfigError(
-            f"{name}: rows have {rows.shape[1]} numbers each, and the embeddings of this model have {hidden_size}; "
+            f"{name}: {field} have {rows.shape[1]} numbers each, and the embeddings of this model have {hidden_size}; "
             "give rows that were made for it"
         )
 

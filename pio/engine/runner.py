@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pio.cache.batch import Batch
 from pio.cache.protocol import Cache
+from pio.engine.media_encoder import Encoder
 from pio.engine.sequence import Sequence
 from pio.errors import PioError
 from pio.memory.budget import MemoryBudget
@@ -30,6 +31,16 @@ class Model(Protocol):
         ...
 
     @property
+    def levels(self) -> int:
+        """How many of the first layers have rows added behind them where a prompt brings embeddings."""
+        ...
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """What makes embeddings of pictures; None for text alone."""
+        ...
+
+    @property
     def max_positions(self) -> int:
         """Tokens of the context."""
         ...
@@ -47,6 +58,10 @@ class Model(Protocol):
     @property
     def max_batch_outputs(self) -> int:
         """Rows of logits one forward gives."""
+        ...
+
+    def new_batch(self, tokens: int, sequences: int, blocks: int, outputs: int, /) -> Batch:
+        """Return an empty batch for so many tokens, sequences, cache blocks of each and rows of logits."""
         ...
 
     def forward(self, batch: Batch, cache: Any, /) -> Tensor:  # the cache that the model makes
@@ -74,7 +89,7 @@ class Runner:
         self._model = model
         self._cache = cache
         blocks = -(-max_length // cache.block_size)
-        self._batch = Batch(max_tokens, max_sequences, blocks, model.max_batch_outputs)
+        self._batch = model.new_batch(max_tokens, max_sequences, blocks, model.max_batch_outputs)
         self._sampler = Sampler(model.vocab_size, budget)
         self.nbytes = self._sampler.nbytes
 
@@ -86,9 +101,11 @@ class Runner:
             past, first = sequence.num_computed, batch.num_tokens
             tokens = sequence.tokens[past : past + sequence.scheduled]
             batch.add(tokens, past, sequence.blocks, sequence.rows, sequence.slot)
+            if sequence.positions is not None:
+                batch.turn(first, sequence.positions.of(past, sequence.scheduled))
             if sequence.embeddings:
-                for at, rows in sequence.scheduled_embeddings():
-                    batch.place(first + at, rows)
+                for given in sequence.scheduled_embeddings():
+                    batch.place(first + given.first, given.rows, given.additions)
             sequence.row = row
             row += sequence.rows
             if past == 0:

@@ -81,7 +81,7 @@ class Scheduler:
         self.cache.reset()
 
     def schedule(self) -> list[Sequence]:
-        """Choose the next step; empty only where nothing waits or runs."""
+        """Choose the next step; empty only where nothing runs, and whatever waits has pictures to be encoded first."""
         self.plan.clear()
         self._schedule_decodes()
         if len(self.plan) < len(self.running) or self.waiting:
@@ -134,10 +134,13 @@ class Scheduler:
         return budget - count, outputs
 
     def _admit(self) -> bool:
-        """Start the sequence that has waited longest, if it fits beside those that run."""
-        if not self.waiting:
+        """Start the sequence that has waited longest, if it fits beside those that run.
+
+        One whose pictures are not encoded yet lets others pass.
+        """
+        sequence = next((s for s in self.waiting if not s.missing), None)
+        if sequence is None:
             return False
-        sequence = next(iter(self.waiting))
         if self.running and sequence.awaits(self.running[-1]):
             return False
         # a block in reserve for each running sequence, else the newcomer would soon be put back
@@ -161,11 +164,12 @@ class Scheduler:
         if not self.waiting or not self.running:
             return started
         first = self.running[-1]
-        while self.waiting and first.rows:
-            sequence = next(iter(self.waiting))
+        while first.rows:
+            sequence = next((s for s in self.waiting if not s.missing), None)
             # a block for it and a block in reserve for each running sequence; else it computes the prompt for itself
             if (
-                not sequence.awaits(first)
+                sequence is None
+                or not sequence.awaits(first)
                 or sequence.consumer.dead
                 or not self.cache.fork(first, sequence, reserve=len(self.running) + 1)
             ):

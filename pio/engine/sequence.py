@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol
 
+from pio.text.encoded_prompt import PromptEmbeddings
+
 if TYPE_CHECKING:
     from pio.ops.sampling import Choice
     from pio.tensor import Tensor
-    from pio.text.encoded_prompt import PromptEmbeddings
+    from pio.text.encoded_prompt import PlacedMedium, PromptPositions
 
 
 NO_SLOT: Final = -1  # of a sequence that does not run
@@ -65,6 +67,9 @@ class Sequence:
         outputs: How many of its last tokens want a row of logits: one for an answer, all for a prompt that is scored.
         num_computed: How many tokens are in the cache.
         embeddings: Rows that take the place of those which the model has for some tokens of the prompt.
+        media: Pictures and videos of the prompt; ``embeddings`` gains their rows when they are encoded.
+        missing: How many of them are not encoded yet. Until all are it cannot run.
+        positions: Of its tokens for rotary embedding, where they are not their numbers.
         family: The same object for answers to one prompt, so that it is computed once; None for a sequence alone.
         blocks: Its block table.
         slot: Where recurrent layers keep its state while it runs.
@@ -79,8 +84,11 @@ class Sequence:
         "consumer",
         "embeddings",
         "family",
+        "media",
+        "missing",
         "num_computed",
         "outputs",
+        "positions",
         "prompt_length",
         "row",
         "rows",
@@ -97,10 +105,15 @@ class Sequence:
         outputs: int = 1,
         family: object | None = None,
         embeddings: Iterable[PromptEmbeddings] = (),
+        media: Iterable[PlacedMedium] = (),
+        positions: PromptPositions | None = None,
     ) -> None:
         self.consumer = consumer
         self.family = family
         self.embeddings = tuple(embeddings)
+        self.media = tuple(media)
+        self.missing = 0
+        self.positions = positions
         self.tokens = array("i", prompt)
         self.prompt_length = len(prompt)
         self.outputs = outputs
@@ -115,13 +128,14 @@ class Sequence:
         """Tokens that the model has not seen yet."""
         return len(self.tokens) - self.num_computed
 
-    def scheduled_embeddings(self) -> Iterator[tuple[int, Tensor]]:
+    def scheduled_embeddings(self) -> Iterator[PromptEmbeddings]:
         """Yield the rows that the current step takes, each stretch with where it begins in the sequence's slice."""
         begin, end = self.num_computed, self.num_computed + self.scheduled
         for given in self.embeddings:
             first, last = max(begin, given.first), min(end, given.first + given.rows.shape[0])
             if first < last:
-                yield first - begin, given.rows[first - given.first : last - given.first]
+                cut = slice(first - given.first, last - given.first)
+                yield PromptEmbeddings(first - begin, given.rows[cut], tuple(level[cut] for level in given.additions))
 
     @property
     def decodes(self) -> bool:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from pio.engine.media_encoder import MediaEncoder
 from pio.engine.runner import Runner, deliverable
 from pio.engine.scheduler import Scheduler
 from pio.engine.sequence import Sequence, Status
@@ -26,8 +27,9 @@ class Worker:
     handlers and from finalisers: all of it is done with operations that are atomic, and no lock is held or waited for.
     """
 
-    def __init__(self, scheduler: Scheduler, runner: Runner) -> None:
+    def __init__(self, scheduler: Scheduler, runner: Runner, encoder: MediaEncoder | None = None) -> None:
         self._scheduler = scheduler
+        self._encoder = encoder
         self._runner = runner
         # a SimpleQueue, for its `put` is the one that may interrupt any other call of the queue
         self._inbox: queue.SimpleQueue[list[Sequence] | None] = queue.SimpleQueue()
@@ -163,6 +165,8 @@ class Worker:
                 return False
             for sequence in arrived:
                 if not sequence.consumer.dead:
+                    if self._encoder is not None:
+                        self._encoder.add(sequence)
                     self._scheduler.add(sequence)
             wait = False
         return True
@@ -172,13 +176,34 @@ class Worker:
         while self._dropped:
             for sequence in self._dropped.popleft():
                 if sequence.status is not Status.FINISHED:
-                    self._scheduler.remove(sequence)
+                    self._remove(sequence)
+
+    def _remove(self, sequence: Sequence) -> None:
+        if self._encoder is not None:
+            self._encoder.forget(sequence)
+        self._scheduler.remove(sequence)
+
+    def _encode(self, encoder: MediaEncoder) -> None:
+        """Do a piece of what pictures take; an error ends the requests that wait for them, and no others."""
+        try:
+            encoder.advance()
+        except BaseException as error:
+            told = _told(error)
+            for sequence in encoder.fail():
+                sequence.consumer.fail(told)
+                self._scheduler.remove(sequence)
+            if told is not error and isinstance(error, KeyboardInterrupt | SystemExit):  # meant for this thread
+                raise
 
     def _step(self) -> None:
         """Schedule, run, hand out; an error ends the requests that took part, and no others."""
+        if self._encoder is not None and self._encoder.busy:
+            self._encode(self._encoder)
         plan: list[Sequence] | None = None
         try:
             plan = list(self._scheduler.schedule())
+            if not plan:  # whatever waits, waits for its pictures
+                return
             logits = self._runner.forward(plan)
             plan += self._scheduler.share_prompt()
             for sequence in self._runner.consume(plan, logits):
@@ -188,7 +213,7 @@ class Worker:
             for sequence in self._everything() if plan is None else plan:
                 sequence.consumer.fail(told)
                 if sequence.status is not Status.FINISHED:
-                    self._scheduler.remove(sequence)
+                    self._remove(sequence)
             if told is not error and isinstance(error, KeyboardInterrupt | SystemExit):  # meant for this thread
                 raise
         self._scheduler.plan.clear()  # the last requests must not live until the next ones come
@@ -201,6 +226,8 @@ class Worker:
         for sequence in self._everything():
             sequence.consumer.fail(error)
         self._scheduler.reset()
+        if self._encoder is not None:
+            self._encoder.clear()
         self._refuse_inbox(error)
         self._role.clear()
         self._refuse_inbox(error)  # what came in between; who comes later finds no thread

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -10,8 +9,9 @@ from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.protocol import Cache
 from pio.dtypes import DType
-from pio.errors import ConfigError
+from pio.layers.decoder_layer import DecoderLayer, FeedForward, Mixer
 from pio.layers.embedding import Embedding
+from pio.layers.encoder import Encoder
 from pio.layers.head import OutputHead
 from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding
@@ -21,63 +21,6 @@ from pio.tensor import Tensor
 
 # Recorded steps that are kept: prompts have as many shapes as lengths. One takes some two kilobytes for each layer.
 PROGRAMS: Final = 64
-
-
-class Mixer(Protocol):
-    """Mixes tokens with each other: attention, or a recurrence."""
-
-    def __call__(self, x: Tensor, residual: Tensor, batch: Batch, cache: Cache, /) -> None:
-        """Add the mixer's output for x to the residual stream."""
-        ...
-
-
-class FeedForward(Protocol):
-    """Works on each token alone."""
-
-    def __call__(self, x: Tensor, residual: Tensor, /) -> None:
-        """Add the block's output for x to the residual stream."""
-        ...
-
-
-class DecoderLayer:
-    """``h = x + mixer(norm(x)); h + mlp(norm(h))``."""
-
-    def __init__(self, input_layernorm: RMSNorm, mixer: Mixer, post_attention_layernorm: RMSNorm, mlp: FeedForward):
-        self.input_layernorm = input_layernorm
-        self.mixer = mixer
-        self.post_attention_layernorm = post_attention_layernorm
-        self.mlp = mlp
-
-    def check(self) -> None:
-        """Look whether the blocks can be called as they will be.
-
-        Raises:
-            ConfigError: One takes other arguments, as blocks that were written for an earlier version do.
-        """
-        for block, arguments in ((self.mixer, "x, residual, batch, cache"), (self.mlp, "x, residual")):
-            try:
-                inspect.signature(block).bind(*arguments.split())
-            except TypeError as error:
-                raise ConfigError(
-                    f"{type(block).__name__} cannot be called with ({arguments}): {error}; a block asks "
-                    "source.workspace.rooms for what it computes in when it is built, see docs/adding-a-model.md"
-                ) from error
-
-    def __call__(self, x: Tensor, normed: Tensor, batch: Batch, cache: Cache) -> None:
-        """Advance the residual stream x by one layer; ``normed`` is what goes into a block.
-
-        Shapes: x, normed float32 (T, hidden).
-        """
-        self.mix(x, normed, batch, cache)
-        self.feed(x, normed)
-
-    def mix(self, x: Tensor, normed: Tensor, batch: Batch, cache: Cache) -> None:
-        """Advance the residual stream by the layer's first half."""
-        self.mixer(self.input_layernorm(x, normed), x, batch, cache)
-
-    def feed(self, x: Tensor, normed: Tensor) -> None:
-        """Advance rows of the residual stream by the layer's second half."""
-        self.mlp(self.post_attention_layernorm(x, normed), x)
 
 
 class DecoderSizes(Protocol):
@@ -144,6 +87,8 @@ class Decoder:
         max_batch_outputs: Rows of logits one forward gives.
         workspace: What all blocks compute in.
         device: Where they compute.
+        levels: How many of the first layers have rows added behind them where a prompt brings embeddings.
+        encoder: What makes embeddings of pictures; None for text alone.
     """
 
     def __init__(
@@ -159,7 +104,10 @@ class Decoder:
         max_positions: int,
         max_batch_sequences: int,
         max_batch_outputs: int,
+        levels: int = 0,
     ) -> None:
+        self.encoder: Encoder | None = None
+        self.levels = levels
         self.embed_tokens = embed_tokens
         self.rotary = rotary
         self.layers = list(layers)
@@ -192,6 +140,8 @@ class Decoder:
         feed_forward: Callable[[Source, int], FeedForward],
         make_cache: Callable[[int, DType], Cache],
         zero_centred: bool = False,
+        below: str = "model",
+        levels: int = 0,
     ) -> Decoder:
         """Put a model together whose tensors have the names that most checkpoints give them.
 
@@ -204,8 +154,10 @@ class Decoder:
             feed_forward: Makes its feed-forward block, from the weights below ``mlp``.
             make_cache: Makes a cache for that many positions, of that element type.
             zero_centred: Whether norms store how far their weights are from one.
+            below: The prefix of all names but the output head's.
+            levels: How many of the first layers have rows added behind them where a prompt brings embeddings.
         """
-        model, hidden, eps = source / "model", config.hidden_size, config.rms_norm_eps
+        model, hidden, eps = source / below, config.hidden_size, config.rms_norm_eps
         embed_tokens = Embedding(model / "embed_tokens", config.vocab_size, hidden)
         norm = RMSNorm(model / "norm", hidden, eps, zero_centred=zero_centred)
 
@@ -234,11 +186,16 @@ class Decoder:
             max_positions=config.max_positions,
             max_batch_sequences=options.max_batch_sequences,
             max_batch_outputs=options.batch_outputs,
+            levels=levels,
         )
 
     def new_cache(self, tokens: int) -> Cache:
         """Return an empty cache for that many positions of all sequences together."""
         return self._make_cache(tokens)
+
+    def new_batch(self, tokens: int, sequences: int, blocks: int, outputs: int) -> Batch:
+        """Return an empty batch for so many tokens, sequences, cache blocks of each and rows of logits."""
+        return Batch(tokens, sequences, blocks, outputs, axes=self.rotary.axes, levels=self.levels)
 
     def forward(self, batch: Batch, cache: Cache) -> Tensor:
         """Compute the batch's tokens.
@@ -296,10 +253,13 @@ class Decoder:
         """
         tokens, count = batch.num_tokens, batch.num_outputs
         x, normed = self.embed(batch), self._stream(tokens)[1]
-        self.rotary(batch.rotary_positions[0, :tokens])
+        positions = batch.rotary_positions[:, :tokens]
+        self.rotary(positions if self.rotary.axes > 1 else positions[0])
         *layers, last = self.layers
-        for layer in layers:
+        for i, layer in enumerate(layers):
             layer(x, normed, batch, cache)
+            if i < self.levels:
+                ops.add_rows(x, batch.additions[i, :tokens])
         last.mix(x, normed, batch, cache)
         rows = self._outputs(0)[0][:count]
         if count:

@@ -60,6 +60,10 @@ def grouped_query_decoder(
     options: DecoderOptions,
     budget: MemoryBudget,
     feed_forward: Callable[[Source, int], FeedForward] | None = None,
+    *,
+    rotary: RotaryEmbedding | None = None,
+    below: str = "model",
+    levels: int = 0,
 ) -> Decoder:
     """Put a model together; the names are those that most checkpoints give their tensors.
 
@@ -70,14 +74,18 @@ def grouped_query_decoder(
         budget: Counts the memory of caches.
         feed_forward: Makes the feed-forward block of the layer of that number, from the weights below ``mlp``; by
             default a gated one of the config's ``intermediate_size``.
+        rotary: Turns queries and keys; by default whole heads, by the config's parameters.
+        below: The prefix of all names but the output head's.
+        levels: As in ``Decoder.assemble``.
     """
-    c, rotary = config, RotaryEmbedding(source, config.rope, config.head_dim)
+    c = config
+    turns = RotaryEmbedding(source, c.rope, c.head_dim) if rotary is None else rotary
 
     def attention(at: Source, i: int) -> GroupedQueryAttention:
         return GroupedQueryAttention(
             at / "self_attn",
             i,
-            rotary,
+            turns,
             hidden=c.hidden_size,
             heads=c.num_attention_heads,
             kv_heads=c.num_key_value_heads,
@@ -96,5 +104,13 @@ def grouped_query_decoder(
 
     feed = swiglu if feed_forward is None else feed_forward
     return Decoder.assemble(
-        c, source, options, rotary=rotary, mixer=attention, feed_forward=feed, make_cache=make_cache
+        c,
+        source,
+        options,
+        rotary=turns,
+        mixer=attention,
+        feed_forward=feed,
+        make_cache=make_cache,
+        below=below,
+        levels=levels,
     )

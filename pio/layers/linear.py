@@ -31,6 +31,24 @@ class Linear:
         self.bias = take("bias", out_features) if bias else None  # (out,)
         self.workspace = source.workspace
 
+    def split(self, *sizes: int) -> list[Linear]:
+        """Return layers that each give a part of the outputs, in their order; they share the weights.
+
+        Raises:
+            TensorError: The weight is packed, and a part does not begin where a block of 16 outputs begins.
+        """
+        parts: list[Linear] = []
+        first = 0
+        for size in sizes:
+            part, last = object.__new__(Linear), first + size
+            found = self.weight
+            part.weight = found.rows(first, last) if isinstance(found, PackedWeight) else found[first:last]
+            part.bias = None if self.bias is None else self.bias[first:last]
+            part.workspace = self.workspace
+            parts.append(part)
+            first = last
+        return parts
+
     def __call__(self, x: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
         """Write the product to ``out``, or add it to what is there (a residual connection).
 

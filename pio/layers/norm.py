@@ -1,4 +1,4 @@
-"""Root mean square norm."""
+"""Norms: by the root mean square, and by mean and deviation."""
 
 from __future__ import annotations
 
@@ -26,3 +26,21 @@ class RMSNorm:
         Shapes: x, out float32 (..., width); out may be x.
         """
         return ops.rms_norm(x, self.weight, self.eps, out=out, zero_centred=self.zero_centred)
+
+
+class LayerNorm:
+    """``(x - mean(x)) / sqrt(var(x) + eps) * weight + bias`` over the last axis (Ba et al. 2016, arXiv:1607.06450)."""
+
+    __slots__ = ("bias", "eps", "weight")
+
+    def __init__(self, source: Source, width: int, eps: float) -> None:
+        self.weight = source.take("weight", width)  # (width,)
+        self.bias = source.take("bias", width)  # (width,)
+        self.eps = eps
+
+    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
+        """Normalise the rows of x.
+
+        Shapes: x, out float32 (..., width); out may be x.
+        """
+        return ops.layer_norm(x, self.weight, self.bias, self.eps, out=out)

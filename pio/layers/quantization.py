@@ -16,9 +16,11 @@ from pio.ops.head_linear import pack_heads
 from pio.ops.quantized import PackedWeight, pack, packed_shape
 from pio.tensor import Tensor
 
-Role = Literal["linear", "table"]  # a layer's matrix; the embedding or the output head
+# A layer's matrix; the embedding or the output head; a matrix of the tower that looks at pictures.
+Role = Literal["linear", "table", "tower"]
 
-# Formats of layers and of tables, by policy. A table is read a row at a time, or decides between tokens.
+# Formats of tables and towers, by policy. A table is read a row at a time, or decides between tokens; a tower is small
+# beside its decoder, and works on so many patches that fewer bits make it no faster.
 POLICIES: dict[str, dict[str, str]] = {
     "balanced": {"int8": "int8", "int4": "int8", "int4_zero_point": "int8"},
     "uniform": {"int8": "int8", "int4": "int4", "int4_zero_point": "int4_zero_point"},
@@ -40,8 +42,10 @@ class Quantization:
     @classmethod
     def of(cls, form: str | None, policy: str, packed: Callable[[str], None] = lambda _: None) -> Quantization:
         """Return what a format and a policy ask for; None keeps every matrix as stored."""
-        forms: dict[Role, str] = {} if form is None else {"linear": form, "table": POLICIES[policy][form]}
-        return cls(forms, packed)
+        if form is None:
+            return cls({}, packed)
+        other = POLICIES[policy][form]
+        return cls({"linear": form, "table": other, "tower": other}, packed)
 
     def pack(self, name: str, weight: Tensor, form: str) -> PackedWeight:
         """Quantize a matrix into memory of its own, on the same device.

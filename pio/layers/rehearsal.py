@@ -40,6 +40,10 @@ class _BlankWeight(PackedWeight):
     def __init__(self, shape: tuple[int, int], form: str) -> None:
         self.data, self.form, self.shape = blank(packed_shape(shape, form), uint8), check_format(form), shape
 
+    def rows(self, first: int, last: int) -> PackedWeight:
+        """Return as many rows, blank too."""
+        return _BlankWeight((last - first, self.shape[1]), self.form.name)
+
 
 def blank(shape: Shape, dtype: DType = float32) -> Tensor:
     """Return a tensor of that shape which is one zero everywhere."""

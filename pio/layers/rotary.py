@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pio import ops
+from pio.dtypes import int32
 from pio.errors import CheckpointError, UnsupportedModelError
 from pio.layers.source import Source
 from pio.tensor import Tensor
@@ -18,8 +19,11 @@ class RotaryEmbedding:
     Attributes:
         inv_freq: Angle of one step for each pair of elements, float32 (rotary / 2,).
         scale: Factor of cosine and sine (YaRN's attention factor).
+        axes: How many numbers a position has.
         tables: Cosine and sine that all layers of a step of T tokens share, both float32 (T, rotary / 2).
     """
+
+    axes: int = 1
 
     def __init__(self, source: Source, rope: Mapping[str, Any], width: int) -> None:
         """Make the table of frequencies.
@@ -58,6 +62,31 @@ class RotaryEmbedding:
         """
         cos, sin = self.tables(positions.shape[0])
         ops.rope_table(positions, self.inv_freq, scale=self.scale, out_cos=cos, out_sin=sin)
+
+
+class MultiAxisRotaryEmbedding(RotaryEmbedding):
+    """Rotary embedding of tokens that have a position on each of several axes, such as time, height and width.
+
+    Each pair of elements turns by the position on one of them (Wang et al. 2024, arXiv:2409.12191). A token of text has
+    the same on all, and turns as ``RotaryEmbedding`` turns it.
+
+    Attributes:
+        pair_axes: Which axis turns each pair, int32 (rotary / 2,).
+    """
+
+    def __init__(self, source: Source, rope: Mapping[str, Any], width: int, pair_axes: Sequence[int]) -> None:
+        """Make the tables; ``pair_axes`` says for each pair which axis turns it, other arguments as before."""
+        super().__init__(source, rope, width)
+        self.pair_axes = Tensor.from_list(list(pair_axes), int32, device=source.device)
+        self.axes = max(pair_axes, default=0) + 1
+
+    def __call__(self, positions: Tensor) -> None:
+        """Fill the tables of a step.
+
+        Shapes: positions int32 (axes, T).
+        """
+        cos, sin = self.tables(positions.shape[1])
+        ops.rope_table(positions, self.inv_freq, axes=self.pair_axes, scale=self.scale, out_cos=cos, out_sin=sin)
 
 
 def _tables(made: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

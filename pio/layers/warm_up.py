@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable
 
 from pio import ops
-from pio.cache.batch import Batch
 from pio.cache.protocol import Cache
 from pio.layers.decoder import Decoder
 from pio.ops import compilation
@@ -28,6 +27,8 @@ def warm_up(model: Decoder, cache: Cache, check: Callable[[], object] = lambda: 
     kinds = {(type(layer), type(layer.mixer), type(layer.mlp)): layer for layer in reversed(model.layers)}
     small = copy.copy(model)
     small.layers = list(kinds.values())
+    if model.levels:  # behind a layer that another one follows
+        small.layers += small.layers[-1:]
     with compilation.listing() as jobs:
         _run(small, cache)
     compilation.compile_missing(jobs, check)
@@ -39,7 +40,9 @@ def warm_up(model: Decoder, cache: Cache, check: Callable[[], object] = lambda: 
 
 def _run(model: Decoder, cache: Cache) -> None:
     """Compute one row of the output head behind two tokens; a block that cannot be recorded is refused here."""
-    batch = Batch(_TOKENS, 1, 1, 1)
+    if model.encoder is not None:
+        model.encoder.warm_up()
+    batch = model.new_batch(_TOKENS, 1, 1, 1)
     batch.add([0] * _TOKENS, 0, [0], 1)
     with ops.recording():
         row = model.hidden_states(batch, cache)  # (1, hidden)

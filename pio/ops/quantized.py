@@ -71,6 +71,19 @@ class PackedWeight:
             raise TensorError(f"PackedWeight: first({rows}) of {self.shape[0]} rows, expected 0 to {self.shape[0]}")
         return PackedWeight(self.data[: -(-rows // BLOCK)], self.form.name, (rows, self.shape[1]))
 
+    def rows(self, first: int, last: int) -> PackedWeight:
+        """Return some rows, a view.
+
+        Raises:
+            TensorError: There are none, or they do not begin where a block of 16 begins.
+        """
+        if not 0 <= first <= last <= self.shape[0] or first % BLOCK or (last % BLOCK and last != self.shape[0]):
+            raise TensorError(
+                f"PackedWeight: rows({first}, {last}) of {self.shape[0]}, expected ascending multiples of {BLOCK}"
+            )
+        data = self.data[first // BLOCK : -(-last // BLOCK)]
+        return PackedWeight(data, self.form.name, (last - first, self.shape[1]))
+
     def __reduce__(self) -> NoReturn:
         raise TensorError("a PackedWeight cannot be pickled or copied; load the folder where it is needed")
 

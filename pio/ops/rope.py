@@ -63,8 +63,8 @@ def _check_axes(positions: Tensor, axes: Tensor, half: int) -> int:
     check_tensor("rope_table", "positions", positions)
     if positions.dtype is not int32 or positions.ndim != 2 or (positions.shape[1] > 1 and positions.strides[1] != 1):
         raise TensorError(
-            f"rope_table: positions is {positions.dtype} {positions.shape}, expected int32 (axes, tokens), the tokens of "
-            "an axis side by side"
+            f"rope_table: positions is {positions.dtype} {positions.shape}, expected int32 (axes, tokens), the tokens "
+            "of an axis side by side"
         )
     check("rope_table", "axes", axes, (half,), int32)
     check_indices("rope_table: axes", axes, positions.shape[0])

@@ -169,7 +169,7 @@ def check_stored(config: DecoderConfig, inventory: Inventory) -> None:
     for role, forms in inventory.stored.items():
         if forms != {expected.get(role, "")}:
             found = " and ".join(form or "floats" for form in sorted(forms))
-            what = "layers" if role == "linear" else "the embedding and the output head"
+            what = {"linear": "layers", "table": "the embedding and the output head", "tower": "the tower"}[role]
             raise CheckpointError(
                 f"config.json: by quantization_config, {what} are {expected.get(role) or 'floats'}, but they are "
                 f"stored as {found}; the files do not belong together, quantize the original folder again with pio "

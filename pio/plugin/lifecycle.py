@@ -25,10 +25,12 @@ from pio.plugin import registry
 from pio.plugin.earlier import plugin_code
 from pio.plugin.loaded_model import LoadedModel
 from pio.plugin.manifest import PluginManifest
+from pio.plugin.media_processor import MediaProcessor
 from pio.plugin.metadata import ModelMetadata
 from pio.plugin.one_load import Load, Loads
 from pio.plugin.prompts import Prompts
 from pio.progress.progress import Progress
+from pio.text.tokenizer import Tokenizer
 from pio.threads import require_turns
 
 
@@ -66,6 +68,12 @@ class Lifecycle(ABC):
     @abstractmethod
     def build_model(self, config: Any, source: Source, runtime: RuntimeConfig, budget: MemoryBudget) -> Decoder:
         """Build the model from its weights; every tensor of the checkpoint is taken or ignored by name."""
+
+    def media_processor(
+        self, checkpoint: Checkpoint, config: Any, tokenizer: Tokenizer | None, runtime: RuntimeConfig
+    ) -> MediaProcessor | None:
+        """Return what reads pictures and videos for the model; None where it takes text alone."""
+        return None
 
     def open_weights(self, checkpoint: Checkpoint) -> Weights:
         """Return the tensors of the model; a subclass may take them from elsewhere than the folder."""
@@ -244,7 +252,8 @@ class Lifecycle(ABC):
         packing = shown.counting(f"quantizing to {self.runtime.quantize}", lambda: weights.matrices)
         check = partial(self._loads.check, load)
         with plugin_code(type(self)):
-            loaded = LoadedModel(checkpoint, config, weights, self.runtime, self.build_model, packing, prompts, check)
+            made = checkpoint, config, weights, self.runtime, self.build_model, packing, prompts, check
+            loaded = LoadedModel(*made, self.media_processor)
         self._metadata = ModelMetadata.of(self.manifest, self._path, loaded)
         self._loaded = loaded
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, TypeAlias
 
 from pio.cache.protocol import Cache
 from pio.config.decoder import DecoderConfig
@@ -29,9 +30,12 @@ from pio.plugin.assembly import (
     source_options,
     workspace_of,
 )
+from pio.plugin.media_processor import MediaProcessor
 from pio.plugin.prompts import Prompts
 from pio.text.chat_template import ChatTemplate
 from pio.text.tokenizer import Tokenizer
+
+MakeProcessor: TypeAlias = Callable[[Checkpoint, Any, Tokenizer | None, RuntimeConfig], MediaProcessor | None]
 
 
 class LoadedModel:
@@ -59,6 +63,7 @@ class LoadedModel:
         packing: Callable[[str], None] = lambda _: None,
         prompts: Prompts | None = None,
         check: Callable[[], object] = lambda: None,
+        media: MakeProcessor | None = None,
     ) -> None:
         """Put a model together.
 
@@ -71,6 +76,7 @@ class LoadedModel:
             packing: Called with the name of each weight that is quantized.
             prompts: The folder's tokenizer and chat template, where they were read before.
             check: Called between any two steps that may take long; what it raises ends the building.
+            media: Makes what reads pictures, of folder, config, tokenizer and options; None for text alone.
 
         Raises:
             CheckpointError: Weights and config contradict each other, or a file is damaged.
@@ -84,9 +90,13 @@ class LoadedModel:
             template = ChatTemplate.from_folder(checkpoint.path)
         else:
             tokenizer, template = prompts.optional_tokenizer, prompts.chat_template
+        processor = media(checkpoint, config, tokenizer, runtime) if media is not None else None
+        if processor is not None:
+            template.modalities |= frozenset(processor.modalities)
         self.generation_config = generation_defaults(checkpoint, config, tokenizer)
         ends = end_tokens(checkpoint, config, tokenizer)
-        self.prompts = Prompts(str(checkpoint.path), tokenizer, template, literal=runtime.literal_messages)
+        literal = runtime.literal_messages
+        self.prompts = Prompts(str(checkpoint.path), tokenizer, template, literal=literal, media=processor)
         self.weights = weights
         budget = MemoryBudget(runtime.memory_limit or UNLIMITED)
         quantization = quantization_of(config, runtime, packing)
@@ -112,6 +122,8 @@ class LoadedModel:
             max_batch_sequences=runtime.max_batch_sequences,
             prefill_chunk=runtime.prefill_chunk,
             budget=budget,
+            media_cache=runtime.media_cache,
+            never=processor.mark_ids if processor else (),
             check_weights=partial(_check_weights, weights),  # no method: the manager must not keep this object
         )
 
@@ -131,8 +143,8 @@ class LoadedModel:
 
     @property
     def formats(self) -> dict[str, str]:
-        """How matrices are held: of ``layers``, and of ``tables``, the embedding and the output head."""
-        names = {"linear": "layers", "table": "tables"}
+        """How matrices are held: ``layers``, ``tables`` (the embedding and the output head), and the ``tower``, if any."""
+        names = {"linear": "layers", "table": "tables", "tower": "tower"}
         return {names[role]: ", ".join(sorted(forms)) for role, forms in sorted(self._source.inventory.formats.items())}
 
     def check_weights(self) -> None:

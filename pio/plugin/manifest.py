@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -80,8 +80,13 @@ class PluginManifest(DescribedFields, frozen=True):
             raise ConfigError(f"{path}: {problem}; correct the plugin's manifest") from None
 
     def lists(self, config: dict[str, Any]) -> bool:
-        """Return whether a config.json is that of one of the plugin's own checkpoints."""
-        return all(config.get(name) == value for name, value in self.dimensions.items())
+        """Return whether a config.json is that of one of the plugin's own checkpoints.
+
+        A model for text and pictures has the dimensions of its decoder in ``text_config``.
+        """
+        text = config.get("text_config")
+        sizes = {**cast("dict[str, Any]", text), **config} if isinstance(text, dict) else config
+        return all(sizes.get(name) == value for name, value in self.dimensions.items())
 
 
 def import_object(path: str) -> Any:

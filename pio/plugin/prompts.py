@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -10,19 +11,22 @@ from pio.engine.generation import Generation
 from pio.engine.sampling_params import SamplingParams
 from pio.errors import CapacityError, ConfigError, UnfinishedAnswerError
 from pio.loading.model_file import shown
+from pio.plugin.media_parts import FIELDS, take_media
+from pio.plugin.media_processor import MediaProcessor
 from pio.text.chat_template import ChatTemplate, Conversation
+from pio.text.control_tokens import strings
 from pio.text.detokenizer import Detokenizer
 from pio.text.encoded_prompt import EncodedPrompt
 from pio.text.final_message import continues_reasoning, field_of
 from pio.text.messages import check_messages
-from pio.text.plain_data import is_record
+from pio.text.plain_data import is_record, plain
 from pio.text.reasoning import Reasoning
 from pio.text.tokenizer import Tokenizer
 from pio.text.tokenizer_config import without_tokenizer
 
 Message: TypeAlias = Mapping[str, Any]
 Messages: TypeAlias = Sequence[Message]
-Prompt: TypeAlias = str | Sequence[int] | Messages | EncodedPrompt
+Prompt: TypeAlias = str | Sequence[int] | Messages | EncodedPrompt | Mapping[str, Any] | tuple[str, Any]
 Marks: TypeAlias = tuple[str, str, str]
 
 
@@ -34,11 +38,19 @@ class Prompts:
         tokenizer: None where the folder has none: prompts are token ids then.
         chat_template: Empty where the folder has none.
         literal: Whether control tokens that are written in messages, prefixes and suffixes stay text.
+        media: Reads pictures and videos; None where the model takes text alone.
     """
 
     def __init__(
-        self, folder: str, tokenizer: Tokenizer | None, chat_template: ChatTemplate, *, literal: bool = False
+        self,
+        folder: str,
+        tokenizer: Tokenizer | None,
+        chat_template: ChatTemplate,
+        *,
+        literal: bool = False,
+        media: MediaProcessor | None = None,
     ) -> None:
+        self.media = media
         self.folder = folder
         self.literal = literal
         self.optional_tokenizer = tokenizer
@@ -75,22 +87,35 @@ class Prompts:
             ConfigError: The folder has no chat template, or a message is malformed.
             CheckpointError: The template is broken or does what a template must not.
         """
-        return self.chat_template.render(messages, **variables)
+        return self.chat_template.render(take_media(messages)[0] if self.media else messages, **variables)
 
     def encode(self, prompt: Prompt | None, /, **variables: Any) -> EncodedPrompt:
         """Return a prompt as the engine takes it.
 
         Args:
-            prompt: Text, token ids, a list of messages, or what this has returned before.
+            prompt: Text, token ids, a list of messages, a text with pictures, or what this has returned before.
             **variables: Of the template; for messages only.
 
         Raises:
             ConfigError: The prompt is of no such kind, or the folder lacks what it needs.
+            MediaError: A picture or a video cannot be read.
         """
+        if self.media is None or isinstance(prompt, EncodedPrompt):
+            return self._encode(prompt, **variables)
+        given, sources = take_media(prompt)
+        written = self._encode(given, **variables)
+        placed = self.media.place(written.token_ids, [self.media.prepare(source) for source in sources])
+        return replace(placed, reasoning=written.reasoning)
+
+    def _encode(self, prompt: Any, /, **variables: Any) -> EncodedPrompt:
         if isinstance(prompt, (str, EncodedPrompt)):
             _refuse(variables)
             return EncodedPrompt(self.tokenizer.encode(prompt)) if isinstance(prompt, str) else prompt
         given: Any = prompt
+        if isinstance(given, Mapping) and FIELDS.keys() & given.keys() and "role" not in given:
+            raise ConfigError(
+                "prompt: it has pictures, and this model reads text only; load a model that can read them"
+            )
         if isinstance(given, (bytes, bytearray, Mapping)) or not isinstance(given, Iterable):
             raise ConfigError(
                 f"prompt: found a {type(cast('object', given)).__name__}, expected a str, a list of token ids or a "
@@ -108,7 +133,7 @@ class Prompts:
     def _written(self, messages: list[Any], variables: dict[str, Any]) -> tuple[str, list[int]]:
         """What the template writes of a conversation, and its token ids."""
         template = self.chat_template
-        if not self.literal:
+        if not self.literal and not self._mentions_marks(messages, variables):
             text = template.render(messages, **variables)
             return text, self.tokenizer.encode(text, add_special_tokens=False)
         ways = {
@@ -117,9 +142,18 @@ class Prompts:
         given = template.checked(messages, **variables)
         control = self.tokenizer.control_tokens
         marks = control.choose_marks([*given, template.sources, template.special_tokens])
-        others = (control.mark(value, marks) for value in given[1:])
-        text = template.write(Conversation(control.mark_messages(given.messages, marks), *others), **ways)
+        # else only what stands for pictures stays text
+        keep = () if self.literal or self.media is None else control.others(self.media.marks)
+        others = (control.mark(value, marks, keep) for value in given[1:])
+        text = template.write(Conversation(control.mark_messages(given.messages, marks, keep), *others), **ways)
         return text, control.encode_marked(text, marks)
+
+    def _mentions_marks(self, messages: list[Any], variables: dict[str, Any]) -> bool:
+        """Say whether somebody wrote into a text what stands for a picture."""
+        if self.media is None:
+            return False
+        told = "\0".join(strings([plain(message, "messages") for message in messages] + [*variables.values()]))
+        return any(mark in told for mark in self.media.marks)
 
     def fill(
         self, prompt: object, prefix: object, suffix: object, marks: Marks | None, /, **variables: Any
@@ -169,7 +203,7 @@ class Prompts:
         asked: Any = budget
         if isinstance(asked, bool) or not hasattr(asked, "__index__") or asked < 1:
             raise ConfigError(f"budget is {shown(asked)}; a number of tokens was expected")
-        checked = check_messages(messages, self.chat_template.modalities)
+        checked = check_messages(take_media(messages)[0] if self.media else messages, self.chat_template.modalities)
         turns = list(zip(messages, (message["role"] for message in checked), strict=True))
         while True:
             kept = [message for message, _ in turns]

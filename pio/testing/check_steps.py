@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pio.cache.batch import Batch
 from pio.cache.protocol import Cache
 from pio.errors import RecordingError
 from pio.layers.decoder import Decoder
@@ -81,7 +80,7 @@ def _run(decoder: Decoder, steps: Sequence[Sequence[Slice]], *, afresh: bool) ->
     if cache.num_blocks < 2 * each:  # rounded up to one block for both
         cache.free()
         cache = decoder.new_cache(2 * each * cache.block_size)
-    batch = Batch(CONTEXT, 2, each, CONTEXT)
+    batch = decoder.new_batch(CONTEXT, 2, each, CONTEXT)
     decoder.forget_steps()
     found: list[Tensor] = []
     try:

@@ -73,7 +73,7 @@ class ControlTokens:
         Raises:
             ConfigError: They use up all such letters.
         """
-        found = "\0".join(_strings(list(texts)))
+        found = "\0".join(strings(list(texts)))
         taken = {*_PRIVATE.findall(found), *(chr(int(code, 16)) for code in _ESCAPED.findall(found))}
         free = [chr(code) for code in range(_FIRST, _LAST + 1) if chr(code) not in taken][: 3 + len(self._kinds)]
         if len(free) < 3 + len(self._kinds):
@@ -90,13 +90,19 @@ class ControlTokens:
         marks = self.choose_marks([text])
         return self.encode_marked(self.mark(text, marks), marks, add_special_tokens=add_special_tokens)
 
-    def mark_messages(self, messages: Sequence[Mapping[str, Any]], marks: Marks) -> list[Any]:
+    def others(self, tokens: Iterable[str]) -> tuple[str, ...]:
+        """Return the control tokens but these."""
+        return tuple(sorted({*self._names} - {*tokens}))
+
+    def mark_messages(
+        self, messages: Sequence[Mapping[str, Any]], marks: Marks, keep: tuple[str, ...] = ()
+    ) -> list[Any]:
         """Return ``mark`` of messages; in those of the assistant tags of reasoning stay, for templates look for them.
 
         Raises:
             ConfigError: A text is no valid Unicode.
         """
-        kept = ((OPEN, CLOSE) if message["role"] == "assistant" else () for message in messages)
+        kept = ((*keep, OPEN, CLOSE) if message["role"] == "assistant" else keep for message in messages)
         return [self.mark(message, marks, keep) for message, keep in zip(messages, kept, strict=True)]
 
     def mark(self, value: Any, marks: Marks, keep: tuple[str, ...] = ()) -> Any:
@@ -261,15 +267,16 @@ def _anywhere(token: tokenizers.AddedToken) -> tokenizers.AddedToken:
     )
 
 
-def _strings(value: Any) -> Iterator[str]:
+def strings(value: Any) -> Iterator[str]:
+    """Yield every text in plain data, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for key, item in cast("Mapping[Any, Any]", value).items():
-            yield from _strings(key)
-            yield from _strings(item)
+            yield from strings(key)
+            yield from strings(item)
         if isinstance(value, Arguments):
             yield given_text(value) or ""
     elif isinstance(value, (list, tuple)):
         for item in cast("list[Any]", value):
-            yield from _strings(item)
+            yield from strings(item)

@@ -25,7 +25,7 @@ def grid_embedding(table: Rows, grid: tuple[int, int], place: tuple[int, int]) -
     (y, high), (x, wide) = ((place[i], grid[i]) for i in range(2))
     down = y * (side - 1) / (high - 1) if high > 1 else 0.0
     along = x * (side - 1) / (wide - 1) if wide > 1 else 0.0
-    rows = []
+    rows: list[list[float]] = []
     for row in (int(down), min(int(down) + 1, side - 1)):
         left, right = (table[row * side + min(int(along) + i, side - 1)] for i in range(2))
         rows.append([a + (along - int(along)) * (b - a) for a, b in zip(left, right, strict=True)])

@@ -1,0 +1,194 @@
+"""Encodes the pictures of waiting prompts, each once, in short pieces between the steps of running answers."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from pio.engine.sequence import Sequence as TokenSequence
+from pio.errors import OutOfMemoryError
+from pio.memory.budget import MemoryBudget
+from pio.memory.sizes import format_bytes
+from pio.tensor import Tensor
+from pio.text.encoded_prompt import PlacedMedium
+
+Embeddings: TypeAlias = tuple[Tensor, tuple[Tensor, ...]]  # of a medium's tokens, and what is added behind layers
+TOGETHER = 1 << 26  # bytes of work that are worth sharing a run: small pictures fill the tiles of a large one together
+
+
+class Encoder(Protocol):
+    """What the engine needs of a model's tower (``pio.layers.encoder``)."""
+
+    def encode(self, media: Sequence[Any], /) -> Generator[None, None, list[Embeddings]]:
+        """Encode media side by side, a short piece of the work between any two yields."""
+        ...
+
+    def working_bytes(self, media: Sequence[Any], /) -> int:
+        """Return the bytes that encoding media together takes until it is done."""
+        ...
+
+    def embeddings_bytes(self, medium: Any, /) -> int:
+        """Return the bytes of what encoding a medium gives."""
+        ...
+
+
+class _Wanted(NamedTuple):
+    """A medium that is to be encoded, and who waits for it."""
+
+    placed: PlacedMedium
+    by: dict[TokenSequence, None]
+
+
+class MediaEncoder:
+    """Encodes media in the order in which they were asked for, and keeps what came of the last ones.
+
+    Attributes:
+        encoded: How many media were encoded so far, those that were found among the kept ones not counted.
+    """
+
+    def __init__(self, encoder: Encoder, keep: int, budget: MemoryBudget | None = None) -> None:
+        """Begin with nothing.
+
+        Args:
+            encoder: The model's.
+            keep: Bytes of embeddings that are kept for prompts with the same media.
+            budget: What the encoder counts its memory against.
+        """
+        self._encoder = encoder
+        self._keep = keep
+        self._budget = budget
+        self._kept: OrderedDict[bytes, Embeddings] = OrderedDict()
+        self._wanted: OrderedDict[bytes, _Wanted] = OrderedDict()
+        self._running: Generator[None, None, list[Embeddings]] | None = None
+        self._in_work: list[bytes] = []
+        self.encoded = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for a medium."""
+        return bool(self._wanted)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the embeddings that are kept."""
+        return sum(_bytes_of(found) for found in self._kept.values())
+
+    def check(self, media: Iterable[PlacedMedium]) -> None:
+        """Refuse media that can never be encoded.
+
+        Raises:
+            OutOfMemoryError: One takes more than the memory limit leaves; the message says how much.
+        """
+        if self._budget is None:
+            return
+        for index, placed in enumerate(media):
+            if placed.key in self._kept:
+                continue
+            medium, available = placed.medium, self._budget.available + self.kept_bytes
+            needed = self._encoder.working_bytes([medium]) + self._encoder.embeddings_bytes(medium)
+            if needed > available:
+                raise OutOfMemoryError(
+                    f"picture {index} has {placed.tokens} tokens, and encoding it takes {format_bytes(needed)}; of the "
+                    f"memory limit of {format_bytes(self._budget.limit)}, {format_bytes(available)} are left: give a "
+                    "smaller picture, fewer max_pixels, or raise memory_limit"
+                )
+
+    def add(self, sequence: TokenSequence) -> None:
+        """Take in a sequence that waits for its media; what is kept of them it gets at once."""
+        for placed in sequence.media:
+            found = self._kept.get(placed.key)
+            if found is not None:
+                self._kept.move_to_end(placed.key)
+                _give(sequence, placed, found)
+                continue
+            sequence.missing += 1
+            self._wanted.setdefault(placed.key, _Wanted(placed, {})).by[sequence] = None
+
+    def forget(self, sequence: TokenSequence) -> None:
+        """Let go of a sequence; what nobody else waits for is not encoded, and is stopped where it is."""
+        for placed in sequence.media if sequence.missing else ():
+            wanted = self._wanted.get(placed.key)
+            if wanted is not None:
+                wanted.by.pop(sequence, None)
+                if not wanted.by:
+                    del self._wanted[placed.key]
+        if self._running is not None and not any(key in self._wanted for key in self._in_work):
+            self._stop()
+
+    def advance(self) -> None:
+        """Do a short piece of the work; sequences whose last medium is done may run then.
+
+        Raises:
+            OutOfMemoryError: The media in work do not fit; ``fail`` says whose they are.
+        """
+        if self._running is None:
+            self._begin()
+        assert self._running is not None
+        try:
+            next(self._running)
+        except StopIteration as done:
+            keys, self._running, self._in_work = self._in_work, None, []
+            self._finish(keys, done.value)
+
+    def fail(self) -> list[TokenSequence]:
+        """Give up what is in work; return the sequences that wait for it, which can never run."""
+        keys = self._in_work or [*self._wanted][:1]
+        self._stop()
+        failed = {sequence: None for key in keys if key in self._wanted for sequence in self._wanted[key].by}
+        for sequence in failed:
+            self.forget(sequence)
+        return [*failed]
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._stop()
+        self._wanted.clear()
+        self._kept.clear()
+
+    def _begin(self) -> None:
+        """Start with the first medium, and those behind it that are small enough to share its run."""
+        keys, media = list[bytes](), list[Any]()
+        for key, wanted in self._wanted.items():
+            more = [*media, wanted.placed.medium]
+            if media and self._encoder.working_bytes(more) > TOGETHER:
+                break
+            keys.append(key)
+            media = more
+        self._make_room(media)
+        self._in_work, self._running = keys, self._encoder.encode(media)
+
+    def _make_room(self, media: Sequence[Any]) -> None:
+        """Drop what is kept and used least, as far as the memory limit asks for it."""
+        if self._budget is None:
+            return
+        needed = self._encoder.working_bytes(media) + sum(map(self._encoder.embeddings_bytes, media))
+        while self._kept and self._budget.available < needed:
+            self._kept.popitem(last=False)
+
+    def _finish(self, keys: Sequence[bytes], found: Sequence[Embeddings]) -> None:
+        for key, embeddings in zip(keys, found, strict=True):
+            self.encoded += 1
+            wanted = self._wanted.pop(key, None)
+            for sequence in wanted.by if wanted else ():
+                for placed in sequence.media:  # the same picture may stand in a prompt twice
+                    if placed.key == key:
+                        sequence.missing -= 1
+                        _give(sequence, placed, embeddings)
+            self._kept[key] = embeddings
+        while self._kept and self.kept_bytes > self._keep:
+            self._kept.popitem(last=False)
+
+    def _stop(self) -> None:
+        running, self._running, self._in_work = self._running, None, []
+        if running is not None:
+            running.close()
+
+
+def _give(sequence: TokenSequence, placed: PlacedMedium, found: Embeddings) -> None:
+    sequence.embeddings += tuple(placed.embeddings(*found))
+
+
+def _bytes_of(found: Embeddings) -> int:
+    rows, additions = found
+    return rows.nbytes + sum(level.nbytes for level in additions)

@@ -1,0 +1,129 @@
+"""The tower: pixels in, embeddings for the decoder out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Final
+
+from pio import ops
+from pio.cache.format import CacheFormat
+from pio.cache.paged import PagedCache
+from pio.dtypes import DType, int32
+from pio.layers.encoder import Embeddings
+from pio.layers.source import Source
+from pio.media.prepared import PreparedMedium
+from pio.memory.arena import Arena
+from pio.memory.budget import MemoryBudget
+from pio.models.qwen3_vl_2b_instruct.patch_embedding import PatchEmbedding
+from pio.models.qwen3_vl_2b_instruct.patch_merger import PatchMerger
+from pio.models.qwen3_vl_2b_instruct.vision_block import VisionBlock
+from pio.models.qwen3_vl_2b_instruct.vision_config import VisionConfig
+from pio.models.qwen3_vl_2b_instruct.vision_run import VisionRun, patch_bytes
+from pio.ops.attention import BLOCK_SIZE
+from pio.tensor import Tensor
+
+PIECE: Final = 8  # chunks of one layer's work between two yields: about as long as a chunk of a prompt
+
+
+class VisionTower:
+    """Encodes pictures and videos side by side, as ``pio.layers.encoder.Encoder`` says.
+
+    A layer goes through all patches in chunks of as many rows as a step of the decoder has, in the same memory. First
+    it computes the keys and values of all, then each patch looks at those of its picture, or of its moment of a video.
+    So beside the residual stream, queries, keys and values there is nothing as large as a picture.
+
+    Attributes:
+        config: Its dimensions.
+        blocks: Its layers.
+    """
+
+    def __init__(self, source: Source, config: VisionConfig, cache_dtype: DType, budget: MemoryBudget) -> None:
+        """Take the weights below ``source``; keys and values are kept as ``cache_dtype``."""
+        self.config = config
+        self.patch_embed = PatchEmbedding(source, config)
+        self.blocks = [VisionBlock(source / "blocks" / i, config) for i in range(config.depth)]
+        self.merger = PatchMerger(source / "merger", config, together=False)
+        self.deepstack_merger_list = [
+            PatchMerger(source / "deepstack_merger_list" / i, config, together=True) for i in range(config.levels)
+        ]
+        self._format = CacheFormat.keys_and_values(cache_dtype, config.num_heads, config.head_dim)
+        quarter = config.head_dim // 4
+        frequencies = [config.rope_theta ** (-i / quarter) for i in range(quarter)]
+        self._inv_freq = Tensor.from_list(frequencies * 2, device=source.device)
+        self._axes = Tensor.from_list([0] * quarter + [1] * quarter, int32, device=source.device)
+        self._workspace, self._budget = source.workspace, budget
+
+    def working_bytes(self, media: Sequence[PreparedMedium]) -> int:
+        """Return the bytes that encoding media together takes until it is done."""
+        frames = [height * width for t, height, width in (m.grid for m in media) for _ in range(t)]
+        cached = sum(-(-patches // BLOCK_SIZE) for patches in frames) * self._format.block_bytes
+        return sum(frames) * patch_bytes(self.config) + cached
+
+    def embeddings_bytes(self, medium: PreparedMedium) -> int:
+        """Return the bytes of what encoding a medium gives."""
+        return 4 * medium.tokens * self.config.out_hidden_size * (1 + self.config.levels)
+
+    def encode(self, media: Sequence[PreparedMedium]) -> Generator[None, None, list[Embeddings]]:
+        """Encode media; errors and pieces as ``Encoder`` says."""
+        c, run = self.config, self._run(media)
+        found = [self._rooms_for(medium) for medium in media]
+        done = 0
+        for piece in run.pieces():
+            self.patch_embed(media[piece.medium], piece.first, run.x[piece.rows])
+        for number, block in enumerate(self.blocks):
+            keys, values = run.cache.layer(0)
+            for chunk in run.chunks:
+                at, turns = chunk.rows, (run.cos[chunk.rows], run.sin[chunk.rows])
+                block.prepare(run.x[at], run.q[at], turns, keys, values, chunk.writing)
+            for chunk in run.chunks:
+                block(run.x[chunk.rows], run.q[chunk.rows], keys, values, chunk.reading)
+                done += 1
+                if done % PIECE == 0:
+                    yield
+            if number in c.deepstack_visual_indexes:
+                level = c.deepstack_visual_indexes.index(number)
+                self._merge(run, self.deepstack_merger_list[level], [additions[level] for _, additions in found])
+        self._merge(run, self.merger, [rows for rows, _ in found])
+        run.free()
+        return found
+
+    def warm_up(self) -> None:
+        """Run one layer, and each of the mergers, on a picture of one token."""
+        c, merge = self.config, self.config.spatial_merge_size
+        side = merge * c.patch_size
+        frames = Tensor.zeros((1, side, side, 3), "uint8", device=self._workspace.device)
+        medium = PreparedMedium("image", frames, (1, merge, merge), (), b"", merge, (0.5,) * 3, (0.5,) * 3)
+        blocks, self.blocks = self.blocks, self.blocks[:1]
+        try:
+            for _ in self.encode([medium]):
+                pass
+        finally:
+            self.blocks = blocks
+
+    def _merge(self, run: VisionRun, merger: PatchMerger, outs: Sequence[Tensor]) -> None:
+        """Merge the patches of each medium into its embeddings."""
+        first = 0
+        for out in outs:
+            for begin in range(0, out.shape[0], self._workspace.tokens):
+                end = min(begin + self._workspace.tokens, out.shape[0])
+                merger(run.merged[first + begin : first + end], out[begin:end])
+            first += out.shape[0]
+
+    def _rooms_for(self, medium: PreparedMedium) -> Embeddings:
+        """Memory for what becomes of a medium."""
+        shape = medium.tokens, self.config.out_hidden_size
+        arena = Arena(
+            self.embeddings_bytes(medium) + 64 * (1 + self.config.levels),
+            budget=self._budget,
+            what="the embeddings of a picture (fewer with max_pixels)",
+            device=self._workspace.device,
+        )
+        rows, *additions = (arena.take(shape) for _ in range(1 + self.config.levels))
+        return rows, tuple(additions)
+
+    def _run(self, media: Sequence[PreparedMedium]) -> VisionRun:
+        cache_tokens = sum(-(-h * w // BLOCK_SIZE) * BLOCK_SIZE * t for t, h, w in (m.grid for m in media))
+        cache = PagedCache(1, cache_tokens, self._format, budget=self._budget, device=self._workspace.device)
+        run = VisionRun(self.config, [m.grid for m in media], cache, self._workspace, self._budget)
+        ops.rope_table(run.positions, self._inv_freq, axes=self._axes, out_cos=run.cos, out_sin=run.sin)
+        return run
