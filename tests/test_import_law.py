@@ -40,6 +40,7 @@ LAW: dict[str, set[str]] = {
     "layers": FOUNDATION | {"ops", "cache"},
     "progress": FOUNDATION | {"ops"},  # the first compilation is what takes long
     "loading": FOUNDATION | {"ops", "progress"},
+    "media": FOUNDATION | {"ops", "loading"},
     "text": FOUNDATION | {"loading"},
     "config": FOUNDATION | {"loading"},
     "engine": FOUNDATION | {"ops", "cache", "config", "text"},

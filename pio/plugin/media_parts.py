@@ -94,6 +94,9 @@ def _without(message: Any, name: str, found: list[MediaSource]) -> Any:
         settings = _settings(fields) if FIELDS[key] == "video" else {}
         for index, one in enumerate(cast("list[Any]", value) if several else [value]):
             where = f'{name}["{key}"]' + (f"[{index}]" if several else "")
+            if isinstance(one, Mapping):  # a part of its own, such as a video with its fps
+                parts.append(_part({"type": FIELDS[key], **cast("Mapping[str, Any]", one)}, where, found))
+                continue
             found.append(MediaSource(FIELDS[key], one, where, settings))
             parts.append({"type": FIELDS[key]})
     if isinstance(content, (list, tuple)):

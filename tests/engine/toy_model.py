@@ -12,6 +12,7 @@ from pio.cache.snapshot import Snapshot
 from pio.dtypes import float32
 from pio.engine.batch_manager import BatchManager
 from pio.engine.handle import Handle, LogitsHandle
+from pio.engine.media_encoder import Encoder
 from pio.engine.random_numbers import mix, uniform
 from pio.errors import CapacityError
 from pio.tensor import Tensor
@@ -73,7 +74,8 @@ class ToyModel:
         max_batch_sequences: int = 4,
         max_batch_outputs: int = 6,
     ) -> None:
-        self.vocab_size, self.hidden_size = VOCAB, 0
+        self.vocab_size, self.hidden_size, self.levels = VOCAB, 0, 0
+        self.encoder: Encoder | None = None
         self.max_positions = max_positions
         self.max_batch_tokens = max_batch_tokens
         self.max_batch_sequences = max_batch_sequences
@@ -95,6 +97,9 @@ class ToyModel:
     def wait_for_step(self) -> None:
         """Wait until a slow model stands inside a step."""
         assert self.entered.acquire(timeout=STEP)
+
+    def new_batch(self, tokens: int, sequences: int, blocks: int, outputs: int) -> Batch:
+        return Batch(tokens, sequences, blocks, outputs)
 
     def forward(self, batch: Batch, cache: ToyCache) -> Tensor:
         if self.slow:

@@ -98,9 +98,9 @@ class VisionConfig(DescribedFields, frozen=True):
         fields = {**_DEFAULTS, **{name: value for name, value in given.items() if value is not None}}
         rope = config_json.rope_parameters(given)
         fields["rope_theta"] = rope["rope_theta"]
-        if rope["rope_type"] != "default":
+        if rope["rope_type"] not in ("default", "axial"):  # the same: rows turn one half of a head, columns the other
             raise UnsupportedModelError(
-                f"{WHERE}.rope_type is {shown(rope['rope_type'])}, pio computes 'default' here; choose another model"
+                f"{WHERE}.rope_type is {shown(rope['rope_type'])}, pio computes 'axial' here; choose another model"
             )
         levels = fields["deepstack_visual_indexes"]
         if isinstance(levels, list):
