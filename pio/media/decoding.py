@@ -142,7 +142,7 @@ def _guess(head: bytes) -> str:
             return what
     if head[4:8] == b"ftyp":
         return "HEIC, AVIF or a video"
-    if all(byte >= 32 or byte in b"\t\r\n" for byte in head):
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
         return "text"
     return "no picture of a format that is read"
 

@@ -11,8 +11,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from urllib.parse import unquote_to_bytes, urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from pio.errors import MediaError
 from pio.loading.model_file import shown, shown_path
@@ -20,7 +19,7 @@ from pio.media.remote import fetch
 from pio.memory.refusal import memory_refused
 from pio.system import HERE
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://|data:")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://|data:", re.IGNORECASE)
 _SHOWN = 60  # characters of a URI in messages
 
 
@@ -88,7 +87,8 @@ def _of_file_uri(uri: str, where: str) -> str:
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost"):
         raise MediaError(f"{where} names the machine {shown(parts.netloc)}; write file:///path, with three slashes")
-    return url2pathname(parts.path)
+    path = unquote(parts.path, errors="surrogateescape")
+    return path[1:] if os.path.splitdrive(path[1:])[0] else path  # /C:/folder is C:/folder, where drives have letters
 
 
 def _open_file(path: str, where: str, max_bytes: int) -> tuple[BinaryIO, str]:
