@@ -75,7 +75,7 @@ def decode(stream: BinaryIO, where: str, max_pixels: int, background: Background
         turn = _TURNS.get(_orientation(image))
         if background is None:
             image.info.pop("transparency", None)  # which Pillow would warn of
-            flat = image.convert("RGB")
+            flat = _red_green_blue(image)
         else:
             flat = _flatten(image, background)
         if turn is not None:
@@ -157,10 +157,14 @@ def _orientation(image: PilImage.Image) -> int:
 def _flatten(image: PilImage.Image, background: Background) -> PilImage.Image:
     """Put a picture on a colour, where it has transparency."""
     if "A" not in image.getbands() and image.info.get("transparency") is None:
-        return image.convert("RGB")
+        return _red_green_blue(image)
     pillow = _pillow()
     under = pillow.new("RGBA", image.size, (*background, 255))
     return pillow.alpha_composite(under, image.convert("RGBA")).convert("RGB")
+
+
+def _red_green_blue(image: PilImage.Image) -> PilImage.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _pixels(image: PilImage.Image) -> Tensor:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from pio.errors import ConfigError
+from pio.dtypes import uint8
+from pio.errors import ConfigError, MediaError
 from pio.media.decoding import decode, is_pil, of_pil
 from pio.media.pixels import of_tensor
 from pio.media.source import is_source, open_source
@@ -27,6 +28,15 @@ class Picture:
 
     pixels: Tensor
     mode: str = "RGB"
+
+    def __post_init__(self) -> None:
+        """Raise a MediaError where the pixels are none."""
+        x = self.pixels
+        if x.dtype is not uint8 or x.ndim != 3 or x.shape[2] != 3 or not x.size or not x.is_contiguous:
+            raise MediaError(
+                f"a picture's pixels are {x.dtype} of shape {x.shape}, expected contiguous uint8 (height, width, 3); "
+                "pio.media.picture.open_picture makes a picture of other tensors"
+            )
 
 
 def open_picture(

@@ -217,6 +217,6 @@ def test_memory_that_is_refused_is_no_damage(monkeypatch):
     def refuse(*_):
         raise MemoryError
 
-    monkeypatch.setattr(Image.Image, "convert", refuse)
+    monkeypatch.setattr(Image.Image, "tobytes", refuse)
     with pytest.raises(PioError, match="refused memory while decoding image"):
         open_picture(file_of(gradient(), "PNG"))

@@ -94,10 +94,10 @@ def test_transparency_of_a_file_is_dropped_or_put_on_a_colour():
     same(open_picture(file_of(gradient(), "PNG"), background=(1, 2, 3)), gradient())
 
 
-@pytest.mark.parametrize("transparency", [3, bytes(range(16))])
-def test_transparent_colours_of_a_palette(transparency):
+@pytest.mark.parametrize(("format", "transparency"), [("PNG", 3), ("PNG", bytes(range(16))), ("GIF", 3)])
+def test_transparent_colours_of_a_palette(format, transparency):
     source = gradient().quantize(16)
-    data = file_of(source, "PNG", transparency=transparency)
+    data = file_of(source, format, transparency=transparency)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what Pillow thinks of this
         expected = opened(data)
@@ -182,6 +182,11 @@ def test_data_uris():
 def test_an_open_picture_stays_what_it_is():
     picture = Picture(Tensor.zeros((4, 5, 3), "uint8"))
     assert open_picture(picture) is picture
+    for shape, dtype in (((4, 5), "uint8"), ((4, 5, 4), "uint8"), ((4, 0, 3), "uint8"), ((4, 5, 3), "float32")):
+        with pytest.raises(MediaError, match=r"expected contiguous uint8 \(height, width, 3\)"):
+            Picture(Tensor.zeros(shape, dtype))
+    with pytest.raises(MediaError, match="expected contiguous"):
+        Picture(Tensor.zeros((4, 10, 3), "uint8")[:, ::2])
 
 
 @pytest.mark.parametrize("source", [None, 3, ["a.png"], {"url": "a.png"}, io.BytesIO(), object()])
