@@ -1,4 +1,4 @@
-"""Pictures by an integer formula, so that the makers of the fixtures and the tests have the same without storing them."""
+"""Pictures by an integer formula: the makers of fixtures and the tests have the same without storing them."""
 
 from __future__ import annotations
 
