@@ -1,4 +1,4 @@
-"""Writes a tokenizer of bytes for golden checkpoints that see: a processor can be asked with it, time stamps included."""
+"""Writes a tokenizer of bytes for golden checkpoints that see, so that the real processor can be asked."""
 
 from __future__ import annotations
 
