@@ -55,6 +55,10 @@ class UnfinishedAnswerError(PioError):
         return type(self), (str(self), self.generation)
 
 
+class MediaError(PioError):
+    """A picture or a video cannot be read or used."""
+
+
 class NumericalError(PioError):
     """A model computed NaN or infinity where numbers were expected."""
 

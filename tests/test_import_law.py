@@ -29,7 +29,7 @@ FOUNDATION = {
     "version",
 }
 
-BELOW_PROGRAMS = {"ops", "cache", "layers", "progress", "loading", "text", "config", "engine", "plugin"}
+BELOW_PROGRAMS = {"ops", "cache", "layers", "progress", "loading", "media", "text", "config", "engine", "plugin"}
 
 # What each area may import besides itself. Folders and single modules of pio are areas; FOUNDATION is one.
 LAW: dict[str, set[str]] = {
@@ -42,10 +42,11 @@ LAW: dict[str, set[str]] = {
     "loading": FOUNDATION | {"ops", "progress"},
     "media": FOUNDATION | {"ops", "loading"},
     "text": FOUNDATION | {"loading"},
+    "media": FOUNDATION | {"ops", "loading"},
     "config": FOUNDATION | {"loading"},
     "engine": FOUNDATION | {"ops", "cache", "config", "text"},
-    "models": FOUNDATION | {"layers", "ops", "cache", "loading", "text", "config", "plugin"},
-    "plugin": FOUNDATION | {"ops", "cache", "layers", "progress", "loading", "text", "config", "engine"},
+    "models": FOUNDATION | {"layers", "ops", "cache", "loading", "media", "text", "config", "plugin"},
+    "plugin": FOUNDATION | {"ops", "cache", "layers", "progress", "loading", "media", "text", "config", "engine"},
     "benchmarks": FOUNDATION | BELOW_PROGRAMS,
     "cli": FOUNDATION | BELOW_PROGRAMS | {"benchmarks", "testing"},
     "testing": FOUNDATION | BELOW_PROGRAMS,
@@ -68,6 +69,7 @@ PACKAGES: dict[str, set[str]] = {
     "models": {"pydantic"},
     "plugin": {"pydantic"},
     "loading": {"huggingface_hub"},
+    "media": {"PIL", "av"},
     "progress": {"rich"},
     "text": {"tokenizers", "jinja2", "markupsafe"},
     "benchmarks": {"pydantic"},
@@ -75,7 +77,8 @@ PACKAGES: dict[str, set[str]] = {
     "testing": {"hypothesis", "pytest"},
 }
 NEVER = {"numpy", "torch", "transformers"}
-DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub"}
+DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub", "PIL": "pillow"}
+EXTRAS = ("vision", "video")  # what only some need is imported where it is used
 
 
 class Import(NamedTuple):
@@ -214,12 +217,13 @@ def test_no_array_library() -> None:
 
 def test_packages_are_used_where_they_belong_and_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    declared = {name.split(">")[0].split("[")[0] for name in project["dependencies"]}
+    optional = {name for extra in EXTRAS for name in project["optional-dependencies"][extra]}
+    declared = {name.split(">")[0].split("[")[0] for name in {*project["dependencies"], *optional}} - {"pio"}
     foreign = [
         f for f in IMPORTS if f.module.split(".")[0] not in {"pio", "__future__", "_typeshed", *sys.stdlib_module_names}
     ]
     assert [str(f) for f in foreign if f.module.split(".")[0] not in PACKAGES.get(f.area, ())] == []
-    assert [str(f) for f in foreign if f.area == "foundation" and not f.later] == []
+    assert [str(f) for f in foreign if f.area in ("foundation", "media") and not f.later] == []
     used = {f.module.split(".")[0] for f in foreign if f.area != "testing"}
     assert sorted(DISTRIBUTIONS.get(name, name) for name in used) == sorted(declared)
 

@@ -70,10 +70,9 @@ def image_patches(
     check("image_patches", "out", out, (None, 3 * temporal * patch * patch))
     check_writable("image_patches", "out", out)
     rows = out.shape[0]
-    if type(first) is not int or first < 0 or first + rows > math.prod(fitting):
-        raise TensorError(
-            f"image_patches: rows {first!r} to {first + rows} were asked for, expected rows of 0 to {math.prod(fitting)}"
-        )
+    most = math.prod(fitting)
+    if type(first) is not int or first < 0 or first + rows > most:
+        raise TensorError(f"image_patches: rows {first} to {first + rows} were asked for, expected rows of 0 to {most}")
     if rows:
         shape = record(count, height, width, patch, temporal, merge)
         table = _table(tuple(map(float, mean)), tuple(map(float, std)))

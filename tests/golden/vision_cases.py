@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from vision_oracle import Request
+from vision_request import Clip, Request
 
 TEXT: dict[str, Any] = {
     "attention_bias": False,
@@ -44,13 +44,14 @@ class VisionCase:
     pictures: dict[str, tuple[int, int, int]]  # width, height, seed
     requests: tuple[Request, ...]
     budget: tuple[int, int]  # least and most pixels of a picture
-    video_budget: tuple[int, int] = (0, 0)
+    video_budget: tuple[int, int] | None = None  # of all frames together; there is a tokenizer too
     dtype: str = "float32"
     tied: bool = True
     published: bool = False  # config.json as in the published files, else as transformers 5 writes it
     shard_size: str | None = None
     layers: bool = False  # store what every layer makes of the first request that asks for the tower
-    extra: dict[str, Any] = field(default_factory=dict[str, Any])
+    old_limits: bool = False  # min_pixels and max_pixels instead of size
+    null_limits: bool = False  # both there and null, which means nothing
 
 
 def text(vocab: int, hidden: int, intermediate: int, heads: tuple[int, int, int], **more: Any) -> dict[str, Any]:
@@ -76,6 +77,14 @@ PICTURES = {
     "small.png": (33, 31, 4),
     "photo.jpg": (90, 68, 5),
 }
+FRAMES = {f"frame{i}.png": (50, 34, i) for i in range(8)}  # of one size: a ramp that moves
+LARGE = {f"large{i}.png": (64, 64, 20 + i) for i in range(3)}
+
+
+def clip(count: int, fps: float, kind: str = "frame") -> Clip:
+    return Clip(tuple(f"{kind}{i}.png" for i in range(count)), fps)
+
+
 CASES = [
     VisionCase(
         "one_level",
@@ -123,5 +132,71 @@ CASES = [
         (4 * 1764, 14 * 1764),
         published=True,
         tied=False,
+    ),
+    VisionCase(
+        "video",
+        text(275, 32, 40, (4, 2, 12), rope_theta=1000000),
+        vision(16, 1, 24, 4, [0, 1, 3], patch_size=8, num_position_embeddings=36),
+        (3, 2, 1),
+        PICTURES | FRAMES | LARGE,
+        (
+            Request("video", (5, clip(5, 2.0), 4), tower=True),
+            Request("video and picture", (3, clip(8, 4.0), 3, "small.png", 5), tower=True),
+            Request("picture and two videos", ("odd.png", 2, clip(4, 1.0), clip(3, 24.0, "large"), 3)),
+            Request("no picture", (12,)),
+        ),
+        (4 * 256, 16 * 256),
+        video_budget=(4 * 6 * 256, 4 * 8 * 256),
+        tied=False,
+        published=True,
+    ),
+    VisionCase(
+        "video_bf16",
+        text(275, 36, 40, (3, 1, 16)),
+        vision(32, 2, 40, 6, [1, 4]),
+        (4, 2, 2),
+        PICTURES | FRAMES,
+        (
+            Request("video of many steps", (3, clip(8, 2.0), 4), tower=True),
+            Request("two pictures and a video", (2, "photo.jpg", "tall.png", 2, clip(3, 30.0), 1), tower=True),
+            Request("one", (20, "wide.png")),
+        ),
+        (4 * 1024, 10 * 1024),
+        video_budget=(4096, 4 * 3 * 1024),
+        dtype="bfloat16",
+        shard_size="100KB",
+    ),
+    VisionCase(
+        "head128_bf16",
+        text(149, 48, 56, (2, 1, 128), rope_theta=5000000),
+        vision(64, 1, 48, 2, [], patch_size=8),
+        (24, 20, 20),
+        PICTURES,
+        (
+            Request("two", (4, "photo.jpg", 4, "wide.png", 1), tower=True),
+            Request("no picture, long", (90,)),
+            Request("small", ("small.png", 7), tower=True),
+        ),
+        (4 * 256, 24 * 256),
+        dtype="bfloat16",
+        published=True,
+        null_limits=True,
+    ),
+    VisionCase(
+        "three_levels_f16",
+        text(151, 40, 44, (6, 2, 16), num_hidden_layers=5, rms_norm_eps=1e-2),
+        vision(32, 1, 40, 4, [0, 1, 2], num_position_embeddings=49),
+        (4, 2, 2),
+        PICTURES,
+        (
+            Request("five", (3, "wide.png", "small.png", 2, "photo.jpg", 1, "odd.png", 3, "tall.png", 2)),
+            Request("one", (2, "odd.png", 3), tower=True),
+            Request("tall and wide", ("tall.png", 2, "wide.png"), tower=True),
+            Request("no picture", (25,)),
+        ),
+        (1024, 16 * 1024),
+        dtype="float16",
+        tied=False,
+        old_limits=True,
     ),
 ]

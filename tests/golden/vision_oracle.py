@@ -1,14 +1,12 @@
-"""What the makers of fixtures with pictures ask of transformers: pixels, ids, positions, answers."""
+"""What the maker of checkpoints that see asks of transformers: ids, positions, logits, answers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cpu_torchvision  # noqa: F401 - before transformers
-import numpy as np
 import torch
 from oracle import NEW_TOKENS, seeded
 from PIL import Image
@@ -16,33 +14,11 @@ from transformers import GenerationConfig
 from transformers.image_utils import load_image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from vision_pictures import pixels
+from vision_processor import ask, read_processor
+from vision_request import Clip, Inputs, Request
+from vision_tokenizer import VISION
 
-
-@dataclass(frozen=True)
-class Clip:
-    """A video of a request: its frames are pictures of the case."""
-
-    frames: tuple[str, ...]
-    fps: float
-
-
-@dataclass(frozen=True)
-class Request:
-    """A prompt: numbers are runs of random text tokens, names are pictures, clips are videos."""
-
-    name: str
-    parts: tuple[int | str | Clip, ...]
-    tower: bool = False  # store what the tower makes of its pictures too
-
-
-@dataclass
-class Inputs:
-    """One request as the model takes it."""
-
-    prompt: list[int]  # one token a picture or video
-    ids: list[int]
-    kwargs: dict[str, torch.Tensor]
-    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:;!?()\n"
 
 
 def write_picture(file: Path, width: int, height: int, seed: int) -> None:
@@ -54,51 +30,83 @@ def write_picture(file: Path, width: int, height: int, seed: int) -> None:
         image.save(file, optimize=True)
 
 
+def special_tokens(config: Any) -> list[int]:
+    """Those that are never sampled."""
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    return sorted(getattr(config, name) for name in names)
+
+
 def kinds(ids: Sequence[int], config: Any) -> torch.Tensor:
     """0 for text, 1 for a token of a picture, 2 for one of a video: (1, tokens)."""
     of = {config.image_token_id: 1, config.video_token_id: 2}
     return torch.tensor([[of.get(token, 0) for token in ids]])
 
 
-def image_inputs(folder: Path, names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Patches (patches, 3 * 2 * patch * patch) and grids (pictures, 3), by Pillow, of pictures given by their paths."""
-    processor = Qwen2VLImageProcessorPil.from_pretrained(folder)
-    made = processor([load_image(str(folder / "pictures" / name)) for name in names], return_tensors="pt")
-    return made["pixel_values"], made["image_grid_thw"]
+def build(folder: Path, config: Any, request: Request, seed: str) -> Inputs:
+    """Draw the text of a request, and expand the marks of its pictures as the processor does."""
+    with_text = (folder / "tokenizer.json").exists()
+    return build_text(folder, request, seed) if with_text else build_ids(folder, config, request, seed)
 
 
-def text_tokens(count: int, config: Any, generator: torch.Generator) -> list[int]:
-    """Random tokens that mark no picture and no end."""
-    first = min(special_tokens(config))
-    return torch.randint(first, (count,), generator=generator).tolist()
+def build_ids(folder: Path, config: Any, request: Request, seed: str) -> Inputs:
+    """Random tokens, and marks of pictures as the processor writes them. There is no tokenizer."""
+    generator, inputs = seeded(seed), Inputs([], [])
+    names = [part for part in request.parts if isinstance(part, str)]
+    counts: list[int] = []
+    if names:
+        files = [load_image(str(folder / "pictures" / name)) for name in names]
+        made = Qwen2VLImageProcessorPil.from_pretrained(folder)(files, return_tensors="pt")
+        inputs.kwargs |= dict(made)
+        inputs.facts |= {"pictures": names, "image_grid_thw": made["image_grid_thw"].tolist()}
+        counts = (made["image_grid_thw"].prod(-1) // config.vision_config.spatial_merge_size**2).tolist()
+    start, end = config.vision_start_token_id, config.vision_end_token_id
+    for part in request.parts:
+        if isinstance(part, int):
+            drawn = torch.randint(start, (part,), generator=generator).tolist()
+            inputs.prompt += drawn
+            inputs.ids += drawn
+        else:
+            inputs.prompt += [start, config.image_token_id, end]
+            inputs.ids += [start, *[config.image_token_id] * counts.pop(0), end]
+    return inputs
 
 
-def special_tokens(config: Any) -> list[int]:
-    """Those that are never sampled."""
-    return sorted(
-        [config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id]
-    )
+def build_text(folder: Path, request: Request, seed: str) -> Inputs:
+    """Random letters around the marks of pictures and videos, and what the real processor makes of them."""
+    generator, text = seeded(seed), ""
+    for part in request.parts:
+        if isinstance(part, int):
+            text += "".join(LETTERS[i] for i in torch.randint(len(LETTERS), (part,), generator=generator))
+        else:
+            text += VISION.format("video" if isinstance(part, Clip) else "image")
+    names = [part for part in request.parts if isinstance(part, str)]
+    clips = [part for part in request.parts if isinstance(part, Clip)]
+    processor = read_processor(folder)
+    made = ask(processor, text, folder / "pictures", names, clips)
+    return Inputs(processor.tokenizer(text).input_ids, made["ids"], made["kwargs"], {"text": text, **made["facts"]})
 
 
 def positions(model: Any, inputs: Inputs) -> tuple[list[list[int]], int]:
     """Of each token (time, row, column), and what to add to the index of a token of the answer."""
     grids = {k: v for k, v in inputs.kwargs.items() if k.endswith("_grid_thw")}
     if not grids:
-        count = len(inputs.ids)
-        return [list(range(count))] * 3, 0
+        return [list(range(len(inputs.ids)))] * 3, 0
     found, delta = model.model.get_rope_index(
         torch.tensor([inputs.ids]), mm_token_type_ids=kinds(inputs.ids, model.config), **grids
     )
     return found[:, 0].tolist(), int(delta)
 
 
+def model_inputs(model: Any, inputs: Inputs, ids: Sequence[int]) -> dict[str, Any]:
+    """The arguments beside the ids, for a model that has forgotten the last request."""
+    model.model.rope_deltas = None
+    return {**inputs.kwargs, "mm_token_type_ids": kinds(ids, model.config)} if inputs.kwargs else {}
+
+
 def logits(model: Any, inputs: Inputs, answer: Sequence[int] = ()) -> torch.Tensor:
     """Of all positions of prompt and answer: float32 (tokens, vocabulary)."""
     ids = [*inputs.ids, *answer]
-    kwargs = dict(inputs.kwargs)
-    if kwargs:
-        kwargs["mm_token_type_ids"] = kinds(ids, model.config)
-    model.model.rope_deltas = None
+    kwargs = model_inputs(model, inputs, ids)
     return model(torch.tensor([ids]), use_cache=False, **kwargs).logits[0].contiguous()
 
 
@@ -112,17 +120,14 @@ def greedy(model: Any, inputs: Inputs) -> tuple[list[int], list[float]]:
     settings = GenerationConfig(
         do_sample=False, max_new_tokens=NEW_TOKENS, use_cache=True, pad_token_id=0, suppress_tokens=never
     )
-    prompt, kwargs = torch.tensor([inputs.ids]), dict(inputs.kwargs)
-    if kwargs:
-        kwargs["mm_token_type_ids"] = kinds(inputs.ids, model.config)
-    model.model.rope_deltas = None
+    prompt = torch.tensor([inputs.ids])
     out = model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
         generation_config=settings,
         output_logits=True,
         return_dict_in_generate=True,
-        **kwargs,
+        **model_inputs(model, inputs, inputs.ids),
     )
     tokens = out.sequences[0, len(inputs.ids) :]
     rows = torch.cat(out.logits).double()
@@ -142,34 +147,3 @@ def tower_outputs(model: Any, inputs: Inputs) -> dict[str, torch.Tensor]:
             kept[f"{kind}.merged"] = out.pooler_output.clone()
             kept |= {f"{kind}.deepstack.{i}": value.clone() for i, value in enumerate(out.deepstack_features)}
     return kept
-
-
-def build(folder: Path, config: Any, request: Request, seed: str) -> Inputs:
-    """Draw the text of a request, and expand the marks of its pictures as the processor does."""
-    generator = seeded(seed)
-    names = [part for part in request.parts if isinstance(part, str)]
-    inputs = Inputs([], [], {})
-    grids: list[list[int]] = []
-    if names:
-        values, found = image_inputs(folder, names)
-        inputs.kwargs |= {"pixel_values": values, "image_grid_thw": found}
-        grids = found.tolist()
-        inputs.facts |= {"pictures": names, "image_grid_thw": list(grids)}
-    merge = config.vision_config.spatial_merge_size
-    for part in request.parts:
-        if isinstance(part, int):
-            drawn = text_tokens(part, config, generator)
-            inputs.prompt += drawn
-            inputs.ids += drawn
-        elif isinstance(part, str):
-            around = (config.vision_start_token_id, config.vision_end_token_id)
-            _, height, width = grids.pop(0)
-            count = height * width // merge**2
-            inputs.prompt += [around[0], config.image_token_id, around[1]]
-            inputs.ids += [around[0], *[config.image_token_id] * count, around[1]]
-    return inputs
-
-
-def as_bytes(pixel_values: torch.Tensor) -> np.ndarray[Any, Any]:
-    """Undo mean 0.5 and deviation 0.5."""
-    return ((pixel_values * 0.5 + 0.5) * 255).round().to(torch.uint8).numpy()

@@ -48,6 +48,16 @@ def test_a_picture_is_both_frames_of_its_time_step():
     assert all(row[::2] == row[1::2] for row in out.tolist())
 
 
+def test_a_recorded_step_reads_the_frames_again():
+    frames, out = Tensor.zeros((1, 2, 2, 3), "uint8"), Tensor.zeros((4, 6))
+    with ops.recording() as step:
+        ops.image_patches(frames, (1, 2, 2), patch=1, temporal=2, merge=2, mean=MEAN, std=STD, out=out)
+    frames.fill_(255)
+    step.run()
+    white = [(1 - m) / s for m, s in zip(MEAN, STD, strict=True)]
+    assert_close(out, [[w for w in white for _ in range(2)]] * 4, absolute=1e-6)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

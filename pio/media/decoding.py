@@ -1,0 +1,171 @@
+"""Decoding by Pillow: only formats of a list, limits before anything is decoded, one typed error for all that fails.
+
+Pillow's own ``Image.open`` is not called: it knows formats that start other programs, and one limit for the process.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeGuard
+
+from pio.errors import ConfigError, MediaError, PioError
+from pio.media.pixels import check_pixels
+from pio.memory.refusal import memory_refused
+from pio.tensor import Tensor
+
+if TYPE_CHECKING:
+    from PIL import Image as PilImage
+
+Background = tuple[int, int, int]
+
+_MODULES: Final = {
+    "PNG": "PngImagePlugin",
+    "JPEG": "JpegImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "GIF": "GifImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "TIFF": "TiffImagePlugin",
+    "PPM": "PpmImagePlugin",
+}
+_READABLE: Final = "PNG, JPEG, WebP, GIF, BMP, TIFF and binary PPM are read; convert it to one of these"
+_HEAD: Final = 64  # bytes by which formats are told apart
+_ORIENTATION: Final = 0x0112  # tag of EXIF
+# What turns a picture upright, by the number in its EXIF block.
+_TURNS: Final = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+def is_pil(source: object) -> TypeGuard[PilImage.Image]:
+    """Return whether this is a picture of Pillow; where it is, Pillow has been imported."""
+    module = sys.modules.get("PIL.Image")
+    return module is not None and isinstance(source, module.Image)
+
+
+def decode(stream: BinaryIO, where: str, max_pixels: int, background: Background | None) -> tuple[Tensor, str]:
+    """Decode the first frame of a file, upright.
+
+    Args:
+        stream: The file, which can be sought in.
+        where: What messages call it.
+        max_pixels: The largest width * height.
+        background: The colour to put it on where it has transparency, which is dropped where None.
+
+    Returns:
+        Pixels uint8 (height, width, 3), read-only, and the mode of Pillow in which they were stored.
+
+    Raises:
+        MediaError: Another format, more pixels, or damage.
+        ConfigError: Pillow is not installed.
+        OutOfMemoryError: Memory is refused.
+    """
+    with _decoding(where), _open(stream, where) as image:
+        mode = image.mode
+        check_pixels(where, image.height, image.width, max_pixels)
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        if background is None:
+            image.info.pop("transparency", None)  # which Pillow would warn of
+            flat = _red_green_blue(image)
+        else:
+            flat = _flatten(image, background)
+        if turn is not None:
+            flat = flat.transpose(_pillow().Transpose[turn])
+        return _pixels(flat), mode
+
+
+def of_pil(
+    image: PilImage.Image, name: str, max_pixels: int, background: Background | None = None
+) -> tuple[Tensor, str]:
+    """Return what a picture of Pillow shows, put on white where it has alpha; arguments and errors as in ``decode``."""
+    where = f"{name} (a picture of Pillow)"
+    check_pixels(where, image.height, image.width, max_pixels)
+    with _decoding(where):
+        return _pixels(_flatten(image, background or (255, 255, 255))), image.mode
+
+
+def _pillow() -> Any:
+    """Return the module PIL.Image."""
+    try:
+        return import_module("PIL.Image")
+    except ImportError as error:
+        raise ConfigError(f'pictures need Pillow ({error}): pip install "pio[vision]"') from error
+
+
+@contextmanager
+def _decoding(where: str) -> Generator[None]:
+    """Raise a MediaError in the place of whatever Pillow raises of a damaged picture."""
+    try:
+        yield
+    except PioError:
+        raise
+    except Exception as error:
+        refused = memory_refused(error, f"decoding {where}")
+        if refused is not None:
+            raise refused from error
+        reason = f"{type(error).__name__}: {error}"[:160]
+        raise MediaError(f"{where} cannot be decoded ({reason}); it is damaged, get or save it again") from error
+
+
+def _open(stream: BinaryIO, where: str) -> PilImage.Image:
+    """Read a file's header."""
+    image = _pillow()
+    head = stream.read(_HEAD)
+    for name, module in _MODULES.items():
+        import_module(f"PIL.{module}")
+        factory, accept = image.OPEN[name]
+        plain = name == "PPM" and head[1:2] not in (b"4", b"5", b"6")  # numbers as text, which take minutes
+        if accept is None or accept(head[:16]) is not True or plain:
+            continue
+        stream.seek(0)
+        return factory(stream, "")
+    raise MediaError(f"{where} is {_guess(head)}: {_READABLE}")
+
+
+def _guess(head: bytes) -> str:
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<svg", b"<?xml")):
+        return "a drawing in SVG, or other XML"
+    if start.startswith((b"<!doc", b"<html")):
+        return "a web page"
+    for begin, what in ((b"%pdf", "a PDF"), (b"%!ps", "PostScript"), (b"pk\x03\x04", "a ZIP archive")):
+        if start.startswith(begin):
+            return what
+    if head[4:8] == b"ftyp":
+        return "HEIC, AVIF or a video"
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
+        return "text"
+    return "no picture of a format that is read"
+
+
+def _orientation(image: PilImage.Image) -> int:
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:
+        return 1  # a damaged EXIF block beside whole pixels
+
+
+def _flatten(image: PilImage.Image, background: Background) -> PilImage.Image:
+    """Put a picture on a colour, where it has transparency."""
+    if "A" not in image.getbands() and image.info.get("transparency") is None:
+        return _red_green_blue(image)
+    pillow = _pillow()
+    under = pillow.new("RGBA", image.size, (*background, 255))
+    return pillow.alpha_composite(under, image.convert("RGBA")).convert("RGB")
+
+
+def _red_green_blue(image: PilImage.Image) -> PilImage.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _pixels(image: PilImage.Image) -> Tensor:
+    return Tensor.from_buffer(image.tobytes(), "uint8", (image.height, image.width, 3))

@@ -1,0 +1,140 @@
+"""Files from the network, only from addresses that the caller named."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Sequence
+from typing import IO, Any, Final
+from urllib import request
+from urllib.error import HTTPError, URLError
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from pio.errors import ConfigError, MediaError
+from pio.loading.model_file import shown
+from pio.version import __version__
+
+SILENCE: Final = 10.0  # seconds in which a server says nothing until it is given up
+DEADLINE: Final = 60.0  # seconds for the whole file
+_PORTS: Final = {"http": 80, "https": 443}
+_PIECE: Final = 1 << 16  # bytes
+_REDIRECTS: Final = 5
+
+
+def fetch(url: str, where: str, max_bytes: int, allow: Sequence[str]) -> bytes:
+    """Return what lies at an address, asked for by GET without credentials.
+
+    Args:
+        url: An address of http or https.
+        where: What messages call it.
+        max_bytes: The largest answer.
+        allow: What addresses may begin with; redirections are followed to such ones only.
+
+    Raises:
+        MediaError: The address is not allowed, or the server does not give the file.
+        ConfigError: ``allow`` holds no prefixes of addresses.
+    """
+    prefixes = _prefixes(allow)
+    _check(url, where, prefixes)
+    opener = request.OpenerDirector()
+    for handler in (
+        request.ProxyHandler(),
+        request.HTTPHandler(),
+        request.HTTPSHandler(),
+        request.HTTPDefaultErrorHandler(),
+        request.HTTPErrorProcessor(),
+        _Redirects(where, prefixes),
+    ):
+        opener.add_handler(handler)
+    asked = request.Request(url, headers={"User-Agent": f"pio/{__version__}", "Accept": "image/*, video/*, */*;q=0.1"})
+    until = time.monotonic() + DEADLINE
+    try:
+        with opener.open(asked, timeout=SILENCE) as answer:
+            return _read(answer, where, max_bytes, until)
+    except HTTPError as error:
+        with error:
+            raise MediaError(
+                f"{where}: the server answers {error.code} ({shown(str(error.reason))}); see it there"
+            ) from error
+    except (URLError, OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise MediaError(f"{where} cannot be fetched: {shown(str(reason))}; download it and give its path") from error
+
+
+class _Redirects(request.HTTPRedirectHandler):
+    """Follows where the caller allowed it."""
+
+    max_redirections = _REDIRECTS
+
+    def __init__(self, where: str, prefixes: Sequence[SplitResult]) -> None:
+        self._where, self._prefixes = where, prefixes
+
+    def redirect_request(
+        self, req: request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> request.Request | None:
+        _check(newurl, f"{self._where}, which leads to {shown(newurl)},", self._prefixes)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _read(answer: Any, where: str, max_bytes: int, until: float) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while piece := answer.read1(_PIECE):
+        pieces.append(piece)
+        size += len(piece)
+        if size > max_bytes:
+            raise MediaError(f"{where} is longer than {max_bytes} bytes; make it smaller, or raise max_bytes")
+        if time.monotonic() > until:
+            raise MediaError(f"{where} took longer than {DEADLINE:g} seconds; download it and give its path")
+    expected = answer.headers.get("Content-Length", "")
+    if not size or (expected.isdecimal() and int(expected) != size):
+        raise MediaError(f"{where}: {size} bytes came, {expected or 'some'} were announced; ask again")
+    return b"".join(pieces)
+
+
+def _prefixes(allow: Sequence[str]) -> list[SplitResult]:
+    if isinstance(allow, str):
+        raise ConfigError(f"allow_remote is {shown(allow)}, expected a list of addresses, such as [{shown(allow)}]")
+    found: list[SplitResult] = []
+    for prefix in allow:
+        parts = _split(prefix)
+        if parts is None or parts.query or parts.fragment:
+            raise ConfigError(
+                f"allow_remote holds {shown(prefix)}, expected what addresses begin with, such as 'https://example.com/'"
+            )
+        found.append(parts)
+    return found
+
+
+def _split(url: str) -> SplitResult | None:
+    """Return the parts of a plain address, None of one in which programs read different things."""
+    if any(c <= " " or c in "\\\x7f" for c in url):
+        return None
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in _PORTS and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return None
+    dotted = any(piece in (".", "..") for piece in unquote(parts.path).split("/"))
+    return parts if usable and "@" not in parts.netloc and not dotted else None
+
+
+def _check(url: str, where: str, prefixes: Sequence[SplitResult]) -> None:
+    parts = _split(url)
+    if parts is None:
+        raise MediaError(f"{where} is no plain address of http or https; write it without user names, spaces and dots")
+    if not any(_covers(prefix, parts) for prefix in prefixes):
+        raise MediaError(
+            f"{where} lies on the network, where nothing is read unless it is named: download it and give its path, or "
+            f"set allow_remote=[{parts.scheme + '://' + parts.netloc + '/'!r}]"
+        )
+
+
+def _covers(prefix: SplitResult, parts: SplitResult) -> bool:
+    def place(of: SplitResult) -> tuple[str, str | None, int]:
+        return of.scheme, of.hostname, of.port or _PORTS[of.scheme]
+
+    if place(prefix) != place(parts):
+        return False
+    begin, path = prefix.path or "/", parts.path or "/"
+    return path == begin or path.startswith(begin if begin.endswith("/") else begin + "/")

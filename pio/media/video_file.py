@@ -1,0 +1,114 @@
+"""Files of video, decoded frame by frame by PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, Final
+
+from pio.errors import ConfigError, MediaError, PioError
+from pio.media.pixels import check_pixels
+from pio.media.source import open_source
+from pio.memory.refusal import memory_refused
+from pio.tensor import Tensor
+
+# FFmpeg knows formats that are lists of other files and addresses; these hold all that they show.
+_FORMATS: Final = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg"
+
+
+class VideoFile:
+    """An open file of video.
+
+    Attributes:
+        count: How many frames it says that it has, or how many packets where it does not say.
+        fps: Frames in a second, on average.
+    """
+
+    def __init__(self, container: Any, where: str, max_pixels: int) -> None:
+        self._container, self._where = container, where
+        streams = container.streams.video
+        if not streams:
+            raise MediaError(f"{where} has no video in it; give a file that has")
+        self._stream = streams[0]
+        check_pixels(where, self._stream.height or 0, self._stream.width or 0, max_pixels)
+        self._size = self._stream.height, self._stream.width
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        if not rate:
+            raise MediaError(f"{where} does not say how many frames a second has; save it again, or give its pictures")
+        self.fps = float(rate)
+        self.count: int = self._stream.frames or self._packets()
+        if not self.count:
+            raise MediaError(f"{where} has no frames; it is damaged, get or save it again")
+
+    def _packets(self) -> int:
+        count = sum(packet.size > 0 for packet in self._container.demux(self._stream))
+        self._container.seek(0)
+        return count
+
+    def frames(self, chosen: Sequence[int]) -> Iterator[Tensor]:
+        """Decode frames by their numbers, which ascend and may repeat: uint8 (height, width, 3).
+
+        Raises:
+            MediaError: The file is damaged, ends before, or changes its size.
+        """
+        wanted = iter(chosen)
+        following = next(wanted, None)
+        with _decoding(self._where):
+            for i, frame in enumerate(self._container.decode(self._stream)):
+                if following is None:
+                    return
+                if i < following:
+                    continue
+                if (frame.height, frame.width) != self._size:
+                    raise MediaError(
+                        f"{self._where}: frame {i} has {frame.width} x {frame.height} pixels, the first one "
+                        f"{self._size[1]} x {self._size[0]}; save it with frames of one size"
+                    )
+                pixels = _pixels(frame)
+                while following == i:
+                    yield pixels
+                    following = next(wanted, None)
+        if following is not None:
+            raise MediaError(f"{self._where} ends before frame {following}; it is damaged, get or save it again")
+
+
+@contextmanager
+def open_video_file(
+    source: Any, name: str, max_pixels: int, max_bytes: int, allow_remote: Sequence[str]
+) -> Generator[VideoFile]:
+    """Open a file of video; arguments and errors as in ``open_video``."""
+    try:
+        av = import_module("av")
+    except ImportError as error:
+        raise ConfigError(f'{name}: files of video need PyAV ({error}): pip install "pio[video]"') from error
+    stream, where = open_source(source, name, max_bytes, allow_remote)
+    with stream:
+        with _decoding(where):
+            container = av.open(stream, options={"format_whitelist": _FORMATS})
+        with container:
+            with _decoding(where):
+                file = VideoFile(container, where, max_pixels)
+            yield file
+
+
+@contextmanager
+def _decoding(where: str) -> Generator[None]:
+    """Raise a MediaError in the place of whatever FFmpeg raises of a damaged file."""
+    try:
+        yield
+    except PioError:
+        raise
+    except Exception as error:
+        refused = memory_refused(error, f"decoding {where}")
+        if refused is not None:
+            raise refused from error
+        reason = f"{type(error).__name__}: {error}"[:160]
+        raise MediaError(f"{where} cannot be decoded as video ({reason}); get it again, or save it as MP4") from error
+
+
+def _pixels(frame: Any) -> Tensor:
+    """Return red, green and blue of a frame, without the gaps behind its rows."""
+    plane = frame.reformat(format="rgb24").planes[0]
+    rows = Tensor.from_buffer(bytes(plane), "uint8", (-1, plane.line_size))
+    return rows[: frame.height, : 3 * frame.width].contiguous().reshape(frame.height, frame.width, 3)
