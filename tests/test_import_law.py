@@ -42,7 +42,6 @@ LAW: dict[str, set[str]] = {
     "loading": FOUNDATION | {"ops", "progress"},
     "media": FOUNDATION | {"ops", "loading"},
     "text": FOUNDATION | {"loading"},
-    "media": FOUNDATION | {"ops", "loading"},
     "config": FOUNDATION | {"loading"},
     "engine": FOUNDATION | {"ops", "cache", "config", "text"},
     "models": FOUNDATION | {"layers", "ops", "cache", "loading", "media", "text", "config", "plugin"},

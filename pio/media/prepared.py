@@ -11,7 +11,7 @@ from pio import ops
 from pio.errors import MediaError
 from pio.media.picture import MAX_PIXELS, Picture
 from pio.media.pixels import check_pixels
-from pio.media.preprocessor import PreprocessorConfig, VideoPreprocessorConfig
+from pio.media.preprocessor import PreprocessorConfig, Three, VideoPreprocessorConfig
 from pio.media.smart_resize import smart_resize, smart_resize_video
 from pio.media.video import Video, open_video, sample_frames, timestamps
 from pio.tensor import Tensor
@@ -29,6 +29,9 @@ class PreparedMedium:
         grid: Time steps, and patches down and across. The last time step may lack frames: the last one is repeated.
         timestamps: Seconds of each time step of a video, the mean of its first and last frame's; none of a picture.
         key: SHA-256 of kind, what the picture was before (mode and size), its pixels now, and the version of all this.
+        merge: Patches along a side of the square that becomes a token.
+        mean: What is taken from the three channels, from 0 to 1.
+        std: What they are divided by then.
     """
 
     kind: Literal["image", "video"]
@@ -36,6 +39,15 @@ class PreparedMedium:
     grid: tuple[int, int, int]
     timestamps: tuple[float, ...]
     key: bytes
+    merge: int
+    mean: Three
+    std: Three
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that it becomes."""
+        steps, height, width = self.grid
+        return steps * height * width // self.merge**2
 
 
 def prepare_picture(picture: Picture, config: PreprocessorConfig, *, name: str = "image") -> PreparedMedium:
@@ -61,7 +73,7 @@ def prepare_picture(picture: Picture, config: PreprocessorConfig, *, name: str =
     ops.image_resize(picture.pixels, *size, filter=config.filter, out=frames[0])
     grid = 1, size[0] // config.patch_size, size[1] // config.patch_size
     key = _key("image", [picture.mode], (height, width), frames, (), config)
-    return PreparedMedium("image", frames, grid, (), key)
+    return PreparedMedium("image", frames, grid, (), key, config.merge_size, config.image_mean, config.image_std)
 
 
 def prepare_video(
@@ -106,7 +118,11 @@ def _prepare_frames(video: Video, chosen: list[int], config: VideoPreprocessorCo
         raise MediaError(f"{name} ends after {len(modes)} of {len(chosen)} frames; it is damaged, get or save it again")
     times = timestamps(chosen, video.fps, config.temporal_patch_size)
     grid = len(times), frames.shape[1] // config.patch_size, frames.shape[2] // config.patch_size
-    return PreparedMedium("video", frames, grid, times, _key("video", modes, before, frames, times, config))
+    key, shape = (
+        _key("video", modes, before, frames, times, config),
+        (config.merge_size, config.image_mean, config.image_std),
+    )
+    return PreparedMedium("video", frames, grid, times, key, *shape)
 
 
 def _size(count: int, height: int, width: int, config: VideoPreprocessorConfig, name: str) -> tuple[int, int]:

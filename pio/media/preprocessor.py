@@ -20,6 +20,7 @@ _MAX_BYTES: Final = 1 << 20
 _LARGEST: Final = 1 << 40  # pixels of a budget
 _FILTERS: Final[dict[object, Filter]] = {2: "bilinear", 3: "bicubic"}  # as Pillow numbers them
 _PICTURES, _VIDEOS, _BOTH = "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"
+PREPROCESSOR_FILES: Final = (_PICTURES, _VIDEOS, _BOTH)
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ class LoadedModel:
 
     @property
     def formats(self) -> dict[str, str]:
-        """How matrices are held: ``layers``, ``tables`` (the embedding and the output head), and the ``tower``, if any."""
+        """How matrices are held: ``layers``, ``tables`` (embedding and output head), and the ``tower``, if any."""
         names = {"linear": "layers", "table": "tables", "tower": "tower"}
         return {names[role]: ", ".join(sorted(forms)) for role, forms in sorted(self._source.inventory.formats.items())}
 

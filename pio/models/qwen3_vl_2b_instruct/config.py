@@ -135,24 +135,24 @@ class Qwen3VLConfig(DecoderConfig, frozen=True):
         counts = len(section) == 3 and all(isinstance(n, int) and n >= 0 for n in section)
         if not counts or sum(section) != self.head_dim // 2:
             raise CheckpointError(
-                f"config.json: text_config.mrope_section is {shown(cast('object', found))}, expected three numbers that make "
-                f"{self.head_dim // 2}, half of head_dim; download the model again"
+                f"config.json: text_config.mrope_section is {shown(cast('object', found))}, expected three numbers "
+                f"that make {self.head_dim // 2}, half of head_dim; download the model again"
             )
         if self.rope.get("mrope_interleaved") is False:
             raise UnsupportedModelError(
-                "config.json: text_config.mrope_interleaved is false, this architecture turns heads by time, height and "
-                "width in turns; choose another model or a plugin for this one"
+                "config.json: text_config.mrope_interleaved is false, this architecture turns heads by time, height "
+                "and width in turns; choose another model or a plugin for this one"
             )
         vision = self.vision
         if vision.out_hidden_size != self.hidden_size:
             raise CheckpointError(
-                f"config.json: vision_config.out_hidden_size is {vision.out_hidden_size}, expected that of the decoder, "
-                f"{self.hidden_size}; download the model again"
+                f"config.json: vision_config.out_hidden_size is {vision.out_hidden_size}, expected that of the "
+                f"decoder, {self.hidden_size}; download the model again"
             )
         if vision.levels >= self.num_hidden_layers:
             raise UnsupportedModelError(
-                f"config.json: vision_config.deepstack_visual_indexes has {vision.levels} entries, pio adds them behind "
-                f"all but the last of the decoder's {self.num_hidden_layers} layers; choose another model"
+                f"config.json: vision_config.deepstack_visual_indexes has {vision.levels} entries, pio adds them "
+                f"behind all but the last of the decoder's {self.num_hidden_layers} layers; choose another model"
             )
         for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
             if getattr(self, name) >= self.vocab_size:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from pio.config.runtime import RuntimeConfig
 from pio.errors import CheckpointError, ConfigError
 from pio.loading.checkpoint import Checkpoint
+from pio.loading.model_file import find
 from pio.media.picture import open_picture
 from pio.media.prepared import PreparedMedium, prepare_picture, prepare_video
-from pio.media.preprocessor import PreprocessorConfig
+from pio.media.preprocessor import PREPROCESSOR_FILES, PreprocessorConfig, read_picture_config, read_video_config
 from pio.models.qwen3_vl_2b_instruct.config import Qwen3VLConfig
-from pio.plugin.media_parts import MediaSource
+from pio.plugin.media_parts import Kind, MediaSource
 from pio.text.encoded_prompt import EncodedPrompt, PlacedMedium, PromptPositions
 from pio.text.tokenizer import Tokenizer
 
-IMAGE_FILE: Final = "preprocessor_config.json"
-VIDEO_FILE: Final = "video_preprocessor_config.json"
+READ: Final[Mapping[Kind, Callable[[Path], PreprocessorConfig]]] = {
+    "image": read_picture_config,
+    "video": read_video_config,
+}
 
 
 class VisionProcessor:
@@ -42,8 +47,10 @@ class VisionProcessor:
         self.modalities: Collection[str] = ("image", "video")
         self.mark_ids = config.marks
         self.marks = frozenset(tokenizer.decode([token]) for token in self.mark_ids) if tokenizer else frozenset[str]()
-        files = ((IMAGE_FILE, "image"), (VIDEO_FILE, "video"))
-        self._image, self._video = (self._read(checkpoint, file, kind) for file, kind in files)
+        self._folder, self._configs = checkpoint.path, dict[Kind, Any]()
+        for kind in READ:
+            if any(find(checkpoint.path, name) for name in PREPROCESSOR_FILES):  # else the first picture is refused
+                self._config_of(kind)
 
     def prepare(self, source: MediaSource) -> PreparedMedium:
         """Read a picture or a video and bring it to the size in which the model sees it.
@@ -53,9 +60,10 @@ class VisionProcessor:
             ConfigError: It is of no known kind.
         """
         options: Any = {"background": self._runtime.background, "allow_remote": self._runtime.allow_remote}
+        config, name = self._config_of(source.kind), source.name
         if source.kind == "video":
-            return prepare_video(source.value, self._video, name=source.name, **source.settings, **options)
-        return prepare_picture(open_picture(source.value, name=source.name, **options), self._image)
+            return prepare_video(source.value, config, name=name, **source.settings, **options)
+        return prepare_picture(open_picture(source.value, name=name, **options), config, name=name)
 
     def place(self, ids: Sequence[int], media: Sequence[PreparedMedium]) -> EncodedPrompt:
         """Return a prompt with as many tokens for each medium as it has, in the place of its mark.
@@ -103,19 +111,27 @@ class VisionProcessor:
             )
         return self._tokenizer.encode(f"<{seconds:.1f} seconds>", add_special_tokens=False)
 
-    def _read(self, checkpoint: Checkpoint, file: str, kind: str) -> PreprocessorConfig:
-        config, vision = PreprocessorConfig.from_folder(checkpoint.path, file, kind), self._config.vision
-        for name, found, expected in (
+    def _config_of(self, kind: Kind) -> Any:
+        """Return how pictures or videos are prepared; refuse what is not for these weights."""
+        found = self._configs.get(kind)
+        if found is not None:
+            return found
+        config, vision = READ[kind](self._folder), self._config.vision
+        for name, given, expected in (
             ("patch_size", config.patch_size, vision.patch_size),
             ("temporal_patch_size", config.temporal_patch_size, vision.temporal_patch_size),
             ("merge_size", config.merge_size, vision.spatial_merge_size),
         ):
-            if found != expected:
+            if given != expected:
                 raise CheckpointError(
-                    f"{checkpoint.path}: {name} is {found} in {file}, and the model's weights are for {expected}; the "
-                    "files do not belong together, download the folder again"
+                    f"{self._folder}: {name} of {kind}s is {given}, and the weights are for {expected}; the files do "
+                    "not belong together, download the folder again"
                 )
-        return config.limited(self._runtime.max_pixels)
+        most = self._runtime.max_pixels
+        if most is not None:
+            config = replace(config, max_pixels=min(most, config.max_pixels), min_pixels=min(most, config.min_pixels))
+        self._configs[kind] = config
+        return config
 
 
 class _Prompt:
