@@ -77,11 +77,13 @@ def decode(stream: BinaryIO, where: str, max_pixels: int, background: Background
         _check_density(where, image.height * image.width, stream)
         image.load()
         turn = _TURNS.get(_orientation(image))
-        if background is None:
+        if background is not None:
+            flat = _flatten(image, background)
+        elif _has_clear_colour(image):  # which transformers puts on white even so
+            flat = _flatten(image, (255, 255, 255))
+        else:
             image.info.pop("transparency", None)  # which Pillow would warn of
             flat = _red_green_blue(image)
-        else:
-            flat = _flatten(image, background)
         if turn is not None:
             flat = flat.transpose(_pillow().Transpose[turn])
         return _pixels(flat), mode
@@ -165,6 +167,11 @@ def _orientation(image: PilImage.Image) -> int:
         return image.getexif().get(_ORIENTATION, 1)
     except Exception:
         return 1  # a damaged EXIF block beside whole pixels
+
+
+def _has_clear_colour(image: PilImage.Image) -> bool:
+    """Say whether one colour of a picture without alpha is transparent, and is still so when it becomes RGB."""
+    return image.mode in ("L", "RGB", "P") and isinstance(image.info.get("transparency"), (int, tuple))
 
 
 def _flatten(image: PilImage.Image, background: Background) -> PilImage.Image:
