@@ -79,11 +79,8 @@ def decode(stream: BinaryIO, where: str, max_pixels: int, background: Background
         turn = _TURNS.get(_orientation(image))
         if background is not None:
             flat = _flatten(image, background)
-        elif _has_clear_colour(image):  # which transformers puts on white even so
-            flat = _flatten(image, (255, 255, 255))
         else:
-            image.info.pop("transparency", None)  # which Pillow would warn of
-            flat = _red_green_blue(image)
+            flat = _without_alpha(image)
         if turn is not None:
             flat = flat.transpose(_pillow().Transpose[turn])
         return _pixels(flat), mode
@@ -169,9 +166,13 @@ def _orientation(image: PilImage.Image) -> int:
         return 1  # a damaged EXIF block beside whole pixels
 
 
-def _has_clear_colour(image: PilImage.Image) -> bool:
-    """Say whether one colour of a picture without alpha is transparent, and is still so when it becomes RGB."""
-    return image.mode in ("L", "RGB", "P") and isinstance(image.info.get("transparency"), (int, tuple))
+def _without_alpha(image: PilImage.Image) -> PilImage.Image:
+    """Drop the transparency of a picture; one colour that is clear is put on white, as transformers does."""
+    if isinstance(image.info.get("transparency"), bytes):
+        image.info.pop("transparency")  # which Pillow would warn of
+    flat = _red_green_blue(image)
+    clear = flat.info.get("transparency") is not None
+    return _flatten(flat, (255, 255, 255)) if clear else flat
 
 
 def _flatten(image: PilImage.Image, background: Background) -> PilImage.Image:
