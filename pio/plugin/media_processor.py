@@ -36,6 +36,8 @@ class MediaProcessor(Protocol):
     def prepare(self, source: MediaSource, /) -> Any:
         """Read a picture or a video and bring it to the size in which the model sees it.
 
+        What it has returned before is taken as it is, so that a conversation reads each picture once.
+
         Raises:
             MediaError: It cannot be read.
             ConfigError: It is of no known kind.
