@@ -135,7 +135,7 @@ CASES = [
     ),
     VisionCase(
         "video",
-        text(275, 32, 40, (4, 2, 12), rope_theta=1000000),
+        text(275, 32, 40, (4, 2, 12), num_hidden_layers=4, rope_theta=1000000),
         vision(16, 1, 24, 4, [0, 1, 3], patch_size=8, num_position_embeddings=36),
         (3, 2, 1),
         PICTURES | FRAMES | LARGE,

@@ -37,7 +37,7 @@ def user(*parts: Any) -> dict[str, Any]:
 
 
 def conversations() -> dict[str, dict[str, Any]]:
-    """By name: `messages`, `pictures` (width, height), `videos` (frames, rate, width, height), `options` of the template."""
+    """By name: `messages`, `pictures` (width, height), `videos` (frames, rate, width, height), `options`."""
     call = {"type": "function", "function": {"name": "screenshot", "arguments": {"window": 2}}}
     shot = {"role": "tool", "content": [text("Here it is:"), IMAGE]}
     asked = {"role": "assistant", "content": "", "tool_calls": [call]}

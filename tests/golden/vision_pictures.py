@@ -25,8 +25,8 @@ def picture(mode: str, width: int, height: int, seed: int = 0) -> Any:
     """Return a PIL image of a mode in MODES.
 
     Channels of "RGB", "L", "RGBA", "LA" and "CMYK" are those of `level`. "P" has the indices `level(channel=0)` into a
-    palette whose entry i is (i, 255 - i, 7 * i % 256). "I;16" has 3 * `level` // 2, so that a part of it lies above 255. "1"
-    is white where `level` is 128 or more.
+    palette whose entry i is (i, 255 - i, 7 * i % 256). "I;16" has 3 * `level` // 2, so that a part of it lies above
+    255. "1" is white where `level` is 128 or more.
     """
     from PIL import Image
 

@@ -93,14 +93,15 @@ def formula_pixels(folder: Path, scratch: Path) -> Iterator[dict[str, Any]]:
 
 
 def file_pixels(folder: Path, files: Path) -> Iterator[dict[str, Any]]:
-    """Stored files, given by path; `white` is what a PIL object gives, whose transparency is put on white."""
+    """Stored files, given by path; `white_…` is what a PIL object gives, whose transparency is put on white."""
     for file in sorted(files.iterdir()):
         with Image.open(file) as opened:
             opened.load()
             asked = {"file": file.name, "mode": opened.mode, "size": list(opened.size), "budget": "small"}
             facts = asked | pixel_facts(processor_for(folder, "small"), load_image(str(file)))
             if opened.has_transparency_data:
-                facts["white"] = pixel_facts(processor_for(folder, "small"), opened)["at"]
+                on_white = pixel_facts(processor_for(folder, "small"), opened)
+                facts |= {"white_mean": on_white["mean"], "white_at": on_white["at"]}
             yield facts
 
 

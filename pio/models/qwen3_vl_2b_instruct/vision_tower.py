@@ -91,8 +91,9 @@ class VisionTower:
         """Run one layer, and each of the mergers, on a picture of one token."""
         c, merge = self.config, self.config.spatial_merge_size
         side = merge * c.patch_size
+        half = (0.5, 0.5, 0.5)
         frames = Tensor.zeros((1, side, side, 3), "uint8", device=self._workspace.device)
-        medium = PreparedMedium("image", frames, (1, merge, merge), (), b"", merge, (0.5,) * 3, (0.5,) * 3)
+        medium = PreparedMedium("image", frames, (1, merge, merge), (), b"", merge, half, half)
         blocks, self.blocks = self.blocks, self.blocks[:1]
         try:
             for _ in self.encode([medium]):
