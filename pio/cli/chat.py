@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from pio.text.reasoning import Kind
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
-HELP = f"""/image PATH     show a picture with what you say next, as does a path dropped here
-/video PATH     show a video
-/clear          forget the conversation
+HELP = f"""/clear          forget the conversation
 /think          let the model think before it answers
 /no_think       let it answer at once
 /system TEXT    tell the model what it is to be; without TEXT, nothing
+/image PATH     show a picture with what you say next, as does a path dropped here
+/video PATH     show a video
 /help           show this
 /bye            leave, as do /exit, exit, quit and {HERE.end_of_input}; Ctrl-C stops an answer
 

@@ -15,7 +15,7 @@ class MediaProcessor(Protocol):
     Attributes:
         modalities: What it takes beside text: "image", "video".
         marks: Tokens that stand for what is seen, or around it. Only a template writes them: in messages they are text.
-        mark_ids: Their ids, of which no answer holds one.
+        mark_ids: Their ids, of which no answer holds one; first the one that stands for a picture.
     """
 
     @property
