@@ -5,6 +5,7 @@ Pillow's own ``Image.open`` is not called: it knows formats that start other pro
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ _MODULES: Final = {
     "PPM": "PpmImagePlugin",
 }
 _READABLE: Final = "PNG, JPEG, WebP, GIF, BMP, TIFF and binary PPM are read; convert it to one of these"
+_LARGE: Final = 1 << 24  # pixels: a file that has more of them must have
+_PER_BYTE: Final = 10_000  # fewer for each of its bytes, as every PNG, JPEG and GIF has
 _HEAD: Final = 64  # bytes by which formats are told apart
 _ORIENTATION: Final = 0x0112  # tag of EXIF
 # What turns a picture upright, by the number in its EXIF block.
@@ -71,6 +74,7 @@ def decode(stream: BinaryIO, where: str, max_pixels: int, background: Background
     with _decoding(where), _open(stream, where) as image:
         mode = image.mode
         check_pixels(where, image.height, image.width, max_pixels)
+        _check_density(where, image.height * image.width, stream)
         image.load()
         turn = _TURNS.get(_orientation(image))
         if background is None:
@@ -129,6 +133,15 @@ def _open(stream: BinaryIO, where: str) -> PilImage.Image:
         stream.seek(0)
         return factory(stream, "")
     raise MediaError(f"{where} is {_guess(head)}: {_READABLE}")
+
+
+def _check_density(where: str, pixels: int, stream: BinaryIO) -> None:
+    """Refuse few bytes that say they are millions of pixels: decoders take seconds and gigabytes to find out."""
+    place = stream.tell()
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(place)
+    if pixels > max(_LARGE, _PER_BYTE * size):
+        raise MediaError(f"{where} has {pixels} pixels in {size} bytes: it is damaged or a decompression bomb")
 
 
 def _guess(head: bytes) -> str:

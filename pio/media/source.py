@@ -39,9 +39,9 @@ def open_source(source: Any, name: str, max_bytes: int, allow_remote: Sequence[s
         ConfigError: ``allow_remote`` cannot be used.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
-        where, data = f"{name} (bytes)", memoryview(cast("bytes", source))
-        check_size(where, data.nbytes, max_bytes)
-        return io.BytesIO(data), where
+        where, data = f"{name} (bytes)", cast("bytes", source)
+        check_size(where, memoryview(data).nbytes, max_bytes)
+        return io.BytesIO(data), where  # which copies no bytes, but other buffers
     path = os.fsdecode(cast("str", source))
     found = _SCHEME.match(path) if isinstance(source, str) else None
     scheme = found and (found[1] or "data").lower()

@@ -100,7 +100,8 @@ def _decoding(where: str) -> Generator[None]:
     except PioError:
         raise
     except Exception as error:
-        refused = memory_refused(error, f"decoding {where}")
+        # FFmpeg also says that memory lacks where a damaged header asks for too much of it
+        refused = memory_refused(error, f"decoding {where}") if type(error) is MemoryError else None
         if refused is not None:
             raise refused from error
         reason = f"{type(error).__name__}: {error}"[:160]
