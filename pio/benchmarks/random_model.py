@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pio import dtypes
 from pio.dtypes import DType
@@ -173,14 +173,11 @@ def cut(raw: dict[str, Any], layers: int) -> dict[str, Any]:
     Raises:
         ConfigError: It has fewer.
     """
-    text, vision = raw.get("text_config"), raw.get("vision_config")
-    if isinstance(text, dict):
-        inner = cut(cast("dict[str, Any]", text), layers)
-        levels: Any = vision.get("deepstack_visual_indexes") if isinstance(vision, dict) else None
-        if not isinstance(levels, list):
-            return {**raw, "text_config": inner}
-        fewer_levels = {"deepstack_visual_indexes": levels[: layers - 1]}
-        return {**raw, "text_config": inner, "vision_config": {**cast("dict[str, Any]", vision), **fewer_levels}}
+    if isinstance(raw.get("text_config"), dict):
+        vision: dict[str, Any] = raw["vision_config"] if isinstance(raw.get("vision_config"), dict) else {}
+        if isinstance(vision.get("deepstack_visual_indexes"), list):
+            vision = {**vision, "deepstack_visual_indexes": vision["deepstack_visual_indexes"][: layers - 1]}
+        return {**raw, "text_config": cut(raw["text_config"], layers), "vision_config": vision}
     found = raw.get("num_hidden_layers")
     if not isinstance(found, int) or not 1 <= layers <= found:
         raise ConfigError(f"--layers {layers}: the config has {found} layers, expected 1 to as many")

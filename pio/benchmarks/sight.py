@@ -24,7 +24,8 @@ def most_tokens(raw: Mapping[str, Any], size: tuple[int, int]) -> int:
     """Return the most tokens that a prompt with a picture may have, by a config.json; one more is for the answer."""
     found: Any = raw.get("vision_config")
     vision = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-    side: Any = vision.get("patch_size", 16) * vision.get("spatial_merge_size", 2)
+    patch, merge = vision.get("patch_size"), vision.get("spatial_merge_size")
+    side = (patch if isinstance(patch, int) and patch > 0 else 16) * (merge if isinstance(merge, int) else 2)
     width, height = size
     area = max((width / side + 1) * (height / side + 1), (256 / side + 1) ** 2)  # small ones are made larger
     return 2 * WORDS + ceil(area) + 1

@@ -223,17 +223,8 @@ def _show(r: Report) -> None:
     if r.pictures:
         held = r.formats["tower"]
         title = f"\nPictures, by a tower in {held}; shares are of its {r.tower_arithmetic} peak"
-        columns = [
-            "picture",
-            ">seen as",
-            ">tokens",
-            ">encode",
-            ">work",
-            ">share",
-            ">prefill",
-            ">first token",
-            ">memory",
-        ]
+        columns = ["picture", ">seen as", ">tokens", ">encode", ">work", ">share", ">prefill"]
+        columns += [">first token", ">memory"]
         write_table(title, columns, list(map(_picture_row, r.pictures)))
     if r.workloads:
         columns = ["workload", ">prompt", ">answer", ">requests", ">first token", ">all", ">speed"]

@@ -26,11 +26,13 @@ ALLOWED = {
     "errors",
     "layers",
     "loading",
+    "media",
     "memory",
     "ops",
     "plugin",
     "tensor",
     "testing",
+    "text",
 }
 PUBLIC = ALLOWED | set(pio.__all__)
 INTERFACE = (

@@ -146,3 +146,36 @@ def test_what_is_no_dropped_path(tmp_path):
     picture = tmp_path / "a.png"
     picture.write_bytes(b"")
     assert dropped(f"first line\n{picture}") is None
+
+
+def test_verify_shows_a_picture(pio):
+    ran = pio("verify", MODEL)
+    assert ran.exit_code == 0 and "pictures: sees a picture as 6 tokens" in ran.stdout
+    assert "pictures: none: text alone" in pio("verify", "demo").stdout
+
+
+def test_a_quantized_folder_sees_the_same(pio, tmp_path):
+    made = tmp_path / "made"
+    assert pio("quantize", MODEL, made, "--format", "int4").exit_code == 0
+    assert {path.name for path in made.iterdir()} >= {"preprocessor_config.json", "video_preprocessor_config.json"}
+    asked = ("What?", "--image", PHOTO, "--verbose", *SHORT)
+    stored, given = pio("generate", made, *asked), pio("generate", MODEL, *asked, "--quantize", "int4")
+    assert stored.exit_code == 0 and stored.stdout == given.stdout
+    assert "layers int4, tables int8, tower int8" in stored.stderr and "input: text, image, video" in stored.stderr
+
+
+def test_doctor_says_what_pictures_need(pio, monkeypatch):
+    from pio.cli import findings
+
+    found = {f["name"]: f for f in json.loads(pio("doctor", "--json").stdout)["findings"]}
+    assert found["pictures and videos"]["state"] == "ok"
+    installed = findings.version
+
+    def version(name):
+        if name in ("pillow", "av"):
+            raise findings.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(findings, "version", version)
+    shown = pio("doctor").stdout
+    assert 'pip install "pio[vision]"' in shown and 'pip install "pio[video]"' in shown
