@@ -82,6 +82,10 @@ def fma(b: Any, x: Any, y: Any, z: Any) -> Any:
     return b.call(function(b, "llvm.fmuladd.v16f32", F32X16, [F32X16] * 3), [x, y, z])
 
 
+def fma_f32(b: Any, x: Any, y: Any, z: Any) -> Any:
+    return b.call(function(b, "llvm.fmuladd.f32", F32, [F32] * 3), [x, y, z])
+
+
 def widen(b: Any, raw: Any, dtype: str) -> Any:
     """Sixteen elements as stored -> float32 lanes."""
     if dtype == "float16":

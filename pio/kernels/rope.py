@@ -13,6 +13,9 @@ from pio.kernels._jit import kernel
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.simd import (
     LANES,
+    VEC,
+    Vec,
+    fma,
     get_f32,
     get_i32,
     load_f32,
@@ -23,6 +26,19 @@ from pio.kernels.simd import (
     store_f32,
     store_part_f32,
 )
+
+
+# Of two products in one sum a compiler may round either alone, and those of two processors choose otherwise.
+@primitive(VEC, VEC, VEC, VEC, VEC, emit=lambda b, x, y, z, w: ll.fma(b, x, y, b.fmul(z, w)))
+def two_products(x: Vec, y: Vec, z: Vec, w: Vec) -> Vec:
+    """Return x * y + z * w, of which the second product is rounded alone."""
+    return fma(x, y, z * w)
+
+
+@primitive(*[types.float32] * 5, emit=lambda b, x, y, z, w: ll.fma_f32(b, x, y, b.fmul(z, w)))
+def two_products_f32(x: float, y: float, z: float, w: float) -> float:
+    """Return x * y + z * w, of which the second product is rounded alone."""
+    return fma(splat(x), splat(y), splat(z) * splat(w))[0]
 
 
 @primitive(types.float64, types.float64, emit=lambda b, x: b.fpext(b.fptrunc(x, ll.F32), x.type))
@@ -78,14 +94,14 @@ def rotate_halves(x: int, cos: int, sin: int, half: int) -> None:
     whole = half // LANES * LANES
     for i in range(0, 4 * whole, 4 * LANES):
         a, b, c, s = load_f32(x + i), load_f32(y + i), load_f32(cos + i), load_f32(sin + i)
-        store_f32(x + i, a * c - b * s)
-        store_f32(y + i, b * c + a * s)
+        store_f32(x + i, two_products(a, c, b, splat(0.0) - s))
+        store_f32(y + i, two_products(b, c, a, s))
     if half > whole:
         i, n = 4 * whole, half - whole
         a, b = load_part_f32(x + i, n), load_part_f32(y + i, n)
         c, s = load_part_f32(cos + i, n), load_part_f32(sin + i, n)
-        store_part_f32(x + i, a * c - b * s, n)
-        store_part_f32(y + i, b * c + a * s, n)
+        store_part_f32(x + i, two_products(a, c, b, splat(0.0) - s), n)
+        store_part_f32(y + i, two_products(b, c, a, s), n)
 
 
 @kernel
@@ -99,8 +115,8 @@ def rotate_pairs(x: int, cos: int, sin: int, half: int) -> None:
     for i in range(half):
         a, b = get_f32(x + 8 * i), get_f32(x + 8 * i + 4)
         c, s = get_f32(cos + 4 * i), get_f32(sin + 4 * i)
-        put_f32(x + 8 * i, a * c - b * s)
-        put_f32(x + 8 * i + 4, b * c + a * s)
+        put_f32(x + 8 * i, two_products_f32(a, c, b, -s))
+        put_f32(x + 8 * i + 4, two_products_f32(b, c, a, s))
 
 
 @kernel

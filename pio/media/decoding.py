@@ -77,11 +77,10 @@ def decode(stream: BinaryIO, where: str, max_pixels: int, background: Background
         _check_density(where, image.height * image.width, stream)
         image.load()
         turn = _TURNS.get(_orientation(image))
-        if background is None:
-            image.info.pop("transparency", None)  # which Pillow would warn of
-            flat = _red_green_blue(image)
-        else:
+        if background is not None:
             flat = _flatten(image, background)
+        else:
+            flat = _without_alpha(image)
         if turn is not None:
             flat = flat.transpose(_pillow().Transpose[turn])
         return _pixels(flat), mode
@@ -165,6 +164,15 @@ def _orientation(image: PilImage.Image) -> int:
         return image.getexif().get(_ORIENTATION, 1)
     except Exception:
         return 1  # a damaged EXIF block beside whole pixels
+
+
+def _without_alpha(image: PilImage.Image) -> PilImage.Image:
+    """Drop the transparency of a picture; one colour that is clear is put on white, as transformers does."""
+    if isinstance(image.info.get("transparency"), bytes):
+        image.info.pop("transparency")  # which Pillow would warn of
+    flat = _red_green_blue(image)
+    clear = flat.info.get("transparency") is not None
+    return _flatten(flat, (255, 255, 255)) if clear else flat
 
 
 def _flatten(image: PilImage.Image, background: Background) -> PilImage.Image:

@@ -11,7 +11,9 @@ from pio.cache.paged import PagedCache
 from pio.dtypes import DType, int32
 from pio.layers.encoder import Embeddings
 from pio.layers.source import Source
-from pio.media.prepared import PreparedMedium
+from pio.media.picture import Picture
+from pio.media.prepared import PreparedMedium, prepare_picture
+from pio.media.preprocessor import PreprocessorConfig
 from pio.memory.arena import Arena
 from pio.memory.budget import MemoryBudget
 from pio.models.qwen3_vl_2b_instruct.patch_embedding import PatchEmbedding
@@ -95,12 +97,11 @@ class VisionTower:
         return found
 
     def warm_up(self) -> None:
-        """Run one layer, and each of the mergers, on a picture of one token."""
-        c, merge = self.config, self.config.spatial_merge_size
-        side = merge * c.patch_size
-        half = (0.5, 0.5, 0.5)
-        frames = Tensor.zeros((1, side, side, 3), "uint8", device=self._workspace.device)
-        medium = PreparedMedium("image", frames, (1, merge, merge), (), b"", merge, half, half)
+        """Run one layer on a picture of one token, which is made of a larger one."""
+        c = self.config
+        side = c.spatial_merge_size * c.patch_size
+        how = PreprocessorConfig(c.patch_size, c.temporal_patch_size, c.spatial_merge_size, side**2, side**2)
+        medium = prepare_picture(Picture(Tensor.zeros((3 * side + 1, 2 * side + 3, 3), "uint8")), how)
         blocks, self.blocks = self.blocks, self.blocks[:1]
         try:
             for _ in self.encode([medium]):
