@@ -40,7 +40,7 @@ SEEING: dict[str, Any] = {
     "text_config": {**TINY, "rope_parameters": {"rope_theta": 10000.0, "mrope_section": [4, 4, 4]}},
     "vision_config": {
         "depth": 2,
-        "hidden_size": 40,
+        "hidden_size": 48,
         "intermediate_size": 56,
         "num_heads": 2,
         "patch_size": 16,
