@@ -37,12 +37,7 @@ def bench(
             "--workload", metavar="NAME", help="Run only this one of the plugin's workloads (all); may be repeated."
         ),
     ] = None,
-    image: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--image", metavar="WxH", help="Look at a picture of this size, such as 1024x1024; may be repeated."
-        ),
-    ] = None,
+    image: options.ImageSize = None,
     prompt_tokens: Annotated[
         list[int] | None,
         typer.Option(

@@ -29,23 +29,13 @@ def generate(
         str | None,
         typer.Argument(help="The text to go on with; without it, or with -, what is piped in.", show_default=False),
     ] = None,
-    prefix: Annotated[
-        str | None, typer.Option("--prefix", help="Text before a gap, which models for code fill.", show_default=False)
-    ] = None,
-    suffix: Annotated[
-        str | None,
-        typer.Option("--suffix", help="Text behind the gap; both are given without a prompt.", show_default=False),
-    ] = None,
+    prefix: options.Prefix = None,
+    suffix: options.Suffix = None,
     image: options.Image = None,
     video: options.Video = None,
     fps: options.Fps = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask the prompt as a question, by the chat template.")] = False,
-    echo: Annotated[
-        bool | None,
-        typer.Option(
-            "--echo/--no-echo", help="Write the prompt, or what stands around the gap, too; the built-in one is."
-        ),
-    ] = None,
+    echo: options.Echo = None,
     json: options.Json = False,
     stats: Annotated[bool, typer.Option("--stats", help="Write tokens and speed to standard error.")] = False,
     max_new_tokens: options.MaxNewTokens = None,

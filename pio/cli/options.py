@@ -24,9 +24,24 @@ def _sampling(*names: str, **options: Any) -> Any:
 Model: TypeAlias = Annotated[
     str, typer.Argument(help="A model folder, a repo id in the local Hugging Face cache, or demo.")
 ]
+Prefix: TypeAlias = Annotated[
+    str | None, typer.Option("--prefix", help="Text before a gap, which models for code fill.", show_default=False)
+]
+Suffix: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--suffix", help="Text behind the gap; both are given without a prompt.", show_default=False),
+]
+Echo: TypeAlias = Annotated[
+    bool | None,
+    typer.Option("--echo/--no-echo", help="Write the prompt, or what stands around the gap, too; the built-in one is."),
+]
 Image: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--image", metavar="PATH", help="A picture to ask about; may be repeated.", show_default=False),
+]
+ImageSize: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--image", metavar="WxH", help="Look at a picture of this size, such as 1024x1024; may be repeated."),
 ]
 Video: TypeAlias = Annotated[
     list[str] | None,
