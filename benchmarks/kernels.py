@@ -406,7 +406,7 @@ class Elementwise:
 
 
 class PlaceRows:
-    """What every step asks: whether rows of embeddings come from elsewhere; of the second half they do."""
+    """What every step asks: whether rows come from elsewhere, or are added to; of the second half they do."""
 
     params = ([DECODE, PREFILL],)
     param_names = ("rows",)
@@ -417,9 +417,13 @@ class PlaceRows:
         places = [0] * (rows // 2) + [self.others[i].address for i in half]
         self.places = Tensor.from_list(places, "int64")
         self.time_place_rows(rows)
+        self.time_add_rows(rows)
 
     def time_place_rows(self, rows: int) -> None:
         ops.place_rows(self.out, self.places)
+
+    def time_add_rows(self, rows: int) -> None:
+        ops.add_rows(self.out, self.places)
 
 
 class Sampling:
@@ -465,8 +469,10 @@ class Pictures:
         self.photograph = random_tensor(3000, 4000, 3).astype("uint8")
         self.frames = Tensor.zeros((1, 1024, 1024, 3), "uint8")
         self.rows = Tensor.empty((4096, 1536))
+        self.x, self.table = random_tensor(4096, HIDDEN), random_tensor(48 * 48, HIDDEN, seed=1)
         self.time_image_resize()
         self.time_image_patches()
+        self.time_add_grid_embedding()
 
     def time_image_resize(self) -> None:
         ops.image_resize(self.photograph, 1024, 1024, out=self.frames[0])
@@ -474,6 +480,9 @@ class Pictures:
     def time_image_patches(self) -> None:
         half = (0.5, 0.5, 0.5)
         ops.image_patches(self.frames, (1, 64, 64), patch=16, temporal=2, merge=2, mean=half, std=half, out=self.rows)
+
+    def time_add_grid_embedding(self) -> None:
+        ops.add_grid_embedding(self.x, self.table, (64, 64), merge=2)
 
 
 class Conv:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,22 @@ def cells(line: str) -> list[str]:
     return [cell.strip().strip("`") for cell in line.strip().strip("|").split(" | ")]
 
 
+@pytest.fixture
+def seeing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with pictures, and in the Hugging Face cache a tiny stand-in for a model that sees."""
+    golden, commit = ROOT / "tests/golden/qwen3_vl/video_bf16", "0123456789abcdef0123456789abcdef01234567"
+    repo = tmp_path / "cache" / "models--Qwen--Qwen3-VL-2B-Instruct"
+    shutil.copytree(golden, repo / "snapshots" / commit, ignore=shutil.ignore_patterns("expected", "pictures"))
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit, "utf-8")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(golden / "pictures", tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+
+
 @pytest.mark.parametrize(("page", "code"), list(examples()))
-def test_an_example_runs(page: Path, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("seeing")
+def test_an_example_runs(page: Path, code: str) -> None:
     exec(compile(code, str(page), "exec"), {"__name__": "example"})
 
 

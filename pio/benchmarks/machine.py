@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from statistics import median
+from typing import TypeVar
 
 from pio.device import Device
 from pio.machine import available_memory
 from pio.ops import roofline
 from pio.tensor import Tensor
+
+T = TypeVar("T")
 
 BUFFER = 1 << 30  # bytes, many times any cache; a quarter of the memory where that is less
 SECONDS = 0.1  # of one measurement of arithmetic
@@ -64,3 +68,15 @@ def seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
+
+
+def around(speed: Callable[[], float], work: Callable[[], T]) -> tuple[T, float]:
+    """Do the work; return its result and the machine's speed around it, which in shared machines varies in seconds."""
+    before = speed()
+    done = work()
+    return done, (before + speed()) / 2
+
+
+def ratio(some: list[float], others: list[float]) -> float:
+    """Return the median of the ratios, round by round."""
+    return median(a / b for a, b in zip(some, others, strict=True))

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from math import prod
 from statistics import median
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from pio.benchmarks.busy import busy
-from pio.benchmarks.machine import Machine
+from pio.benchmarks.machine import Machine, around, ratio
 from pio.benchmarks.report import Plan, Prefill, Report, Series, Work
+from pio.benchmarks.sight import Looks
+from pio.benchmarks.subject import arithmetic_of, token_ids
 from pio.benchmarks.workloads import Workload
 from pio.machine import cpu_name
-from pio.ops.quantized import FORMATS
 from pio.plugin import TextModelPlugin
 from pio.system import HERE
 
-T = TypeVar("T")
 Timed: TypeAlias = tuple[float, float]
 """Tokens a second of a prompt, and seconds to the first token of its answer."""
 
@@ -39,6 +38,7 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
     for workload in plan.workloads:
         _work(model, workload)
     peak = HERE.peak_memory()
+    looks = Looks(model, plan.pictures)
     arithmetic = arithmetic_of(model)
     machine = Machine(loaded.model.device, plan.buffer_bytes, arithmetic=arithmetic)
     decode: list[tuple[float, float]] = []
@@ -46,14 +46,15 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
     prefill: list[list[tuple[Timed, float]]] = [[] for _ in plan.prompt_tokens]
     work: list[list[tuple[float, float]]] = [[] for _ in plan.workloads]
     for _ in range(plan.rounds):
-        decode.append(_around(machine.bandwidth, lambda: _decode(model, plan)))
+        decode.append(around(machine.bandwidth, lambda: _decode(model, plan)))
         if plan.busy:
             with busy(plan.busy):
                 beside.append(_decode(model, plan))
         for tokens, rounds in zip(plan.prompt_tokens, prefill, strict=True):
-            rounds.append(_around(machine.operations, lambda n=tokens: _prefill(model, n)))
+            rounds.append(around(machine.operations, lambda n=tokens: _prefill(model, n)))
         for workload, runs in zip(plan.workloads, work, strict=True):
             runs.append(_work(model, workload))
+        looks.round()
     speed, bandwidth = (list(values) for values in zip(*decode, strict=True))
     weights, cache = weights_per_token(model, plan.sequences), cache_per_token(model, plan)
     first = [timed[0] for timed, _ in prefill[0]]
@@ -75,10 +76,10 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
         weights_per_token=weights,
         cache_per_token=cache,
         bytes_per_token=weights + cache,
-        bandwidth_share=(weights + cache) * _ratio(speed, bandwidth),
+        bandwidth_share=(weights + cache) * ratio(speed, bandwidth),
         busy=plan.busy,
         busy_decode=Series.of(beside) if beside else None,
-        busy_keeps=_ratio(beside, speed) if beside else None,
+        busy_keeps=ratio(beside, speed) if beside else None,
         arithmetic=arithmetic,
         prefill=[
             _summed_up(rounds, tokens, operations_per_token(model, tokens), first)
@@ -87,18 +88,9 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
         peak_memory=peak,
         memory_bound=int(1.08 * (memory["weights"] + memory["cache"])) + 200_000_000,
         workloads=[_done(*pair) for pair in zip(plan.workloads, work, strict=True)],
+        tower_arithmetic=looks.arithmetic,
+        pictures=looks.summed_up(),
     )
-
-
-def _around(speed: Callable[[], float], work: Callable[[], T]) -> tuple[T, float]:
-    """Do the work; return its result and the machine's speed around it, which in shared machines varies in seconds."""
-    before = speed()
-    done = work()
-    return done, (before + speed()) / 2
-
-
-def _ratio(some: list[float], others: list[float]) -> float:
-    return median(a / b for a, b in zip(some, others, strict=True))
 
 
 def _summed_up(rounds: list[tuple[Timed, float]], tokens: int, work: float, first: list[float]) -> Prefill:
@@ -109,9 +101,9 @@ def _summed_up(rounds: list[tuple[Timed, float]], tokens: int, work: float, firs
         speed=Series.of(speed),
         operations=Series.of(operations),
         operations_per_token=work,
-        operations_share=work * _ratio(speed, operations),
+        operations_share=work * ratio(speed, operations),
         time_to_first_token=median(timed[1] for timed, _ in rounds),
-        against_first=_ratio(speed, first),
+        against_first=ratio(speed, first),
     )
 
 
@@ -126,24 +118,17 @@ def _done(workload: Workload, rounds: list[tuple[float, float]]) -> Work:
     )
 
 
-def arithmetic_of(model: TextModelPlugin) -> str:
-    """Return what most products of a model are of: int8 where weights are quantized, or what inputs are rounded to."""
-    layers = model.loaded.formats["layers"]
-    if layers in FORMATS:
-        return "int8"
-    return model.runtime.activation_dtype if layers == "bfloat16" else "float32"
-
-
 def weights_per_token(model: TextModelPlugin, sequences: int = 1) -> float:
     """Return the bytes of weights that decoding one token reads.
 
-    A step reads all of them for all sequences together, but of an untied embedding one row a sequence, and of experts
-    those that some token chose.
+    A step reads all of them for all sequences together, but of an untied embedding one row a sequence, of experts
+    those that some token chose, and of a tower none.
     """
     loaded = model.loaded
+    tower = 0 if loaded.model.encoder is None else loaded.model.encoder.nbytes
     table, head = loaded.model.embed_tokens.weight, loaded.model.lm_head.weight
     experts = loaded.expert_bytes
-    step = loaded.memory["weights"] - experts * (1.0 - loaded.config.expert_share(sequences))
+    step = loaded.memory["weights"] - tower - experts * (1.0 - loaded.config.expert_share(sequences))
     if head is table:
         return step / sequences
     return (step - table.nbytes) / sequences + table.nbytes // table.shape[0]
@@ -172,29 +157,26 @@ def operations_per_token(model: TextModelPlugin, tokens: int) -> float:
     tables = head if config.tie_word_embeddings else 2 * head
     attention = config.attention_operations((tokens + 1) / 2)
     feed = config.last_feed_parameters
-    return 2 * (config.active_parameters - tables - feed) + attention + 2 * (feed + head) / tokens
-
-
-def _prompt(model: TextModelPlugin, tokens: int, shift: int = 0) -> list[int]:
-    return [1 + 7919 * (i + shift) % (model.loaded.model.vocab_size - 1) for i in range(tokens)]
+    met = config.active_parameters - config.tower_parameters
+    return 2 * (met - tables - feed) + attention + 2 * (feed + head) / tokens
 
 
 def _prefill(model: TextModelPlugin, tokens: int) -> Timed:
     """Read a prompt; return its tokens a second, and the seconds to the first token of the answer."""
-    timings = model.generate(_prompt(model, tokens), max_new_tokens=1, temperature=0.0).timings
+    timings = model.generate(token_ids(model, tokens), max_new_tokens=1, temperature=0.0).timings
     return tokens / timings.prefill, timings.time_to_first_token
 
 
 def _decode(model: TextModelPlugin, plan: Plan) -> float:
     """Answer behind prompts of the plan's depth; return tokens a second, of all sequences together."""
-    prompts = [_prompt(model, plan.depth, shift) for shift in range(plan.sequences)]
+    prompts = [token_ids(model, plan.depth, shift) for shift in range(plan.sequences)]
     answers = model.infer_batch(prompts, max_new_tokens=plan.new_tokens, temperature=0.0, ignore_eos=True)
     return sum(answer.timings.tokens_per_second for answer in answers)
 
 
 def _work(model: TextModelPlugin, workload: Workload) -> tuple[float, float]:
     """Make the requests of a workload; return the seconds to the last token, and to the first of the slowest answer."""
-    prompts = [_prompt(model, workload.prompt_tokens, shift) for shift in range(workload.requests)]
+    prompts = [token_ids(model, workload.prompt_tokens, shift) for shift in range(workload.requests)]
     began = time.perf_counter()
     answers = model.infer_batch(prompts, max_new_tokens=workload.new_tokens, temperature=0.0, ignore_eos=True)
     return time.perf_counter() - began, max(answer.timings.time_to_first_token for answer in answers)

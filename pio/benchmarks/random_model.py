@@ -7,7 +7,7 @@ import json
 import math
 import random
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -167,9 +167,17 @@ def read_config(path: Path) -> dict[str, Any]:
 def cut(raw: dict[str, Any], layers: int) -> dict[str, Any]:
     """Return a config with only its first layers; all else, and so every shape, stays.
 
+    Of a model that sees, these are the decoder's, and its tower stays; where it adds to more of the first layers than
+    are left, it adds to fewer.
+
     Raises:
         ConfigError: It has fewer.
     """
+    if isinstance(raw.get("text_config"), dict):
+        vision: dict[str, Any] = raw["vision_config"] if isinstance(raw.get("vision_config"), dict) else {}
+        if isinstance(vision.get("deepstack_visual_indexes"), list):
+            vision = {**vision, "deepstack_visual_indexes": vision["deepstack_visual_indexes"][: layers - 1]}
+        return {**raw, "text_config": cut(raw["text_config"], layers), "vision_config": vision}
     found = raw.get("num_hidden_layers")
     if not isinstance(found, int) or not 1 <= layers <= found:
         raise ConfigError(f"--layers {layers}: the config has {found} layers, expected 1 to as many")
@@ -180,6 +188,18 @@ def cut(raw: dict[str, Any], layers: int) -> dict[str, Any]:
     if isinstance(raw.get("mlp_only_layers"), list):
         fewer["mlp_only_layers"] = [i for i in raw["mlp_only_layers"] if i < layers]
     return fewer
+
+
+def preprocessor_config(vision: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a preprocessor_config.json for a tower, with the sizes of pictures that published ones allow."""
+    return {
+        "size": {"shortest_edge": 65_536, "longest_edge": 16_777_216},
+        "patch_size": vision.get("patch_size", 16),
+        "temporal_patch_size": vision.get("temporal_patch_size", 2),
+        "merge_size": vision.get("spatial_merge_size", 2),
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
 
 
 @contextmanager
@@ -212,6 +232,9 @@ def random_model(
     loaded: TextModelPlugin = type(f"Random{base.__name__}", (base,), own)()
     with tempfile.TemporaryDirectory(prefix="pio-") as folder:
         Path(folder, "config.json").write_text(json.dumps(raw), "utf-8")
+        if isinstance(raw.get("vision_config"), dict):
+            seen = preprocessor_config(raw["vision_config"])
+            Path(folder, "preprocessor_config.json").write_text(json.dumps(seen), "utf-8")
         loaded.initialize(path=folder, **options)
         with loaded.load_model():
             yield loaded

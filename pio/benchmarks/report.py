@@ -23,6 +23,7 @@ class Plan:
         rounds: How often each is measured; medians count.
         buffer_bytes: What is read to measure the bandwidth.
         workloads: What is run besides, as programs might.
+        pictures: Width and height of pictures that are looked at, one at a time.
     """
 
     prompt_tokens: tuple[int, ...] = (512,)
@@ -33,6 +34,7 @@ class Plan:
     rounds: int = 5
     buffer_bytes: int = BUFFER
     workloads: tuple[Workload, ...] = ()
+    pictures: tuple[tuple[int, int], ...] = ()
 
     @property
     def context(self) -> int:
@@ -113,6 +115,44 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Sight:
+    """How fast the model looks at a picture of one size, and at nothing else.
+
+    Attributes:
+        width: Pixels of the picture.
+        height: Pixels of the picture.
+        seen_width: Pixels in which the model sees it.
+        seen_height: Pixels in which the model sees it.
+        tokens: Tokens that stand for it.
+        prompt_tokens: Those, and the text around it.
+        prepare: Seconds of resizing it, median.
+        encode: Seconds of the tower, median.
+        prefill: Seconds from there to the first token of the answer, median.
+        time_to_first_token: From the picture's pixels to the first token of the answer, median.
+        operations_per_picture: Operations of the tower.
+        operations: The machine's best operations a second with what the tower multiplies, just before and after; median
+            and each round.
+        operations_share: operations_per_picture / encode / operations, the median of the rounds.
+        peak_memory: Most bytes of this process in memory, those of the pictures before it included; None where unknown.
+    """
+
+    width: int
+    height: int
+    seen_width: int
+    seen_height: int
+    tokens: int
+    prompt_tokens: int
+    prepare: float
+    encode: float
+    prefill: float
+    time_to_first_token: float
+    operations_per_picture: float
+    operations: Series
+    operations_share: float
+    peak_memory: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What was measured; bytes, seconds, tokens and operations a second.
 
@@ -143,6 +183,8 @@ class Report:
         peak_memory: Most bytes of this process in memory, before the machine was measured; None where unknown.
         memory_bound: 1.08 x (weights + cache) + 200 MB, which it is held against.
         workloads: One entry for each workload; empty where the plan has none.
+        tower_arithmetic: As ``arithmetic``, of the tower that looks at pictures; None where no picture was.
+        pictures: One entry for each size of picture; empty where the plan has none.
     """
 
     model: str
@@ -171,6 +213,8 @@ class Report:
     peak_memory: int | None
     memory_bound: int
     workloads: list[Work]
+    tower_arithmetic: str | None
+    pictures: list[Sight]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""

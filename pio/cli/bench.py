@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,11 +13,15 @@ from pio.benchmarks import MAX_TOKENS
 from pio.cli import options
 from pio.cli.console import count, note, size, write_json, write_table
 from pio.cli.loading import named
+from pio.cli.pictures import check_sight
 from pio.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pio.benchmarks.report import Plan, Report, Work
+    from pio.benchmarks.report import Plan, Report, Sight, Work
     from pio.benchmarks.workloads import Workload
+
+
+LARGEST = 1 << 26  # pixels of a picture
 
 
 def bench(
@@ -32,6 +37,7 @@ def bench(
             "--workload", metavar="NAME", help="Run only this one of the plugin's workloads (all); may be repeated."
         ),
     ] = None,
+    image: options.ImageSize = None,
     prompt_tokens: Annotated[
         list[int] | None,
         typer.Option(
@@ -76,10 +82,12 @@ def bench(
 ) -> None:
     """Run a model's workloads; measure its decode, prefill and memory against what the machine can do.
 
-    With options of a shape (prompt tokens, depth, new tokens, sequences, busy) that shape is measured, and no workload.
+    With options of a shape (prompt tokens, depth, new tokens, sequences, busy), or pictures, that shape is measured,
+    and no workload.
     """
     given = options.runtime_options(dict(locals()))
     shape = _shape(prompt_tokens, depth, new_tokens, sequences, busy)
+    pictures = tuple(map(_size, image or ()))
     if config is not None and getattr(context.get_parameter_source("model"), "name", "") != "DEFAULT":
         raise ConfigError("--config takes the place of a model; give one of the two")
     if config is not None and not config.exists():
@@ -89,11 +97,14 @@ def bench(
     if workload and shape:
         raise ConfigError("--workload has a shape of its own; give it alone, or the options of a shape without it")
     from pio.benchmarks.report import Plan
+    from pio.plugin import registry
 
     raw = _raw_config(model, config, layers)
-    workloads = () if shape else _workloads(raw, plugin, workload or [])
-    plan = Plan(**shape, rounds=rounds, buffer_bytes=buffer_mb * 1_000_000, workloads=workloads)
-    given = _with_room(plan, given)
+    if pictures:
+        check_sight(str(config or model), ["image"], registry.choose(raw, plugin)[0].modalities)
+    workloads = () if shape or (pictures and not workload) else _workloads(raw, plugin, workload or [])
+    plan = Plan(**shape, rounds=rounds, buffer_bytes=buffer_mb * 1_000_000, workloads=workloads, pictures=pictures)
+    given = _with_room(plan, given, raw)
     report = _measure(model, plan, given) if config is None else _measure_random(raw, config, layers, plan, given)
     if json:
         write_json(report.as_dict())
@@ -107,6 +118,17 @@ def _shape(prompt_tokens: list[int] | None, *others: int | None) -> dict[str, An
     if prompt_tokens:
         fields["prompt_tokens"] = tuple(prompt_tokens)
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _size(given: str) -> tuple[int, int]:
+    """Return width and height of a picture."""
+    found = re.fullmatch(r"(\d{1,5})\s*[xX×]\s*(\d{1,5})", given.strip())
+    if found is None or not 0 < int(found[1]) * int(found[2]) <= LARGEST:
+        raise ConfigError(
+            f"--image {given!r:.40}: expected width and height of a picture, such as 1024x1024; the largest has "
+            f"{LARGEST:,} pixels"
+        )
+    return int(found[1]), int(found[2])
 
 
 def _raw_config(model: str, config: Path | None, layers: int | None) -> dict[str, Any]:
@@ -131,8 +153,9 @@ def _workloads(raw: dict[str, Any], plugin: str | None, names: list[str]) -> tup
     return (found or DEFAULT).chosen(names)
 
 
-def _with_room(plan: Plan, given: dict[str, Any]) -> dict[str, Any]:
+def _with_room(plan: Plan, given: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
     """Return the options with room for the plan; a context that the user chose stays, and the plan is cut to it."""
+    from pio.benchmarks.sight import most_tokens
     from pio.config.runtime import RuntimeConfig
     from pio.ops.attention import BLOCK_SIZE
 
@@ -144,8 +167,9 @@ def _with_room(plan: Plan, given: dict[str, Any]) -> dict[str, Any]:
             f"{max(1, runtime.prefill_chunk // plan.sequences)} or fewer sequences"
         )
     room = dict(given)
-    if "context_length" not in given and plan.context > runtime.context_length:
-        room["context_length"] = plan.context
+    context = max(plan.context, *(most_tokens(raw, size) for size in plan.pictures), 0)
+    if "context_length" not in given and context > runtime.context_length:
+        room["context_length"] = context
     together = [(plan.sequences, plan.depth + plan.new_tokens), *((w.requests, w.context) for w in plan.workloads)]
     most = max(n for n, _ in together)
     if most > runtime.max_batch_sequences:
@@ -191,6 +215,12 @@ def _show(r: Report) -> None:
         ["peak memory", peak, f"at most {size(r.memory_bound)} is the aim: 1.08 x (weights + cache) + 200 MB"],
     ]
     write_table(title, ["", ">median", ""], rows)
+    if r.pictures:
+        held = r.formats["tower"]
+        title = f"\nPictures, by a tower in {held}; shares are of its {r.tower_arithmetic} peak"
+        columns = ["picture", ">seen as", ">tokens", ">encode", ">work", ">share", ">prefill"]
+        columns += [">first token", ">memory"]
+        write_table(title, columns, list(map(_picture_row, r.pictures)))
     if r.workloads:
         columns = ["workload", ">prompt", ">answer", ">requests", ">first token", ">all", ">speed"]
         write_table("\nWorkloads", columns, list(map(_work_row, r.workloads)))
@@ -199,6 +229,14 @@ def _show(r: Report) -> None:
 def _work_row(w: Work) -> list[str]:
     counts = map(str, (w.prompt_tokens, w.new_tokens, w.requests))
     return [w.name, *counts, f"{w.time_to_first_token:.3f} s", f"{w.seconds:.2f} s", f"{w.speed.median:.1f} tok/s"]
+
+
+def _picture_row(s: Sight) -> list[str]:
+    peak = "unknown" if s.peak_memory is None else size(s.peak_memory)
+    work = f"{s.operations_per_picture / 1e9:,.0f} Gop"
+    seconds = [f"{s.encode:.3f} s", work, f"{s.operations_share:.1%}", f"{s.prefill:.3f} s"]
+    sizes = [f"{s.width} x {s.height}", f"{s.seen_width} x {s.seen_height}", str(s.tokens)]
+    return [*sizes, *seconds, f"{s.time_to_first_token:.3f} s", peak]
 
 
 def _decode_rows(r: Report) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ from pio.cli import options
 from pio.cli.console import complain, note, note_unfinished, write
 from pio.cli.conversation import Conversation
 from pio.cli.loading import check_fields, loaded_model, require_chat
+from pio.cli.pictures import check_sight, dropped, find_picture, find_video, kind_of
 from pio.cli.reader import edit_lines, next_message
 from pio.cli.streams import require_text
 from pio.errors import PioError
@@ -18,6 +20,7 @@ from pio.progress.stream import is_terminal
 from pio.system import HERE
 
 if TYPE_CHECKING:
+    from pio.plugin import TextModelPlugin
     from pio.text.reasoning import Kind
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
@@ -25,6 +28,8 @@ HELP = f"""/clear          forget the conversation
 /think          let the model think before it answers
 /no_think       let it answer at once
 /system TEXT    tell the model what it is to be; without TEXT, nothing
+/image PATH     show a picture with what you say next, as does a path dropped here
+/video PATH     show a video
 /help           show this
 /bye            leave, as do /exit, exit, quit and {HERE.end_of_input}; Ctrl-C stops an answer
 
@@ -40,6 +45,7 @@ def chat(
         bool | None,
         typer.Option("--think/--no-think", help="Whether it thinks before it answers.", show_default=False),
     ] = None,
+    fps: options.Fps = None,
     max_new_tokens: options.MaxNewTokens = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
@@ -58,6 +64,8 @@ def chat(
     activation_dtype: options.ActivationDtype = None,
     memory_limit: options.MemoryLimit = None,
     literal_messages: options.LiteralMessages = None,
+    max_pixels: options.MaxPixels = None,
+    allow_remote: options.AllowRemote = None,
     mmap: options.Mmap = None,
     progress: options.Progress = None,
     verbose: options.Verbose = False,
@@ -72,13 +80,16 @@ def chat(
     with loaded_model(model, options.runtime_options(given)) as loaded:
         conversation = Conversation(loaded, fields, system and require_text(system, "--system"))
         conversation.thinking = think
+        table = _Table(model, loaded, conversation, fps)
         terminal = sys.stdin.isatty()
         if terminal:
             edit_lines()
             note(f'{model} is ready. /help shows the commands, """ begins several lines, {HERE.end_of_input} leaves.')
         while (text := next_message(terminal)) is not None and text.strip() not in LEAVING:
-            if text.strip() and not (text.startswith("/") and _command(conversation, text.strip())):
-                _answer(conversation, text, terminal)
+            if text.startswith("/") and (table.command(text.strip()) or _command(conversation, text.strip())):
+                continue
+            if (said := table.show(text)).strip():
+                _answer(conversation, said, terminal)
 
 
 def _command(conversation: Conversation, line: str) -> bool:
@@ -123,6 +134,44 @@ def _answer(conversation: Conversation, text: str, terminal: bool) -> None:
         style.end()
         if conversation.last is not None:
             note_unfinished(conversation.last)
+
+
+class _Table:
+    """Where pictures and videos lie until the next message takes them along."""
+
+    def __init__(self, name: str, model: TextModelPlugin, conversation: Conversation, fps: float | None) -> None:
+        self._name, self._model, self._conversation, self._fps = name, model, conversation, fps
+        self._takes = model.metadata.modalities
+
+    def command(self, line: str) -> bool:
+        """Do what a line asks for that shows something; False for any other line."""
+        name, _, path = line.partition(" ")
+        if name not in ("/image", "/video") or "\n" in line:
+            return False
+        if path.strip():
+            self._lay(path, name, "what you say next")
+        else:
+            note(f"{name} takes the path of a file: {name} PATH")
+        return True
+
+    def show(self, text: str) -> str:
+        """Lay down what a path at the end of a message names; return the message without it."""
+        found = dropped(text)
+        if found is None or (found[0] and kind_of(found[1]) not in self._takes):  # a text about files
+            return text
+        said, path = found
+        self._lay(path, f"/{kind_of(path)}", "what you said" if said else "what you say next")
+        return said
+
+    def _lay(self, path: str, command: str, where: str) -> None:
+        try:
+            check_sight(self._name, ["image" if command == "/image" else "video"], self._takes)
+            seen = find_picture(path, command) if command == "/image" else find_video(path, self._fps, command)
+            self._conversation.waiting.append(seen.part(self._model))
+        except PioError as error:
+            complain(error)
+        else:
+            note(f"{Path(path.strip()).name[:80]} goes with {where}")
 
 
 class _Style:

@@ -9,8 +9,10 @@ from pio.cli.console import size
 from pio.cli.loading import describe
 from pio.errors import CheckpointError, ConfigError, PioError
 from pio.plugin.manifest import AREAS, PluginManifest, import_object
+from pio.tensor import Tensor
 
 if TYPE_CHECKING:
+    from pio.plugin import TextModelPlugin
     from pio.plugin.loaded_model import LoadedModel
 
 Check: TypeAlias = tuple[str, Callable[[], object]]
@@ -61,7 +63,18 @@ def _small_model(manifest: PluginManifest) -> str:
         return f"not built, for its config needs more: {error}"
     with random_model(raw, plugin=manifest.name) as model:
         answer = model.generate([1, 2, 3], max_new_tokens=2, ignore_eos=True, temperature=0.0)
-        return f"answers with {len(answer.token_ids)} tokens"
+        seen = _look(model)
+        return f"answers with {len(answer.token_ids)} tokens" + (f", {seen}" if seen else "")
+
+
+def _look(model: TextModelPlugin) -> str:
+    """Show a model a picture, where it sees any, and have it answer; say how large the picture is to it."""
+    media = model.loaded.prompts.media
+    if media is None:
+        return ""
+    prompt = {"text": [1, media.mark_ids[0], 2], "image": Tensor.zeros((32, 48, 3), "uint8")}
+    answer = model.generate(prompt, max_new_tokens=2, ignore_eos=True, temperature=0.0)
+    return f"sees a picture as {answer.usage.image_tokens} tokens"
 
 
 def model_checks(name: str) -> Generator[Check]:
@@ -105,6 +118,9 @@ def model_checks(name: str) -> Generator[Check]:
         prompts.encode([{"role": "user", "content": "Hi"}])
         return "renders"
 
+    def pictures() -> str:
+        return _look(found["model"]) or "none: text alone"
+
     def steps() -> str:
         from pio.testing.check_plugin import check_steps
 
@@ -120,6 +136,7 @@ def model_checks(name: str) -> Generator[Check]:
         yield "weights are numbers", lambda: found["model"].check_weights()
         yield "tokenizer", text
         yield "chat template", template
+        yield "pictures", pictures
         yield "steps", steps
     finally:
         if "model" in found:

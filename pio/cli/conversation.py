@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ class Conversation:
     Attributes:
         thinking: True and False switch the model's reasoning on and off; None leaves it to the model.
         messages: Dicts with ``role`` and ``content``, oldest first, without the system message.
+        waiting: Parts of the next message: pictures and videos that go before its text.
         system: What the model is told before everything else.
         last: The last answer, where it came to its end.
     """
@@ -36,19 +37,22 @@ class Conversation:
         self._fields = fields
         self.thinking: bool | None = None
         self.system = system
-        self.messages: list[dict[str, str]] = []
+        self.messages: list[dict[str, Any]] = []
+        self.waiting: list[dict[str, Any]] = []
         self.last: Generation | None = None
         sources = model.loaded.prompts.chat_template.sources.values()
         self._has_switch = any("enable_thinking" in source for source in sources)
 
     def clear(self) -> None:
-        """Forget all messages; the system message stays."""
+        """Forget all messages, and the pictures of the next one; the system message stays."""
         self.messages.clear()
+        self.waiting.clear()
 
     def ask(self, text: str) -> Iterator[tuple[Kind, str]]:
         """Send a message and stream the answer, told apart from the reasoning before it.
 
-        What has come so far is kept when the iterator is closed or interrupted; a message that cannot be sent is not.
+        What has come so far is kept when the iterator is closed or interrupted; a message that cannot be sent is not,
+        and the pictures that were to go with it go with none.
 
         Raises:
             ConfigError: The model has no chat template.
@@ -57,7 +61,8 @@ class Conversation:
         variables: dict[str, Any] = {}
         if self.thinking is not None and self._has_switch:
             variables["enable_thinking"] = self.thinking
-        sent = [*self.messages, {"role": "user", "content": text + self._soft_switch()}]
+        seen, self.waiting = self.waiting, []
+        sent = [*self.messages, _said(seen, text + self._soft_switch())]
         if self.system is not None:
             sent.insert(0, {"role": "system", "content": self.system})
         encoded = self._model.loaded.prompts.encode(sent, **variables)
@@ -69,7 +74,7 @@ class Conversation:
             encoded = self._model.loaded.prompts.encode(fitting, **variables)
         handle = self._model.submit(encoded, **fields)
         try:
-            self.messages.append({"role": "user", "content": text})
+            self.messages.append(_said(seen, text))
             self.last = None
             for event in handle.events():
                 answer += event.text if event.kind == "text" else ""
@@ -90,3 +95,8 @@ class Conversation:
         if self.thinking is None or self._has_switch:
             return ""
         return " /think" if self.thinking else " /no_think"
+
+
+def _said(seen: Sequence[dict[str, Any]], text: str) -> dict[str, Any]:
+    """What a user says: a text, behind pictures where there are some."""
+    return {"role": "user", "content": [*seen, {"type": "text", "text": text}] if seen else text}

@@ -67,6 +67,7 @@ def examine() -> list[Finding]:
         _system,
         _python,
         _packages,
+        _pictures,
         _processor,
         _features,
         _products,
@@ -109,6 +110,17 @@ def _packages() -> Finding:
     if absent:
         return Finding("packages", ", ".join(found), "missing", f"pip install {' '.join(absent)}")
     return Finding("packages", ", ".join(found))
+
+
+def _pictures() -> Finding:
+    """What models that see need besides; who has none of them needs neither."""
+    found: list[str] = []
+    for name, extra, use in (("pillow", "vision", "pictures"), ("av", "video", "files of video")):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f'no {name}: pip install "pio[{extra}]" has {use} read')
+    return Finding("pictures and videos", ", ".join(found))
 
 
 def _processor() -> Finding:

@@ -11,6 +11,7 @@ import typer
 from pio.cli import options
 from pio.cli.console import note, note_unfinished, write, write_json
 from pio.cli.loading import check_fields, loaded_model, require_chat
+from pio.cli.pictures import Seen, find_picture, find_video, require_sight
 from pio.cli.prompt import SHOWN_FIELDS, SHOWN_PROMPT, read_prompt
 from pio.cli.streams import require_text
 from pio.errors import ConfigError
@@ -28,20 +29,13 @@ def generate(
         str | None,
         typer.Argument(help="The text to go on with; without it, or with -, what is piped in.", show_default=False),
     ] = None,
-    prefix: Annotated[
-        str | None, typer.Option("--prefix", help="Text before a gap, which models for code fill.", show_default=False)
-    ] = None,
-    suffix: Annotated[
-        str | None,
-        typer.Option("--suffix", help="Text behind the gap; both are given without a prompt.", show_default=False),
-    ] = None,
+    prefix: options.Prefix = None,
+    suffix: options.Suffix = None,
+    image: options.Image = None,
+    video: options.Video = None,
+    fps: options.Fps = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask the prompt as a question, by the chat template.")] = False,
-    echo: Annotated[
-        bool | None,
-        typer.Option(
-            "--echo/--no-echo", help="Write the prompt, or what stands around the gap, too; the built-in one is."
-        ),
-    ] = None,
+    echo: options.Echo = None,
     json: options.Json = False,
     stats: Annotated[bool, typer.Option("--stats", help="Write tokens and speed to standard error.")] = False,
     max_new_tokens: options.MaxNewTokens = None,
@@ -73,16 +67,22 @@ def generate(
     activation_dtype: options.ActivationDtype = None,
     memory_limit: options.MemoryLimit = None,
     literal_messages: options.LiteralMessages = None,
+    max_pixels: options.MaxPixels = None,
+    allow_remote: options.AllowRemote = None,
     mmap: options.Mmap = None,
     progress: options.Progress = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Go on with a prompt, and write the answer as it comes."""
+    """Go on with a prompt, and write the answer as it comes. With pictures or videos the prompt asks about them."""
     given = dict(locals())
     gap = {n: require_text(given[n], f"--{n}") for n in ("prefix", "suffix") if given[n] is not None}
-    _check_together(given, gap)
+    seen = _seen(given)
+    chat = chat or bool(seen)
+    _check_together(given, gap, seen)
     fields = options.sampling_fields(given)
     named = getattr(context.get_parameter_source("model"), "name", "") != "DEFAULT"
+    if seen:
+        require_sight(model, [one.kind for one in seen], plugin)
     text = read_prompt(model, prompt, named=named) if not gap else ""
     shown = text is None
     if text is None:
@@ -93,7 +93,8 @@ def generate(
     began = time.perf_counter()
     with loaded_model(model, options.runtime_options(given)) as loaded:
         load_seconds = time.perf_counter() - began
-        question: Any = None if gap else [{"role": "user", "content": text}] if chat else text
+        parts = [*(one.part(loaded) for one in seen), {"type": "text", "text": text}] if seen else text
+        question: Any = None if gap else [{"role": "user", "content": parts}] if chat else text
         handle = loaded.submit(question, **gap, **fields)
         around = (gap.get("prefix", text), gap.get("suffix", "")) if (shown if echo is None else echo) else ("", "")
         if not json:
@@ -112,15 +113,25 @@ def generate(
         note(_line(result, load_seconds, first))
 
 
-def _check_together(given: dict[str, Any], gap: dict[str, str]) -> None:
+def _seen(given: dict[str, Any]) -> list[Seen]:
+    """Return the pictures and videos among the options, in the order in which the model sees them."""
+    if given["fps"] is not None and not given["video"]:
+        raise ConfigError("--fps is for --video; leave it out, or give a video")
+    pictures = [find_picture(path) for path in given["image"] or ()]
+    return [*pictures, *(find_video(path, given["fps"]) for path in given["video"] or ())]
+
+
+def _check_together(given: dict[str, Any], gap: dict[str, str], seen: list[Seen]) -> None:
     """Refuse options that contradict each other."""
     if given["logprobs"] is not None and not given["json"]:
         raise ConfigError("--logprobs only shows in JSON; add --json")
     if given["json"] and given["echo"] is not None:
         raise ConfigError("--echo and --no-echo are for text; leave them out with --json")
+    if gap and seen:
+        raise ConfigError("--image and --video are for questions; give them with a prompt, or leave them out")
     if gap and (given["chat"] or given["prompt"] is not None):
         raise ConfigError("--prefix and --suffix take the place of a prompt; give them without one, and without --chat")
-    if given["literal_messages"] and not (given["chat"] or gap):
+    if given["literal_messages"] and not (given["chat"] or gap or seen):
         raise ConfigError("--literal-messages is for messages and gaps; add --chat, or leave it out")
 
 
@@ -163,8 +174,9 @@ def _line(result: Generation, load_seconds: float, first: float | None) -> str:
     """Speed in one line."""
     timings, usage = result.timings, result.usage
     answers = result.samples or (result,)
+    pictures = f" ({usage.image_tokens} of pictures)" if usage.image_tokens else ""
     parts = [
-        f"{usage.prompt_tokens} + {sum(a.usage.completion_tokens for a in answers)} tokens",
+        f"{usage.prompt_tokens}{pictures} + {sum(a.usage.completion_tokens for a in answers)} tokens",
         f"{timings.tokens_per_second:.1f} tok/s",
         f"first token {timings.time_to_first_token:.3f} s after the prompt",
         f"loaded in {load_seconds:.2f} s",

@@ -111,4 +111,6 @@ def describe(name: str, model: TextModelPlugin) -> None:
         "" if threads == 1 else "s",
     )
     taken = ", ".join(f"{part} {size(nbytes)}" for part, nbytes in metadata.memory.items())
+    if len(metadata.modalities) > 1:
+        _log.info("input: %s", ", ".join(metadata.modalities))
     _log.info("memory: %s, for a context of %d tokens", taken, metadata.context_length)

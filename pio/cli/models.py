@@ -25,15 +25,19 @@ def models(json: options.Json = False) -> None:
         return
     write_lines(
         "Models here",
-        ["name", "architecture", "plugin", ">weights"],
-        [[m["name"], m["model_type"], m["plugin"], size(m["weights_bytes"])] for m in found],
+        ["name", "architecture", "plugin", ">weights", "input"],
+        [
+            [m["name"], m["model_type"], m["plugin"], size(m["weights_bytes"]), ", ".join(m["modalities"])]
+            for m in found
+        ],
     )
     write("\n")
     write_lines(
         "Models that pio was made for",
-        ["name", ">parameters", ">memory", "plugin", "capabilities", "from"],
+        ["name", ">parameters", ">memory", "plugin", "input", "capabilities", "from"],
         [
-            [repo, count(m.parameters), size(m.memory_bytes), m.name, ", ".join(m.capabilities), _source(m)]
+            [repo, count(m.parameters), size(m.memory_bytes), m.name, *map(", ".join, (m.modalities, m.capabilities))]
+            + [_source(m)]
             for m in manifests
             for repo in m.checkpoints or ("-",)
         ],
@@ -70,15 +74,18 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
     from pio.plugin import registry
 
     model_type = plugin = ""
+    modalities: tuple[str, ...] = ()
     try:
         config: dict[str, Any] = Checkpoint(folder).config
         model_type = str(config.get("model_type"))
-        plugin = registry.choose(config)[0].name
+        manifest, _ = registry.choose(config)
+        plugin, modalities = manifest.name, manifest.modalities
         StoredQuantization.read(config)  # refuses what other programs quantized
     except PioError as error:
         plugin = f"none: {type(error).__name__}"
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return {"name": name, "model_type": model_type, "plugin": plugin, "path": str(folder), "weights_bytes": weights}
+    about = {"name": name, "model_type": model_type, "plugin": plugin, "modalities": modalities}
+    return {**about, "path": str(folder), "weights_bytes": weights}
 
 
 def _source(manifest: PluginManifest) -> str:

@@ -24,6 +24,32 @@ def _sampling(*names: str, **options: Any) -> Any:
 Model: TypeAlias = Annotated[
     str, typer.Argument(help="A model folder, a repo id in the local Hugging Face cache, or demo.")
 ]
+Prefix: TypeAlias = Annotated[
+    str | None, typer.Option("--prefix", help="Text before a gap, which models for code fill.", show_default=False)
+]
+Suffix: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--suffix", help="Text behind the gap; both are given without a prompt.", show_default=False),
+]
+Echo: TypeAlias = Annotated[
+    bool | None,
+    typer.Option("--echo/--no-echo", help="Write the prompt, or what stands around the gap, too; the built-in one is."),
+]
+Image: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--image", metavar="PATH", help="A picture to ask about; may be repeated.", show_default=False),
+]
+ImageSize: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--image", metavar="WxH", help="Look at a picture of this size, such as 1024x1024; may be repeated."),
+]
+Video: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--video", metavar="PATH", help="A video to ask about, or a folder of its pictures; may be repeated."),
+]
+Fps: TypeAlias = Annotated[
+    float | None, typer.Option("--fps", help="How many pictures of a folder a second has.", show_default=False)
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON instead.")]
 
 Plugin: TypeAlias = Annotated[str | None, _runtime("--plugin", help="Run it with this plugin.")]
@@ -53,6 +79,13 @@ MemoryLimit: TypeAlias = Annotated[
 LiteralMessages: TypeAlias = Annotated[
     bool | None,
     _runtime("--literal-messages", help="Control tokens written in messages and gaps stay text."),
+]
+MaxPixels: TypeAlias = Annotated[
+    int | None, _runtime("--max-pixels", min=1, help="Make larger pictures smaller: width x height.")
+]
+AllowRemote: TypeAlias = Annotated[
+    list[str] | None,
+    _runtime("--allow-remote", metavar="URL", help="Fetch pictures from addresses that begin so; may be repeated."),
 ]
 Mmap: TypeAlias = Annotated[
     bool | None,
@@ -120,6 +153,8 @@ _RUNTIME_FIELDS = (
     "activation_dtype",
     "memory_limit",
     "literal_messages",
+    "max_pixels",
+    "allow_remote",
     "mmap",
     "progress",
 )
@@ -143,7 +178,7 @@ _SAMPLING_FIELDS = (
 
 def runtime_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of ``pio.load`` among a command's options, without those that were not given."""
-    return {name: given[name] for name in _RUNTIME_FIELDS if given.get(name) is not None}
+    return {name: given[name] for name in _RUNTIME_FIELDS if given.get(name) not in (None, [])}
 
 
 def sampling_fields(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,26 @@ TINY: dict[str, Any] = {
 # What architectures ask for that are not like others: as many key/value heads as heads, a layer of each kind.
 FURTHER: tuple[dict[str, Any], ...] = ({}, {"num_key_value_heads": 4}, {"full_attention_interval": 2})
 
+# Models that see have the decoder's fields apart, beside a tower's.
+SEEING: dict[str, Any] = {
+    "text_config": {**TINY, "rope_parameters": {"rope_theta": 10000.0, "mrope_section": [4, 4, 4]}},
+    "vision_config": {
+        "depth": 2,
+        "hidden_size": 48,
+        "intermediate_size": 56,
+        "num_heads": 2,
+        "patch_size": 16,
+        "num_position_embeddings": 49,
+        "out_hidden_size": 72,
+        "deepstack_visual_indexes": [0],
+    },
+    "tie_word_embeddings": True,
+    "image_token_id": 515,
+    "video_token_id": 516,
+    "vision_start_token_id": 517,
+    "vision_end_token_id": 518,
+}
+
 
 def warmup(
     models: Annotated[
@@ -122,7 +142,8 @@ def tiny_config(manifest: PluginManifest) -> dict[str, Any]:
     from pio.plugin.manifest import import_object
 
     plugin = import_object(manifest.plugin)
-    candidates = [{"model_type": manifest.model_types[0], **TINY, **further} for further in FURTHER]
+    shapes = [*({**TINY, **further} for further in FURTHER), SEEING]
+    candidates = [{"model_type": manifest.model_types[0], **shape} for shape in shapes]
     with plugin_code(plugin):
         for raw in candidates:
             with suppress(PioError):

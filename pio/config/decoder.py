@@ -123,6 +123,11 @@ class DecoderConfig(DescribedFields, frozen=True):
         return self.parameters
 
     @property
+    def tower_parameters(self) -> int:
+        """Number of weights of what looks at pictures, among ``parameters``; no token meets them."""
+        return 0
+
+    @property
     def last_feed_parameters(self) -> int:
         """Number of weights that one token meets in the last layer's feed-forward block."""
         return self._feed_parameters(self.num_hidden_layers - 1)

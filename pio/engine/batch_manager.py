@@ -115,6 +115,11 @@ class BatchManager:
         self._worker: Worker | None = Worker(scheduler, runner, self._encoder)
         self._stop = weakref.finalize(self, _stop, self._worker)
 
+    @property
+    def encoded_media(self) -> int:
+        """How many pictures and videos were encoded so far; those that were found among the kept ones are not."""
+        return 0 if self._encoder is None else self._encoder.encoded
+
     def submit(
         self,
         prompt: EncodedPrompt,

@@ -62,10 +62,12 @@ class Usage:
         prompt_tokens: Tokens of the prompt.
         completion_tokens: Tokens of the answer, the one that ended it included; of all answers where the request asked
             for several.
+        image_tokens: Tokens of the prompt that stand for pictures and videos.
     """
 
     prompt_tokens: int
     completion_tokens: int
+    image_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from pio.engine.generation import Generation, TokenEvent, Usage
+from pio.engine.generation import Generation, TokenEvent
 from pio.engine.request import Request
 from pio.engine.waiters import deadline_of
 from pio.errors import ConfigError, NumericalError
@@ -61,7 +61,8 @@ class Handle:
         answers = _results(self._request, self._owner, timeout)
         if self._answers == 1:
             return answers[0]
-        usage = Usage(answers[0].usage.prompt_tokens, sum(answer.usage.completion_tokens for answer in answers))
+        tokens = sum(answer.usage.completion_tokens for answer in answers)
+        usage = replace(answers[0].usage, completion_tokens=tokens)
         return replace(answers[0], samples=tuple(answers), usage=usage)
 
     def cancel(self) -> None:

@@ -12,7 +12,16 @@ Embeddings: TypeAlias = tuple[Tensor, tuple[Tensor, ...]]
 
 
 class Encoder(Protocol):
-    """A tower: what stands between pixels and a decoder."""
+    """A tower: what stands between pixels and a decoder.
+
+    Attributes:
+        nbytes: Bytes of its weights.
+    """
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its weights."""
+        ...
 
     def encode(self, media: Sequence[Any], /) -> Generator[None, None, list[Embeddings]]:
         """Encode media side by side, a short piece of the work between any two yields.
@@ -30,6 +39,10 @@ class Encoder(Protocol):
 
     def embeddings_bytes(self, medium: Any, /) -> int:
         """Return the bytes of what encoding a medium gives."""
+        ...
+
+    def operations(self, media: Sequence[Any], /) -> float:
+        """Return the operations of encoding media: a product and a sum are two."""
         ...
 
     def warm_up(self) -> None:

@@ -15,7 +15,7 @@ class MediaProcessor(Protocol):
     Attributes:
         modalities: What it takes beside text: "image", "video".
         marks: Tokens that stand for what is seen, or around it. Only a template writes them: in messages they are text.
-        mark_ids: Their ids, of which no answer holds one.
+        mark_ids: Their ids, of which no answer holds one; first the one that stands for a picture.
     """
 
     @property
@@ -35,6 +35,8 @@ class MediaProcessor(Protocol):
 
     def prepare(self, source: MediaSource, /) -> Any:
         """Read a picture or a video and bring it to the size in which the model sees it.
+
+        What it has returned before is taken as it is, so that a conversation reads each picture once.
 
         Raises:
             MediaError: It cannot be read.

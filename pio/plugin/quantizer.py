@@ -48,6 +48,9 @@ COPIED = (
     "merges.txt",
     "chat_template.jinja",
     "chat_template.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
     "LICENSE",
 )
 

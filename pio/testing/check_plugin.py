@@ -26,11 +26,13 @@ ALLOWED = {
     "errors",
     "layers",
     "loading",
+    "media",
     "memory",
     "ops",
     "plugin",
     "tensor",
     "testing",
+    "text",
 }
 PUBLIC = ALLOWED | set(pio.__all__)
 INTERFACE = (
@@ -185,6 +187,10 @@ def _check_class(manifest: PluginManifest, found: Any) -> Iterator[tuple[str, st
     if getattr(found, "manifest_name", None) != manifest.name:
         shown = getattr(found, "manifest_name", None)
         yield f"{where}.manifest_name", f"found {shown!r}, expected {manifest.name!r}"
+    reads = getattr(found, "media_processor", None) is not TextModelPlugin.media_processor
+    if reads != any(name != "text" for name in manifest.modalities):
+        expected = "one, because modalities has more than text" if not reads else "modalities to say what it takes"
+        yield f"{where}.media_processor", f"found {'one' if reads else 'none of its own'}, expected {expected}"
     if not hasattr(getattr(found, "config_class", None), "from_checkpoint"):
         yield f"{where}.config_class", "expected a subclass of pio.config.decoder.DecoderConfig"
 

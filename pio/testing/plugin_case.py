@@ -14,6 +14,7 @@ import copy
 import gc
 import tempfile
 from collections.abc import Mapping
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -76,9 +77,17 @@ class PluginCase:
         """Call the plugin's factory."""
         return import_object(registry.manifests()[cls.plugin].factory)(**options)
 
+    @property
+    def decoder_config(self) -> Mapping[str, Any]:
+        """Fields of the decoder, which models that see have apart."""
+        return self.config.get("text_config", self.config)
+
     def prompt(self, length: int = 37) -> list[int]:
-        """Return token ids all over the vocabulary."""
-        return [(101 + 997 * i) % self.config["vocab_size"] for i in range(length)]
+        """Return token ids all over the vocabulary, none of which stands for a picture."""
+        media, vocabulary = self.model.loaded.prompts.media, self.decoder_config["vocab_size"]
+        marks = media.mark_ids if media else ()
+        ids = ((101 + 997 * i) % vocabulary for i in count())
+        return list(islice((token for token in ids if token not in marks), length))
 
     def greedy(self, model: TextModelPlugin, ids: list[int], count: int = 12) -> list[int]:
         """Return the likeliest continuation."""
@@ -97,13 +106,15 @@ class PluginCase:
         )
         assert made.initialize(self.folder, threads=1) is True
         assert made.runtime.threads == 1, "initialize(threads=1) was ignored"
-        _expect(ConfigError, "no_such_option", lambda: made.initialize(no_such_option=1))
-        _expect(PioError, "load", lambda: made.generate_text("x"))
+        expect(ConfigError, "no_such_option", lambda: made.initialize(no_such_option=1))
+        expect(PioError, "load", lambda: made.generate_text("x"))
 
     def test_supports_config(self) -> None:
         """The tiny model's config is the plugin's own; a damaged one is not."""
         assert self.model.supports_config(self.config)
-        assert not self.model.supports_config({**self.config, "num_hidden_layers": -1})
+        damaged = {**self.decoder_config, "num_hidden_layers": -1}
+        nested = {**self.config, "text_config": damaged}
+        assert not self.model.supports_config(nested if "text_config" in self.config else damaged)
 
     def test_load(self) -> None:
         """Loading through the factory gives the model that ``pio.load`` gives."""
@@ -119,7 +130,7 @@ class PluginCase:
         elements = sum(stored.tensor(name).size for name in stored.names)
         assert (found.name, found.model_type) == (self.plugin, self.config["model_type"])
         assert found.parameters == elements, f"metadata says {found.parameters} parameters, the file holds {elements}"
-        assert found.vocab_size == self.config["vocab_size"]
+        assert found.vocab_size == self.decoder_config["vocab_size"]
         vectors = sum(tensor.nbytes for name in stored.names if (tensor := stored.tensor(name)).ndim == 1)
         assert stored.nbytes <= found.memory["weights"] <= stored.nbytes + vectors  # some are held in float32
         assert found.memory["cache"] > 0 and found.memory["buffers"] > 0
@@ -139,7 +150,7 @@ class PluginCase:
                 folder = Path(name)
                 (folder / "config.json").write_bytes((self.folder / "config.json").read_bytes())
                 write_safetensors(folder / "model.safetensors", damaged)
-                _expect(CheckpointError, named, lambda at=folder: self.load(at))
+                expect(CheckpointError, named, lambda at=folder: self.load(at))
 
     def test_recorded_steps(self) -> None:
         """A step that was recorded gives the bits of its Python on other tokens, pasts and sequences, in every form."""
@@ -167,7 +178,7 @@ class PluginCase:
         """Logits do not depend on how a prompt is cut: whole, in odd chunks or token by token, the same bits."""
         ids = self.prompt(71)
         whole = bits(self.model.logits(ids))
-        assert len(whole) == 4 * len(ids) * self.config["vocab_size"]
+        assert len(whole) == 4 * len(ids) * self.decoder_config["vocab_size"]
         for chunk in (1, 7):
             with self.load(prefill_chunk=chunk) as model:
                 assert bits(model.logits(ids)) == whole, f"other bits with prefill_chunk={chunk}"
@@ -180,7 +191,7 @@ class PluginCase:
         rows = Tensor.zeros((last - first, decoder.hidden_size or 1))
         if decoder.hidden_size == 0:  # a model that takes none says so
             refused = EncodedPrompt(hidden, embeddings=[PromptEmbeddings(first, rows)])
-            return _expect(ConfigError, "embeddings", lambda: self.model.logits(refused))
+            return expect(ConfigError, "embeddings", lambda: self.model.logits(refused))
         decoder.embed_tokens(Tensor.from_list(ids[first:last], int32), rows)
         chunks: list[dict[str, Any]] = [{}, {"prefill_chunk": 5}]
         for options in chunks:
@@ -222,8 +233,8 @@ class PluginCase:
         text = self.model.generate_text(TEXT, **fields)
         assert isinstance(text, str)
         assert "".join(self.model.stream(TEXT, **fields)) == text == self.model.generate(TEXT, **fields).text
-        _expect(ConfigError, "no_such_field", lambda: self.model.generate(TEXT, no_such_field=1))
-        _expect(ConfigError, "temperature", lambda: self.model.generate(TEXT, temperature=-1))
+        expect(ConfigError, "no_such_field", lambda: self.model.generate(TEXT, no_such_field=1))
+        expect(ConfigError, "temperature", lambda: self.model.generate(TEXT, temperature=-1))
 
     def test_chat(self) -> None:
         """A conversation goes through the checkpoint's own template."""
@@ -236,7 +247,7 @@ class PluginCase:
         except UnfinishedAnswerError:  # a model may think for longer than that
             answer = self.model.generate_text(MESSAGES, **fields)
         assert isinstance(answer, str) and before == MESSAGES
-        _expect(ConfigError, "messages", lambda: self.model.chat_completion("hello"))  # type: ignore[arg-type]
+        expect(ConfigError, "messages", lambda: self.model.chat_completion("hello"))  # type: ignore[arg-type]
 
     def test_cleanup(self) -> None:
         """Cleaning up gives every byte back, may be repeated, and leaves a plugin that says what is missing."""
@@ -249,10 +260,10 @@ class PluginCase:
         assert model.cleanup() is True and model.cleanup() is True
         gc.collect()
         assert allocated_bytes() == before, f"{allocated_bytes() - before} bytes were not given back"
-        _expect(PioError, "load", lambda: model.generate(self.prompt()))
+        expect(PioError, "load", lambda: model.generate(self.prompt()))
 
 
-def _expect(error_type: type[PioError], words: str, act: Any) -> None:
+def expect(error_type: type[PioError], words: str, act: Any) -> None:
     """Raise an AssertionError unless act raises that error with these words in its message."""
     try:
         act()

@@ -25,6 +25,21 @@ from pio.tensor import Tensor
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
+# Fields of config.json that name tokens around and for what is seen, and what the tokens are.
+MARKS = {
+    "vision_start_token_id": "<|vision_start|>",
+    "vision_end_token_id": "<|vision_end|>",
+    "image_token_id": "<|image_pad|>",
+    "video_token_id": "<|video_pad|>",
+}
+TEMPLATE = """{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' }}
+{%- if m.content is string %}{{- m.content }}{%- else %}{%- for part in m.content %}
+{%- if part.type == 'text' %}{{- part.text }}
+{%- elif part.type == 'image' %}{{- '<|vision_start|><|image_pad|><|vision_end|>' }}
+{%- else %}{{- '<|vision_start|><|video_pad|><|vision_end|>' }}{%- endif %}
+{%- endfor %}{%- endif %}{{- '<|im_end|>\\n' }}{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
+
 
 class RandomTensors:
     """Makes each tensor when a model asks for it, and keeps it under its name.
@@ -88,6 +103,7 @@ def write_random_checkpoint(
         plugin: The plugin whose model names the tensors; by default the one that fits the config best.
         seed: Of the weights.
         tokenizer: Put the demo model's tokenizer and chat template beside them; the vocabulary must hold its tokens.
+            They know the marks of pictures that a config names too; their ids follow the tokenizer's.
 
     Returns:
         The folder.
@@ -106,7 +122,33 @@ def write_random_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(raw, indent=2), "utf-8")
     write_safetensors(folder / "model.safetensors", weights.tensors, {"format": "pt"})
+    if isinstance(raw.get("vision_config"), dict):
+        _write_preprocessors(folder, raw["vision_config"])
     if tokenizer:
         for name in TOKENIZER:
             shutil.copyfile(resolve(DEMO) / name, folder / name)
+        if any(field in raw for field in MARKS):
+            _add_marks(folder, raw)
     return folder
+
+
+def _write_preprocessors(folder: Path, vision: Mapping[str, Any]) -> None:
+    """Write how pictures and videos are prepared: few tokens each, as a test has time for."""
+    patch, merge = vision.get("patch_size", 16), vision.get("spatial_merge_size", 2)
+    area = (patch * merge) ** 2
+    common = {"patch_size": patch, "merge_size": merge, "temporal_patch_size": vision.get("temporal_patch_size", 2)}
+    common |= {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.6, 0.7]}
+    for name, most in (("preprocessor_config.json", 24), ("video_preprocessor_config.json", 96)):
+        size = {"shortest_edge": 2 * area, "longest_edge": most * area}
+        (folder / name).write_text(json.dumps({"size": size, **common}), "utf-8")
+
+
+def _add_marks(folder: Path, raw: Mapping[str, Any]) -> None:
+    """Teach the tokenizer the marks of a config, and the chat template to write them."""
+    tokenizer, config = (json.loads((folder / name).read_text("utf-8")) for name in TOKENIZER)
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    for token, field in sorted((raw[field], field) for field in MARKS):
+        tokenizer["added_tokens"].append({"id": token, "content": MARKS[field], **flags, "special": True})
+    config["chat_template"] = TEMPLATE
+    for name, value in zip(TOKENIZER, (tokenizer, config), strict=True):
+        (folder / name).write_text(json.dumps(value), "utf-8")

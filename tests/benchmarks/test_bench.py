@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from pio import machine
 from pio.benchmarks.busy import busy
 from pio.benchmarks.measure import cache_per_token, operations_per_token, weights_per_token
-from pio.benchmarks.random_model import RandomWeights, random_model
+from pio.benchmarks.random_model import RandomWeights, cut, random_model
 from pio.benchmarks.report import Plan
 from pio.cli.app import make_app
-from pio.cli.warmup import TINY
+from pio.cli.warmup import SEEING, TINY
 from pio.dtypes import bfloat16, float32
 from pio.errors import CheckpointError, OutOfMemoryError
 
@@ -240,3 +240,51 @@ def test_the_model_is_gone_afterwards():
         assert model.is_loaded and model.path is not None
         folder = Path(model.path)
     assert not model.is_loaded and not folder.exists()
+
+
+@compiled
+def test_pictures(tmp_path):
+    raw = {"model_type": "qwen3_vl", **SEEING, "dtype": "bfloat16"}
+    (tmp_path / "config.json").write_text(json.dumps(raw), "utf-8")
+    options = ("--config", tmp_path, *QUICK[:-1], "--threads", 1, "--image", "300x200", "--image", "1X1")
+    report = json.loads(bench(*options, "--json", "--quantize", "int8"))
+    check(report, threads=1)
+    assert report["tower_arithmetic"] == "int8" and report["formats"]["tower"] == "int8" and not report["workloads"]
+    sizes = [(p["width"], p["height"], p["seen_width"], p["seen_height"], p["tokens"]) for p in report["pictures"]]
+    assert sizes == [(300, 200, 320, 224, 70), (1, 1, 256, 256, 64)]
+    for picture in report["pictures"]:
+        assert picture["prompt_tokens"] == picture["tokens"] + 32
+        assert 0 < picture["encode"] < picture["time_to_first_token"]
+        assert 0 < picture["prefill"] < picture["time_to_first_token"]
+        assert picture["operations_per_picture"] > 0 and len(picture["operations"]["rounds"]) == 2
+        assert picture["operations_share"] > 0 and picture["peak_memory"] > report["weights_bytes"]
+    shown = bench(*options)
+    for words in ("Pictures, by a tower in bfloat16", "float32 peak", "300 x 200", "320 x 224"):
+        assert words in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("demo", "--image", "64x64"), "demo reads text alone"),
+        (("demo", "--image", "64"), "expected width and height"),
+        (("demo", "--image", "99999x99999"), "the largest has"),
+        (("demo", "--image", "0x7"), "expected width and height"),
+    ],
+)
+def test_pictures_that_cannot_be_measured(arguments, words):
+    ran = CliRunner().invoke(make_app(), ["bench", *arguments])
+    assert ran.exit_code == 1 and words in " ".join(ran.stderr.split())
+
+
+def test_a_tower_is_read_for_no_token():
+    raw = {"model_type": "qwen3_vl", **SEEING}
+    vision = SEEING["vision_config"]
+    with random_model({**QWEN, "rope_theta": 10000.0}, dtype="float32", context_length=64) as model:
+        text, work = weights_per_token(model), operations_per_token(model, 10)
+    with random_model(raw, dtype="float32", context_length=64) as model:
+        assert weights_per_token(model) == text and operations_per_token(model, 10) == work
+        encoder = model.loaded.model.encoder
+        assert encoder.nbytes == 4 * model.loaded.config.tower_parameters
+        assert cut(raw, 1)["vision_config"] == {**vision, "deepstack_visual_indexes": []}
+        assert cut(raw, 1)["text_config"]["num_hidden_layers"] == 1

@@ -31,7 +31,7 @@ def test_json_holds_the_whole_result(pio, model):
     found = json.loads(ran.stdout)
     expected = model.generate(PROMPT, seed=5, max_new_tokens=8, logprobs=2)
     assert found["token_ids"] == expected.token_ids and found["text"] == expected.text
-    assert found["usage"] == {"prompt_tokens": len(model.tokenize(PROMPT)), "completion_tokens": 8}
+    assert found["usage"] == {"prompt_tokens": len(model.tokenize(PROMPT)), "completion_tokens": 8, "image_tokens": 0}
     assert found["seed"] == 5 and found["finish_reason"] == "length"
     assert (found["model"], found["path"], found["plugin"]) == ("demo", model.path, "qwen3_0_6b")
     assert b"".join(bytes(entry["bytes"]) for entry in found["logprobs"]).decode() == expected.text

@@ -32,17 +32,18 @@ def test_plugins_and_local_models(pio, cache):
     found = json.loads(pio("models", "--json").stdout)
     plugins = {p["name"]: p for p in found["plugins"]}
     assert plugins["qwen3_0_6b"]["source"] == "pio" and plugins["qwen3_0_6b"]["parameters"] == 596_049_920
-    models = {m["name"]: (m["model_type"], m["plugin"]) for m in found["models"]}
+    assert plugins["qwen3_vl_2b_instruct"]["modalities"] == ["text", "image", "video"]
+    models = {m["name"]: (m["model_type"], m["plugin"], m["modalities"]) for m in found["models"]}
     assert models == {
-        "demo": ("qwen3", "qwen3_0_6b"),
-        "some-org/whole": ("qwen3", "qwen3_0_6b"),
-        "other/strange": ("strange", "none: UnsupportedModelError"),
+        "demo": ("qwen3", "qwen3_0_6b", ["text"]),
+        "some-org/whole": ("qwen3", "qwen3_0_6b", ["text"]),
+        "other/strange": ("strange", "none: UnsupportedModelError", []),
     }
 
 
 def test_tables(pio, cache):
     shown = pio("models").stdout
-    for words in ("qwen3_4b_instruct_2507", "596 M", "2.5 GB", "reasoning", "11.5 MB"):
+    for words in ("qwen3_4b_instruct_2507", "596 M", "2.5 GB", "reasoning", "11.5 MB", "text, image, video"):
         assert words in shown
     names = {line.split()[0] for line in shown.splitlines() if line}  # each can be copied whole
     assert names >= {"demo", "some-org/whole", "other/strange", "Qwen/Qwen3-0.6B", "Qwen/Qwen3-Coder-30B-A3B-Instruct"}

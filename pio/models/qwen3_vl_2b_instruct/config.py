@@ -161,6 +161,11 @@ class Qwen3VLConfig(DecoderConfig, frozen=True):
                     "download the model again"
                 )
 
+    @property
+    def tower_parameters(self) -> int:
+        """Number of weights of the tower."""
+        return self.vision.parameters
+
     def _count_parameters(self, experts: int = 0) -> int:
         return super()._count_parameters(experts) + self.vision.parameters
 

@@ -53,12 +53,14 @@ class VisionProcessor:
                 self._config_of(kind)
 
     def prepare(self, source: MediaSource) -> PreparedMedium:
-        """Read a picture or a video and bring it to the size in which the model sees it.
+        """Read a picture or a video and bring it to the size in which the model sees it; once, if it comes again.
 
         Raises:
             MediaError: It cannot be read.
             ConfigError: It is of no known kind.
         """
+        if isinstance(source.value, PreparedMedium) and source.value.kind == source.kind:
+            return source.value
         options: Any = {"background": self._runtime.background, "allow_remote": self._runtime.allow_remote}
         config, name = self._config_of(source.kind), source.name
         if source.kind == "video":

@@ -37,10 +37,12 @@ class VisionTower:
     Attributes:
         config: Its dimensions.
         blocks: Its layers.
+        nbytes: Bytes of its weights.
     """
 
     def __init__(self, source: Source, config: VisionConfig, cache_dtype: DType, budget: MemoryBudget) -> None:
         """Take the weights below ``source``; keys and values are kept as ``cache_dtype``."""
+        before = source.inventory.total
         self.config = config
         self.patch_embed = PatchEmbedding(source, config)
         self.blocks = [VisionBlock(source / "blocks" / i, config) for i in range(config.depth)]
@@ -54,6 +56,7 @@ class VisionTower:
         self._inv_freq = Tensor.from_list(frequencies * 2, device=source.device)
         self._axes = Tensor.from_list([0] * quarter + [1] * quarter, int32, device=source.device)
         self._workspace, self._budget = source.workspace, budget
+        self.nbytes = source.inventory.total - before
 
     def working_bytes(self, media: Sequence[PreparedMedium]) -> int:
         """Return the bytes that encoding media together takes until it is done."""
@@ -64,6 +67,10 @@ class VisionTower:
     def embeddings_bytes(self, medium: PreparedMedium) -> int:
         """Return the bytes of what encoding a medium gives."""
         return 4 * medium.tokens * self.config.out_hidden_size * (1 + self.config.levels)
+
+    def operations(self, media: Sequence[PreparedMedium]) -> float:
+        """Return the operations of encoding media; a patch of a video sees those of its moment."""
+        return sum(self.config.operations(t * h * w, h * w) for t, h, w in (medium.grid for medium in media))
 
     def encode(self, media: Sequence[PreparedMedium]) -> Generator[None, None, list[Embeddings]]:
         """Encode media; errors and pieces as ``Encoder`` says."""
