@@ -58,6 +58,9 @@ class ToyEncoder:
     def embeddings_bytes(self, medium: Medium) -> int:
         return medium.tokens * 12
 
+    def tokens(self, medium: Medium) -> int:
+        return medium.tokens
+
 
 def sequence(*media: PlacedMedium) -> TokenSequence:
     consumer: Any = None
