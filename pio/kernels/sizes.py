@@ -19,6 +19,7 @@ INTEGERS: Final = {"int8": 8, "uint8": 8, "int32": 32, "int64": 64}  # bits
 BLOCK: Final = 32  # positions of a cache block: two vectors of scores
 PARTS: Final = 4  # pieces for each thread, with scratch of their own: who is held up leaves the rest to others
 ROWS: Final = 16  # queries that walk the cache together; their state stays in the first-level cache
+SPAN: Final = 4  # blocks that queries who see everything take at once
 LATENT_STEP: Final = 2 * LANES  # a latent takes a multiple of so many numbers: values are walked two vectors at a time
 LATENT_ROWS: Final = (
     20  # queries that walk the cache together: a block is read, and widened to float32, for all of them
@@ -63,6 +64,12 @@ def int8_attention_bytes(head_dim: int, width: int) -> int:
     """Return how much scratch one thread needs: queries, probabilities, scores, outputs, running maxima and sums."""
     row = START + pairs_of(head_dim) * RECORD
     return ROWS * (row + CHANCE + 4 * (BLOCK + width + 2 * LANES + 5)) + 4 * width + 64
+
+
+def int8_full_attention_bytes(head_dim: int, width: int) -> int:
+    """Return how much scratch one thread needs where every query sees everything: the same for SPAN blocks at once."""
+    row = START + pairs_of(head_dim) * RECORD
+    return ROWS * (row + SPAN * (CHANCE + 4 * BLOCK) + 4 * (width + 2 * LANES + 5)) + 16 * SPAN + 4 * width + 64
 
 
 def int8_key_bytes(head_dim: int) -> int:

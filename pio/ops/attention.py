@@ -16,7 +16,7 @@ from pio.ops.pages import STORED, check_pages, stored_type
 from pio.ops.slices import Slices
 from pio.tensor import Tensor
 
-kernels = launcher.module("attention")
+kernels, full = launcher.module("attention"), launcher.module("quantized_full_attention")
 BLOCK_SIZE = sizes.BLOCK
 COPYING, QUANTIZING = 2, 64  # work on a number of a key: to copy it, or to quantize it and scatter it over its block
 WORK = dict.fromkeys(STORED, COPYING) | {"int8": QUANTIZING}
@@ -47,7 +47,8 @@ def cache_layout(format: DType | str, blocks: int, kv_heads: int, head_dim: int)
 def attention_scratch_shape(head_dim: int, device: Device | None = None) -> tuple[int, int]:
     """Return the shape of ``attention_scratch``, for a model that takes it from memory of its own."""
     width = value_width(head_dim)
-    floats = max(sizes.attention_floats(head_dim, width), -(-sizes.int8_attention_bytes(head_dim, width) // 4))
+    int8 = max(sizes.int8_attention_bytes(head_dim, width), sizes.int8_full_attention_bytes(head_dim, width))
+    floats = max(sizes.attention_floats(head_dim, width), -(-int8 // 4))
     return sizes.PARTS * on_device(device).threads, -(-floats // 16) * 16
 
 
@@ -165,7 +166,10 @@ def paged_attention(
     factor = 1.0 / math.sqrt(head_dim) if scale is None else float(scale)
     shape = record(4 * floats, kv_heads, heads // kv_heads, head_dim, int(causal), window or 0, factor)
     at = out.address, q.address, keys.address, values.address, batch.record.address, scratch.address, shape.address
-    kernels.attention[format](*at, parts // sizes.PARTS)
+    if format == "int8" and not causal and window is None:
+        full.full_attention(*at, parts // sizes.PARTS)
+    else:
+        kernels.attention[format](*at, parts // sizes.PARTS)
     return out
 
 

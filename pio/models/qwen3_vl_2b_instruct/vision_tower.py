@@ -24,7 +24,7 @@ from pio.models.qwen3_vl_2b_instruct.vision_run import VisionRun, patch_bytes
 from pio.ops.attention import BLOCK_SIZE
 from pio.tensor import Tensor
 
-PIECE: Final = 8  # chunks of one layer's work between two yields: about as long as a chunk of a prompt
+PIECE: Final = 16  # chunks that go through half a layer between two yields: about as long as a chunk of a prompt
 
 
 class VisionTower:
@@ -74,27 +74,34 @@ class VisionTower:
 
     def encode(self, media: Sequence[PreparedMedium]) -> Generator[None, None, list[Embeddings]]:
         """Encode media; errors and pieces as ``Encoder`` says."""
-        c, run = self.config, self._run(media)
         found = [self._rooms_for(medium) for medium in media]
-        done = 0
+        run, chunks = self._run(media), 0
+        for _ in self._chunks(media, run, found):
+            chunks += 1
+            if chunks % PIECE == 0:
+                yield
+        run.free()
+        return found
+
+    def _chunks(
+        self, media: Sequence[PreparedMedium], run: VisionRun, found: Sequence[Embeddings]
+    ) -> Generator[None, None, None]:
+        """Do all the work, a chunk of patches through a part of a layer between any two yields."""
+        levels = self.config.deepstack_visual_indexes
         for piece in run.pieces():
-            self.patch_embed(media[piece.medium], piece.first, run.x[piece.rows])
+            yield self.patch_embed(media[piece.medium], piece.first, run.x[piece.rows])
         for number, block in enumerate(self.blocks):
             keys, values = run.cache.layer(0)
             for chunk in run.chunks:
                 at, turns = chunk.rows, (run.cos[chunk.rows], run.sin[chunk.rows])
-                block.prepare(run.x[at], run.q[at], turns, keys, values, chunk.writing)
+                yield block.prepare(run.x[at], run.q[at], turns, keys, values, chunk.writing)
             for chunk in run.chunks:
-                block(run.x[chunk.rows], run.q[chunk.rows], keys, values, chunk.reading)
-                done += 1
-                if done % PIECE == 0:
-                    yield
-            if number in c.deepstack_visual_indexes:
-                level = c.deepstack_visual_indexes.index(number)
-                self._merge(run, self.deepstack_merger_list[level], [additions[level] for _, additions in found])
-        self._merge(run, self.merger, [rows for rows, _ in found])
-        run.free()
-        return found
+                yield block(run.x[chunk.rows], run.q[chunk.rows], keys, values, chunk.reading)
+            if number in levels:
+                level = levels.index(number)
+                outs = [additions[level] for _, additions in found]
+                yield from self._merge(run, self.deepstack_merger_list[level], outs)
+        yield from self._merge(run, self.merger, [rows for rows, _ in found])
 
     def warm_up(self) -> None:
         """Run one layer on a picture of one token, which is made of a larger one."""
@@ -109,13 +116,14 @@ class VisionTower:
         finally:
             self.blocks = blocks
 
-    def _merge(self, run: VisionRun, merger: PatchMerger, outs: Sequence[Tensor]) -> None:
+    def _merge(self, run: VisionRun, merger: PatchMerger, outs: Sequence[Tensor]) -> Generator[None, None, None]:
         """Merge the patches of each medium into its embeddings."""
         first = 0
         for out in outs:
             for begin in range(0, out.shape[0], self._workspace.tokens):
                 end = min(begin + self._workspace.tokens, out.shape[0])
                 merger(run.merged[first + begin : first + end], out[begin:end])
+                yield
             first += out.shape[0]
 
     def _rooms_for(self, medium: PreparedMedium) -> Embeddings:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 GROUP, BLOCK = 32, 32  # numbers that share a scale; positions of a cache block
+SPAN = 4  # blocks that are taken together where every query sees everything
 LARGEST = 127
 SMALLEST = 1e-30  # nothing larger counts as zeros
 LEAST = -102  # exponent of a query's smallest scale
@@ -35,12 +36,12 @@ def quantized_attention(
 
     out[t, h] = sum_j c_j b_j v[j, h // group] / sum_j exp(s_j), s_j = rounded(scale * q[t, h]) . k[j, h // group]
     c_j = round(127 w_j / w), w_j = exp(s_j) scale of v_j, b_j = w / 127, the numbers of v alone, w the largest of what
-    is seen of a block of 32 positions.
+    is seen of a block of 32 positions, or of 128 where every query sees everything.
 
     Shapes: q (tokens, heads, dim); k, v (length, kv_heads); token t is at position length - tokens + t. Slack is what
     follows from a relative error of ``precision`` in each term of a score, in exp, and in each product.
     """
-    group = len(q[0]) // len(k[0])
+    group, together = len(q[0]) // len(k[0]), BLOCK if causal or window is not None else SPAN * BLOCK
     factor = 1 / math.sqrt(len(q[0][0])) if scale is None else scale
     out: list[list[Output]] = []
     for t, heads in enumerate(q):
@@ -49,7 +50,11 @@ def quantized_attention(
         row: list[Output] = []
         for h, query in enumerate(heads):
             keys, values = [k[j][h // group] for j in seen], [v[j][h // group] for j in seen]
-            row.append(_attend(_round_query([factor * x for x in query]), keys, values, seen, precision))
+            row.append(
+                _attend(
+                    _round_query([factor * x for x in query]), keys, values, [j // together for j in seen], precision
+                )
+            )
         out.append(row)
     return out
 
@@ -66,7 +71,7 @@ def _round_query(q: Sequence[float]) -> list[Rounded]:
 
 
 def _attend(
-    query: list[Rounded], keys: Sequence[Sequence[Rounded]], values: list[Rounded], seen: list[int], precision: float
+    query: list[Rounded], keys: Sequence[Sequence[Rounded]], values: list[Rounded], blocks: list[int], precision: float
 ) -> Output:
     terms = [
         [x * y * sum(map(int.__mul__, xs, ys)) for (x, xs), (y, ys) in zip(query, key, strict=True)] for key in keys
@@ -76,8 +81,8 @@ def _attend(
     top, doubt = max(scores), max(doubts)
     total = math.fsum(math.exp(s - top) for s in scores)
     numbers, slack = [0.0] * len(values[0][1]), [0.0] * len(values[0][1])
-    for block in sorted({j // BLOCK for j in seen}):
-        inside = [i for i, j in enumerate(seen) if j // BLOCK == block]
+    for block in sorted({*blocks}):
+        inside = [i for i, own in enumerate(blocks) if own == block]
         largest = max(scores[i] for i in inside)
         weights = {i: math.exp(scores[i] - largest) * values[i][0] for i in inside}
         step = max(weights.values())
