@@ -177,8 +177,9 @@ class MediaEncoder:
             media = more
             if key in self._alone:
                 break
+        self._in_work = keys  # first, so that it is known whose they are where this fails
         self._make_room(media)
-        self._in_work, self._running = keys, self._encoder.encode(media)
+        self._running = self._encoder.encode(media)
 
     def _share(self, media: Sequence[Any]) -> bool:
         """Whether a run of so many media is small, and there is memory for it."""

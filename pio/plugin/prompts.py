@@ -124,7 +124,8 @@ class Prompts:
             _refuse(variables)
             return EncodedPrompt(self.tokenizer.encode(prompt)) if isinstance(prompt, str) else prompt
         given: Any = prompt
-        beside = isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str) and not is_record(given[1])
+        pair = cast("tuple[Any, ...]", given) if isinstance(given, tuple) else ()
+        beside = len(pair) == 2 and isinstance(pair[0], str) and not is_record(pair[1])
         if beside or (isinstance(given, Mapping) and FIELDS.keys() & given.keys() and "role" not in given):
             raise ConfigError(
                 "prompt: it has pictures, and this model reads text only; load a model that can read them"
