@@ -208,6 +208,11 @@ def test_nothing_is_left_open_and_no_machine_is_named() -> None:
     assert found == []
 
 
+def test_no_merge_is_left_half_done() -> None:
+    mark = re.compile(rb"^(?:<{7}|>{7}) \S", re.MULTILINE)
+    assert [name(path) for path in files_below(ROOT) if path.suffix in TEXT and mark.search(path.read_bytes())] == []
+
+
 def test_the_package_is_marked_as_typed_and_licensed() -> None:
     assert (PIO / "py.typed").exists()
     assert "Apache License" in (ROOT / "LICENSE").read_text("utf-8")
