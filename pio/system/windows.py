@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pio.system import windows_machine
-from pio.system.interface import Call, Machine
+from pio.system.interface import Call, Machine, System
 from pio.system.job_object import cpu_quota, free_memory
 from pio.system.windows_files import WindowsFiles
 
@@ -37,7 +37,7 @@ _FUNCTIONS: Final = {
 _PLAIN: Final = re.compile(r"[\w.:/\\-]+")  # no shell sees more in it
 
 
-class Windows(WindowsFiles):
+class Windows(WindowsFiles, System):
     """Windows."""
 
     # not of the machine: an interpreter for one kind may run on another

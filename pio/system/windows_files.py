@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pio.system import access_list, file_errors, file_names, windows_calls
-from pio.system.interface import System
+from pio.system.files import Files
 
 # A new file is looked at by virus scanners, which keep it open meanwhile: what is refused is tried again.
 _FILE_SECONDS: Final = 0.5
@@ -28,7 +28,7 @@ _FOLDER_SECONDS: Final = 10.0  # of one with gigabytes
 _reading = threading.Lock()
 
 
-class WindowsFiles(System):
+class WindowsFiles(Files):
     """The part of Windows that has to do with files."""
 
     read_flags = os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT
