@@ -177,6 +177,12 @@ def test_what_holds_on_one_system_is_found(code: str, found: str) -> None:
     assert [f"{line}: {what}" for line, what in portable["not_portable"](ast.parse(code))] == [found]
 
 
+def test_an_exception_that_nothing_needs_is_found() -> None:
+    portable = runpy.run_path(str(ROOT / "tools" / "port" / "portable.py"))
+    portable["EXCEPTIONS"]["pio/errors.py"] = {"os.fork"}
+    assert list(portable["look"]([PIO / "errors.py"])) == ["pio/errors.py: an exception for os.fork, which it has not"]
+
+
 def test_no_error_is_swallowed_and_no_check_can_be_switched_off() -> None:
     for path in SHIPPED:
         for node in ast.walk(parse(path)):
