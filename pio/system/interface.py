@@ -167,6 +167,8 @@ class System(Files):
     def has_input(self, descriptor: int, seconds: float) -> bool:
         """Wait until a file, pipe or terminal has something to read, or its end; False where the time was over before.
 
+        A terminal counts as ready where the system cannot wait for it.
+
         Raises:
             OSError: The descriptor is none of these; ValueError where it is none at all.
         """
@@ -182,6 +184,11 @@ class System(Files):
     def quote(self, text: str) -> str:
         """Return a text as one argument of a command line."""
 
-    def is_closed_pipe(self, error: OSError) -> bool:
-        """Return whether an error says that whoever reads what this process writes has gone."""
+    def is_closed_pipe(self, error: OSError, descriptor: int) -> bool:
+        """Return whether an error says that whoever reads what this process writes has gone.
+
+        Args:
+            error: What writing met.
+            descriptor: What was written to.
+        """
         return isinstance(error, BrokenPipeError)

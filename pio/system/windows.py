@@ -153,12 +153,22 @@ class Windows(WindowsFiles, System):
         end_in_order()
 
     def quote(self, text: str) -> str:
-        """Put it in double quotes where it needs some, which every shell here knows."""
+        """Put it in double quotes where it needs some, as cmd and the C library read them.
+
+        PowerShell reads a quote or a dollar sign within them otherwise.
+        """
         return text if _PLAIN.fullmatch(text) else '"' + text.replace('"', '\\"') + '"'
 
-    def is_closed_pipe(self, error: OSError) -> bool:
-        """A pipe that nobody reads is invalid here, or broken."""
-        return isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL
+    def is_closed_pipe(self, error: OSError, descriptor: int) -> bool:
+        """A pipe that nobody reads is broken or invalid; the latter the C library says of much else too."""
+        from pio.system.windows_console import is_pipe
+
+        if error.errno != errno.EINVAL:
+            return isinstance(error, BrokenPipeError)
+        try:
+            return is_pipe(descriptor)
+        except OSError:
+            return False
 
 
 def _address(function: Any) -> int:
