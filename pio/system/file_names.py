@@ -42,9 +42,10 @@ def path_problem(path: str, *, long_paths: bool) -> str | None:
         problem = name_problem(name) if name not in ("", ".", "..") else None
         if problem is not None:
             return f"{name!r:.80} in it can be no file or folder: {problem}; choose another name"
-    if len(path) > LONGEST and not long_paths:
+    length = len(ntpath.normpath(path))  # the system resolves .. before it counts
+    if length > LONGEST and not long_paths:
         return (
-            f"it has {len(path)} characters, and Windows lets this program use {LONGEST}; use a shorter one, or enable "
+            f"it has {length} characters, and Windows lets this program use {LONGEST}; use a shorter one, or enable "
             "long paths (LongPathsEnabled in the registry; the installer of Python offers it as “Disable path length "
             "limit”)"
         )

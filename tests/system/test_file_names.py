@@ -77,6 +77,13 @@ def test_paths_that_may_lead_somewhere(path):
     assert path_problem(path, long_paths=False) is None
 
 
+def test_what_leads_back_is_not_counted():
+    assert path_problem("C:\\" + "back\\..\\" * 40 + "m", long_paths=False) is None
+    long = "C:\\back\\..\\" + "x" * 257
+    assert "it has 260 characters" in (path_problem(long, long_paths=False) or "")
+    assert "con" in (path_problem("C:\\con\\..\\m", long_paths=False) or "")
+
+
 def test_long_paths_where_they_are_enabled():
     long = "C:\\" + "\\".join(["k" * 50] * 8)
     assert len(long) > 400 and path_problem(long, long_paths=True) is None
