@@ -71,12 +71,12 @@ class Files(ABC):
         return os.access(folder, os.W_OK)
 
     @abstractmethod
-    def distrust(self, path: Path, status: os.stat_result) -> str | None:
+    def distrust(self, path: Path, descriptor: int | None) -> str | None:
         """Return why others than this user and the system's own can have written a file or folder; None if they cannot.
 
         Args:
             path: The file or folder.
-            status: What the system says of it.
+            descriptor: Of the file, where it is open: then it is asked, for another may lie at the path meanwhile.
 
         Raises:
             OSError: The system does not say.
