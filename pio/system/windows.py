@@ -35,6 +35,7 @@ _FUNCTIONS: Final = {
 }
 
 _PLAIN: Final = re.compile(r"[\w.:/\\-]+")  # no shell sees more in it
+_BEFORE_QUOTE: Final = re.compile(r'(\\+)(?="|\Z)')
 
 
 class Windows(WindowsFiles):
@@ -153,8 +154,11 @@ class Windows(WindowsFiles):
         end_in_order()
 
     def quote(self, text: str) -> str:
-        """Put it in double quotes where it needs some, which every shell here knows."""
-        return text if _PLAIN.fullmatch(text) else '"' + text.replace('"', '\\"') + '"'
+        """Put it in double quotes where it needs some, which every shell here knows.
+
+        Before a quote a program reads two backslashes as one.
+        """
+        return text if _PLAIN.fullmatch(text) else '"' + _BEFORE_QUOTE.sub(r"\1\1", text).replace('"', '\\"') + '"'
 
     def is_closed_pipe(self, error: OSError) -> bool:
         """A pipe that nobody reads is invalid here, or broken."""
