@@ -101,7 +101,12 @@ def test_streams_that_are_not_there(lacking):
 def test_redirected_streams_are_utf_8_unless_somebody_says_otherwise():
     asked = ("generate", "demo", "-", "--echo", "-n", "2")
     plain = {name: text for name, text in os.environ.items() if name not in ("PYTHONIOENCODING", "PYTHONUTF8")}
-    for mark, said in ((b"", {}), (b"\xef\xbb\xbf", {}), (b"", {"PYTHONUTF8": "1"}), (b"", {"PYTHONIOENCODING": ":"})):
+    for mark, said in (
+        (b"", {}),
+        (b"\xef\xbb\xbf", {}),
+        (b"\xef\xbb\xbf", {"PYTHONUTF8": "1"}),
+        (b"", {"PYTHONIOENCODING": ":"}),
+    ):
         given = "é → 日 = ".encode()
         ran = run(*asked, input=mark + given, environment=plain | said, stdout=subprocess.PIPE)
         assert (ran.returncode, ran.stderr) == (0, b"") and ran.stdout.startswith(given) and b"\r" not in ran.stdout
