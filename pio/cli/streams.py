@@ -95,7 +95,8 @@ def prepare_streams() -> None:
 
 def _prepared_input(given: Any) -> Any:
     encoding = _other_encoding(given)
-    if encoding == "utf-8":
+    redirected = HERE.redirected_encoding is not None and not given.isatty()
+    if redirected and (encoding or given.encoding) == "utf-8":
         encoding = "utf-8-sig"  # without the mark that programs put before a text of theirs
     pipe = None
     with suppress(OSError, ValueError):  # what a program has put in its place may have no descriptor

@@ -35,6 +35,7 @@ _FUNCTIONS: Final = {
 }
 
 _PLAIN: Final = re.compile(r"[\w.:/\\-]+")  # no shell sees more in it
+_BEFORE_QUOTE: Final = re.compile(r'(\\+)(?="|\Z)')
 
 
 class Windows(WindowsFiles, System):
@@ -155,9 +156,10 @@ class Windows(WindowsFiles, System):
     def quote(self, text: str) -> str:
         """Put it in double quotes where it needs some, as cmd and the C library read them.
 
-        PowerShell reads a quote or a dollar sign within them otherwise.
+        Before a quote a program reads two backslashes as one. PowerShell reads a quote or a dollar sign within them
+        otherwise, and cmd a percent sign.
         """
-        return text if _PLAIN.fullmatch(text) else '"' + text.replace('"', '\\"') + '"'
+        return text if _PLAIN.fullmatch(text) else '"' + _BEFORE_QUOTE.sub(r"\1\1", text).replace('"', '\\"') + '"'
 
     def is_closed_pipe(self, error: OSError, descriptor: int) -> bool:
         """A pipe that nobody reads is broken or invalid; the latter the C library says of much else too."""

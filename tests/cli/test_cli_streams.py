@@ -161,7 +161,12 @@ def test_an_invalid_argument_is_a_closed_pipe_where_it_is_a_pipe(tmp_path):
 def test_redirected_streams_are_utf_8_unless_somebody_says_otherwise():
     asked = ("generate", "demo", "-", "--echo", "-n", "2")
     plain = {name: text for name, text in os.environ.items() if name not in ("PYTHONIOENCODING", "PYTHONUTF8")}
-    for mark, said in ((b"", {}), (b"\xef\xbb\xbf", {}), (b"", {"PYTHONUTF8": "1"}), (b"", {"PYTHONIOENCODING": ":"})):
+    for mark, said in (
+        (b"", {}),
+        (b"\xef\xbb\xbf", {}),
+        (b"\xef\xbb\xbf", {"PYTHONUTF8": "1"}),
+        (b"", {"PYTHONIOENCODING": ":"}),
+    ):
         given = "é → 日 = ".encode()
         ran = run(*asked, input=mark + given, environment=plain | said, stdout=subprocess.PIPE)
         assert (ran.returncode, ran.stderr) == (0, b"") and ran.stdout.startswith(given) and b"\r" not in ran.stdout

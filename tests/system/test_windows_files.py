@@ -244,7 +244,7 @@ def test_one_spelling_of_a_path(tmp_path):
 
 @pytest.mark.parametrize("path", ["nul", "models\\con", "aux/m", "m\\com1.x", "model:x", "C:\\m\\n:x"])
 def test_paths_that_are_no_files(path):
-    assert "in it can be no file or folder" in (HERE.path_problem(path) or "")
+    assert "; choose another name" in (HERE.path_problem(path) or "")
     assert HERE.path_problem("models\\org/m") is HERE.path_problem("..\\m") is HERE.path_problem("C:\\m") is None
 
 
