@@ -75,7 +75,7 @@ def _emit_pause(b: Any) -> None:
     if HERE.machine == "x86_64":
         b.call(ll.function(b, "llvm.x86.sse2.pause", ir.VoidType(), []), [])
     elif HERE.machine == "aarch64":
-        # What is there for it, yield, most cores skip. A barrier makes them wait for as long as others do for a pause.
+        # Most cores do nothing at ARM's own hint for this, yield. A barrier takes them about as long as a pause others.
         barrier = ll.function(b, "llvm.aarch64.isb", ir.VoidType(), [ll.I32])
         b.call(barrier, [ir.Constant(ll.I32, 15)])
 
