@@ -30,7 +30,7 @@ from pio.plugin.assembly import (
     source_options,
     workspace_of,
 )
-from pio.plugin.media_processor import MediaProcessor
+from pio.plugin.media_processor import MediaProcessor, check_seeing
 from pio.plugin.prompts import Prompts
 from pio.text.chat_template import ChatTemplate
 from pio.text.tokenizer import Tokenizer
@@ -95,6 +95,7 @@ class LoadedModel:
             processor = processor.updated(runtime)
         elif media is not None:
             processor = media(checkpoint, config, tokenizer, runtime)
+        check_seeing(runtime, processor)
         if processor is not None:
             template.modalities |= frozenset(processor.modalities)
         self.generation_config = generation_defaults(checkpoint, config, tokenizer)
@@ -166,6 +167,7 @@ class LoadedModel:
             ConfigError: The options ask for more context than the model has, or for another quantization.
         """
         quantization_of(self.config, runtime, lambda _: None)
+        check_seeing(runtime, self.prompts.media)
         context_length(runtime, self._longest_context)
 
     def close(self) -> None:

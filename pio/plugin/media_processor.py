@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pio.config.runtime import RuntimeConfig
+from pio.errors import ConfigError
 from pio.plugin.media_parts import MediaSource
 from pio.text.encoded_prompt import EncodedPrompt
+
+_OPTIONS: Final = ("max_pixels", "media_cache", "background", "allow_remote")
+
+
+def check_seeing(runtime: RuntimeConfig, processor: MediaProcessor | None) -> None:
+    """Refuse options of pictures where a model reads text alone.
+
+    Raises:
+        ConfigError: One was given; the message names it.
+    """
+    given = [name for name in _OPTIONS if name in runtime.model_fields_set]
+    if given and processor is None:
+        raise ConfigError(f"{given[0]} is of no use: this model reads text alone; leave it out")
 
 
 class MediaProcessor(Protocol):

@@ -16,7 +16,7 @@ from pio.kernels.sizes import BLOCK, SPAN, int8_full_attention_bytes
 from pio.ops._record import record
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
-from pio.testing.reference import quantized_attention as reference
+from pio.testing.reference import quantized_full_attention as reference
 from pio.testing.reference.attention import attention
 from pio.testing.strategies import tensors
 
@@ -46,9 +46,7 @@ def test_full_attention(problem, garbage, threads, scale):
     q, k, v, kv_heads, dim, length = problem
     cache = Cache([length], kv_heads, dim, garbage)
     found = cache.last(q, k, v, threads, causal=False, scale=scale)
-    expected = reference.quantized_attention(
-        q.tolist(), *cache.holds(length), causal=False, scale=scale, precision=1e-6
-    )
+    expected = reference.full_attention(q.tolist(), *cache.holds(length), scale=scale, precision=1e-6)
     numbers = [[one.numbers for one in row] for row in expected]
     assert_close(found, numbers, absolute=[[[s + 1e-30 for s in one.slack] for one in row] for row in expected])
 
