@@ -16,7 +16,7 @@ from pio.ops.pages import STORED, check_pages, stored_type
 from pio.ops.slices import Slices
 from pio.tensor import Tensor
 
-kernels, full = launcher.module("attention"), launcher.module("quantized_full_attention")
+kernels, full = launcher.module("attention"), launcher.module("_quantized_full_attention")
 BLOCK_SIZE = sizes.BLOCK
 COPYING, QUANTIZING = 2, 64  # work on a number of a key: to copy it, or to quantize it and scatter it over its block
 WORK = dict.fromkeys(STORED, COPYING) | {"int8": QUANTIZING}

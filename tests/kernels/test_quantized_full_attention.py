@@ -10,13 +10,13 @@ from int8_cache import GARBAGE, Cache
 
 from pio import ops
 from pio.cache.batch import Batch
-from pio.kernels import quantized_full_attention as walk
+from pio.kernels import _quantized_full_attention as walk
 from pio.kernels.simd import JIT
 from pio.kernels.sizes import BLOCK, SPAN, int8_full_attention_bytes
 from pio.ops._record import record
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
-from pio.testing.reference import quantized_full_attention as reference
+from pio.testing.reference import quantized_attention as reference
 from pio.testing.reference.attention import attention
 from pio.testing.strategies import tensors
 
@@ -46,7 +46,9 @@ def test_full_attention(problem, garbage, threads, scale):
     q, k, v, kv_heads, dim, length = problem
     cache = Cache([length], kv_heads, dim, garbage)
     found = cache.last(q, k, v, threads, causal=False, scale=scale)
-    expected = reference.full_attention(q.tolist(), *cache.holds(length), scale=scale, precision=1e-6)
+    expected = reference.quantized_attention(
+        q.tolist(), *cache.holds(length), causal=False, scale=scale, precision=1e-6
+    )
     numbers = [[one.numbers for one in row] for row in expected]
     assert_close(found, numbers, absolute=[[[s + 1e-30 for s in one.slack] for one in row] for row in expected])
 
