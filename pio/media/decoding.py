@@ -54,13 +54,13 @@ def is_pil(source: object) -> TypeGuard[PilImage.Image]:
     return module is not None and isinstance(source, module.Image)
 
 
-def decode(stream: BinaryIO, where: str, max_pixels: int, background: Background | None) -> tuple[Tensor, str]:
+def decode(stream: BinaryIO, where: str, decode_limit: int, background: Background | None) -> tuple[Tensor, str]:
     """Decode the first frame of a file, upright.
 
     Args:
         stream: The file, which can be sought in.
         where: What messages call it.
-        max_pixels: The largest width * height.
+        decode_limit: The largest width * height.
         background: The colour to put it on where it has transparency, which is dropped where None.
 
     Returns:
@@ -73,7 +73,7 @@ def decode(stream: BinaryIO, where: str, max_pixels: int, background: Background
     """
     with _decoding(where), _open(stream, where) as image:
         mode = image.mode
-        check_pixels(where, image.height, image.width, max_pixels)
+        check_pixels(where, image.height, image.width, decode_limit)
         _check_density(where, image.height * image.width, stream)
         image.load()
         turn = _TURNS.get(_orientation(image))
@@ -87,11 +87,11 @@ def decode(stream: BinaryIO, where: str, max_pixels: int, background: Background
 
 
 def of_pil(
-    image: PilImage.Image, name: str, max_pixels: int, background: Background | None = None
+    image: PilImage.Image, name: str, decode_limit: int, background: Background | None = None
 ) -> tuple[Tensor, str]:
     """Return what a picture of Pillow shows, put on white where it has alpha; arguments and errors as in ``decode``."""
     where = f"{name} (a picture of Pillow)"
-    check_pixels(where, image.height, image.width, max_pixels)
+    check_pixels(where, image.height, image.width, decode_limit)
     with _decoding(where):
         return _pixels(_flatten(image, background or (255, 255, 255))), image.mode
 

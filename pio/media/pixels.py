@@ -12,20 +12,18 @@ def check_pixels(where: str, height: int, width: int, limit: int) -> None:
     if height < 1 or width < 1:
         raise MediaError(f"{where} has {width} x {height} pixels: there is nothing to see; get or save it again")
     if height * width > limit:
-        raise MediaError(
-            f"{where} has {width} x {height} pixels, at most {limit} are accepted; make it smaller, or raise max_pixels"
-        )
+        raise MediaError(f"{where} has {width} x {height} pixels, at most {limit} are accepted; make it smaller")
 
 
 def of_tensor(
-    x: Tensor, name: str, max_pixels: int, background: tuple[int, int, int] | None = None
+    x: Tensor, name: str, decode_limit: int, background: tuple[int, int, int] | None = None
 ) -> tuple[Tensor, str]:
     """Return a tensor's pixels as uint8 (height, width, 3) and the mode of a picture that has such.
 
     Args:
         x: uint8, or float32 from 0 to 1, (height, width) or (height, width, 1, 3 or 4).
         name: What messages call it.
-        max_pixels: The largest height * width.
+        decode_limit: The largest height * width.
         background: The colour to put it on where it has alpha; white where None.
 
     Raises:
@@ -42,7 +40,7 @@ def of_tensor(
             f'{where} is {x.dtype}, expected uint8, or float32 from 0 to 1; convert it with .astype("uint8")'
         )
     height, width = x.shape[:2]
-    check_pixels(where, height, width, max_pixels)
+    check_pixels(where, height, width, decode_limit)
     x = x.reshape(height, width, channels).contiguous()
     whole = x if x.dtype.name == "uint8" else _bytes_of(x, where)
     if channels == 3:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pio import ops
 from pio.errors import MediaError
-from pio.media.picture import MAX_PIXELS, Picture
+from pio.media.picture import DECODE_LIMIT, Picture
 from pio.media.pixels import check_pixels
 from pio.media.preprocessor import PreprocessorConfig, Three, VideoPreprocessorConfig
 from pio.media.smart_resize import smart_resize, smart_resize_video
@@ -62,7 +62,7 @@ def prepare_picture(picture: Picture, config: PreprocessorConfig, *, name: str =
         MediaError: Its shape is one that the model does not take.
     """
     height, width = picture.pixels.shape[:2]
-    check_pixels(name, height, width, MAX_PIXELS)
+    check_pixels(name, height, width, DECODE_LIMIT)
     try:
         size = smart_resize(
             height, width, factor=config.factor, min_pixels=config.min_pixels, max_pixels=config.max_pixels
@@ -86,7 +86,7 @@ def prepare_video(
         config: What the model's folder says.
         fps: Pictures of a list in a second.
         name: What messages call it.
-        **how: As in ``open_picture``: ``max_pixels``, ``max_bytes``, ``background`` and ``allow_remote``.
+        **how: As in ``open_picture``: ``decode_limit``, ``max_bytes``, ``background`` and ``allow_remote``.
 
     Raises:
         MediaError: It has no frames, or only one; frames have different sizes, or are damaged; or their shape is one

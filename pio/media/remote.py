@@ -83,7 +83,7 @@ def _read(answer: Any, where: str, max_bytes: int, until: float) -> bytes:
         pieces.append(piece)
         size += len(piece)
         if size > max_bytes:
-            raise MediaError(f"{where} is longer than {max_bytes} bytes; make it smaller, or raise max_bytes")
+            raise MediaError(f"{where} is longer than {max_bytes} bytes; give a smaller file")
         if time.monotonic() > until:
             raise MediaError(f"{where} took longer than {DEADLINE:g} seconds; download it and give its path")
     expected = answer.headers.get("Content-Length", "")

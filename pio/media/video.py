@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 from pio.errors import ConfigError, MediaError
-from pio.media.picture import MAX_BYTES, MAX_PIXELS, Picture, open_picture
+from pio.media.picture import MAX_BYTES, DECODE_LIMIT, Picture, open_picture
 from pio.media.preprocessor import VideoPreprocessorConfig
 from pio.media.source import is_source
 from pio.media.video_file import VideoFile, open_video_file
@@ -71,7 +71,7 @@ def open_video(
     *,
     fps: float | None = None,
     name: str = "video",
-    max_pixels: int = MAX_PIXELS,
+    decode_limit: int = DECODE_LIMIT,
     max_bytes: int = MAX_BYTES,
     background: tuple[int, int, int] | None = None,
     allow_remote: Sequence[str] = (),
@@ -82,7 +82,7 @@ def open_video(
         source: A list of what ``open_picture`` takes, in order; a file as ``open_picture`` takes it; or a ``Video``.
         fps: Pictures of a list in a second; a file says it itself.
         name: What messages call it.
-        max_pixels: The largest width * height of a frame; looked at before anything is decoded.
+        decode_limit: The largest width * height of a frame; looked at before anything is decoded.
         max_bytes: The largest file, of the video or of each picture.
         background: The colour to put pictures with transparency on.
         allow_remote: Addresses on the network that may be asked; see ``open_picture``.
@@ -96,7 +96,7 @@ def open_video(
     if is_source(source):
         if fps is not None:
             raise ConfigError(f"{name} is a file, which says itself how many frames a second has; leave fps out")
-        with open_video_file(source, name, max_pixels, max_bytes, allow_remote) as file:
+        with open_video_file(source, name, decode_limit, max_bytes, allow_remote) as file:
             yield FileFrames(file)
     elif isinstance(source, (list, tuple)):
         pictures = cast("Sequence[Any]", source)
@@ -104,7 +104,7 @@ def open_video(
             raise MediaError(f"{name} has no frames; give two or more")
         if fps is None:
             raise ConfigError(f"{name} is a list of pictures; say by fps= how many of them a second has")
-        limits = {"max_pixels": max_pixels, "max_bytes": max_bytes}
+        limits = {"decode_limit": decode_limit, "max_bytes": max_bytes}
         how: dict[str, Any] = {**limits, "background": background, "allow_remote": allow_remote}
         yield PictureList(pictures, float(fps), name, how)
     elif hasattr(source, "pictures"):

@@ -25,13 +25,13 @@ class VideoFile:
         fps: Frames in a second, on average.
     """
 
-    def __init__(self, container: Any, where: str, max_pixels: int) -> None:
+    def __init__(self, container: Any, where: str, decode_limit: int) -> None:
         self._container, self._where = container, where
         streams = container.streams.video
         if not streams:
             raise MediaError(f"{where} has no video in it; give a file that has")
         self._stream = streams[0]
-        check_pixels(where, self._stream.height or 0, self._stream.width or 0, max_pixels)
+        check_pixels(where, self._stream.height or 0, self._stream.width or 0, decode_limit)
         self._size = self._stream.height, self._stream.width
         rate = self._stream.average_rate or self._stream.guessed_rate
         if not rate:
@@ -75,7 +75,7 @@ class VideoFile:
 
 @contextmanager
 def open_video_file(
-    source: Any, name: str, max_pixels: int, max_bytes: int, allow_remote: Sequence[str]
+    source: Any, name: str, decode_limit: int, max_bytes: int, allow_remote: Sequence[str]
 ) -> Generator[VideoFile]:
     """Open a file of video; arguments and errors as in ``open_video``."""
     try:
@@ -88,7 +88,7 @@ def open_video_file(
             container = av.open(stream, options={"format_whitelist": _FORMATS})
         with container:
             with _decoding(where):
-                file = VideoFile(container, where, max_pixels)
+                file = VideoFile(container, where, decode_limit)
             yield file
 
 

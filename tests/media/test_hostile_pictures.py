@@ -119,16 +119,16 @@ def test_a_truncated_jpeg_is_not_half_grey(progressive):
 
 def test_limits_are_the_callers():
     data = file_of(gradient(40, 30), "PNG")
-    assert open_picture(data, max_pixels=1200, max_bytes=len(data)).pixels.shape == (30, 40, 3)
+    assert open_picture(data, decode_limit=1200, max_bytes=len(data)).pixels.shape == (30, 40, 3)
+    with pytest.raises(MediaError, match="40 x 30 pixels, at most 1199 are accepted; make it smaller$"):
+        open_picture(data, decode_limit=1199)
     with pytest.raises(
-        MediaError, match="40 x 30 pixels, at most 1199 are accepted; make it smaller, or raise max_pixels"
+        MediaError, match=f"holds {len(data)} bytes, at most {len(data) - 1} are accepted; make it smaller$"
     ):
-        open_picture(data, max_pixels=1199)
-    with pytest.raises(MediaError, match=f"holds {len(data)} bytes, at most {len(data) - 1} are accepted"):
         open_picture(data, max_bytes=len(data) - 1)
     for source in (gradient(40, 30), Tensor.zeros((30, 40, 3), "uint8")):
         with pytest.raises(MediaError, match="40 x 30 pixels, at most 1199"):
-            open_picture(source, max_pixels=1199)
+            open_picture(source, decode_limit=1199)
 
 
 def test_a_large_picture_is_no_bomb_where_the_caller_wants_it():
@@ -136,7 +136,7 @@ def test_a_large_picture_is_no_bomb_where_the_caller_wants_it():
     with pytest.raises(MediaError, match="20000 x 10000 pixels"):
         open_picture(data)
     with pytest.raises(MediaError, match="20000 x 10000 pixels, at most 1000"):
-        open_picture(data, max_pixels=1000)
+        open_picture(data, decode_limit=1000)
 
 
 def test_a_file_longer_than_the_limit_is_not_read(tmp_path):
@@ -192,6 +192,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
         ("data:image/png;base64,", "holds 0 bytes"),
         ("data:image/png;base64,!!!!", "is no base64"),
         ("data:image/png;base64,ÄÖÜ", "is no base64"),
+        ("data:image/png;base64,QUJDR", "is no base64"),
         ("data:image/png;base64,QUJD", "is text"),
         ("data:image/png;base64,AAAA", "no picture of a format"),
         ("ftp://example.com/a.png", "addresses of ftp are not read"),
@@ -201,6 +202,17 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 def test_uris_that_lead_nowhere(uri, words):
     with pytest.raises(MediaError, match=words):
         open_picture(uri)
+
+
+def test_a_view_that_was_released_or_is_full_of_gaps():
+    view = memoryview(png(3, 3))
+    view.release()
+    with pytest.raises(
+        MediaError, match=r"^image \(bytes\) cannot be read \(.*released.*\); give the bytes themselves"
+    ):
+        open_picture(view)
+    with pytest.raises(MediaError, match=r"^image \(bytes\) "):
+        open_picture(memoryview(png(3, 3))[::2])
 
 
 def test_a_data_uri_that_is_too_long():

@@ -15,6 +15,7 @@ from pictures import FORMATS, Image, file_of, gradient, opened
 
 from pio.errors import ConfigError, MediaError
 from pio.media.picture import Picture, open_picture
+from pio.media.source import open_source
 from pio.tensor import Tensor
 from pio.testing.compare import bits
 
@@ -182,6 +183,15 @@ def test_data_uris():
         same(open_picture(uri), gradient())
 
 
+@pytest.mark.parametrize("size", range(1, 10))
+def test_base64_of_every_length(size):
+    data = bytes(range(251, 251 - 7 * size, -7))
+    code, whole = base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode()
+    for written in (code, code.rstrip("="), whole, whole.rstrip("="), f"\n {code[:2]}\r\n\t{code[2:]} ", f"{code}\n"):
+        with open_source(f"data:image/png;base64,{written}", "image", 1 << 20)[0] as stream:
+            assert stream.read() == data, written
+
+
 def test_an_open_picture_stays_what_it_is():
     picture = Picture(Tensor.zeros((4, 5, 3), "uint8"))
     assert open_picture(picture) is picture
@@ -228,7 +238,7 @@ def test_nothing_of_pillow_is_changed():
     from PIL import ImageFile
 
     before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)
-    open_picture(file_of(gradient(), "PNG"), max_pixels=2000)
+    open_picture(file_of(gradient(), "PNG"), decode_limit=2000)
     assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)) == before
 
 
@@ -247,7 +257,7 @@ def test_whatever_is_damaged_gives_a_picture_or_one_error(data, format):
         file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
     del file[data.draw(st.integers(0, len(file))) :]
     try:
-        found = open_picture(bytes(file), max_pixels=1 << 22)
+        found = open_picture(bytes(file), decode_limit=1 << 22)
     except MediaError as error:
         assert str(error).startswith("image (bytes) ")
     else:

@@ -63,7 +63,7 @@ def test_videos_that_are_none():
 def test_limits_are_the_callers(tmp_path):
     whole = made()
     with pytest.raises(MediaError, match="64 x 48 pixels, at most 3000 are accepted"):
-        prepare_video(whole, CONFIG, max_pixels=3000)
+        prepare_video(whole, CONFIG, decode_limit=3000)
     with pytest.raises(MediaError, match="at most 1000 are accepted"):
         prepare_video(whole, CONFIG, max_bytes=1000)
     with pytest.raises(MediaError, match="there is no such file"):
