@@ -13,7 +13,8 @@ from pio.media.pixels import of_tensor
 from pio.media.source import is_source, open_source
 from pio.tensor import Tensor
 
-DECODE_LIMIT: Final = 178_956_970  # where Pillow refuses a picture as a decompression bomb
+# Pixels: the largest sensors of telephones, 108 million, still fit, and decoding takes no more than 7 bytes each, 1 GB.
+DECODE_LIMIT: Final = 1 << 27
 MAX_BYTES: Final = 1 << 28
 
 
@@ -59,7 +60,8 @@ def open_picture(
             float32 tensor from 0 to 1 of shape (height, width) or (height, width, 1, 3 or 4), an open ``Picture``, or
             an address that ``allow_remote`` covers.
         name: What messages call it.
-        decode_limit: The largest width * height; looked at before anything is decoded.
+        decode_limit: The largest width * height; looked at before anything is decoded. How large a model sees the
+            picture is another limit, ``max_pixels``.
         max_bytes: The largest file.
         background: The colour to put a picture with transparency on, red, green and blue from 0 to 255.
         allow_remote: Addresses on the network that may be asked, by what they begin with:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 from pio.errors import ConfigError, MediaError
-from pio.media.picture import MAX_BYTES, DECODE_LIMIT, Picture, open_picture
+from pio.media.picture import DECODE_LIMIT, MAX_BYTES, Picture, open_picture
 from pio.media.preprocessor import VideoPreprocessorConfig
 from pio.media.source import is_source
 from pio.media.video_file import VideoFile, open_video_file

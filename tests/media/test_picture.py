@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pictures import FORMATS, Image, file_of, gradient, opened
 
 from pio.errors import ConfigError, MediaError
+from pio.media import decoding
 from pio.media.picture import Picture, open_picture
 from pio.media.source import open_source
 from pio.tensor import Tensor
@@ -42,7 +43,9 @@ def test_formats(format):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_modes_are_those_of_a_picture_that_is_given_by_its_path(mode):
+@pytest.mark.parametrize("strip", [100, 1 << 20])
+def test_modes_are_those_of_a_picture_that_is_given_by_its_path(mode, strip, monkeypatch):
+    monkeypatch.setattr(decoding, "_STRIP", strip)
     format = {"CMYK": "TIFF", "F": "TIFF", "I": "TIFF"}.get(mode, "PNG")
     source = gradient(mode="L").convert(mode) if mode not in ("LA", "RGBA", "CMYK") else gradient(mode=mode)
     if mode == "I;16":
@@ -63,7 +66,9 @@ def test_grey_of_sixteen_bits_is_cut():
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_orientation_is_done(orientation, format):
+@pytest.mark.parametrize("strip", [1, 100, 1 << 20])
+def test_orientation_is_done(orientation, format, strip, monkeypatch):
+    monkeypatch.setattr(decoding, "_STRIP", strip)  # pixels that are converted at once: a row or three, or all
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = file_of(gradient(), format, exif=exif)
@@ -96,7 +101,9 @@ def test_transparency_of_a_file_is_dropped_or_put_on_a_colour():
 
 
 @pytest.mark.parametrize(("format", "transparency"), [("PNG", 3), ("PNG", bytes(range(16))), ("GIF", 3)])
-def test_transparent_colours_of_a_palette(format, transparency):
+@pytest.mark.parametrize("strip", [100, 1 << 20])
+def test_transparent_colours_of_a_palette(format, transparency, strip, monkeypatch):
+    monkeypatch.setattr(decoding, "_STRIP", strip)
     source = gradient().quantize(16)
     data = file_of(source, format, transparency=transparency)
     with warnings.catch_warnings():
