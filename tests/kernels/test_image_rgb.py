@@ -77,7 +77,7 @@ def test_floats_beyond_a_picture_are_refused(value, place):
 @pytest.mark.parametrize("shift", [0, 1])
 def test_a_result_must_not_lie_in_the_picture(shift):
     both = Tensor.zeros((61,), "uint8")
-    with pytest.raises(TensorError, match="^image_rgb: out shares memory with image"):
+    with pytest.raises(TensorError, match=r"^image_rgb: out shares memory with image"):
         ops.image_rgb(both[:60].reshape(4, 5, 3), out=both[shift : 60 + shift].reshape(4, 5, 3))
 
 
