@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -14,6 +15,7 @@ from pio.benchmarks.report import Series, Sight
 from pio.benchmarks.subject import arithmetic_of, token_ids
 from pio.errors import ConfigError
 from pio.plugin import TextModelPlugin
+from pio.plugin.media_parts import MediaSource
 from pio.system import HERE
 from pio.tensor import Tensor
 
@@ -99,8 +101,6 @@ class Looks:
         return Tensor.from_buffer(pixels, "uint8").reshape(height, width, 3)
 
     def _prepared(self, picture: Tensor) -> Any:
-        from pio.plugin.media_parts import MediaSource
-
         media = self._model.loaded.prompts.media
         assert media is not None
         return media.prepare(MediaSource("image", picture, "--image"))
@@ -110,7 +110,8 @@ class Looks:
         media = self._model.loaded.prompts.media
         assert media is not None
         ids = token_ids(self._model, 2 * WORDS)
-        return media.place([*ids[:WORDS], media.mark_ids[0], *ids[WORDS:]], [prepared])
+        source = MediaSource("image", prepared, "--image")
+        return media.place([*ids[:WORDS], media.mark_ids[0], *ids[WORDS:]], [source], sys.maxsize)
 
     def _summed_up(self, size: tuple[int, int], rounds: list[tuple[_Look, float]], peak: int | None) -> Sight:
         encoder = self._model.loaded.model.encoder

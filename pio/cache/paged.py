@@ -39,6 +39,7 @@ class PagedCache:
         *,
         budget: MemoryBudget | None = None,
         device: Device | None = None,
+        what: str | None = None,
     ) -> None:
         """Reserve a cache.
 
@@ -48,6 +49,7 @@ class PagedCache:
             stored_as: How a layer stores them: ``CacheFormat.keys_and_values`` or ``CacheFormat.latents``.
             budget: Counts the memory and refuses what exceeds its limit.
             device: Where it lies.
+            what: What to call it in errors; by default by its tokens.
 
         Raises:
             OutOfMemoryError: The budget or the machine cannot give that much.
@@ -60,7 +62,7 @@ class PagedCache:
         dtype, shapes = stored_as.stored, [(self.num_blocks, *shape) for shape in stored_as.shapes]
         sizes = [-(-prod(shape) * dtype.itemsize // 64) * 64 for shape in shapes]  # each begins a line of the processor
         self.nbytes = layers * sum(sizes)
-        what = f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
+        what = what or f"a cache of {self.num_blocks * BLOCK_SIZE} tokens (fewer with cache_tokens or context_length)"
         self._storage = storage = Storage.allocate(self.nbytes, budget=budget, what=what, device=device)
         self._layers: list[tuple[Pages, ...]] | None = []
         at = storage.address

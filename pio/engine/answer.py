@@ -129,7 +129,7 @@ class Answer:
             stop_reason=reason,
             logprobs=self._logprobs,
             reasoning=self._text.reasoning,
-            usage=Usage(prompt, count, sum(placed.tokens for placed in sequence.media)),
+            usage=Usage(prompt, count, sequence.image_tokens),
             timings=timings,
             seed=self.seed,
             answered=self._text.answered(finish == "stop"),

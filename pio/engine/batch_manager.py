@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from pio.cache.protocol import Cache
 from pio.dtypes import float32
-from pio.engine import prompt_embeddings
+from pio.engine import prompt_embeddings, prompt_media
 from pio.engine.answer import Answer
 from pio.engine.answer_text import AnswerText, Detokenizer
 from pio.engine.cache_manager import CacheManager
@@ -96,7 +96,7 @@ class BatchManager:
         managed = CacheManager(cache, sequences)
         longest = min(model.max_positions, managed.num_tokens)
         self._limits = Limits(model.vocab_size, model.max_positions, longest, detokenizer is not None)
-        self._hidden_size, self._levels = model.hidden_size, model.levels
+        self._hidden_size, self._levels, self._axes = model.hidden_size, model.levels, model.axes
         self._encoder = None if model.encoder is None else MediaEncoder(model.encoder, media_cache, budget)
         self._eos_token_ids, self._never = frozenset(eos_token_ids), tuple(never)
         self._detokenizer = detokenizer
@@ -230,15 +230,18 @@ class BatchManager:
             worker.at_end(self._forget)
 
     def _forget(self) -> None:
-        self._worker = None
+        self._worker = self._encoder = None
 
     def _checked(self, prompt: EncodedPrompt, tokens: int) -> tuple[PromptEmbeddings, ...]:
         """Return a prompt's embeddings; refuse them, and its pictures, where they do not fit the model."""
-        if prompt.media:
-            if self._encoder is None:
+        embeddings = prompt_embeddings.checked(prompt.embeddings, tokens, self._hidden_size, self._levels)
+        prompt_media.check(prompt, embeddings, tokens, self._axes)
+        encoder = self._encoder
+        if prompt.media and self._worker is not None:
+            if encoder is None:
                 raise ConfigError("prompt: it has pictures, and this model reads text alone; leave media out")
-            self._encoder.check(prompt.media)
-        return prompt_embeddings.checked(prompt.embeddings, tokens, self._hidden_size, self._levels)
+            encoder.check(prompt.media)
+        return embeddings
 
     def _queued(
         self, request: Request[Any], sequences: list[TokenSequence], owned: Owned | None, handle: Callable[[], T]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from pio.engine.sequence import Sequence as TokenSequence
-from pio.errors import OutOfMemoryError
+from pio.errors import ConfigError, OutOfMemoryError
 from pio.memory.budget import MemoryBudget
+from pio.memory.fit import require_free
 from pio.memory.sizes import format_bytes
 from pio.tensor import Tensor
 from pio.text.encoded_prompt import PlacedMedium
@@ -32,6 +33,10 @@ class Encoder(Protocol):
         """Return the bytes of what encoding a medium gives."""
         ...
 
+    def tokens(self, medium: Any, /) -> int:
+        """Return how many rows of embeddings encoding a medium gives."""
+        ...
+
 
 class _Wanted(NamedTuple):
     """A medium that is to be encoded, and who waits for it."""
@@ -44,6 +49,7 @@ class MediaEncoder:
     """Encodes media in the order in which they were asked for, and keeps what came of the last ones.
 
     Attributes:
+        kept_bytes: Bytes of the embeddings that are kept.
         encoded: How many media were encoded so far, those that were found among the kept ones not counted.
     """
 
@@ -52,16 +58,19 @@ class MediaEncoder:
 
         Args:
             encoder: The model's.
-            keep: Bytes of embeddings that are kept for prompts with the same media.
+            keep: Bytes of embeddings that are kept for prompts with the same media; at most half of what the budget has
+                left, so that there is room for what others count against it.
             budget: What the encoder counts its memory against.
         """
         self._encoder = encoder
-        self._keep = keep
+        self._keep = keep if budget is None else min(keep, budget.available // 2)
         self._budget = budget
         self._kept: OrderedDict[bytes, Embeddings] = OrderedDict()
         self._wanted: OrderedDict[bytes, _Wanted] = OrderedDict()
         self._running: Generator[None, None, list[Embeddings]] | None = None
         self._in_work: list[bytes] = []
+        self._alone: set[bytes] = set()  # media that did not fit beside others
+        self.kept_bytes = 0  # of the embeddings that are kept; a number, for others look at it
         self.encoded = 0
 
     @property
@@ -69,30 +78,33 @@ class MediaEncoder:
         """Whether somebody waits for a medium."""
         return bool(self._wanted)
 
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes of the embeddings that are kept."""
-        return sum(_bytes_of(found) for found in self._kept.values())
-
-    def check(self, media: Iterable[PlacedMedium]) -> None:
-        """Refuse media that can never be encoded.
+    def check(self, media: Sequence[PlacedMedium]) -> None:
+        """Refuse media of a prompt that can never be encoded; called by whoever submits it.
 
         Raises:
-            OutOfMemoryError: One takes more than the memory limit leaves; the message says how much.
+            ConfigError: One has other than the tokens that are said to stand for it.
+            OutOfMemoryError: They take more than the memory limit or the machine leaves; the message says how much.
         """
-        if self._budget is None:
-            return
         for index, placed in enumerate(media):
-            if placed.key in self._kept:
-                continue
-            medium, available = placed.medium, self._budget.available + self.kept_bytes
-            needed = self._encoder.working_bytes([medium]) + self._encoder.embeddings_bytes(medium)
-            if needed > available:
-                raise OutOfMemoryError(
-                    f"picture {index} has {placed.tokens} tokens, and encoding it takes {format_bytes(needed)}; of the "
-                    f"memory limit of {format_bytes(self._budget.limit)}, {format_bytes(available)} are left: give a "
-                    "smaller picture, fewer max_pixels, or raise memory_limit"
+            if placed.tokens != self._encoder.tokens(placed.medium):
+                raise ConfigError(
+                    f"prompt: media[{index}] has {self._encoder.tokens(placed.medium)} tokens, found {placed.tokens}; "
+                    "take prompts with pictures as they were encoded"
                 )
+        new = {placed.key: placed.medium for placed in media if placed.key not in self._kept}
+        if not new:
+            return
+        working = max(self._encoder.working_bytes([medium]) for medium in new.values())
+        needed = working + sum(map(self._encoder.embeddings_bytes, new.values()))
+        tokens, remedy = sum(placed.tokens for placed in media), "give fewer or smaller pictures, or fewer max_pixels"
+        require_free(needed, f"encoding pictures of {tokens} tokens takes", remedy)
+        available = needed if self._budget is None else self._budget.available + self.kept_bytes
+        if self._budget is not None and needed > available:
+            raise OutOfMemoryError(
+                f"encoding pictures of {tokens} tokens takes {format_bytes(needed)}, and of the memory limit of "
+                f"{format_bytes(self._budget.limit)}, {format_bytes(available)} are left: {remedy}, "
+                "or raise memory_limit"
+            )
 
     def add(self, sequence: TokenSequence) -> None:
         """Take in a sequence that waits for its media; what is kept of them it gets at once."""
@@ -104,6 +116,8 @@ class MediaEncoder:
                 continue
             sequence.missing += 1
             self._wanted.setdefault(placed.key, _Wanted(placed, {})).by[sequence] = None
+        if not sequence.missing:
+            sequence.media = ()
 
     def forget(self, sequence: TokenSequence) -> None:
         """Let go of a sequence; what nobody else waits for is not encoded, and is stopped where it is."""
@@ -120,16 +134,21 @@ class MediaEncoder:
         """Do a short piece of the work; sequences whose last medium is done may run then.
 
         Raises:
-            OutOfMemoryError: The media in work do not fit; ``fail`` says whose they are.
+            OutOfMemoryError: The medium in work does not fit; ``fail`` says whose it is.
         """
-        if self._running is None:
-            self._begin()
-        assert self._running is not None
         try:
+            if self._running is None:
+                self._begin()
+            assert self._running is not None
             next(self._running)
         except StopIteration as done:
             keys, self._running, self._in_work = self._in_work, None, []
             self._finish(keys, done.value)
+        except OutOfMemoryError:
+            if len(self._in_work) < 2:
+                raise
+            self._alone.update(self._in_work)  # one after the other they may fit
+            self._stop()
 
     def fail(self) -> list[TokenSequence]:
         """Give up what is in work; return the sequences that wait for it, which can never run."""
@@ -145,18 +164,28 @@ class MediaEncoder:
         self._stop()
         self._wanted.clear()
         self._kept.clear()
+        self.kept_bytes = 0
 
     def _begin(self) -> None:
         """Start with the first medium, and those behind it that are small enough to share its run."""
         keys, media = list[bytes](), list[Any]()
         for key, wanted in self._wanted.items():
             more = [*media, wanted.placed.medium]
-            if media and self._encoder.working_bytes(more) > TOGETHER:
+            if media and (key in self._alone or not self._share(more)):
                 break
             keys.append(key)
             media = more
+            if key in self._alone:
+                break
+        self._in_work = keys  # first, so that it is known whose they are where this fails
         self._make_room(media)
-        self._in_work, self._running = keys, self._encoder.encode(media)
+        self._running = self._encoder.encode(media)
+
+    def _share(self, media: Sequence[Any]) -> bool:
+        """Whether a run of so many media is small, and there is memory for it."""
+        working = self._encoder.working_bytes(media)
+        needed = working + sum(map(self._encoder.embeddings_bytes, media))
+        return working <= TOGETHER and (self._budget is None or needed <= self._budget.available + self.kept_bytes)
 
     def _make_room(self, media: Sequence[Any]) -> None:
         """Drop what is kept and used least, as far as the memory limit asks for it."""
@@ -164,20 +193,28 @@ class MediaEncoder:
             return
         needed = self._encoder.working_bytes(media) + sum(map(self._encoder.embeddings_bytes, media))
         while self._kept and self._budget.available < needed:
-            self._kept.popitem(last=False)
+            self._drop()
 
     def _finish(self, keys: Sequence[bytes], found: Sequence[Embeddings]) -> None:
         for key, embeddings in zip(keys, found, strict=True):
             self.encoded += 1
+            self._alone.discard(key)
             wanted = self._wanted.pop(key, None)
             for sequence in wanted.by if wanted else ():
                 for placed in sequence.media:  # the same picture may stand in a prompt twice
                     if placed.key == key:
                         sequence.missing -= 1
                         _give(sequence, placed, embeddings)
+                if not sequence.missing:
+                    sequence.media = ()  # pixels are not needed any more
             self._kept[key] = embeddings
-        while self._kept and self.kept_bytes > self._keep:
-            self._kept.popitem(last=False)
+            self.kept_bytes += _bytes_of(embeddings)
+        while self.kept_bytes > self._keep:
+            self._drop()
+
+    def _drop(self) -> None:
+        _, embeddings = self._kept.popitem(last=False)
+        self.kept_bytes -= _bytes_of(embeddings)
 
     def _stop(self) -> None:
         running, self._running, self._in_work = self._running, None, []

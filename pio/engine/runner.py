@@ -31,6 +31,11 @@ class Model(Protocol):
         ...
 
     @property
+    def axes(self) -> int:
+        """How many numbers place a token for rotary embedding."""
+        ...
+
+    @property
     def levels(self) -> int:
         """How many of the first layers have rows added behind them where a prompt brings embeddings."""
         ...

@@ -67,7 +67,8 @@ class Sequence:
         outputs: How many of its last tokens want a row of logits: one for an answer, all for a prompt that is scored.
         num_computed: How many tokens are in the cache.
         embeddings: Rows that take the place of those which the model has for some tokens of the prompt.
-        media: Pictures and videos of the prompt; ``embeddings`` gains their rows when they are encoded.
+        media: Pictures and videos of the prompt, until all are encoded; ``embeddings`` gains their rows.
+        image_tokens: Tokens of the prompt that stand for them.
         missing: How many of them are not encoded yet. Until all are it cannot run.
         positions: Of its tokens for rotary embedding, where they are not their numbers.
         family: The same object for answers to one prompt, so that it is computed once; None for a sequence alone.
@@ -84,6 +85,7 @@ class Sequence:
         "consumer",
         "embeddings",
         "family",
+        "image_tokens",
         "media",
         "missing",
         "num_computed",
@@ -113,6 +115,7 @@ class Sequence:
         self.embeddings = tuple(embeddings)
         self.media = tuple(media)
         self.missing = 0
+        self.image_tokens = sum(placed.tokens for placed in self.media)
         self.positions = positions
         self.tokens = array("i", prompt)
         self.prompt_length = len(prompt)

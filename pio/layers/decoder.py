@@ -14,7 +14,7 @@ from pio.layers.embedding import Embedding
 from pio.layers.encoder import Encoder
 from pio.layers.head import OutputHead
 from pio.layers.norm import RMSNorm
-from pio.layers.rotary import RotaryEmbedding
+from pio.layers.rotary import MultiAxisRotaryEmbedding, RotaryEmbedding
 from pio.layers.source import Source
 from pio.layers.workspace import Workspace
 from pio.tensor import Tensor
@@ -193,9 +193,14 @@ class Decoder:
         """Return an empty cache for that many positions of all sequences together."""
         return self._make_cache(tokens)
 
+    @property
+    def axes(self) -> int:
+        """How many numbers place a token for rotary embedding."""
+        return self.rotary.axes
+
     def new_batch(self, tokens: int, sequences: int, blocks: int, outputs: int) -> Batch:
         """Return an empty batch for so many tokens, sequences, cache blocks of each and rows of logits."""
-        return Batch(tokens, sequences, blocks, outputs, axes=self.rotary.axes, levels=self.levels)
+        return Batch(tokens, sequences, blocks, outputs, axes=self.axes, levels=self.levels)
 
     def forward(self, batch: Batch, cache: Cache) -> Tensor:
         """Compute the batch's tokens.
@@ -254,7 +259,7 @@ class Decoder:
         tokens, count = batch.num_tokens, batch.num_outputs
         x, normed = self.embed(batch), self._stream(tokens)[1]
         positions = batch.rotary_positions[:, :tokens]
-        self.rotary(positions if self.rotary.axes > 1 else positions[0])
+        self.rotary(positions if isinstance(self.rotary, MultiAxisRotaryEmbedding) else positions[0])
         *layers, last = self.layers
         for i, layer in enumerate(layers):
             layer(x, normed, batch, cache)

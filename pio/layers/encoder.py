@@ -16,11 +16,17 @@ class Encoder(Protocol):
 
     Attributes:
         nbytes: Bytes of its weights.
+        least_bytes: What encoding the smallest picture takes, its embeddings included.
     """
 
     @property
     def nbytes(self) -> int:
         """Bytes of its weights."""
+        ...
+
+    @property
+    def least_bytes(self) -> int:
+        """What encoding the smallest picture takes, its embeddings included."""
         ...
 
     def encode(self, media: Sequence[Any], /) -> Generator[None, None, list[Embeddings]]:
@@ -39,6 +45,10 @@ class Encoder(Protocol):
 
     def embeddings_bytes(self, medium: Any, /) -> int:
         """Return the bytes of what encoding a medium gives."""
+        ...
+
+    def tokens(self, medium: Any, /) -> int:
+        """Return how many rows of embeddings encoding a medium gives."""
         ...
 
     def operations(self, media: Sequence[Any], /) -> float:

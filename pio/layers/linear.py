@@ -23,10 +23,17 @@ class Linear:
 
     __slots__ = ("bias", "weight", "workspace")
 
+    weight: Tensor | PackedWeight
+
     def __init__(
-        self, source: Source, out_features: int, in_features: int, *, bias: bool = False, role: Role = "linear"
+        self, source: Source, out_features: int, in_features: int, *, bias: bool = False, role: Role | None = "linear"
     ) -> None:
-        self.weight = source.matrix("weight", out_features, in_features, role)  # (out, in)
+        """Take the weights; ``role`` says whether the matrix is quantized with others, None that it stays as stored."""
+        if role is None:
+            self.weight = source.take("weight", out_features, in_features)
+            source.workspace.expect(self.weight)
+        else:
+            self.weight = source.matrix("weight", out_features, in_features, role)  # (out, in)
         take = source.take_float32 if isinstance(self.weight, PackedWeight) else source.take
         self.bias = take("bias", out_features) if bias else None  # (out,)
         self.workspace = source.workspace

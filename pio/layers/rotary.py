@@ -74,11 +74,13 @@ class MultiAxisRotaryEmbedding(RotaryEmbedding):
         pair_axes: Which axis turns each pair, int32 (rotary / 2,).
     """
 
-    def __init__(self, source: Source, rope: Mapping[str, Any], width: int, pair_axes: Sequence[int]) -> None:
-        """Make the tables; ``pair_axes`` says for each pair which axis turns it, other arguments as before."""
+    def __init__(
+        self, source: Source, rope: Mapping[str, Any], width: int, pair_axes: Sequence[int], axes: int
+    ) -> None:
+        """Make the tables; ``pair_axes`` says for each pair which of so many axes turns it, the rest is as before."""
         super().__init__(source, rope, width)
         self.pair_axes = Tensor.from_list(list(pair_axes), int32, device=source.device)
-        self.axes = max(pair_axes, default=0) + 1
+        self.axes = axes
 
     def __call__(self, positions: Tensor) -> None:
         """Fill the tables of a step.

@@ -92,6 +92,8 @@ def rehearse(
     require_free(sum(held.made.values()), f"{what} take", remedy)
     if runtime.memory_limit is not None:
         budget.reserve(model.workspace.nbytes, ACTIVATIONS)
+        if model.encoder is not None:
+            budget.reserve(model.encoder.least_bytes, "the smallest picture")
         budget.reserve(reserve_cache(model, runtime).nbytes, "the cache (smaller with cache_tokens or context_length)")
         Sampler(model.vocab_size, budget)
     return held.total, what

@@ -90,7 +90,11 @@ class LoadedModel:
             template = ChatTemplate.from_folder(checkpoint.path)
         else:
             tokenizer, template = prompts.optional_tokenizer, prompts.chat_template
-        processor = media(checkpoint, config, tokenizer, runtime) if media is not None else None
+        processor = None if prompts is None else prompts.media
+        if processor is not None:  # the folder may be gone by now
+            processor = processor.updated(runtime)
+        elif media is not None:
+            processor = media(checkpoint, config, tokenizer, runtime)
         if processor is not None:
             template.modalities |= frozenset(processor.modalities)
         self.generation_config = generation_defaults(checkpoint, config, tokenizer)
@@ -106,7 +110,7 @@ class LoadedModel:
         options = source_options(runtime, quantization)
         self._source = Source(weights, workspace_of(runtime, budget), check=check, **options)
         self.model, self._longest_context = assemble(build, config, weights, self._source, runtime, budget)
-        self.context_length = self.model.max_positions
+        self.context_length = self.prompts.most_tokens = self.model.max_positions
         check_stored(config, self._source.inventory)
         self.cache = reserve_cache(self.model, runtime)
         _ = self.model.workspace.storage  # refused here rather than in the first step

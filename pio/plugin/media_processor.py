@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
+from pio.config.runtime import RuntimeConfig
 from pio.plugin.media_parts import MediaSource
 from pio.text.encoded_prompt import EncodedPrompt
 
@@ -33,25 +34,25 @@ class MediaProcessor(Protocol):
         """Their ids."""
         ...
 
-    def prepare(self, source: MediaSource, /) -> Any:
-        """Read a picture or a video and bring it to the size in which the model sees it.
+    def place(self, ids: Sequence[int], sources: Sequence[MediaSource], most: int, /) -> EncodedPrompt:
+        """Read what is to be seen, and return a prompt with as many tokens for it as it has, in the place of its mark.
 
-        What it has returned before is taken as it is, so that a conversation reads each picture once.
+        Args:
+            ids: Token ids with one mark for each picture and each video, in their order.
+            sources: Pictures and videos as they were given, or as ``prepare`` returned them.
+            most: Tokens that the prompt may have.
 
         Raises:
-            MediaError: It cannot be read.
-            ConfigError: It is of no known kind.
+            ConfigError: There are more or fewer marks, or a source is of no known kind.
+            MediaError: One cannot be read.
+            CapacityError: The prompt becomes longer; what comes behind is not read.
         """
         ...
 
-    def place(self, ids: Sequence[int], media: Sequence[Any], /) -> EncodedPrompt:
-        """Return a prompt with as many tokens for each medium as it has, in the place of its mark.
+    def prepare(self, source: MediaSource, /) -> Any:
+        """Read a picture or a video and bring it to the size in which the model sees it; errors as in ``place``."""
+        ...
 
-        Args:
-            ids: Token ids with one mark for each medium, in their order.
-            media: As ``prepare`` returned them.
-
-        Raises:
-            ConfigError: There are more or fewer marks.
-        """
+    def updated(self, runtime: RuntimeConfig, /) -> MediaProcessor:
+        """Return a processor of the same folder, which is not read again, for other options."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,7 @@ class Prompts:
         media: MediaProcessor | None = None,
     ) -> None:
         self.media = media
+        self.most_tokens = sys.maxsize  # of a prompt with pictures, which are not read beyond that
         self.folder = folder
         self.literal = literal
         self.optional_tokenizer = tokenizer
@@ -102,17 +104,29 @@ class Prompts:
         """
         if self.media is None or isinstance(prompt, EncodedPrompt):
             return self._encode(prompt, **variables)
+        return self._see(self.media, prompt, self.most_tokens, **variables)
+
+    def _see(
+        self, media: MediaProcessor, prompt: Any, most: int, known: dict[int, Any] | None = None, /, **variables: Any
+    ) -> EncodedPrompt:
+        """Encode a prompt that may have pictures; what is known of them, by the object that was given, is not read."""
         given, sources = take_media(prompt)
         written = self._encode(given, **variables)
-        placed = self.media.place(written.token_ids, [self.media.prepare(source) for source in sources])
-        return replace(placed, reasoning=written.reasoning)
+        if known is not None:
+            for source in sources:
+                if id(source.value) not in known:
+                    known[id(source.value)] = media.prepare(source)
+            sources = [replace(source, value=known[id(source.value)]) for source in sources]
+        return replace(media.place(written.token_ids, sources, most), reasoning=written.reasoning)
 
     def _encode(self, prompt: Any, /, **variables: Any) -> EncodedPrompt:
         if isinstance(prompt, (str, EncodedPrompt)):
             _refuse(variables)
             return EncodedPrompt(self.tokenizer.encode(prompt)) if isinstance(prompt, str) else prompt
         given: Any = prompt
-        if isinstance(given, Mapping) and FIELDS.keys() & given.keys() and "role" not in given:
+        pair = cast("tuple[Any, ...]", given) if isinstance(given, tuple) else ()
+        beside = len(pair) == 2 and isinstance(pair[0], str) and not is_record(pair[1])
+        if beside or (isinstance(given, Mapping) and FIELDS.keys() & given.keys() and "role" not in given):
             raise ConfigError(
                 "prompt: it has pictures, and this model reads text only; load a model that can read them"
             )
@@ -152,8 +166,9 @@ class Prompts:
         """Say whether somebody wrote into a text what stands for a picture."""
         if self.media is None:
             return False
-        told = "\0".join(strings([plain(message, "messages") for message in messages] + [*variables.values()]))
-        return any(mark in told for mark in self.media.marks)
+        told = [*strings([plain(message, "messages") for message in messages] + [*variables.values()])]
+        # also what begins in one text and ends in the next, which a template may write side by side
+        return any(mark in text for mark in self.media.marks for text in ("\0".join(told), "".join(told)))
 
     def fill(
         self, prompt: object, prefix: object, suffix: object, marks: Marks | None, /, **variables: Any
@@ -205,9 +220,15 @@ class Prompts:
             raise ConfigError(f"budget is {shown(asked)}; a number of tokens was expected")
         checked = check_messages(take_media(messages)[0] if self.media else messages, self.chat_template.modalities)
         turns = list(zip(messages, (message["role"] for message in checked), strict=True))
+        known: dict[int, Any] = {}  # pictures that were read
         while True:
             kept = [message for message, _ in turns]
-            count = len(self.encode(kept, **variables).token_ids)
+            seen = (
+                self._encode(kept, **variables)
+                if self.media is None
+                else (self._see(self.media, kept, sys.maxsize, known, **variables))
+            )
+            count = len(seen.token_ids)
             if count <= budget:
                 return kept
             users = [i for i, (_, role) in enumerate(turns) if role == "user"]

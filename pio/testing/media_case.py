@@ -74,7 +74,12 @@ class MediaPluginCase(PluginCase):
         """Usage says which tokens stand for pictures; other pixels give other logits, and the same ones the same."""
         prompt = self.asked([0, 1])
         answer = self.model.generate(prompt, max_new_tokens=1)
-        assert answer.usage.image_tokens == answer.usage.prompt_tokens - (len(prompt["text"]) - 2) > 2
+        seen = answer.usage.image_tokens
+        assert seen == answer.usage.prompt_tokens - (len(prompt["text"]) - 2) > 2
+        several = self.model.generate(prompt, max_new_tokens=2, n=2, ignore_eos=True)
+        assert (several.usage.image_tokens, several.usage.completion_tokens) == (seen, 4)
+        assert [sample.usage.image_tokens for sample in several.samples] == [seen, seen]
+        assert self.model.generate(self.prompt(5), max_new_tokens=1).usage.image_tokens == 0
         first = bits(self.model.logits(prompt))
         assert bits(self.model.logits(self.asked([0, 1]))) == first, "other bits for the same pictures"
         assert bits(self.model.logits(self.asked([0, 1], seed=1))) != first, "the pixels make no difference"

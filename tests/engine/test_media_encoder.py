@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from pio.engine.sequence import Sequence as TokenSequence
 from pio.errors import CancelledError, ConfigError, OutOfMemoryError, PioError
 from pio.memory.budget import MemoryBudget
 from pio.tensor import Tensor
-from pio.text.encoded_prompt import EncodedPrompt, PlacedMedium
+from pio.text.encoded_prompt import EncodedPrompt, PlacedMedium, PromptPositions
 
 PIECES = 3
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=3, ignore_eos=True)
@@ -57,6 +58,9 @@ class ToyEncoder:
 
     def embeddings_bytes(self, medium: Medium) -> int:
         return medium.tokens * 12
+
+    def tokens(self, medium: Medium) -> int:
+        return medium.tokens
 
 
 def sequence(*media: PlacedMedium) -> TokenSequence:
@@ -141,11 +145,75 @@ def test_memory_that_a_picture_takes_is_refused_before_it_is_queued() -> None:
     budget = MemoryBudget(1000)
     encoder = MediaEncoder(ToyEncoder(), keep=1000, budget=budget)
     encoder.check([Medium("small", size=900).placed()])
-    with pytest.raises(
-        OutOfMemoryError, match=r"picture 1 has 2 tokens.*1,025 B|picture 1.*smaller picture"
-    ) as refused:
+    with pytest.raises(OutOfMemoryError, match=r"pictures of 4 tokens takes.*1049 bytes.*max_pixels.*memory_limit"):
         encoder.check([Medium("small").placed(), Medium("large", size=1001).placed()])
-    assert "memory_limit" in str(refused.value) and "max_pixels" in str(refused.value)
+    many = [Medium(f"{i}", tokens=10).placed() for i in range(9)]
+    with pytest.raises(OutOfMemoryError, match="pictures of 90 tokens"):
+        encoder.check(many)  # each alone would fit
+    with pytest.raises(ConfigError, match=r"media\[0\] has 2 tokens, found 3"):
+        encoder.check([PlacedMedium(Medium("cat"), b"cat", (0,), 3)])
+
+
+def test_pictures_share_a_run_only_where_there_is_memory_for_it() -> None:
+    toy = ToyEncoder()
+    encoder = MediaEncoder(toy, keep=1000, budget=MemoryBudget(1000))
+    asked = [sequence(Medium(name, size=400).placed()) for name in ("a", "b", "c")]
+    for one in asked:
+        encoder.add(one)
+    finish(encoder)
+    assert toy.runs == [["a", "b"], ["c"]] and not any(one.missing for one in asked)
+
+
+def test_pictures_that_do_not_fit_together_are_encoded_alone() -> None:
+    class Narrow(ToyEncoder):
+        """Finds out only when it begins that there is no room for two."""
+
+        def encode(self, media: Sequence[Medium]) -> Generator[None, None, list[Any]]:
+            if len(media) > 1:
+                raise OutOfMemoryError("no room for two")
+            return super().encode(media)
+
+    toy = Narrow()
+    encoder = MediaEncoder(toy, keep=1000)
+    asked = [sequence(Medium(name).placed()) for name in ("a", "b", "c")]
+    for one in asked:
+        encoder.add(one)
+    finish(encoder)
+    assert toy.runs == [["a"], ["b"], ["c"]] and not any(one.missing for one in asked)
+
+
+def test_what_is_kept_leaves_half_of_the_memory_to_others() -> None:
+    budget = MemoryBudget(120)
+    encoder = MediaEncoder(ToyEncoder(), keep=1000, budget=budget)
+    for name in ("a", "b", "c", "d"):
+        encoder.add(sequence(Medium(name, size=1).placed()))
+        finish(encoder)
+        assert encoder.kept_bytes <= 60
+
+
+def test_others_may_ask_while_it_works() -> None:
+    """Whoever submits looks at what is kept while the worker changes it."""
+    toy = ToyEncoder()
+    encoder = MediaEncoder(toy, keep=10 * 24, budget=MemoryBudget(1 << 30))
+    stop, errors = threading.Event(), list[BaseException]()
+
+    def ask() -> None:
+        try:
+            while not stop.is_set():
+                encoder.check([Medium(f"{i}").placed() for i in range(20)])
+        except BaseException as error:
+            errors.append(error)
+
+    askers = [threading.Thread(target=ask) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    for i in range(400):
+        encoder.add(sequence(Medium(f"{i % 30}").placed()))
+        finish(encoder)
+    stop.set()
+    for asker in askers:
+        asker.join()
+    assert not errors and encoder.kept_bytes == 10 * 24
 
 
 def manager(toy: ToyEncoder, **options: Any) -> tuple[BatchManager, ToyModel]:
@@ -182,14 +250,62 @@ def test_a_picture_that_fails_ends_those_who_wait_for_it(error: Exception) -> No
     engine.close()
 
 
-def test_cancelled_and_closed_requests_leave_nothing_behind() -> None:
+def slow(toy: ToyEncoder) -> tuple[threading.Event, threading.Event]:
+    """Have encoding stop at its first piece until it may go on; what is set when it got there, and to go on."""
+    begun, go = threading.Event(), threading.Event()
+    encode = toy.encode
+
+    def waiting(media: Sequence[Medium]) -> Generator[None, None, list[Any]]:
+        begun.set()
+        assert go.wait(60)
+        return (yield from encode(media))
+
+    toy.encode = waiting  # type: ignore[method-assign]
+    return begun, go
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+def test_what_ends_while_its_picture_is_encoded_leaves_nothing_behind(end: str) -> None:
     toy = ToyEncoder()
     engine, _ = manager(toy)
+    begun, go = slow(toy)
     handle = engine.submit(EncodedPrompt([1, 2], media=[Medium("cat").placed()]), GREEDY)
-    handle.cancel()
+    assert begun.wait(60)
+    encoder = engine._encoder
+    assert encoder is not None
+    if end == "cancel":
+        handle.cancel()
+        go.set()
+    else:
+        assert engine._worker is not None
+        engine._worker.stop()  # as closing does, which waits for the piece then
+        go.set()
+        engine.close()
+        assert engine._encoder is None
     with pytest.raises(CancelledError):
         handle.result()
-    assert engine.submit(EncodedPrompt([1, 2], media=[Medium("dog").placed()]), GREEDY).result().token_ids
+    if end == "cancel":
+        assert engine.submit(EncodedPrompt([1, 2]), GREEDY).result().token_ids
+        engine.close()
+    assert toy.closed == [["cat"]] and not encoder.busy and not encoder.kept_bytes
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"positions": PromptPositions((array("i", [0, 1]), array("i", [0, 1])), 0)}, "positions are for"),
+        ({"positions": PromptPositions((array("i", [0]),), 0)}, "positions are for"),
+        ({"media": [Medium("cat").placed(1)]}, "tokens 1 to 2 show something"),
+        ({"media": [Medium("cat").placed(-1)]}, "tokens -1 to 0"),
+        ({"media": [Medium("cat").placed(0), Medium("dog").placed(0)]}, "something else already"),
+        ({"media": [Medium("cat", tokens=3).placed(0, 2)]}, "2 stretches"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_places_outside_of_the_prompt_are_refused(given: dict[str, Any], says: str) -> None:
+    engine, _ = manager(ToyEncoder())
+    with pytest.raises(ConfigError, match=says):
+        engine.submit(EncodedPrompt([1, 2], **given), GREEDY)
     engine.close()
 
 

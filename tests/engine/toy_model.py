@@ -74,7 +74,7 @@ class ToyModel:
         max_batch_sequences: int = 4,
         max_batch_outputs: int = 6,
     ) -> None:
-        self.vocab_size, self.hidden_size, self.levels = VOCAB, 0, 0
+        self.vocab_size, self.hidden_size, self.levels, self.axes = VOCAB, 0, 0, 1
         self.encoder: Encoder | None = None
         self.max_positions = max_positions
         self.max_batch_tokens = max_batch_tokens

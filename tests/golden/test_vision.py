@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,18 +104,14 @@ def test_the_tower_gives_what_transformers_gives(model: Any, case: str) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"quantize": "int8"}, {"kv_cache_dtype": "int8"}], ids=str)
 def test_the_bits_do_not_depend_on_how_a_prompt_is_cut(case: str, options: dict[str, Any]) -> None:
-    try:
-        with load(case, **options) as model:
-            requests = golden.requests(case)
-            whole = [model.logits(prompt(request)).memoryview().tobytes() for request in requests]
-            tokens = [greedy(model, prompt(request)) for request in requests]
-            together = model.infer_batch(
-                [prompt(request) for request in requests], temperature=0.0, max_new_tokens=NEW_TOKENS, ignore_eos=True
-            )
-            assert [answer.token_ids for answer in together] == tokens
-    except pio.UnsupportedModelError as error:
-        assert "multiple of 16" in str(error)
-        pytest.skip("this tower is too narrow to be quantized")
+    with load(case, **options) as model:
+        requests = golden.requests(case)
+        whole = [model.logits(prompt(request)).memoryview().tobytes() for request in requests]
+        tokens = [greedy(model, prompt(request)) for request in requests]
+        together = model.infer_batch(
+            [prompt(request) for request in requests], temperature=0.0, max_new_tokens=NEW_TOKENS, ignore_eos=True
+        )
+        assert [answer.token_ids for answer in together] == tokens
     for chunk in (1, 7):
         with load(case, **options, prefill_chunk=chunk, max_batch_sequences=3) as model:
             for request, bits in zip(requests, whole, strict=True):
@@ -137,13 +135,13 @@ def test_answers_that_give_way_and_start_again(case: str) -> None:
 def test_a_second_question_does_not_encode_the_picture_again(model: Any, case: str) -> None:
     request = next(request for request in golden.requests(case) if request.pictures)
     first = greedy(model, prompt(request))
-    encoded = model.loaded.manager._encoder.encoded
+    encoded = model.loaded.manager.encoded_media
     assert greedy(model, prompt(request)) == first
-    assert model.loaded.manager._encoder.encoded == encoded
+    assert model.loaded.manager.encoded_media == encoded
     with load(case, media_cache=0) as forgetful:
         for _ in range(2):
             assert greedy(forgetful, prompt(request)) == first
-        assert forgetful.loaded.manager._encoder.encoded == 2 * len(
+        assert forgetful.loaded.manager.encoded_media == 2 * len(
             {p.key for p in forgetful.loaded.prompts.encode(prompt(request)).media}
         )
 
@@ -162,3 +160,37 @@ def test_marks_and_pictures_must_match(model: Any, case: str) -> None:
     for given in (request.prompt, {"text": request.prompt, "images": [*request.pictures, request.pictures[0]]}):
         with pytest.raises(pio.ConfigError, match="marks of images and brings"):
             model.generate(given, max_new_tokens=1)
+
+
+def test_an_update_needs_no_folder(tmp_path: Path, case: str) -> None:
+    folder = shutil.copytree(golden.FOLDER / case, tmp_path / "model")
+    request = next(request for request in golden.requests(case) if request.pictures)
+    with pio.load(folder, mmap=False) as model:
+        before = greedy(model, prompt(request))
+        shutil.rmtree(folder)
+        model.update(max_batch_sequences=2)
+        assert greedy(model, prompt(request)) == before
+
+
+def test_a_quantized_folder_sees(tmp_path: Path, case: str) -> None:
+    request = next(request for request in golden.requests(case) if request.pictures)
+    target = pio.quantize(golden.FOLDER / case, tmp_path / "small", format="int8", progress=False)
+    with pio.load(target) as stored, load(case, quantize="int8") as made:
+        found, expected = (model.logits(prompt(request)).memoryview().tobytes() for model in (stored, made))
+        assert found == expected
+        assert stored.metadata.formats["tower"] == "int8"
+
+
+def test_prompts_that_are_no_token_ids_are_told_as_ever(model: Any) -> None:
+    for bad in ([1.5], ["a"], [None], [[1]], [2**40]):
+        with pytest.raises(pio.ConfigError, match="token ids"):
+            model.generate(bad, max_new_tokens=1)
+
+
+def test_pictures_are_not_read_beyond_the_context(model: Any, case: str, tmp_path: Path) -> None:
+    request = next(request for request in golden.requests(case) if request.pictures)
+    mark = model.loaded.config.image_token_id
+    missing = [tmp_path / f"{i}.png" for i in range(3)]
+    pictures = [*request.pictures * 3000, *missing]
+    with pytest.raises(pio.CapacityError, match=r"tokens of pictures.*max_pixels.*context_length"):
+        model.generate({"text": [mark] * len(pictures), "images": pictures}, max_new_tokens=1)

@@ -62,3 +62,13 @@ def test_the_model_goes_on_with_it() -> None:
         assert model.generate([USER, BEGUN], continue_final_message=True, **given).token_ids == wanted
         assert model.generate([USER, BEGUN], **given).usage.prompt_tokens > len(ids)
         assert model.chat_completion([USER, BEGUN], continue_final_message=True, **given) == model.detokenize(wanted)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [("Hi", "cat.png"), ("Hi", b"bytes"), {"text": "Hi", "image": "cat.png"}, {"text": [1, 2], "video": ["a", "b"]}],
+    ids=str,
+)
+def test_pictures_for_a_model_that_reads_text(prompt):
+    with pio.load("demo") as model, pytest.raises(pio.ConfigError, match="it has pictures, and this model reads text"):
+        model.infer(prompt)

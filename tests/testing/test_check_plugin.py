@@ -55,6 +55,7 @@ def test_a_plugin_of_another_package_loads_through_its_entry_point(tmp_path: Pat
         ({"plugin": "acorn_models.acorn.plugin:Missing"}, ["plugin_manifest.json", "Missing", "cannot be imported"]),
         ({"plugin": "pio.tensor:Tensor"}, ["pio.tensor:Tensor", "subclass of pio.TextModelPlugin"]),
         ({"modalities": []}, ["modalities"]),
+        ({"modalities": ["text", "image"]}, ["media_processor", "none of its own"]),
         ({"parameters": -1}, ["parameters", "greater than 0"]),
         ({"surprise": 1}, ["surprise"]),
         ({"components": {k: v for k, v in MANIFEST["components"].items() if k != "mlp"}}, ["components", "'mlp'"]),
@@ -91,6 +92,11 @@ def test_a_wrong_manifest(tmp_path: Path, change: dict[str, Any], words: list[st
             "    def build_model(",
             "    def supports_config(self, config): return True\n\n    def build_model(",
             [".supports_config", "is True for {}"],
+        ),
+        (
+            "    def build_model(",
+            "    def media_processor(self, *arguments): return None\n\n    def build_model(",
+            [".media_processor", "found one", "modalities"],
         ),
         (
             "    def build_model(",

@@ -17,7 +17,7 @@ from pio.models.qwen3_vl_2b_instruct.vision_tower import VisionTower
 
 def build(config: Qwen3VLConfig, source: Source, runtime: RuntimeConfig, budget: MemoryBudget) -> Decoder:
     """Put the model together: the decoder as ``grouped_query_decoder`` stands, and the tower as its encoder."""
-    rotary = MultiAxisRotaryEmbedding(source, config.rope, config.head_dim, config.pair_axes)
+    rotary = MultiAxisRotaryEmbedding(source, config.rope, config.head_dim, config.pair_axes, axes=3)
     below, levels = "model.language_model", config.vision.levels
     decoder = grouped_query_decoder(config, source, runtime, budget, rotary=rotary, below=below, levels=levels)
     dtype = runtime.cache_dtype(decoder.norm.weight.dtype, packed=source.inventory.packed)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from pio.config.runtime import RuntimeConfig
-from pio.errors import CheckpointError, ConfigError
+from pio.errors import CapacityError, CheckpointError, ConfigError
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.model_file import find
 from pio.media.picture import open_picture
 from pio.media.prepared import PreparedMedium, prepare_picture, prepare_video
 from pio.media.preprocessor import PREPROCESSOR_FILES, PreprocessorConfig, read_picture_config, read_video_config
 from pio.models.qwen3_vl_2b_instruct.config import Qwen3VLConfig
+from pio.models.qwen3_vl_2b_instruct.seen_prompt import SeenPrompt
 from pio.plugin.media_parts import Kind, MediaSource
-from pio.text.encoded_prompt import EncodedPrompt, PlacedMedium, PromptPositions
+from pio.text.encoded_prompt import EncodedPrompt
 from pio.text.tokenizer import Tokenizer
 
 READ: Final[Mapping[Kind, Callable[[Path], PreprocessorConfig]]] = {
@@ -50,7 +52,7 @@ class VisionProcessor:
         self._folder, self._configs = checkpoint.path, dict[Kind, Any]()
         for kind in READ:
             if any(find(checkpoint.path, name) for name in PREPROCESSOR_FILES):  # else the first picture is refused
-                self._config_of(kind)
+                self._configs[kind] = self._read(kind)
 
     def prepare(self, source: MediaSource) -> PreparedMedium:
         """Read a picture or a video and bring it to the size in which the model sees it; once, if it comes again.
@@ -67,32 +69,47 @@ class VisionProcessor:
             return prepare_video(source.value, config, name=name, **source.settings, **options)
         return prepare_picture(open_picture(source.value, name=name, **options), config, name=name)
 
-    def place(self, ids: Sequence[int], media: Sequence[PreparedMedium]) -> EncodedPrompt:
+    def place(self, ids: Sequence[int], sources: Sequence[MediaSource], most: int) -> EncodedPrompt:
         """Return a prompt with as many tokens for each medium as it has, in the place of its mark.
 
         Raises:
-            ConfigError: There are more or fewer marks.
+            ConfigError: There are more or fewer marks, or a medium is of no known kind.
+            MediaError: One cannot be read.
+            CapacityError: The prompt becomes longer than ``most`` tokens.
         """
-        c, prompt = self._config, _Prompt()
-        kinds = {c.image_token_id: "image", c.video_token_id: "video"}
-        waiting = {kind: [medium for medium in media if medium.kind == kind] for kind in kinds.values()}
-        for kind, token in (("image", c.image_token_id), ("video", c.video_token_id)):
-            marked = sum(1 for found in ids if found == token)
-            if marked != len(waiting[kind]):
+        try:
+            given = array("i", ids)
+        except (TypeError, OverflowError):  # no token ids: whoever takes the prompt says which
+            return EncodedPrompt(ids)
+        kinds: dict[int, Kind] = {self._config.image_token_id: "image", self._config.video_token_id: "video"}
+        waiting = {kind: iter([s for s in sources if s.kind == kind]) for kind in kinds.values()}
+        for token, kind in kinds.items():
+            marked, brought = given.count(token), sum(source.kind == kind for source in sources)
+            if marked != brought:
                 raise ConfigError(
-                    f"prompt: it has {marked} marks of {kind}s and brings {len(waiting[kind])}; give one {kind} for "
-                    "each mark, and marks through messages, whose texts cannot hold any"
+                    f"prompt: it has {marked} marks of {kind}s and brings {brought}; give one {kind} for each mark, "
+                    "and marks through messages, whose texts cannot hold any"
                 )
-        iterators = {kind: iter(found) for kind, found in waiting.items()}
-        for token in ids:
-            kind = kinds.get(token)
-            if kind is None:
-                prompt.write([token])
-            else:
-                self._place(prompt, next(iterators[kind]), token)
+        prompt, begin = SeenPrompt(), 0
+        for at in [i for i, token in enumerate(given) if token in kinds] if sources else ():
+            prompt.write(given[begin:at])
+            self._place(prompt, self.prepare(next(waiting[kinds[given[at]]])), given[at])
+            begin = at + 1
+            if prompt.length + len(given) - begin > most:
+                raise CapacityError(
+                    f"prompt: with {prompt.seen} tokens of pictures it is longer than the context, {most} tokens; give "
+                    "fewer or smaller pictures, fewer max_pixels, or a longer context_length"
+                )
+        prompt.write(given[begin:])
         return prompt.encoded()
 
-    def _place(self, prompt: _Prompt, medium: PreparedMedium, token: int) -> None:
+    def updated(self, runtime: RuntimeConfig) -> VisionProcessor:
+        """Return a processor of the same folder, which is not read again, for other options."""
+        found = copy(self)
+        found._runtime = runtime
+        return found
+
+    def _place(self, prompt: SeenPrompt, medium: PreparedMedium, token: int) -> None:
         """Write the tokens of a medium; each moment of a video stands behind its time."""
         c, (_, height, width) = self._config, medium.grid
         size = height // c.vision.spatial_merge_size, width // c.vision.spatial_merge_size
@@ -114,10 +131,19 @@ class VisionProcessor:
         return self._tokenizer.encode(f"<{seconds:.1f} seconds>", add_special_tokens=False)
 
     def _config_of(self, kind: Kind) -> Any:
-        """Return how pictures or videos are prepared; refuse what is not for these weights."""
-        found = self._configs.get(kind)
-        if found is not None:
-            return found
+        """Return how pictures or videos are prepared, with as many pixels as the options allow."""
+        if kind not in self._configs:
+            self._configs[kind] = self._read(kind)
+        config, most = self._configs[kind], self._runtime.max_pixels
+        if most is None and kind == "image":  # a picture that leaves little of the context for anything else is no use
+            pixels = (self._config.vision.patch_size * self._config.vision.spatial_merge_size) ** 2
+            most = min(config.max_pixels, max(config.min_pixels, self._runtime.context_length // 4 * pixels))
+        if most is None:
+            return config
+        return replace(config, max_pixels=most, min_pixels=min(most, config.min_pixels))
+
+    def _read(self, kind: Kind) -> PreprocessorConfig:
+        """Read how the folder has pictures or videos prepared; refuse what is not for these weights."""
         config, vision = READ[kind](self._folder), self._config.vision
         for name, given, expected in (
             ("patch_size", config.patch_size, vision.patch_size),
@@ -129,46 +155,4 @@ class VisionProcessor:
                     f"{self._folder}: {name} of {kind}s is {given}, and the weights are for {expected}; the files do "
                     "not belong together, download the folder again"
                 )
-        most = self._runtime.max_pixels
-        if most is not None:
-            config = replace(config, max_pixels=min(most, config.max_pixels), min_pixels=min(most, config.min_pixels))
-        self._configs[kind] = config
         return config
-
-
-class _Prompt:
-    """A prompt in the making: its tokens, where they stand on three axes, and what some of them show."""
-
-    def __init__(self) -> None:
-        self._ids = array("i")
-        self._axes = tuple(array("i") for _ in range(3))  # time, height, width
-        self._next = 0  # the position of what comes next
-        self._media: list[PlacedMedium] = []
-
-    def write(self, ids: Sequence[int]) -> None:
-        """Add text: each token is one position further on all axes."""
-        for axis in self._axes:
-            axis.extend(range(self._next, self._next + len(ids)))
-        self._ids.extend(ids)
-        self._next += len(ids)
-
-    def look(self, token: int, height: int, width: int) -> int:
-        """Add the tokens of a picture, which stand at one time in rows and columns; return the first one's number."""
-        first, (time, rows, columns) = len(self._ids), self._axes
-        self._ids.extend([token] * (height * width))
-        time.extend([self._next] * (height * width))
-        rows.extend([self._next + y for y in range(height) for _ in range(width)])
-        columns.extend([self._next + x for _ in range(height) for x in range(width)])
-        self._next += max(height, width)
-        return first
-
-    def see(self, medium: PreparedMedium, places: Sequence[int]) -> None:
-        """Note what the tokens from these places on show."""
-        self._media.append(PlacedMedium(medium, medium.key, tuple(places), medium.tokens))
-
-    def encoded(self) -> EncodedPrompt:
-        """Return the prompt."""
-        if not self._media:
-            return EncodedPrompt(self._ids)
-        positions = PromptPositions(self._axes, self._next - len(self._ids))
-        return EncodedPrompt(self._ids, media=self._media, positions=positions)

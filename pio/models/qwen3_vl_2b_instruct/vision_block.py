@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pio import ops
-from pio.errors import UnsupportedModelError
 from pio.layers.attention import attention_rooms
 from pio.layers.linear import Linear, together
 from pio.layers.norm import LayerNorm
@@ -11,7 +10,7 @@ from pio.layers.quantization import Role
 from pio.layers.source import Source
 from pio.models.qwen3_vl_2b_instruct.vision_config import VisionConfig
 from pio.ops.pages import Pages
-from pio.ops.quantized import BLOCK, PackedWeight
+from pio.ops.quantized import BLOCK
 from pio.ops.slices import Slices
 from pio.tensor import Tensor
 
@@ -26,18 +25,10 @@ class VisionAttention:
     """
 
     def __init__(self, source: Source, config: VisionConfig) -> None:
-        """Take the weights.
-
-        Raises:
-            UnsupportedModelError: The weights are packed, and heads cannot be told apart in them.
-        """
         hidden = config.hidden_size
-        qkv = Linear(source / "qkv", 3 * hidden, hidden, bias=True, role=TOWER)
-        if isinstance(qkv.weight, PackedWeight) and hidden % BLOCK:
-            raise UnsupportedModelError(
-                f"config.json: vision_config.hidden_size is {hidden}, and quantized towers need a multiple of {BLOCK}; "
-                "load the model without quantize"
-            )
+        # queries, keys and values are told apart in a packed matrix where blocks of outputs end
+        role = TOWER if hidden % BLOCK == 0 else None
+        qkv = Linear(source / "qkv", 3 * hidden, hidden, bias=True, role=role)
         self.q, self.k, self.v = qkv.split(hidden, hidden, hidden)
         self.proj = Linear(source / "proj", hidden, hidden, bias=True, role=TOWER)
         self._rooms = attention_rooms(source, config.num_heads, config.num_heads, config.head_dim)

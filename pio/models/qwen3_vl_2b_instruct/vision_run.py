@@ -9,9 +9,11 @@ from typing import NamedTuple
 from pio.cache.paged import PagedCache
 from pio.dtypes import int32
 from pio.layers.workspace import Workspace
+from pio.memory.allocation import ALIGNMENT
 from pio.memory.arena import Arena
 from pio.memory.budget import MemoryBudget
 from pio.models.qwen3_vl_2b_instruct.vision_config import VisionConfig
+from pio.ops.attention import BLOCK_SIZE
 from pio.ops.slices import Slices
 
 Grid = tuple[int, int, int]
@@ -38,16 +40,23 @@ class Chunk(NamedTuple):
         rows: Where they are in the run.
         writing: Where their keys and values belong.
         reading: What each of them sees: all patches of its picture, or of its moment of a video.
+        seen: How many that are, at most.
     """
 
     rows: slice
     writing: Slices
     reading: Slices
+    seen: int
 
 
-def patch_bytes(config: VisionConfig) -> int:
-    """Return the bytes that a patch takes in a run, beside its keys and values."""
-    return 4 * (2 * config.hidden_size + config.head_dim + 2)
+def run_bytes(config: VisionConfig, patches: int) -> int:
+    """Return the bytes that so many patches take in a run, beside their keys and values."""
+    return 4 * patches * (2 * config.hidden_size + config.head_dim + 2) + 5 * ALIGNMENT
+
+
+def cache_tokens(grids: Sequence[Grid]) -> int:
+    """Return how many positions of a cache keys and values take: whole blocks for each picture or moment of a video."""
+    return sum(-(-height * width // BLOCK_SIZE) * BLOCK_SIZE * t for t, height, width in grids)
 
 
 class VisionRun:
@@ -76,7 +85,7 @@ class VisionRun:
         self._grids, self._step = list(grids), workspace.tokens
         total = sum(t * h * w for t, h, w in grids)
         self._arena = Arena(
-            total * patch_bytes(c) + 5 * 64,
+            run_bytes(c, total),
             budget=budget,
             what=f"encoding pictures of {total} patches (fewer with max_pixels)",
             device=workspace.device,
@@ -139,5 +148,5 @@ class VisionRun:
             for f, begin, end in inside:
                 writing.append(end - begin, begin - starts[f], blocks[f])
                 reading.append(end - begin, frames[f] - (end - begin), blocks[f])
-            chunks.append(Chunk(slice(first, last), writing, reading))
+            chunks.append(Chunk(slice(first, last), writing, reading, max(frames[f] for f, _, _ in inside)))
         return chunks

@@ -14,17 +14,18 @@ from pio.layers.source import Source
 from pio.media.picture import Picture
 from pio.media.prepared import PreparedMedium, prepare_picture
 from pio.media.preprocessor import PreprocessorConfig
+from pio.memory.allocation import ALIGNMENT
 from pio.memory.arena import Arena
 from pio.memory.budget import MemoryBudget
 from pio.models.qwen3_vl_2b_instruct.patch_embedding import PatchEmbedding
 from pio.models.qwen3_vl_2b_instruct.patch_merger import PatchMerger
 from pio.models.qwen3_vl_2b_instruct.vision_block import VisionBlock
 from pio.models.qwen3_vl_2b_instruct.vision_config import VisionConfig
-from pio.models.qwen3_vl_2b_instruct.vision_run import VisionRun, patch_bytes
+from pio.models.qwen3_vl_2b_instruct.vision_run import Grid, VisionRun, cache_tokens, run_bytes
 from pio.ops.attention import BLOCK_SIZE
 from pio.tensor import Tensor
 
-PIECE: Final = 16  # chunks that go through half a layer between two yields: about as long as a chunk of a prompt
+PIECE: Final = 2e11  # operations between two yields: less than a chunk of a prompt takes
 
 
 class VisionTower:
@@ -58,15 +59,31 @@ class VisionTower:
         self._workspace, self._budget = source.workspace, budget
         self.nbytes = source.inventory.total - before
 
+    @property
+    def least_bytes(self) -> int:
+        """What encoding the smallest picture takes, its embeddings included."""
+        merge = self.config.spatial_merge_size
+        return self._working_bytes([(1, merge, merge)]) + self._embeddings_bytes(1)
+
     def working_bytes(self, media: Sequence[PreparedMedium]) -> int:
         """Return the bytes that encoding media together takes until it is done."""
-        frames = [height * width for t, height, width in (m.grid for m in media) for _ in range(t)]
-        cached = sum(-(-patches // BLOCK_SIZE) for patches in frames) * self._format.block_bytes
-        return sum(frames) * patch_bytes(self.config) + cached
+        return self._working_bytes([medium.grid for medium in media])
+
+    def _working_bytes(self, grids: Sequence[Grid]) -> int:
+        patches = sum(t * height * width for t, height, width in grids)
+        cached = cache_tokens(grids) // BLOCK_SIZE * self._format.block_bytes
+        return run_bytes(self.config, patches) + cached
 
     def embeddings_bytes(self, medium: PreparedMedium) -> int:
         """Return the bytes of what encoding a medium gives."""
-        return 4 * medium.tokens * self.config.out_hidden_size * (1 + self.config.levels)
+        return self._embeddings_bytes(medium.tokens)
+
+    def _embeddings_bytes(self, tokens: int) -> int:
+        return (4 * tokens * self.config.out_hidden_size + ALIGNMENT) * (1 + self.config.levels)
+
+    def tokens(self, medium: PreparedMedium) -> int:
+        """Return how many rows of embeddings encoding a medium gives."""
+        return medium.tokens
 
     def operations(self, media: Sequence[PreparedMedium]) -> float:
         """Return the operations of encoding media; a patch of a video sees those of its moment."""
@@ -75,28 +92,35 @@ class VisionTower:
     def encode(self, media: Sequence[PreparedMedium]) -> Generator[None, None, list[Embeddings]]:
         """Encode media; errors and pieces as ``Encoder`` says."""
         found = [self._rooms_for(medium) for medium in media]
-        run, chunks = self._run(media), 0
-        for _ in self._chunks(media, run, found):
-            chunks += 1
-            if chunks % PIECE == 0:
+        run, done = self._run(media), 0.0
+        for operations in self._chunks(media, run, found):
+            done += operations
+            if done >= PIECE:
+                done = 0.0
                 yield
         run.free()
         return found
 
     def _chunks(
         self, media: Sequence[PreparedMedium], run: VisionRun, found: Sequence[Embeddings]
-    ) -> Generator[None, None, None]:
-        """Do all the work, a chunk of patches through a part of a layer between any two yields."""
-        levels = self.config.deepstack_visual_indexes
+    ) -> Generator[float, None, None]:
+        """Do all the work, a chunk of patches through a part of a layer between any two yields of its operations."""
+        c, levels = self.config, self.config.deepstack_visual_indexes
         for piece in run.pieces():
-            yield self.patch_embed(media[piece.medium], piece.first, run.x[piece.rows])
+            x = run.x[piece.rows]
+            self.patch_embed(media[piece.medium], piece.first, x)
+            yield 2.0 * x.shape[0] * c.patch_elements * c.hidden_size
         for number, block in enumerate(self.blocks):
             keys, values = run.cache.layer(0)
             for chunk in run.chunks:
-                at, turns = chunk.rows, (run.cos[chunk.rows], run.sin[chunk.rows])
-                yield block.prepare(run.x[at], run.q[at], turns, keys, values, chunk.writing)
+                x, turns = run.x[chunk.rows], (run.cos[chunk.rows], run.sin[chunk.rows])
+                block.prepare(x, run.q[chunk.rows], turns, keys, values, chunk.writing)
+                yield 6.0 * x.shape[0] * c.hidden_size**2
             for chunk in run.chunks:
-                yield block(run.x[chunk.rows], run.q[chunk.rows], keys, values, chunk.reading)
+                x = run.x[chunk.rows]
+                block(x, run.q[chunk.rows], keys, values, chunk.reading)
+                weights = c.hidden_size + 2 * c.intermediate_size
+                yield 2.0 * x.shape[0] * c.hidden_size * (weights + 2 * chunk.seen)
             if number in levels:
                 level = levels.index(number)
                 outs = [additions[level] for _, additions in found]
@@ -116,21 +140,21 @@ class VisionTower:
         finally:
             self.blocks = blocks
 
-    def _merge(self, run: VisionRun, merger: PatchMerger, outs: Sequence[Tensor]) -> Generator[None, None, None]:
-        """Merge the patches of each medium into its embeddings."""
-        first = 0
+    def _merge(self, run: VisionRun, merger: PatchMerger, outs: Sequence[Tensor]) -> Generator[float, None, None]:
+        """Merge the patches of each medium into its embeddings, as ``_chunks`` does its work."""
+        wide, first = self.config.merged_size, 0
         for out in outs:
             for begin in range(0, out.shape[0], self._workspace.tokens):
                 end = min(begin + self._workspace.tokens, out.shape[0])
                 merger(run.merged[first + begin : first + end], out[begin:end])
-                yield
+                yield 2.0 * (end - begin) * wide * (wide + self.config.out_hidden_size)
             first += out.shape[0]
 
     def _rooms_for(self, medium: PreparedMedium) -> Embeddings:
         """Memory for what becomes of a medium."""
         shape = medium.tokens, self.config.out_hidden_size
         arena = Arena(
-            self.embeddings_bytes(medium) + 64 * (1 + self.config.levels),
+            self.embeddings_bytes(medium),
             budget=self._budget,
             what="the embeddings of a picture (fewer with max_pixels)",
             device=self._workspace.device,
@@ -139,8 +163,9 @@ class VisionTower:
         return rows, tuple(additions)
 
     def _run(self, media: Sequence[PreparedMedium]) -> VisionRun:
-        cache_tokens = sum(-(-h * w // BLOCK_SIZE) * BLOCK_SIZE * t for t, h, w in (m.grid for m in media))
-        cache = PagedCache(1, cache_tokens, self._format, budget=self._budget, device=self._workspace.device)
-        run = VisionRun(self.config, [m.grid for m in media], cache, self._workspace, self._budget)
+        grids, device = [medium.grid for medium in media], self._workspace.device
+        what = "keys and values of pictures (fewer with max_pixels)"
+        cache = PagedCache(1, cache_tokens(grids), self._format, budget=self._budget, device=device, what=what)
+        run = VisionRun(self.config, grids, cache, self._workspace, self._budget)
         ops.rope_table(run.positions, self._inv_freq, axes=self._axes, out_cos=run.cos, out_sin=run.sin)
         return run
