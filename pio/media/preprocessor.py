@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, TypeVar, cast
 
-from pio.errors import CheckpointError, UnsupportedModelError
+from pio.errors import CheckpointError, ConfigError, UnsupportedModelError
 from pio.loading.json_file import read_object
 from pio.loading.model_file import find, shown
 
@@ -155,6 +155,46 @@ def video_config(raw: Mapping[str, Any], where: str) -> VideoPreprocessorConfig:
     if found.min_frames > found.max_frames:
         _fail(where, "min_frames", found.min_frames, f"at most max_frames, {found.max_frames}")
     return found
+
+
+def with_budget(config: C, name: str, min_pixels: Any = None, max_pixels: Any = None) -> C:
+    """Return a config for one picture or video that a caller said its own limits of.
+
+    What is more than the config's largest number of pixels counts as that; where only one limit is given and passes the
+    other, it takes that one along.
+
+    Args:
+        config: What the model's folder says.
+        name: What messages call the picture.
+        min_pixels: Smaller pictures are made larger.
+        max_pixels: Larger pictures are made smaller.
+
+    Raises:
+        ConfigError: A limit is no number of pixels, or the least is above the largest.
+    """
+    for key, value in (("min_pixels", min_pixels), ("max_pixels", max_pixels)):
+        if value is not None and (type(value) is not int or not 1 <= value <= _LARGEST):
+            raise ConfigError(f"{name}: {key} is {shown(value)}, expected a whole number from 1 to {_LARGEST}")
+    if min_pixels is not None and max_pixels is not None and min_pixels > max_pixels:
+        raise ConfigError(f"{name}: min_pixels is {min_pixels}, expected at most max_pixels, {max_pixels}")
+    most = min(config.max_pixels if max_pixels is None else max_pixels, config.max_pixels)
+    return replace(
+        config, min_pixels=min(config.min_pixels if min_pixels is None else min_pixels, most), max_pixels=most
+    )
+
+
+def with_frames(config: VideoPreprocessorConfig, name: str, num_frames: Any = None) -> VideoPreprocessorConfig:
+    """Return a config for one video of which a caller said how many frames the model is to see.
+
+    Raises:
+        ConfigError: It is no such number, or above the config's ``max_frames``.
+    """
+    if num_frames is None:
+        return config
+    least, most = config.temporal_patch_size, max(config.temporal_patch_size, config.max_frames)
+    if type(num_frames) is not int or not least <= num_frames <= most:
+        raise ConfigError(f"{name}: num_frames is {shown(num_frames)}, expected a whole number from {least} to {most}")
+    return replace(config, num_frames=num_frames, fps=None, do_sample_frames=True)
 
 
 def _common(base: C, raw: Mapping[str, Any], where: str) -> C:
