@@ -13,7 +13,7 @@ def image_rgb(image: Any, background: Sequence[int], *, floats: bool) -> list[li
         return float(int(255.0 * value + 0.5)) if floats else value
 
     def made(pixel: Sequence[float]) -> list[int]:
-        colours = [whole(v) for v in (pixel[:3] if len(pixel) > 1 else pixel * 3)]
+        colours = [whole(v) for v in (pixel[:3] if len(pixel) > 1 else [pixel[0]] * 3)]
         alpha = whole(pixel[3]) / 255 if len(pixel) == 4 else 1.0
         return [int(alpha * v + (1 - alpha) * b + 0.5) for v, b in zip(colours, background, strict=True)]
 
