@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from pio.errors import ConfigError, MediaError
+from pio.loading.model_file import shown
 from pio.media.picture import DECODE_LIMIT, MAX_BYTES, Picture, open_picture
 from pio.media.preprocessor import VideoPreprocessorConfig
 from pio.media.source import is_source
 from pio.media.video_file import VideoFile, open_video_file
+
+SLOWEST: Final = 1e-3  # frames in a second: one in a quarter of an hour
+FASTEST: Final = 1e4
+MOST_SEEN: Final = 1 << 16  # frames of a video
 
 
 class Video(Protocol):
@@ -91,8 +95,8 @@ def open_video(
         MediaError: It has no frames, or cannot be read.
         ConfigError: The source is of no known kind, ``fps`` is missing or not to be given, or PyAV is not installed.
     """
-    if fps is not None and (type(fps) not in (int, float) or not math.isfinite(fps) or not 0 < fps <= 1e4):
-        raise ConfigError(f"{name}: fps is {fps!r}, expected frames in a second, above 0 and at most 10000")
+    if fps is not None and (type(fps) not in (int, float) or not SLOWEST <= fps <= FASTEST):  # false of NaN
+        raise ConfigError(f"{name}: fps is {shown(fps)}, expected frames in a second, from 0.001 to 10000")
     if is_source(source):
         if fps is not None:
             raise ConfigError(f"{name} is a file, which says itself how many frames a second has; leave fps out")
@@ -123,10 +127,15 @@ def sample_frames(count: int, fps: float, config: VideoPreprocessorConfig, *, na
         name: What messages call it.
 
     Raises:
-        MediaError: There are fewer frames than a time step has.
+        MediaError: There are fewer frames than a time step has, more than are ever looked at, or so many or few of them
+            in a second as no video has.
     """
     if count < 1:
         raise MediaError(f"{name} has no frames; give two or more")
+    if not SLOWEST <= fps <= FASTEST:
+        raise MediaError(
+            f"{name} has {fps:g} frames in a second, expected from 0.001 to 10000; give its pictures and fps"
+        )
     wanted = count
     if config.do_sample_frames:
         if config.num_frames is not None:
@@ -138,6 +147,10 @@ def sample_frames(count: int, fps: float, config: VideoPreprocessorConfig, *, na
         raise MediaError(
             f"{name} has {min(count, wanted)} frame, expected at least {config.temporal_patch_size}; give a single "
             "frame as a picture"
+        )
+    if wanted > MOST_SEEN:
+        raise MediaError(
+            f"{name}: {wanted} frames were to be seen, at most {MOST_SEEN} are; cut it, or give num_frames"
         )
     if wanted == count:
         return list(range(count))
