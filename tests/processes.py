@@ -81,10 +81,17 @@ class Program:
 
     def end(self, text: bytes | None = None) -> tuple[int, bytes]:
         """Give it its last input, wait for its end; return its exit code and what it wrote to standard error."""
-        _, errors = self.process.communicate(text, timeout=120)
+        with self:
+            _, errors = self.process.communicate(text, timeout=120)
+        return self.process.returncode, errors
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Send it no more signals."""
         if self._connection is not None:
             self._connection.close()
-        return self.process.returncode, errors
 
 
 def wait_for_end(number: int, seconds: float) -> None:

@@ -10,10 +10,12 @@ from types import ModuleType
 
 import pytest
 
+from pio.kernels import _atomics
 from pio.kernels._formats import FORMATS
 from pio.kernels.quantized_tiles import quantized_tile, values_tile
 from pio.kernels.simd import JIT
 from pio.kernels.tiles import dot_tile, outer_tile, pair_tile
+from pio.system import HERE
 
 PATH = Path(__file__).parent.parent / "tools" / "assembly.py"
 GROUPS, FOURS, VECTORS = 2, 8, 4  # of a pair; of four inputs in a group; of four lanes in a block of outputs
@@ -60,6 +62,15 @@ def test_quantized_tiles_multiply_with_the_instructions_that_a_processor_has(for
     assert {name: found.count(name) for name in ("sdot", "usdot", "smmla", "usmmla") if found.count(name)} == expected
     if not expected:
         assert found.count("sm(ul|la)l2?") == 2 * PRODUCTS  # eight bytes each
+
+
+@pytest.mark.parametrize(
+    ("machine", "cpu", "instruction"),
+    [("aarch64", "neoverse-n1", "isb"), ("aarch64", "apple-m1", "isb"), ("x86_64", "haswell", "pause")],
+)
+def test_a_waiting_loop_gives_way_to_what_shares_its_core(monkeypatch, machine, cpu, instruction):
+    monkeypatch.setattr(HERE, "machine", machine)
+    assert instruction in tool.assembly(_atomics.pause, tool.PROCESSORS[cpu]).split()
 
 
 @pytest.mark.parametrize("cpu", ["neoverse-v2", "neoverse-n1", "generic", "apple-m1", "apple-m4"])

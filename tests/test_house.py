@@ -177,6 +177,12 @@ def test_what_holds_on_one_system_is_found(code: str, found: str) -> None:
     assert [f"{line}: {what}" for line, what in portable["not_portable"](ast.parse(code))] == [found]
 
 
+def test_an_exception_that_nothing_needs_is_found() -> None:
+    portable = runpy.run_path(str(ROOT / "tools" / "port" / "portable.py"))
+    portable["EXCEPTIONS"]["pio/errors.py"] = {"os.fork"}
+    assert list(portable["look"]([PIO / "errors.py"])) == ["pio/errors.py: an exception for os.fork, which it has not"]
+
+
 def test_no_error_is_swallowed_and_no_check_can_be_switched_off() -> None:
     for path in SHIPPED:
         for node in ast.walk(parse(path)):
@@ -206,6 +212,12 @@ def test_nothing_is_left_open_and_no_machine_is_named() -> None:
             continue  # stored answers and other people's text
         found += [f"{name(path)}: {hit}" for hit in machine.findall(text) + open_ends.findall(text)]
     assert found == []
+
+
+def test_no_merge_is_left_half_done() -> None:
+    mark = re.compile(rb"^(?:<{7}|>{7}) \S", re.MULTILINE)
+    files = [path for path in [*files_below(ROOT), *ROOT.glob(".ci/*")] if path.stat().st_size < 1 << 18]
+    assert [name(path) for path in files if mark.search(path.read_bytes())] == []
 
 
 def test_the_package_is_marked_as_typed_and_licensed() -> None:

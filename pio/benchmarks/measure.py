@@ -38,7 +38,7 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
     for workload in plan.workloads:
         _work(model, workload)
     peak = HERE.peak_memory()
-    looks = Looks(model, plan.pictures)
+    looks = Looks(model, plan.pictures, plan.new_tokens)
     arithmetic = arithmetic_of(model)
     machine = Machine(loaded.model.device, plan.buffer_bytes, arithmetic=arithmetic)
     decode: list[tuple[float, float]] = []

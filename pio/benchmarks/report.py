@@ -125,10 +125,11 @@ class Sight:
         seen_height: Pixels in which the model sees it.
         tokens: Tokens that stand for it.
         prompt_tokens: Those, and the text around it.
-        prepare: Seconds of resizing it, median.
+        prepare: Seconds of resizing it, and of writing the prompt, median.
         encode: Seconds of the tower, median.
         prefill: Seconds from there to the first token of the answer, median.
         time_to_first_token: From the picture's pixels to the first token of the answer, median.
+        decode: Tokens a second of an answer as long as ``Report.new_tokens`` behind it, median.
         operations_per_picture: Operations of the tower.
         operations: The machine's best operations a second with what the tower multiplies, just before and after; median
             and each round.
@@ -146,6 +147,7 @@ class Sight:
     encode: float
     prefill: float
     time_to_first_token: float
+    decode: float
     operations_per_picture: float
     operations: Series
     operations_share: float

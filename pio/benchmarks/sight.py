@@ -23,23 +23,24 @@ WORDS: Final = 16  # tokens of text before a picture, and as many behind it
 
 
 def most_tokens(raw: Mapping[str, Any], size: tuple[int, int]) -> int:
-    """Return the most tokens that a prompt with a picture may have, by a config.json; one more is for the answer."""
+    """Return the most tokens that a prompt with a picture may have, by a config.json."""
     found: Any = raw.get("vision_config")
     vision = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
     patch, merge = vision.get("patch_size"), vision.get("spatial_merge_size")
     side = (patch if isinstance(patch, int) and patch > 0 else 16) * (merge if isinstance(merge, int) else 2)
     width, height = size
     area = max((width / side + 1) * (height / side + 1), (256 / side + 1) ** 2)  # small ones are made larger
-    return 2 * WORDS + ceil(area) + 1
+    return 2 * WORDS + ceil(area)
 
 
 class _Look(NamedTuple):
-    """Seconds of one look at a picture: as ``Sight`` has their medians."""
+    """One look at a picture, in seconds, and tokens a second: ``Sight`` has their medians."""
 
     prepare: float
     encode: float
     prefill: float
     first_token: float
+    decode: float
 
 
 class Looks:
@@ -49,12 +50,13 @@ class Looks:
         arithmetic: What most products of the tower are of; None without pictures.
     """
 
-    def __init__(self, model: TextModelPlugin, sizes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, model: TextModelPlugin, sizes: Sequence[tuple[int, int]], new_tokens: int) -> None:
         """Look at one picture of each size, which touches all memory that this takes.
 
         Args:
             model: A loaded model; nothing else runs on it.
             sizes: Width and height of pictures.
+            new_tokens: Tokens of the answers behind them.
 
         Raises:
             ConfigError: The model sees no pictures.
@@ -62,7 +64,7 @@ class Looks:
         """
         if sizes and (model.loaded.model.encoder is None or model.loaded.prompts.media is None):
             raise ConfigError(f"{model.manifest.name} reads text alone; measure pictures with a model that sees")
-        self._model, self._sizes, self._seed = model, sizes, 0
+        self._model, self._sizes, self._new_tokens, self._seed = model, sizes, new_tokens, 0
         self._peaks: list[int | None] = []
         for size in sizes:
             self._look(size)
@@ -88,11 +90,12 @@ class Looks:
     def _look(self, size: tuple[int, int]) -> _Look:
         picture = self._picture(size)
         began = time.perf_counter()
-        prepared = self._prepared(picture)
-        ready = time.perf_counter()
-        answer = self._model.generate(self._prompt(prepared), max_new_tokens=1, temperature=0.0)
-        timings = answer.timings  # nothing else runs: what a request waits for is the tower
-        return _Look(ready - began, timings.queue, timings.prefill, time.perf_counter() - began)
+        prompt = self._prompt(self._prepared(picture))
+        prepared = time.perf_counter() - began
+        fields: dict[str, Any] = {"max_new_tokens": self._new_tokens, "temperature": 0.0, "ignore_eos": True}
+        timings = self._model.generate(prompt, **fields).timings  # nothing else runs: a request waits for the tower
+        first = prepared + timings.time_to_first_token
+        return _Look(prepared, timings.queue, timings.prefill, first, timings.tokens_per_second)
 
     def _picture(self, size: tuple[int, int]) -> Tensor:
         width, height = size
@@ -130,6 +133,7 @@ class Looks:
             encode=median(look.encode for look, _ in rounds),
             prefill=median(look.prefill for look, _ in rounds),
             time_to_first_token=median(look.first_token for look, _ in rounds),
+            decode=median(look.decode for look, _ in rounds),
             operations_per_picture=work,
             operations=Series.of(machine),
             operations_share=work * ratio([1 / look.encode for look, _ in rounds], machine),

@@ -167,7 +167,7 @@ def _with_room(plan: Plan, given: dict[str, Any], raw: dict[str, Any]) -> dict[s
             f"{max(1, runtime.prefill_chunk // plan.sequences)} or fewer sequences"
         )
     room = dict(given)
-    context = max(plan.context, *(most_tokens(raw, size) for size in plan.pictures), 0)
+    context = max(plan.context, *(most_tokens(raw, size) + plan.new_tokens for size in plan.pictures), 0)
     if "context_length" not in given and context > runtime.context_length:
         room["context_length"] = context
     together = [(plan.sequences, plan.depth + plan.new_tokens), *((w.requests, w.context) for w in plan.workloads)]
@@ -219,7 +219,7 @@ def _show(r: Report) -> None:
         held = r.formats["tower"]
         title = f"\nPictures, by a tower in {held}; shares are of its {r.tower_arithmetic} peak"
         columns = ["picture", ">seen as", ">tokens", ">encode", ">work", ">share", ">prefill"]
-        columns += [">first token", ">memory"]
+        columns += [">first token", ">decode", ">memory"]
         write_table(title, columns, list(map(_picture_row, r.pictures)))
     if r.workloads:
         columns = ["workload", ">prompt", ">answer", ">requests", ">first token", ">all", ">speed"]
@@ -236,7 +236,7 @@ def _picture_row(s: Sight) -> list[str]:
     work = f"{s.operations_per_picture / 1e9:,.0f} Gop"
     seconds = [f"{s.encode:.3f} s", work, f"{s.operations_share:.1%}", f"{s.prefill:.3f} s"]
     sizes = [f"{s.width} x {s.height}", f"{s.seen_width} x {s.seen_height}", str(s.tokens)]
-    return [*sizes, *seconds, f"{s.time_to_first_token:.3f} s", peak]
+    return [*sizes, *seconds, f"{s.time_to_first_token:.3f} s", f"{s.decode:.2f} tok/s", peak]
 
 
 def _decode_rows(r: Report) -> list[list[str]]:

@@ -13,6 +13,7 @@ from pio.cli.console import count, note, size
 from pio.errors import ConfigError
 from pio.progress.progress import DELAY
 from pio.progress.stream import is_terminal
+from pio.system import HERE
 
 if TYPE_CHECKING:
     from pio.plugin import TextModelPlugin
@@ -57,8 +58,8 @@ def require_chat(name: str) -> None:
 
     if not ChatTemplate.from_folder(find(name)):
         raise ConfigError(
-            f"{name} has no chat template, as models have that only go on with a text: use pio generate {name} PROMPT, "
-            "or a model that was made to chat (often called Instruct or Chat)"
+            f"{name} has no chat template, as models have that only go on with a text: use "
+            f"pio generate {HERE.quote(name)} PROMPT, or a model that was made to chat (often called Instruct or Chat)"
         )
 
 

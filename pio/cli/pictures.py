@@ -135,7 +135,10 @@ def spellings(text: str) -> Iterator[str]:
     if "\\" in text and os.sep == "/":
         yield re.sub(r"\\(.)", r"\1", text)
     if text.lower().startswith("file://"):
-        yield unquote(urlsplit(text).path)
+        path = unquote(urlsplit(text).path)
+        yield (
+            path[1:] if os.path.splitdrive(path[1:])[0] else path
+        )  # /C:/folder is C:/folder, where drives have letters
     if text.startswith("~"):
         yield os.path.expanduser(text)
 

@@ -9,6 +9,7 @@ import typer
 
 from pio.cli import options
 from pio.cli.console import note, size, write
+from pio.system import HERE
 
 
 def quantize(
@@ -28,5 +29,5 @@ def quantize(
 
     folder = quantize(src, dst, format=format, policy=policy, plugin=plugin, threads=threads, progress=progress)
     taken = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    note(f"weights take {size(taken)}; pio chat {folder} runs it")
+    note(f"weights take {size(taken)}; pio chat {HERE.quote(str(folder))} runs it")
     write(f"{folder}\n")

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pio.errors import ConfigError
@@ -55,8 +55,9 @@ class Output(io.TextIOWrapper):
         try:
             yield
         except OSError as error:
+            closed = HERE.is_closed_pipe(error, self.fileno())
             self._discard()
-            if HERE.is_closed_pipe(error):
+            if closed:
                 self._failure = OutputError(exit_code=BROKEN_PIPE)
             else:
                 self._failure = OutputError(f"standard output cannot be written: {error.strerror}; write it elsewhere")
@@ -94,9 +95,12 @@ def prepare_streams() -> None:
 
 def _prepared_input(given: Any) -> Any:
     encoding = _other_encoding(given)
-    if encoding == "utf-8":
+    redirected = HERE.redirected_encoding is not None and not given.isatty()
+    if redirected and (encoding or given.encoding) == "utf-8":
         encoding = "utf-8-sig"  # without the mark that programs put before a text of theirs
-    pipe = HERE.input_pipe(given.fileno())
+    pipe = None
+    with suppress(OSError, ValueError):  # what a program has put in its place may have no descriptor
+        pipe = HERE.input_pipe(given.fileno())
     if pipe is not None:
         given = io.TextIOWrapper(io.BufferedReader(pipe), given.encoding)
     given.reconfigure(encoding=encoding, errors="surrogateescape")  # require_text refuses it where it matters

@@ -13,7 +13,8 @@ class Scheduler:
     """Continuous batching over a fixed pool of cache blocks.
 
     Every step decodes one token of each sequence that has its prompt behind it, then spends what is left on prompts
-    in the order of arrival, in chunks. A prompt starts when its blocks are free, and no later one overtakes it. A
+    in the order of arrival, in chunks. A prompt starts when its blocks are free, and no later one overtakes it unless
+    its pictures are still being encoded. A
     decoding sequence that finds no free block takes those of the youngest one, which starts again later; its tokens
     stay the same, for a row's bits do not depend on how it was chunked. Several answers to one prompt wait for the
     first of them to compute it, and go on from there.
@@ -141,13 +142,19 @@ class Scheduler:
         sequence = next((s for s in self.waiting if not s.missing), None)
         if sequence is None:
             return False
-        if self.running and sequence.awaits(self.running[-1]):
+        if self._awaited(sequence) is not None:
             return False
         # a block in reserve for each running sequence, else the newcomer would soon be put back
         if not self.cache.admit(sequence, reserve=len(self.running)):
             return False
         self._start(sequence)
         return True
+
+    def _awaited(self, sequence: Sequence) -> Sequence | None:
+        """Return who is about to compute the prompt that a sequence shares; None where it has to do so itself."""
+        if sequence.family is None:
+            return None
+        return next((other for other in reversed(self.running) if sequence.awaits(other)), None)
 
     def _start(self, sequence: Sequence) -> None:
         del self.waiting[sequence]
@@ -161,15 +168,14 @@ class Scheduler:
             Sequences to be treated as if they had been in the plan, too.
         """
         started: list[Sequence] = []
-        if not self.waiting or not self.running:
-            return started
-        first = self.running[-1]
-        while first.rows:
+        while self.waiting and self.running:
             sequence = next((s for s in self.waiting if not s.missing), None)
+            first = None if sequence is None else self._awaited(sequence)
             # a block for it and a block in reserve for each running sequence; else it computes the prompt for itself
             if (
                 sequence is None
-                or not sequence.awaits(first)
+                or first is None
+                or not first.rows
                 or sequence.consumer.dead
                 or not self.cache.fork(first, sequence, reserve=len(self.running) + 1)
             ):

@@ -93,7 +93,7 @@ def cache_folder() -> Path | None:
                 for old in sorted(root.iterdir(), key=os.path.getmtime)[:-KEEP_STAMPS]:
                     HERE.remove_folder(old)
         for each in (root, folder):
-            _check_trusted(each, each.stat())
+            _check_trusted(each)
     except OSError as error:
         _log.warning(
             "kernels are compiled anew in every process, which costs about 10 s at each start: %s. "
@@ -118,9 +118,9 @@ def _make_private(folder: Path) -> None:
             raise
 
 
-def _check_trusted(path: Path, status: os.stat_result) -> None:
+def _check_trusted(path: Path, descriptor: int | None = None) -> None:
     """Raise unless only this user or the system's own can have written what a file or folder holds, which is code."""
-    reason = HERE.distrust(path, status)
+    reason = HERE.distrust(path, descriptor)
     if reason is not None:
         raise PermissionError(reason)
 
@@ -211,7 +211,7 @@ def read(name: Name) -> Compiled | None:
     path, key = found
     try:
         with open(path, "rb") as file:
-            _check_trusted(path, os.fstat(file.fileno()))
+            _check_trusted(path, file.fileno())
             stored = file.read()
     except FileNotFoundError:
         return None

@@ -42,10 +42,19 @@ def unfinished_folder(parent: Path) -> Generator[Path]:
 
 
 def _remove_left_behind(parent: Path) -> None:
+    found: list[Path] = []
     with suppress(OSError), os.scandir(parent) as entries:
-        found = [entry for entry in entries if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)]
-        for entry in found:
-            lock = HERE.lock_folder(Path(entry.path), needed=True)
-            if lock is not None:
-                HERE.remove_folder(Path(entry.path))
-                HERE.unlock_folder(Path(entry.path), lock)
+        found = [Path(e.path) for e in entries if _NAME.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
+    for folder in found:
+        with suppress(OSError):  # one that cannot be locked, as another user's, leaves the others to be removed
+            _remove_unless_locked(folder)
+
+
+def _remove_unless_locked(folder: Path) -> None:
+    lock = HERE.lock_folder(folder, needed=True)
+    if lock is None:
+        return
+    try:
+        HERE.remove_folder(folder)
+    finally:
+        HERE.unlock_folder(folder, lock)

@@ -173,7 +173,8 @@ class TextModelPlugin(Lifecycle):
 
         Args:
             prompt: Text, token ids, or a list of messages. Models for code also take ``prefix`` and ``suffix`` in its
-                place, and answer with what stands between them.
+                place, and answer with what stands between them. Models that see take ``{"text": …, "image": …}`` too,
+                and messages with pictures and videos.
             params: How to choose tokens and when to stop, as ``SamplingParams`` or a dict of its fields; the
                 checkpoint's own defaults hold for the rest.
             **fields: Single sampling fields, which win over ``params``; and for messages ``tools``,
@@ -185,6 +186,7 @@ class TextModelPlugin(Lifecycle):
 
         Raises:
             ConfigError: A field is unknown or out of range, or the prompt cannot be read.
+            MediaError: A picture or a video cannot be read.
             CapacityError: The prompt does not fit into the context or the cache.
             CancelledError: The model was closed meanwhile.
         """

@@ -86,7 +86,8 @@ def distrust(access: Access, user: str, path: str, *, folder: bool) -> str | Non
     if access.entries is None:  # a disk without lists also says that everyone owns everything
         return f"{path} can be written by anybody, for it has no access list (FAT and exFAT disks keep none)"
     if access.owner not in trusted:
-        return f"{path} belongs to {_name(access.owner)}, and not to this user"
+        owner = "nobody" if access.owner is None else f"{_name(access.owner)}, and not to this user"
+        return f"{path} belongs to {owner}; remove it, and it is made anew"
     others = dict.fromkeys(
         entry.who
         for entry in access.entries

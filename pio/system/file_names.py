@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ntpath
+import re
 from typing import Final
 
 LONGEST: Final = 259  # characters of a path, where long ones are not enabled
@@ -13,6 +14,7 @@ _DEVICES: Final = frozenset(
 )
 _FORBIDDEN: Final = frozenset('<>:"/\\|?*')
 _VERBATIM: Final = "\\\\?\\"  # before a path that the system takes as it is
+_DEVICE: Final = re.compile(r"[\\/]{2}\.[\\/](?![A-Za-z]:)")  # before one that is no drive
 
 
 def name_problem(name: str) -> str | None:
@@ -37,14 +39,17 @@ def path_problem(path: str, *, long_paths: bool) -> str | None:
     """
     if path.startswith(_VERBATIM):
         return None
+    if _DEVICE.match(path):
+        return "Windows has a device there; give a path that begins with a drive, such as C:\\"
     _, below = ntpath.splitdrive(path)
     for name in below.replace("/", "\\").split("\\"):
         problem = name_problem(name) if name not in ("", ".", "..") else None
         if problem is not None:
-            return f"{name!r:.80} in it can be no file or folder: {problem}; choose another name"
-    if len(path) > LONGEST and not long_paths:
+            return f"{problem}: {name!r:.80}; choose another name"
+    length = len(ntpath.normpath(path))  # the system resolves .. before it counts
+    if length > LONGEST and not long_paths:
         return (
-            f"it has {len(path)} characters, and Windows lets this program use {LONGEST}; use a shorter one, or enable "
+            f"it has {length} characters, and Windows lets this program use {LONGEST}; use a shorter one, or enable "
             "long paths (LongPathsEnabled in the registry; the installer of Python offers it as “Disable path length "
             "limit”)"
         )

@@ -1,14 +1,13 @@
-"""What pio asks of an operating system."""
+"""What pio asks of an operating system; what it asks of files and folders, `files` says."""
 
 from __future__ import annotations
 
 import errno
-import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from pio.system.files import Files
 
 if TYPE_CHECKING:
     import io
@@ -30,7 +29,7 @@ class Call(NamedTuple):
     arguments: tuple[int | Literal["address", "value", "place", "result"], ...] = ()
 
 
-class System(ABC):
+class System(Files):
     """An operating system.
 
     Attributes:
@@ -41,9 +40,6 @@ class System(ABC):
         give_way: Lets another thread have this core.
         clock: Writes a time, which only goes forward, to ``result``.
         clock_units: Nanoseconds of each of the int64s that it writes.
-        read_flags: What to open a file with, so that reading gives its bytes, a child does not inherit it, and what is
-            no file cannot block.
-        permission_remedy: How this user gets the right to read a file, in a few words.
         child_options: What to start a process with whose life no terminal ends.
         ending_signals: Numbers of the signals by which this process is asked to end, but for Ctrl-C.
         end_of_input: The keys that end what somebody types.
@@ -61,8 +57,6 @@ class System(ABC):
     give_way: Call
     clock: Call
     clock_units: tuple[int, ...]
-    read_flags: int
-    permission_remedy: str
     child_options: ClassVar[Mapping[str, Any]]
     ending_signals: tuple[int, ...]
     end_of_input: str
@@ -110,10 +104,10 @@ class System(ABC):
         """Return the address of a function of the C library, None if it has none; needed where ``places_objects``."""
         raise NotImplementedError
 
-    def prefer_huge_pages(self, mapping: mmap.mmap) -> None:  # noqa: B027  a system may have none
+    def prefer_huge_pages(self, mapping: mmap.mmap) -> None:  # a system may have none
         """Ask for large pages, each of which is found once instead of 512 times; without any, small ones serve."""
 
-    def drop_pages(self, mapping: mmap.mmap, first: int, nbytes: int) -> None:  # noqa: B027  it is advice
+    def drop_pages(self, mapping: mmap.mmap, first: int, nbytes: int) -> None:  # it is advice
         """Let pages of a mapped file go from this process's memory; they are read again when touched.
 
         Args:
@@ -121,129 +115,6 @@ class System(ABC):
             first: Byte to begin with, a multiple of the page size.
             nbytes: How many.
         """
-
-    # Files
-
-    @abstractmethod
-    def read_at(self, descriptor: int, target: memoryview, position: int) -> int:
-        """Read bytes of an open file from a position on; return how many, 0 at its end.
-
-        Raises:
-            OSError: They cannot be read.
-        """
-
-    @abstractmethod
-    def cache_folder(self) -> Path:
-        """Return the user's own folder for what programs can make again.
-
-        Raises:
-            OSError: This user has none.
-        """
-
-    def real_path(self, path: str | os.PathLike[str]) -> str:
-        """Return a path without links, in the one spelling in which paths can be compared.
-
-        Raises:
-            OSError: The system does not say where it leads.
-        """
-        return os.path.realpath(path)
-
-    def name_problem(self, name: str) -> str | None:
-        """Return why no file in a folder has a name, for a message; None where one may.
-
-        Args:
-            name: Without separators of any system, printable, and not longer than 255 characters.
-        """
-        return None
-
-    def path_problem(self, path: str | os.PathLike[str]) -> str | None:
-        """Return why nothing can be at a path, and what to do; None where something may."""
-        return None
-
-    def file_problem(self, path: str | os.PathLike[str], error: OSError, *, writing: bool = False) -> str | None:
-        """Return what an error means for a file and what to do, where its kind in Python tells less than the system.
-
-        Args:
-            path: The file or folder.
-            error: What it met.
-            writing: Whether it was to be written, replaced or removed.
-        """
-        return None
-
-    def may_write(self, folder: Path) -> bool:
-        """Return whether this user may make files in a folder."""
-        return os.access(folder, os.W_OK)
-
-    @abstractmethod
-    def distrust(self, path: Path, status: os.stat_result) -> str | None:
-        """Return why others than this user and the system's own can have written a file or folder; None if they cannot.
-
-        Args:
-            path: The file or folder.
-            status: What the system says of it.
-
-        Raises:
-            OSError: The system does not say.
-        """
-
-    @abstractmethod
-    def make_private_folder(self, folder: Path) -> None:
-        """Make a folder in which nobody but this user and the system's own can write.
-
-        Raises:
-            OSError: It is there, or cannot be made.
-        """
-
-    def replace(self, source: Path, target: Path) -> None:
-        """Put a file in another's place, in one step.
-
-        Raises:
-            OSError: The system could not; ``strerror`` says why.
-        """
-        os.replace(source, target)
-
-    def discard(self, path: Path) -> None:
-        """Remove a file that is of no more use, if it is there and the system lets it go; raises nothing."""
-        with suppress(OSError):
-            os.unlink(path)
-
-    def remove_folder(self, folder: Path) -> None:
-        """Remove a folder that is of no more use with all that is in it, as far as the system lets it go."""
-        import shutil
-
-        shutil.rmtree(folder, ignore_errors=True)
-
-    @abstractmethod
-    def move_folder(self, source: Path, target: Path) -> None:
-        """Give a folder another name: that of an empty one, or one that is not in use.
-
-        Raises:
-            OSError: There is something else of that name, or the system could not.
-        """
-
-    @abstractmethod
-    def sync_folder(self, folder: str | os.PathLike[str]) -> None:
-        """Put a folder's list of files on the disk.
-
-        Raises:
-            OSError: The system could not.
-        """
-
-    @abstractmethod
-    def lock_folder(self, folder: Path, *, needed: bool = False) -> int | None:
-        """Lock a folder until ``unlock_folder``, or until this process ends; None where another process has it.
-
-        Args:
-            folder: One that is there, and of this user.
-            needed: Return None also where the file system has no such locks.
-
-        Raises:
-            OSError: It cannot be opened.
-        """
-
-    @abstractmethod
-    def unlock_folder(self, folder: Path, lock: int) -> None:
-        """Give a lock back; the folder may have gone, or have another name."""
 
     # This machine, this process
 
@@ -279,9 +150,7 @@ class System(ABC):
     def huge_pages(self) -> tuple[str, str]:
         """Return what becomes of a wish for huge pages, and what to do about it, empty where all is well."""
 
-    def at_fork(  # noqa: B027  a system may have no forks
-        self, before: Callable[[], object], after: Callable[[], object]
-    ) -> None:
+    def at_fork(self, before: Callable[[], object], after: Callable[[], object]) -> None:  # a system may have no forks
         """Have functions called by a thread that forks, before it does, and after that in both processes."""
 
     # Terminals
@@ -298,6 +167,8 @@ class System(ABC):
     def has_input(self, descriptor: int, seconds: float) -> bool:
         """Wait until a file, pipe or terminal has something to read, or its end; False where the time was over before.
 
+        A terminal counts as ready where the system cannot wait for it.
+
         Raises:
             OSError: The descriptor is none of these; ValueError where it is none at all.
         """
@@ -306,13 +177,18 @@ class System(ABC):
         """Return whether more lines came to the terminal with the last one that ``input`` gave, as of a paste."""
         return False
 
-    def end_in_order(self) -> None:  # noqa: B027  most let a process do that
+    def end_in_order(self) -> None:  # most let a process do that
         """Have the system wait, after one of ``ending_signals``, until this process has ended by itself."""
 
     @abstractmethod
     def quote(self, text: str) -> str:
         """Return a text as one argument of a command line."""
 
-    def is_closed_pipe(self, error: OSError) -> bool:
-        """Return whether an error says that whoever reads what this process writes has gone."""
+    def is_closed_pipe(self, error: OSError, descriptor: int) -> bool:
+        """Return whether an error says that whoever reads what this process writes has gone.
+
+        Args:
+            error: What writing met.
+            descriptor: What was written to.
+        """
         return isinstance(error, BrokenPipeError)

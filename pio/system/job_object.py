@@ -57,9 +57,11 @@ def cpu_quota(query: Query, cores: int) -> float | None:
     found = _Rate()
     if not query(_CPU_RATE, found) or not found.flags & _ENABLED:
         return None
-    if found.flags & _MIN_MAX:
-        return (found.rate >> 16) / _WHOLE * cores
-    return found.rate / _WHOLE * cores if found.flags & _HARD_CAP else None  # else it is a share of what others want
+    if not found.flags & (_MIN_MAX | _HARD_CAP):
+        return None  # it is a share of what others want
+    rate = found.rate >> 16 if found.flags & _MIN_MAX else found.rate
+    # whoever set it has rounded it down: two cores of twelve are 1666, which would make them fewer than two
+    return min(rate + 1, _WHOLE) / _WHOLE * cores
 
 
 def free_memory(query: Query, committed: int) -> int | None:

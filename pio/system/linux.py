@@ -23,6 +23,9 @@ _NAP_US: Final = 200
 _AT_HWCAP, _AT_HWCAP2 = 16, 26
 _HWCAP: Final = {"fullfp16": 1 << 10, "dotprod": 1 << 20}  # HWCAP_ASIMDHP, HWCAP_ASIMDDP
 _HWCAP2: Final = {"i8mm": 1 << 13, "bf16": 1 << 14}
+# ARM's own cores that servers have, by the part that cpuinfo shows; it shows no names there.
+_ARM: Final = "0x41"
+_PARTS: Final = {"0xd0c": "Neoverse N1", "0xd40": "Neoverse V1", "0xd49": "Neoverse N2", "0xd4f": "Neoverse V2"}
 
 
 class Linux(Posix):
@@ -34,6 +37,8 @@ class Linux(Posix):
 
     clock = Call("clock_gettime", (time.CLOCK_MONOTONIC, "result"))
     core_limits = "the process's affinity or control group gives no more"
+    thread_remedy = "raise the limit of threads of this user (ulimit -u) or container"
+    memory_remedy = "ulimit -v, a control group"
 
     def __init__(self, root: Path = ROOT) -> None:
         self.root = root
@@ -43,7 +48,7 @@ class Linux(Posix):
         else:
             self.sleep = Call("syscall", (number, "address", _WAIT_PRIVATE, "value", 0, 0, 0))
             self.wake = Call("syscall", (number, "address", _WAKE_PRIVATE, _EVERYBODY, 0, 0, 0))
-        self.places_objects = self.machine == "x86_64" and sys.maxsize > 1 << 32
+        self.places_objects = self.machine == "x86_64"
 
     def cache_folder(self) -> Path:
         """Return the folder that the XDG Base Directory Specification names."""
@@ -74,12 +79,16 @@ class Linux(Posix):
         return None
 
     def processor_name(self) -> str:
-        """Return its name as the system shows it, or the kind of machine."""
-        for line in read(self.root / "proc/cpuinfo").splitlines():
-            name, _, rest = line.partition(":")
-            if name.strip() in ("model name", "Model"):
-                return rest.strip()
-        return os.uname().machine
+        """Return its name as the system shows it, or who made it and which it is, or the kind of machine."""
+        fields = [line.partition(":") for line in read(self.root / "proc/cpuinfo").splitlines()]
+        said = {name.strip(): text.strip() for name, _, text in reversed(fields)}  # of the first core
+        if name := said.get("model name") or said.get("Model"):
+            return name
+        maker, part = said.get("CPU implementer"), said.get("CPU part")
+        if maker is None or part is None:
+            return os.uname().machine
+        known = _PARTS.get(part) if maker == _ARM else None
+        return known or f"ARM implementer {maker}, part {part}"
 
     def processor_features(self) -> frozenset[str]:
         """Return what LLVM does not ask for: of ARM processors what is newer than 2016."""

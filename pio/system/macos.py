@@ -1,4 +1,4 @@
-"""macOS on Apple silicon; written by the documentation, and not tried."""
+"""macOS on Apple silicon; written by the documentation, and tried without it alone."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import sys
 assert sys.platform != "win32"
 
 import ctypes
+import errno
 import os
 import resource
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pio.system.interface import Call
 from pio.system.posix import Posix, program
 
 _NAP_US: Final = 200
 _CLOCK_MONOTONIC: Final = 6  # of its time.h
+_EXTENDED, _FIRST_ENTRY = 0x100, 0  # ACL_TYPE_EXTENDED, ACL_FIRST_ENTRY
 # By the names that sysctl has for what LLVM calls otherwise.
 _FEATURES: Final = {
     "fullfp16": "FEAT_FP16",
@@ -33,6 +35,8 @@ class MacOS(Posix):
     clock = Call("clock_gettime", (_CLOCK_MONOTONIC, "result"))
     core_limits = "slower cores are left out, for work is split evenly"
     packages = ("platformdirs", "psutil")
+    thread_remedy = "raise the limit of processes of this user (ulimit -u)"
+    memory_remedy = "close other programs"
 
     def __init__(self) -> None:
         if hasattr(program(), "os_sync_wait_on_address"):  # since 14.4
@@ -46,6 +50,13 @@ class MacOS(Posix):
         import platformdirs
 
         return platformdirs.user_cache_path()
+
+    def distrust(self, path: Path, descriptor: int | None) -> str | None:
+        """Look at the access list too, by which others may write what the mode leaves to the owner."""
+        reason = super().distrust(path, descriptor)
+        if reason is None and _has_access_list(path, descriptor):
+            return f"{path} has an access list, which may let others write it; chmod -N {path}"
+        return reason
 
     def name(self) -> str:
         """Return the version that its settings show."""
@@ -88,12 +99,37 @@ class MacOS(Posix):
 
 def _number(name: str) -> int:
     """What sysctl says, 0 where it knows no such name."""
-    value, size = ctypes.c_int64(0), ctypes.c_size_t(8)
-    failed = program().sysctlbyname(name.encode(), ctypes.byref(value), ctypes.byref(size), None, 0)
-    return 0 if failed else value.value
+    value = ctypes.c_int64(0)
+    return value.value if _sysctl(name, value) else 0
 
 
 def _text(name: str) -> str:
-    value, size = ctypes.create_string_buffer(256), ctypes.c_size_t(256)
-    failed = program().sysctlbyname(name.encode(), value, ctypes.byref(size), None, 0)
-    return "" if failed else value.value.decode("utf-8", "replace")
+    value = ctypes.create_string_buffer(256)
+    return value.value.decode("utf-8", "replace") if _sysctl(name, value) else ""
+
+
+def _sysctl(name: str, into: Any) -> bool:
+    """Have sysctl write what it knows by a name; False where it knows nothing."""
+    ask, size = program().sysctlbyname, ctypes.c_size_t(ctypes.sizeof(into))
+    ask.argtypes = (ctypes.c_char_p, *(ctypes.c_void_p,) * 3, ctypes.c_size_t)
+    return ask(name.encode(), ctypes.byref(into), ctypes.byref(size), None, 0) == 0
+
+
+def _has_access_list(path: Path, descriptor: int | None) -> bool:
+    """Return whether a list stands beside the mode, with anything in it."""
+    ask = program().acl_get_file if descriptor is None else program().acl_get_fd_np
+    ask.argtypes = (ctypes.c_char_p if descriptor is None else ctypes.c_int, ctypes.c_int)
+    ask.restype = ctypes.c_void_p
+    entry, free = program().acl_get_entry, program().acl_free
+    entry.argtypes, free.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p), (ctypes.c_void_p,)
+    ctypes.set_errno(0)
+    found = ask(os.fsencode(path) if descriptor is None else descriptor, _EXTENDED)
+    if not found:
+        number = ctypes.get_errno()
+        if number in (0, errno.ENOENT, errno.ENOTSUP):  # there is none, or there are none on this disk
+            return False
+        raise OSError(number, os.strerror(number), str(path))
+    try:
+        return entry(found, _FIRST_ENTRY, ctypes.byref(ctypes.c_void_p())) == 0
+    finally:
+        free(found)

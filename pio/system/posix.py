@@ -23,7 +23,8 @@ _MACHINES: dict[str, Machine] = {"x86_64": "x86_64", "aarch64": "aarch64", "arm6
 class Posix(System):
     """A system that follows POSIX."""
 
-    machine: Machine = _MACHINES.get(os.uname().machine, "other")
+    # the kernel's, which may be one of 64 bits where the interpreter is none
+    machine: Machine = _MACHINES.get(os.uname().machine, "other") if sys.maxsize > 1 << 32 else "other"
     give_way = Call("sched_yield")
     clock_units = (1_000_000_000, 1)  # a struct timespec
     read_flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
@@ -33,8 +34,6 @@ class Posix(System):
     }  # Ctrl-C on a terminal is for this process to handle
     ending_signals = (signal.SIGHUP, signal.SIGTERM)  # the terminal is gone; a service manager, or kill, asks for it
     end_of_input = "Ctrl-D"
-    thread_remedy = "raise the limit of threads of this user (ulimit -u) or container"
-    memory_remedy = "ulimit -v, a control group"
 
     def private_memory(self, nbytes: int) -> mmap.mmap:
         """Return memory that a forked child has for itself."""
@@ -82,10 +81,11 @@ class Posix(System):
         """Read without a position of the descriptor's own, which threads would share."""
         return os.preadv(descriptor, [target], position)
 
-    def distrust(self, path: Path, status: os.stat_result) -> str | None:
+    def distrust(self, path: Path, descriptor: int | None) -> str | None:
         """Look at the owner, and at who may write."""
+        status = os.stat(path if descriptor is None else descriptor)
         if status.st_uid not in (os.getuid(), 0):
-            return f"{path} belongs to user id {status.st_uid}"
+            return f"{path} belongs to user id {status.st_uid}; remove it, and it is made anew"
         return f"{path} can be written by others; chmod go-w {path}" if status.st_mode & 0o022 else None
 
     def make_private_folder(self, folder: Path) -> None:

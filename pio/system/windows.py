@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pio.system import windows_machine
-from pio.system.interface import Call, Machine
+from pio.system.interface import Call, Machine, System
 from pio.system.job_object import cpu_quota, free_memory
 from pio.system.windows_files import WindowsFiles
 
@@ -35,9 +35,10 @@ _FUNCTIONS: Final = {
 }
 
 _PLAIN: Final = re.compile(r"[\w.:/\\-]+")  # no shell sees more in it
+_BEFORE_QUOTE: Final = re.compile(r'(\\+)(?="|\Z)')
 
 
-class Windows(WindowsFiles):
+class Windows(WindowsFiles, System):
     """Windows."""
 
     # not of the machine: an interpreter for one kind may run on another
@@ -153,12 +154,23 @@ class Windows(WindowsFiles):
         end_in_order()
 
     def quote(self, text: str) -> str:
-        """Put it in double quotes where it needs some, which every shell here knows."""
-        return text if _PLAIN.fullmatch(text) else '"' + text.replace('"', '\\"') + '"'
+        """Put it in double quotes where it needs some, as cmd and the C library read them.
 
-    def is_closed_pipe(self, error: OSError) -> bool:
-        """A pipe that nobody reads is invalid here, or broken."""
-        return isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL
+        Before a quote a program reads two backslashes as one. PowerShell reads a quote or a dollar sign within them
+        otherwise, and cmd a percent sign.
+        """
+        return text if _PLAIN.fullmatch(text) else '"' + _BEFORE_QUOTE.sub(r"\1\1", text).replace('"', '\\"') + '"'
+
+    def is_closed_pipe(self, error: OSError, descriptor: int) -> bool:
+        """A pipe that nobody reads is broken or invalid; the latter the C library says of much else too."""
+        from pio.system.windows_console import is_pipe
+
+        if error.errno != errno.EINVAL:
+            return isinstance(error, BrokenPipeError)
+        try:
+            return is_pipe(descriptor)
+        except OSError:
+            return False
 
 
 def _address(function: Any) -> int:

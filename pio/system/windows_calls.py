@@ -7,6 +7,7 @@ import sys
 assert sys.platform == "win32"
 
 import ctypes
+import msvcrt
 from ctypes import wintypes
 from functools import cache
 from pathlib import Path
@@ -48,9 +49,12 @@ def take(path: str) -> int | None:
     Raises:
         OSError: It cannot be made.
     """
-    handle, code = _open(path, _READ_AND_WRITE, 0, _ALWAYS, _DELETE_ON_CLOSE)
-    going = code == ACCESS_DENIED and open_error(path, READ) != FILE_NOT_FOUND  # it was closed, and is not gone yet
-    if handle is None and code != SHARING_VIOLATION and not going:
+    handle, code = _take(path)
+    # Denied is also what was closed and is not gone yet; where nothing is there, it may have gone since.
+    gone = code == ACCESS_DENIED and open_error(path, READ) == FILE_NOT_FOUND
+    if gone:
+        handle, code = _take(path)
+    if handle is None and code != SHARING_VIOLATION and (gone or code != ACCESS_DENIED):
         raise OSError(None, ctypes.FormatError(code).strip(), path, code)
     return handle
 
@@ -69,16 +73,22 @@ def long_paths() -> bool:
     return bool(asked())
 
 
-def access_of(path: str) -> Access:
+def access_of(path: str, descriptor: int | None) -> Access:
     """Return who owns a file or folder, and who may do what with it.
+
+    Args:
+        path: Where it is.
+        descriptor: Of the file, where it is open for reading: then it is asked, whatever is at the path by now.
 
     Raises:
         OSError: The system does not say.
     """
-    ask, size = _advapi32().GetFileSecurityW, wintypes.DWORD(0)
-    ask(path, _OWNER_AND_LIST, None, 0, ctypes.byref(size))
+    what: str | int = path if descriptor is None else msvcrt.get_osfhandle(descriptor)
+    ask = _advapi32().GetFileSecurityW if descriptor is None else _advapi32().GetKernelObjectSecurity
+    size = wintypes.DWORD(0)
+    ask(what, _OWNER_AND_LIST, None, 0, ctypes.byref(size))
     memory = ctypes.create_string_buffer(size.value)
-    if not size.value or not ask(path, _OWNER_AND_LIST, memory, size.value, ctypes.byref(size)):
+    if not size.value or not ask(what, _OWNER_AND_LIST, memory, size.value, ctypes.byref(size)):
         raise _last_error(path)
     return parse(memory.raw)
 
@@ -141,6 +151,10 @@ def _open(path: str, access: int, sharing: int, disposition: int, flags: int) ->
     return (None, ctypes.get_last_error()) if handle in (_INVALID, None) else (int(handle), 0)
 
 
+def _take(path: str) -> tuple[int | None, int]:
+    return _open(path, _READ_AND_WRITE, 0, _ALWAYS, _DELETE_ON_CLOSE)
+
+
 def _last_error(path: str | None = None) -> OSError:
     code = ctypes.get_last_error()
     return OSError(None, ctypes.FormatError(code).strip(), path, code)
@@ -165,6 +179,7 @@ def _advapi32() -> Any:
     library: Any = ctypes.WinDLL("advapi32", use_last_error=True)
     word, handle, pointer, text = wintypes.DWORD, wintypes.HANDLE, ctypes.c_void_p, wintypes.LPCWSTR
     library.GetFileSecurityW.argtypes = (text, word, pointer, word, pointer)
+    library.GetKernelObjectSecurity.argtypes = (handle, word, pointer, word, pointer)
     library.OpenProcessToken.argtypes = (handle, word, pointer)
     library.GetTokenInformation.argtypes = (handle, ctypes.c_int, pointer, word, pointer)
     library.ConvertSidToStringSidW.argtypes = (pointer, pointer)

@@ -30,7 +30,10 @@ _system.GetConsoleMode.argtypes = (wintypes.HANDLE, ctypes.POINTER(wintypes.DWOR
 _system.SetConsoleMode.argtypes = (wintypes.HANDLE, wintypes.DWORD)
 _system.GetFileType.argtypes = (wintypes.HANDLE,)
 _system.PeekNamedPipe.argtypes = (wintypes.HANDLE, *(ctypes.c_void_p, wintypes.DWORD, *(ctypes.c_void_p,) * 3))
+_system.GetCurrentProcessId.restype = wintypes.DWORD
+_system.ProcessIdToSessionId.argtypes = (wintypes.DWORD, ctypes.POINTER(wintypes.DWORD))
 _Handler = ctypes.WINFUNCTYPE(wintypes.BOOL, wintypes.DWORD)
+_system.SetConsoleCtrlHandler.argtypes = (_Handler, wintypes.BOOL)
 _handlers: list[Any] = []  # what the system calls must live as long as the process
 
 
@@ -63,6 +66,8 @@ def on_event(event: int) -> bool:
     """Do what a console's event asks for, in the thread that the system makes for it; False leaves it to others."""
     if event not in (_BREAK_EVENT, _CLOSE_EVENT, _LOGOFF_EVENT, _SHUTDOWN_EVENT):
         return False
+    if event == _LOGOFF_EVENT and is_service():
+        return True  # a service is told of every user who logs off, and goes on
     if signal.getsignal(signal.SIGBREAK) in (signal.SIG_DFL, signal.SIG_IGN, None):
         return False
     _thread.interrupt_main(signal.SIGBREAK)
@@ -71,10 +76,26 @@ def on_event(event: int) -> bool:
     return True
 
 
+def is_service() -> bool:
+    """Return whether this process runs in the session of services, to which no user logs on."""
+    session = wintypes.DWORD()
+    asked = _system.ProcessIdToSessionId(_system.GetCurrentProcessId(), ctypes.byref(session))
+    return bool(asked) and session.value == 0
+
+
+def is_pipe(descriptor: int) -> bool:
+    """Return whether a descriptor is one end of a pipe, be it broken.
+
+    Raises:
+        OSError: It is closed.
+    """
+    return _system.GetFileType(msvcrt.get_osfhandle(descriptor)) == _PIPE
+
+
 def has_input(descriptor: int, seconds: float) -> bool:
     """Wait until a pipe holds something, or its end; return False where nothing came in that time.
 
-    What is no pipe is not waited for.
+    What is no pipe, a console too, is not waited for: it counts as one that holds something.
     """
     deadline, pause = time.monotonic() + seconds, _FIRST_LOOK
     while not _has_some(msvcrt.get_osfhandle(descriptor)):
@@ -103,8 +124,7 @@ class PipeInput(io.RawIOBase):
     @classmethod
     def of(cls, descriptor: int) -> PipeInput | None:
         """Return a reader for a descriptor, None where it is no pipe."""
-        is_pipe = _system.GetFileType(msvcrt.get_osfhandle(descriptor)) == _PIPE
-        return cls(descriptor) if is_pipe else None
+        return cls(descriptor) if is_pipe(descriptor) else None
 
     def readable(self) -> bool:
         """It is."""

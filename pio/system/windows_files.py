@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pio.system import access_list, file_errors, file_names, windows_calls
-from pio.system.interface import System
+from pio.system.files import Files
 
 # A new file is looked at by virus scanners, which keep it open meanwhile: what is refused is tried again.
 _FILE_SECONDS: Final = 0.5
@@ -28,7 +28,7 @@ _FOLDER_SECONDS: Final = 10.0  # of one with gigabytes
 _reading = threading.Lock()
 
 
-class WindowsFiles(System):
+class WindowsFiles(Files):
     """The part of Windows that has to do with files."""
 
     read_flags = os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT
@@ -70,13 +70,14 @@ class WindowsFiles(System):
         """Ask for that right; of a folder's access list Python looks at nothing."""
         return windows_calls.open_error(str(folder), windows_calls.ADD_FILE) == 0
 
-    def distrust(self, path: Path, status: os.stat_result) -> str | None:
+    def distrust(self, path: Path, descriptor: int | None) -> str | None:
         """Look at the owner, and at the access list."""
         try:
-            access = windows_calls.access_of(str(path))
+            access = windows_calls.access_of(str(path), descriptor)
         except ValueError as error:
             return f"{path} has an access list that pio cannot read: {error}"
-        return access_list.distrust(access, windows_calls.this_user(), str(path), folder=stat.S_ISDIR(status.st_mode))
+        folder = descriptor is None and path.is_dir()  # no folder has a descriptor here
+        return access_list.distrust(access, windows_calls.this_user(), str(path), folder=folder)
 
     def make_private_folder(self, folder: Path) -> None:
         """Make it with an access list of its own, for that of the folder around it may let others write."""
@@ -87,8 +88,9 @@ class WindowsFiles(System):
         try:
             _patiently(lambda: os.replace(source, target), _FILE_SECONDS)
         except OSError as error:
-            if error.winerror in file_errors.IN_USE or _is_held(target) or _is_held(source):
-                raise _in_use(target) from error
+            held = source if _is_held(source) and not _is_held(target) else target
+            if error.winerror in file_errors.IN_USE or _is_held(held):
+                raise _in_use(held) from error
             if _is_read_only(target):
                 raise PermissionError(
                     errno.EACCES, "it is marked as read-only in its properties", str(target)

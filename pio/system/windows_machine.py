@@ -8,7 +8,7 @@ assert sys.platform == "win32"
 
 import ctypes
 import time
-from ctypes import c_size_t, c_uint32, c_uint64, wintypes
+from ctypes import c_int, c_size_t, c_uint32, c_uint64, c_void_p, wintypes
 from typing import Any, Final
 
 _ALL_GROUPS: Final = 0xFFFF
@@ -18,6 +18,13 @@ _UNIX: Final = 11_644_473_600  # seconds from 1601, where FILETIMEs begin, to 19
 
 _system = ctypes.WinDLL("kernel32", use_last_error=True)
 _system.GetCurrentProcess.restype = wintypes.HANDLE
+_system.GetActiveProcessorGroupCount.restype = wintypes.WORD
+_system.GetActiveProcessorCount.argtypes, _system.GetActiveProcessorCount.restype = (wintypes.WORD,), wintypes.DWORD
+_system.GetProcessAffinityMask.argtypes = (wintypes.HANDLE, c_void_p, c_void_p)
+_system.GlobalMemoryStatusEx.argtypes = (c_void_p,)
+_system.K32GetProcessMemoryInfo.argtypes = (wintypes.HANDLE, c_void_p, wintypes.DWORD)
+_system.GetProcessTimes.argtypes = (wintypes.HANDLE, *(c_void_p,) * 4)
+_system.QueryInformationJobObject.argtypes = (wintypes.HANDLE, c_int, c_void_p, wintypes.DWORD, c_void_p)
 _me: Any = wintypes.HANDLE(_system.GetCurrentProcess())
 
 
@@ -107,5 +114,4 @@ def seconds_since_start() -> float:
 
 def query_job(number: int, into: ctypes.Structure) -> bool:
     """Fill a structure with what is known of this process's job by that number; False where there is nothing."""
-    size = ctypes.sizeof(into)
-    return bool(_system.QueryInformationJobObject(None, number, ctypes.byref(into), c_uint32(size), None))
+    return bool(_system.QueryInformationJobObject(None, number, ctypes.byref(into), ctypes.sizeof(into), None))

@@ -256,6 +256,7 @@ def test_pictures(tmp_path):
         assert picture["prompt_tokens"] == picture["tokens"] + 32
         assert 0 < picture["encode"] < picture["time_to_first_token"]
         assert 0 < picture["prefill"] < picture["time_to_first_token"]
+        assert picture["decode"] > 0 and picture["prepare"] > 0
         assert picture["operations_per_picture"] > 0 and len(picture["operations"]["rounds"]) == 2
         assert picture["operations_share"] > 0 and picture["peak_memory"] > report["weights_bytes"]
     shown = bench(*options)

@@ -14,6 +14,7 @@ import pio as package
 from pio.cli.chat import _Style
 from pio.cli.conversation import Conversation
 from pio.errors import CapacityError
+from pio.system import HERE
 
 SHORT = ("-n", 12, "-t", 0, "--no-think")
 
@@ -131,12 +132,15 @@ def test_thinking_is_switched_by_template_or_by_message(model, monkeypatch):
 
 
 def test_a_model_without_a_template_is_refused(pio, model, tmp_path):
+    folder = tmp_path / "my model"
+    folder.mkdir()
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        shutil.copy(Path(model.path) / name, tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"not read")  # gigabytes, where it is no demo
-    for command in (("chat", tmp_path), ("generate", tmp_path, "Hi", "--chat")):
+        shutil.copy(Path(model.path) / name, folder)
+    (folder / "model.safetensors").write_bytes(b"not read")  # gigabytes, where it is no demo
+    for command in (("chat", folder), ("generate", folder, "Hi", "--chat")):
         ran = pio(*command, input="Hi\n")
-        assert ran.exit_code == 1 and f"use pio generate {tmp_path} PROMPT, or a model that was" in ran.stderr
+        usable = f"use pio generate {HERE.quote(str(folder))} PROMPT, or a model that was"
+        assert ran.exit_code == 1 and usable in ran.stderr
 
 
 PATIENCE = 120  # seconds without a word after which the program hangs

@@ -121,7 +121,7 @@ def test_verify_fails_on_plugins_that_cannot_be_used(pio, tmp_path, monkeypatch)
     assert "raising\n  ✓ components" in said and "ZeroDivisionError" in said
     assert "gone\n  ✗ manifest: walnut_pack.gone is no package" in said
     assert "lost\n  ✗ manifest: no_such.lost cannot be found" in said
-    assert "demo\n  ✓ folder" in said and said.count("✓ a small model: answers with 2 tokens") == 5
+    assert "demo\n  ✓ folder" in said and said.count("✓ a small model: answers with 2 tokens") == 6
 
 
 def test_verify_says_what_a_model_skips(pio):

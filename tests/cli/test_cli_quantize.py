@@ -5,6 +5,7 @@ import pytest
 
 import pio as package
 from pio.loading.checkpoint import resolve
+from pio.system import HERE
 
 GREEDY = ("-t", 0, "-n", 9)
 
@@ -15,10 +16,13 @@ def quantized(tmp_path_factory):
 
 
 def test_it_writes_the_name_of_the_folder(pio, quantized, tmp_path):
-    ran = pio("quantize", "demo", tmp_path / "new", "--format", "int8", "--policy", "uniform", "--progress")
-    assert ran.exit_code == 0 and ran.stdout == f"{tmp_path / 'new'}\n"
-    assert ran.stderr.startswith("quantizing ") and f"weights take 6.14 MB; pio chat {tmp_path / 'new'}" in ran.stderr
-    stored = json.loads((tmp_path / "new" / "config.json").read_text("utf-8"))["quantization_config"]
+    new = tmp_path / "a new one"
+    ran = pio("quantize", "demo", new, "--format", "int8", "--policy", "uniform", "--progress")
+    assert ran.exit_code == 0 and ran.stdout == f"{new}\n"
+    shown = HERE.quote(str(new))
+    assert shown != str(new) and f"weights take 6.14 MB; pio chat {shown} runs it\n" in ran.stderr
+    assert ran.stderr.startswith("quantizing ")
+    stored = json.loads((new / "config.json").read_text("utf-8"))["quantization_config"]
     assert (stored["format"], stored["policy"]) == ("int8", "uniform")
     assert pio("quantize", "demo", tmp_path / "other").exit_code == 0
     weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path / "other", quantized)]

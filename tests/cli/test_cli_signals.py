@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from needs import needs_signals, on_windows
@@ -66,6 +67,42 @@ threading.Thread(target=close, daemon=True).start()
 from pio.cli import main
 main()
 """
+
+
+# Windows tells services of every user who logs off; to it 5 is that, and 6 that the machine is shut down.
+LOGGED_OFF = """
+import signal, threading
+from pio.system import windows_console
+
+def told(number, frame):
+    raise SystemExit(signal.Signals(number).name)
+
+signal.signal(signal.SIGBREAK, told)
+windows_console.is_service = lambda: True
+print(windows_console.on_event(5), flush=True)
+threading.Thread(target=windows_console.on_event, args=(6,), daemon=True).start()
+threading.Event().wait(60)
+"""
+
+
+@on_windows
+def test_a_service_goes_on_when_a_user_logs_off_and_ends_with_the_machine():
+    ran = subprocess.run([sys.executable, "-c", LOGGED_OFF], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "True\n", "SIGBREAK\n")
+
+
+@on_windows
+@pytest.mark.parametrize(("said", "session", "expected"), [(1, 0, True), (1, 2, False), (0, 0, False)])
+def test_services_have_a_session_of_their_own(monkeypatch, said, session, expected):
+    from pio.system import windows_console
+
+    def ask(process, into):
+        into._obj.value = session
+        return said
+
+    system = SimpleNamespace(GetCurrentProcessId=lambda: 7, ProcessIdToSessionId=ask)
+    monkeypatch.setattr(windows_console, "_system", system)
+    assert windows_console.is_service() is expected
 
 
 @on_windows

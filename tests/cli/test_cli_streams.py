@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 import os
 import shutil
@@ -9,9 +11,10 @@ import pytest
 from needs import needs_scripts, needs_wide_names, on_windows
 
 import pio as package
-from pio.cli.streams import require_text
+from pio.cli.streams import Output, OutputError, prepare_streams, require_text
 from pio.errors import ConfigError
 from pio.loading.checkpoint import resolve
+from pio.system import HERE
 
 FOLDER = Path(package.__file__).parent
 FULL = Path("/dev/full")
@@ -97,11 +100,73 @@ def test_streams_that_are_not_there(lacking):
         assert ran.returncode == 0 and ran.stdout and ran.stderr == b""
 
 
+def test_an_input_without_a_descriptor_is_read(monkeypatch):
+    """As a program has it that gives its own text to a command."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"x = "), "utf-8"))
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{name}", io.StringIO())
+    prepare_streams()
+    assert sys.stdin.read() == "x = "
+
+
+class Refused(io.RawIOBase):
+    """A stream that takes nothing."""
+
+    def __init__(self, descriptor):
+        self.descriptor = descriptor
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return self.descriptor
+
+    def write(self, data):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+
+@pytest.mark.parametrize(("closed", "code"), [(True, 141), (False, 1)])
+def test_whether_the_reader_has_gone_is_asked_of_what_was_written_to(monkeypatch, tmp_path, closed, code):
+    asked = []
+
+    def is_closed_pipe(error, descriptor):
+        asked.append((error.errno, os.path.samestat(os.fstat(descriptor), os.stat(tmp_path / "out"))))
+        return closed
+
+    monkeypatch.setattr(HERE, "is_closed_pipe", is_closed_pipe)
+    with open(tmp_path / "out", "wb") as file:
+        output = Output(io.BufferedWriter(Refused(file.fileno())), "utf-8")
+        with pytest.raises(OutputError) as found:
+            output.write("x")
+            output.flush()
+        monkeypatch.setattr(Refused, "write", lambda _, data: len(data))
+        output.detach()
+    assert asked == [(errno.EINVAL, True)] and found.value.exit_code == code
+
+
+@on_windows
+def test_an_invalid_argument_is_a_closed_pipe_where_it_is_a_pipe(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    invalid, full = OSError(errno.EINVAL, "Invalid argument"), OSError(errno.ENOSPC, "No space left on device")
+    assert HERE.is_closed_pipe(invalid, writing) and not HERE.is_closed_pipe(full, writing)
+    with open(tmp_path / "out", "wb") as file:
+        assert not HERE.is_closed_pipe(invalid, file.fileno())
+        assert HERE.is_closed_pipe(BrokenPipeError(errno.EPIPE, "Broken pipe"), file.fileno())
+    os.close(writing)
+    assert not HERE.is_closed_pipe(invalid, writing)
+
+
 @on_windows
 def test_redirected_streams_are_utf_8_unless_somebody_says_otherwise():
     asked = ("generate", "demo", "-", "--echo", "-n", "2")
     plain = {name: text for name, text in os.environ.items() if name not in ("PYTHONIOENCODING", "PYTHONUTF8")}
-    for mark, said in ((b"", {}), (b"\xef\xbb\xbf", {}), (b"", {"PYTHONUTF8": "1"}), (b"", {"PYTHONIOENCODING": ":"})):
+    for mark, said in (
+        (b"", {}),
+        (b"\xef\xbb\xbf", {}),
+        (b"\xef\xbb\xbf", {"PYTHONUTF8": "1"}),
+        (b"", {"PYTHONIOENCODING": ":"}),
+    ):
         given = "é → 日 = ".encode()
         ran = run(*asked, input=mark + given, environment=plain | said, stdout=subprocess.PIPE)
         assert (ran.returncode, ran.stderr) == (0, b"") and ran.stdout.startswith(given) and b"\r" not in ran.stdout

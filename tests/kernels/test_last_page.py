@@ -1,11 +1,15 @@
 """Weights lie in mapped files: what ends with the last page must be read to its end and not one byte further."""
 
-import ctypes
 import mmap
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import pages
 import pytest
+from processes import environment
 
 from pio import ops
 from pio.device import Device
@@ -21,17 +25,15 @@ from pio.testing.strategies import FLOATS
 def at_the_end(x: Tensor) -> Iterator[Tensor]:
     """Lend a copy of x whose last byte is the last of a page; touching the next page kills the process."""
     page = mmap.PAGESIZE
-    pages = -(-x.nbytes // page)
-    protect = ctypes.CDLL(None, use_errno=True).mprotect
-    protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    memory = mmap.mmap(-1, (pages + 1) * page)
+    count = -(-x.nbytes // page)
+    memory = mmap.mmap(-1, (count + 1) * page)
     whole = Tensor.from_buffer(memory, "uint8")
-    assert protect(whole.address + pages * page, page, 0) == 0
-    start = pages * page - x.nbytes
+    pages.close(whole.address + count * page, page)
+    start = count * page - x.nbytes
     try:
-        yield Tensor.from_buffer(memoryview(memory)[start : pages * page], x.dtype, x.shape).copy_(x)
+        yield Tensor.from_buffer(memoryview(memory)[start : count * page], x.dtype, x.shape).copy_(x)
     finally:
-        assert protect(whole.address + pages * page, page, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+        pages.open_again(whole.address + count * page, page)
 
 
 def pattern(*shape: int, dtype: str = "float32") -> Tensor:
@@ -54,6 +56,28 @@ READERS = {
     "copy": lambda w: ops.copy(Tensor.zeros((5, 37)), w),
     "copy of columns": lambda w: ops.copy(Tensor.zeros((37, 5), "int8"), w.T),
 }
+
+
+READ = """
+import ctypes, mmap, sys
+import pages
+page = mmap.PAGESIZE
+memory = mmap.mmap(-1, 2 * page)
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+pages.close(start + page, page)
+if sys.argv[1:]:
+    pages.open_again(start + page, page)
+ctypes.memmove(start, start + page - 1, 1)
+print("before", flush=True)
+print(ctypes.string_at(start + page, 1), flush=True)
+"""
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_closed_page_cannot_be_read(opened):
+    command = [sys.executable, "-c", READ, *["open"] * opened]
+    ran = subprocess.run(command, env=environment(Path(__file__).parent), capture_output=True, text=True, check=False)
+    assert (ran.returncode == 0, ran.stdout.split()) == (opened, ["before", *["b'\\x00'"] * opened])
 
 
 @pytest.mark.parametrize("form", ["int8", "int4", "int4_zero_point"])

@@ -213,7 +213,8 @@ def test_a_signal_handler_that_calls_kernels_changes_nothing():
         calls += 1
         ops.add(other, other, out=theirs.fill_(0.0))
         assert theirs.tolist() == [6.0] * 5
-        signal.setitimer(signal.ITIMER_REAL, 2e-4)
+        if calls < 300:  # none is under way when the handler of before is put back
+            signal.setitimer(signal.ITIMER_REAL, 2e-4)
 
     before = signal.signal(signal.SIGALRM, call_another)
     signal.setitimer(signal.ITIMER_REAL, 2e-4)

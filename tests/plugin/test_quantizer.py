@@ -140,12 +140,10 @@ def test_an_empty_folder_is_filled_and_no_other(original, tmp_path):
     ("name", "words"),
     [
         ("a\0b", r"can be no folder: no path holds \\0"),
-        pytest.param("con", "'con' in it can be no file or folder: Windows has a device", marks=on_windows),
-        pytest.param("nul.int4", "'nul.int4' in it can be no file or folder", marks=on_windows),
-        pytest.param(
-            "made:int4", "'made:int4' in it can be no file or folder: Windows lets no name hold ':'", marks=on_windows
-        ),
-        pytest.param("made.", "'made.' in it can be no file or folder: Windows leaves out dots", marks=on_windows),
+        pytest.param("con", "Windows has a device of that name: 'con'", marks=on_windows),
+        pytest.param("nul.int4", "of that name: 'nul.int4'", marks=on_windows),
+        pytest.param("made:int4", "Windows lets no name hold ':': 'made:int4'", marks=on_windows),
+        pytest.param("made.", "at the end of a name: 'made.'", marks=on_windows),
     ],
 )
 def test_names_that_no_folder_can_have(original, tmp_path, name, words):

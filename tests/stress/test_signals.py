@@ -37,7 +37,8 @@ def test_a_signal_at_a_random_moment(sizes, tmp_path, kind):
                 process.wait(timeout=rng.random() * 0.2)
             program.send(SENT[kind])
         try:
-            out, err = process.communicate(timeout=GIVE_UP)
+            with program:
+                out, err = process.communicate(timeout=GIVE_UP)
         except subprocess.TimeoutExpired:
             process.kill()
             pytest.fail(f"it hangs: {kind} {seed}, round {round_}; it had said {process.communicate()}")

@@ -33,8 +33,9 @@ def descriptor(owner, entries):
         body = struct.pack("<I", rights) + number(who)
         aces += struct.pack("<BBH", kind, flags, 4 + len(body)) + body
     acl = b"" if entries is None else struct.pack("<BBHHH", 2, 0, 8 + len(aces), len(entries), 0) + aces
-    at = 20 + len(number(owner))
-    return struct.pack("<BBHIIII", 1, 0, 0x8004, 20, 0, 0, at if acl else 0) + number(owner) + acl
+    mine = b"" if owner is None else number(owner)
+    at = 20 + len(mine)
+    return struct.pack("<BBHIIII", 1, 0, 0x8004, 20 if mine else 0, 0, 0, at if acl else 0) + mine + acl
 
 
 OWN = [(SYSTEM, FULL), (ADMINISTRATORS, FULL), (ME, FULL)]
@@ -58,7 +59,8 @@ DISTRUSTED = {
         "Authenticated Users (S-1-5-11)",
     ),
     "for everybody": (ME, [*OWN, (EVERYONE, FULL)], "Everyone (S-1-1-0)"),
-    "of another user": (OTHER, OWN, f"belongs to {OTHER}, and not to this user"),
+    "of another user": (OTHER, OWN, f"belongs to {OTHER}, and not to this user; remove it, and it is made anew"),
+    "of nobody": (None, OWN, "belongs to nobody; remove it, and it is made anew"),
     "for another user": (ME, [*OWN, (OTHER, 0x2)], OTHER),
     "to append to": (ME, [*OWN, (USERS, 0x4)], "Users"),
     "to delete from": (ME, [*OWN, (USERS, 0x40)], "Users"),

@@ -49,11 +49,13 @@ def test_python_agrees(name):
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("C:\\models\\nul", "'nul' in it can be no file or folder: Windows has a device of that name"),
-        ("C:\\con\\model", "'con' in it"),
-        ("C:/models/m./x", "'m.' in it"),
-        ("C:\\models\\C:\\x", "'C:' in it"),
-        ("\\\\server\\share\\aux\\m", "'aux' in it"),
+        ("C:\\models\\nul", "Windows has a device of that name: 'nul'; choose another"),
+        ("C:\\con\\model", "of that name: 'con'"),
+        ("C:/models/m./x", "at the end of a name: 'm.'"),
+        ("C:\\models\\C:\\x", "lets no name hold ':': 'C:'"),
+        ("\\\\server\\share\\aux\\m", "of that name: 'aux'"),
+        ("\\\\.\\PhysicalDrive0", "Windows has a device there; give a path that begins with a drive"),
+        ("//./pipe/model", "Windows has a device there"),
         ("C:\\" + "x" * 257, "it has 260 characters, and Windows lets this program use 259"),
     ],
 )
@@ -69,12 +71,20 @@ def test_paths_that_lead_nowhere(path, words):
         "\\\\server\\share\\m",
         "C:\\" + "x" * 256,
         "\\\\?\\C:\\con",
+        "\\\\.\\C:\\models",
         "relative\\m",
         "C:",
     ],
 )
 def test_paths_that_may_lead_somewhere(path):
     assert path_problem(path, long_paths=False) is None
+
+
+def test_what_leads_back_is_not_counted():
+    assert path_problem("C:\\" + "back\\..\\" * 40 + "m", long_paths=False) is None
+    long = "C:\\back\\..\\" + "x" * 257
+    assert "it has 260 characters" in (path_problem(long, long_paths=False) or "")
+    assert "con" in (path_problem("C:\\con\\..\\m", long_paths=False) or "")
 
 
 def test_long_paths_where_they_are_enabled():

@@ -63,15 +63,26 @@ def test_memory(answers: dict[int, bytes], expected: int | None) -> None:
         (0, 5000, None),
         (0x1, 5000, None),
         (0x3, 5, None),  # a weight
-        (0x5, 5000, 6.0),
-        (0x5, 10_000, 12.0),
-        (0x11, 2500 << 16 | 100, 3.0),
+        (0x5, 5000, 6),
+        (0x5, 10_000, 12),
+        (0x11, 2500 << 16 | 100, 3),
+        (0x11, 10_000 << 16 | 100, 12),
         (0x4, 5000, None),
     ],
 )
-def test_processor_time(flags: int, rate: int, expected: float | None) -> None:
-    assert cpu_quota(answering({15: struct.pack("<II", flags, rate)}), 12) == expected
+def test_processor_time(flags: int, rate: int, expected: int | None) -> None:
+    quota = cpu_quota(answering({15: struct.pack("<II", flags, rate)}), 12)
+    assert (quota if quota is None else int(quota)) == expected
     assert cpu_quota(answering({}), 12) is None
+
+
+@pytest.mark.parametrize(("cores", "of"), [(2, 12), (2, 6), (2, 3), (7, 24), (4, 14), (1, 64), (63, 64), (95, 96)])
+def test_a_rate_that_was_rounded_down_is_whole_cores(cores: int, of: int) -> None:
+    """As a container has it that is given some cores."""
+    rate = 10_000 * cores // of
+    for flags, stored in ((0x5, rate), (0x11, rate << 16 | rate)):
+        quota = cpu_quota(answering({15: struct.pack("<II", flags, stored)}), of)
+        assert quota is not None and cores <= quota < cores + 0.1
 
 
 _INTO_A_JOB = """

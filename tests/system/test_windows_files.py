@@ -16,6 +16,9 @@ from pio.system import HERE
 
 pytestmark = on_windows
 
+if sys.platform == "win32":
+    from pio.system import windows_calls
+
 HOLD = """
 import sys
 from pathlib import Path
@@ -26,7 +29,7 @@ sys.stdin.read()
 
 
 def reason(path):
-    return HERE.distrust(path, path.stat())
+    return HERE.distrust(path, None)
 
 
 def test_a_private_folder_is_this_users(tmp_path):
@@ -49,6 +52,20 @@ def test_what_everybody_may_write_is_not_trusted(tmp_path, folder):
     assert "can be written by Everyone (S-1-1-0); icacls" in (reason(path) or "")
 
 
+def test_of_an_open_file_the_file_is_asked_and_not_what_is_at_its_path(tmp_path):
+    mine, others = tmp_path / "mine", tmp_path / "others"
+    for path in (mine, others):
+        path.write_bytes(b"x")
+    HERE.make_private_folder(tmp_path / "private")
+    os.rename(mine, tmp_path / "private" / "moved")
+    mine = tmp_path / "private" / "mine"
+    mine.write_bytes(b"x")
+    give(others, FOR_EVERYBODY)
+    with open(mine, "rb") as trusted, open(others, "rb") as distrusted:
+        assert HERE.distrust(others, trusted.fileno()) is None
+        assert "written by Everyone (S-1-1-0); icacls" in (HERE.distrust(mine, distrusted.fileno()) or "")
+
+
 def test_a_file_that_is_mapped_or_open_is_not_replaced(tmp_path):
     (tmp_path / "old").write_bytes(b"old")
     (tmp_path / "new").write_bytes(b"new")
@@ -67,6 +84,15 @@ def test_a_file_that_is_mapped_or_open_is_not_replaced(tmp_path):
     HERE.discard(tmp_path / "old")
     HERE.discard(tmp_path / "old")
     assert os.listdir(tmp_path) == []
+
+
+def test_the_file_that_is_open_is_the_one_that_is_named(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).write_bytes(b"x")
+    for name in ("new", "old"):
+        with open(tmp_path / name, "rb"), pytest.raises(OSError, match="or this one, has it open") as found:
+            HERE.replace(tmp_path / "new", tmp_path / "old")
+        assert found.value.filename == str(tmp_path / name)
 
 
 def test_a_file_that_is_open_for_a_moment_is_replaced(tmp_path, monkeypatch):
@@ -165,6 +191,26 @@ def test_a_folder_that_is_gone_cannot_be_locked(tmp_path):
         HERE.lock_folder(tmp_path / "none" / "deeper")
 
 
+@pytest.mark.parametrize(("second", "taken"), [((7, 0), 7), ((None, 32), None), ((None, 5), OSError)])
+def test_a_lock_that_goes_while_it_is_asked_for_is_asked_for_again(monkeypatch, second, taken):
+    """A file that is being removed is denied until it is gone, and then is not there."""
+    answers = [(None, 5), second]
+    monkeypatch.setattr(windows_calls, "_take", lambda _: answers.pop(0))
+    monkeypatch.setattr(windows_calls, "open_error", lambda *_: 2)
+    if taken is OSError:
+        with pytest.raises(PermissionError):
+            windows_calls.take("folder.lock")
+    else:
+        assert windows_calls.take("folder.lock") == taken
+    assert answers == []
+
+
+def test_a_lock_that_is_being_given_back_is_somebody_elses(monkeypatch):
+    monkeypatch.setattr(windows_calls, "_take", lambda _: (None, 5))
+    monkeypatch.setattr(windows_calls, "open_error", lambda *_: 5)
+    assert windows_calls.take("folder.lock") is None
+
+
 def test_junctions_are_followed_by_reading_and_by_no_removal(tmp_path):
     import _winapi
 
@@ -198,7 +244,7 @@ def test_one_spelling_of_a_path(tmp_path):
 
 @pytest.mark.parametrize("path", ["nul", "models\\con", "aux/m", "m\\com1.x", "model:x", "C:\\m\\n:x"])
 def test_paths_that_are_no_files(path):
-    assert "in it can be no file or folder" in (HERE.path_problem(path) or "")
+    assert "; choose another name" in (HERE.path_problem(path) or "")
     assert HERE.path_problem("models\\org/m") is HERE.path_problem("..\\m") is HERE.path_problem("C:\\m") is None
 
 

@@ -158,7 +158,7 @@ enter() {
   local kept=$cache/kept-$system
   mkdir -p "$kept"
   run=$(mktemp -d "$cache/run.XXXXXX")
-  trap 'chmod -R u+rwx "$run/work"; rm -rf "$run"' EXIT
+  trap 'chmod -R u+rwx "$run/work" 2>/dev/null; rm -rf "$run"' EXIT
   mkdir "$run"/{upper,work,root}
   # shellcheck disable=SC2016
   setpriv --pdeathsig KILL unshare --map-root-user --mount --pid --fork --kill-child bash -euc '

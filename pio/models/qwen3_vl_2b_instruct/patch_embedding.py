@@ -14,10 +14,6 @@ class PatchEmbedding:
     """A matrix product of patches, which is the convolution of the published model, and the place of each.
 
     It keeps the weights as stored, also where others are quantized: all that is seen passes through it once.
-
-    Attributes:
-        mean: Of pixels, by colour, for values from 0 to 1.
-        std: Their deviation.
     """
 
     def __init__(self, source: Source, config: VisionConfig) -> None:
