@@ -470,12 +470,17 @@ class Pictures:
         self.frames = Tensor.zeros((1, 1024, 1024, 3), "uint8")
         self.rows = Tensor.empty((4096, 1536))
         self.x, self.table = random_tensor(4096, HIDDEN), random_tensor(48 * 48, HIDDEN, seed=1)
+        self.clear = random_tensor(2000, 2000, 4).astype("uint8")
         self.time_image_resize()
         self.time_image_patches()
+        self.time_image_rgb()
         self.time_add_grid_embedding()
 
     def time_image_resize(self) -> None:
         ops.image_resize(self.photograph, 1024, 1024, out=self.frames[0])
+
+    def time_image_rgb(self) -> None:
+        ops.image_rgb(self.clear)
 
     def time_image_patches(self) -> None:
         half = (0.5, 0.5, 0.5)

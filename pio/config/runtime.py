@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from typing import Any, Literal, Self
+from urllib.parse import unquote, urlsplit
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
@@ -134,6 +135,26 @@ class RuntimeConfig(DescribedFields, frozen=True):
     def _name(cls, value: Any) -> Any:
         return dtypes.full_name(value) if isinstance(value, (DType, str)) else value
 
+    @field_validator("background", mode="after")
+    @classmethod
+    def _colour(cls, value: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+        if value is not None and not all(0 <= part <= 255 for part in value):
+            raise ValueError("expected red, green and blue from 0 to 255, such as (255, 255, 255)")
+        return value
+
+    @field_validator("allow_remote", mode="before")
+    @classmethod
+    def _prefixes(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("allow_remote", mode="after")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in value:
+            if not _is_address(prefix):
+                raise ValueError("expected what addresses of http or https begin with, such as 'https://example.com/'")
+        return value
+
     @field_validator("memory_limit", "media_cache", mode="before")
     @classmethod
     def _bytes(cls, value: Any) -> Any:
@@ -195,3 +216,15 @@ class RuntimeConfig(DescribedFields, frozen=True):
         if options.get("quantize", "kept") is None:
             kept.pop("quantize_policy", None)  # which says nothing without it
         return self.from_options(**{**kept, **options})
+
+
+def _is_address(prefix: str) -> bool:
+    """Return whether this is the plain beginning of addresses, with a machine in it."""
+    try:
+        parts = urlsplit(prefix)
+        named = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # a port or an IPv6 address that is none
+        return False
+    odd = "@" in parts.netloc or parts.query or parts.fragment or any(c <= " " or c in "\\\x7f" for c in prefix)
+    dotted = any(piece in (".", "..") for piece in unquote(parts.path).split("/"))
+    return named and not odd and not dotted

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeGuard
 
 from pio.errors import ConfigError, MediaError, PioError
 from pio.media.pixels import check_pixels
@@ -36,15 +36,32 @@ _LARGE: Final = 1 << 24  # pixels: a file that has more of them must have
 _PER_BYTE: Final = 10_000  # fewer for each of its bytes, as every PNG, JPEG and GIF has
 _HEAD: Final = 64  # bytes by which formats are told apart
 _ORIENTATION: Final = 0x0112  # tag of EXIF
-# What turns a picture upright, by the number in its EXIF block.
+_STRIP: Final = 1 << 20  # pixels that are converted at once
+
+
+class _Turn(NamedTuple):
+    """What turns a picture upright.
+
+    Attributes:
+        name: As Pillow calls it.
+        sideways: Whether columns become rows.
+        from_end: Whether the last row or column becomes the first row.
+    """
+
+    name: str
+    sideways: bool
+    from_end: bool
+
+
+# By the number in the EXIF block.
 _TURNS: Final = {
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
+    2: _Turn("FLIP_LEFT_RIGHT", False, False),
+    3: _Turn("ROTATE_180", False, True),
+    4: _Turn("FLIP_TOP_BOTTOM", False, True),
+    5: _Turn("TRANSPOSE", True, False),
+    6: _Turn("ROTATE_270", True, False),
+    7: _Turn("TRANSVERSE", True, True),
+    8: _Turn("ROTATE_90", True, True),
 }
 
 
@@ -54,17 +71,17 @@ def is_pil(source: object) -> TypeGuard[PilImage.Image]:
     return module is not None and isinstance(source, module.Image)
 
 
-def decode(stream: BinaryIO, where: str, max_pixels: int, background: Background | None) -> tuple[Tensor, str]:
+def decode(stream: BinaryIO, where: str, decode_limit: int, background: Background | None) -> tuple[Tensor, str]:
     """Decode the first frame of a file, upright.
 
     Args:
         stream: The file, which can be sought in.
         where: What messages call it.
-        max_pixels: The largest width * height.
+        decode_limit: The largest width * height.
         background: The colour to put it on where it has transparency, which is dropped where None.
 
     Returns:
-        Pixels uint8 (height, width, 3), read-only, and the mode of Pillow in which they were stored.
+        Pixels uint8 (height, width, 3), and the mode of Pillow in which they were stored.
 
     Raises:
         MediaError: Another format, more pixels, or damage.
@@ -73,27 +90,24 @@ def decode(stream: BinaryIO, where: str, max_pixels: int, background: Background
     """
     with _decoding(where), _open(stream, where) as image:
         mode = image.mode
-        check_pixels(where, image.height, image.width, max_pixels)
+        check_pixels(where, image.height, image.width, decode_limit)
         _check_density(where, image.height * image.width, stream)
         image.load()
         turn = _TURNS.get(_orientation(image))
         if background is not None:
-            flat = _flatten(image, background)
-        else:
-            flat = _without_alpha(image)
-        if turn is not None:
-            flat = flat.transpose(_pillow().Transpose[turn])
-        return _pixels(flat), mode
+            return _pixels(image, lambda strip: _flatten(strip, background), turn), mode
+        return _pixels(image, _without_alpha, turn), mode
 
 
 def of_pil(
-    image: PilImage.Image, name: str, max_pixels: int, background: Background | None = None
+    image: PilImage.Image, name: str, decode_limit: int, background: Background | None = None
 ) -> tuple[Tensor, str]:
     """Return what a picture of Pillow shows, put on white where it has alpha; arguments and errors as in ``decode``."""
     where = f"{name} (a picture of Pillow)"
-    check_pixels(where, image.height, image.width, max_pixels)
+    check_pixels(where, image.height, image.width, decode_limit)
+    under = background or (255, 255, 255)
     with _decoding(where):
-        return _pixels(_flatten(image, background or (255, 255, 255))), image.mode
+        return _pixels(image, lambda strip: _flatten(strip, under)), image.mode
 
 
 def _pillow() -> Any:
@@ -188,5 +202,20 @@ def _red_green_blue(image: PilImage.Image) -> PilImage.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _pixels(image: PilImage.Image) -> Tensor:
-    return Tensor.from_buffer(image.tobytes(), "uint8", (image.height, image.width, 3))
+def _pixels(
+    image: PilImage.Image, flat: Callable[[PilImage.Image], PilImage.Image], turn: _Turn | None = None
+) -> Tensor:
+    """Return the pixels of a picture, upright, each strip made red, green and blue alone: no copy of it all exists."""
+    width, height = image.size
+    rows, columns = (width, height) if turn and turn.sideways else (height, width)
+    out = Tensor.empty((rows, columns, 3), "uint8")
+    to, tall = out.memoryview().cast("B"), max(1, _STRIP // columns)
+    for first in range(0, rows, tall):
+        last = min(rows, first + tall)
+        begin, end = (rows - last, rows - first) if turn and turn.from_end else (first, last)
+        box = (begin, 0, end, height) if turn and turn.sideways else (0, begin, width, end)
+        strip = flat(image.crop(box))
+        if turn is not None:
+            strip = strip.transpose(_pillow().Transpose[turn.name])
+        to[3 * columns * first : 3 * columns * last] = strip.tobytes()
+    return out

@@ -13,7 +13,8 @@ from pio.media.pixels import of_tensor
 from pio.media.source import is_source, open_source
 from pio.tensor import Tensor
 
-MAX_PIXELS: Final = 178_956_970  # where Pillow refuses a picture as a decompression bomb
+# Pixels: the largest sensors of telephones, 108 million, still fit, and decoding takes no more than 7 bytes each, 1 GB.
+DECODE_LIMIT: Final = 1 << 27
 MAX_BYTES: Final = 1 << 28
 
 
@@ -43,7 +44,7 @@ def open_picture(
     source: Any,
     *,
     name: str = "image",
-    max_pixels: int = MAX_PIXELS,
+    decode_limit: int = DECODE_LIMIT,
     max_bytes: int = MAX_BYTES,
     background: tuple[int, int, int] | None = None,
     allow_remote: Sequence[str] = (),
@@ -59,7 +60,8 @@ def open_picture(
             float32 tensor from 0 to 1 of shape (height, width) or (height, width, 1, 3 or 4), an open ``Picture``, or
             an address that ``allow_remote`` covers.
         name: What messages call it.
-        max_pixels: The largest width * height; looked at before anything is decoded.
+        decode_limit: The largest width * height; looked at before anything is decoded. How large a model sees the
+            picture is another limit, ``max_pixels``.
         max_bytes: The largest file.
         background: The colour to put a picture with transparency on, red, green and blue from 0 to 255.
         allow_remote: Addresses on the network that may be asked, by what they begin with:
@@ -74,9 +76,9 @@ def open_picture(
     if isinstance(source, Picture):
         return source
     if isinstance(source, Tensor):
-        return Picture(*of_tensor(source, name, max_pixels, background))
+        return Picture(*of_tensor(source, name, decode_limit, background))
     if is_pil(source):
-        return Picture(*of_pil(source, name, max_pixels, background))
+        return Picture(*of_pil(source, name, decode_limit, background))
     if not is_source(source):
         raise ConfigError(
             f"{name} is a {type(source).__name__}, expected a path, bytes, a data: URI, a PIL.Image.Image or a "
@@ -84,7 +86,7 @@ def open_picture(
         )
     stream, where = open_source(source, name, max_bytes, allow_remote)
     with stream:
-        return Picture(*decode(stream, where, max_pixels, background))
+        return Picture(*decode(stream, where, decode_limit, background))
 
 
 def _check_background(background: object, name: str) -> None:

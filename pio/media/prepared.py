@@ -9,9 +9,9 @@ from typing import Any, Final, Literal
 
 from pio import ops
 from pio.errors import MediaError
-from pio.media.picture import MAX_PIXELS, Picture
+from pio.media.picture import DECODE_LIMIT, Picture
 from pio.media.pixels import check_pixels
-from pio.media.preprocessor import PreprocessorConfig, Three, VideoPreprocessorConfig
+from pio.media.preprocessor import PreprocessorConfig, Three, VideoPreprocessorConfig, with_budget, with_frames
 from pio.media.smart_resize import smart_resize, smart_resize_video
 from pio.media.video import Video, open_video, sample_frames, timestamps
 from pio.tensor import Tensor
@@ -50,19 +50,30 @@ class PreparedMedium:
         return steps * height * width // self.merge**2
 
 
-def prepare_picture(picture: Picture, config: PreprocessorConfig, *, name: str = "image") -> PreparedMedium:
+def prepare_picture(
+    picture: Picture,
+    config: PreprocessorConfig,
+    *,
+    name: str = "image",
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+) -> PreparedMedium:
     """Resize a picture as the model's processor does.
 
     Args:
         picture: The picture.
         config: What the model's folder says.
         name: What messages call it.
+        min_pixels: Of this picture, in the place of the config's: it is made larger where it has fewer.
+        max_pixels: Of this picture: it is made smaller where it has more; at most what the config says.
 
     Raises:
         MediaError: Its shape is one that the model does not take.
+        ConfigError: The limits are no numbers of pixels, or the least is above the largest.
     """
+    config = with_budget(config, name, min_pixels, max_pixels)
     height, width = picture.pixels.shape[:2]
-    check_pixels(name, height, width, MAX_PIXELS)
+    check_pixels(name, height, width, DECODE_LIMIT)
     try:
         size = smart_resize(
             height, width, factor=config.factor, min_pixels=config.min_pixels, max_pixels=config.max_pixels
@@ -77,7 +88,15 @@ def prepare_picture(picture: Picture, config: PreprocessorConfig, *, name: str =
 
 
 def prepare_video(
-    video: Any, config: VideoPreprocessorConfig, *, fps: float | None = None, name: str = "video", **how: Any
+    video: Any,
+    config: VideoPreprocessorConfig,
+    *,
+    fps: float | None = None,
+    num_frames: int | None = None,
+    name: str = "video",
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    **how: Any,
 ) -> PreparedMedium:
     """Sample the frames of a video once, and resize them, one after the other, as the model's processor does.
 
@@ -85,14 +104,18 @@ def prepare_video(
         video: A ``Video``, or what ``open_video`` takes: a list of pictures, in order, or a file.
         config: What the model's folder says.
         fps: Pictures of a list in a second.
+        num_frames: As many frames are sampled, evenly spread; what the config says where None.
         name: What messages call it.
-        **how: As in ``open_picture``: ``max_pixels``, ``max_bytes``, ``background`` and ``allow_remote``.
+        min_pixels: As in ``prepare_picture``, of all frames together.
+        max_pixels: As in ``prepare_picture``, of all frames together.
+        **how: As in ``open_picture``: ``decode_limit``, ``max_bytes``, ``background`` and ``allow_remote``.
 
     Raises:
         MediaError: It has no frames, or only one; frames have different sizes, or are damaged; or their shape is one
             that the model does not take.
         ConfigError: An argument cannot be used, or what decodes files is not installed.
     """
+    config = with_frames(with_budget(config, name, min_pixels, max_pixels), name, num_frames)
     with open_video(video, fps=fps, name=name, **how) as opened:
         chosen = sample_frames(opened.count, opened.fps, config, name=name)
         return _prepare_frames(opened, chosen, config, name)

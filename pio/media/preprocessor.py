@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, TypeVar, cast
 
-from pio.errors import CheckpointError, UnsupportedModelError
+from pio.errors import CheckpointError, ConfigError, UnsupportedModelError
 from pio.loading.json_file import read_object
 from pio.loading.model_file import find, shown
 
@@ -18,7 +18,8 @@ C = TypeVar("C", bound="PreprocessorConfig")
 
 _MAX_BYTES: Final = 1 << 20
 _LARGEST: Final = 1 << 40  # pixels of a budget
-_FILTERS: Final[dict[object, Filter]] = {2: "bilinear", 3: "bicubic"}  # as Pillow numbers them
+_LEAST: Final = 1e-6  # of a number above zero: what is less may be zero in float32, by which nothing is divided
+_FILTERS: Final[dict[int, Filter]] = {2: "bilinear", 3: "bicubic"}  # as Pillow numbers them
 _PICTURES, _VIDEOS, _BOTH = "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"
 PREPROCESSOR_FILES: Final = (_PICTURES, _VIDEOS, _BOTH)
 
@@ -141,7 +142,7 @@ def video_config(raw: Mapping[str, Any], where: str) -> VideoPreprocessorConfig:
     fps, frames = raw.get("fps"), raw.get("num_frames")
     found = replace(
         base,
-        fps=_number(where, "fps", fps, above=0.0) if fps is not None else None if frames is not None else base.fps,
+        fps=_number(where, "fps", fps, least=_LEAST) if fps is not None else None if frames is not None else base.fps,
         num_frames=None if frames is None else _whole(where, "num_frames", frames, 1 << 20),
         min_frames=_whole(where, "min_frames", _given(raw, "min_frames", base.min_frames), 1 << 20),
         max_frames=_whole(where, "max_frames", _given(raw, "max_frames", base.max_frames), 1 << 20),
@@ -156,16 +157,57 @@ def video_config(raw: Mapping[str, Any], where: str) -> VideoPreprocessorConfig:
     return found
 
 
+def with_budget(config: C, name: str, min_pixels: Any = None, max_pixels: Any = None) -> C:
+    """Return a config for one picture or video that a caller said its own limits of.
+
+    What is more than the config's largest number of pixels counts as that; where only one limit is given and passes the
+    other, it takes that one along.
+
+    Args:
+        config: What the model's folder says.
+        name: What messages call the picture.
+        min_pixels: Smaller pictures are made larger.
+        max_pixels: Larger pictures are made smaller.
+
+    Raises:
+        ConfigError: A limit is no number of pixels, or the least is above the largest.
+    """
+    for key, value in (("min_pixels", min_pixels), ("max_pixels", max_pixels)):
+        if value is not None and (type(value) is not int or not 1 <= value <= _LARGEST):
+            raise ConfigError(f"{name}: {key} is {shown(value)}, expected a whole number from 1 to {_LARGEST}")
+    if min_pixels is not None and max_pixels is not None and min_pixels > max_pixels:
+        raise ConfigError(f"{name}: min_pixels is {min_pixels}, expected at most max_pixels, {max_pixels}")
+    most = min(config.max_pixels if max_pixels is None else max_pixels, config.max_pixels)
+    return replace(
+        config, min_pixels=min(config.min_pixels if min_pixels is None else min_pixels, most), max_pixels=most
+    )
+
+
+def with_frames(config: VideoPreprocessorConfig, name: str, num_frames: Any = None) -> VideoPreprocessorConfig:
+    """Return a config for one video of which a caller said how many frames the model is to see.
+
+    Raises:
+        ConfigError: It is no such number, or above the config's ``max_frames``.
+    """
+    if num_frames is None:
+        return config
+    least, most = config.temporal_patch_size, max(config.temporal_patch_size, config.max_frames)
+    if type(num_frames) is not int or not least <= num_frames <= most:
+        raise ConfigError(f"{name}: num_frames is {shown(num_frames)}, expected a whole number from {least} to {most}")
+    return replace(config, num_frames=num_frames, fps=None, do_sample_frames=True)
+
+
 def _common(base: C, raw: Mapping[str, Any], where: str) -> C:
     for key in ("do_resize", "do_rescale", "do_normalize"):
         if not _flag(where, key, raw, True):
             raise UnsupportedModelError(f"{where}: {key} is false; pictures are always resized and normalised here")
-    factor = _number(where, "rescale_factor", _given(raw, "rescale_factor", 1 / 255), above=0.0)
+    factor = _number(where, "rescale_factor", _given(raw, "rescale_factor", 1 / 255), least=_LEAST)
     if not math.isclose(factor, 1 / 255, rel_tol=1e-6):
         raise UnsupportedModelError(f"{where}: rescale_factor is {factor!r}; only 1/255 is implemented")
-    filter = _FILTERS.get(_given(raw, "resample", 3))
+    resample = _given(raw, "resample", 3)
+    filter = _FILTERS.get(resample) if isinstance(resample, int) else None
     if filter is None:
-        raise UnsupportedModelError(f"{where}: resample is {shown(raw['resample'])}; 2 and 3 are implemented")
+        raise UnsupportedModelError(f"{where}: resample is {shown(resample)}; 2 and 3 are implemented")
     low, high = _limits(base, raw, where)
     return replace(
         base,
@@ -177,7 +219,7 @@ def _common(base: C, raw: Mapping[str, Any], where: str) -> C:
         min_pixels=low,
         max_pixels=high,
         image_mean=_three(where, "image_mean", _given(raw, "image_mean", base.image_mean)),
-        image_std=_three(where, "image_std", _given(raw, "image_std", base.image_std), above=0.0),
+        image_std=_three(where, "image_std", _given(raw, "image_std", base.image_std), least=_LEAST),
         filter=filter,
     )
 
@@ -215,9 +257,9 @@ def _whole(where: str, key: str, value: Any, most: int = _LARGEST) -> int:
     return value
 
 
-def _number(where: str, key: str, value: Any, *, above: float = -math.inf) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or not above < value < 1e6:
-        _fail(where, key, value, "a number above zero" if above == 0.0 else "a finite number")
+def _number(where: str, key: str, value: Any, *, least: float = -1e6) -> float:
+    if type(value) not in (int, float) or not least <= value <= 1e6:  # which is false of NaN
+        _fail(where, key, value, f"a number from {least:g} to 1e+06")
     return float(value)
 
 
@@ -228,11 +270,11 @@ def _flag(where: str, key: str, raw: Mapping[str, Any], default: bool) -> bool:
     return value
 
 
-def _three(where: str, key: str, value: Any, *, above: float = -math.inf) -> Three:
+def _three(where: str, key: str, value: Any, *, least: float = -1e6) -> Three:
     numbers = list(cast("Sequence[Any]", value)) if isinstance(value, (list, tuple)) else [value] * 3
     if len(numbers) != 3:
         _fail(where, key, value, "three numbers, of red, green and blue")
-    red, green, blue = (_number(where, key, v, above=above) for v in numbers)
+    red, green, blue = (_number(where, key, v, least=least) for v in numbers)
     return red, green, blue
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import time
 from collections.abc import Sequence
 from typing import IO, Any, Final
 from urllib import request
@@ -12,10 +11,11 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from pio.errors import ConfigError, MediaError
 from pio.loading.model_file import shown
+from pio.media._deadline import Deadline
 from pio.version import __version__
 
 SILENCE: Final = 10.0  # seconds in which a server says nothing until it is given up
-DEADLINE: Final = 60.0  # seconds for the whole file
+DEADLINE: Final = 60.0  # seconds for the whole file, and what a server says before it
 _PORTS: Final = {"http": 80, "https": 443}
 _PIECE: Final = 1 << 16  # bytes
 _REDIRECTS: Final = 5
@@ -36,27 +36,27 @@ def fetch(url: str, where: str, max_bytes: int, allow: Sequence[str]) -> bytes:
     """
     prefixes = _prefixes(allow)
     _check(url, where, prefixes)
-    opener = request.OpenerDirector()
+    opener, deadline = request.OpenerDirector(), Deadline(DEADLINE)
     for handler in (
         request.ProxyHandler(),
-        request.HTTPHandler(),
-        request.HTTPSHandler(),
+        *deadline.handlers(),
         request.HTTPDefaultErrorHandler(),
         request.HTTPErrorProcessor(),
         _Redirects(where, prefixes),
     ):
         opener.add_handler(handler)
     asked = request.Request(url, headers={"User-Agent": f"pio/{__version__}", "Accept": "image/*, video/*, */*;q=0.1"})
-    until = time.monotonic() + DEADLINE
     try:
-        with opener.open(asked, timeout=SILENCE) as answer:
-            return _read(answer, where, max_bytes, until)
+        with deadline, opener.open(asked, timeout=SILENCE) as answer:
+            return _read(answer, where, max_bytes, deadline)
     except HTTPError as error:
         with error:
             raise MediaError(
                 f"{where}: the server answers {error.code} ({shown(str(error.reason))}); see it there"
             ) from error
     except (URLError, OSError, http.client.HTTPException, ValueError) as error:
+        if deadline.over:
+            raise _late(where) from error
         reason = getattr(error, "reason", error)
         raise MediaError(f"{where} cannot be fetched: {shown(str(reason))}; download it and give its path") from error
 
@@ -76,16 +76,20 @@ class _Redirects(request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _read(answer: Any, where: str, max_bytes: int, until: float) -> bytes:
+def _late(where: str) -> MediaError:
+    return MediaError(f"{where} took longer than {DEADLINE:g} seconds; download it and give its path")
+
+
+def _read(answer: Any, where: str, max_bytes: int, deadline: Deadline) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while piece := answer.read1(_PIECE):
         pieces.append(piece)
         size += len(piece)
         if size > max_bytes:
-            raise MediaError(f"{where} is longer than {max_bytes} bytes; make it smaller, or raise max_bytes")
-        if time.monotonic() > until:
-            raise MediaError(f"{where} took longer than {DEADLINE:g} seconds; download it and give its path")
+            raise MediaError(f"{where} is longer than {max_bytes} bytes; give a smaller file")
+    if deadline.over:
+        raise _late(where)
     expected = answer.headers.get("Content-Length", "")
     if not size or (expected.isdecimal() and int(expected) != size):
         raise MediaError(f"{where}: {size} bytes came, {expected or 'some'} were announced; ask again")

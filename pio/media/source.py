@@ -21,6 +21,7 @@ from pio.system import HERE
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://|data:", re.IGNORECASE)
 _SHOWN = 60  # characters of a URI in messages
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")  # what base64 of addresses has in the place of two letters
 
 
 def is_source(source: object) -> bool:
@@ -40,8 +41,12 @@ def open_source(source: Any, name: str, max_bytes: int, allow_remote: Sequence[s
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         where, data = f"{name} (bytes)", cast("bytes", source)
-        check_size(where, memoryview(data).nbytes, max_bytes)
-        return io.BytesIO(data), where  # which copies no bytes, but other buffers
+        try:
+            size = memoryview(data).nbytes
+            check_size(where, size, max_bytes)
+            return io.BytesIO(data), where  # which copies no bytes, but other buffers
+        except (ValueError, BufferError) as error:  # a view that was released, or has gaps that cannot be copied
+            raise MediaError(f"{where} cannot be read ({error}); give the bytes themselves") from error
     path = os.fsdecode(cast("str", source))
     found = _SCHEME.match(path) if isinstance(source, str) else None
     scheme = found and (found[1] or "data").lower()
@@ -62,9 +67,7 @@ def check_size(where: str, size: int, limit: int) -> None:
     if not size:
         raise MediaError(f"{where} holds 0 bytes; give the whole file")
     if size > limit:
-        raise MediaError(
-            f"{where} holds {size} bytes, at most {limit} are accepted; make it smaller, or raise max_bytes"
-        )
+        raise MediaError(f"{where} holds {size} bytes, at most {limit} are accepted; make it smaller")
 
 
 def _of_data_uri(uri: str, where: str, max_bytes: int) -> bytes:
@@ -76,7 +79,8 @@ def _of_data_uri(uri: str, where: str, max_bytes: int) -> bytes:
         return unquote_to_bytes(data)
     try:
         raw = unquote_to_bytes(data) if "%" in data else data.encode("ascii")
-        decoded = base64.b64decode(re.sub(rb"[\s=]+", b"", raw) + b"==", validate=True)
+        raw = re.sub(rb"[\s=]+", b"", raw).translate(_URL_SAFE)
+        decoded = base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
         raise MediaError(f"{where} is no base64 behind its comma ({error}); encode the file's bytes again") from error
     check_size(where, len(decoded), max_bytes)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from pio.errors import ConfigError, MediaError
-from pio.media.picture import MAX_BYTES, MAX_PIXELS, Picture, open_picture
+from pio.loading.model_file import shown
+from pio.media.picture import DECODE_LIMIT, MAX_BYTES, Picture, open_picture
 from pio.media.preprocessor import VideoPreprocessorConfig
 from pio.media.source import is_source
 from pio.media.video_file import VideoFile, open_video_file
+
+SLOWEST: Final = 1e-3  # frames in a second: one in a quarter of an hour
+FASTEST: Final = 1e4
+MOST_SEEN: Final = 1 << 16  # frames of a video
 
 
 class Video(Protocol):
@@ -71,7 +75,7 @@ def open_video(
     *,
     fps: float | None = None,
     name: str = "video",
-    max_pixels: int = MAX_PIXELS,
+    decode_limit: int = DECODE_LIMIT,
     max_bytes: int = MAX_BYTES,
     background: tuple[int, int, int] | None = None,
     allow_remote: Sequence[str] = (),
@@ -82,7 +86,7 @@ def open_video(
         source: A list of what ``open_picture`` takes, in order; a file as ``open_picture`` takes it; or a ``Video``.
         fps: Pictures of a list in a second; a file says it itself.
         name: What messages call it.
-        max_pixels: The largest width * height of a frame; looked at before anything is decoded.
+        decode_limit: The largest width * height of a frame; looked at before anything is decoded.
         max_bytes: The largest file, of the video or of each picture.
         background: The colour to put pictures with transparency on.
         allow_remote: Addresses on the network that may be asked; see ``open_picture``.
@@ -91,12 +95,12 @@ def open_video(
         MediaError: It has no frames, or cannot be read.
         ConfigError: The source is of no known kind, ``fps`` is missing or not to be given, or PyAV is not installed.
     """
-    if fps is not None and (type(fps) not in (int, float) or not math.isfinite(fps) or not 0 < fps <= 1e4):
-        raise ConfigError(f"{name}: fps is {fps!r}, expected frames in a second, above 0 and at most 10000")
+    if fps is not None and (type(fps) not in (int, float) or not SLOWEST <= fps <= FASTEST):  # false of NaN
+        raise ConfigError(f"{name}: fps is {shown(fps)}, expected frames in a second, from 0.001 to 10000")
     if is_source(source):
         if fps is not None:
             raise ConfigError(f"{name} is a file, which says itself how many frames a second has; leave fps out")
-        with open_video_file(source, name, max_pixels, max_bytes, allow_remote) as file:
+        with open_video_file(source, name, decode_limit, max_bytes, allow_remote) as file:
             yield FileFrames(file)
     elif isinstance(source, (list, tuple)):
         pictures = cast("Sequence[Any]", source)
@@ -104,7 +108,7 @@ def open_video(
             raise MediaError(f"{name} has no frames; give two or more")
         if fps is None:
             raise ConfigError(f"{name} is a list of pictures; say by fps= how many of them a second has")
-        limits = {"max_pixels": max_pixels, "max_bytes": max_bytes}
+        limits = {"decode_limit": decode_limit, "max_bytes": max_bytes}
         how: dict[str, Any] = {**limits, "background": background, "allow_remote": allow_remote}
         yield PictureList(pictures, float(fps), name, how)
     elif hasattr(source, "pictures"):
@@ -123,10 +127,15 @@ def sample_frames(count: int, fps: float, config: VideoPreprocessorConfig, *, na
         name: What messages call it.
 
     Raises:
-        MediaError: There are fewer frames than a time step has.
+        MediaError: There are fewer frames than a time step has, more than are ever looked at, or so many or few of them
+            in a second as no video has.
     """
     if count < 1:
         raise MediaError(f"{name} has no frames; give two or more")
+    if not SLOWEST <= fps <= FASTEST:
+        raise MediaError(
+            f"{name} has {fps:g} frames in a second, expected from 0.001 to 10000; give its pictures and fps"
+        )
     wanted = count
     if config.do_sample_frames:
         if config.num_frames is not None:
@@ -138,6 +147,10 @@ def sample_frames(count: int, fps: float, config: VideoPreprocessorConfig, *, na
         raise MediaError(
             f"{name} has {min(count, wanted)} frame, expected at least {config.temporal_patch_size}; give a single "
             "frame as a picture"
+        )
+    if wanted > MOST_SEEN:
+        raise MediaError(
+            f"{name}: {wanted} frames were to be seen, at most {MOST_SEEN} are; cut it, or give num_frames"
         )
     if wanted == count:
         return list(range(count))

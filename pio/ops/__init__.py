@@ -14,6 +14,7 @@ from pio.ops.grid_embedding import add_grid_embedding
 from pio.ops.head_linear import absorbed_weights, head_linear, pack_heads
 from pio.ops.image_patches import image_patches
 from pio.ops.image_resize import image_resize
+from pio.ops.image_rgb import image_rgb
 from pio.ops.latent_attention import latent_attention, latent_scratch, write_latent_cache
 from pio.ops.linear import linear, linears
 from pio.ops.matmul import matmul
@@ -57,6 +58,7 @@ __all__ = [
     "host_call",
     "image_patches",
     "image_resize",
+    "image_rgb",
     "latent_attention",
     "latent_scratch",
     "layer_norm",

@@ -19,7 +19,15 @@ PARTS: Final[Mapping[str, Kind]] = {
 # Fields beside a text, in a message or a prompt of its own.
 FIELDS: Final[Mapping[str, Kind]] = {"image": "image", "images": "image", "video": "video", "videos": "video"}
 _WITHIN: Final = ("url", "path", "data", "base64")
-_SETTINGS: Final = ("fps",)  # of a video, beside it
+# What is said beside them, and what it is called in the functions of ``pio.media`` that prepare them.
+_BUDGET: Final[Mapping[str, str]] = {"max_pixels": "max_pixels", "min_pixels": "min_pixels"}
+_SETTINGS: Final[Mapping[Kind, Mapping[str, str]]] = {
+    "image": _BUDGET,
+    "video": {**_BUDGET, "fps": "fps", "num_frames": "num_frames", "nframes": "num_frames"},
+}
+_ALL_SETTINGS: Final = frozenset(name for names in _SETTINGS.values() for name in names)
+# Fields of several clients that say nothing here: how large others would see it, their caches, formats and numbers.
+_IGNORED: Final = frozenset(("type", "detail", "cache_control", "mime_type", "media_type", "id", "uuid"))
 _EXAMPLE: Final = '{"type": "image", "image": "photo.jpg"}'
 
 
@@ -31,7 +39,7 @@ class MediaSource:
         kind: What it is.
         value: A path, bytes, an address, a picture, or a list of them.
         name: Where it stands, for messages.
-        settings: What was said beside it: ``fps``, of a video.
+        settings: What was said beside it, as keyword arguments of ``prepare_picture`` or ``prepare_video``.
     """
 
     kind: Kind
@@ -48,7 +56,7 @@ def take_media(prompt: object) -> tuple[Any, list[MediaSource]]:
             in the place of a text token ids, which hold a mark for each picture. Others come back as they are.
 
     Raises:
-        ConfigError: A part names no picture, or several, or a field is unknown.
+        ConfigError: A part names no picture, or several, or a field is unknown or has no meaning there.
     """
     found: list[MediaSource] = []
     if isinstance(prompt, tuple) and len(pair := cast("tuple[Any, ...]", prompt)) == 2 and isinstance(pair[0], str):
@@ -70,7 +78,7 @@ def take_media(prompt: object) -> tuple[Any, list[MediaSource]]:
 
 def _checked(fields: Mapping[Any, Any]) -> Mapping[Any, Any]:
     """Refuse a text with pictures that has no text, or a field that nobody knows."""
-    unknown = [name for name in fields if name not in (*FIELDS, *_SETTINGS, "text")]
+    unknown = [name for name in fields if name not in (*FIELDS, *_ALL_SETTINGS, "text")]
     if unknown or not isinstance(fields.get("text"), (str, list, tuple)):
         found = f"the field {shown(unknown[0])}" if unknown else f"text={shown(fields.get('text'))}"
         raise ConfigError(
@@ -88,14 +96,16 @@ def _without(message: Any, name: str, found: list[MediaSource]) -> Any:
     if not beside and not isinstance(content, (list, tuple)):
         return message
     parts: list[Any] = []
+    _check_settings(fields, [FIELDS[key] for key in beside], name)
     for key in beside:
         value: Any = fields[key]
         several = isinstance(value, (list, tuple)) and (key.endswith("s") or FIELDS[key] == "image")
-        settings = _settings(fields) if FIELDS[key] == "video" else {}
+        settings = _settings(fields, FIELDS[key], name)
         for index, one in enumerate(cast("list[Any]", value) if several else [value]):
             where = f'{name}["{key}"]' + (f"[{index}]" if several else "")
             if isinstance(one, Mapping):  # a part of its own, such as a video with its fps
-                parts.append(_part({"type": FIELDS[key], **cast("Mapping[str, Any]", one)}, where, found))
+                own = {**settings, "type": FIELDS[key], **cast("Mapping[str, Any]", one)}
+                parts.append(_part(own, where, found))
                 continue
             found.append(MediaSource(FIELDS[key], one, where, settings))
             parts.append({"type": FIELDS[key]})
@@ -104,7 +114,8 @@ def _without(message: Any, name: str, found: list[MediaSource]) -> Any:
         parts += [_part(part, f'{name}["content"][{index}]', found) for index, part in enumerate(items)]
     elif content is not None:
         parts.append({"type": "text", "text": content})
-    kept = {key: value for key, value in fields.items() if key not in beside and (not beside or key not in _SETTINGS)}
+    dropped = {*beside, *_ALL_SETTINGS} if beside else set[str]()
+    kept = {key: value for key, value in fields.items() if key not in dropped}
     return {**kept, "content": parts}
 
 
@@ -122,20 +133,54 @@ def _part(part: Any, name: str, found: list[MediaSource]) -> Any:
         what = "none" if not given else " and ".join(key for key, _ in given)
         raise ConfigError(f"{name} holds {what}; one {named} was expected, such as {_EXAMPLE}")
     key, value = given[0]
-    found.append(MediaSource(named, _value(value, key == "base64"), f'{name}["{key}"]', _settings(fields)))
+    value, inner = _value(value, named, key == "base64", f'{name}["{key}"]')
+    _check_fields({n: v for n, v in fields.items() if n != key}, named, name)
+    settings = _settings(fields, named, name)
+    twice = next((n for n in settings.keys() & inner.keys() if settings[n] != inner[n]), None)
+    if twice is not None:
+        raise ConfigError(f"{name}: {twice} is {shown(settings[twice])}, and {shown(inner[twice])} within; say it once")
+    found.append(MediaSource(named, value, f'{name}["{key}"]', {**settings, **inner}))
     return {"type": named}
 
 
-def _value(value: object, encoded: bool) -> Any:
-    """What a field holds: a picture, or an object with it inside, as some clients write them."""
+def _value(value: object, kind: Kind, encoded: bool, name: str) -> tuple[Any, dict[str, Any]]:
+    """What a field holds: a picture, or an object with it inside, as some clients write them; what is said there."""
     if isinstance(value, Mapping):
-        fields = cast("Mapping[str, Any]", value)
+        fields = cast("Mapping[Any, Any]", value)
         inside = next((key for key in _WITHIN if fields.get(key) is not None), None)
         if inside is not None:
+            _check_fields({n: v for n, v in fields.items() if n != inside}, kind, name)
             encoded = inside == "base64" or fields.get("type") == "base64"
-            return _value(fields[inside], encoded)
-    return f"data:;base64,{value}" if encoded and isinstance(value, str) else cast("Any", value)
+            found, inner = _value(fields[inside], kind, encoded, name)
+            return found, {**_settings(fields, kind, name), **inner}
+    return f"data:;base64,{value}" if encoded and isinstance(value, str) else cast("Any", value), {}
 
 
-def _settings(fields: Mapping[Any, Any]) -> dict[str, Any]:
-    return {name: fields[name] for name in _SETTINGS if fields.get(name) is not None}
+def _check_fields(fields: Mapping[Any, Any], kind: Kind, name: str) -> None:
+    """Refuse what nobody would look at; empty fields are those of clients that write down all that there are."""
+    for key, value in fields.items():
+        if value is None or (isinstance(value, str) and not value) or key in _IGNORED or key in _SETTINGS[kind]:
+            continue
+        raise ConfigError(
+            f"{name} holds {shown(key)}, which has no meaning for one {kind}; leave it out, or write a text as a part "
+            f"of its own. Known are {', '.join(_SETTINGS[kind])}"
+        )
+
+
+def _check_settings(fields: Mapping[Any, Any], kinds: Sequence[Kind], name: str) -> None:
+    """Refuse what is said beside pictures, but is for videos."""
+    for key in _ALL_SETTINGS & fields.keys():
+        if kinds and fields[key] is not None and not any(key in _SETTINGS[kind] for kind in kinds):
+            raise ConfigError(f"{name} holds {shown(key)} beside pictures, but it is of videos; leave it out")
+
+
+def _settings(fields: Mapping[Any, Any], kind: Kind, name: str) -> dict[str, Any]:
+    """Return what is said of a picture or a video, by the names that ``pio.media`` has for it."""
+    found: dict[str, Any] = {}
+    for said, ours in _SETTINGS[kind].items():
+        if fields.get(said) is None:
+            continue
+        if ours in found:
+            raise ConfigError(f"{name} holds {said} and {ours}, which are the same; say it once")
+        found[ours] = fields[said]
+    return found

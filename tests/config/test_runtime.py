@@ -56,6 +56,26 @@ def test_more_context_than_the_model_has_is_refused_unless_it_is_a_default():
         assert (model.metadata.context_length, model.runtime.prefill_chunk) == (2048, 256)
 
 
+@pytest.mark.parametrize("background", [(300, 0, 0), (0, -1, 0), (1, 2), "white", (1.5, 0, 0)])
+def test_backgrounds_are_colours(background):
+    with pytest.raises(pio.ConfigError, match="background"):
+        RuntimeConfig.from_options(background=background)
+    assert RuntimeConfig.from_options(background=(255, 0, 7)).background == (255, 0, 7)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["nonsense", "example.com", "https://", "file:///tmp/", "ftp://a/", "https://a/?b", "http://a:99999/"]
+)
+def test_what_may_be_fetched_are_addresses(prefix):
+    for given in (prefix, (prefix,), ["https://example.com/", prefix]):
+        with pytest.raises(
+            pio.ConfigError, match=r"^allow_remote is .*: expected what addresses of http or https begin"
+        ):
+            RuntimeConfig.from_options(allow_remote=given)
+    for given in ("https://example.com/", ["https://example.com/"]):
+        assert RuntimeConfig.from_options(allow_remote=given).allow_remote == ("https://example.com/",)
+
+
 @pytest.mark.parametrize(
     ("wanted", "weights", "found"),
     [

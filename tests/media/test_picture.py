@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from pictures import FORMATS, Image, file_of, gradient, opened
 
 from pio.errors import ConfigError, MediaError
+from pio.media import decoding
 from pio.media.picture import Picture, open_picture
+from pio.media.source import open_source
 from pio.tensor import Tensor
 from pio.testing.compare import bits
 
@@ -41,7 +43,9 @@ def test_formats(format):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_modes_are_those_of_a_picture_that_is_given_by_its_path(mode):
+@pytest.mark.parametrize("strip", [100, 1 << 20])
+def test_modes_are_those_of_a_picture_that_is_given_by_its_path(mode, strip, monkeypatch):
+    monkeypatch.setattr(decoding, "_STRIP", strip)
     format = {"CMYK": "TIFF", "F": "TIFF", "I": "TIFF"}.get(mode, "PNG")
     source = gradient(mode="L").convert(mode) if mode not in ("LA", "RGBA", "CMYK") else gradient(mode=mode)
     if mode == "I;16":
@@ -62,7 +66,9 @@ def test_grey_of_sixteen_bits_is_cut():
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_orientation_is_done(orientation, format):
+@pytest.mark.parametrize("strip", [1, 100, 1 << 20])
+def test_orientation_is_done(orientation, format, strip, monkeypatch):
+    monkeypatch.setattr(decoding, "_STRIP", strip)  # pixels that are converted at once: a row or three, or all
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = file_of(gradient(), format, exif=exif)
@@ -95,7 +101,9 @@ def test_transparency_of_a_file_is_dropped_or_put_on_a_colour():
 
 
 @pytest.mark.parametrize(("format", "transparency"), [("PNG", 3), ("PNG", bytes(range(16))), ("GIF", 3)])
-def test_transparent_colours_of_a_palette(format, transparency):
+@pytest.mark.parametrize("strip", [100, 1 << 20])
+def test_transparent_colours_of_a_palette(format, transparency, strip, monkeypatch):
+    monkeypatch.setattr(decoding, "_STRIP", strip)
     source = gradient().quantize(16)
     data = file_of(source, format, transparency=transparency)
     with warnings.catch_warnings():
@@ -182,6 +190,15 @@ def test_data_uris():
         same(open_picture(uri), gradient())
 
 
+@pytest.mark.parametrize("size", range(1, 10))
+def test_base64_of_every_length(size):
+    data = bytes(range(251, 251 - 7 * size, -7))
+    code, whole = base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode()
+    for written in (code, code.rstrip("="), whole, whole.rstrip("="), f"\n {code[:2]}\r\n\t{code[2:]} ", f"{code}\n"):
+        with open_source(f"data:image/png;base64,{written}", "image", 1 << 20)[0] as stream:
+            assert stream.read() == data, written
+
+
 def test_an_open_picture_stays_what_it_is():
     picture = Picture(Tensor.zeros((4, 5, 3), "uint8"))
     assert open_picture(picture) is picture
@@ -228,7 +245,7 @@ def test_nothing_of_pillow_is_changed():
     from PIL import ImageFile
 
     before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)
-    open_picture(file_of(gradient(), "PNG"), max_pixels=2000)
+    open_picture(file_of(gradient(), "PNG"), decode_limit=2000)
     assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)) == before
 
 
@@ -247,7 +264,7 @@ def test_whatever_is_damaged_gives_a_picture_or_one_error(data, format):
         file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
     del file[data.draw(st.integers(0, len(file))) :]
     try:
-        found = open_picture(bytes(file), max_pixels=1 << 22)
+        found = open_picture(bytes(file), decode_limit=1 << 22)
     except MediaError as error:
         assert str(error).startswith("image (bytes) ")
     else:

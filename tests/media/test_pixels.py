@@ -55,7 +55,7 @@ def test_numbers_from_0_to_1(channels):
         (Tensor.zeros((5, 7, 3), "int32"), "is int32, expected uint8"),
         (Tensor.zeros((5, 7, 3), "float16"), "is float16"),
         (Tensor.zeros((0, 7, 3), "uint8"), "7 x 0 pixels"),
-        (Tensor.full((5, 7, 3), 255.0), "numbers from 255 to 255, expected 0 to 1; divide them by 255"),
+        (Tensor.full((5, 7, 3), 255.0), "numbers from 255 to 255, expected 0 to 1; divide those to 255 by 255"),
         (Tensor.full((5, 7, 3), -0.5), "numbers from -0.5 to -0.5"),
         (Tensor.full((5, 7, 3), math.nan), "NaN or infinity"),
         (Tensor.full((5, 7), math.inf), "NaN or infinity"),

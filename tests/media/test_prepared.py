@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pictures import Image, gradient
 
 from pio import ops
-from pio.errors import MediaError
+from pio.errors import ConfigError, MediaError
 from pio.media.picture import Picture, open_picture
 from pio.media.prepared import prepare_picture, prepare_video
 from pio.media.preprocessor import PreprocessorConfig, VideoPreprocessorConfig
@@ -130,3 +130,48 @@ def test_one_frame_is_open_at_a_time():
     Frames.pictures = lambda self, chosen: iter([Picture(Tensor.zeros((24, 40, 3), "uint8"))])
     with pytest.raises(MediaError, match="video ends after 1 of 8 frames; it is damaged"):
         prepare_video(Frames(), VIDEO)
+
+
+def test_a_picture_has_limits_of_its_own():
+    picture = open_picture(gradient(100, 70))
+    for limits, height, width in (
+        ({}, 72, 96),
+        ({"max_pixels": 1024}, 24, 32),
+        ({"max_pixels": 1 << 30}, 72, 96),  # no more than the config says
+        ({"max_pixels": 32}, 8, 8),  # less than the config's least
+        ({"min_pixels": 6912}, 72, 96),
+        ({"min_pixels": 6913}, 72, 104),
+    ):
+        config = replace(SMALL, max_pixels=16384)
+        assert prepare_picture(picture, config, **limits).frames.shape == (1, height, width, 3), limits
+    wide = prepare_picture(picture, SMALL, max_pixels=1 << 30)
+    assert wide.frames.size == prepare_picture(picture, SMALL).frames.size
+
+
+def test_a_video_has_limits_and_frames_of_its_own():
+    assert prepare_video(frames(8, 100, 100), VIDEO, fps=1, max_pixels=8 * 256).frames.shape == (8, 16, 16, 3)
+    found = prepare_video(frames(20), VIDEO, fps=4, num_frames=4)
+    assert found.frames.shape[0] == 4 and found.timestamps == ((0 + 6) / 8, (13 + 19) / 8)
+    every = replace(VIDEO, do_sample_frames=False)
+    assert prepare_video(frames(20), every, fps=4, num_frames=6).frames.shape[0] == 6
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"max_pixels": 0}, "max_pixels is 0, expected a whole number from 1"),
+        ({"max_pixels": "9"}, "max_pixels is '9'"),
+        ({"min_pixels": 2.5}, "min_pixels is 2.5"),
+        ({"min_pixels": True}, "min_pixels is True"),
+        ({"min_pixels": 9, "max_pixels": 8}, "min_pixels is 9, expected at most max_pixels, 8"),
+        ({"num_frames": 1}, "num_frames is 1, expected a whole number from 2 to 768"),
+        ({"num_frames": 10**9}, "num_frames is 1000000000"),
+        ({"num_frames": "4"}, "num_frames is '4'"),
+    ],
+)
+def test_limits_of_their_own_are_checked(given, words):
+    with pytest.raises(ConfigError, match=f"^clip: {words}"):
+        prepare_video(frames(4), VIDEO, fps=1, name="clip", **given)
+    if "num_frames" not in given:
+        with pytest.raises(ConfigError, match=f"^photo: {words}"):
+            prepare_picture(open_picture(gradient()), SMALL, name="photo", **given)

@@ -72,7 +72,10 @@ def test_what_pillow_calls_two_is_bilinear():
         ({"image_mean": [0.5, 0.5]}, "image_mean is a list, expected three numbers"),
         ({"image_mean": [0.5, 0.5, math.nan]}, "image_mean is nan"),
         ({"image_mean": "half"}, "image_mean is 'half'"),
-        ({"image_std": [0.5, 0.0, 0.5]}, "image_std is 0.0, expected a number above zero"),
+        ({"image_std": [0.5, 0.0, 0.5]}, "image_std is 0.0, expected a number from 1e-06 to"),
+        ({"image_std": [0.5, 0.5, 1e-60]}, "image_std is 1e-60"),  # which is zero in float32
+        ({"image_mean": -1e300}, "image_mean is -1e"),
+        ({"image_mean": 10**400}, "image_mean is "),
         ({"image_std": [0.5, 1e300, 0.5]}, "image_std is 1e"),
         ({"do_resize": "yes"}, "do_resize is 'yes'"),
         ({"rescale_factor": "1/255"}, "rescale_factor is '1/255'"),
@@ -87,7 +90,8 @@ def test_damaged_fields_are_named(change, field):
 
 @pytest.mark.parametrize(
     "change",
-    [{"do_resize": False}, {"do_rescale": False}, {"do_normalize": False}, {"rescale_factor": 1.0}, {"resample": 1}],
+    [{"do_resize": False}, {"do_rescale": False}, {"do_normalize": False}, {"rescale_factor": 1.0}, {"resample": 1}]
+    + [{"resample": [3]}, {"resample": {}}, {"resample": "bicubic"}, {"resample": True}],
 )
 def test_other_steps_are_refused(change):
     with pytest.raises(UnsupportedModelError, match=f"^p.json: {next(iter(change))} is "):

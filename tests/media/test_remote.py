@@ -1,13 +1,16 @@
 """Pictures from the network, from a server that runs here."""
 
+import http.client
 import http.server
 import threading
+from urllib import request
 
 import pytest
 from pictures import file_of, gradient
 
 from pio.errors import ConfigError, MediaError
 from pio.media import remote
+from pio.media._deadline import Deadline
 from pio.media.picture import open_picture
 from pio.testing.compare import bits
 
@@ -16,6 +19,7 @@ DATA = file_of(gradient(), "PNG")
 
 class Handler(http.server.BaseHTTPRequestHandler):
     asked: list[str]
+    silent: threading.Event
 
     def do_GET(self):
         type(self).asked.append(self.path)
@@ -28,6 +32,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", self.path)
             self.end_headers()
+        elif name == "silent":
+            type(self).silent.wait()
+        elif name == "slow.png":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(DATA[:100])
+            self.wfile.flush()
+            type(self).silent.wait()
         elif name == "missing":
             self.send_error(404)
         else:
@@ -44,11 +56,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    Handler.asked = []
+    Handler.asked, Handler.silent = [], threading.Event()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{running.server_port}"
+        Handler.silent.set()
         running.shutdown()
         thread.join()
 
@@ -117,9 +130,24 @@ def test_what_a_server_may_do_wrong(server, monkeypatch):
             open_picture(server + name, allow_remote=[server])
     with pytest.raises(MediaError, match="is longer than 100 bytes"):
         open_picture(server + "/a.png", allow_remote=[server], max_bytes=100)
-    monkeypatch.setattr(remote, "DEADLINE", -1.0)
-    with pytest.raises(MediaError, match="took longer than"):
-        open_picture(server + "/a.png", allow_remote=[server])
+
+
+@pytest.mark.parametrize("name", ["silent", "slow.png", "away"])
+def test_a_server_has_one_time_for_all_that_it_says(server, monkeypatch, name):
+    Handler.away = "/silent"
+    monkeypatch.setattr(remote, "DEADLINE", 0.05)
+    with pytest.raises(MediaError, match=r"took longer than 0\.05 seconds; download it and give its path"):
+        open_picture(f"{server}/{name}", allow_remote=[server])
+
+
+def test_a_connection_that_is_made_too_late_is_ended(server):
+    with Deadline(-1.0) as deadline:
+        deadline._timer.join()
+        opener = request.OpenerDirector()
+        for handler in deadline.handlers():
+            opener.add_handler(handler)
+        with pytest.raises((OSError, http.client.HTTPException)):
+            opener.open(server + "/silent")
 
 
 def test_a_server_that_is_not_there(server):

@@ -37,6 +37,22 @@ def test_without_sampling_all_frames_are_taken():
     assert sample_frames(3, 30.0, CONFIG) == [0, 1, 2]
 
 
+def test_more_frames_than_anybody_looks_at_are_refused():
+    every = replace(CONFIG, do_sample_frames=False)
+    for count in ((1 << 16) + 1, 1 << 62):
+        with pytest.raises(MediaError, match=rf"^clip: {count} frames were to be seen, at most 65536 are; cut it"):
+            sample_frames(count, 24.0, every, name="clip")
+    assert len(sample_frames(1 << 62, 24.0, CONFIG)) == 768
+    with pytest.raises(MediaError, match="frames were to be seen"):
+        sample_frames(10, 24.0, replace(CONFIG, fps=None, num_frames=1 << 20))
+
+
+@pytest.mark.parametrize("fps", [0.0, 5e-324, 9e-4, 1e5, float("nan"), float("inf")])
+def test_videos_of_a_rate_that_none_has(fps):
+    with pytest.raises(MediaError, match=r"clip has .* frames in a second, expected from 0\.001 to 10000"):
+        sample_frames(10, fps, CONFIG, name="clip")
+
+
 @pytest.mark.parametrize(
     "config", [CONFIG, replace(CONFIG, do_sample_frames=False), replace(CONFIG, fps=None, num_frames=8)]
 )
@@ -54,7 +70,7 @@ def test_time_stamps():
     assert timestamps([0, 1, 2, 3, 4], 1.0, 3) == (1.0, 3.5)
 
 
-@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf"), "2", True, 1e9])
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf"), "2", True, 1e9, 5e-324, 9e-4, 10**400])
 def test_rates_are_checked(fps):
     with pytest.raises(ConfigError, match="clip: fps is"), open_video([b"", b""], fps=fps, name="clip"):
         pass

@@ -95,6 +95,7 @@ GIVEN = {
         "out": floats(4, 6),
     },
     "image_resize": lambda: {"image": floats(3, 4, 2), "height": 5, "width": 6, "out": floats(5, 6, 2)},
+    "image_rgb": lambda: {"image": Tensor.zeros((3, 4, 1), "uint8"), "out": Tensor.zeros((3, 4, 3), "uint8")},
     "layer_norm": lambda: {"x": floats(3, 5), "weight": floats(5), "bias": floats(5), "eps": 0.0, "out": floats(3, 5)},
     "linear": lambda: {"x": floats(3, 5), "weight": floats(2, 5), "bias": floats(2), "out": floats(3, 2)},
     "matmul": lambda: {"a": floats(3, 5), "b": floats(5, 2), "out": floats(3, 2)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 
 from pio.errors import ConfigError
+from pio.media.prepared import prepare_picture, prepare_video
 from pio.plugin.media_parts import take_media
 from pio.tensor import Tensor
 
 TEXT = {"type": "text", "text": "What is this?"}
 IMAGE, VIDEO = {"type": "image"}, {"type": "video"}
+PREPARES = {"image": prepare_picture, "video": prepare_video}
 PIXELS = Tensor.zeros((2, 2, 3), "uint8")
 
 
@@ -92,6 +95,60 @@ def test_videos_keep_what_is_said_of_them() -> None:
     assert found[0].value == ["a.png", "b.png"] and found[0].settings == {"fps": 1.5}
 
 
+@pytest.mark.parametrize(
+    ("part", "kind", "settings"),
+    [
+        ({"type": "image", "image": "a", "max_pixels": 4096}, "image", {"max_pixels": 4096}),
+        ({"type": "image", "image": "a", "min_pixels": 1024, "max_pixels": None}, "image", {"min_pixels": 1024}),
+        ({"type": "image_url", "image_url": {"url": "a", "max_pixels": 9}}, "image", {"max_pixels": 9}),
+        (
+            {"type": "image_url", "image_url": {"url": "a", "max_pixels": 9}, "max_pixels": 9},
+            "image",
+            {"max_pixels": 9},
+        ),
+        ({"type": "video", "video": "a", "nframes": 2, "fps": 3}, "video", {"num_frames": 2, "fps": 3}),
+        (
+            {"type": "video_url", "video_url": {"url": "a", "fps": 2, "num_frames": 4}},
+            "video",
+            {"fps": 2, "num_frames": 4},
+        ),
+        (
+            {"type": "video", "video": "a", "min_pixels": 1, "max_pixels": 2},
+            "video",
+            {"min_pixels": 1, "max_pixels": 2},
+        ),
+        ({"type": "image", "image": "a", "text": None, "video": None, "id": 3, "uuid": "x"}, "image", {}),
+        ({"type": "image_url", "image_url": {"url": "a", "detail": "low"}, "cache_control": {}}, "image", {}),
+        ({"type": "image", "base64": "aGk=", "mime_type": "image/png"}, "image", {}),
+    ],
+    ids=str,
+)
+def test_what_is_said_beside_a_part(part: dict[str, Any], kind: str, settings: dict[str, Any]) -> None:
+    messages, found = take_media([{"role": "user", "content": [part]}])
+    assert messages[0]["content"] == [{"type": kind}] and [one.settings for one in found] == [settings]
+
+
+def test_what_is_said_beside_a_text() -> None:
+    given = {"text": "Hi", "image": "a", "videos": ["b", {"video": "c", "num_frames": 3}], "max_pixels": 9, "fps": 2}
+    messages, found = take_media(given)
+    assert messages[0]["content"] == [IMAGE, VIDEO, VIDEO, {"type": "text", "text": "Hi"}]
+    assert [one.settings for one in found] == [
+        {"max_pixels": 9},
+        {"max_pixels": 9, "fps": 2},
+        {"max_pixels": 9, "fps": 2, "num_frames": 3},
+    ]
+    messages, _ = take_media([{"role": "user", "content": "Hi", "image": "a", "max_pixels": 9, "name": "Ann"}])
+    assert messages[0].keys() == {"role", "content", "name"}
+
+
+def test_keyword_arguments_are_those_of_media() -> None:
+    names = {kind: set(inspect.signature(made).parameters) for kind, made in PREPARES.items()}
+    part = {"max_pixels": 5, "min_pixels": 4, "fps": 2, "num_frames": 2}
+    for kind, fields in (("video", part), ("image", {"max_pixels": 5, "min_pixels": 4})):
+        (found,) = take_media([{"role": "user", "content": [{"type": kind, kind: "a", **fields}]}])[1]
+        assert found.settings.keys() <= names[kind]
+
+
 @dataclass
 class Message:
     role: str
@@ -118,6 +175,24 @@ def test_prompts_without_pictures_stay_as_they_are(prompt: Any) -> None:
         ({"text": 5, "image": "a"}, "text=5"),
         ([{"role": "user", "content": [{"type": "image"}]}], r'messages\[0\]\["content"\]\[0\] holds none'),
         ([{"role": "user", "content": [{"type": "image", "image": "a", "url": "b"}]}], "image and url"),
+        (
+            [{"role": "user", "content": [{"type": "image", "image": "a", "fps": 2}]}],
+            "holds 'fps', which has no meaning",
+        ),
+        ([{"role": "user", "content": [{"type": "image", "image": "a", "num_frames": 2}]}], "'num_frames'"),
+        ([{"role": "user", "content": [{"type": "video", "video": "a", "total_pixels": 2}]}], "'total_pixels'"),
+        ([{"role": "user", "content": [{"type": "image", "image": "a", "text": "Hi"}]}], "'text'.* a part of its own"),
+        ([{"role": "user", "content": [{"type": "image", "image": {"url": "a", "path": "b"}}]}], "'path'"),
+        ([{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "a", "frames": 2}}]}], "'frames'"),
+        (
+            [{"role": "user", "content": [{"type": "video", "video": "a", "nframes": 2, "num_frames": 3}]}],
+            "say it once",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "video", "video": {"url": "a", "fps": 1}, "fps": 2}]}],
+            "fps is 2, and 1 within; say it once",
+        ),
+        ({"text": "Hi", "image": "a", "fps": 2}, "holds 'fps' beside pictures"),
     ],
     ids=str,
 )
