@@ -10,7 +10,7 @@ from pio.engine.handle import Handle, LogitsHandle, Stream
 from pio.engine.request import Owned
 from pio.engine.sampling_params import Params, SamplingParams
 from pio.errors import PioError
-from pio.plugin import prompts
+from pio.plugin import calls
 from pio.plugin.lifecycle import Lifecycle
 from pio.plugin.loaded_model import LoadedModel
 from pio.plugin.prompts import Marks, Message, Messages, Prompt
@@ -104,7 +104,7 @@ class TextModelPlugin(Lifecycle):
             CheckpointError: The template is broken or does what a template must not.
         """
         named = {"tools": tools, "add_generation_prompt": add_generation_prompt, **variables}
-        return self.loaded.prompts.render(messages, **prompts.template_variables(template_variables, **named))
+        return self.loaded.prompts.render(messages, **calls.template_variables(template_variables, **named))
 
     def fit_messages(
         self,
@@ -122,7 +122,7 @@ class TextModelPlugin(Lifecycle):
             CapacityError: What must stay is longer already.
             ConfigError: The folder has no chat template, or a message is malformed.
         """
-        given = prompts.template_variables(template_variables, **variables)
+        given = calls.template_variables(template_variables, **variables)
         return self.loaded.prompts.fit(messages, budget, **given)
 
     # Answers
@@ -154,12 +154,12 @@ class TextModelPlugin(Lifecycle):
     ) -> Handle:
         """Queue a prompt for whoever owns its request; what returns nothing but ``text_only`` refuses the rest."""
         named = {"enable_thinking": enable_thinking, "continue_final_message": continue_final_message}
-        variables = prompts.template_variables(template_variables, tools=tools, **named)
+        variables = calls.template_variables(template_variables, tools=tools, **named)
 
         def start(loaded: LoadedModel) -> Handle:
             merged = SamplingParams.merge(loaded.generation_config, params, **fields)
             if text_only is not None:
-                prompts.check_text_only(merged, text_only)
+                calls.check_text_only(merged, text_only)
             if prefix is not None or suffix is not None:
                 encoded = loaded.prompts.fill(prompt, prefix, suffix, self.fill_marks, **variables)
             else:
@@ -231,8 +231,8 @@ class TextModelPlugin(Lifecycle):
         Raises:
             UnfinishedAnswerError: The answer ended inside the reasoning.
         """
-        prompts.check_conversation(messages)
-        return prompts.answer_text(self._generate_one(messages, params, **fields))
+        calls.check_conversation(messages)
+        return calls.answer_text(self._generate_one(messages, params, **fields))
 
     def infer(self, x: Prompt, params: Params | None = None, **fields: Any) -> Generation:
         """Answer one input of any kind the model takes; as ``generate``."""
@@ -242,7 +242,7 @@ class TextModelPlugin(Lifecycle):
         """Answer several inputs together, first come, first served; each answer is the one it gets alone."""
         owned = Owned()
         try:
-            handles = [self._submit(owned, x, params, **fields) for x in prompts.check_prompts(xs)]
+            handles = [self._submit(owned, x, params, **fields) for x in calls.check_prompts(xs)]
             return [handle.result() for handle in handles]
         except BaseException:
             owned.cancel()

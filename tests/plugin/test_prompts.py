@@ -8,7 +8,8 @@ import pytest
 
 import pio
 from pio.errors import ConfigError
-from pio.plugin.prompts import Prompts, check_conversation
+from pio.plugin.calls import check_conversation
+from pio.plugin.prompts import Prompts
 from pio.text.chat_template import ChatTemplate
 from pio.text.reasoning import Reasoning
 from pio.text.tokenizer import Tokenizer

@@ -67,7 +67,8 @@ class VisionProcessor:
         config, name = self._config_of(source.kind), source.name
         if source.kind == "video":
             return prepare_video(source.value, config, name=name, **source.settings, **options)
-        return prepare_picture(open_picture(source.value, name=name, **options), config, name=name)
+        picture = open_picture(source.value, name=name, **options)
+        return prepare_picture(picture, config, name=name, **source.settings)
 
     def place(self, ids: Sequence[int], sources: Sequence[MediaSource], most: int) -> EncodedPrompt:
         """Return a prompt with as many tokens for each medium as it has, in the place of its mark.
