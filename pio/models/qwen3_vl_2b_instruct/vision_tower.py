@@ -11,7 +11,7 @@ from pio.cache.paged import PagedCache
 from pio.dtypes import DType, int32
 from pio.layers.encoder import Embeddings
 from pio.layers.source import Source
-from pio.media.picture import Picture
+from pio.media.picture import open_picture
 from pio.media.prepared import PreparedMedium, prepare_picture
 from pio.media.preprocessor import PreprocessorConfig
 from pio.memory.allocation import ALIGNMENT
@@ -132,7 +132,7 @@ class VisionTower:
         c = self.config
         side = c.spatial_merge_size * c.patch_size
         how = PreprocessorConfig(c.patch_size, c.temporal_patch_size, c.spatial_merge_size, side**2, side**2)
-        medium = prepare_picture(Picture(Tensor.zeros((3 * side + 1, 2 * side + 3, 3), "uint8")), how)
+        medium = prepare_picture(open_picture(Tensor.zeros((3 * side + 1, 2 * side + 3, 4), "uint8")), how)
         blocks, self.blocks = self.blocks, self.blocks[:1]
         try:
             for _ in self.encode([medium]):
