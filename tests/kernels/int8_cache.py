@@ -1,7 +1,10 @@
 """A cache of int8 for tests: sequences in a shuffled pool of blocks that is full of garbage."""
 
 import math
+import random
 from itertools import accumulate
+
+from hypothesis import strategies as st
 
 from pio import ops
 from pio.cache.batch import Batch
@@ -62,3 +65,19 @@ class Cache:
 
 def pick(x, first, last):
     return x[first:last].contiguous()
+
+
+@st.composite
+def whole_numbers(draw, tokens, count, dim):
+    """Queries that eight bits hold exactly: each group of 32 has a number of 127, or is zero."""
+    source = random.Random(draw(st.integers(0, 2**32 - 1)))
+    step = draw(st.sampled_from((0.004, 0.05, 1.0)))
+    rows = []
+    for _ in range(tokens * count):
+        row = [float(source.randint(-127, 127)) for _ in range(dim)]
+        for at in range(0, dim, 32):
+            row[source.randrange(at, min(dim, at + 32))] = source.choice((-127.0, 127.0))
+            if source.random() < 0.1:
+                row[at : at + 32] = [0.0] * len(row[at : at + 32])
+        rows.append([x * step for x in row])
+    return Tensor.from_list(rows).reshape(tokens, count, dim)

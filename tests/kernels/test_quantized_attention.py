@@ -7,7 +7,7 @@ import pytest
 from arm_by_hand import by_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from int8_cache import BLOCK, GARBAGE, Cache, pick
+from int8_cache import BLOCK, GARBAGE, Cache, pick, whole_numbers
 from numba import njit, types
 
 from pio import ops
@@ -40,22 +40,6 @@ def heads(draw, groups=(1, 2, 3, 4, 5), widest=WIDEST):
     """Key/value heads, query heads and the width of a head."""
     kv_heads, dim = draw(sizes((1, 3), (1, widest)))
     return kv_heads, kv_heads * draw(st.sampled_from(groups)), dim
-
-
-@st.composite
-def whole_numbers(draw, tokens, count, dim):
-    """Queries that eight bits hold exactly: each group of 32 has a number of 127, or is zero."""
-    source = random.Random(draw(st.integers(0, 2**32 - 1)))
-    step = draw(st.sampled_from((0.004, 0.05, 1.0)))
-    rows = []
-    for _ in range(tokens * count):
-        row = [float(source.randint(-127, 127)) for _ in range(dim)]
-        for at in range(0, dim, 32):
-            row[source.randrange(at, min(dim, at + 32))] = source.choice((-127.0, 127.0))
-            if source.random() < 0.1:
-                row[at : at + 32] = [0.0] * len(row[at : at + 32])
-        rows.append([x * step for x in row])
-    return Tensor.from_list(rows).reshape(tokens, count, dim)
 
 
 # --- attention ---

@@ -6,7 +6,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from int8_cache import GARBAGE, Cache
+from int8_cache import GARBAGE, Cache, whole_numbers
 
 from pio import ops
 from pio.cache.batch import Batch
@@ -35,7 +35,7 @@ def problems(draw, widest=72):
     kv_heads, group, dim = draw(st.integers(1, 3)), draw(st.sampled_from((1, 1, 2, 17))), draw(st.integers(1, widest))
     length = draw(lengths())
     tokens = draw(st.integers(1, min(length, 20 if JIT else 3)))
-    q = draw(tensors((tokens, kv_heads * group, dim)))
+    q = draw(whole_numbers(tokens, kv_heads * group, dim))
     k, v = (draw(tensors((length, kv_heads, dim))) for _ in range(2))
     return q, k, v, kv_heads, dim, length
 

@@ -21,7 +21,7 @@ POSITIONS = [[0, 5, 5, 5, 9], [0, 5, 6, 6, 9], [0, 7, 5, 6, 9]]
 
 def test_each_pair_turns_by_its_own_axis() -> None:
     at = source()
-    rotary = MultiAxisRotaryEmbedding(at, ROPE, WIDTH, AXES)
+    rotary = MultiAxisRotaryEmbedding(at, ROPE, WIDTH, AXES, 3)
     assert rotary.axes == 3 and rotary.pair_axes.tolist() == AXES
     rotary(Tensor.from_list(POSITIONS, int32))
     cos, sin = rotary.tables(len(POSITIONS[0]))
@@ -39,6 +39,6 @@ def test_text_turns_as_it_ever_did(rope: dict[str, Any]) -> None:
     plain = RotaryEmbedding(source(), rope, WIDTH)
     plain(Tensor.from_list(positions, int32))
     expected = [bits(table) for table in plain.tables(len(positions))]
-    several = MultiAxisRotaryEmbedding(source(), rope, WIDTH, AXES)
+    several = MultiAxisRotaryEmbedding(source(), rope, WIDTH, AXES, 3)
     several(Tensor.from_list([positions] * 3, int32))
     assert [bits(table) for table in several.tables(len(positions))] == expected

@@ -57,6 +57,24 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2,
         "moe_intermediate_size": 16,
     },
+    "qwen3_vl_2b_instruct": {
+        "model_type": "qwen3_vl",
+        "text_config": {**COMMON, "head_dim": 12, "rope_scaling": {"mrope_section": [2, 2, 2]}},
+        "vision_config": {
+            "depth": 2,
+            "hidden_size": 16,
+            "intermediate_size": 20,
+            "num_heads": 2,
+            "patch_size": 4,
+            "out_hidden_size": 24,
+            "num_position_embeddings": 9,
+            "deepstack_visual_indexes": [0],
+        },
+        "image_token_id": 60,
+        "video_token_id": 59,
+        "vision_start_token_id": 58,
+        "vision_end_token_id": 57,
+    },
 }
 SHAPES = {
     "rotary_emb.inv_freq": (5,),
