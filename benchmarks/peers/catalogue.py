@@ -61,6 +61,7 @@ PEERS = {
             "openvino-tokenizers==2026.4.1.0",
             "nncf==3.4.0",
             "optimum-intel==2.2.0",
+            "transformers==5.0.0",  # the last one that exports models that see
             PILLOW,
         ),
         without=("torchvision",),
