@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pio
+from benchmarks.peers.checkpoint import SIGHT
 from benchmarks.peers.worker import Job, Seen, counted, serve
 
 # variants that run the folder as it is, and what they round inputs of layers to: as other engines do, or not at all
@@ -25,6 +26,8 @@ class Engine:
         subprocess.run([*command, "--policy", policy or "balanced", "--no-progress"], check=True)
 
     def load(self, job: Job) -> dict[str, Any]:
+        # else pictures are made smaller that take much of a context, and the context here has no room for more
+        sees = all((job.source / name).is_file() for name in SIGHT)
         self.model = pio.load(
             job.source if job.variant in STORED else job.converted,
             threads=job.threads,
@@ -33,6 +36,7 @@ class Engine:
             cache_tokens=max(job.context, job.sequences * job.shared_context),
             max_batch_sequences=job.sequences,
             progress=False,
+            **({"max_pixels": 1 << 32} if sees else {}),
         )
         return {"version": pio.__version__, "weights": counted(job, self.bytes_read)}
 

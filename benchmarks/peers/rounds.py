@@ -181,6 +181,7 @@ class Sitting:
         else:
             value = self._measure(result, measure, number)
         result.rounds.setdefault(measure, []).append(value)
+        self._say(f"round {number + 1}: {name}: {measure}: {value:.2f}")  # for who does not wait for the report
         took = time.perf_counter() - began
         for other, sleeper in idle.items():
             spent = self._workers[other].cpu_seconds() - before[other]
