@@ -12,6 +12,7 @@ from benchmarks.peers import plot, report
 from benchmarks.peers.catalogue import FORMATS, PEERS, contestants
 from benchmarks.peers.environments import install, is_ready
 from benchmarks.peers.rounds import MEASURES, Plan, Sitting
+from benchmarks.peers.sights import size_of
 from pio.errors import PioError
 from pio.machine import cpu_count
 
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--formats", type=names, default=list(FORMATS), help=f"of {','.join(FORMATS)}")
     command.add_argument("--variants", type=names, default=[], help="only these ways to store the weights, else all")
     command.add_argument("--measures", type=names, default=list(MEASURES), help=f"of {','.join(MEASURES)}")
+    command.add_argument("--picture", type=names, default=[], help="sizes that a model that sees is shown: 1024x768")
     for name, value, text in (
         ("rounds", 5, "how often each engine is measured"),
         ("threads", cpu_count(), "of each engine"),
@@ -87,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.sequences,
         arguments.seed,
         arguments.layers,
+        tuple(arguments.picture),
     )
     try:
         with Sitting(plan, lambda text: print(text, file=sys.stderr, flush=True)) as sitting:
@@ -125,6 +128,11 @@ def main(words: list[str] | None = None) -> int:
         for name in given:
             if name not in possible:
                 made.error(f"{name!r}: expected one of {', '.join(possible)}")
+    for size in getattr(arguments, "picture", ()):
+        try:
+            size_of(size)
+        except ValueError as error:
+            made.error(f"--picture {error}")
     if arguments.command == "setup":
         return setup(arguments.cache, arguments.engines)
     return run(arguments)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 TORCH = "torch==2.13.0"
 TRANSFORMERS = "transformers==5.23.0"
+PILLOW = "pillow==13.0.0"
 FORMATS = ("bf16", "int8", "int4")
 BASE = "pio"
 
@@ -22,6 +23,7 @@ class Peer:
         variables: Environment of that build.
         without: Packages that these pull in, that nothing here needs, and that not every build of PyTorch fits.
         mixtures: Whether it takes part where models are mixtures of experts.
+        seeing: Runs as its worker process where models take pictures; "" if it takes no part there.
     """
 
     module: str
@@ -31,6 +33,7 @@ class Peer:
     variables: dict[str, str] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     mixtures: bool = False
+    seeing: str = ""
 
 
 PEERS = {
@@ -38,6 +41,7 @@ PEERS = {
         "benchmarks.peers.pio",
         {"bf16": ("bf16", "bf16-float32"), "int8": ("int8",), "int4": ("int4", "int4-uniform")},
         mixtures=True,
+        seeing="benchmarks.peers.pio",
     ),
     "llama.cpp": Peer(
         "benchmarks.peers.llama_cpp",
@@ -57,15 +61,23 @@ PEERS = {
             "openvino-tokenizers==2026.4.1.0",
             "nncf==3.4.0",
             "optimum-intel==2.2.0",
+            "transformers==5.0.0",  # the last one that exports models that see
+            PILLOW,
         ),
         without=("torchvision",),
+        seeing="benchmarks.peers.openvino_seeing",
     ),
     "onnxruntime": Peer(
         "benchmarks.peers.onnxruntime",
         {"int8": ("int8",), "int4": ("int4",)},
         (TORCH, TRANSFORMERS, "onnxruntime-genai==0.18.0", "onnxruntime==1.31.1", "onnx==1.23.2", "onnx-ir==1.1.0"),
     ),
-    "transformers": Peer("benchmarks.peers.transformers", {"bf16": ("bfloat16", "float32")}, (TORCH, TRANSFORMERS)),
+    "transformers": Peer(
+        "benchmarks.peers.transformers",
+        {"bf16": ("bfloat16", "float32")},
+        (TORCH, TRANSFORMERS, PILLOW),
+        seeing="benchmarks.peers.transformers_seeing",
+    ),
 }
 
 

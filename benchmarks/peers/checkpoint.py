@@ -16,6 +16,8 @@ from benchmarks.peers.gguf_tensors import ZERO_CENTRED
 from benchmarks.peers.shapes import shapes
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+# what a model that sees needs too: where a picture stands in a prompt, and how large it is seen
+SIGHT = ("chat_template.jinja", "preprocessor_config.json", "video_preprocessor_config.json")
 ADDED = ("bias", "A_log")  # endings of vectors that are no factors
 BLOCK = (1 << 20) + 7  # random numbers before they repeat, a length that no row has
 
@@ -23,14 +25,26 @@ BLOCK = (1 << 20) + 7  # random numbers before they repeat, a length that no row
 def name_of(config: dict[str, Any], seed: int) -> str:
     """Return a folder name that differs where weights do."""
     digest = hashlib.sha256(json.dumps([config, seed], sort_keys=True).encode()).hexdigest()
-    return f"{config['model_type']}-{config['hidden_size']}x{config['num_hidden_layers']}-{digest[:8]}"
+    decoder = decoder_of(config)
+    return f"{config['model_type']}-{decoder['hidden_size']}x{decoder['num_hidden_layers']}-{digest[:8]}"
+
+
+def sees(config: dict[str, Any]) -> bool:
+    """Return whether the model takes pictures."""
+    return "vision_config" in config
+
+
+def decoder_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a config that describes what writes text."""
+    return config["text_config"] if sees(config) else config
 
 
 def write_checkpoint(folder: Path, config: dict[str, Any], beside: Path, seed: int = 0) -> Path:
     """Write the folder: config.json, bfloat16 weights in safetensors, a tokenizer.
 
     The same config and seed give the same bytes. Vectors leave what they scale as it is; matrices keep the size of
-    what they multiply. The tokenizer is the one in the folder ``beside``, or one made up with as many tokens.
+    what they multiply. The tokenizer is the one in the folder ``beside``, or one made up with as many tokens; a model
+    that sees takes more files from there, and must find them.
 
     Args:
         folder: Where to; what is there already is kept.
@@ -43,17 +57,24 @@ def write_checkpoint(folder: Path, config: dict[str, Any], beside: Path, seed: i
 
     Raises:
         PioError: No plugin knows such a config, or it contradicts itself.
+        ValueError: The model sees, and a file that says how is missing.
     """
     done = folder / "model.safetensors"
     if done.is_file():
         return folder
-    tensors = shapes(config)
+    tensors, copied = shapes(config), ()
+    if sees(config):
+        copied = (*TOKENIZER, *SIGHT)
+        missing = [name for name in copied if not (beside / name).is_file()]
+        if missing:
+            raise ValueError(f"{', '.join(missing)}: not in {beside}, and models that see need it; download the folder")
+    elif all((beside / name).is_file() for name in TOKENIZER):
+        copied = TOKENIZER
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "bfloat16"}, indent=2), "utf-8")
-    if all((beside / name).is_file() for name in TOKENIZER):
-        for name in TOKENIZER:
-            shutil.copyfile(beside / name, folder / name)
-    else:
+    for name in copied:
+        shutil.copyfile(beside / name, folder / name)
+    if not copied:
         write_tokenizer(folder, config)
     partial = folder / "model.partial"
     with partial.open("wb") as file:
@@ -75,7 +96,7 @@ def _write_weights(file: BinaryIO, config: dict[str, Any], tensors: dict[str, tu
     normal = [source.gauss(0.0, 1.0) for _ in range(min(BLOCK, max(map(math.prod, tensors.values()))))]
     blocks: dict[int, bytes] = {}
     for name, shape in tensors.items():
-        count, width = math.prod(shape), shape[-1]
+        count, width = math.prod(shape), math.prod(shape[1:])  # a kernel of patches multiplies all of one
         if len(shape) == 1:
             file.write(to_bfloat16([neutral(config, name)]) * count)
             continue

@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pio
-from benchmarks.peers.worker import Job, counted, serve
+from benchmarks.peers.checkpoint import SIGHT
+from benchmarks.peers.worker import Job, Seen, counted, serve
 
 # variants that run the folder as it is, and what they round inputs of layers to: as other engines do, or not at all
 STORED = {"bf16": "bfloat16", "bf16-float32": "float32"}
@@ -24,6 +26,8 @@ class Engine:
         subprocess.run([*command, "--policy", policy or "balanced", "--no-progress"], check=True)
 
     def load(self, job: Job) -> dict[str, Any]:
+        # else pictures are made smaller that take much of a context, and the context here has no room for more
+        sees = all((job.source / name).is_file() for name in SIGHT)
         self.model = pio.load(
             job.source if job.variant in STORED else job.converted,
             threads=job.threads,
@@ -32,6 +36,7 @@ class Engine:
             cache_tokens=max(job.context, job.sequences * job.shared_context),
             max_batch_sequences=job.sequences,
             progress=False,
+            **({"max_pixels": 1 << 32} if sees else {}),
         )
         return {"version": pio.__version__, "weights": counted(job, self.bytes_read)}
 
@@ -51,6 +56,16 @@ class Engine:
                 next(stream)
             seconds.append(time.perf_counter() - began)
         return seconds
+
+    def see(self, picture: Path, text: str) -> Seen:
+        began = time.perf_counter()
+        params = pio.SamplingParams(max_new_tokens=1, temperature=0.0, ignore_eos=True)
+        asked = self.model.submit({"text": text, "image": picture}, params)
+        next(iter(asked.events()))
+        seconds = time.perf_counter() - began
+        answer = asked.result()
+        # the decoder begins when the picture is encoded
+        return Seen(seconds, answer.usage.prompt_tokens, seconds - answer.timings.prefill)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,19 @@ from statistics import median
 from typing import Any
 
 from benchmarks.peers.catalogue import BASE
-from benchmarks.peers.rounds import MEASURES, Plan, Result
+from benchmarks.peers.rounds import Plan, Result
+from benchmarks.peers.sights import ENCODE, PICTURE
 
 TITLES = {"prefill": "prefill", "decode": "decode", "together": "together", "start": "first token"}
-SECONDS = "start"  # the one measure of which less is better
+SECONDS = ("start", PICTURE, ENCODE)  # how measures begin of which less is better
+BANDWIDTH = "bandwidth"
 
 
 def medians(result: Result) -> dict[str, float]:
     """Return the median of each measure, and the median share of the bandwidth that decoding reached."""
     found = {name: median(values) for name, values in result.rounds.items() if values}
-    if result.rounds.get("bandwidth"):
-        pairs = zip(result.rounds["decode"], result.rounds["bandwidth"], strict=True)
+    if result.rounds.get(BANDWIDTH):
+        pairs = zip(result.rounds["decode"], result.rounds[BANDWIDTH], strict=True)
         found["bandwidth_share"] = median(result.weights * decode / read for decode, read in pairs)
     return found
 
@@ -25,11 +27,11 @@ def medians(result: Result) -> dict[str, float]:
 def ratios(base: Result, other: Result) -> dict[str, float]:
     """Return how many times faster ``base`` is, for each measure: the median of the rounds' own ratios."""
     found: dict[str, float] = {}
-    for name in MEASURES:
-        ours, theirs = base.rounds.get(name), other.rounds.get(name)
-        if ours and theirs:
+    for name, ours in base.rounds.items():
+        theirs = other.rounds.get(name)
+        if ours and theirs and name != BANDWIDTH:
             pairs = list(zip(ours, theirs, strict=True))
-            found[name] = median(b / a if name == SECONDS else a / b for a, b in pairs)
+            found[name] = median(b / a if name.startswith(SECONDS) else a / b for a, b in pairs)
     return found
 
 
@@ -62,23 +64,23 @@ def as_text(plan: Plan, results: Sequence[Result], failed: dict[str, str]) -> st
     model = f"{plan.config}, {plan.layers} layers" if plan.layers else str(plan.config)
     parts = [
         f"Medians of {plan.rounds} alternating rounds, {plan.threads} threads, {model}.\n"
-        f"Tokens/s: prefill of {plan.prompt_tokens}, decode of one sequence after {plan.depth} tokens, "
-        f"{plan.sequences} decoded together.\n"
-        "First token: seconds from the start of the process. GB: weights that a token reads. "
-        "Share: these × decode / bandwidth read around it."
+        + (_of_pictures(results) if plan.pictures else _of_text(plan))
     ]
+    titles = TITLES
+    if plan.pictures:
+        titles = {f"{kind} {size}": f"{kind} {size}" for size in plan.pictures for kind in (PICTURE, ENCODE)}
     for format in dict.fromkeys(result.contestant.format for result in results):
-        rows = [["weights", *TITLES.values(), "GB", "share", "peak GB"]]
-        rows += [_row(result) for result in results if result.contestant.format == format]
+        rows = [["weights", *titles.values(), "GB", "share", "peak GB"]]
+        rows += [_row(result, titles) for result in results if result.contestant.format == format]
         parts.append(f"{format}\n{table(rows)}")
     if pairs := compared(results):
-        rows = [["times faster", *TITLES.values()]]
+        rows = [["times faster", *titles.values()]]
         rows += [
-            [f"{base.contestant.name} : {other.contestant.name}", *(_number(found.get(name), 2) for name in MEASURES)]
+            [f"{base.contestant.name} : {other.contestant.name}", *(_number(found.get(name), 2) for name in titles)]
             for base, other, found in pairs
         ]
         parts.append(table(rows))
-    read = [value for result in results for value in result.rounds.get("bandwidth", [])]
+    read = [value for result in results for value in result.rounds.get(BANDWIDTH, [])]
     if read:
         parts.append(f"Bandwidth: {median(read) / 1e9:.1f} GB/s ({min(read) / 1e9:.1f} to {max(read) / 1e9:.1f}).")
     idle = max(results, key=lambda result: result.idle_share, default=None)
@@ -89,6 +91,25 @@ def as_text(plan: Plan, results: Sequence[Result], failed: dict[str, str]) -> st
         parts.append(f"Waited for the disk most often: {swapped.contestant.name}, {swapped.pages_read} times.")
     parts += [f"Left out: {name}: {why}" for name, why in failed.items()]
     return "\n\n".join(parts)
+
+
+def _of_text(plan: Plan) -> str:
+    return (
+        f"Tokens/s: prefill of {plan.prompt_tokens}, decode of one sequence after {plan.depth} tokens, "
+        f"{plan.sequences} decoded together.\n"
+        "First token: seconds from the start of the process. GB: weights that a token reads. "
+        "Share: these × decode / bandwidth read around it."
+    )
+
+
+def _of_pictures(results: Sequence[Result]) -> str:
+    tokens = results[0].tokens.items() if results else ()
+    return (
+        "Seconds from a picture and a question to the first token, and of these until the picture is encoded. GB: "
+        "weights that a token reads.\nTokens of picture and question: "
+        + ", ".join(f"{count} of {size}" for size, count in tokens)
+        + "."
+    )
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -104,21 +125,16 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def _row(result: Result) -> list[str]:
+def _row(result: Result, titles: Iterable[str]) -> list[str]:
     found = medians(result)
     share = found.get("bandwidth_share")
     return [
         result.contestant.name,
-        *_numbers([found.get("prefill"), found.get("decode"), found.get("together")], 1),
-        _number(found.get("start"), 2),
+        *(_number(found.get(name), 2 if name.startswith(SECONDS) else 1) for name in titles),
         _number(result.weights / 1e9, 2),
         "–" if share is None else f"{share:.0%}",
         _number(result.peak_memory / 1e9, 2),
     ]
-
-
-def _numbers(values: Iterable[float | None], digits: int) -> list[str]:
-    return [_number(value, digits) for value in values]
 
 
 def _number(value: float | None, digits: int) -> str:

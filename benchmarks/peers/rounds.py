@@ -14,14 +14,15 @@ from typing import Any
 
 from benchmarks.peers import worker
 from benchmarks.peers.catalogue import BASE, PEERS, Contestant
-from benchmarks.peers.checkpoint import name_of, write_checkpoint
+from benchmarks.peers.checkpoint import decoder_of, name_of, sees, write_checkpoint
 from benchmarks.peers.environments import python_of
 from benchmarks.peers.process import PeerError, Worker
 from benchmarks.peers.shapes import is_mixture, shapes
+from benchmarks.peers.sights import ENCODE, PICTURE, QUESTION, context_of, write_picture
 from pio.benchmarks.random_model import cut
 
 MEMORY = "benchmarks.peers.memory"
-MEASURES = ("prefill", "decode", "together", "start")
+MEASURES = ("prefill", "decode", "together", "start")  # of models that do not see; of those that do, sizes of pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,14 @@ class Plan:
         cache: Folder of environments, models and logs.
         rounds: How often each engine is measured.
         threads: Over how many threads each computes.
-        measures: Which of ``MEASURES``.
+        measures: Which of ``MEASURES``, where the model does not see.
         prompt_tokens: Length of the prompt of prefill.
         depth: Length of the prompt before each timed answer.
         new_tokens: Tokens of the answer of one sequence; a batch answers with half as many.
         sequences: How many are decoded together.
         seed: Of weights and prompts.
         layers: How many of the config's layers the model has; 0 is all.
+        pictures: Sizes, like "1024x768", that a model that sees is shown.
     """
 
     config: Path
@@ -53,6 +55,7 @@ class Plan:
     sequences: int = 8
     seed: int = 0
     layers: int = 0
+    pictures: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -64,9 +67,11 @@ class Result:
         version: Of the engine.
         weights: Bytes that a token reads.
         peak_memory: Most bytes of its process.
-        rounds: Tokens a second, and for ``start`` seconds; ``bandwidth`` is what the machine read around ``decode``.
+        rounds: Tokens a second, and for ``start`` and sizes of pictures seconds; ``bandwidth`` is what the machine
+            read around ``decode``.
         idle_share: Most that its process computed while it should have slept, of one core.
         pages_read: How often it waited for the disk while it was measured: its weights were not in memory any more.
+        tokens: Of a prompt with a picture, by the picture's size.
     """
 
     contestant: Contestant
@@ -76,6 +81,7 @@ class Result:
     rounds: dict[str, list[float]] = field(default_factory=dict)
     idle_share: float = 0.0
     pages_read: int = 0
+    tokens: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
@@ -91,15 +97,24 @@ class Sitting:
 
     Raises:
         PioError: The config has fewer layers than are asked for, or no plugin knows it.
+        ValueError: A model that sees is shown nothing, or another one a picture.
     """
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
         self.plan, self._say = plan, say
         config = json.loads(plan.config.read_text("utf-8"))
+        self._sees = sees(config)
+        if self._sees != bool(plan.pictures):
+            raise ValueError("--picture: expected a size where a model sees, and nothing where it does not")
         if plan.layers:
-            config = cut(config, plan.layers)
+            fewer = cut(decoder_of(config), plan.layers)
+            config = config | {"text_config": fewer} if self._sees else fewer
         self._mixture = is_mixture(shapes(config))
-        self._vocabulary: int = config["vocab_size"]
+        self._vocabulary: int = decoder_of(config)["vocab_size"]
+        self._context = max(plan.prompt_tokens + 1, plan.depth + plan.new_tokens)
+        if self._sees:
+            self._context = context_of(plan.pictures, config)
+        self._measures = tuple(f"{PICTURE} {size}" for size in plan.pictures) or plan.measures
         self._folder = plan.cache / "models" / name_of(config, plan.seed)
         say(f"weights: {self._folder / 'source'}")
         self._source = write_checkpoint(self._folder / "source", config, plan.config.parent, plan.seed)
@@ -123,13 +138,15 @@ class Sitting:
             try:
                 if self._mixture and not PEERS[contestant.engine].mixtures:
                     raise PeerError(f"{contestant.engine} is driven with dense models only")
+                if self._sees and not PEERS[contestant.engine].seeing:
+                    raise PeerError(f"{contestant.engine} is driven with models of text only")
                 self._convert(contestant)
                 self._say(f"{contestant.name}: loading")
                 process = self._worker(contestant)
                 facts = process.request("load", job=self._job(contestant))
                 result = Result(contestant, facts["version"], facts["weights"])
                 self._workers[contestant.name] = process
-                for measure in self.plan.measures:
+                for measure in self._measures:
                     if measure != "start":
                         self._measure(result, measure, -1)
                 self.results.append(result)
@@ -142,7 +159,7 @@ class Sitting:
         for i in range(self.plan.rounds):
             shift = i % max(1, len(self.results))
             order = self.results[shift:] + self.results[:shift]
-            for measure in self.plan.measures:
+            for measure in self._measures:
                 for result in order:
                     self._turn(result, measure, i)
             self._say(f"round {i + 1} of {self.plan.rounds} done")
@@ -164,13 +181,16 @@ class Sitting:
         else:
             value = self._measure(result, measure, number)
         result.rounds.setdefault(measure, []).append(value)
+        self._say(f"round {number + 1}: {name}: {measure}: {value:.2f}")  # for who does not wait for the report
         took = time.perf_counter() - began
         for other, sleeper in idle.items():
             spent = self._workers[other].cpu_seconds() - before[other]
             sleeper.idle_share = max(sleeper.idle_share, spent / took)
 
     def _measure(self, result: Result, measure: str, number: int) -> float:
-        """Return the tokens a second of one answer."""
+        """Return the tokens a second of one answer, or the seconds of its first token where it is about a picture."""
+        if measure.startswith(PICTURE):
+            return self._look(result, measure.partition(" ")[2], number)
         plan, process = self.plan, self._workers[result.contestant.name]
         before = process.pages_read()
         if measure == "prefill":
@@ -188,6 +208,25 @@ class Sitting:
         if measure == "prefill":
             return plan.prompt_tokens / seconds[0]
         return len(prompts) * (answer - 1) / (seconds[-1] - seconds[0])
+
+    def _look(self, result: Result, size: str, number: int) -> float:
+        """Return the seconds from a picture to the first token; as it warms up, see that all have as many tokens."""
+        process = self._workers[result.contestant.name]
+        picture = self._folder / "pictures" / f"{size}-{number}.png"
+        if not picture.is_file():
+            write_picture(picture, size, f"{self.plan.seed} {number}")
+        before = process.pages_read()
+        seen = process.request("see", picture=picture, text=QUESTION)
+        if number >= 0:
+            result.pages_read += process.pages_read() - before
+            if seen["encode"] is not None:
+                result.rounds.setdefault(f"{ENCODE} {size}", []).append(seen["encode"])
+        result.tokens[size] = seen["tokens"]
+        for other in self.results:
+            if other.tokens[size] != seen["tokens"]:
+                given = f"{other.tokens[size]} of {other.contestant.name}"
+                raise PeerError(f"{size} and the question are {seen['tokens']} tokens and not the {given}")
+        return seen["seconds"]
 
     def _first_token(self, contestant: Contestant, number: int) -> float:
         """Return the seconds from the start of a process to its first token."""
@@ -230,7 +269,7 @@ class Sitting:
                 variant=contestant.variant,
                 threads=plan.threads,
                 sequences=plan.sequences,
-                context=max(plan.prompt_tokens + 1, plan.depth + plan.new_tokens),
+                context=self._context,
                 shared_context=plan.depth + max(2, plan.new_tokens // 2),
             )
         )
@@ -238,6 +277,8 @@ class Sitting:
     def _worker(self, contestant: Contestant, module: str | None = None) -> Worker:
         log = self.plan.cache / "logs" / f"{contestant.engine}-{contestant.variant}.log"
         python = python_of(self.plan.cache, contestant.engine)
-        process = Worker(python, module or PEERS[contestant.engine].module, log, self.plan.threads)
+        peer = PEERS[contestant.engine]
+        usual = peer.seeing if self._sees else peer.module
+        process = Worker(python, module or usual, log, self.plan.threads)
         self._close.callback(process.close)
         return process

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,6 +59,29 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an engine says after it looked at a picture.
+
+    Attributes:
+        seconds: From the file to the first token of the answer.
+        tokens: Of the prompt, those that stand for the picture and those of the chat template included.
+        encode: Seconds of these until the picture was embeddings, its sizing included; None if it cannot be told.
+    """
+
+    seconds: float
+    tokens: int
+    encode: float | None = None
+
+
+class SeeingEngine(Engine, Protocol):
+    """What the files implement of engines that run models that see."""
+
+    def see(self, picture: Path, text: str) -> Seen:
+        """Answer a user's message with one token, greedily: a picture, and the text after it."""
+        ...
+
+
 def counted(job: Job, count: Callable[[], int]) -> int:
     """Return the bytes that a token reads; they are counted once a conversion, so that no timed start does it."""
     kept = job.converted / READ
@@ -67,7 +90,7 @@ def counted(job: Job, count: Callable[[], int]) -> int:
     return int(kept.read_text("utf-8"))
 
 
-def serve(engine: Engine) -> None:
+def serve(engine: Engine | SeeingEngine) -> None:
     """Do what the runner asks for until it closes the pipe.
 
     Whatever an engine prints goes to standard error, which the runner keeps in a file.
@@ -87,7 +110,15 @@ def serve(engine: Engine) -> None:
     def generate(prompts: list[list[int]], new_tokens: int) -> dict[str, Any]:
         return {"seconds": engine.generate(prompts, new_tokens)}
 
-    calls: dict[str, Callable[..., dict[str, Any]]] = {"load": load, "convert": convert, "generate": generate}
+    def see(picture: str, text: str) -> dict[str, Any]:
+        return asdict(engine.see(Path(picture), text))
+
+    calls: dict[str, Callable[..., dict[str, Any]]] = {
+        "load": load,
+        "convert": convert,
+        "generate": generate,
+        "see": see,
+    }
     for line in sys.stdin:
         request = json.loads(line)
         try:

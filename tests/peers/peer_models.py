@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +86,54 @@ LATENT: dict[str, Any] = {
     "norm_topk_prob": True,
     "routed_scaling_factor": 1.8,
 }
+VISION: dict[str, Any] = {
+    "model_type": "qwen3_vl",
+    "architectures": ["Qwen3VLForConditionalGeneration"],
+    "tie_word_embeddings": True,
+    "image_token_id": 269,
+    "video_token_id": 270,
+    "vision_start_token_id": 266,
+    "vision_end_token_id": 267,
+    "text_config": {name: value for name, value in CONFIG.items() if name != "architectures"}
+    | {
+        "model_type": "qwen3_vl_text",
+        "rope_scaling": {"mrope_interleaved": True, "mrope_section": [4, 2, 2], "rope_type": "default"},
+        "num_hidden_layers": 3,
+        "max_position_embeddings": 1024,
+    },
+    "vision_config": {
+        "model_type": "qwen3_vl",
+        "depth": 2,
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_heads": 3,
+        "num_position_embeddings": 36,
+        "out_hidden_size": 48,
+        "deepstack_visual_indexes": [0],
+        "in_channels": 3,
+        "patch_size": 8,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "hidden_act": "gelu_pytorch_tanh",
+    },
+}
+PUBLISHED = Path(__file__).parents[1] / "golden" / "qwen3_vl" / "video"  # its tokenizer has the marks of VISION
 ALL = [pytest.param(config, id=config["model_type"]) for config in (CONFIG, MOE, NEXT, LATENT)]
 
 
 def made(folder: Path, config: dict[str, Any], seed: int = 0) -> Path:
     """Write a model whose config lies in no folder with a tokenizer."""
     return checkpoint.write_checkpoint(folder, config, folder / "nothing", seed)
+
+
+def write_sight(folder: Path) -> Path:
+    """Write what a model that sees needs beside its config."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*checkpoint.TOKENIZER, *checkpoint.SIGHT[1:]):
+        shutil.copyfile(PUBLISHED / name, folder / name)
+    template = json.loads((PUBLISHED / checkpoint.TOKENIZER[1]).read_text("utf-8"))["chat_template"]
+    (folder / checkpoint.SIGHT[0]).write_text(template, "utf-8")
+    return folder
 
 
 def stored(config: dict[str, Any]) -> dict[str, numpy.ndarray[Any, Any]]:
