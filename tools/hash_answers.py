@@ -32,9 +32,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 NEW_TOKENS = 24
 
 
-def cases() -> Iterator[tuple[str, list[list[int]]]]:
+def cases() -> Iterator[tuple[str, list[Any]]]:
     """Yield folders and their prompts."""
     for folder in sorted(path.parent for path in GOLDEN.glob("*/*/config.json")):
+        if (folder / "expected" / "requests.json").exists():
+            yield str(folder), seeing(folder)
+            continue
         stored = json.loads((folder / "expected" / "greedy.json").read_text("utf-8"))
         prompts = [prompt["ids"] for prompt in stored["prompts"]]
         longest = max(prompts, key=len)
@@ -42,12 +45,26 @@ def cases() -> Iterator[tuple[str, list[list[int]]]]:
     yield "demo", [[1 + 7919 * (i + n) % 4000 for i in range(n)] for n in (1, 5, 33, 300)]
 
 
+def seeing(folder: Path) -> list[Any]:
+    """Return the prompts of a folder with pictures: token ids, and what their marks stand for."""
+    stored = json.loads((folder / "expected" / "requests.json").read_text("utf-8"))
+    files, prompts = folder / "pictures", list[Any]()
+    for request in stored["requests"]:
+        images = [files / name for name in request.get("pictures", ())]
+        videos = [
+            {"video": [files / name for name in video["frames"]], "fps": video["fps"]}
+            for video in request.get("videos", ())
+        ]
+        prompts.append({"text": request["prompt"], "images": images, "videos": videos})
+    return prompts
+
+
 def hashed(data: bytes) -> str:
     """Return a hash that fits a line."""
     return hashlib.sha256(data).hexdigest()[:24]
 
 
-def answers(model: pio.TextModelPlugin, prompts: list[list[int]]) -> tuple[str, str, str]:
+def answers(model: pio.TextModelPlugin, prompts: list[Any]) -> tuple[str, str, str]:
     """Return hashes of logits, of greedy and of sampled answers."""
     logits = b"".join(model.logits(ids).memoryview().tobytes() for ids in prompts)
     fields: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "ignore_eos": True}

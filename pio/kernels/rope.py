@@ -61,9 +61,10 @@ def rope_table_rows(
     The angle is a float32, as it was when the models were trained; cosine and sine are taken in float64.
     """
     for t in range(first, last):
+        position = single(get_i32(positions + 4 * t))
         for i in range(half):
-            axis = get_i32(axes + 4 * i) if axes != 0 else 0
-            position = single(get_i32(positions + 4 * (axis * stride + t)))
+            if axes != 0:
+                position = single(get_i32(positions + 4 * (get_i32(axes + 4 * i) * stride + t)))
             angle = single(position * get_f32(inv_freq + 4 * i))
             put_f32(cos + 4 * (t * half + i), math.cos(angle) * scale)
             put_f32(sin + 4 * (t * half + i), math.sin(angle) * scale)
