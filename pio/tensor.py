@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import ctypes
 from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any, Final, SupportsIndex, TypeAlias, cast
@@ -16,7 +15,7 @@ from pio.memory import copies, elements, layout, step
 from pio.memory.compiled import operations
 from pio.memory.elements import Nested
 from pio.memory.layout import Index, Shape, row_major
-from pio.memory.operators import refusals
+from pio.memory.operators import add_refusals
 from pio.memory.storage import Storage
 
 __all__ = ["Storage", "Tensor", "row_major"]
@@ -122,10 +121,10 @@ class Tensor:
 
     @classmethod
     def from_dlpack(cls, source: object) -> Tensor:
-        """Wrap the memory of another library's CPU tensor by DLPack, without a copy.
+        """Wrap the memory of another library's tensor by DLPack, without a copy: on the CPU, or on an NVIDIA GPU.
 
         Raises:
-            DeviceError: It lies on another device.
+            DeviceError: It lies on a device of another kind, or pio cannot use that GPU.
             TensorError: ``source`` speaks no DLPack, or has an element type that pio lacks.
         """
         from pio.memory.dlpack import import_tensor
@@ -228,10 +227,7 @@ class Tensor:
 
     def tolist(self) -> Any:
         """Return the elements as nested lists of Python numbers, or as one number for shape ``()``."""
-        low, high = layout.span(self.shape, self.strides)
-        size = self.dtype.itemsize
-        data = elements.view_as(self.storage.memoryview(self.address + low * size, (high - low) * size), self.dtype)
-        return elements.gather(data, -low, self.shape, self.strides, self.dtype)
+        return copies.to_list(self)
 
     def item(self) -> Any:
         """Return the only element as a Python number.
@@ -266,6 +262,7 @@ class Tensor:
 
         Raises:
             TensorError: The elements are not contiguous.
+            DeviceError: They lie on a GPU; ``.to("cpu")`` first.
         """
         if not self.is_contiguous:
             raise TensorError(
@@ -290,20 +287,27 @@ class Tensor:
         return self if kind is self.dtype else Tensor.empty(self.shape, kind, self.device).copy_(self)
 
     def to(self, device: str) -> Tensor:
-        """Return this tensor on a device, the same memory; a name alone asks for no number of threads.
+        """Return this tensor on a device: the same memory where it lies there, else a row-major copy.
+
+        A name alone asks for no number of threads.
 
         Raises:
             DeviceError: There is no such device.
+            OutOfMemoryError: It has too little memory.
+            RecordingError: This thread records a step, and it lies elsewhere.
         """
         if not isinstance(device, Device) and device in ("auto", self.device):
             return self
-        storage = self.storage.to(on_device(device))
+        there = on_device(device)
+        if there != self.storage.device:
+            return cast(Tensor, copies.to_device(self, there))
+        storage = self.storage.to(there)
         return self if storage is self.storage else Tensor(storage, self._address, self.dtype, self.shape, self.strides)
 
     def copy_(self, source: Tensor) -> Tensor:
         """Overwrite the elements with those of ``source``, which has the same shape, and return this tensor.
 
-        Other element types are converted; the two may overlap.
+        Other element types are converted; the two may overlap, or lie on different devices.
 
         Raises:
             TensorError: The shapes differ, or this memory is read-only.
@@ -323,7 +327,7 @@ class Tensor:
     def __reduce__(self) -> tuple[object, tuple[DType, Shape, bytes, Device | None]]:
         # another process has a default device of its own
         device = None if self.device is default_device() else self.device
-        return _rebuild, (self.dtype, self.shape, self.contiguous().memoryview().tobytes(), device)
+        return _rebuild, (self.dtype, self.shape, self.to("cpu").contiguous().memoryview().tobytes(), device)
 
     def __repr__(self) -> str:
         if self.storage.freed:
@@ -332,7 +336,8 @@ class Tensor:
             starts = (layout.offset_of(i, self.shape, self.strides) for i in range(min(self.size, _SHOWN)))
             shown = [self._view(at, (), ()).item() for at in starts]
         values = ", ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in shown)
-        return f"Tensor({self.dtype}, shape={self.shape}, [{values}{', ...' if self.size > _SHOWN else ''}])"
+        where = f"{self.shape}" if self.device.stream is None else f"{self.shape}, {self.device}"
+        return f"Tensor({self.dtype}, shape={where}, [{values}{', ...' if self.size > _SHOWN else ''}])"
 
     # Exchange with other libraries
 
@@ -342,6 +347,7 @@ class Tensor:
 
         Raises:
             TensorError: The elements are bfloat16, which NumPy lacks; ``.astype("float32")`` first.
+            DeviceError: On a GPU; ``.to("cpu")`` first.
         """
         from pio.memory.buffers import array_interface
 
@@ -358,7 +364,7 @@ class Tensor:
         """Return a DLPack capsule for another library; see the Python array API standard.
 
         Raises:
-            DeviceError: Another device or a stream is asked for.
+            DeviceError: Another device is asked for, or a stream of the CPU.
             TensorError: The memory is read-only and the consumer too old to be told so.
         """
         from pio.memory.dlpack import export_tensor
@@ -366,7 +372,7 @@ class Tensor:
         return export_tensor(self, stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """Return DLPack's device type and index: the CPU is ``(1, 0)``."""
+        """Return DLPack's device type and index: the CPU is ``(1, 0)``, the first GPU ``(2, 0)``."""
         return self.device.dlpack
 
     # Mathematics: pio.ops has the rest
@@ -383,13 +389,11 @@ class Tensor:
         return operations().gelu(self)
 
 
-for _name, _refusal in refusals().items():
-    if _name not in vars(Tensor):
-        setattr(Tensor, _name, _refusal)
+add_refusals(Tensor)
 
 
 def _rebuild(dtype: DType, shape: Shape, data: bytes, device: Device | None = None) -> Tensor:
     """Return a tensor of these bytes, such as those of one that was pickled."""
     out = Tensor.empty(shape, dtype, device)
-    ctypes.memmove(out.address, data, len(data))
+    copies.write(out, data)
     return out

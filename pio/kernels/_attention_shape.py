@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from pio.kernels._attention_record import CAUSAL as CAUSAL
+from pio.kernels._attention_record import GROUP as GROUP
+from pio.kernels._attention_record import HEAD_DIM as HEAD_DIM
+from pio.kernels._attention_record import KV_HEADS as KV_HEADS
+from pio.kernels._attention_record import SCALE as SCALE
+from pio.kernels._attention_record import SCRATCH as SCRATCH
+from pio.kernels._attention_record import WINDOW as WINDOW
 from pio.kernels._jit import kernel
 from pio.kernels.simd import LANES, get_i64
-
-# int64, but the last, a float64: bytes of scratch for each part; key and value heads, and queries for each of them;
-# width of a head; whether a token sees only positions up to its own, and how many of them, 0 for all; factor of scores
-SCRATCH, KV_HEADS, GROUP, HEAD_DIM, CAUSAL, WINDOW, SCALE = (8 * i for i in range(7))
 
 FEW: Final = 8  # so many rows of a head compute for as long as memory takes to bring the next keys or values
 

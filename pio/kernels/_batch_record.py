@@ -9,5 +9,5 @@ from __future__ import annotations
 
 from typing import Final
 
-SEQUENCES, BLOCKS, TABLES, STARTS, PAST, SLOTS = (8 * i for i in range(6))
-FIELDS: Final = 6
+SEQUENCES, BLOCKS, TABLES, STARTS, PAST, SLOTS, TENTATIVE, SOURCES = (8 * i for i in range(8))
+FIELDS: Final = 8

@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from pio.kernels import _image, _settings, _watch
-from pio.kernels._image import Name
-from pio.kernels._source import Source, find
+from pio.kernels._image import CudaName, Name
+from pio.kernels._source import find
+from pio.kernels.jobs import Wanted
+from pio.shelter import import_whole
 from pio.system import HERE
 from pio.threads import start
 
@@ -49,7 +51,7 @@ class Kernel(Protocol):
     """A parallel or serial kernel."""
 
     @property
-    def source(self) -> Source:
+    def source(self) -> Wanted:
         """Its machine code."""
         ...
 
@@ -85,7 +87,7 @@ def compile_missing(kernels: Iterable[Kernel], processes: int, check: Callable[[
 
 
 def _start(
-    orders: deque[Name], processes: int, program: str, folder: Path, children: list[_Child]
+    orders: deque[Name | CudaName], processes: int, program: str, folder: Path, children: list[_Child]
 ) -> list[threading.Thread]:
     """Start processes, fewer where the system refuses some, and return the threads that give them orders."""
     threads: list[threading.Thread] = []
@@ -129,7 +131,7 @@ class _Child:
             **HERE.child_options,
         )
 
-    def work(self, orders: deque[Name]) -> None:
+    def work(self, orders: deque[Name | CudaName]) -> None:
         """Have orders done until none is left."""
         try:
             self._say((list(filter(_is_text, sys.path)), self._folder))
@@ -167,7 +169,7 @@ class _Child:
             self._silent = f"it said nothing for {self._limit} s"
             self._process.kill()
 
-    def _do(self, order: Name) -> None:
+    def _do(self, order: Name | CudaName) -> None:
         """Have a kernel compiled, and tell those who watch."""
         self._say(order)
         while True:
@@ -204,9 +206,18 @@ def serve() -> None:
 
     with _watch.watch_compilation(lambda name: tell("begin", name), lambda name: tell("end", name), lambda _: None):
         for line in sys.stdin:
-            name = Name(*json.loads(line))
+            order: list[str] = json.loads(line)
             try:
-                find(name).source.compile()
+                _compile(order)
                 tell("done")
             except Exception as error:  # of whatever kind: the other process meets it again, where it can be seen
                 tell("failed", f"{type(error).__name__}: {error}".replace("\n", " "))
+
+
+def _compile(order: list[str]) -> None:
+    """Compile the kernel of a name and keep it; that of a GPU has an architecture behind it."""
+    name, architecture = Name(*order[:3]), order[3:]
+    if architecture:
+        import_whole("pio.kernels.cuda._kept").find(name, *architecture)
+    else:
+        find(name).source.compile()

@@ -11,11 +11,11 @@ import math
 from pio.kernels._attention_shape import FEW, HEAD_DIM, SCALE, WINDOW, width_of
 from pio.kernels._jit import kernel, kernel_per_dtype
 from pio.kernels._rows import fill_f32, round_row, scale_row
+from pio.kernels.exponential import exp
 from pio.kernels.simd import (
     LANES,
     WIDE,
     copy_element,
-    exp,
     get_f32,
     get_f64,
     get_i64,

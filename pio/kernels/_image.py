@@ -16,7 +16,6 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import sys
 from contextlib import suppress
 from functools import cache
@@ -55,6 +54,22 @@ class Name(NamedTuple):
     def full(self) -> str:
         """The name with the element type, as messages show it."""
         return f"{self.name}_{self.dtype}" if self.dtype else self.name
+
+
+class CudaName(NamedTuple):
+    """A kernel for GPUs by name, and what it is compiled for.
+
+    Attributes:
+        module: Where it is defined.
+        name: Its name there.
+        dtype: Element type that it is made for; empty where it has none.
+        architecture: Such as ``sm_90a``.
+    """
+
+    module: str
+    name: str
+    dtype: str
+    architecture: str
 
 
 class Compiled(NamedTuple):
@@ -155,7 +170,7 @@ def source_stamp() -> str:
 
 @cache
 def package_stamp(package: str) -> str | None:
-    """Return a digest of a package's sources, of which its kernels may call any; None where they are in no files."""
+    """Return a digest of a package's sources, any of which kernels may call, and of their paths; None without files."""
     module = sys.modules.get(package)
     roots = [Path(root) for root in getattr(module, "__path__", ())]
     files = [path for root in roots for path in root.rglob("*.py")]
@@ -206,9 +221,23 @@ def holds(name: Name) -> bool:
 def read(name: Name) -> Compiled | None:
     """Return a kernel that the folder holds; None where it does not, it cannot be read, or it is damaged."""
     found = _file(name)
-    if found is None:
+    content = None if found is None else read_item(*found)
+    if content is None:
         return None
-    path, key = found
+    head, _, code = content.partition(b"\n")
+    symbol, parameters, result, parts_per_thread = json.loads(head)
+    return Compiled(symbol, parameters, result, parts_per_thread, code)
+
+
+def keep(name: Name, compiled: Compiled) -> None:
+    """Keep a compiled kernel; a file that is there is replaced. Where that fails, it is said."""
+    found = _file(name)
+    if found is not None:
+        keep_item(*found, json.dumps(compiled[:-1]).encode() + b"\n" + compiled.code)
+
+
+def read_item(path: Path, key: bytes) -> bytes | None:
+    """Return what a file holds behind its digest, which covers a key too; None where it cannot be used."""
     try:
         with open(path, "rb") as file:
             _check_trusted(path, file.fileno())
@@ -222,27 +251,16 @@ def read(name: Name) -> Compiled | None:
     if digest != _digest(key, content):
         _log.warning("a damaged file of a compiled kernel is made anew: %s", path)
         return None
-    head, _, code = content.partition(b"\n")
-    symbol, parameters, result, parts_per_thread = json.loads(head)
-    return Compiled(symbol, parameters, result, parts_per_thread, code)
+    return content
 
 
-def keep(name: Name, compiled: Compiled) -> None:
-    """Keep a compiled kernel; a file that is there is replaced. Where that fails, it is said."""
-    found = _file(name)
-    if found is None or not is_writable(found[0].parent):
+def keep_item(path: Path, key: bytes, content: bytes) -> None:
+    """Write such a file, as a whole; one that is there is replaced. Where that fails, it is said."""
+    if not is_writable(path.parent):
         return
-    path, key = found
-    content = json.dumps(compiled[:-1]).encode() + b"\n" + compiled.code
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
     try:
-        try:
-            with open(beside, "xb", opener=_readable_by_all) as file:
-                file.write(_digest(key, content) + content)
-            HERE.replace(beside, path)
-        except BaseException:
-            HERE.discard(beside)
-            raise
+        with HERE.replacing(path) as beside, open(beside, "xb", opener=_readable_by_all) as file:
+            file.write(_digest(key, content) + content)
     except OSError as error:
         remedy = HERE.file_problem(path, error, writing=True) or "free some space there"
         _log.warning("a compiled kernel cannot be kept in %s: %s; %s", path.parent, error, remedy)

@@ -17,10 +17,10 @@ from numba.core.datamodel.registry import register_default
 
 from pio.kernels import _llvm as ll
 from pio.kernels.simd import LANES, int64, primitive, void
+from pio.kernels.sizes import PIXELS
 
 POINT: Final = 22  # bits behind the point: a byte times a weight below two still fits, with its sign
 HALF: Final = 1 << POINT - 1
-PIXELS: Final = LANES // 3  # pixels of three bytes in a vector; its last lane is none of them
 
 _BYTES: Final = ir.VectorType(ll.I8, LANES)
 _FOUR: Final = ir.VectorType(ll.I32, 4)

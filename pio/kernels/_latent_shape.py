@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pio.kernels._jit import kernel
+from pio.kernels._latent_record import HEAD_LATENT as HEAD_LATENT
+from pio.kernels._latent_record import HEAD_ROPE as HEAD_ROPE
+from pio.kernels._latent_record import HEADS as HEADS
+from pio.kernels._latent_record import RANK as RANK
+from pio.kernels._latent_record import ROPE_DIM as ROPE_DIM
+from pio.kernels._latent_record import SCALE as SCALE
+from pio.kernels._latent_record import SCRATCH as SCRATCH
+from pio.kernels._latent_record import TOKEN_LATENT as TOKEN_LATENT
+from pio.kernels._latent_record import TOKEN_ROPE as TOKEN_ROPE
 from pio.kernels._rows import scale_row
 from pio.kernels.simd import put_f32
-
-# int64, but the last, a float64: bytes of scratch for each part; how far tokens and heads lie apart in the queries for
-# latents and in those for rotated keys; heads; width of a latent and of a rotated key; factor of scores
-SCRATCH, TOKEN_LATENT, HEAD_LATENT, TOKEN_ROPE, HEAD_ROPE, HEADS, RANK, ROPE_DIM, SCALE = (8 * i for i in range(9))
 
 
 @kernel

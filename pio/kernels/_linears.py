@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pio.kernels import bfloat16_linear, linear
+from pio.kernels._amx_linear import LEAST
+from pio.kernels._amx_tile import BLOCKS
 from pio.kernels._formats import BLOCK, FORMATS, PAIR
 from pio.kernels._jit import PerDtype, kernel, kernel_per_dtype
+from pio.kernels._processor import AMX
 from pio.kernels.bfloat16_linear import bfloat16_columns
 from pio.kernels.linear import linear_columns
 from pio.kernels.parallel import FINE, parallel_kernel_per_dtype
@@ -67,6 +70,19 @@ def _unit(kind: str) -> int:
 
 multiply = PerDtype(_outputs)
 unit = PerDtype(_unit)  # outputs that are dealt to parts together: whole tiles, so that only the last meets an edge
+most = PerDtype(lambda kind: BLOCKS if AMX and kind in FORMATS else 1)  # units that many rows meet together
+
+
+@kernel
+def units_of(matrices: int, count: int, step: int) -> int:
+    """Return in how many pieces of ``step`` outputs matrices can be dealt.
+
+    Shapes: matrices int64 (count, 4), the fields above.
+    """
+    units = 0
+    for i in range(count):
+        units += (get_i64(matrices + MATRIX * i + N) + step - 1) // step
+    return units
 
 
 @parallel_kernel_per_dtype(parts_per_thread=FINE)
@@ -78,9 +94,11 @@ def linears(x: int, matrices: int, count: int, rows: int, k: int, add: int, part
     Shapes: x (rows, k) and wi (ni, k) as the kind of matrix has them; yi float32 (rows, ni); matrices int64 (count, 4),
     the fields above. A row's bits depend on nothing but the row. No y may overlap x.
     """
-    step, units = int(unit), 0
-    for i in range(count):
-        units += (get_i64(matrices + MATRIX * i + N) + step - 1) // step
+    step, together = int(unit), int(most) if rows >= LEAST else 1
+    while together > 1 and FINE * units_of(matrices, count, step) < 2 * together * parts:
+        together //= 2  # each thread is to have two pieces at least
+    step *= together
+    units = units_of(matrices, count, step)
     first, last = part * units // parts, (part + 1) * units // parts
     for i in range(count):
         matrix = matrices + MATRIX * i

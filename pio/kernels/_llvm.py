@@ -29,13 +29,18 @@ def function(b: Any, name: str, result: Any, arguments: Sequence[Any]) -> Any:
     return cgutils.get_or_insert_function(b.module, ir.FunctionType(result, arguments), name)
 
 
-def add_features(context: Any, function: Any) -> None:
-    """Have a function compiled for what the processor can do besides what LLVM has found: the list is all of it."""
+def add_attributes(context: Any, function: Any) -> None:
+    """Have a function compiled for what the processor can do besides what LLVM has found: the list is all of it.
+
+    Its stack is aligned to whole vectors: one that crosses a line of memory is read back after a stall of some thirty
+    cycles.
+    """
+    set.add(function.attributes, '"stackrealign"')  # llvmlite refuses names that it does not know
     added = unlisted_features()
     if added:
         listed = context.codegen().magic_tuple()[2]
         found = ",".join([*([listed] if listed else []), *(f"+{feature}" for feature in added)])
-        set.add(function.attributes, f'"target-features"="{found}"')  # llvmlite refuses names that it does not know
+        set.add(function.attributes, f'"target-features"="{found}"')
 
 
 def pointer(b: Any, address: Any, ty: Any) -> Any:
@@ -60,11 +65,21 @@ def at(b: Any, base: Any, *terms: tuple[Any, Any]) -> Any:
     return base
 
 
-def prefetch(b: Any, address: Any) -> None:
-    """Ask for a line of memory to be in the second-level cache soon; any address will do."""
-    read, second_level, data = (ir.Constant(I32, v) for v in (0, 2, 1))
+def own(b: Any, address: Any) -> Any:
+    """The same address, of which the compiler does not see how it came about.
+
+    Rows of a tile lie a stride apart. Of addresses that it knows to do so LLVM keeps one in a register and adds up the
+    others, each from the one before: a cycle for each product, as long as a processor takes for two of them.
+    """
+    kept = ir.InlineAsm(ir.FunctionType(I64, [I64]), "", "=r,0")
+    return b.call(kept, [address])
+
+
+def prefetch(b: Any, address: Any, level: int = 2) -> None:
+    """Ask for a line of memory to be in the first- or second-level cache soon; any address will do."""
+    read, locality, data = (ir.Constant(I32, v) for v in (0, 4 - level, 1))
     ask = function(b, "llvm.prefetch.p0", ir.VoidType(), [ir.PointerType(I8), I32, I32, I32])
-    b.call(ask, [pointer(b, address, I8), read, second_level, data])
+    b.call(ask, [pointer(b, address, I8), read, locality, data])
 
 
 def splat(b: Any, scalar: Any) -> Any:

@@ -3,7 +3,7 @@
 A process that finds all kernels on disk asks LLVM nothing: LLVM takes fifty megabytes to be there. What is compiled for
 a processor runs on all that Linux describes in the same words, which are more than LLVM knows. Of ARM processors LLVM
 does not find what is newer than 2016 unless it knows their name; the system is asked for that (`System.
-processor_features`), which also says it of an emulated one.
+processor_features`), which also says it of an emulated one. It also has to allow the registers of AMX.
 """
 
 # llvmlite comes without type stubs
@@ -32,7 +32,12 @@ _SYSTEM: Final = re.compile(
     r"|pti|hypervisor|nopl|rep_good|xtopology|rapl|ept.*|vpid|npt|tpr_shadow|flexpriority|c[ad][tp]_l\d.*|mba|ida|arat|epb"
     r"|cpb|hwp.*|hw_pstate|dtherm|pln|pts|overflow_recov|succor|ospke|split_lock_detect|bus_lock_detect"
 )
-_LINUX: Final = {"avx512bf16": "avx512_bf16", "avx512vnni": "avx512_vnni"}  # where names differ
+_LINUX: Final = {  # where names differ
+    "amx-int8": "amx_int8",
+    "amx-tile": "amx_tile",
+    "avx512bf16": "avx512_bf16",
+    "avx512vnni": "avx512_vnni",
+}
 _ASKED: Final = ("bf16", "dotprod", "fullfp16", "i8mm")  # of an ARM processor: the system knows
 
 
@@ -74,8 +79,8 @@ def described(path: str = CPUINFO) -> tuple[tuple[str, ...], frozenset[str]] | N
 
 @cache
 def target() -> tuple[str, ...]:
-    """Return what decides for which processor code is made: a system, and the words for a processor."""
-    chosen = str(_settings.CPU_NAME), str(_settings.CPU_FEATURES)
+    """Return what decides for which processor code is made: a system, the words for a processor, what it may use."""
+    chosen = str(_settings.CPU_NAME), str(_settings.CPU_FEATURES), *(["tiles"] if AMX else [])
     if None not in (_settings.CPU_NAME, _settings.CPU_FEATURES):
         return EXTENSION_SUFFIXES[0], *chosen  # for another processor than this one, it may be
     known, said = sorted(HERE.processor_features()), described()
@@ -113,6 +118,12 @@ def _dot() -> str:
     return "neon" if HERE.machine == "aarch64" else "portable"
 
 
+def _amx() -> bool:
+    """Whether integer tiles of many rows are those of AMX: the processor has it, and the system allows it."""
+    has = all(map(compiles_for, ("amx-tile", "amx-int8", "avx512f", "avx512vnni")))
+    return has and HERE.allow_matrix_tiles()
+
+
 def _pairs() -> str:
     """How tiles of bfloat16 multiply."""
     if compiles_for("avx512bf16") and compiles_for("avx512f"):
@@ -122,4 +133,5 @@ def _pairs() -> str:
 
 WIDE: Final = compiles_for("avx512f")  # thirty-two registers of sixteen lanes
 DOT: Final = _dot()
+AMX: Final = _amx()
 PAIRS: Final = _pairs()

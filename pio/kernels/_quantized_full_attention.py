@@ -9,29 +9,28 @@ from __future__ import annotations
 
 import math
 
+from pio.kernels._amx_attention import begin_sixteen, end_sixteen, scores_tile, start_scores, weighted_tile
 from pio.kernels._attention_shape import GROUP, HEAD_DIM, KV_HEADS, SCALE, SCRATCH, width_of
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import RECORD, START
 from pio.kernels._jit import kernel
+from pio.kernels._llvm import LINE
 from pio.kernels._rows import fill_f32, scale_row
 from pio.kernels._slices import past_of, sequences_of, start_of, table_of, turn_of
+from pio.kernels.exponential import coarse_exp
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.quantize import quantize_row
 from pio.kernels.quantized_attention import (
     HALVES,
     LARGEST,
     SMALLEST,
-    add_values,
     advance,
     max_rows,
     pairs_of,
-    scores_eight,
-    scores_four,
-    scores_one,
 )
+from pio.kernels.quantized_tiles import quantized_tile
 from pio.kernels.simd import (
     LANES,
-    exp,
     fma,
     get_f32,
     get_f64,
@@ -47,26 +46,38 @@ from pio.kernels.simd import (
     store_u8,
     sum_lanes,
 )
-from pio.kernels.sizes import BLOCK, CHANCE, KEY_PAIR, PARTS, ROWS, SPAN
+from pio.kernels.sizes import AMX, BLOCK, KEY_PAIR, PARTS, ROWS, SPAN, SPAN_CHANCE, STARTS
+from pio.kernels.tiles import prefetch
+from pio.kernels.values_tiles import span_tile
 
 WIDE_ROW = 4 * SPAN * BLOCK  # bytes of a query's scores
 quantize_row_int8 = quantize_row["int8"]
+# blocks of a cache lie anywhere: the next ones are asked for by name
+scores_eight, scores_four, scores_one = (quantized_tile(rows, ahead=False)["int8"] for rows in (8, 4, 1))
+span_eight, span_four, span_one = span_tile(8), span_tile(4), span_tile(1)
+sixteen_scores, sixteen_values = scores_tile(WIDE_ROW), weighted_tile(SPAN, SPAN_CHANCE, shrinks=True)
 
 
 @kernel
-def span_scores(scores: int, q: int, addresses: int, blocks: int, rows: int, pairs: int) -> None:
+def span_scores(scores: int, q: int, addresses: int, starts: int, blocks: int, rows: int, pairs: int) -> None:
     """Multiply quantized queries by the keys of some cache blocks.
 
     scores[r, BLOCK b + j] = q[r] . keys[b][j]
 
-    Shapes: scores float32 (rows, SPAN * BLOCK); q (rows, 16 + 80 pairs) bytes; addresses int64 (2, SPAN), of keys and
-    of values of each block.
+    Shapes: scores float32 (rows, SPAN * BLOCK); q (rows, 16 + 80 pairs) bytes; addresses int64 (4, SPAN): of keys and
+    of values of each block, and of those that are met next, which are asked for a piece at a time. All at once they
+    would keep the processor from reading anything else. starts as ``start_scores`` has left them for ROWS queries.
     """
-    row, half, wide = START + pairs * RECORD, pairs * KEY_PAIR, SPAN * BLOCK
+    row, half, wide, done = START + pairs * RECORD, pairs * KEY_PAIR, SPAN * BLOCK, 0
+    if AMX:
+        if rows == ROWS:
+            sixteen_scores(scores, q, addresses, starts, blocks, pairs)
+            done = ROWS
     for b in range(blocks):
         keys = get_i64(addresses + 8 * b)
         for j in range(HALVES):
-            at, at_keys, r = scores + 4 * (b * BLOCK + OUTPUTS * j), keys + j * half, 0
+            at, at_keys, r = scores + 4 * (b * BLOCK + OUTPUTS * j), keys + j * half, done
+            prefetch(get_i64(addresses + 8 * (2 * SPAN + b)) + j * half, half)
             while r + 8 <= rows:
                 scores_eight(at + r * WIDE_ROW, q + r * row, at_keys, pairs, wide, OUTPUTS, 0)
                 r += 8
@@ -107,35 +118,23 @@ def span_maxima(state: int, scores: int, peaks: int, rows: int, positions: int) 
 
 
 @kernel
-def shrink_rows(acc: int, sums: int, state: int, rows: int, width: int) -> None:
-    """Multiply what was summed so far by what a larger score leaves of it.
-
-    Shapes: acc float32 (rows, width); sums float32 (rows, 16); state as in ``quantized_attention.advance``.
-    """
-    for r in range(rows):
-        shrink = get_f32(state + 8 * ROWS + 4 * r)
-        if shrink != 1.0:
-            scale_row(acc + 4 * r * width, acc + 4 * r * width, width, shrink)
-            at = sums + 4 * r * LANES
-            store_f32(at, load_f32(at) * splat(shrink))
-
-
-@kernel
 def weigh_span(
     scores: int, sums: int, peaks: int, state: int, addresses: int, blocks: int, rows: int, width: int, last: int
 ) -> None:
     """Take scores into the sums of all queries; they become probabilities times the scales of values.
 
-    p = exp(scores - block); sums += grow * p; scores = p * scales; peaks = the largest of each lane
+    p = exp(scores - block); sums = shrink * sums + grow * p; scores = p * scales; peaks = the largest of each lane
 
-    Shapes: as above; ``last`` positions of the last block are there.
+    Shapes: as in ``span_scores``; ``last`` positions of the last block are there.
     """
+    share = (BLOCK * width // rows + LINE - 1) // LINE * LINE  # of a block's values, what is asked for with each row
     for r in range(rows):
         base, at = splat(get_f32(state + 4 * ROWS + 4 * r)), scores + r * WIDE_ROW
         total, peak = splat(0.0), splat(0.0)
         for b in range(blocks):
             scales, place = get_i64(addresses + 8 * (SPAN + b)) + BLOCK * width, at + 4 * b * BLOCK
-            low, high = exp(load_f32(place) - base), exp(load_f32(place + 4 * LANES) - base)
+            prefetch(get_i64(addresses + 8 * (3 * SPAN + b)) + r * share, share)
+            low, high = coarse_exp(load_f32(place) - base), coarse_exp(load_f32(place + 4 * LANES) - base)
             total = total + low + high
             low, high = low * load_f32(scales), high * load_f32(scales + 4 * LANES)
             if b == blocks - 1 and last < BLOCK:  # scales of positions that are not there may be anything
@@ -143,8 +142,8 @@ def weigh_span(
             store_f32(place, low)
             store_f32(place + 4 * LANES, high)
             peak = maximum(peak, maximum(low, high))
-        at_sums = sums + 4 * r * LANES
-        store_f32(at_sums, fma(total, splat(get_f32(state + 12 * ROWS + 4 * r)), load_f32(at_sums)))
+        at_sums, shrink = sums + 4 * r * LANES, splat(get_f32(state + 8 * ROWS + 4 * r))
+        store_f32(at_sums, fma(total, splat(get_f32(state + 12 * ROWS + 4 * r)), load_f32(at_sums) * shrink))
         store_f32(peaks + 4 * r * LANES, peak)
 
 
@@ -165,23 +164,47 @@ def bad_scale(addresses: int, blocks: int, width: int, last: int) -> float:
 
 @kernel
 def quantize_span(chances: int, scores: int, peaks: int, state: int, blocks: int, rows: int, bad: float) -> None:
-    """Quantize what ``weigh_span`` left of all queries, each by its own largest: 0 to 127, and a scale.
+    """Quantize what ``weigh_span`` left of all queries, each by its own largest: 0 to 127, a scale, and shrink.
 
     c = round(127 x / max x), scaled by grow * max x / 127
 
-    Shapes: chances (SPAN, ROWS, 48) bytes; scores float32 (rows, SPAN * BLOCK); peaks float32 (ROWS, 16), overwritten;
-    state as in ``quantized_attention.advance``.
+    Shapes: chances (rows, SPAN_CHANCE) bytes; scores float32 (rows, SPAN * BLOCK); peaks float32 (ROWS, 16),
+    overwritten; state as in ``quantized_attention.advance``.
     """
     most, grow = max_rows(peaks), load_f32(state + 12 * ROWS)
     store_f32(peaks, splat(LARGEST) / maximum(most, splat(SMALLEST)))
     store_f32(peaks + 4 * LANES, grow * (most + splat(bad)) * splat(1.0 / LARGEST))
     for r in range(rows):
-        factor, scale = splat(get_f32(peaks + 4 * r)), get_f32(peaks + 4 * (LANES + r))
-        for b in range(blocks):
-            place, at = chances + CHANCE * (b * ROWS + r), scores + r * WIDE_ROW + 4 * b * BLOCK
-            store_u8(place, load_f32(at) * factor)
-            store_u8(place + LANES, load_f32(at + 4 * LANES) * factor)
-            put_f32(place + BLOCK, scale)
+        place, at, factor = chances + SPAN_CHANCE * r, scores + r * WIDE_ROW, splat(get_f32(peaks + 4 * r))
+        for i in range(blocks * (BLOCK // LANES)):
+            store_u8(place + LANES * i, load_f32(at + 4 * LANES * i) * factor)
+        put_f32(place + SPAN * BLOCK, get_f32(peaks + 4 * (LANES + r)))
+        put_f32(place + SPAN * BLOCK + 4, get_f32(state + 8 * ROWS + 4 * r))
+
+
+@kernel
+def add_span(acc: int, chances: int, addresses: int, blocks: int, rows: int, width: int) -> None:
+    """Add the values of some cache blocks, weighted by quantized probabilities, to what a larger score leaves.
+
+    acc[r] = shrink * acc[r] + sum_bj p[r, b, j] * values[b][j]
+
+    Shapes: acc float32 (rows, width); chances as in ``quantize_span``; addresses int64 (blocks,). Exact sums within a
+    span.
+    """
+    r = 0
+    if AMX:
+        if rows == ROWS:
+            sixteen_values(acc, chances, addresses, blocks, width)
+            r = ROWS
+    while r + 8 <= rows:
+        span_eight(acc + 4 * r * width, chances + SPAN_CHANCE * r, addresses, blocks, width)
+        r += 8
+    while r + 4 <= rows:
+        span_four(acc + 4 * r * width, chances + SPAN_CHANCE * r, addresses, blocks, width)
+        r += 4
+    while r < rows:
+        span_one(acc + 4 * r * width, chances + SPAN_CHANCE * r, addresses, blocks, width)
+        r += 1
 
 
 @kernel
@@ -191,8 +214,9 @@ def attend_piece(
     """Attend for a few tokens of a sequence, from t on, and for the queries of a key/value head, from h on.
 
     Shapes: as in ``full_attention``; work (int8_full_attention_bytes,) bytes: addresses, outputs float32 (ROWS, width),
-    scores float32 (ROWS, SPAN * BLOCK), probabilities (SPAN, ROWS, 48) bytes, queries, the state of
-    ``quantized_attention.advance``, sums and largest probabilities float32 (ROWS, 16) each, and a scaled query.
+    scores float32 (ROWS, SPAN * BLOCK), probabilities (ROWS, SPAN_CHANCE) bytes, queries, the state of
+    ``quantized_attention.advance``, sums and largest probabilities float32 (ROWS, 16) each, what integer sums start
+    from where there is AMX, and a scaled query.
     """
     kv_heads, group, head_dim = get_i64(shape + KV_HEADS), get_i64(shape + GROUP), get_i64(shape + HEAD_DIM)
     pairs, width = pairs_of(shape), width_of(shape)
@@ -201,14 +225,15 @@ def attend_piece(
     tokens, heads = min(max(1, ROWS // group), last - t), min(ROWS, group - h)
     rows, length, table = tokens * heads, past_of(batch, s) + last - first, table_of(batch, s)
     addresses = work
-    acc = addresses + 16 * SPAN
+    acc = addresses + 32 * SPAN
     scores = acc + 4 * ROWS * width
     chances = scores + ROWS * WIDE_ROW
-    queries = chances + SPAN * ROWS * CHANCE
+    queries = chances + ROWS * SPAN_CHANCE
     state = queries + ROWS * record
     sums = state + 4 * 5 * ROWS
     peaks = sums + 4 * ROWS * LANES
-    scaled = peaks + 4 * ROWS * LANES
+    starts = peaks + 4 * ROWS * LANES
+    scaled = starts + pairs * STARTS
     fill_f32(acc, rows * width, 0.0)
     fill_f32(sums, 2 * ROWS * LANES, 0.0)
     fill_f32(state, 2 * ROWS, -math.inf)
@@ -216,6 +241,9 @@ def attend_piece(
         place = q + 4 * head_dim * (((t + r // heads) * kv_heads + kv) * group + h + r % heads)
         scale_row(scaled, place, head_dim, get_f64(shape + SCALE))
         quantize_row_int8(queries + r * record, scaled, head_dim)
+    if AMX:
+        if rows == ROWS:
+            start_scores(starts, queries, pairs)
     for begin in range(0, length, SPAN * BLOCK):
         blocks = min(SPAN, (length - begin + BLOCK - 1) // BLOCK)
         there = min(BLOCK, length - begin - (blocks - 1) * BLOCK)  # positions of the last of them
@@ -223,16 +251,18 @@ def attend_piece(
             page = get_i32(table + 4 * (begin // BLOCK + b)) * kv_heads + kv
             put_i64(addresses + 8 * b, keys + page * key_step)
             put_i64(addresses + 8 * (SPAN + b), values + page * value_step)
-        span_scores(scores, queries, addresses, blocks, rows, pairs)
+            if begin + (SPAN + b) * BLOCK < length:
+                page = get_i32(table + 4 * (begin // BLOCK + SPAN + b)) * kv_heads + kv
+            put_i64(addresses + 8 * (2 * SPAN + b), keys + page * key_step)
+            put_i64(addresses + 8 * (3 * SPAN + b), values + page * value_step)
+        span_scores(scores, queries, addresses, starts, blocks, rows, pairs)
         if there < BLOCK:
             hide_tail(scores, rows, (blocks - 1) * BLOCK, there)
         span_maxima(state, scores, peaks, rows, blocks * BLOCK)
         advance(state)
-        shrink_rows(acc, sums, state, rows, width)
         weigh_span(scores, sums, peaks, state, addresses, blocks, rows, width, there)
         quantize_span(chances, scores, peaks, state, blocks, rows, bad_scale(addresses, blocks, width, there))
-        for b in range(blocks):
-            add_values(acc, chances + CHANCE * ROWS * b, get_i64(addresses + 8 * (SPAN + b)), rows, width)
+        add_span(acc, chances, addresses + 8 * SPAN, blocks, rows, width)
     for r in range(rows):
         place = out + 4 * head_dim * (((t + r // heads) * kv_heads + kv) * group + h + r % heads)
         total = sum_lanes(load_f32(sums + 4 * r * LANES))  # zero where all scores are below every number
@@ -252,6 +282,8 @@ def full_attention(
     kv_heads, group = get_i64(shape + KV_HEADS), get_i64(shape + GROUP)
     work = (scratch + part * get_i64(shape + SCRATCH) + 63) // 64 * 64
     piece, turn, step = -1, turn_of(part, parts), max(1, ROWS // group)
+    if AMX:
+        begin_sixteen()
     for s in range(sequences_of(batch)):
         for kv in range(kv_heads):  # before tokens: what all of them read stays in the second-level cache
             for t in range(start_of(batch, s), start_of(batch, s + 1), step):
@@ -259,3 +291,5 @@ def full_attention(
                     piece += 1
                     if piece % parts == turn:
                         attend_piece(out, q, keys, values, batch, work, shape, s, t, kv, h)
+    if AMX:
+        end_sixteen()

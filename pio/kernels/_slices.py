@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from pio.kernels._batch_record import BLOCKS, PAST, SEQUENCES, SLOTS, STARTS, TABLES
+from pio.kernels._batch_record import BLOCKS, PAST, SEQUENCES, SLOTS, SOURCES, STARTS, TABLES, TENTATIVE
 from pio.kernels._jit import PerDtype, kernel
 from pio.kernels.simd import get_i32, get_i64
 from pio.kernels.sizes import PARTS
@@ -51,6 +51,24 @@ def slot_of(batch: int, s: int) -> int:
     Shapes: batch int64 (FIELDS,), whose slots are int32 (S,), pairwise different.
     """
     return get_i32(batch + get_i64(batch + SLOTS) + 4 * s)
+
+
+@kernel
+def tentative_of(batch: int, s: int) -> int:
+    """Return where in the window the tokens of a sequence are kept that must not move its states; else -1.
+
+    Shapes: batch int64 (FIELDS,), whose tentative is int32 (S,).
+    """
+    return get_i32(batch + get_i64(batch + TENTATIVE) + 4 * s)
+
+
+@kernel
+def source_of(batch: int, s: int) -> int:
+    """Return from which slot the state of a sequence comes: its own, or one that a sequence before it leaves behind.
+
+    Shapes: batch int64 (FIELDS,), whose sources are int32 (S,).
+    """
+    return get_i32(batch + get_i64(batch + SOURCES) + 4 * s)
 
 
 @kernel

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pio.kernels._jit import kernel
+from pio.kernels.exponential import exp
 from pio.kernels.parallel import parallel_kernel
-from pio.kernels.simd import LANES, Vec, exp, fma, load_f32, load_part_f32, maximum, splat, store_f32, store_part_f32
+from pio.kernels.simd import LANES, Vec, fma, load_f32, load_part_f32, maximum, splat, store_f32, store_part_f32
 
 
 @kernel

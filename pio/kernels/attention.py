@@ -3,7 +3,8 @@
 Pieces of work are dealt to the parts in turn, and each walks the blocks of its sequence in order of position, so a
 query's bits do not depend on what else is in the batch, how the prompt was cut or how many threads ran. How keys and
 values lie in a block, and what is computed of them, is the business of the cache's format: ``_float_attention`` for
-float32, float16 and bfloat16, ``quantized_attention`` for int8.
+float32, float16 and bfloat16, ``quantized_attention`` for int8; where every query of int8 sees everything,
+``_quantized_full_attention`` has a walk of its own.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pio.kernels._jit import kernel, kernel_per_dtype
 from pio.kernels._partial_vectors import load_up_to, store_up_to
-from pio.kernels._slices import past_of, sequences_of, slot_of, start_of
+from pio.kernels._slices import past_of, sequences_of, slot_of, source_of, start_of, tentative_of
 from pio.kernels.activation import silu_lanes
 from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import (
@@ -36,6 +36,19 @@ def clear_columns(x: int, rows: int, first: int, last: int, columns: int) -> Non
     for r in range(rows):
         for c in range(first, last, LANES):
             store_up_to(x + 4 * (r * columns + c), splat(0.0), last - c)
+
+
+@kernel
+def copy_columns(out: int, x: int, rows: int, first: int, last: int, columns: int, ldx: int) -> None:
+    """Copy some columns of all rows.
+
+    out[r, c] = x[r, c],  first <= c < last
+
+    Shapes: out float32 (rows, columns); x float32 (rows, columns), row stride ldx.
+    """
+    for r in range(rows):
+        for c in range(first, last, LANES):
+            store_up_to(out + 4 * (r * columns + c), load_up_to(x + 4 * (r * ldx + c), last - c), last - c)
 
 
 @kernel
@@ -106,7 +119,7 @@ def conv_columns(
     ldo: int,
     ldx: int,
 ) -> None:
-    """Convolve some channels of one sequence, then make their last inputs the state.
+    """Convolve some channels of one sequence, whose state says what came before.
 
     Shapes: as ``causal_conv``, of one sequence; channels first <= c < last.
     """
@@ -120,7 +133,6 @@ def conv_columns(
         for c in range(whole, last, LANES):
             n = min(LANES, last - c)
             conv_lanes(to + 4 * c, old + 4 * c, new + 4 * c, weight + itemsize * c, past, width, n, channels, ldx)
-    keep_last(state, x, tokens, before, first, last, channels, ldx)
 
 
 @parallel_kernel_per_dtype(parts_per_thread=PARTS)
@@ -129,6 +141,7 @@ def causal_conv(
     x: int,
     weight: int,
     state: int,
+    window: int,
     batch: int,
     channels: int,
     width: int,
@@ -140,11 +153,14 @@ def causal_conv(
     """Convolve each channel of a batch of sequences with its past and apply silu; each part does some channels.
 
     out[t, c] = silu(sum_j weight[j, c] * input[t - (width - 1) + j, c]), where the input before a sequence's first
-    token is its state, or zero where its past is 0; then the state becomes the sequence's last width - 1 inputs
+    token is the state in its source, or zero where its past is 0; then the state in its slot becomes the sequence's
+    last width - 1 inputs. That of a tentative sequence stays as it is, and the window keeps its inputs from its row on.
 
     Shapes: x, out float32 (T, channels), token strides ldx, ldo; weight (width, channels) of the kernel's type; state
-    float32 (slots, width - 1, channels); batch the record of ``_slices``. Sums in float32 in the order of j. out must
-    not be x.
+    float32 (slots, width - 1, channels); window float32 (width - 1 + W, channels), of which the first width - 1 rows
+    are zeros that stand for the inputs before a first token; batch the record of ``_slices``. Sums in float32 in the
+    order of j. Each part does the sequences one after the other, so that a source may be the slot of one before. out
+    must not be x.
     """
     blocks = (channels + BLOCK - 1) // BLOCK
     begin, end = part * blocks // parts * BLOCK, min(channels, (part + 1) * blocks // parts * BLOCK)
@@ -153,10 +169,21 @@ def causal_conv(
         tokens = start_of(batch, s + 1) - start
         if tokens <= 0:
             continue
-        own = state + 4 * slot_of(batch, s) * (width - 1) * channels
+        before, row = width - 1, tentative_of(batch, s)
+        own, kept = state + 4 * slot_of(batch, s) * before * channels, window + 4 * (before + row) * channels
+        source = state + 4 * source_of(batch, s) * before * channels
         if past_of(batch, s) == 0:
-            clear_columns(own, width - 1, begin, end, channels)
+            if row >= 0:
+                own = window
+            else:
+                clear_columns(own, before, begin, end, channels)
+        elif source != own:
+            copy_columns(own, source, before, begin, end, channels, channels)
         to, at_x = out + 4 * start * ldo, x + 4 * start * ldx
         for first in range(begin, end, CHUNK):
             last = min(end, first + CHUNK)
             conv_columns(to, at_x, weight, own, tokens, first, last, channels, width, ldo, ldx)
+            if row >= 0:
+                copy_columns(kept, at_x, tokens, first, last, channels, ldx)
+            else:
+                keep_last(own, at_x, tokens, before, first, last, channels, ldx)

@@ -6,9 +6,9 @@ import math
 
 from pio.kernels._jit import kernel
 from pio.kernels._sampling_record import MIN_P, TEMPERATURE, TOP_K, TOP_P, U
+from pio.kernels.exponential import exp
 from pio.kernels.simd import (
     LANES,
-    exp,
     get_f32,
     get_f64,
     get_i32,

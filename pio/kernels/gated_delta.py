@@ -4,23 +4,46 @@ The columns of a state never meet, so it is kept in slices of COLUMNS of them: s
 (dim, COLUMNS) in one piece, zeros behind the last column. A slice fits the first-level cache, and stays there while
 the tokens of a sequence walk over it one by one. A decode is a walk of one token: one form, hence the same bits,
 however a prompt was cut, whatever else is in the batch and however many threads run.
+
+Tokens that may not stand, such as drafts, are walked on a copy of the slice, and what ``commit`` needs to walk the
+first of them again is kept in a window: what each token made the state learn, its key and its decay.
 """
 
 from __future__ import annotations
 
 import math
 
+from pio.kernels._delta_record import (
+    BETA,
+    DECAY,
+    DESKS,
+    DIM,
+    EPS,
+    HEAD_K,
+    HEAD_Q,
+    HEAD_V,
+    HEADS,
+    KEY_HEADS,
+    KEYS,
+    LEARNED,
+    ROOM,
+    TOKEN_K,
+    TOKEN_OUT,
+    TOKEN_Q,
+    TOKEN_V,
+    VALUE_DIM,
+)
 from pio.kernels._jit import kernel, kernel_per_dtype
 from pio.kernels._partial_vectors import load_up_to, store_up_to
 from pio.kernels._rows import fill_f32
-from pio.kernels._slices import past_of, sequences_of, slot_of, start_of
+from pio.kernels._slices import past_of, sequences_of, slot_of, source_of, start_of, tentative_of
 from pio.kernels.activation import sigmoid_lanes
+from pio.kernels.exponential import exp
 from pio.kernels.norm import sum_squares
-from pio.kernels.parallel import FINE, parallel_kernel, parallel_kernel_per_dtype
+from pio.kernels.parallel import parallel_kernel, parallel_kernel_per_dtype
 from pio.kernels.simd import (
     LANES,
     Vec,
-    exp,
     fma,
     get_f32,
     get_f64,
@@ -37,13 +60,8 @@ from pio.kernels.simd import (
     store_part_f32,
 )
 from pio.kernels.sizes import SLICE as COLUMNS  # two accumulators each for what is recalled and for what is read
+from pio.kernels.sizes import SLICE_PARTS
 from pio.kernels.tiles import prefetch
-
-# The record of a layer's sizes, int64 but the last, a float64: heads of values, heads of queries and keys, the widths
-# of both; how far tokens and heads lie apart; what is added to sums of squares.
-HEADS, KEY_HEADS, DIM, VALUE_DIM, TOKEN_OUT, TOKEN_Q, HEAD_Q, TOKEN_K, HEAD_K, TOKEN_V, HEAD_V, EPS = (
-    8 * i for i in range(12)
-)
 
 
 @kernel
@@ -156,28 +174,34 @@ def head_scales(scales: int, q: int, k: int, tokens: int, shape: int, part: int,
 
 @kernel
 def walk_slice(
-    out: int, q: int, k: int, v: int, decay: int, beta: int, scales: int, state: int, tokens: int, columns: int,
-    shape: int,
+    out: int, q: int, k: int, v: int, decay: int, scales: int, state: int, desk: int, learned: int, tokens: int,
+    columns: int, shape: int,
 ) -> None:  # fmt: skip
     """Walk the tokens of a sequence over a slice of the state of one head.
 
     for each t: S *= decay[t];  S += outer(k[t], beta[t] * (v[t] - k[t] @ S));  out[t] = q[t] @ S
 
-    where q and k are scaled: the sums run over them as they are, and take the factor afterwards.
+    where q and k are scaled: the sums run over them as they are, and take the factor afterwards. What S becomes lies at
+    desk, which may be state. With learned, learned[t] is what k[t] as it is meets: S += outer(k[t], learned[t]).
 
     Shapes: q, k float32 (tokens, dim), v, out float32 (tokens, min(columns, COLUMNS)), strides as shape says; decay,
-    beta float32 (tokens,), stride heads; scales float32 (tokens, 2), stride 2 key_heads; S float32 (dim, COLUMNS), in
-    place; the slice behind it is asked for meanwhile. Sums in float32 in the order of dim: what the next token recalls
-    is summed while S passes by for this one. out may be v.
+    beta float32 (tokens,), stride heads; scales float32 (tokens, 2), stride 2 key_heads; state, desk float32
+    (dim, COLUMNS); the slice behind state is asked for meanwhile; learned 0, or float32 (tokens, COLUMNS). Sums in
+    float32 in the order of dim: what the next token recalls is summed while S passes by for this one. out may be v.
     """
     heads, key_heads, dim = get_i64(shape + HEADS), get_i64(shape + KEY_HEADS), get_i64(shape + DIM)
     ldq, ldk = get_i64(shape + TOKEN_Q), get_i64(shape + TOKEN_K)
     ldv, ldo = get_i64(shape + TOKEN_V), get_i64(shape + TOKEN_OUT)
+    beta, ahead = decay + get_i64(shape + BETA), state - desk + 4 * COLUMNS * dim
     zero = splat(0.0)
     low, high = zero, zero  # k[t] @ S, before S decays
     for i in range(dim):
         by_k, row = splat(get_f32(k + 4 * i)), state + 4 * COLUMNS * i
-        low, high = fma(by_k, load_f32(row), low), fma(by_k, load_f32(row + 4 * LANES), high)
+        one, two = load_f32(row), load_f32(row + 4 * LANES)
+        low, high = fma(by_k, one, low), fma(by_k, two, high)
+        if desk != state:
+            store_f32(desk + 4 * COLUMNS * i, one)
+            store_f32(desk + 4 * COLUMNS * i + 4 * LANES, two)
     for t in range(tokens):
         at_q, at_k, at_v, to = q + 4 * t * ldq, k + 4 * t * ldk, v + 4 * t * ldv, out + 4 * t * ldo
         next_k = at_k + 4 * ldk if t + 1 < tokens else at_k
@@ -186,15 +210,18 @@ def walk_slice(
         shrink, lack, learn = splat(kept), splat(-kept * scale_k), splat(get_f32(beta + 4 * t * heads) * scale_k)
         new_low = fma(low, lack, load_up_to(at_v, columns)) * learn
         new_high = fma(high, lack, load_up_to(at_v + 4 * LANES, columns - LANES)) * learn
+        if learned != 0:
+            store_f32(learned + 4 * t * COLUMNS, new_low)
+            store_f32(learned + 4 * t * COLUMNS + 4 * LANES, new_high)
         read_low, read_high = zero, zero
         low, high = zero, zero
         for i in range(dim):
-            row, by_k = state + 4 * COLUMNS * i, splat(get_f32(at_k + 4 * i))
+            row, by_k = desk + 4 * COLUMNS * i, splat(get_f32(at_k + 4 * i))
             one = fma(by_k, new_low, load_f32(row) * shrink)
             two = fma(by_k, new_high, load_f32(row + 4 * LANES) * shrink)
             store_f32(row, one)
             store_f32(row + 4 * LANES, two)
-            prefetch(row + 4 * COLUMNS * dim, 4 * COLUMNS)
+            prefetch(row + ahead, 4 * COLUMNS)
             by_q, by_next = splat(get_f32(at_q + 4 * i)), splat(get_f32(next_k + 4 * i))
             read_low, read_high = fma(by_q, one, read_low), fma(by_q, two, read_high)
             low, high = fma(by_next, one, low), fma(by_next, two, high)
@@ -202,14 +229,32 @@ def walk_slice(
         store_up_to(to + 4 * LANES, read_high * splat(scale_q), columns - LANES)
 
 
-@parallel_kernel(parts_per_thread=FINE)
+@kernel
+def keep_tokens(k: int, decay: int, row: int, tokens: int, h: int, shape: int) -> None:
+    """Keep of a head what ``commit`` needs besides what its state learned: decays, and the keys of a key head once.
+
+    kept_decay[h, row + t] = decay[t];  kept_k[h // group, row + t] = k[t] where h is the first head of its group
+
+    Shapes: k float32 (tokens, dim), decay float32 (tokens,), strides as shape says; kept_k float32 (key_heads, W, dim),
+    kept_decay float32 (heads, W), at the addresses in shape.
+    """
+    heads, key_heads, dim = get_i64(shape + HEADS), get_i64(shape + KEY_HEADS), get_i64(shape + DIM)
+    group, ldk, room = heads // key_heads, get_i64(shape + TOKEN_K), get_i64(shape + ROOM)
+    for t in range(tokens):
+        put_f32(get_i64(shape + DECAY) + 4 * (h * room + row + t), get_f32(decay + 4 * t * heads))
+        if h % group == 0:
+            to = get_i64(shape + KEYS) + 4 * (h // group * room + row + t) * dim
+            for i in range(0, dim, LANES):
+                store_up_to(to + 4 * i, load_up_to(k + 4 * (t * ldk + i), dim - i), dim - i)
+
+
+@parallel_kernel(parts_per_thread=SLICE_PARTS)
 def gated_delta(
     out: int,
     q: int,
     k: int,
     v: int,
     decay: int,
-    beta: int,
     scales: int,
     state: int,
     batch: int,
@@ -219,14 +264,18 @@ def gated_delta(
 ) -> None:
     """Apply the gated delta rule to a batch of sequences; each part does some slices of every sequence's state.
 
-    for each token t of a sequence and each head h, with S = state[slots[s], h] (zero where past[s] is 0):
+    for each token t of a sequence and each head h, with S = state[slots[s], h], which begins as state[sources[s], h]
+    (as zero where past[s] is 0):
     S *= decay[t, h];  S += outer(k[t, h'], beta[t, h] * (v[t, h] - k[t, h'] @ S));  out[t, h] = q[t, h'] @ S
-    where h' = h // (heads // key_heads), and q and k are scaled by ``head_scales``
+    where h' = h // (heads // key_heads), and q and k are scaled by ``head_scales``. The state of a tentative sequence
+    stays as it is: its slices are walked on a copy, and the window keeps what ``commit`` needs from its row on.
 
     Shapes: q, k float32 (T, key_heads, dim), v, out float32 (T, heads, value_dim), with gaps as shape says; decay, beta
     float32 (T, heads); scales float32 (T, key_heads, 2); state float32 (slots, heads, slices, dim, COLUMNS), where
-    slices are as many as hold value_dim columns; batch the record of ``_slices``, shape int64 (12,), the record above.
-    Sums in float32 in the order of dim. out may be v.
+    slices are as many as hold value_dim columns; batch the record of ``_slices``, shape that of ``_delta_record``,
+    with learned float32 (heads, slices, W, COLUMNS), keys float32 (key_heads, W, dim), kept decay float32 (heads, W)
+    and desks float32 (parts, dim, COLUMNS). Sums in float32 in the order of dim. Each part does the sequences one after
+    the other, so that a source may be the slot of one before. out may be v.
     """
     heads, key_heads = get_i64(shape + HEADS), get_i64(shape + KEY_HEADS)
     dim, value_dim = get_i64(shape + DIM), get_i64(shape + VALUE_DIM)
@@ -237,15 +286,23 @@ def gated_delta(
         tokens = start_of(batch, s + 1) - start
         if tokens <= 0:
             continue
-        own = state + size * units * slot_of(batch, s)
+        own, row = state + size * units * slot_of(batch, s), tentative_of(batch, s)
+        source = state + size * units * source_of(batch, s)
         for unit in range(part * units // parts, (part + 1) * units // parts):
             h, column = unit // slices, unit % slices * COLUMNS
-            at = own + size * unit
+            at, desk, learned = source + size * unit, own + size * unit, 0
+            if row >= 0:
+                desk = get_i64(shape + DESKS) + size * part
+                learned = get_i64(shape + LEARNED) + 4 * COLUMNS * (unit * get_i64(shape + ROOM) + row)
             if past_of(batch, s) == 0:
+                at = desk
                 fill_f32(at, COLUMNS * dim, 0.0)
             at_q = q + 4 * (start * get_i64(shape + TOKEN_Q) + h // group * get_i64(shape + HEAD_Q))
             at_k = k + 4 * (start * get_i64(shape + TOKEN_K) + h // group * get_i64(shape + HEAD_K))
             at_v = v + 4 * (start * get_i64(shape + TOKEN_V) + h * get_i64(shape + HEAD_V) + column)
             to = out + 4 * (start * get_i64(shape + TOKEN_OUT) + h * value_dim + column)
             gate, factors = 4 * (start * heads + h), scales + 8 * (start * key_heads + h // group)
-            walk_slice(to, at_q, at_k, at_v, decay + gate, beta + gate, factors, at, tokens, value_dim - column, shape)
+            if row >= 0 and column == 0:
+                keep_tokens(at_k, decay + gate, row, tokens, h, shape)
+            left = value_dim - column
+            walk_slice(to, at_q, at_k, at_v, decay + gate, factors, at, desk, learned, tokens, left, shape)

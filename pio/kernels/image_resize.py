@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pio.kernels._int_lanes import (
     HALF,
-    PIXELS,
     POINT,
     add_product,
     load_i32,
@@ -23,7 +22,7 @@ from pio.kernels._jit import kernel
 from pio.kernels._partial_vectors import load_up_to, store_up_to
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.simd import LANES, fma, get_f32, get_i32, get_u8, put_f32, put_i32, put_u8, splat
-from pio.kernels.sizes import RESIZE_PARTS
+from pio.kernels.sizes import PIXELS, RESIZE_PARTS
 
 ROWS = 4  # rows that meet a vector of weights together
 # Weights are those of Pillow only where no product and sum are rounded as one.
@@ -89,17 +88,9 @@ def weigh(
 
 @parallel_kernel
 def resize_weights(
-    weights: int,
-    bounds: int,
-    size: int,
-    out_size: int,
-    taps: int,
-    cubic: int,
-    antialias: int,
-    form: int,
-    part: int,
+    weights: int, bounds: int, size: int, out_size: int, taps: int, cubic: int, antialias: int, form: int, part: int,
     parts: int,
-) -> None:
+) -> None:  # fmt: skip
     """Weigh the pixels of a row or column that each of the result is made of.
 
     weights[i, j] = filter((j + bounds[i, 0] - center + 1/2) / width) / sum_j, 0 <= j < bounds[i, 1], else 0
@@ -149,18 +140,9 @@ def resize_one(out: int, x: int, weights: int, bounds: int, out_width: int, grou
 
 @parallel_kernel(parts_per_thread=RESIZE_PARTS)
 def resize_rgb_rows(
-    out: int,
-    x: int,
-    weights: int,
-    bounds: int,
-    scratch: int,
-    rows: int,
-    width: int,
-    out_width: int,
-    groups: int,
-    part: int,
-    parts: int,
-) -> None:
+    out: int, x: int, weights: int, bounds: int, scratch: int, rows: int, width: int, out_width: int, groups: int,
+    part: int, parts: int,
+) -> None:  # fmt: skip
     """Resize rows of pixels of three bytes, rows split over threads.
 
     out[r, i, c] = clip((2^21 + sum_j weights[i, j] * x[r, bounds[i, 0] + j, c]) >> 22)
@@ -191,18 +173,9 @@ def resize_rgb_rows(
 
 @parallel_kernel
 def resize_rows(
-    out: int,
-    x: int,
-    weights: int,
-    bounds: int,
-    rows: int,
-    width: int,
-    out_width: int,
-    channels: int,
-    taps: int,
-    part: int,
-    parts: int,
-) -> None:
+    out: int, x: int, weights: int, bounds: int, rows: int, width: int, out_width: int, channels: int, taps: int,
+    part: int, parts: int,
+) -> None:  # fmt: skip
     """Resize rows of pixels of any number of bytes, rows split over threads.
 
     out[r, i, c] = clip((2^21 + sum_j weights[i, j] * x[r, bounds[i, 0] + j, c]) >> 22)
@@ -274,18 +247,9 @@ def resize_columns(
 
 @parallel_kernel
 def resize_float_rows(
-    out: int,
-    x: int,
-    weights: int,
-    bounds: int,
-    rows: int,
-    width: int,
-    out_width: int,
-    channels: int,
-    taps: int,
-    part: int,
-    parts: int,
-) -> None:
+    out: int, x: int, weights: int, bounds: int, rows: int, width: int, out_width: int, channels: int, taps: int,
+    part: int, parts: int,
+) -> None:  # fmt: skip
     """Resize rows of float32 pixels, rows split over threads.
 
     out[r, i, c] = sum_j weights[i, j] * x[r, bounds[i, 0] + j, c]

@@ -11,10 +11,10 @@ import struct
 import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pio.kernels import _settings
-from pio.kernels._image import Compiled, Name
+from pio.kernels._image import Compiled, CudaName, Name
 from pio.kernels._pool import MAX_THREADS, SIZE, Pool
 from pio.kernels._source import Source
 from pio.kernels.job_list import CompiledJobs, JobList, PlainJobs
@@ -23,6 +23,19 @@ _C: Final[dict[str, Any]] = {"q": ctypes.c_int64, "d": ctypes.c_double, "?": cty
 _PARALLEL: Final = "pio.kernels.parallel"
 
 _local = threading.local()
+
+
+class Wanted(Protocol):
+    """A kernel that another process can compile."""
+
+    @property
+    def name(self) -> Name | CudaName:
+        """How it finds the kernel."""
+        ...
+
+    def is_kept(self) -> bool:
+        """Return whether the folder of compiled kernels holds it, or can never hold it."""
+        ...
 
 
 class Serial:
@@ -110,6 +123,17 @@ def is_listing() -> bool:
     return getattr(_local, "listed", None) is not None
 
 
+def record_launch(name: str, target: object, launch: tuple[Any, ...]) -> None:
+    """Record a launch on a GPU where this thread records.
+
+    Raises:
+        RecordingError: It has recorded kernels of another device.
+    """
+    recorded: Any = getattr(_local, "recorded", None)
+    if recorded is not None:
+        recorded.add_launch(name, target, launch)
+
+
 class Absent:
     """A kernel that is to be listed and has yet to be compiled: only its name, which takes no compiler.
 
@@ -119,8 +143,8 @@ class Absent:
         source: What will be its machine code.
     """
 
-    def __init__(self, name: Name) -> None:
-        self.source = Source(name)
+    def __init__(self, source: Wanted) -> None:
+        self.source = source
 
     def __call__(self, *_: Any) -> None:
         """List it."""
@@ -176,7 +200,7 @@ class Job:
         recorded: Any = getattr(_local, "recorded", None)
         if self._plain is not None:
             if recorded is not None:
-                recorded.add(self._plain, values[:-1], parts)
+                recorded.add(self.source.name.full, self._plain, values[:-1], parts)
             for part in range(parts):
                 self._plain(*values[:-1], part, parts)
             return
@@ -189,7 +213,7 @@ class Job:
         buffer, at = memory
         self._pack(buffer, 0, *values[:-1])
         if recorded is not None:
-            recorded.add(address, buffer.raw[: self._nbytes], parts, threads - 1)
+            recorded.add(self.source.name.full, address, buffer.raw[: self._nbytes], parts, threads - 1)
         _run(_pool.control, address, at, parts, threads - 1)
         own["buffer"] = memory
 

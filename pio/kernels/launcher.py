@@ -1,5 +1,8 @@
 """Kernels by name: operations call them without importing their modules, nor the compiler that these import.
 
+``module("rope").on(x.device)`` has the kernels for the device of a tensor: those of this file for the CPU, and for a
+GPU those that ``cuda/_launch`` finds by the same names.
+
 Where the folder of compiled kernels holds a kernel, its machine code is loaded and called. Elsewhere the module is
 imported and the kernel compiled; and where kernels run as Python or check every index, its function is called.
 """
@@ -9,11 +12,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from pio.kernels import _image, _settings, jobs
 from pio.kernels._image import Name
-from pio.kernels._source import find
+from pio.kernels._source import Source, find
+from pio.shelter import import_whole
+
+
+class OnDevice(Protocol):
+    """What says where kernels run: a device, whose stream is None on the CPU, and on a GPU takes launches."""
+
+    @property
+    def stream(self) -> Any:
+        """See ``cuda/_launch.Target``."""
+        ...
 
 
 def module(name: str) -> Module:
@@ -26,6 +39,17 @@ class Module:
 
     def __init__(self, name: str) -> None:
         self._name = name
+
+    def on(self, device: OnDevice) -> Any:
+        """Return the kernels for a device: of the CPU these, of a GPU a ``cuda/_launch.Module``."""
+        target = device.stream
+        if target is None:
+            return self
+        found = target.kept.get(self._name)
+        if found is None:
+            made = import_whole("pio.kernels.cuda._launch").Module(self._name, target)
+            found = target.kept.setdefault(self._name, made)
+        return found
 
     def __getattr__(self, name: str) -> Kernel:
         if name.startswith("__"):
@@ -76,5 +100,5 @@ def _found(name: Name) -> Any:
         if kept is not None:
             return jobs.of(name, kept)
         if jobs.is_listing() and _image.can_hold(name):
-            return jobs.Absent(name)
+            return jobs.Absent(Source(name))
     return find(name)

@@ -12,19 +12,20 @@ import math
 from typing import Any, Final
 
 from pio.kernels import _llvm as ll
+from pio.kernels._amx_attention import begin_sixteen, end_sixteen, scores_tile, start_scores, weighted_tile
 from pio.kernels._attention_shape import FEW, HEAD_DIM, SCALE, WINDOW, width_of
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import PAIR, RECORD, START
 from pio.kernels._jit import kernel
 from pio.kernels._rows import fill_f32, scale_row
+from pio.kernels.exponential import exp
 from pio.kernels.quantize import quantize_row
 from pio.kernels.quantized_cache import LARGEST, SMALLEST
-from pio.kernels.quantized_tiles import quantized_tile, values_tile
+from pio.kernels.quantized_tiles import quantized_tile
 from pio.kernels.simd import (
     LANES,
     VEC,
     Vec,
-    exp,
     fma,
     get_f32,
     get_f64,
@@ -36,13 +37,15 @@ from pio.kernels.simd import (
     maximum,
     primitive,
     put_f32,
+    put_i64,
     splat,
     store_f32,
     store_u8,
     sum_lanes,
 )
-from pio.kernels.sizes import BLOCK, CHANCE, KEY_PAIR, ROWS
+from pio.kernels.sizes import AMX, BLOCK, CHANCE, KEY_PAIR, ROWS, STARTS
 from pio.kernels.tiles import prefetch
+from pio.kernels.values_tiles import values_tile
 
 HALVES: Final = BLOCK // OUTPUTS
 LEAST: Final = -3e38  # below every score that counts, and finite: it can be subtracted from -inf
@@ -50,6 +53,7 @@ LEAST: Final = -3e38  # below every score that counts, and finite: it can be sub
 quantize_row_int8 = quantize_row["int8"]
 scores_eight, scores_four, scores_one = (quantized_tile(rows)["int8"] for rows in (8, 4, 1))
 values_eight, values_four, values_one = values_tile(8), values_tile(4), values_tile(1)
+sixteen_scores, sixteen_values = scores_tile(4 * BLOCK), weighted_tile(1, CHANCE, shrinks=False)
 
 
 def _emit_max_rows(b: Any, address: Any) -> Any:
@@ -261,12 +265,16 @@ def begin_rows(work: int, rows: int, shape: int) -> None:
 
     Shapes: work (int8_attention_bytes,), whose parts are outputs float32 (ROWS, width), scores float32 (ROWS, BLOCK),
     probabilities (ROWS, 48) and queries (ROWS, 16 + 80 pairs) bytes, the state of ``advance`` float32 (5, ROWS), sums
-    and largest probabilities float32 (ROWS, 16) each, and a scaled query.
+    and largest probabilities float32 (ROWS, 16) each, what integer sums start from where there is AMX, and a scaled
+    query.
     """
     sums = sums_of(work, shape)
     fill_f32(work, rows * width_of(shape), 0.0)
     fill_f32(sums, ROWS * LANES, 0.0)
     fill_f32(sums - 4 * 5 * ROWS, 2 * ROWS, -math.inf)
+    if AMX:
+        if rows == ROWS:
+            begin_sixteen()
 
 
 @kernel
@@ -277,11 +285,15 @@ def put_queries(work: int, first: int, count: int, q: int, shape: int) -> None:
     """
     head_dim, record = get_i64(shape + HEAD_DIM), START + pairs_of(shape) * RECORD
     queries = work + ROWS * (4 * width_of(shape) + 4 * BLOCK + CHANCE)
-    scaled = sums_of(work, shape) + 4 * 2 * ROWS * LANES
+    starts = sums_of(work, shape) + 4 * 2 * ROWS * LANES
+    scaled = starts + pairs_of(shape) * STARTS
     scale = get_f64(shape + SCALE)
     for r in range(count):
         scale_row(scaled, q + 4 * r * head_dim, head_dim, scale)
         quantize_row_int8(queries + (first + r) * record, scaled, head_dim)
+    if AMX:
+        if first + count == ROWS:  # rows come in their order: all are there
+            start_scores(starts, queries, pairs_of(shape))
 
 
 @kernel
@@ -306,6 +318,11 @@ def take_block(
         first, following = i * per, page + i + 1 if i + 1 < span else after
         if per < FEW:
             prefetch(keys + following * key_step, key_step)
+        if AMX:
+            if per == ROWS:
+                put_i64(peaks, keys + page * key_step)  # nobody else needs that memory by now
+                sixteen_scores(scores, queries, peaks, peaks + 4 * ROWS * LANES, 1, pairs)
+                continue
         score_rows(scores + 4 * first * BLOCK, queries + first * record, keys + (page + i) * key_step, per, pairs)
     block_maxima(state + 4 * ROWS, scores, at, left, window, span, tokens, heads)
     advance(state)
@@ -319,6 +336,11 @@ def take_block(
         weigh_rows(at_scores, at_acc, at_sums, peaks, column, scales, at, left, window, tokens, heads, width)
         here = chances + CHANCE * first
         quantize_chances(here, at_scores, peaks, column, per)
+        if AMX:
+            if per == ROWS:
+                put_i64(peaks, at_values)
+                sixteen_values(work, chances, peaks, 1, width)
+                continue
         add_values(at_acc, here, at_values, per, width)
 
 
@@ -333,3 +355,6 @@ def finish_rows(out: int, work: int, first: int, count: int, shape: int) -> None
         total = sum_lanes(load_f32(sums + 4 * (first + r) * LANES))  # zero where all scores are below every number
         factor = 1.0 / total if total != 0.0 else math.nan
         scale_row(out + 4 * r * head_dim, work + 4 * (first + r) * width, head_dim, factor)
+    if AMX:
+        if first + count == ROWS:
+            end_sixteen()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pio.kernels._amx_linear import multiply_tiles
 from pio.kernels._formats import BLOCK, FORMATS, RECORD, START
 from pio.kernels._jit import PerDtype, kernel_per_dtype
+from pio.kernels._processor import AMX
 from pio.kernels.linear import add_bias
 from pio.kernels.quantized_tiles import quantized_tile
 from pio.kernels.simd import WIDE
@@ -30,7 +32,8 @@ def quantized_columns(
     """
     row, block = START + pairs * RECORD, pair_bytes * pairs
     step = max(CACHE // row // ROWS, 1) * ROWS
-    for r0 in range(0, rows, step):
+    done = multiply_tiles(y, x, w, first, last, rows, n, pairs, ldy, add) if AMX else 0
+    for r0 in range(done, rows, step):
         r1 = min(r0 + step, rows)
         for c in range(first, last):
             r, at_w, at_y, count = r0, w + c * block, y + 4 * BLOCK * c, min(n - BLOCK * c, BLOCK)

@@ -1,4 +1,4 @@
-"""Register tiles over quantized weights, keys and values: integer dot products, scaled and summed in float32.
+"""Register tiles over quantized weights and keys: integer dot products, scaled and summed in float32.
 
 A tile multiplies rows of quantized activations by one block of 16 outputs. The integer sums are exact, and each output
 adds its groups in their order to one float32 accumulator, so that a row's bits are the same in every tile. Four bytes
@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import Any, Final
 
 from llvmlite import ir
@@ -26,11 +26,8 @@ from pio.kernels._jit import PerDtype
 from pio.kernels._llvm import at as _at
 from pio.kernels._processor import DOT as DOT
 from pio.kernels._quartered_tile import QuarteredTile
-from pio.kernels._quartered_values import emit_values
 from pio.kernels._quarters import ARM, joined, pieces
 from pio.kernels.simd import fma, int64, load_f16_lanes, primitive, splat, store_part_f32, void
-from pio.kernels.sizes import BLOCK as POSITIONS
-from pio.kernels.sizes import CHANCE
 
 Tile = Callable[..., None]
 
@@ -79,17 +76,18 @@ DOTS: Final = {"vnni": _dot_vnni, "avx2": _dot_avx2, "portable": _dot_portable} 
 
 
 @cache
-def quantized_tile(rows: int, dot: str = DOT) -> PerDtype[Tile]:
+def quantized_tile(rows: int, dot: str = DOT, ahead: bool = True) -> PerDtype[Tile]:
     """Return the tile ``y[r, o] (+)= sum_k x[r, k] * w[o, k]`` for fixed rows and one block of outputs, by format of w.
 
     The tile takes ``(y, x, w, pairs, ldy, count, add)``: addresses of the output, of quantized activations and of a
     block of weights, pairs of groups, row stride of y in elements, how many of the 16 outputs are there, and whether
-    the old y is added (0 or 1). y is float32.
+    the old y is added (0 or 1). y is float32. Memory behind w is asked for ``ahead``, as blocks of a matrix follow one
+    another.
     """
-    return PerDtype(lambda name: _quantized_tile(rows, FORMATS[name], dot))
+    return PerDtype(lambda name: _quantized_tile(rows, FORMATS[name], dot, ahead))
 
 
-def _unpacked(b: Any, at: Any, bits: int) -> list[Any]:
+def unpacked(b: Any, at: Any, bits: int) -> list[Any]:
     """Sixteen outputs' next stored numbers, four inputs a vector: two vectors of nibbles or one of bytes."""
     raw = ll.load(b, at, I8X64, 1)
     if bits == 8:
@@ -121,7 +119,7 @@ class _WholeTile:
             starts = [ll.load(b, _at(b, row, (offsets, 1)), ll.I32, 4) for row in x]
             part = [ll.splat(b, start) for start in starts]
         for q in range(form.group_bytes // 64):
-            vectors = _unpacked(b, _at(b, w, (form.header_bytes + g * form.group_bytes + 64 * q, 1)), form.bits)
+            vectors = unpacked(b, _at(b, w, (form.header_bytes + g * form.group_bytes + 64 * q, 1)), form.bits)
             for i, vector in enumerate(vectors):
                 inputs = GROUP * g + 4 * (q * len(vectors) + i)
                 for r in range(rows):
@@ -138,16 +136,17 @@ class _WholeTile:
             b.store(value, totals[r])
 
 
-def _quantized_tile(rows: int, form: Format, dot: str) -> Tile:
+def _quantized_tile(rows: int, form: Format, dot: str, ahead: bool) -> Tile:
     kind = (QuarteredTile if dot in ARM else _WholeTile)(rows, form, dot)
 
     def emit(b: Any, y: Any, x: Any, w: Any, pairs: Any, ldy: Any, count: Any, add: Any) -> None:
         stride = b.add(b.mul(pairs, ll.i64_const(RECORD)), ll.i64_const(START))
-        sums = kind.begin(b, [ll.load(b, _at(b, x, (stride, r)), ll.F32, 4) for r in range(rows)])
+        begin = [ll.own(b, _at(b, x, (stride, r))) for r in range(rows)]
+        sums = kind.begin(b, [ll.load(b, row, ll.F32, 4) for row in begin])
         with cgutils.for_range(b, pairs, intp=ll.I64) as loop:
-            at_x = [_at(b, x, (stride, r), (START, 1), (loop.index, RECORD)) for r in range(rows)]
+            at_x = [_at(b, row, (START, 1), (loop.index, RECORD)) for row in begin]
             at_w = _at(b, w, (loop.index, form.pair_bytes))
-            if rows > 1:  # one row alone runs so fast that its own loads reach far enough ahead
+            if ahead and rows > 1:  # one row alone runs so fast that its own loads reach far enough ahead
                 for line in range(0, form.pair_bytes, ll.LINE):
                     ll.prefetch(b, _at(b, at_w, (form.pair_bytes * AHEAD + line, 1)))
             for g in range(2):
@@ -162,7 +161,7 @@ def _quantized_tile(rows: int, form: Format, dot: str) -> Tile:
             for p in range(pairs):
                 record, pair = row + START + p * RECORD, w + p * form.pair_bytes
                 for g in range(2):
-                    sums = _group_python(form, record, pair, g, sums)
+                    sums = group_python(form, record, pair, g, sums)
             place = y + 4 * r * ldy
             if add:
                 old = (ctypes.c_float * count).from_address(place)
@@ -190,7 +189,7 @@ def _put(b: Any, totals: list[Any], y: Any, ldy: Any, count: Any, add: Any) -> N
                 ll.store_part_as(b, place, b.load(sums), count, "float32")
 
 
-def _group_python(form: Format, record: int, pair: int, g: int, sums: Any) -> Any:
+def group_python(form: Format, record: int, pair: int, g: int, sums: Any) -> Any:
     """One group of one row, lane by lane."""
     x = (ctypes.c_int8 * GROUP).from_address(record + GROUP * g)
     w = (ctypes.c_uint8 * form.group_bytes).from_address(pair + form.header_bytes + g * form.group_bytes)
@@ -208,40 +207,3 @@ def _group_python(form: Format, record: int, pair: int, g: int, sums: Any) -> An
         shift = ctypes.c_float.from_address(record + PAIR + 8 + 4 * g).value
         sums = fma(load_f16_lanes(pair + 2 * BLOCK * (2 + g)), splat(shift), sums)
     return sums
-
-
-@cache
-def values_tile(rows: int, dot: str = DOT) -> Callable[..., None]:
-    """Return the tile ``acc[r, d] += scale[r] * sum_j p[r, j] * v[j, d]`` for fixed rows and one block of positions.
-
-    The tile takes ``(acc, p, v, width)``: addresses of float32 (rows, width), of quantized probabilities and of
-    values; width is a multiple of 16.
-    """
-
-    def emit(b: Any, acc: Any, p: Any, v: Any, width: Any) -> None:
-        product = DOTS[dot]
-        scales = [ll.splat(b, ll.load(b, ll.at(b, p, (CHANCE * r + POSITIONS, 1)), ll.F32, 4)) for r in range(rows)]
-        with cgutils.for_range_slice(b, ll.i64_const(0), width, ll.i64_const(ll.LANES), ll.I64) as (d, _):
-            sums = [ir.Constant(ll.I32X16, [0] * ll.LANES)] * rows
-            for four in range(POSITIONS // 4):
-                values = ll.load(b, ll.at(b, v, (width, 4 * four), (d, 4)), I8X64, 1)
-                for r in range(rows):
-                    chances = ll.load(b, ll.at(b, p, (CHANCE * r + 4 * four, 1)), ll.I32, 4)
-                    sums[r] = product(b, sums[r], b.bitcast(ll.splat(b, chances), I8X64), values, 4)
-            for r in range(rows):
-                place = ll.at(b, acc, (width, 4 * r), (d, 4))
-                total = ll.fma(b, b.sitofp(sums[r], ll.F32X16), scales[r], ll.load_as(b, place, "float32"))
-                ll.store(b, place, total, 4)
-
-    @primitive(void, *[int64] * 4, emit=partial(emit_values, rows, dot) if dot in ARM else emit)
-    def tile(acc: int, p: int, v: int, width: int) -> None:
-        for r in range(rows):
-            chances = (ctypes.c_uint8 * POSITIONS).from_address(p + CHANCE * r)
-            scale = ctypes.c_float.from_address(p + CHANCE * r + POSITIONS).value
-            sums = (ctypes.c_float * width).from_address(acc + 4 * r * width)
-            values = (ctypes.c_int8 * (POSITIONS * width)).from_address(v)
-            for d in range(width):
-                dots = sum(chances[j] * values[4 * (j // 4 * width + d) + j % 4] for j in range(POSITIONS))
-                sums[d] = sums[d] + scale * dots
-
-    return tile

@@ -9,6 +9,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
+from pio.kernels import _amx as amx
 from pio.kernels import _llvm as ll
 from pio.kernels._jit import kernel
 from pio.kernels._quarters import ARM, joined, most_products, pieces
@@ -29,6 +30,7 @@ from pio.kernels.simd import (
 from pio.kernels.sizes import CHAINS, LANE_PRODUCTS, PAIRS
 from pio.kernels.tiles import PAIR_PRODUCTS
 
+TILES = 2  # of bytes on either side: four products of two tiles, so that none waits for the one before
 UNROLL = 8  # streams of sums, so that no addition waits for the one before
 
 
@@ -144,6 +146,55 @@ def dot_all(sums: int, rounds: int, start: int, part: int, parts: int) -> None:
     Shapes: sums int64 (parts,).
     """
     put_i64(sums + 8 * part, dot_range(rounds, start + part))
+
+
+def _emit_tiles(b: Any, rounds: Any, start: Any) -> Any:
+    """Registers of sums come first, then those of bytes: in each all bytes are alike."""
+    sums, left, right = range(TILES * TILES), range(4, 4 + TILES), range(4 + TILES, 4 + 2 * TILES)
+    amx.configure(b, dict.fromkeys(range(8), (amx.ROWS, amx.WIDTH)))
+    line, none = cgutils.alloca_once(b, I8X64), ll.i64_const(0)
+    at = b.ptrtoint(line, ll.I64)
+    for i in range(TILES):
+        for register, byte in ((left[i], b.add(start, ll.i64_const(i))), (right[i], ll.i64_const(i + 1))):
+            first = b.insert_element(ir.Constant(I8X64, ir.Undefined), b.trunc(byte, ll.I8), ir.Constant(ll.I32, 0))
+            lanes = ir.Constant(ir.VectorType(ll.I32, 64), [0] * 64)
+            b.store(b.shuffle_vector(first, ir.Constant(I8X64, ir.Undefined), lanes), line)
+            amx.load(b, register, at, none)
+    for register in sums:
+        amx.clear(b, register)
+    with cgutils.for_range(b, rounds, intp=ll.I64):
+        for register in sums:
+            amx.multiply(b, register, left[register // TILES], right[register % TILES])
+    whole = ir.Constant(ll.I32X16, [0] * LANES)
+    memory = cgutils.alloca_once(b, ll.I32X16, size=ll.i64_const(amx.ROWS))
+    for register in sums:
+        amx.store(b, register, b.ptrtoint(memory, ll.I64), ll.i64_const(amx.WIDTH))
+        for r in range(amx.ROWS):
+            whole = b.add(whole, ll.load(b, ll.at(b, b.ptrtoint(memory, ll.I64), (amx.WIDTH, r)), ll.I32X16, 4))
+    amx.release(b)
+    return b.sext(ll.fold(b, whole, b.add), ll.I64)
+
+
+@primitive(int64, int64, int64, emit=_emit_tiles)
+def tile_range(rounds: int, start: int) -> int:
+    """Add up products of tiles of bytes in registers of AMX, and sum what they end with, in 32 bits.
+
+    sums[i, j] += 64 * (start + i) * (j + 1) in each of 16 x 16 lanes, start + i as signed bytes
+    """
+    left = sum((start + i + 128) % 256 - 128 for i in range(TILES))
+    total = rounds * amx.ROWS * LANES * amx.WIDTH * left * sum(range(1, TILES + 1))
+    return (total + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+@parallel_kernel
+def tile_all(sums: int, rounds: int, start: int, part: int, parts: int) -> None:
+    """Run ``tile_range`` in every thread: tiles of bytes times tiles of bytes, added to 32-bit numbers.
+
+    sums[p] = tile_range(rounds, start + p)
+
+    Shapes: sums int64 (parts,).
+    """
+    put_i64(sums + 8 * part, tile_range(rounds, start + part))
 
 
 def _emit_pairs(b: Any, rounds: Any, x: Any) -> Any:

@@ -6,6 +6,7 @@ import math
 
 from pio.kernels._jit import kernel
 from pio.kernels._partial_vectors import load_up_to, store_up_to
+from pio.kernels._routing_record import EXPERTS, GROUPS, KEPT, LOGISTIC, RENORMALISE, SCALING, TINY, K
 from pio.kernels.activation import sigmoid_lanes
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.simd import (
@@ -19,12 +20,6 @@ from pio.kernels.simd import (
 )
 from pio.kernels.softmax import divide_row, exp_row, row_max
 from pio.kernels.top_k import BLOCK, block_maxima, top_k
-
-TINY = 1e-20  # weights that are all zero stay so
-
-# The record of a layer's sizes, int64 but the last, a float64: experts, how many a token takes; groups, how many are
-# kept; whether scores are single probabilities, whether weights are divided by their sum; factor of weights.
-EXPERTS, K, GROUPS, KEPT, LOGISTIC, RENORMALISE, SCALING = (8 * i for i in range(7))
 
 
 @kernel
@@ -75,7 +70,7 @@ def choose(ids: int, weights: int, scores: int, choices: int, bias: int, shape: 
     ids = the k largest of scores + bias in the best groups; weights = scaling * scores[ids] (/ their sum)
 
     Shapes: ids int32 (k,); weights float32 (k,); scores float32 (experts,); bias float32 (experts,) or 0; choices
-    float32 (experts + groups + ceil(experts / 64),), scratch; shape int64 (7,), the record above. Sums in float32 in
+    float32 (experts + groups + ceil(experts / 64),), scratch; shape int64 (7,), the record. Sums in float32 in
     the order of ids.
     """
     experts, k, groups = get_i64(shape + EXPERTS), get_i64(shape + K), get_i64(shape + GROUPS)

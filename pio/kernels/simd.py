@@ -124,7 +124,7 @@ def primitive(result: Any, *arguments: Any, emit: Callable[..., Any]) -> Callabl
 
         def define(typing_context: Any, *_: Any) -> Any:
             def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-                ll.add_features(context, builder.function)
+                ll.add_attributes(context, builder.function)
                 value = emit(builder, *args)
                 return context.get_dummy_value() if value is None else value
 
@@ -356,30 +356,6 @@ def _emit_keep(b: Any, v: Any, first: Any, last: Any, other: Any) -> Any:
 def keep(v: Vec, first: int, last: int, other: float) -> Vec:
     """Lanes first <= i < last of v, and ``other`` elsewhere."""
     return Vec(x if first <= i < last else other for i, x in enumerate(v))
-
-
-def _emit_exp(b: Any, v: Any) -> Any:
-    """2^n * p(r) with v = n ln 2 + r, |r| <= ln 2 / 2, p of degree 6: 2e-7 relative; 0 below -87.3, inf above 88.7."""
-    low, high, magic = ll.constant(-87.33654), ll.constant(88.72283), ll.constant(MAGIC)
-    shifted = ll.fma(b, v, ll.constant(1.4426950408889634), magic)  # n in its lowest bits
-    n = b.fsub(shifted, magic)
-    r = ll.fma(b, n, ll.constant(-0.693145751953125), v)
-    r = ll.fma(b, n, ll.constant(-1.42860682030941723212e-6), r)
-    p = ll.constant(1 / 720)
-    for c in (1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
-        p = ll.fma(b, p, r, ll.constant(c))
-    # 2^n goes into the exponent: where n is 128, p is below 1
-    n = b.shl(b.bitcast(shifted, ll.I32X16), ir.Constant(ll.I32X16, [23] * LANES))
-    p = b.bitcast(b.add(b.bitcast(p, ll.I32X16), n), ll.F32X16)
-    inside = b.and_(b.fcmp_ordered(">=", v, low), b.fcmp_ordered("<=", v, high))
-    beyond = b.fmul(ll.maximum(b, v, ll.constant(0.0)), ll.constant(3e38))  # 0, inf or NaN
-    return b.select(inside, p, beyond)
-
-
-@primitive(VEC, VEC, emit=_emit_exp)
-def exp(v: Vec) -> Vec:
-    """E to the power of each lane: 2e-7 relative, 0 below -87.3, inf above 88.7, NaN for NaN."""
-    return _lanes(lambda x: x if x != x else 0.0 if x < -87.33654 else math.inf if x > 88.72283 else math.exp(x), v)
 
 
 def _make_copy_element(dtype: str) -> Callable[[int, int], None]:

@@ -9,9 +9,11 @@ from typing import Final
 
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import FORMATS, PAIR, RECORD, START
-from pio.kernels._processor import DOT, WIDE
+from pio.kernels._processor import AMX as AMX
+from pio.kernels._processor import DOT as DOT
 from pio.kernels._processor import LANES as LANES
 from pio.kernels._processor import PAIRS as PAIRS
+from pio.kernels._processor import WIDE
 
 ITEMSIZE: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
 INTEGERS: Final = {"int8": 8, "uint8": 8, "int32": 32, "int64": 64}  # bits
@@ -20,12 +22,15 @@ BLOCK: Final = 32  # positions of a cache block: two vectors of scores
 PARTS: Final = 4  # pieces for each thread, with scratch of their own: who is held up leaves the rest to others
 ROWS: Final = 16  # queries that walk the cache together; their state stays in the first-level cache
 SPAN: Final = 4  # blocks that queries who see everything take at once
+# Bytes for each pair of all queries, where tiles of AMX multiply them: what sums start from, and exponents.
+STARTS: Final = (2 * ROWS + 3) * 4 * LANES if AMX else 0
 LATENT_STEP: Final = 2 * LANES  # a latent takes a multiple of so many numbers: values are walked two vectors at a time
 LATENT_ROWS: Final = (
     20  # queries that walk the cache together: a block is read, and widened to float32, for all of them
 )
 KEY_PAIR: Final = FORMATS["int8"].pair_bytes  # of sixteen positions
 CHANCE: Final = BLOCK + 16  # bytes of a query's quantized probabilities in a block, and their scale behind them
+SPAN_CHANCE: Final = SPAN * BLOCK + 16  # the same of a span, and what is left of earlier ones
 
 LARGEST_FLOAT16: Final = 65504.0  # float16 holds the scales and minima of packed weights
 PACKING_FLOATS: Final = PAIR + 16  # scratch of each part that packs, in whole lines
@@ -34,11 +39,14 @@ LINEAR_COLUMNS: Final = 6 if WIDE else 2  # outputs of a float matrix that a til
 EXPERT_COLUMNS: Final = 4 * LINEAR_COLUMNS  # outputs of a float matrix that are dealt to parts together
 ROUNDED: Final = "rounded"  # bfloat16 weights that meet rounded inputs, beside the formats and the element types
 SLICE: Final = 2 * LANES  # columns of a recurrent state that are walked together
+SLICE_PARTS: Final = 16  # pieces for each thread that walks a recurrent state, with a slice of their own to walk on
 MAXIMA: Final = 64  # elements of a row of logits that one maximum stands for; of 151,936 there are 2,374
 # Thirty-two registers hold 6 x 4 accumulators beside their operands; sixteen half as wide ones hold 3 x 2.
 MATMUL_ROWS, MATMUL_VECTORS = (6, 4) if WIDE else (3, 2)
 MATMUL_PANEL: Final = MATMUL_VECTORS * LANES  # columns of b that all rows of a meet before the next ones
 LANE_PRODUCTS: Final = 8 if DOT == "i8mm" else 4  # of bytes that an instruction adds to each int32
+TILE_PRODUCTS: Final = 4 * LANES * LANES * PAIR  # of bytes in a round of ``roofline.tile_range``
+PIXELS: Final = LANES // 3  # pixels of three bytes in a vector; its last lane is none of them
 RESIZE_PARTS: Final = 4  # pieces for each thread that resizes rows of a picture, with scratch of their own
 CONV_COLUMNS: Final = 4 * LANES  # outputs of a convolution beside each other
 CONV_PARTS: Final = 4  # pieces for each thread that convolves, with scratch of their own
@@ -62,14 +70,17 @@ def attention_floats(head_dim: int, value_dim: int) -> int:
 
 def int8_attention_bytes(head_dim: int, width: int) -> int:
     """Return how much scratch one thread needs: queries, probabilities, scores, outputs, running maxima and sums."""
-    row = START + pairs_of(head_dim) * RECORD
-    return ROWS * (row + CHANCE + 4 * (BLOCK + width + 2 * LANES + 5)) + 4 * width + 64
+    pairs = pairs_of(head_dim)
+    row = START + pairs * RECORD
+    return ROWS * (row + CHANCE + 4 * (BLOCK + width + 2 * LANES + 5)) + 4 * width + 64 + pairs * STARTS
 
 
 def int8_full_attention_bytes(head_dim: int, width: int) -> int:
     """Return how much scratch one thread needs where every query sees everything: the same for SPAN blocks at once."""
-    row = START + pairs_of(head_dim) * RECORD
-    return ROWS * (row + SPAN * (CHANCE + 4 * BLOCK) + 4 * (width + 2 * LANES + 5)) + 16 * SPAN + 4 * width + 64
+    pairs = pairs_of(head_dim)
+    row = START + pairs * RECORD
+    rows = ROWS * (row + SPAN_CHANCE + SPAN * 4 * BLOCK + 4 * (width + 2 * LANES + 5))
+    return rows + 32 * SPAN + 4 * width + 64 + pairs * STARTS
 
 
 def int8_key_bytes(head_dim: int) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from pio.kernels._jit import kernel
+from pio.kernels.exponential import exp
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.simd import (
     LANES,
-    exp,
     keep,
     load_f32,
     load_part_f32,

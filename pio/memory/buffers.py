@@ -57,9 +57,11 @@ def array_interface(tensor: View) -> dict[str, Any]:
 
     Raises:
         TensorError: The interface has no name for the element type.
+        DeviceError: It lies on a GPU.
         RecordingError: This thread records a step.
     """
     step.refuse("shows numbers to Python", step.READS)
+    tensor.storage.check_readable("NumPy's array interface")
     tensor.storage.show()
     kind = tensor.dtype
     if kind is dtypes.bfloat16:

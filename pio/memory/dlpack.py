@@ -1,4 +1,4 @@
-"""DLPack in both directions: CPU tensors shared with other libraries without a copy."""
+"""DLPack in both directions: tensors of the CPU and of NVIDIA GPUs shared with other libraries without a copy."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import ctypes
 from typing import Any, Final
 
 from pio import dtypes
-from pio.device import DLPACK_TYPES
+from pio.device import DLPACK_TYPES, Device, default_device
 from pio.errors import DeviceError, TensorError
 from pio.memory import layout, step
+from pio.memory.gpu_allocation import Foreign, GpuAllocation
 from pio.memory.storage import Storage
 from pio.memory.trampolines import compiled, make_immortal
 from pio.memory.view import Parts, View
 
 _CPU: Final = (DLPACK_TYPES["cpu"], 0)
+_CUDA: Final = DLPACK_TYPES["cuda"]
+_KNOWN: Final = f"the CPU, DLPack device {_CPU}, or an NVIDIA GPU, ({_CUDA}, its number)"
+_LEGACY: Final = 1  # CUDA's default stream, which a consumer means that names none
+_NO_ORDER: Final = -1  # what a consumer says who sees to the order itself
 _VERSION: Final = (1, 0)
 _READ_ONLY: Final = 1
 _IS_COPIED: Final = 2
@@ -103,22 +108,36 @@ def export_tensor(
 ) -> object:
     """Return a capsule over the memory of ``tensor``; arguments as in the Python array API standard.
 
+    On a GPU the consumer's stream goes on only when all is done that was asked for by now.
+
     Raises:
-        DeviceError: Another device or a stream is asked for.
+        DeviceError: Another device is asked for, or a stream of the CPU.
         TensorError: The memory is read-only and the consumer too old to be told so.
         RecordingError: This thread records a step.
     """
     step.refuse("shows numbers to another library", step.READS)
-    if stream is not None:
+    device = tensor.storage.device
+    if device.stream is None and stream is not None:
         raise DeviceError(f"the CPU has no streams; pass stream=None, found {stream!r}")
-    if dl_device is not None and tuple(dl_device) != _CPU:
-        raise DeviceError(f"this tensor lies on the CPU, DLPack device {_CPU}; cannot export it to {tuple(dl_device)}")
+    if dl_device is not None and tuple(dl_device) != device.dlpack:
+        where = "the CPU" if device.stream is None else device
+        raise DeviceError(
+            f"this tensor lies on {where}, DLPack device {device.dlpack}; cannot export it to {tuple(dl_device)}"
+        )
+    follower = _LEGACY if stream is None else stream
+    if not isinstance(follower, int) or follower == 0 or follower < _NO_ORDER:
+        raise DeviceError(f"stream is {stream!r}, expected None, -1 or the number of a CUDA stream, but 0")
     kind = _Versioned if max_version is not None and max_version[0] >= _VERSION[0] else _Managed
     if copy:
         tensor = tensor.clone()
     if tensor.readonly and kind is _Managed:
         raise TensorError("read-only memory cannot be exported by unversioned DLPack; pass copy=True or a .clone()")
     export = _Export(tensor, kind)
+    if device.stream is not None:
+        if isinstance(export.owner, GpuAllocation | Foreign):
+            export.owner.shared = True
+        if follower != _NO_ORDER:
+            device.stream.let_follow(follower)
     managed = export.managed
     name = _NAMES[kind]
     code = compiled(name, kind.context.offset)
@@ -141,21 +160,27 @@ class _Import:
         self._address = ctypes.addressof(managed)
         self._deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(managed.deleter) if managed.deleter else None
 
+    def release(self) -> None:
+        """Give it back, once."""
+        deleter, self._deleter = self._deleter, None
+        if deleter is not None:
+            deleter(self._address)
+
     def __del__(self) -> None:
-        if self._deleter is not None:
-            self._deleter(self._address)
+        self.release()
 
 
 def import_tensor(source: object) -> Parts:
     """Return the parts of a tensor over the memory of an object with ``__dlpack__``, which lives on with it.
 
     Raises:
-        DeviceError: The memory is not the CPU's.
+        DeviceError: The memory is neither the CPU's nor an NVIDIA GPU's, or pio cannot use that GPU.
         TensorError: The object cannot be exported, or its layout or element type cannot be represented.
         RecordingError: This thread records a step.
     """
     step.refuse(f"takes the memory of a {type(source).__name__}", step.WRITES)
-    capsule = _capsule_of(source)
+    device = _device_of(source)
+    capsule = _capsule_of(source, device)
     kind = next((kind for kind, name in _NAMES.items() if _is_valid(capsule, name)), None)
     if kind is None:
         raise TensorError(f"the __dlpack__ of a {type(source).__name__} returned {capsule!r}, no unused DLPack capsule")
@@ -163,34 +188,45 @@ def import_tensor(source: object) -> Parts:
     if isinstance(managed, _Versioned) and managed.major != _VERSION[0]:
         raise TensorError(f"DLPack {managed.major}.{managed.minor} is not understood; pio reads version 1")
     readonly = isinstance(managed, _Versioned) and bool(managed.flags & _READ_ONLY)
-    parts = _describe(managed.tensor, readonly)  # all checks come before the capsule is taken over
-    parts.storage.owner = _Import(managed)
+    parts = _describe(managed.tensor, readonly, device)  # all checks come before the capsule is taken over
+    owner, stream = _Import(managed), parts.storage.device.stream
+    parts.storage.owner = owner if stream is None else Foreign(stream, owner.release)
     _set_name(capsule, _USED_NAMES[kind])
     return parts
 
 
-def _capsule_of(source: Any) -> object:
-    """Ask ``source`` for a capsule, in the new protocol and then in the old one."""
+def _device_of(source: Any) -> Device:
+    """Return the device on which ``source`` says that its memory lies."""
     if not hasattr(source, "__dlpack__") or not hasattr(source, "__dlpack_device__"):
         raise TensorError(f"a {type(source).__name__} has no __dlpack__; use from_buffer or from_list")
-    device = tuple(int(part) for part in source.__dlpack_device__())
-    if device[0] != _CPU[0]:
-        raise DeviceError(
-            f"from_dlpack reads CPU memory, DLPack device {_CPU}; found {device}: copy it to the CPU first"
-        )
+    kind, number = (int(part) for part in source.__dlpack_device__())
+    if kind == _CPU[0]:
+        return default_device()
+    if kind == _CUDA:
+        return Device(f"cuda:{number}")
+    raise DeviceError(f"from_dlpack reads memory of {_KNOWN}; found {(kind, number)}: copy it to the CPU first")
+
+
+def _capsule_of(source: Any, device: Device) -> object:
+    """Ask ``source`` for a capsule, in the new protocol and then in the old one."""
+    asked: dict[str, Any] = {} if device.stream is None else {"stream": device.stream.handle}
     try:
         try:
-            return source.__dlpack__(max_version=_VERSION)
+            return source.__dlpack__(max_version=_VERSION, **asked)
         except TypeError:  # written before the protocol had versions
-            return source.__dlpack__()
+            return source.__dlpack__(**asked)
     except BufferError as error:
         raise TensorError(f"a {type(source).__name__} refuses to be shared by DLPack: {error}") from error
 
 
-def _describe(view: _DLTensor, readonly: bool) -> Parts:
+def _describe(view: _DLTensor, readonly: bool, device: Device) -> Parts:
     """Return the parts of a tensor over what ``view`` describes, not yet owned by anything."""
-    if view.device_type != _CPU[0]:
-        raise DeviceError(f"from_dlpack reads CPU memory, DLPack device {_CPU}; found type {view.device_type}")
+    kind, number = device.dlpack
+    if view.device_type != kind or (device.stream is not None and view.device_id != number):
+        raise DeviceError(
+            f"a DLPack tensor lies on a device of type {view.device_type}, number {view.device_id}, and its owner says "
+            f"{device.dlpack}"
+        )
     dtype = dtypes.from_dlpack(view.code, view.bits) if view.lanes == 1 else None
     if dtype is None:
         found = f"code {view.code}, {view.bits} bits, {view.lanes} lanes"
@@ -202,5 +238,5 @@ def _describe(view: _DLTensor, readonly: bool) -> Parts:
     address = (view.data or 0) + view.byte_offset
     low, high = layout.span(shape, strides)
     size = dtype.itemsize
-    storage = Storage(address + low * size, (high - low) * size, None, readonly)
+    storage = Storage(address + low * size, (high - low) * size, None, readonly, device)
     return Parts(storage, address, dtype, shape, strides)

@@ -52,8 +52,14 @@ def _assign(self: Any, key: object, value: object, /) -> NoReturn:
     raise TensorError(f"elements of a tensor are not assigned to: {_WRITE}")
 
 
-def refusals() -> dict[str, Callable[..., Any]]:
-    """Return the methods that raise a TensorError which names the operation to call, by name."""
+def add_refusals(cls: type) -> None:
+    """Give a class, where it lacks them, methods that raise a TensorError which names the operation to call."""
+    for name, refusal in _refusals().items():
+        if name not in vars(cls):
+            setattr(cls, name, refusal)
+
+
+def _refusals() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {"__setitem__": _assign}
     for name, (symbol, remedy) in (_BINARY | _COMPARISONS).items():
         found[f"__{name}__"] = _between(symbol, remedy)

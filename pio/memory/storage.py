@@ -7,10 +7,11 @@ import ctypes
 from typing import Any, NoReturn, cast
 
 from pio.device import Device, default_device
-from pio.errors import TensorError
+from pio.errors import DeviceError, TensorError
 from pio.memory import step
 from pio.memory.allocation import Allocation
 from pio.memory.budget import MemoryBudget
+from pio.memory.gpu_allocation import GpuAllocation
 
 _FULL_READ_ONLY = 0x11C  # PyBUF_FULL_RO: any strides, format included, writable or not
 
@@ -113,6 +114,8 @@ class Storage:
     ) -> Storage:
         """Allocate zeroed memory, 64-byte aligned; from 2 MiB on in huge pages where the system has them.
 
+        On a GPU it comes from its driver's pool, 256-byte aligned, for work that is asked for from here on.
+
         Args:
             nbytes: Bytes wanted.
             budget: Charged until the memory is freed.
@@ -120,11 +123,14 @@ class Storage:
             device: Where; the default one if None.
 
         Raises:
-            OutOfMemoryError: The budget or the system refuses.
+            OutOfMemoryError: The budget, the system or the GPU refuses.
             RecordingError: This thread records a step, which may not allocate.
         """
         step.refuse(f"makes {what}", step.ALLOCATES)
-        memory = Allocation(nbytes, budget, what)
+        if device is not None and device.stream is not None:
+            memory = GpuAllocation(device.stream, nbytes, budget, what)
+        else:
+            memory = Allocation(nbytes, budget, what)
         return cls(memory.address, nbytes, memory, device=device)
 
     @classmethod
@@ -141,9 +147,17 @@ class Storage:
             return cls(hold.address, view.nbytes, hold, view.readonly)
 
     def to(self, device: Device) -> Storage:
-        """Return this memory as operations see it on that device; it stays alive as long as the result does."""
+        """Return this memory as operations see it on that device, which is the same memory under any number of threads.
+
+        It stays alive as long as the result does.
+
+        Raises:
+            DeviceError: That device is other memory.
+        """
         if device is self.device:
             return self
+        if device != self.device:
+            raise DeviceError(f"memory of {self.device} is none of {device}; copy the tensor by .to({str(device)!r})")
         return Storage(self.address, self.nbytes, self.keep(), self.readonly, device)
 
     def free(self) -> None:
@@ -192,6 +206,18 @@ class Storage:
         self._shown = True  # before the look: free() in another thread says so first, then looks here
         self.check()
 
+    def check_readable(self, what: str) -> None:
+        """Raise an error unless Python can read this memory.
+
+        Args:
+            what: What reads it, such as ``"a memoryview"``.
+
+        Raises:
+            DeviceError: It lies on a GPU.
+        """
+        if self.device.stream is not None:
+            raise DeviceError(f'{what} reads memory of the CPU, and this lies on {self.device}: call .to("cpu") first')
+
     def memoryview(self, address: int | None = None, nbytes: int | None = None) -> builtins.memoryview:
         """Return a view of bytes that keeps the memory alive, read-only where the storage is.
 
@@ -200,10 +226,12 @@ class Storage:
             nbytes: Length; the whole storage if None.
 
         Raises:
+            DeviceError: It lies on a GPU.
             RecordingError: This thread records a step, which may not show numbers to Python.
             TensorError: The memory was freed.
         """
         step.refuse("shows numbers to Python", step.READS)
+        self.check_readable("a memoryview")
         kept = self, self.keep()
         nbytes = self.nbytes if nbytes is None else nbytes
         memory = (ctypes.c_ubyte * nbytes).from_address(self.address if address is None else address)
@@ -215,5 +243,6 @@ class Storage:
         raise TensorError("a Storage is an address in this process and cannot be pickled or copied; pickle the Tensor")
 
     def __repr__(self) -> str:
+        where = "" if self.device.stream is None else f", {self.device}"
         access = ", readonly" if self.readonly else ""
-        return f"Storage({self.nbytes} bytes at {self.address:#x}{access})"
+        return f"Storage({self.nbytes} bytes at {self.address:#x}{where}{access})"

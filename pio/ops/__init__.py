@@ -4,6 +4,7 @@ from pio.ops.activation import gelu, sigmoid_gate, silu, swiglu
 from pio.ops.attention import attention_scratch, paged_attention, scaled_dot_product_attention, write_cache
 from pio.ops.bfloat16 import bfloat16_linear, bfloat16_linears
 from pio.ops.causal_conv import causal_conv
+from pio.ops.commit import commit_delta, commit_inputs
 from pio.ops.conv import conv1d, conv2d
 from pio.ops.copy import copy
 from pio.ops.elementwise import add, mul
@@ -26,6 +27,7 @@ from pio.ops.reduce import first_non_finite
 from pio.ops.rope import rope, rope_table
 from pio.ops.softmax import softmax
 from pio.ops.top_k import top_k
+from pio.ops.window import Window
 
 __all__ = [
     "Choices",
@@ -33,6 +35,7 @@ __all__ = [
     "PackedWeight",
     "Pages",
     "Program",
+    "Window",
     "absorbed_weights",
     "add",
     "add_choices",
@@ -42,6 +45,8 @@ __all__ = [
     "bfloat16_linear",
     "bfloat16_linears",
     "causal_conv",
+    "commit_delta",
+    "commit_inputs",
     "conv1d",
     "conv2d",
     "copy",

@@ -1,4 +1,4 @@
-"""The recorded step of a CPU: jobs in rows, and calls of Python between them."""
+"""A recorded step: jobs of the CPU in rows, or graphs of a GPU, and calls of Python between them."""
 
 from __future__ import annotations
 
@@ -16,40 +16,50 @@ _NESTED: Final = "steps do not nest; run it before or behind the one that is rec
 
 
 class JobProgram:
-    """A ``Program`` of jobs."""
+    """A ``Program`` of jobs, or of graphs."""
 
     def __init__(self, jobs: JobList) -> None:
         """Begin without operations; ``jobs`` grows as they are called."""
         self._jobs = jobs
         self._checks: dict[int, Explain] = {}
-        self._calls: list[tuple[int, Callable[[], object]]] = []  # each with how many jobs are before it
+        self._calls: list[tuple[int, Callable[[], object]]] = []  # each with how many jobs or launches are before it
         self._nodes: list[Callable[[], object]] | None = None
         self._held: Sequence[step.Holdable] = ()
         self._last_freed = step.last_freed()
 
     def add_check(self, job: Callable[..., None], values: tuple[int, ...], explain: Explain) -> None:
         """Record a check; ``job`` writes i + 1 to its first parameter where it finds something wrong at i, else 0."""
-        self._checks[len(self._jobs)] = explain
+        self._checks[self._jobs.count] = explain
         job(self._jobs.stop, *values, 1)
 
     def add_call(self, function: Callable[[], object]) -> None:
-        """Record a call of Python behind the jobs that there are."""
-        self._calls.append((len(self._jobs), function))
+        """Record a call of Python behind the jobs or launches that there are."""
+        self._calls.append((self._length, function))
+
+    @property
+    def _length(self) -> int:
+        return self._jobs.count + len(self._jobs.launches)  # one of the two is 0
 
     def finish(self, held: Sequence[step.Holdable]) -> None:
         """End the recording.
 
         Args:
-            held: Whatever has memory that the jobs know by its address.
+            held: Whatever has memory that the jobs or launches know by its address.
         """
         nodes, first = list[Callable[[], object]](), 0
-        for last, function in [*self._calls, (len(self._jobs), None)]:
+        for last, function in [*self._calls, (self._length, None)]:
             if first < last:
-                nodes.append(partial(_run_jobs, self._jobs.again(first, last), first, self._checks))
+                nodes.append(self._segment(first, last))
             if function is not None:
                 nodes.append(function)
             first = last
         self._held, self._nodes = held, nodes
+
+    def _segment(self, first: int, last: int) -> Callable[[], object]:
+        """Return what does jobs or launches again without Python between them."""
+        if self._jobs.target is None:
+            return partial(_run_jobs, self._jobs.again(first, last), first, self._checks)
+        return self._jobs.target.graph(self._jobs.launches[first:last]).run
 
     def run(self) -> None:
         """Run all of it again; see ``Program``."""

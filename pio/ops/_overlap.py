@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from pio.errors import TensorError
+from pio.errors import DeviceError, TensorError
 from pio.memory.layout import span
 from pio.tensor import Tensor
 
 
 def check_apart(op: str, name: str, out: Tensor, /, **inputs: Tensor | None) -> None:
-    """Raise a TensorError where a result shares memory with an input."""
+    """Raise a TensorError where a result shares memory with an input, a DeviceError where they are on two devices."""
+    device = out.storage.device
     for other, x in inputs.items():
-        if x is not None and overlap(out, x):
+        if x is None:
+            continue
+        if x.storage.device is not device:
+            check_same_device(op, name, out, other, x)
+        if overlap(out, x):
             raise TensorError(f"{op}: {name} shares memory with {other}; give another tensor or none for {name}")
 
 
@@ -24,13 +29,30 @@ def check_outs_apart(op: str, outs: Sequence[Tensor]) -> None:
 
 
 def check_same_or_apart(op: str, name: str, out: Tensor, **inputs: Tensor) -> None:
-    """Raise a TensorError where a result shares memory with an input, but for being that very input."""
+    """Raise a TensorError where a result shares memory with an input, but for being that very input.
+
+    Raises:
+        DeviceError: They are on two devices.
+    """
+    device = out.storage.device
     for other, x in inputs.items():
+        if x.storage.device is not device:
+            check_same_device(op, name, out, other, x)
         if overlap(out, x) and not _same(out, x):
             raise TensorError(
                 f"{op}: {name} overlaps {other} without being it: elements would be read after they are "
                 f"overwritten; give {other} itself, another tensor or none"
             )
+
+
+def check_same_device(op: str, name: str, one: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise a DeviceError where two tensors lie on different devices."""
+    here, there = one.storage.device, other.storage.device
+    if here != there:
+        raise DeviceError(
+            f"{op}: {name} lies on {here} and {other_name} on {there}; an operation runs on one device: bring both to "
+            f"one, such as by {other_name}.to({str(here)!r})"
+        )
 
 
 def overlap(one: Tensor, other: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pio.errors import ConfigError, TensorError
 from pio.kernels import launcher
@@ -27,7 +27,7 @@ def silu(x: Tensor, *, out: Tensor | None = None) -> Tensor:
     Raises:
         TensorError: Shapes or dtypes do not fit, or a tensor is strided.
     """
-    return _apply("silu", kernels.silu, x, out)
+    return _apply("silu", "silu", x, out)
 
 
 def gelu(
@@ -52,18 +52,18 @@ def gelu(
         TensorError: Shapes or dtypes do not fit, or a tensor is strided.
     """
     if approximate == "tanh":
-        return _apply("gelu", kernels.gelu_tanh, x, out)
+        return _apply("gelu", "gelu_tanh", x, out)
     if approximate == "none":
-        return _apply("gelu", kernels.gelu, x, out)
+        return _apply("gelu", "gelu", x, out)
     raise ConfigError(f'gelu: approximate is {approximate!r}, expected "tanh" or "none"')
 
 
-def _apply(op: str, kernel: Any, x: Tensor, out: Tensor | None) -> Tensor:
+def _apply(op: str, kernel: str, x: Tensor, out: Tensor | None) -> Tensor:
     check(op, "x", x)
     out = result(op, out, x.shape, device=x.device)
     check_same_or_apart(op, "out", out, x=x)
     n, parts = x.size, split(4 * x.size, x.device)  # an exponential costs as much as some sums
-    kernel(out.address, x.address, n, parts)
+    getattr(kernels.on(x.device), kernel)(out.address, x.address, n, parts)
     return out
 
 
@@ -93,7 +93,7 @@ def swiglu(gate: Tensor, up: Tensor, *, out: Tensor | None = None) -> Tensor:
     rows, n = gate.shape
     parts = split(4 * rows * n, gate.device)  # an exponential costs as much as some sums
     at = out.address, gate.address, up.address
-    kernels.swiglu(*at, rows, n, ldo, ldg, ldu, parts)
+    kernels.on(gate.device).swiglu(*at, rows, n, ldo, ldg, ldu, parts)
     return out
 
 
@@ -125,5 +125,5 @@ def sigmoid_gate(x: Tensor, gate: Tensor, *, out: Tensor | None = None) -> Tenso
     n, heads = x.shape[-1], x.shape[1] if len(x.shape) == 3 else 1
     parts = split(4 * x.size, x.device)  # an exponential costs as much as some sums
     at = out.address, x.address, gate.address
-    kernels.sigmoid_gate(*at, x.size // n, heads, n, ldo, ldx, ldg, head_g, parts)
+    kernels.on(x.device).sigmoid_gate(*at, x.size // n, heads, n, ldo, ldx, ldg, head_g, parts)
     return out

@@ -9,7 +9,7 @@ from pio.dtypes import DType
 from pio.errors import TensorError
 from pio.kernels import launcher, sizes
 from pio.ops._check import check, split
-from pio.ops._overlap import check_apart
+from pio.ops._overlap import check_apart, check_same_device
 from pio.ops._record import record
 from pio.ops._tensors import check_writable
 from pio.ops.pages import STORED, check_pages, stored_type
@@ -79,12 +79,13 @@ def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slice
     format = _check_cache("write_cache", keys, values, head_dim)
     check("write_cache", "keys", keys, (None, kv_heads, *keys.shape[2:]), None)
     _check_scratch("write_cache", scratch, head_dim, k=k, v=v, keys=keys, values=values)
+    check_same_device("write_cache", "keys", keys, "batch", batch.record)
     check_writable("write_cache", "keys", keys)
     check_writable("write_cache", "values", values)
     parts, floats = scratch.shape
     threads = min(split(WORK[format] * k.size, scratch.device), parts // sizes.PARTS)
     at = keys.address, values.address, k.address, v.address, batch.record.address, scratch.address
-    kernels.write_cache[format](*at, 4 * floats, kv_heads, head_dim, threads)
+    kernels.on(k.device).write_cache[format](*at, 4 * floats, kv_heads, head_dim, threads)
 
 
 def _check_cache(op: str, keys: Tensor, values: Tensor, head_dim: int) -> str:
@@ -162,14 +163,15 @@ def paged_attention(
     if window is not None and window < 1:
         raise TensorError(f"attention: window is {window}, expected at least 1, or None for all")
     _check_scratch("attention", scratch, head_dim, out=out, q=q, keys=keys, values=values)
+    check_same_device("attention", "out", out, "batch", batch.record)
     parts, floats = scratch.shape
     factor = 1.0 / math.sqrt(head_dim) if scale is None else float(scale)
-    shape = record(4 * floats, kv_heads, heads // kv_heads, head_dim, int(causal), window or 0, factor)
+    shape = record(4 * floats, kv_heads, heads // kv_heads, head_dim, int(causal), window or 0, factor, device=q.device)
     at = out.address, q.address, keys.address, values.address, batch.record.address, scratch.address, shape.address
-    if format == "int8" and not causal and window is None:
-        full.full_attention(*at, parts // sizes.PARTS)
+    if format == "int8" and not causal and window is None and q.device.stream is None:
+        full.on(q.device).full_attention(*at, parts // sizes.PARTS)
     else:
-        kernels.attention[format](*at, parts // sizes.PARTS)
+        kernels.on(q.device).attention[format](*at, parts // sizes.PARTS)
     return out
 
 
@@ -213,10 +215,12 @@ def scaled_dot_product_attention(
     keys = Tensor.zeros((blocks, kv_heads, head_dim, BLOCK_SIZE), device=q.device)
     values = Tensor.zeros((blocks, kv_heads, BLOCK_SIZE, value_width(head_dim)), device=q.device)
     scratch = attention_scratch(head_dim, q.device)
-    sequence = Slices(1, blocks)
+    sequence = Slices(1, blocks, device=q.device)
     sequence.append(length, 0, range(blocks))
+    sequence.send()
     write_cache(keys, values, k, v, sequence, scratch)
     sequence.begin()
     sequence.append(tokens, length - tokens, range(blocks))
+    sequence.send()
     out = Tensor.empty(q.shape, device=q.device)
     return paged_attention(q, keys, values, sequence, scratch, out=out, scale=scale, causal=causal, window=window)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
+from pio.errors import ConfigError
 from pio.ops.token_mask import TokenMask, check_token
 
 
@@ -33,6 +34,7 @@ class Bans:
         early_tokens: int = 0,
         sequences: Iterable[Sequence[int]] = (),
         ngram: int = 0,
+        guided: bool = False,
     ) -> None:
         """Begin behind a prompt.
 
@@ -45,17 +47,23 @@ class Bans:
             early_tokens: How many.
             sequences: Runs of tokens that the answer must not complete, not even one that the prompt began.
             ngram: No run of so many tokens comes twice in prompt and answer; 0 turns it off.
+            guided: Whether ``mask`` is somebody else's, who sets it for every token, and says when the answer may end;
+                all that is said here is in lists then.
 
         Raises:
-            ConfigError: A token id is outside the vocabulary.
+            ConfigError: A token id is outside the vocabulary, or tokens are early where somebody else says when the
+                answer may end.
         """
+        if guided and early_tokens:
+            raise ConfigError("early_tokens contradicts guided: who sets the mask says when the answer may end")
         always, first, early = frozenset(always), frozenset(first), frozenset(early)
         for token in chain(always, first, early):
             check_token(token, vocab_size)
         early = always | early if early_tokens > 0 else always
-        sets = {early | first, early, always}
-        masks = {forbidden: TokenMask(vocab_size, forbidden) if forbidden else None for forbidden in sets}
+        masks = {s: TokenMask(vocab_size, s) if s and not guided else None for s in (early | first, early, always)}
         self._early_mask, self._mask = masks[early], masks[always]
+        self._always = _list_of(always) if guided else []
+        self._guided = guided
         self._early_tokens = early_tokens
         self._endings: dict[tuple[int, ...], array[int]] = {}  # what must not follow, by what stands before it
         for *before, last in sequences:
@@ -71,7 +79,7 @@ class Bans:
         for token in prompt if self._follows else ():
             self._add(token)
         self.mask = masks[early | first]
-        self.lists = self._find()
+        self.lists = self._find() + (_list_of(always | first) if guided else [])
 
     def count(self, token: int) -> None:
         """Note one more token of the answer."""
@@ -79,7 +87,8 @@ class Bans:
         self.mask = self._early_mask if self._answered < self._early_tokens else self._mask
         if self._follows:
             self._add(token)
-            self.lists = self._find()
+        if self._follows or self._guided:
+            self.lists = self._find() + self._always
 
     def _add(self, token: int) -> None:
         if self._ngram and len(self._recent) >= self._ngram - 1:
@@ -96,3 +105,8 @@ class Bans:
         if self._ngram:
             found.append(self._followers.get(self._last(self._ngram - 1)))
         return [ids for ids in found if ids]
+
+
+def _list_of(tokens: frozenset[int]) -> list[array[int]]:
+    """Tokens as a list of lists, none of them empty."""
+    return [array("i", sorted(tokens))] if tokens else []

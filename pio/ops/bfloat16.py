@@ -61,8 +61,8 @@ def bfloat16_linear(
         out = (Tensor.zeros if add else Tensor.empty)((rows, n), device=x.device)
     rounded = scratch_rows(op, x, scratch, rounded_bytes(k))
     matrix = _product(op, x, rounded, weight, bias, out)
-    kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, x.device))
-    multiply(sizes.ROUNDED, rounded.address, [matrix], rows, k, x.device.threads, add=add)
+    kernels.on(x.device).round_rows(rounded.address, x.address, rows, k, split(x.size, x.device))
+    multiply(sizes.ROUNDED, rounded.address, [matrix], rows, k, x.device, add=add)
     return out
 
 
@@ -99,8 +99,8 @@ def bfloat16_linears(
     for weight, out, bias in zip(weights, outs, given, strict=True):
         matrices.append(_product(op, x, rounded, weight, bias, out))
     check_outs_apart(op, outs)
-    kernels.round_rows(rounded.address, x.address, rows, k, split(x.size, x.device))
-    multiply(sizes.ROUNDED, rounded.address, matrices, rows, k, x.device.threads, add=False)
+    kernels.on(x.device).round_rows(rounded.address, x.address, rows, k, split(x.size, x.device))
+    multiply(sizes.ROUNDED, rounded.address, matrices, rows, k, x.device, add=False)
 
 
 def _product(op: str, x: Tensor, rounded: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Matrix:

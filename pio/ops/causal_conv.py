@@ -5,9 +5,10 @@ from __future__ import annotations
 from pio.errors import TensorError
 from pio.kernels import launcher
 from pio.ops._check import check, check_float, check_tensor, split
-from pio.ops._overlap import check_apart
+from pio.ops._overlap import check_apart, check_same_device
 from pio.ops._tensors import check_writable, row_stride
 from pio.ops.slices import Slices
+from pio.ops.window import Window, check_kept
 from pio.tensor import Tensor
 
 kernels = launcher.module("causal_conv")
@@ -21,6 +22,7 @@ def causal_conv(
     batch: Slices,
     *,
     out: Tensor | None = None,
+    window: Window | None = None,
 ) -> Tensor:
     """Convolve each channel with its own past, and apply silu: ``silu(sum_j weight[j] * x[t - (width - 1) + j])``.
 
@@ -32,6 +34,8 @@ def causal_conv(
             sequences are overwritten.
         batch: Where each token belongs, and in which slot the state of each sequence is.
         out: float32 (T, channels), gaps allowed; made when not given. It must not be x.
+        window: Keeps what ``commit_inputs`` needs of tentative sequences, whose states stay as they are; a batch
+            without any needs none.
 
     Returns:
         ``out``. A token's bits do not depend on the rest of the batch, on how its sequence was cut or on threads.
@@ -59,9 +63,16 @@ def causal_conv(
     ldo = row_stride("causal_conv", "out", out, x.shape)
     check_apart("causal_conv", "state", state, x=x, weight=weight)
     check_apart("causal_conv", "out", out, x=x, weight=weight, state=state)
+    check_kept("causal_conv", window, 0 if window is None else window.inputs.shape[0] - width + 1, batch)
+    check_same_device("causal_conv", "out", out, "batch", batch.record)
+    if window is not None:
+        check_same_device("causal_conv", "out", out, "window.inputs", window.inputs)
+        check("causal_conv", "window.inputs", window.inputs, (None, channels))
+        check_writable("causal_conv", "window.inputs", window.inputs)
     if not x.size:
         return out
-    at = out.address, x.address, weight.address, state.address, batch.record.address
+    kept = 0 if window is None else window.inputs.address
+    at = out.address, x.address, weight.address, state.address, kept, batch.record.address
     parts = split((4 + width) * x.size, x.device)  # an exponential costs as much as some sums
-    kernels.causal_conv[weight.dtype.name](*at, channels, width, ldo, ldx, parts)
+    kernels.on(x.device).causal_conv[weight.dtype.name](*at, channels, width, ldo, ldx, parts)
     return out

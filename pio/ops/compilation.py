@@ -62,6 +62,19 @@ def cache_size() -> tuple[int, int]:
     return sum(entry.name.endswith(_image.SUFFIX) for entry in files), sum(entry.stat().st_size for entry in files)
 
 
+def code_stamp(package: str) -> str | None:
+    """Return a digest of all that decides what a package computes beside its inputs; None where that is in no files.
+
+    It covers the sources of the package, with their paths, and those of all kernels, Numba's version and its switches;
+    not the processor, for kernels compute the same bits on all of them but for what ``multiplies_bfloat16`` says.
+    """
+    try:
+        own = _image.package_stamp(package)
+        return None if own is None else f"{_image.source_stamp()} {own}"
+    except FileNotFoundError:
+        return None
+
+
 def helpers() -> tuple[int, bool]:
     """Return how many helper threads this process has by now, and whether idle ones sleep until they are woken."""
     return jobs.helpers(), HERE.wake is not None

@@ -58,10 +58,7 @@ def conv1d(
         (1, _whole("conv1d", "dilation", dilation, 1)),
     )
     shape = _check_shapes("conv1d", *flat, bias, *steps, groups)
-    out = result("conv1d", out, (outputs, shape[-1]), device=x.device)
-    check_apart("conv1d", "out", out, x=x, weight=weight, bias=bias)
-    _convolve(out, x, weight, bias, shape)
-    return out
+    return _convolve("conv1d", out, (outputs, shape[-1]), x, weight, bias, shape)
 
 
 def conv2d(
@@ -101,10 +98,7 @@ def conv2d(
         _pair("conv2d", "dilation", dilation, 1),
     )
     shape = _check_shapes("conv2d", x, weight, bias, *steps, groups)
-    out = result("conv2d", out, (weight.shape[0], *shape[-2:]), device=x.device)
-    check_apart("conv2d", "out", out, x=x, weight=weight, bias=bias)
-    _convolve(out, x, weight, bias, shape)
-    return out
+    return _convolve("conv2d", out, (weight.shape[0], *shape[-2:]), x, weight, bias, shape)
 
 
 def _whole(op: str, name: str, value: object, least: int) -> int:
@@ -154,9 +148,21 @@ def _check_shapes(
     return (*per_group, *stride, *padding, *dilation, groups, *lengths)
 
 
-def _convolve(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, shape: tuple[int, ...]) -> None:
+def _convolve(
+    op: str,
+    out: Tensor | None,
+    size: tuple[int, ...],
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    shape: tuple[int, ...],
+) -> Tensor:
+    out = result(op, out, size, device=x.device)
+    check_apart(op, "out", out, x=x, weight=weight, bias=bias)
     depth = weight.size // weight.shape[0]
     parts = split(depth * out.size, x.device)
     scratch = Tensor.empty((CONV_PARTS * parts, depth, CONV_COLUMNS), device=x.device)
     at = out.address, x.address, weight.address, bias.address if bias is not None else 0, scratch.address
-    kernels.conv2d(*at, record(*shape).address, parts)
+    sizes = record(*shape, device=x.device)
+    kernels.on(x.device).conv2d(*at, sizes.address, parts)
+    return out

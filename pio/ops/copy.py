@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 
+from pio.device import Device
 from pio.errors import TensorError
 from pio.kernels import launcher, sizes
 from pio.ops._check import check_tensor, split
@@ -51,7 +52,7 @@ def copy(dst: Tensor, src: Tensor) -> Tensor:
             axes.append((n, stride, from_stride))
     conversion = f"{src.dtype.name}_to_{dst.dtype.name}"
     if dst.size:
-        _copy_axes(conversion, to, at, merged(axes), split(dst.size, dst.device))
+        _copy_axes(conversion, to, at, merged(axes), split(dst.size, dst.device), dst.device)
     return dst
 
 
@@ -66,17 +67,17 @@ def merged(axes: list[Axis]) -> list[Axis]:
     return out
 
 
-def _copy_axes(conversion: str, to: int, at: int, axes: list[Axis], parts: int) -> None:
+def _copy_axes(conversion: str, to: int, at: int, axes: list[Axis], parts: int, device: Device) -> None:
     if len(axes) > MAX_AXES:
         n, stride, from_stride = axes[0]
         source, _, target = conversion.partition("_to_")
         for i in range(n):
             there, here = to + i * stride * sizes.size_of(target), at + i * from_stride * sizes.size_of(source)
-            _copy_axes(conversion, there, here, axes[1:], parts)
+            _copy_axes(conversion, there, here, axes[1:], parts, device)
         return
     # the first axis is the one that is split, the last the one that is vectorised
     ones: list[Axis] = [(1, 0, 0)] * (MAX_AXES - len(axes))
     box = [*axes[:-1], *ones, axes[-1]] if axes else ones
     parts = min(parts, box[0][0] if box[0][0] > 1 else box[-1][0])
-    numbers = record(*chain.from_iterable(box))
-    kernels.copy[conversion](to, at, numbers.address, parts)
+    numbers = record(*chain.from_iterable(box), device=device)
+    kernels.on(device).copy[conversion](to, at, numbers.address, parts)

@@ -30,7 +30,7 @@ def add(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:
     out = result("add", out, x.shape, device=x.device)
     check_same_or_apart("add", "out", out, x=x, y=y)
     n, parts = x.size, split(x.size, x.device)
-    kernels.add(out.address, x.address, y.address, n, parts)
+    kernels.on(x.device).add(out.address, x.address, y.address, n, parts)
     return out
 
 
@@ -45,5 +45,5 @@ def mul(x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:
     out = result("mul", out, x.shape, device=x.device)
     check_same_or_apart("mul", "out", out, x=x, y=y)
     n, parts = x.size, split(x.size, x.device)
-    kernels.mul(out.address, x.address, y.address, n, parts)
+    kernels.on(x.device).mul(out.address, x.address, y.address, n, parts)
     return out

@@ -11,7 +11,7 @@ from pio.errors import TensorError
 from pio.kernels import launcher, sizes
 from pio.memory import step
 from pio.ops._check import FLOATS, check, split
-from pio.ops._overlap import check_apart, check_outs_apart
+from pio.ops._overlap import check_apart, check_outs_apart, check_same_device
 from pio.ops._record import record
 from pio.ops._tensors import check_writable
 from pio.ops.bfloat16 import rounded_bytes
@@ -50,10 +50,12 @@ class ExpertWeights:
             if found != forms[0]:
                 raise TensorError(f"ExpertWeights: matrix {i} is {found}, expected {forms[0]} as matrix 0 is")
         self.matrices = tuple(matrices)
+        for i, data in enumerate(self._data):
+            check_same_device("ExpertWeights", "matrix 0", next(self._data), f"matrix {i}", data)
         self.form = forms[0][0]
         self.shape = matrices[0].shape[0], matrices[0].shape[1]
         self._last_freed = step.last_freed()  # before the addresses are read
-        self._addresses = Tensor.from_list([data.address for data in self._data], int64)
+        self._addresses = Tensor.from_list([data.address for data in self._data], int64, next(self._data).device)
         self.contiguous = self.packed or all(isinstance(m, Tensor) and m.is_contiguous for m in matrices)
 
     @property
@@ -171,10 +173,11 @@ def route(
     check(op, "logits", logits, (None, None))
     check_writable(op, "logits", logits)
     tokens, experts = logits.shape
-    _check_choices(op, out, tokens, experts, written=True)
+    _check_choices(op, out, tokens, experts, logits, written=True)
     k = out.ids.shape[1]
     if bias is not None:
         check(op, "bias", bias, (experts,))
+        check_same_device(op, "logits", logits, "bias", bias)
     if groups < 1 or experts % groups or not 1 <= kept_groups <= groups:
         raise TensorError(
             f"{op}: groups={groups} and kept_groups={kept_groups} of {experts} experts, expected groups that divide "
@@ -185,15 +188,18 @@ def route(
     scratch = route_scratch(experts, groups, logits.device) if scratch is None else scratch
     check(op, "scratch", scratch, (None, route_scratch_shape(experts, groups)[1]))
     check_writable(op, "scratch", scratch)
+    check_same_device(op, "logits", logits, "scratch", scratch)
     if not scratch.shape[0]:
         raise TensorError(f"{op}: scratch has shape {scratch.shape}, expected a row for each thread, at least one")
-    shape = record(experts, k, groups, kept_groups, int(logistic), int(renormalise), float(scaling))
+    shape = record(
+        experts, k, groups, kept_groups, int(logistic), int(renormalise), float(scaling), device=logits.device
+    )
     at_bias = 0 if bias is None else bias.address
     where = out.ids.address, out.weights.address, logits.address, at_bias, scratch.address
     parts = min(split(FEW * logits.size, logits.device), scratch.shape[0])
-    routing.route(*where, tokens, shape.address, parts)
+    routing.on(logits.device).route(*where, tokens, shape.address, parts)
     at = out.order.address, out.starts.address, out.places.address, out.ids.address
-    routing.group_by_expert(*at, tokens * k, experts, 1)
+    routing.on(logits.device).group_by_expert(*at, tokens * k, experts, 1)
     return out
 
 
@@ -244,8 +250,10 @@ def expert_linears(
         raise TensorError(f"{op}: weights differ in shape, form or number of experts, expected two alike")
     n, width = first.shape
     (tokens, k), rows = choices.ids.shape, choices.order.size
-    _check_choices(op, choices, tokens, len(first))
     check(op, "x", x, (rows if grouped else tokens, width))
+    _check_choices(op, choices, tokens, len(first), x)
+    for each in weights:
+        check_same_device(op, "x", x, "weights", each.addresses)
     rounds = rounds and first.form == bfloat16.name
     line = expert_row_bytes(first, rounds=rounds)
     needed = line * (rows if grouped else tokens + rows)
@@ -264,12 +272,14 @@ def expert_linears(
     lines = _lines(x, first, scratch.address, rounds)
     if not grouped:
         to = scratch.address + line * tokens
-        kernels.gather_choices(to, lines, choices.order.address, rows, k, line, split(rows * line // 4, x.device))
+        parts = split(rows * line // 4, x.device)
+        kernels.on(x.device).gather_choices(to, lines, choices.order.address, rows, k, line, parts)
         lines = to
     fields = [value for w, out in zip(weights, outs, strict=True) for value in (out.address, w.addresses.address)]
     fields += [0] * (4 - len(fields))
     form = sizes.ROUNDED if rounds else first.form
-    kernels.experts_linear[form](lines, choices.starts.address, *fields, len(first), n, width, line, x.device.threads)
+    multiply = kernels.on(x.device).experts_linear[form]
+    multiply(lines, choices.starts.address, *fields, len(first), n, width, line, x.device.threads)
 
 
 def add_choices(out: Tensor, y: Tensor, places: Tensor, weights: Tensor) -> Tensor:
@@ -297,7 +307,7 @@ def add_choices(out: Tensor, y: Tensor, places: Tensor, weights: Tensor) -> Tens
     check(op, "y", y, (tokens * k, n))
     check_apart(op, "out", out, y=y, places=places, weights=weights)
     at = out.address, y.address, places.address, weights.address
-    kernels.add_choices(*at, tokens, k, n, split(tokens * k * n, out.device))
+    kernels.on(out.device).add_choices(*at, tokens, k, n, split(tokens * k * n, out.device))
     return out
 
 
@@ -305,10 +315,11 @@ def _lines(x: Tensor, weights: ExpertWeights, scratch: int, rounds: bool) -> int
     """Bring rows into the form in which these matrices meet them; return where they are."""
     rows, width = x.shape
     if weights.packed:
-        quantize.quantize[weights.form](scratch, x.address, rows, width, split(WORK * x.size, x.device))
+        parts = split(WORK * x.size, x.device)
+        quantize.on(x.device).quantize[weights.form](scratch, x.address, rows, width, parts)
         return scratch
     if rounds:
-        rounding.round_rows(scratch, x.address, rows, width, split(x.size, x.device))
+        rounding.on(x.device).round_rows(scratch, x.address, rows, width, split(x.size, x.device))
         return scratch
     return x.address
 
@@ -324,8 +335,8 @@ def _form(matrix: Tensor | PackedWeight) -> str:
     return matrix.dtype.name
 
 
-def _check_choices(op: str, choices: Choices, tokens: int, experts: int, *, written: bool = False) -> None:
-    """Raise a TensorError unless there is room for the choices of that many tokens."""
+def _check_choices(op: str, choices: Choices, tokens: int, experts: int, x: Tensor, *, written: bool = False) -> None:
+    """Raise a TensorError unless there is room for the choices of that many tokens, on the device of x."""
     check(op, "ids", choices.ids, (tokens, None), int32)
     k = choices.ids.shape[1]
     wanted: list[tuple[str, Tensor, tuple[int, ...], DType]] = [
@@ -337,5 +348,6 @@ def _check_choices(op: str, choices: Choices, tokens: int, experts: int, *, writ
     ]
     for name, tensor, shape, dtype in wanted:
         check(op, name, tensor, shape, dtype)
+        check_same_device(op, name, tensor, "the input", x)
         if written:
             check_writable(op, name, tensor)

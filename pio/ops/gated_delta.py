@@ -5,10 +5,11 @@ from __future__ import annotations
 from pio.errors import TensorError
 from pio.kernels import launcher, sizes
 from pio.ops._check import check, check_float, check_tensor, split
-from pio.ops._overlap import check_apart, check_same_or_apart
+from pio.ops._overlap import check_apart, check_same_device, check_same_or_apart
 from pio.ops._record import record
 from pio.ops._tensors import check_writable, head_strides, result, row_stride
 from pio.ops.slices import Slices
+from pio.ops.window import Window, check_kept
 from pio.tensor import Tensor
 
 kernels = launcher.module("gated_delta")
@@ -60,7 +61,8 @@ def delta_gates(
     check_apart("delta_gates", "out_beta", beta, b=b, a=a, a_log=a_log, dt_bias=dt_bias, out_decay=decay)
     check_apart("delta_gates", "out_decay", decay, b=b, a=a, a_log=a_log, dt_bias=dt_bias)
     at = beta.address, decay.address, b.address, a.address, a_log.address, dt_bias.address
-    kernels.delta_gates[a_log.dtype.name](*at, tokens, heads, ldb, lda, split(WORK * b.size, b.device))
+    parts = split(WORK * b.size, b.device)
+    kernels.on(b.device).delta_gates[a_log.dtype.name](*at, tokens, heads, ldb, lda, parts)
     return beta, decay
 
 
@@ -76,6 +78,7 @@ def gated_delta(
     eps: float = 1e-6,
     out: Tensor | None = None,
     scratch: Tensor | None = None,
+    window: Window | None = None,
 ) -> Tensor:
     """Let every token of a batch decay, correct and read the state of its sequence, one after another.
 
@@ -94,6 +97,8 @@ def gated_delta(
         eps: Added to the sum of squares.
         out: float32 (T, heads, value_dim), gaps between tokens allowed; made when not given. It may be v itself.
         scratch: float32 (T, key_heads, 2), overwritten; made when not given.
+        window: Keeps what ``commit_delta`` needs of tentative sequences, whose states stay as they are; a batch without
+            any needs none.
 
     Returns:
         ``out``. A token's bits do not depend on the rest of the batch, on how its sequence was cut or on threads.
@@ -125,13 +130,39 @@ def gated_delta(
     check_apart("gated_delta", "scratch", scales, q=q, k=k, v=v, decay=decay, beta=beta, state=state)
     check_apart("gated_delta", "out", out, q=q, k=k, decay=decay, beta=beta, state=state, scratch=scales)
     check_same_or_apart("gated_delta", "out", out, v=v)
+    check_same_device("gated_delta", "out", out, "batch", batch.record)
+    parts = split(4 * v.size * dim, q.device)  # of its state a token reads and changes all
+    kept = _addresses(window, batch, state, key_heads, parts)
     if not v.size:
         return out
     strides = ldo, ldq, head_q, ldk, head_k, ldv, head_v
-    shape = record(heads, key_heads, dim, value_dim, *strides, float(eps))
-    kernels.head_scales(scales.address, q.address, k.address, tokens, shape.address, split(2 * q.size, q.device))
-    inputs = q.address, k.address, v.address, decay.address, beta.address, scales.address
+    apart = beta.address - decay.address
+    shape = record(heads, key_heads, dim, value_dim, *strides, apart, *kept, float(eps), device=q.device)
+    here, few = kernels.on(q.device), split(2 * q.size, q.device)
+    here.head_scales(scales.address, q.address, k.address, tokens, shape.address, few)
+    inputs = q.address, k.address, v.address, decay.address, scales.address
     where = state.address, batch.record.address, shape.address
-    parts = split(4 * v.size * dim, q.device)  # of its state a token reads and changes all
-    kernels.gated_delta(out.address, *inputs, *where, parts)
+    here.gated_delta(out.address, *inputs, *where, parts)
     return out
+
+
+def _addresses(window: Window | None, batch: Slices, state: Tensor, key_heads: int, threads: int) -> tuple[int, ...]:
+    """Check what a window keeps of the delta rule, for states like these; return where it lies."""
+    tokens = 0 if window is None or len(window.decay.shape) != 2 else window.decay.shape[1]
+    check_kept("gated_delta", window, tokens, batch)
+    if window is None:
+        return 0, 0, 0, 0, 0
+    heads, slices, dim, columns = state.shape[1:]
+    desks = threads * sizes.SLICE_PARTS if threads > 1 else 1
+    for name, x, shape in (
+        ("learned", window.learned, (heads, slices, tokens, columns)),
+        ("keys", window.keys, (key_heads, tokens, dim)),
+        ("decay", window.decay, (heads, tokens)),
+        ("desks", window.desks, (None, dim, columns)),
+    ):
+        check("gated_delta", f"window.{name}", x, shape)
+        check_same_device("gated_delta", "state", state, f"window.{name}", x)
+        check_writable("gated_delta", f"window.{name}", x)
+    if window.desks.shape[0] < desks:
+        raise TensorError(f"gated_delta: window.desks has {window.desks.shape[0]} slices, expected at least {desks}")
+    return tokens, window.learned.address, window.keys.address, window.decay.address, window.desks.address

@@ -9,7 +9,7 @@ from pio.memory import step
 from pio.ops._check import check, check_float, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import check_writable, result
-from pio.ops.program import checked_again
+from pio.ops.program import checked_again, checked_there
 from pio.tensor import Tensor
 
 kernels = launcher.module("gather")
@@ -37,7 +37,7 @@ def gather(table: Tensor, indices: Tensor, *, out: Tensor | None = None) -> Tens
     check_apart("gather", "out", out, table=table, indices=indices)
     parts = split(n * dim, table.device)
     dtype, at = table.dtype.name, (out.address, table.address, indices.address)
-    kernels.gather[dtype](*at, n, dim, wide, parts)
+    kernels.on(table.device).gather[dtype](*at, n, dim, wide, parts)
     return out
 
 
@@ -57,9 +57,8 @@ def place_rows(out: Tensor, rows: Tensor) -> Tensor:
     Raises:
         TensorError: Shapes or dtypes do not fit, or ``out`` is read-only.
     """
-    _check_rows("place_rows", out, rows)
-    n, dim = out.shape
-    kernels.place_rows(out.address, rows.address, n, dim, split(n * dim, out.device))
+    n, dim = _check_rows("place_rows", out, rows)
+    kernels.on(out.device).place_rows(out.address, rows.address, n, dim, split(n * dim, out.device))
     return out
 
 
@@ -76,17 +75,19 @@ def add_rows(out: Tensor, rows: Tensor) -> Tensor:
     Raises:
         TensorError: Shapes or dtypes do not fit, or ``out`` is read-only.
     """
-    _check_rows("add_rows", out, rows)
-    n, dim = out.shape
-    kernels.add_rows(out.address, rows.address, n, dim, split(n * dim, out.device))
+    n, dim = _check_rows("add_rows", out, rows)
+    kernels.on(out.device).add_rows(out.address, rows.address, n, dim, split(n * dim, out.device))
     return out
 
 
-def _check_rows(op: str, out: Tensor, rows: Tensor) -> None:
+def _check_rows(op: str, out: Tensor, rows: Tensor) -> tuple[int, int]:
+    """Check rows and where others lie; return how many and how long they are."""
     check(op, "out", out, (None, None))
     check_writable(op, "out", out)
-    check(op, "rows", rows, (out.shape[0],), int64)
+    n, dim = out.shape
+    check(op, "rows", rows, (n,), int64)
     check_apart(op, "out", out, rows=rows)
+    return n, dim
 
 
 def scatter_add(out: Tensor, indices: Tensor, values: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ def _scatter_add(op: str, name: str, out: Tensor, indices: Tensor, x: Tensor, sc
         at_scales = scales.address
     check_apart(op, "out", out, indices=indices, scales=scales, **{name: x})
     parts = min(split(n * dim, out.device), max(1, dim // MIN_COLUMNS))
-    kernels.scatter_add(out.address, indices.address, x.address, at_scales, n, dim, wide, parts)
+    kernels.on(out.device).scatter_add(out.address, indices.address, x.address, at_scales, n, dim, wide, parts)
     return out
 
 
@@ -163,8 +164,16 @@ def gather_by_value(x: Tensor, keys: Tensor, value: int) -> tuple[Tensor, Tensor
     check("gather_by_value", "keys", keys, (n,), None)
     if not -(2**63) <= value < 2**63:
         raise TensorError(f"gather_by_value: value {value} is no int64, as keys are")
-    indices = Tensor.empty((kernels.count_value(keys.address, n, value, wide),), int32, x.device)
-    kernels.find_value(indices.address, keys.address, n, value, wide)
+    check_apart("gather_by_value", "x", x, keys=keys)
+    here, found = kernels.on(x.device), keys.address
+    if x.device.stream is None:
+        count = here.count_value(found, n, value, wide)
+    else:
+        counted = Tensor.empty((1,), int64, x.device)
+        here.count_value(counted.address, found, n, value, wide)
+        count = counted.item()
+    indices = Tensor.empty((count,), int32, x.device)
+    here.find_value(indices.address, found, n, value, wide)
     return gather(x, indices), indices
 
 
@@ -194,7 +203,10 @@ def check_indices(op: str, indices: Tensor, rows: int) -> tuple[int, int]:
         with step.paused():
             return TensorError(f"{op}: indices[{bad}] is {indices[bad].item()}, expected 0 to {rows - 1}")
 
-    at = indices.address
+    at, device = indices.address, indices.device
+    if device.stream is not None:
+        checked_there(kernels.on(device).stop_outside, (at, n, wide, rows), explain, device)
+        return n, wide
     if not jobs.is_listing():  # it takes a kernel that may have to be compiled
         bad = kernels.first_outside(at, n, wide, rows)
         if bad >= 0:

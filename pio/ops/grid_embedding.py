@@ -48,7 +48,7 @@ def add_grid_embedding(x: Tensor, table: Tensor, grid: tuple[int, int], *, first
         )
     check_apart(op, "x", x, table=table)
     parts = split(4 * n * dim, x.device)
-    kernels.add_grid_embedding[table.dtype.name](
+    kernels.on(x.device).add_grid_embedding[table.dtype.name](
         x.address, table.address, first, n, dim, side, height, width, merge, parts
     )
     return x

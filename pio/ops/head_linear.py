@@ -51,7 +51,7 @@ def head_linear(
     n = weight.shape[1]
     out = result(op, out, (rows, heads, n), device=x.device)
     check_apart(op, "out", out, x=x, weight=weight)
-    multiply = kernels.head_linear[weight.dtype.name]
+    multiply = kernels.on(x.device).head_linear[weight.dtype.name]
     at = out.address, x.address, weight.address
     multiply(*at, rows, heads, n, k, ldx, head_x, weight.strides[0], x.device.threads)
     return out
@@ -74,9 +74,10 @@ def _packed_head_linear(x: Tensor, weight: PackedWeight, out: Tensor | None, scr
     check_apart(op, "out", out, x=x, weight=weight.data, scratch=records)
     check_apart(op, "scratch", records, weight=weight.data)
     parts = split(WORK * x.size, x.device)
-    kernels.quantize_heads[form](records.address, x.address, rows, heads, k, ldx, head_x, parts)
+    kernels.on(x.device).quantize_heads[form](records.address, x.address, rows, heads, k, ldx, head_x, parts)
     at = out.address, records.address, weight.data.address
-    kernels.quantized_head_linear[form](*at, rows, heads, n, weight.data.shape[1], x.device.threads)
+    multiply = kernels.on(x.device).quantized_head_linear[form]
+    multiply(*at, rows, heads, n, weight.data.shape[1], x.device.threads)
     return out
 
 

@@ -7,10 +7,12 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
+from pio.device import Device
 from pio.dtypes import uint8
 from pio.errors import TensorError
 from pio.kernels import launcher
 from pio.ops._check import check, split
+from pio.ops._overlap import check_same_device
 from pio.ops._record import Record, record
 from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
@@ -69,20 +71,21 @@ def image_patches(
         raise TensorError(f"image_patches: grid is {tuple(grid)}, expected {fitting} for frames {frames.shape}")
     check("image_patches", "out", out, (None, 3 * temporal * patch * patch))
     check_writable("image_patches", "out", out)
+    check_same_device("image_patches", "out", out, "frames", frames)
     rows = out.shape[0]
     most = math.prod(fitting)
     if type(first) is not int or first < 0 or first + rows > most:
         raise TensorError(f"image_patches: rows {first} to {first + rows} were asked for, expected rows of 0 to {most}")
     if rows:
-        shape = record(count, height, width, patch, temporal, merge)
-        table = _table(tuple(map(float, mean)), tuple(map(float, std)))
+        shape = record(count, height, width, patch, temporal, merge, device=frames.device)
+        table = _table(tuple(map(float, mean)), tuple(map(float, std)), frames.device)
         at = out.address, frames.address, table.address, shape.address
-        kernels.image_patches(*at, first, rows, split(out.size, out.device))
+        kernels.on(out.device).image_patches(*at, first, rows, split(out.size, out.device))
     return out
 
 
 @lru_cache(64)
-def _table(mean: tuple[float, ...], std: tuple[float, ...]) -> Record:
+def _table(mean: tuple[float, ...], std: tuple[float, ...], device: Device) -> Record:
     """Return what a tower sees of each byte of each channel: each step rounded to float32."""
     finite = all(map(math.isfinite, mean + std))
     if len(mean) != 3 or len(std) != 3 or not finite or not all(std):
@@ -92,4 +95,4 @@ def _table(mean: tuple[float, ...], std: tuple[float, ...]) -> Record:
         return ctypes.c_float(x).value
 
     pairs = [(single(m), single(s)) for m, s in zip(mean, std, strict=True)]
-    return record(*(single(single(single(v * (1 / 255)) - m) / s) for m, s in pairs for v in range(256)))
+    return record(*(single(single(single(v * (1 / 255)) - m) / s) for m, s in pairs for v in range(256)), device=device)

@@ -9,7 +9,7 @@ from pio.device import Device
 from pio.dtypes import float32, int32, uint8
 from pio.errors import TensorError
 from pio.kernels import launcher
-from pio.kernels.sizes import RESIZE_PARTS
+from pio.kernels.sizes import LANES, PIXELS, RESIZE_PARTS
 from pio.ops._check import check, check_tensor, split
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import result
@@ -20,7 +20,6 @@ kernels = launcher.module("image_resize")
 Filter = Literal["bicubic", "bilinear"]
 SUPPORT: dict[str, float] = {"bicubic": 2.0, "bilinear": 1.0}  # how far the filter reaches, in pixels
 LONGEST = 1 << 24  # pixels along a side: the places of more are no int32 in bytes
-GROUP = 5  # pixels of three bytes in a vector
 FLOATS, WHOLE, SPREAD = 0, 1, 2  # how weights are laid out
 
 
@@ -109,14 +108,14 @@ def _weights(size: int, out_size: int, cubic: bool, antialias: bool, form: int, 
     support = SUPPORT["bicubic" if cubic else "bilinear"] * (max(1.0, size / out_size) if antialias else 1.0)
     taps = math.ceil(support) * 2 + 1
     if form == SPREAD:
-        taps = -(-taps // GROUP) * GROUP
-        values = Tensor.zeros((out_size, taps // GROUP, 16), int32, device=device)
+        taps = -(-taps // PIXELS) * PIXELS
+        values = Tensor.zeros((out_size, taps // PIXELS, LANES), int32, device=device)
     else:
         values = Tensor.empty((out_size, taps), float32 if form == FLOATS else int32, device=device)
     bounds = Tensor.empty((out_size, 2), int32, device=device)
     parts = split(8 * taps * out_size, device)  # two values of the filter, with divisions
     at = values.address, bounds.address
-    kernels.resize_weights(*at, size, out_size, taps, int(cubic), int(antialias), form, parts)
+    kernels.on(device).resize_weights(*at, size, out_size, taps, int(cubic), int(antialias), form, parts)
     return _Weights(values, bounds, taps)
 
 
@@ -128,12 +127,14 @@ def _resize_rows(out: Tensor, image: Tensor, cubic: bool, antialias: bool) -> No
     at = out.address, image.address, made.values.address, made.bounds.address
     parts = split(made.taps * out.size, image.device)
     if form != SPREAD:
-        resize = kernels.resize_float_rows if floats else kernels.resize_rows
+        here = kernels.on(image.device)
+        resize = here.resize_float_rows if floats else here.resize_rows
         resize(*at, rows, columns, width, channels, made.taps, parts)
         return
-    groups = made.taps // GROUP
-    scratch = Tensor.empty((RESIZE_PARTS * parts, 3 * columns + 15 * groups + 16), uint8, device=image.device)
-    kernels.resize_rgb_rows(*at, scratch.address, rows, columns, width, groups, parts)
+    groups = made.taps // PIXELS
+    row = 3 * columns + 3 * PIXELS * groups + LANES  # and what its vectors may take along
+    scratch = Tensor.empty((RESIZE_PARTS * parts, row), uint8, device=image.device)
+    kernels.on(image.device).resize_rgb_rows(*at, scratch.address, rows, columns, width, groups, parts)
 
 
 def _resize_columns(out: Tensor, image: Tensor, cubic: bool, antialias: bool) -> None:
@@ -141,5 +142,6 @@ def _resize_columns(out: Tensor, image: Tensor, cubic: bool, antialias: bool) ->
     floats = image.dtype is float32
     made = _weights(image.shape[0], height, cubic, antialias, FLOATS if floats else WHOLE, image.device)
     at = out.address, image.address, made.values.address, made.bounds.address
-    resize = kernels.resize_float_columns if floats else kernels.resize_columns
+    here = kernels.on(image.device)
+    resize = here.resize_float_columns if floats else here.resize_columns
     resize(*at, height, width * channels, made.taps, split(made.taps * out.size, image.device))

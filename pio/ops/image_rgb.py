@@ -48,10 +48,12 @@ def image_rgb(
     if not out.size:
         return out
     red, green, blue = background
-    parts = min(split(out.size, image.device), max(1, height))
-    found = Tensor.empty((parts, 2), float32)
+    parts = min(split(out.size, image.device), height)
+    found = Tensor.from_list([[math.inf, -math.inf]] * parts, device=image.device)  # a GPU lowers and raises them
     at = out.address, image.address, found.address
-    kernels.image_rgb(*at, height, width, channels, int(kind is float32), red | green << 8 | blue << 16, parts)
+    kernels.on(image.device).image_rgb(
+        *at, height, width, channels, int(kind is float32), red | green << 8 | blue << 16, parts
+    )
     if kind is float32:
         _check_range([v for pair in found.tolist() for v in pair])
     return out

@@ -15,7 +15,7 @@ from pio.kernels import parallel
 from pio.kernels._jit import kernel as kernel
 from pio.kernels._jit import kernel_per_dtype as kernel_per_dtype
 from pio.kernels._processor import LANES as LANES
-from pio.kernels.simd import exp as exp
+from pio.kernels.exponential import exp as exp
 from pio.kernels.simd import fma as fma
 from pio.kernels.simd import get_f32 as get_f32
 from pio.kernels.simd import get_i32 as get_i32

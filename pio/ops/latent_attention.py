@@ -7,7 +7,7 @@ from pio.dtypes import DType
 from pio.errors import TensorError
 from pio.kernels import launcher, sizes
 from pio.ops._check import check, check_tensor, split
-from pio.ops._overlap import check_apart
+from pio.ops._overlap import check_apart, check_same_device
 from pio.ops._record import record
 from pio.ops._tensors import check_writable, head_strides, row_stride
 from pio.ops.attention import BLOCK_SIZE
@@ -71,9 +71,10 @@ def write_latent_cache(cache: Tensor, latent: Tensor, key: Tensor, batch: Slices
     format = _check_cache(op, cache, rank, rope_dim)
     check_writable(op, "cache", cache)
     check_apart(op, "cache", cache, latent=latent, key=key)
+    check_same_device(op, "cache", cache, "batch", batch.record)
     at = cache.address, latent.address, key.address, batch.record.address
     parts = split(latent.size + key.size, latent.device)
-    kernels.write_latents[format](*at, ld_latent, ld_key, rank, rope_dim, parts)
+    kernels.on(latent.device).write_latents[format](*at, ld_latent, ld_key, rank, rope_dim, parts)
 
 
 def latent_attention(
@@ -125,12 +126,13 @@ def latent_attention(
             f"make it with latent_scratch({rank}, {rope_dim})"
         )
     check_writable(op, "scratch", scratch)
+    check_same_device(op, "out", out, "batch", batch.record)
     check_apart(op, "scratch", scratch, out=out, q_latent=q_latent, q_rope=q_rope, cache=cache)
     strides = ld_latent, head_latent, ld_rope, head_rope
-    shape = record(4 * floats, *strides, heads, rank, rope_dim, float(scale))
+    shape = record(4 * floats, *strides, heads, rank, rope_dim, float(scale), device=q_latent.device)
     inputs = q_latent.address, q_rope.address, cache.address, batch.record.address
     at = out.address, *inputs, scratch.address, shape.address
-    kernels.latent_attention[format](*at, parts // sizes.PARTS)
+    kernels.on(q_latent.device).latent_attention[format](*at, parts // sizes.PARTS)
     return out
 
 

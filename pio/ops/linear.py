@@ -48,7 +48,7 @@ def linear(
         at_bias = bias.address
     check_apart("linear", "out", out, x=x, weight=weight, bias=bias)
     matrix = out.address, weight.address, at_bias, n
-    multiply(weight.dtype.name, x.address, [matrix], rows, k, x.device.threads, add=add)
+    multiply(weight.dtype.name, x.address, [matrix], rows, k, x.device, add=add)
     return out
 
 
@@ -94,4 +94,4 @@ def linears(
         check_apart("linears", "out", out, x=x, weight=weight, bias=bias)
         matrices.append((out.address, weight.address, 0 if bias is None else bias.address, n))
     check_outs_apart("linears", outs)
-    multiply(dtype.name, x.address, matrices, rows, k, x.device.threads, add=False)
+    multiply(dtype.name, x.address, matrices, rows, k, x.device, add=False)

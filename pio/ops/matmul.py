@@ -43,5 +43,5 @@ def matmul(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
     parts = max(
         1, min(split(batch * m * n * k // 8, a.device), max(batch, m // sizes.MATMUL_ROWS, n // sizes.MATMUL_PANEL))
     )
-    kernels.matmul[dtype](out.address, a.address, b.address, batch, m, k, n, parts)
+    kernels.on(a.device).matmul[dtype](out.address, a.address, b.address, batch, m, k, n, parts)
     return out

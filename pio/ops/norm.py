@@ -62,7 +62,7 @@ def rms_norm(
     check_apart("rms_norm", "out", out, weight=weight)
     parts = split(size, x.device)
     dtype, at = weight.dtype.name, (out.address, x.address, weight.address)
-    kernels.rms_norm[dtype](*at, rows, heads, dim, ldo, ldx, eps, int(zero_centred), parts)
+    kernels.on(x.device).rms_norm[dtype](*at, rows, heads, dim, ldo, ldx, eps, int(zero_centred), parts)
     return out
 
 
@@ -104,7 +104,7 @@ def fused_add_rms_norm(
     check_same_or_apart("fused_add_rms_norm", "out", out, x=x)
     rows, parts = x.size // dim, split(x.size, x.device)
     dtype, at = weight.dtype.name, (out.address, residual.address, x.address, weight.address)
-    kernels.fused_add_rms_norm[dtype](*at, rows, dim, eps, int(zero_centred), parts)
+    kernels.on(x.device).fused_add_rms_norm[dtype](*at, rows, dim, eps, int(zero_centred), parts)
     return out
 
 
@@ -146,9 +146,9 @@ def gated_rms_norm(
     if not x.size:
         return out
     parts = split(4 * x.size, x.device)  # an exponential costs as much as some sums
-    shape = record(heads, dim, ldo, ldx, ldg, head_g, float(eps))
+    shape = record(heads, dim, ldo, ldx, ldg, head_g, float(eps), device=x.device)
     at = out.address, x.address, gate.address, weight.address
-    kernels.gated_rms_norm[weight.dtype.name](*at, x.size // dim, shape.address, parts)
+    kernels.on(x.device).gated_rms_norm[weight.dtype.name](*at, x.size // dim, shape.address, parts)
     return out
 
 
@@ -188,5 +188,5 @@ def layer_norm(
     check_apart("layer_norm", "out", out, weight=weight, bias=bias)
     rows, parts = x.size // dim, split(x.size, x.device)
     dtype, at = weight.dtype.name, (out.address, x.address, weight.address, at_bias)
-    kernels.layer_norm[dtype](*at, rows, dim, eps, parts)
+    kernels.on(x.device).layer_norm[dtype](*at, rows, dim, eps, parts)
     return out

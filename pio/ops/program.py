@@ -7,18 +7,21 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Protocol
 
+from pio.device import Device
+from pio.dtypes import int64
 from pio.kernels import jobs
 from pio.memory import step
 from pio.ops._job_program import Explain, JobProgram
+from pio.tensor import Tensor
 
-__all__ = ["Program", "checked_again", "host_call", "recording"]
+__all__ = ["Program", "checked_again", "checked_there", "host_call", "recording"]
 
 
 class Program(Protocol):
     """A recorded step: what a thread called runs again, in order, on the same memory, whatever that holds by then.
 
     It keeps all memory that operations read and write. What runs between them in Python is not part of it, but for
-    ``host_call``. How it runs is the device's: on a CPU, jobs in a row without Python between them.
+    ``host_call``. How it runs is the device's: on a CPU, jobs in a row without Python between them; on a GPU, graphs.
     """
 
     def run(self) -> None:
@@ -89,3 +92,30 @@ def checked_again(job: Callable[..., None], values: tuple[int, ...], explain: Ex
     """Have what was checked by a kernel just now checked in every later run of the step that is recorded, if any."""
     if _local.program is not None:
         _local.program.add_check(job, values, explain)
+
+
+def checked_there(job: Callable[..., None], values: tuple[int, ...], explain: Explain, device: Device) -> None:
+    """Have a kernel of a GPU check something and wait for what it finds, now and in every later run of a step.
+
+    What comes behind reads by what was checked, so it must not run before: a step goes on when the GPU has answered.
+
+    Args:
+        job: Writes i + 1 to its first parameter, an int64, where it finds something wrong at i, else 0.
+        values: Its other arguments.
+        explain: Makes the error for i.
+        device: Where it runs.
+    """
+    with step.paused():
+        found = Tensor.zeros((1,), int64, device)
+
+    def look() -> None:
+        with step.paused():
+            bad: int = found.item()
+        if bad:
+            raise explain(bad - 1)
+
+    job(found.address, *values, 1)
+    if not jobs.is_listing():
+        look()
+    if _local.program is not None:
+        _local.program.add_call(look)

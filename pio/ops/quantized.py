@@ -19,8 +19,15 @@ from pio.tensor import Tensor
 
 packing = launcher.module("packing")
 quantize = launcher.module("quantize")
+PRODUCTS = {"vnni": "AVX-512 VNNI", "avx2": "AVX2", "i8mm": "I8MM", "sdot": "DotProd", "neon": "NEON"}
 WORK = 8  # of quantizing a number, against that of copying one
 ROWS = 512  # rows of a weight that are packed at once: its float32 copy stays small
+
+
+def product_instructions() -> tuple[str, ...]:
+    """Return what kernels multiply quantized numbers with: names of instructions, those for few rows first."""
+    usual = PRODUCTS.get(sizes.DOT, "plain ones")
+    return (usual, "AMX") if sizes.AMX else (usual,)
 
 
 class PackedWeight:
@@ -150,7 +157,7 @@ def pack(weight: Tensor, form: str, *, out: Tensor | None = None) -> PackedWeigh
     for first in range(0, rows, ROWS):
         chunk = weight[first : first + ROWS].astype(float32)
         at = data.address, chunk.address, scratch.address
-        packing.pack[form](*at, first // BLOCK, chunk.shape[0], columns, parts)
+        packing.on(weight.device).pack[form](*at, first // BLOCK, chunk.shape[0], columns, parts)
         too_large = [int(row) for row in scratch[:, 2 * GROUP].tolist() if row > 0]
         if too_large:
             raise NumericalError(
@@ -179,9 +186,9 @@ def unpack(packed: PackedWeight, indices: Tensor | None = None, *, out: Tensor |
         at = indices.address
     out = result("unpack", out, (n, columns), device=packed.data.device)
     check_apart("unpack", "out", out, packed=packed.data, indices=indices)
-    packing.unpack[packed.form.name](
-        out.address, packed.data.address, at, n, columns, wide, split(n * columns, packed.data.device)
-    )
+    device = packed.data.device
+    make = packing.on(device).unpack[packed.form.name]
+    make(out.address, packed.data.address, at, n, columns, wide, split(n * columns, device))
     return out
 
 
@@ -223,8 +230,8 @@ def quantized_linear(
     records = scratch_rows(op, x, scratch, record_bytes(x.shape[1]))
     matrix = _product(op, x, records, weight, bias, out)
     form = weight.form.name
-    quantize.quantize[form](records.address, x.address, rows, k, split(WORK * x.size, x.device))
-    multiply(form, records.address, [matrix], rows, k, x.device.threads, add=add)
+    quantize.on(x.device).quantize[form](records.address, x.address, rows, k, split(WORK * x.size, x.device))
+    multiply(form, records.address, [matrix], rows, k, x.device, add=add)
     return out
 
 
@@ -268,8 +275,8 @@ def quantized_linears(
     for weight, out, bias in zip(weights, outs, given, strict=True):
         matrices.append(_product(op, x, records, weight, bias, out))
     check_outs_apart(op, outs)
-    quantize.quantize[form.name](records.address, x.address, rows, k, split(WORK * x.size, x.device))
-    multiply(form.name, records.address, matrices, rows, k, x.device.threads, add=False)
+    quantize.on(x.device).quantize[form.name](records.address, x.address, rows, k, split(WORK * x.size, x.device))
+    multiply(form.name, records.address, matrices, rows, k, x.device, add=False)
 
 
 def _product(op: str, x: Tensor, records: Tensor, weight: PackedWeight, bias: Tensor | None, out: Tensor) -> Matrix:

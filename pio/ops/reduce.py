@@ -24,7 +24,7 @@ def first_non_finite(t: Tensor) -> int | None:
     if t.dtype.name not in FLOATS:
         raise TensorError(f"first_non_finite: t is {t.dtype}, expected one of {', '.join(FLOATS)}")
     n, parts = t.size, split(t.size, t.device)
-    found = Tensor.empty((parts,), int64, t.device)
-    kernels.first_non_finite[t.dtype.name](found.address, t.address, n, parts)
+    found = Tensor.full((parts,), n, int64, t.device)  # of a GPU one number, which it lowers
+    kernels.on(t.device).first_non_finite[t.dtype.name](found.address, t.address, n, parts)
     first = min(found.tolist())
     return first if first < n else None

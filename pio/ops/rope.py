@@ -6,7 +6,7 @@ from pio.dtypes import int32
 from pio.errors import TensorError
 from pio.kernels import launcher
 from pio.ops._check import check, check_tensor, split
-from pio.ops._overlap import check_apart
+from pio.ops._overlap import check_apart, check_same_device
 from pio.ops._tensors import check_writable, head_strides, result
 from pio.ops.gather import check_indices
 from pio.tensor import Tensor
@@ -38,7 +38,7 @@ def rope_table(
         cosine and sine are then exact to the last bit of a float32.
 
     Raises:
-        TensorError: Shapes or dtypes do not fit.
+        TensorError: Shapes or dtypes do not fit, or there is no such axis.
     """
     check("rope_table", "inv_freq", inv_freq, (None,))
     half, at_axes, stride = inv_freq.shape[0], 0, 0
@@ -46,6 +46,7 @@ def rope_table(
         check("rope_table", "positions", positions, (None,), int32)
     else:
         stride = _check_axes(positions, axes, half)
+        check_same_device("rope_table", "positions", positions, "axes", axes)
         at_axes = axes.address
     rows = positions.shape[-1]
     cos = result("rope_table", out_cos, (rows, half), device=positions.device, name="out_cos")
@@ -54,7 +55,7 @@ def rope_table(
     check_apart("rope_table", "out_sin", sin, positions=positions, inv_freq=inv_freq)
     at = cos.address, sin.address, positions.address, inv_freq.address, at_axes, stride
     parts = split(16 * rows * half, cos.device)  # a cosine costs as much as many sums
-    kernels.rope_table(*at, rows, half, float(scale), parts)
+    kernels.on(cos.device).rope_table(*at, rows, half, float(scale), parts)
     return cos, sin
 
 
@@ -101,5 +102,5 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False) -> T
         raise TensorError(f"rope: cos has {half} angles a token, expected at most head_dim / 2 = {dim // 2}")
     parts = split(x.size, x.device)
     at = x.address, cos.address, sin.address
-    kernels.rope(*at, rows, heads, head_x, half, ldx, int(interleaved), parts)
+    kernels.on(x.device).rope(*at, rows, heads, head_x, half, ldx, int(interleaved), parts)
     return x

@@ -102,8 +102,9 @@ class Choice:
         if not banned or max(logits[row].memoryview()) == -math.inf:
             return _not_finite(logits, row)
         return ConfigError(
-            "suppress_tokens, begin_suppress_tokens, bad_words_ids, min_new_tokens and no_repeat_ngram_size together "
-            "forbid every token that could come next; forbid fewer, or end the answer earlier with max_new_tokens"
+            "suppress_tokens, begin_suppress_tokens, bad_words_ids, min_new_tokens, no_repeat_ngram_size and "
+            "response_format together forbid every token that could come next; forbid fewer, or end the answer earlier "
+            "with max_new_tokens"
         )
 
     def _put(self, offset: int, value: float) -> None:
@@ -170,9 +171,11 @@ class Sampler:
 
         Raises:
             TensorError: The logits have another shape, or not that row.
+            DeviceError: They lie on a GPU.
         """
         step.refuse("chooses tokens", "tokens are chosen behind the step, when its logits are complete")
         check("sampling", "logits", logits, (None, self.vocab_size))
+        logits.storage.check_readable("the choice of tokens")
         records, rows = array("q"), logits.shape[0]
         for choice in choices:
             if not 0 <= choice.record[_ROW] < rows:

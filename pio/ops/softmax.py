@@ -32,5 +32,5 @@ def softmax(x: Tensor, *, out: Tensor | None = None) -> Tensor:
         return out
     rows = x.size // n
     parts = min(rows, split(4 * x.size, x.device))  # an exponential costs as much as some sums
-    kernels.softmax(out.address, x.address, rows, n, parts)
+    kernels.on(x.device).softmax(out.address, x.address, rows, n, parts)
     return out

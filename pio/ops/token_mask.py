@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
+from typing import Self
 
 from pio.errors import ConfigError
 
@@ -34,6 +35,27 @@ class TokenMask:
             bits[token >> 3] &= ~(1 << (token & 7))
         self.words = array("i", bytes(bits))
         self.address = self.words.buffer_info()[0]
+
+    @classmethod
+    def only(cls, token: int, vocab_size: int) -> Self:
+        """Return a mask that lets one token alone come.
+
+        Raises:
+            ConfigError: The token id is outside the vocabulary.
+        """
+        mask = cls(vocab_size)
+        memoryview(mask.words).cast("B")[:] = bytes(4 * len(mask.words))
+        mask.allow(token)
+        return mask
+
+    def allow(self, token: int) -> None:
+        """Let a token come, too.
+
+        Raises:
+            ConfigError: The token id is outside the vocabulary.
+        """
+        check_token(token, self.vocab_size)
+        memoryview(self.words).cast("B")[token >> 3] |= 1 << (token & 7)
 
 
 def check_token(token: int, vocab_size: int) -> None:

@@ -35,6 +35,7 @@ def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         raise TensorError(f"top_k: k={k} is out of range, expected 1 to {n}, the length of a row")
     shape = (*x.shape[:-1], k)
     values, ids = Tensor.empty(shape, device=x.device), Tensor.empty(shape, int32, x.device)
-    maxima = Tensor.empty((-(-n // sizes.MAXIMA),), device=x.device)
-    kernels.top_k_rows(values.address, ids.address, x.address, maxima.address, x.size // n, n, k)
+    rows = 1 if x.device.stream is None else x.device.stream.multiprocessors  # as many are at work at once
+    maxima = Tensor.empty((rows, -(-n // sizes.MAXIMA)), device=x.device)
+    kernels.on(x.device).top_k_rows(values.address, ids.address, x.address, maxima.address, x.size // n, n, k)
     return values, ids

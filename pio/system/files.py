@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
+
+UNFINISHED: Final = r"\.[0-9a-f]{12}\.tmp"  # what a name of ``replacing`` ends with, as a pattern
 
 
 class Files(ABC):
@@ -27,6 +31,22 @@ class Files(ABC):
         Raises:
             OSError: They cannot be read.
         """
+
+    def read_scattered(self, descriptor: int, targets: Sequence[memoryview], position: int) -> int:
+        """Read bytes of an open file into several places, one behind the other; return how many, fewer at its end.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+        begin = position
+        for target in targets:
+            done = 0
+            while done < len(target):
+                count = self.read_at(descriptor, target[done:], position)
+                if count == 0:
+                    return position - begin
+                done, position = done + count, position + count
+        return position - begin
 
     @abstractmethod
     def cache_folder(self) -> Path:
@@ -97,6 +117,24 @@ class Files(ABC):
             OSError: The system could not; ``strerror`` says why.
         """
         os.replace(source, target)
+
+    @contextmanager
+    def replacing(self, target: Path) -> Generator[Path]:
+        """Give a path beside a file, and put what is written there in its place: as a whole, or not at all.
+
+        What is at that path is removed where the block raises, or the file cannot be replaced. A process that dies in
+        between leaves it, under a name that matches ``UNFINISHED``.
+
+        Raises:
+            OSError: The system could not put it there; ``strerror`` says why.
+        """
+        beside = target.with_name(f"{target.name}.{os.urandom(6).hex()}.tmp")
+        try:
+            yield beside
+            self.replace(beside, target)
+        except BaseException:
+            self.discard(beside)
+            raise
 
     def discard(self, path: Path) -> None:
         """Remove a file that is of no more use, if it is there and the system lets it go; raises nothing."""

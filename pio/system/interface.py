@@ -138,6 +138,10 @@ class System(Files):
         """Return what the processor can do by LLVM's names, as far as LLVM does not find it out itself."""
         return frozenset()
 
+    def allow_matrix_tiles(self) -> bool:
+        """Have this process and its forked children use the registers of AMX; return whether they may, from now on."""
+        return False
+
     @abstractmethod
     def seconds_since_start(self) -> float | None:
         """Return the seconds since the system started this process, or None where it does not say."""

@@ -19,6 +19,8 @@ from pio.system.posix import Posix, program
 _FUTEX: Final[dict[Machine, int]] = {"x86_64": 202, "aarch64": 98}  # the number of the system call
 _WAIT_PRIVATE, _WAKE_PRIVATE, _EVERYBODY = 128, 129, 1 << 30
 _NAP_US: Final = 200
+# Registers of AMX are kept for those who ask: a system call, what is asked, and of which state; asm/prctl.h.
+_ARCH_PRCTL, _REQUEST_STATE, _TILES = 158, 0x1023, 18
 # Bits by which the system tells what an ARM processor can do: asm/hwcap.h has their names.
 _AT_HWCAP, _AT_HWCAP2 = 16, 26
 _HWCAP: Final = {"fullfp16": 1 << 10, "dotprod": 1 << 20}  # HWCAP_ASIMDHP, HWCAP_ASIMDDP
@@ -93,6 +95,15 @@ class Linux(Posix):
     def processor_features(self) -> frozenset[str]:
         """Return what LLVM does not ask for: of ARM processors what is newer than 2016."""
         return _arm_features() if self.machine == "aarch64" else frozenset()
+
+    def allow_matrix_tiles(self) -> bool:
+        """Ask the system, which also refuses where a thread handles signals on a stack too small for the registers."""
+        if self.machine != "x86_64":
+            return False
+        try:
+            return program().syscall(_ARCH_PRCTL, _REQUEST_STATE, _TILES) == 0
+        except AttributeError:  # a C library without that function
+            return False
 
     def huge_pages(self) -> tuple[str, str]:
         """Read what is chosen."""

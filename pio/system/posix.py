@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pio.system.interface import Call, Machine, System
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 assert sys.platform != "win32"
 
+_AT_ONCE: Final = 512  # places that one call reads into; POSIX lets a system take as few as 16, and these take 1024
 _MACHINES: dict[str, Machine] = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
 
@@ -81,6 +82,20 @@ class Posix(System):
         """Read without a position of the descriptor's own, which threads would share."""
         return os.preadv(descriptor, [target], position)
 
+    def read_scattered(self, descriptor: int, targets: Sequence[memoryview], position: int) -> int:
+        """Read many places in one call; what a call leaves, as a signal or the end of the file may have it, singly."""
+        done = 0
+        for first in range(0, len(targets), _AT_ONCE):
+            some = targets[first : first + _AT_ONCE]
+            count, wanted = os.preadv(descriptor, some, position + done), sum(map(len, some))
+            done += count
+            if count < wanted:
+                left = super().read_scattered(descriptor, _behind(some, count), position + done)
+                done += left
+                if count + left < wanted:
+                    break
+        return done
+
     def distrust(self, path: Path, descriptor: int | None) -> str | None:
         """Look at the owner, and at who may write."""
         status = os.stat(path if descriptor is None else descriptor)
@@ -144,6 +159,15 @@ class Posix(System):
         import shlex
 
         return shlex.quote(text)
+
+
+def _behind(targets: Sequence[memoryview], count: int) -> list[memoryview]:
+    """Return what is left of some places behind so many bytes."""
+    left: list[memoryview] = []
+    for target in targets:
+        left.append(target[min(count, len(target)) :])
+        count = max(0, count - len(target))
+    return left
 
 
 @cache

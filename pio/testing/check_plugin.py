@@ -15,6 +15,7 @@ import pio
 from pio.errors import ConfigError, PioError
 from pio.plugin import TextModelPlugin, registry
 from pio.plugin.manifest import AREAS, MANIFEST, PluginManifest, import_object
+from pio.testing.check_commits import check_commits
 from pio.testing.check_steps import check_steps
 
 # A plugin builds on these parts of pio; the engine, the kernels and its siblings are not its business.
@@ -87,7 +88,7 @@ def check_plugin(plugin: str | Path | TextModelPlugin) -> list[Finding]:
     if not findings:
         findings += _check_behaviour(manifest, factory, found)
     if isinstance(plugin, TextModelPlugin) and plugin.is_loaded:
-        findings += [("steps", problem) for problem in check_steps(plugin)]
+        findings += [("steps", problem) for problem in [*check_steps(plugin), *check_commits(plugin)]]
     return [Finding(manifest.name, where, problem) for where, problem in findings]
 
 
@@ -251,4 +252,4 @@ def _check_behaviour(manifest: PluginManifest, factory: Any, found: type[TextMod
             break
 
 
-__all__ = ["Finding", "check_plugin", "check_steps"]
+__all__ = ["Finding", "check_commits", "check_plugin", "check_steps"]

@@ -127,11 +127,32 @@ class MediaPluginCase(PluginCase):
         first, second = self.asked([0, 1], seed=7), self.asked([1, 0], tokens=3, seed=7)
         with self.load() as model:
             self.answer(model, first)
-            assert model.loaded.manager.encoded_media == 2
+            assert model.stats().encoded_media == 2
             answer = self.answer(model, second)
-            assert model.loaded.manager.encoded_media == 2, "the same pictures were encoded again"
+            assert model.stats().encoded_media == 2, "the same pictures were encoded again"
         with self.load(media_cache=0) as model:
             assert self.answer(model, second) == answer, "other tokens for a picture that was kept"
+
+    def test_prefixes_with_pictures(self) -> None:
+        """Of a prompt with other pictures the cache has what stands before them, and of the same one all of it."""
+        before = 40
+        prompts = [self.asked([0, 1], tokens=before, seed=seed) for seed in (3, 4, 3)]
+        fields: dict[str, Any] = {"temperature": 0.0, "max_new_tokens": ANSWER, "ignore_eos": True, "logprobs": 20}
+        with self.load(prefix_cache=False) as model:
+            cold = [model.generate(prompt, **fields) for prompt in prompts]
+        with self.load(prefill_chunk=29) as model:
+            found, cache = [model.generate(prompt, **fields) for prompt in prompts], model.loaded.cache
+        assert [answer.logprobs for answer in found] == [answer.logprobs for answer in cold], "a hit changes bits"
+        if not cache.state_bytes:  # else it is found as far as states are kept
+            whole = (found[0].usage.prompt_tokens - 1) // cache.block_size
+            expected = [blocks * cache.block_size for blocks in (0, before // cache.block_size, whole)]
+            assert [answer.usage.cached_tokens for answer in found] == expected
+            with tempfile.TemporaryDirectory() as name:
+                for cached in (expected[0], expected[2]):
+                    with self.load(prefix_cache_path=Path(name) / "kept") as model:
+                        kept = model.generate(prompts[0], **fields)
+                    assert kept.logprobs == cold[0].logprobs, "what is read from disk changes bits"
+                    assert kept.usage.cached_tokens == cached
 
     def test_marks_are_never_sampled(self) -> None:
         """However likely they are."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pio.dtypes import int32
+from pio.engine.prefix_writes import TOKEN
 from pio.errors import CheckpointError, ConfigError, PioError, UnfinishedAnswerError
 from pio.loading.safetensors import SafetensorsFile, write_safetensors
 from pio.memory.allocation import allocated_bytes
@@ -27,7 +28,7 @@ from pio.plugin.loader import load
 from pio.plugin.manifest import import_object
 from pio.plugin.quantizer import quantize
 from pio.tensor import Tensor
-from pio.testing.check_plugin import check_plugin, check_steps
+from pio.testing.check_plugin import check_commits, check_plugin, check_steps
 from pio.testing.compare import bits
 from pio.testing.random_checkpoint import write_random_checkpoint
 from pio.text.encoded_prompt import EncodedPrompt, PromptEmbeddings
@@ -157,7 +158,7 @@ class PluginCase:
         forms: list[dict[str, Any]] = [{}, {"quantize": "int4"}, {"activation_dtype": "bfloat16"}]
         for options in forms:
             with self.load(**options) as model:
-                findings = check_steps(model)
+                findings = [*check_steps(model), *check_commits(model)]
                 assert not findings, f"with {options}: {findings[0]}"
 
     def test_infer(self) -> None:
@@ -213,6 +214,41 @@ class PluginCase:
             with self.load(made, prefill_chunk=5) as model:
                 assert bits(model.logits(ids)) == whole, "other bits from the quantized folder"
                 assert self.greedy(model, ids) == answer
+
+    def test_prefix_cache(self) -> None:
+        """What was computed before is found again, and changes no bit of an answer."""
+        ids = self.prompt(71)
+        fields: dict[str, Any] = {"temperature": 0.0, "max_new_tokens": 6, "ignore_eos": True, "logprobs": 20}
+        with self.load(prefix_cache=False) as model:
+            cold, slots = model.generate(ids, **fields), model.loaded.cache.state_slots
+        for chunk in (5, 64):
+            with self.load(prefill_chunk=chunk) as model:
+                found, cache = [model.generate(ids, **fields) for _ in range(2)], model.loaded.cache
+            assert [answer.logprobs for answer in found] == [cold.logprobs] * 2, "a hit changes bits"
+            most = (len(ids) - 1) // cache.block_size * cache.block_size
+            if cache.state_bytes and cache.state_slots == slots:  # there is no room to keep states in
+                most = 0
+            assert [answer.usage.cached_tokens for answer in found] == [0, most]
+
+    def test_prefix_cache_on_disk(self) -> None:
+        """What was computed before a restart is found again, and changes no bit."""
+        ids, cache = self.prompt(71), self.model.loaded.cache
+        fields: dict[str, Any] = {"temperature": 0.0, "max_new_tokens": 6, "ignore_eos": True, "logprobs": 20}
+        with self.load(prefix_cache=False) as model:
+            cold, slots = model.generate(ids, **fields), model.loaded.cache.state_slots
+        wanted = ["block_memory", *(["state_memory"] if cache.state_bytes else [])]
+        room = not cache.state_bytes or cache.state_slots > slots  # to keep states in
+        with tempfile.TemporaryDirectory() as name:
+            kept = Path(name) / "kept"
+            if not room or not all(hasattr(cache, offered) for offered in wanted):
+                expect(ConfigError, "prefix_cache_path cannot be used", lambda: self.load(prefix_cache_path=kept))
+                return
+            most = (len(ids) - 1) // cache.block_size * cache.block_size
+            for cached in (0, most if cache.state_bytes <= most * TOKEN else 0):
+                with self.load(prefix_cache_path=kept) as model:
+                    found = model.generate(ids, **fields)
+                assert found.logprobs == cold.logprobs, "what is read from disk changes bits"
+                assert found.usage.cached_tokens == cached
 
     def test_decoding_agrees_with_reading(self) -> None:
         """What is generated token by token is what the logits of the whole text say."""

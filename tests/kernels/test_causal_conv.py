@@ -74,6 +74,26 @@ def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads):
         assert bits(state[slots[i]]) == bits(states[i][0])
 
 
+@given(data=st.data(), shape=sizes((1, 8), (1, 200)), past=st.integers(0, 1), threads=THREADS)
+def test_a_sequence_that_is_cut_within_a_batch_leaves_its_state_there(data, shape, past, threads):
+    width, channels = shape
+    ends = sorted(data.draw(st.sets(st.integers(1, 12), min_size=2, max_size=4)))
+    x, weight = data.draw(tensors((ends[-1], channels))), data.draw(tensors((width, channels)))
+    start, expected = data.draw(tensors((1, width - 1, channels))), []
+    for end in ends:
+        state = start.clone()
+        out = ops.causal_conv(x[:end], weight, state, batch_of((0, past, end)))
+        expected.append(bits(state))
+    slots = data.draw(st.permutations(range(len(ends))))
+    states = Tensor.full((len(ends), width - 1, channels), math.nan)
+    states[slots[0]].copy_(start[0])
+    cuts = [(slots[0], past, ends[0])]
+    cuts.extend((slots[i], past + ends[i - 1], ends[i] - ends[i - 1], False, slots[i - 1]) for i in range(1, len(ends)))
+    found = ops.causal_conv(x.to(Device("cpu", threads)), weight, states, batch_of(*cuts))
+    assert bits(found) == bits(out)
+    assert [bits(states[slot]) for slot in slots] == expected
+
+
 def test_what_is_not_finite_stays_in_its_channel_and_leaves_with_its_token():
     x, weight = Tensor.full((6, 18), 1.0), Tensor.full((3, 18), 1.0)
     x[1:2, 17:].copy_(Tensor.from_list([[math.nan]]))

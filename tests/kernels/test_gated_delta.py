@@ -112,6 +112,27 @@ def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads):
         assert bits(state[slots[i]]) == bits(states[i][0])
 
 
+@given(data=st.data(), shape=heads(40), past=st.integers(0, 1), threads=THREADS)
+def test_a_sequence_that_is_cut_within_a_batch_leaves_its_state_there(data, shape, past, threads):
+    _, count, dim, value_dim = shape
+    ends = sorted(data.draw(st.sets(st.integers(1, 9), min_size=2, max_size=4)))
+    given_ = data.draw(inputs(ends[-1], shape))
+    start = Tensor.from_list([as_slices(data.draw(tensors((count, dim, value_dim))).tolist())])
+    expected = []
+    for end in ends:
+        state = start.clone()
+        out = ops.gated_delta(*(x[:end] for x in given_), state, batch_of((0, past, end)))
+        expected.append(bits(state[0]))
+    slots = data.draw(st.permutations(range(len(ends))))
+    states = Tensor.full(state_shape(len(ends) + 1, count, dim, value_dim), math.nan)
+    states[slots[0]].copy_(start[0])
+    cuts = [(slots[0], past, ends[0])]
+    cuts.extend((slots[i], past + ends[i - 1], ends[i] - ends[i - 1], False, slots[i - 1]) for i in range(1, len(ends)))
+    found = ops.gated_delta(given_[0].to(Device("cpu", threads)), *given_[1:], states, batch_of(*cuts))
+    assert bits(found) == bits(out)
+    assert [bits(states[slot]) for slot in slots] == expected
+
+
 @given(data=st.data(), tokens=st.integers(1, 5), shape=heads(20), threads=THREADS)
 def test_heads_inside_a_fused_projection(data, tokens, shape, threads):
     key_heads, count, dim, value_dim = shape

@@ -113,11 +113,58 @@ def test_kernels_for_a_processor_that_is_named_do_not_depend_on_this_one(monkeyp
     monkeypatch.setattr(_processor._settings, "CPU_NAME", "skylake")
     monkeypatch.setattr(_processor._settings, "CPU_FEATURES", "+avx2")
     monkeypatch.setattr(_processor, "described", lambda: pytest.fail("looked at this processor"))
+    monkeypatch.setattr(_processor, "AMX", _processor._amx())
     assert _processor.target.__wrapped__()[1:] == ("skylake", "+avx2")
 
 
+AMX_WORDS = frozenset({"avx512f", "avx512_vnni", "amx_tile", "amx_int8"})
+AMX_FEATURES = "+avx512f,+avx512vnni,+amx-tile,+amx-int8"
+
+
+class Allowing:
+    """A system on x86-64 that allows the registers of AMX or not, and counts how often it is asked."""
+
+    machine = "x86_64"
+
+    def __init__(self, allows):
+        self.allows, self.asked = allows, 0
+
+    def processor_features(self):
+        return frozenset()
+
+    def allow_matrix_tiles(self):
+        self.asked += 1
+        return self.allows
+
+
+@pytest.mark.parametrize("allows", [True, False])
+@pytest.mark.parametrize("given", [None, AMX_FEATURES])
+def test_tiles_of_amx_are_used_where_the_processor_has_them_and_the_system_allows_them(monkeypatch, allows, given):
+    system = Allowing(allows)
+    monkeypatch.setattr(_processor, "HERE", system)
+    monkeypatch.setattr(_processor._settings, "CPU_FEATURES", given)
+    monkeypatch.setattr(_processor, "described", lambda: (tuple(sorted(AMX_WORDS)), AMX_WORDS))
+    assert (_processor._amx(), _processor._dot(), system.asked) == (allows, "vnni", 1)
+
+
+@pytest.mark.parametrize("lacking", sorted(AMX_WORDS))
+def test_a_system_is_not_asked_for_what_the_processor_lacks(monkeypatch, lacking):
+    system, left = Allowing(True), AMX_WORDS - {lacking}
+    monkeypatch.setattr(_processor, "HERE", system)
+    monkeypatch.setattr(_processor, "described", lambda: (tuple(sorted(left)), left))
+    assert (_processor._amx(), system.asked) == (False, 0)
+
+
+def test_kernels_with_tiles_of_amx_are_kept_apart_from_those_without(monkeypatch):
+    found = set()
+    for has in (True, False):
+        monkeypatch.setattr(_processor, "AMX", has)
+        found.add(_processor.target.__wrapped__())
+    assert len(found) == 2
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere LLVM is asked")
-@pytest.mark.parametrize("feature", ["avx2", "avx512f", "avx512bf16", "avx512vnni", "dotprod"])
+@pytest.mark.parametrize("feature", ["amx-int8", "amx-tile", "avx2", "avx512f", "avx512bf16", "avx512vnni", "dotprod"])
 def test_linux_and_llvm_find_the_same_features(feature):
     assert _processor.described() is not None
     assert _processor.compiles_for(feature) == _processor.cpu_features().get(feature, False)
@@ -189,7 +236,7 @@ def test_a_function_has_all_features_in_its_list(monkeypatch):
         function = ir.Function(module, ir.FunctionType(ir.VoidType(), []), "nothing")
         ir.IRBuilder(function.append_basic_block()).ret_void()
         for _ in range(2):
-            _llvm.add_features(cpu_target.target_context, function)
+            _llvm.add_attributes(cpu_target.target_context, function)
         parsed = binding.parse_assembly(str(module))
         parsed.verify()
         mine = cpu_target.target_context.codegen().magic_tuple()[2]

@@ -1,24 +1,16 @@
-import ctypes
-import functools
 import math
 import random
 
 import pytest
-from arm_by_hand import by_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from int8_cache import BLOCK, GARBAGE, Cache, pick, whole_numbers
-from numba import njit, types
 
 from pio import ops
 from pio.cache.batch import Batch
-from pio.device import Device
+from pio.device import Device, default_device
 from pio.errors import TensorError
 from pio.kernels import attention as walk
-from pio.kernels._jit import CONTRACT, OPTIONS
-from pio.kernels._processor import compiles_for
-from pio.kernels._quarters import ARM
-from pio.kernels.quantized_tiles import DOT, DOTS, values_tile
 from pio.kernels.simd import JIT
 from pio.kernels.sizes import int8_attention_bytes
 from pio.ops import compilation
@@ -27,7 +19,7 @@ from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
 from pio.testing.reference import quantized_attention as reference
 from pio.testing.reference.attention import attention
-from pio.testing.strategies import numbers, sizes, tensors
+from pio.testing.strategies import sizes, tensors
 
 THREADS = st.sampled_from((1, 2, 3))
 INF, NAN = math.inf, math.nan
@@ -280,7 +272,7 @@ def test_scratch_is_enough(count, dim):
         base = wide.address + offset
         out = Tensor.full(q.shape, NAN)
         pools = (cache.keys.address, cache.values.address)
-        shape = record(size, 1, count, dim, 1, 0, 1.0 / math.sqrt(dim))
+        shape = record(size, 1, count, dim, 1, 0, 1.0 / math.sqrt(dim), device=default_device())
         walk.attention["int8"](out.address, q.address, *pools, batch.record.address, base, shape.address, 1)
         assert bits(out) == bits(expected)
         assert set(wide[:offset].tolist() + wide[offset + size :].tolist()) == {99}
@@ -345,56 +337,3 @@ def test_errors_name_the_argument():
         write(k=k.astype("float16"))
     with pytest.raises(TensorError, match="read-only"):
         write(keys=ops.Pages.of(Tensor.from_buffer(bytes(keys.size), "uint8", keys.shape), "int8"))
-
-
-# --- the tile ---
-
-HERE = ["portable", *ARM, *(["avx2"] if compiles_for("avx2") else [])]
-if DOT not in HERE:
-    HERE.append(DOT)
-
-
-@functools.cache
-def compiled(rows, dot):
-    tile = values_tile(rows, dot)
-
-    @njit(**OPTIONS, fastmath=CONTRACT)
-    def run(acc, p, v, width):
-        tile(acc, p, v, width)
-
-    if JIT:
-        with by_hand(dot):
-            run.compile((types.int64,) * 4)
-    return run
-
-
-@pytest.mark.parametrize("rows", [1, 3, 4])
-@settings(max_examples=40 if JIT else 3)
-@given(data=st.data(), width=st.sampled_from((16, 48, 160)), extreme=st.booleans())
-def test_every_variant_of_the_values_tile_is_the_same_to_the_bit(rows, data, width, extreme):
-    assert set(HERE) <= {*DOTS, *ARM}
-    source = random.Random(data.draw(st.integers(0, 999)))
-    chance = (lambda: 127) if extreme else lambda: source.randint(0, 127)
-    sign = source.choice((-128, 127))
-    value = (lambda: sign) if extreme else lambda: source.randint(-128, 127)  # stale bytes reach -128
-    chances = [[chance() for _ in range(BLOCK)] for _ in range(rows)]
-    values = [[value() for _ in range(width)] for _ in range(BLOCK)]
-    scales = [ctypes.c_float(source.uniform(0.001, 3.0)).value for _ in range(rows)]
-    start = data.draw(numbers(rows * width))
-    p = b"".join(bytes(row) + bytes(ctypes.c_float(s)) + b"-" * 12 for row, s in zip(chances, scales, strict=True))
-    v = bytes(values[4 * four + j][d] & 255 for four in range(8) for d in range(width) for j in range(4))
-    at_p, at_v = (Tensor.from_buffer(bytearray(x), "uint8") for x in (p, v))
-    found = {}
-    for dot in HERE:
-        acc = Tensor.from_list([7.0, *start, 7.0])
-        compiled(rows, dot)(acc[1:].address, at_p.address, at_v.address, width)
-        assert (acc[0].item(), acc[-1].item()) == (7.0, 7.0)
-        found[dot] = bits(acc)
-    assert len(set(found.values())) == 1
-    before = Tensor.from_list(start).tolist()
-    for r in range(rows):
-        for d in range(width):
-            dots = sum(chances[r][j] * values[j][d] for j in range(BLOCK))
-            expected = before[r * width + d] + scales[r] * dots
-            slack = 2e-7 * (abs(before[r * width + d]) + abs(scales[r] * dots))
-            assert abs(acc[1 + r * width + d].item() - expected) <= slack

@@ -14,6 +14,7 @@ from numba import njit, types
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.latent import PagedLatentCache
+from pio.device import default_device
 from pio.dtypes import dtype
 from pio.errors import TensorError
 from pio.kernels import latent_attention as walk
@@ -149,7 +150,7 @@ def test_scratch_is_enough(heads, rank, rope):
     for offset in (4, 20, 60):
         wide = Tensor.full((size + 256,), 99, "uint8")
         out = Tensor.full(q.shape, NAN)
-        shape = record(size, heads * rank, rank, heads * rope, rope, heads, rank, rope, 0.3)
+        shape = record(size, heads * rank, rank, heads * rope, rope, heads, rank, rope, 0.3, device=default_device())
         at = (batch.record.address, wide.address + offset, shape.address)
         walk.latent_attention["int8"](out.address, q.address, q_rope.address, paged.cache.address, *at, 1)
         assert bits(out) == bits(expected)

@@ -5,7 +5,8 @@ from numba.core import config
 
 from pio.device import Device
 from pio.errors import TensorError
-from pio.kernels.sizes import CHAINS, LANE_PRODUCTS
+from pio.kernels import sizes
+from pio.kernels.sizes import AMX, CHAINS, LANE_PRODUCTS
 from pio.ops import roofline
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close
@@ -36,6 +37,21 @@ def test_every_integer_product_is_done_and_counted(rounds, start, threads):
     assert sums.tolist() == reference.dot_all(rounds, start, threads, CHAINS, LANE_PRODUCTS)
 
 
+@pytest.mark.skipif(not AMX, reason="this processor has no AMX, or the system does not allow it")
+@given(rounds=st.integers(0, 300), start=st.integers(0, 255), threads=st.integers(1, 3))
+def test_every_product_of_tiles_is_done_and_counted(rounds, start, threads):
+    sums, operations = roofline.tile_all(rounds, start, device=Device("cpu", threads))
+    assert operations == 2 * rounds * 4 * 16 * 16 * 64 * threads
+    assert sums.tolist() == reference.tile_all(rounds, start, threads)
+
+
+def test_without_amx_there_are_no_tiles(monkeypatch):
+    monkeypatch.setattr(sizes, "AMX", False)
+    assert not roofline.multiplies_tiles()
+    with pytest.raises(TensorError, match="tile_all: the processor has no AMX, or the system does not allow it"):
+        roofline.tile_all(1)
+
+
 @given(rounds=st.integers(0, 300), x=st.integers(-40, 40), threads=st.integers(1, 3))
 def test_every_product_of_bfloat16_is_done_and_counted(rounds, x, threads):
     sums, operations = roofline.pair_all(rounds, float(x), device=Device("cpu", threads))
@@ -51,5 +67,7 @@ def test_arguments_are_checked():
         roofline.fma_all(-1, 1.0, 0.0)
     with pytest.raises(TensorError, match="rounds is -3"):
         roofline.dot_all(-3)
+    with pytest.raises(TensorError, match="rounds is -4"):
+        roofline.tile_all(-4)
     with pytest.raises(TensorError, match="rounds is -2"):
         roofline.pair_all(-2)

@@ -42,6 +42,15 @@ GIVEN = {
         "out": floats(3, 2),
         "scratch": Tensor.zeros((3 * 64,), "uint8"),
     },
+    "commit_delta": lambda: {
+        "state": floats(1, 2, 1, 5, 32),
+        "learned": floats(1, 2, 1, 3, 32),
+        "keys": floats(1, 1, 3, 5),
+        "decay": floats(1, 2, 3),
+        "first": 1,
+        "tokens": 2,
+    },
+    "commit_inputs": lambda: {"state": floats(1, 2, 5), "window": floats(1, 5, 5), "first": 1, "tokens": 2},
     "conv1d": lambda: {"x": floats(2, 5), "weight": floats(3, 2, 4), "bias": floats(3), "out": floats(3, 2)},
     "conv2d": lambda: {"x": floats(2, 5, 6), "weight": floats(3, 2, 4, 4), "bias": floats(3), "out": floats(3, 2, 3)},
     "copy": lambda: {"dst": floats(3, 5), "src": floats(3, 5)},
@@ -145,7 +154,7 @@ GIVEN = {
 CASES = [(op, name) for op, make in GIVEN.items() for name, x in make().items() if isinstance(x, Tensor)]
 # Lists of tensors, the caches of a batch, which models write, and what is no operation.
 ELSEWHERE = {"attention_scratch", "bfloat16_linears", "linears", "paged_attention", "quantized_linears", "write_cache"}
-ELSEWHERE |= {"Choices", "ExpertWeights", "PackedWeight", "Pages", "Program", "host_call", "recording"}
+ELSEWHERE |= {"Choices", "ExpertWeights", "PackedWeight", "Pages", "Program", "Window", "host_call", "recording"}
 ELSEWHERE |= {"causal_conv", "gated_delta"}
 ELSEWHERE |= {"latent_attention", "latent_scratch", "write_latent_cache"}
 

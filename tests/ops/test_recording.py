@@ -178,9 +178,10 @@ def test_a_step_keeps_the_numbers_that_its_kernels_read() -> None:
     t, out = x(), Tensor.zeros((3, 2))
     with ops.recording() as program:
         ops.copy(out, t.T)
-    assert record(1) is record(1) and record(1) is not record(1.0)
+    here = t.device
+    assert record(1, device=here) is record(1, device=here) and record(1, device=here) is not record(1.0, device=here)
     for i in range(KEPT):  # nobody but the step holds the lengths and strides of the copy any more
-        record(i, 7)
+        record(i, 7, device=here)
     gc.collect()
     out.fill_(0.0)
     program.run()

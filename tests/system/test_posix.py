@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,31 @@ def test_a_processors_name(tmp_path: Path, cpuinfo: str, name: str) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "cpuinfo").write_text(cpuinfo)
     assert Linux(tmp_path).processor_name() == name
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 512])
+@pytest.mark.parametrize("most", [1, 7, 10_000])
+def test_many_places_are_read_into_whatever_a_call_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int, most: int
+) -> None:
+    """A call may read less than it was asked for, as on a network drive; then the rest is read, up to the end."""
+    held = bytes(range(256)) * 4
+    (tmp_path / "file").write_bytes(held)
+    whole = os.preadv
+
+    def little(descriptor: int, targets: list[memoryview], position: int) -> int:
+        some, left = list[memoryview](), most
+        for target in targets:
+            some.append(target[:left])
+            left -= min(left, len(target))
+        return whole(descriptor, some, position)
+
+    monkeypatch.setattr("pio.system.posix._AT_ONCE", at_once)
+    monkeypatch.setattr(os, "preadv", little)
+    with open(tmp_path / "file", "rb") as file:
+        for begin, end in ((0, 1024), (5, 600), (1000, 1024), (1000, 2000)):
+            into = memoryview(bytearray(end - begin))
+            cuts = [0, 0, 3, 4, 19, 20, len(into)]
+            targets = [into[min(a, len(into)) : min(b, len(into))] for a, b in pairwise(cuts)]
+            count = SYSTEM.read_scattered(file.fileno(), targets, begin)
+            assert count == min(end, 1024) - begin and bytes(into[:count]) == held[begin:end]

@@ -43,6 +43,20 @@ def dot_all(rounds: int, start: int, parts: int, chains: int, products: int = 4,
     return out
 
 
+def tile_all(rounds: int, start: int, parts: int) -> list[int]:
+    """Return the sum of each part's products of two tiles by two, of 16 rows of 64 equal bytes, as 32 bits hold it."""
+    out: list[int] = []
+    for part in range(parts):
+        total = 0
+        for i in range(2):
+            byte = (start + part + i) & 255
+            for j in range(2):
+                total += rounds * 16 * 16 * 64 * (byte - 256 if byte > 127 else byte) * (j + 1)
+        total &= (1 << 32) - 1
+        out.append(total - (1 << 32) if total >> 31 else total)
+    return out
+
+
 def pair_all(rounds: int, x: float, parts: int, chains: int, lanes: int = 16) -> list[float]:
     """Return the sum of each part's chains of two products a lane, each twice the part's number."""
     return [float(lanes * chains * rounds * sum(2 * (x + part) for _ in range(2))) for part in range(parts)]
