@@ -1,0 +1,248 @@
+"""A stream of a GPU: all is done in the order in which it was asked for, so nobody waits but who reads in Python."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from pio.cuda.driver import Driver
+from pio.cuda.gpu import Gpu, gpu
+from pio.cuda.stage import Stage
+from pio.errors import DeviceError, OutOfMemoryError
+from pio.memory.sizes import format_bytes
+
+_lock: Final = threading.RLock()
+
+
+class Launch(NamedTuple):
+    """A kernel's launch, as ``Driver.launch`` takes it."""
+
+    kernel: int
+    grid: int
+    block: int
+    shared: int
+    letters: str
+    values: bytes
+
+
+class Stream:
+    """Work for a GPU, in order, asked for by any thread.
+
+    Attributes:
+        gpu: Whose work it is.
+        handle: The driver's name for it, which other libraries know too.
+        kept: What lives as long as the stream does, by a name: kernels, records.
+        held: Bytes of the GPU's memory that were allocated and are in use, by their addresses.
+    """
+
+    def __init__(self, gpu: Gpu, stage: int | None = None) -> None:
+        """Make a stream without work.
+
+        Args:
+            gpu: Whose.
+            stage: Bytes of each buffer by way of which memory of this process is copied.
+        """
+        self.gpu = gpu
+        self.handle = gpu.enter().stream()
+        self.kept: dict[Any, Any] = {}
+        self.held: dict[int, int] = {}
+        self._stage = Stage(gpu, self.handle) if stage is None else Stage(gpu, self.handle, stage)
+        # What is dropped waits here for the next call: finalisers drop, in any thread and at any moment, also while
+        # another call is under way, and may ask the driver for nothing.
+        self._dropped: deque[Callable[[], object]] = deque()
+        self._closed = False
+
+    @property
+    def architecture(self) -> str:
+        """What code is made for."""
+        return self.gpu.architecture
+
+    @property
+    def multiprocessors(self) -> int:
+        """How many the GPU has."""
+        return self.gpu.facts.multiprocessors
+
+    def load(self, code: bytes, entry: str, shared: int) -> int:
+        """Return the handle of a kernel; see ``Driver.load``."""
+        return self.begin().load(code, entry, shared)
+
+    def launch(self, launch: Launch) -> None:
+        """Run a kernel when all before it is done."""
+        kernel, grid, block, shared, letters, values = launch
+        self.begin().launch(kernel, grid, block, shared, self.handle, letters, values)
+
+    def graph(self, launches: Sequence[Launch]) -> Graph:
+        """Return what does these launches in one call."""
+        return Graph(self, launches)
+
+    # Memory
+
+    def allocate(self, nbytes: int, what: str = "a tensor") -> int:
+        """Return the address of zeroed memory of the GPU.
+
+        Raises:
+            OutOfMemoryError: There is too little; nothing has changed.
+        """
+        driver = self.begin()
+        try:
+            address = driver.allocate(max(nbytes, 1), self.handle)
+        except OutOfMemoryError as error:
+            free, total = driver.room()
+            raise OutOfMemoryError(
+                f"cuda:{self.gpu.ordinal} refused {format_bytes(nbytes)} for {what}: of its {format_bytes(total)} "
+                f"{format_bytes(free)} are free, and pio holds {format_bytes(sum(self.held.copy().values()))}; "
+                "free some, ask for less, or use device='cpu'"
+            ) from error
+        self.held[address] = nbytes
+        driver.fill(address, 0, max(nbytes, 1), self.handle)
+        return address
+
+    def drop_later(self, release: Callable[[], object]) -> None:
+        """Call this at the next call; from any thread at any moment."""
+        self._dropped.append(release)
+
+    def drop(self, address: int, *, shared: bool = False) -> None:
+        """Give memory back, at the next call; from any thread at any moment.
+
+        Args:
+            address: Where it begins.
+            shared: Whether other libraries got it, who may have work on it in streams of their own.
+        """
+        self._dropped.append(lambda: self._free(address, shared))
+
+    def drop_foreign(self, release: Callable[[], object]) -> None:
+        """Call what gives memory of another library back, once all work on it is done that was asked for by then."""
+
+        def wait_and_release() -> None:
+            self.gpu.enter().wait(self.handle)
+            release()
+
+        self._dropped.append(wait_and_release)
+
+    def _free(self, address: int, shared: bool) -> None:
+        driver = self.gpu.enter()
+        if shared:
+            driver.wait_all()
+        self.held.pop(address)
+        driver.free(address, self.handle)
+
+    def copy_in(self, target: int, source: int, nbytes: int) -> None:
+        """Copy from this process to the GPU; the source may change from here on."""
+        self.begin()
+        self._stage.copy_in(target, source, nbytes)
+
+    def copy_out(self, target: int, source: int, nbytes: int) -> None:
+        """Copy from the GPU to this process when all before it is done, and wait for that."""
+        driver = self.begin()
+        if nbytes:
+            driver.copy_out(target, source, nbytes, self.handle)
+        driver.wait(self.handle)
+
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Copy within the GPU, between memory that does not overlap."""
+        if nbytes:
+            self.begin().copy(target, source, nbytes, self.handle)
+
+    def fill(self, address: int, value: int, nbytes: int) -> None:
+        """Set bytes of the GPU's memory."""
+        if nbytes:
+            self.begin().fill(address, value, nbytes, self.handle)
+
+    # Order
+
+    def wait(self) -> None:
+        """Wait until all is done.
+
+        Raises:
+            DeviceError: Something went wrong in it.
+        """
+        self.begin().wait(self.handle)
+
+    def let_follow(self, other: int) -> None:
+        """Let a stream, such as another library's, go on only when all is done that was asked of this one by now."""
+        driver = self.begin()
+        event = driver.event(self.handle)
+        driver.wait_event(other, event)
+        driver.end_event(event)
+
+    def begin(self) -> Driver:
+        """Return whom to ask, once what was dropped is given back.
+
+        Raises:
+            DeviceError: The stream was closed, or the GPU cannot be used any more.
+        """
+        driver = self.gpu.enter()
+        if self._closed:
+            raise DeviceError(
+                f"the stream of cuda:{self.gpu.ordinal} was closed, and with it all that lay there; go on with "
+                "device='cpu', or in another process"
+            )
+        while self._dropped:
+            try:
+                release = self._dropped.popleft()
+            except IndexError:  # another thread has just taken it
+                break
+            release()
+        return driver
+
+    def close(self) -> None:
+        """Wait for all work, and give back the stream and its memory; tensors there cannot be used any more."""
+        if self._closed:
+            return
+        driver = self.begin()
+        driver.wait(self.handle)
+        self.kept.clear()
+        self.begin()  # what that has dropped
+        for address in list(self.held):
+            self._free(address, shared=False)
+        driver.wait(self.handle)
+        self._stage.close()
+        self._closed = True
+        driver.end_stream(self.handle)
+
+
+class Graph:
+    """Launches that are done in one call of the driver."""
+
+    def __init__(self, stream: Stream, launches: Sequence[Launch]) -> None:
+        """Record them, in a stream of its own, so that nothing that other threads do gets between them."""
+        self._stream = stream
+        driver = stream.gpu.enter()
+        own = driver.stream()
+        try:
+            driver.begin_graph(own)
+            try:
+                for kernel, grid, block, shared, letters, values in launches:
+                    driver.launch(kernel, grid, block, shared, own, letters, values)
+            finally:
+                self._handle = driver.end_graph(own)
+        finally:
+            driver.end_stream(own)
+
+    def run(self) -> None:
+        """Do them when all before them is done."""
+        stream = self._stream
+        stream.begin().run_graph(self._handle, stream.handle)
+
+    def __del__(self) -> None:
+        handle, stream = getattr(self, "_handle", 0), self._stream
+        if handle:
+            stream.drop_later(lambda: stream.gpu.enter().end_graph_run(handle))
+
+
+@cache
+def _stream(ordinal: int) -> Stream:
+    return Stream(gpu(ordinal))
+
+
+def stream(ordinal: int) -> Stream:
+    """Return the stream of this machine's GPU of that number, always the same one.
+
+    Raises:
+        DeviceError: There is no such GPU, no driver, or the driver or the GPU is too old.
+    """
+    with _lock:
+        return _stream(ordinal)

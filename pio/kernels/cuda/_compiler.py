@@ -1,0 +1,131 @@
+"""What is asked of numba-cuda: PTX of a function and the machine code that NVIDIA's linker makes of it.
+
+Nothing here needs a GPU or a driver. numba-cuda asks a device only where a device function is compiled, for its
+architecture, which is known here.
+"""
+
+# numba-cuda and cuda-core come without type stubs
+# pyright: reportMissingImports=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportAttributeAccessIssue=false
+# pyright: reportPrivateImportUsage=false
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Final
+
+from numba import float64, int64, types
+
+_numpy: Any = sys.modules["numpy"]  # Numba's, of which numba-cuda 0.30 asks what NumPy 2.5 has no more
+if not hasattr(_numpy, "row_stack"):
+    _numpy.row_stack = _numpy.vstack
+
+# ruff: noqa: E402  # behind that
+from cuda.core import Linker, LinkerOptions, ObjectCode
+from numba import cuda
+from numba.cuda import dispatcher as _dispatcher
+from numba.cuda.core.compiler_lock import global_compiler_lock
+
+ARCHITECTURES: Final = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a")
+TYPES: Final = {"q": int64, "d": float64}  # of parameters, by their letters
+_ARCHITECTURE: Final = re.compile(r"sm_(\d+)(\d)(a?)")
+_ENTRY: Final = re.compile(r"\.visible \.entry (\w+)\(")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a kernel takes of a multiprocessor.
+
+    Attributes:
+        registers: Of a thread.
+        spilled: Bytes of registers that a thread keeps in memory, stores and loads together.
+        stack: Bytes of a thread's own memory.
+        shared: Bytes of shared memory that do not depend on the launch.
+    """
+
+    registers: int
+    spilled: int
+    stack: int
+    shared: int
+
+
+def capability(architecture: str) -> tuple[int, int] | tuple[int, int, str]:
+    """Return an architecture as numba-cuda takes it: ``sm_90a`` is (9, 0, "a").
+
+    Raises:
+        ValueError: It is none.
+    """
+    found = _ARCHITECTURE.fullmatch(architecture)
+    if found is None:
+        raise ValueError(f"{architecture!r} is no architecture of a GPU, such as {', '.join(ARCHITECTURES)}")
+    major, minor, own = found.groups()
+    return (int(major), int(minor), own) if own else (int(major), int(minor))
+
+
+def device_dispatcher(fn: Callable[..., Any]) -> Any:
+    """Return what a kernel calls in place of a function."""
+    return cuda.jit(device=True)(fn)
+
+
+def to_ptx(fn: Callable[..., Any], letters: str, architecture: str, block: int, blocks: int) -> tuple[str, str]:
+    """Compile a kernel.
+
+    Args:
+        fn: Its function; takes integers and floats, returns nothing.
+        letters: A letter for each parameter, see TYPES.
+        architecture: What it is to run on.
+        block: Threads of a block, at most.
+        blocks: Of a multiprocessor at once, which bounds registers.
+
+    Returns:
+        The PTX, and the name of the entry in it.
+    """
+    signature = types.void(*[TYPES[letter] for letter in letters])
+    wanted = capability(architecture)
+    with global_compiler_lock, _asked_for(wanted):
+        text, _ = cuda.compile(
+            fn,
+            signature,
+            device=False,
+            abi="numba",
+            cc=wanted,
+            output="ptx",
+            launch_bounds=(block, blocks),
+            fastmath=False,
+        )
+    return text, _ENTRY.findall(text)[0]
+
+
+def to_cubin(ptx: str, architecture: str) -> tuple[bytes, Resources]:
+    """Make machine code of PTX, and say what it takes."""
+    options = LinkerOptions(arch=architecture, ptxas_options=["-v"], optimization_level=3)
+    linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=options)
+    made = linker.link("cubin")
+    return bytes(made.code), _resources(linker.get_info_log())
+
+
+def _resources(log: str) -> Resources:
+    def number(pattern: str) -> int:
+        return sum(int(n) for n in re.findall(pattern, log))
+
+    return Resources(
+        registers=number(r"Used (\d+) registers"),
+        spilled=number(r"(\d+) bytes spill (?:stores|loads)"),
+        stack=number(r"(\d+) bytes stack frame"),
+        shared=number(r"(\d+) bytes smem"),
+    )
+
+
+@contextmanager
+def _asked_for(wanted: tuple[int, ...] | tuple[int, int, str]) -> Generator[None]:
+    """Let numba-cuda take this for the GPU's architecture."""
+    before = _dispatcher.get_current_device
+    _dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=wanted)
+    try:
+        yield
+    finally:
+        _dispatcher.get_current_device = before

@@ -1,0 +1,315 @@
+"""What a warp holds of a product of attention: fragments of the tensor cores' factors and sums, as tuples.
+
+``mma_bf16`` and its like multiply a left factor, 16 x 16, by a right one, 16 x 8. Lane 4 g + c holds rows g and g + 8
+of the left one, column g of the right one. Which numbers meet in one instruction is free as long as both factors agree,
+so that sixteen bytes of memory, eight numbers in a row, go to four instructions: number 2 i to row g of instruction i,
+number 2 i + 1 to row g + 8. Of four such rows of memory, two and two neighbours of a sum are put side by side: that is
+all it takes to turn keys that lie transposed, and values that lie as rows.
+
+A tile is 64 rows by 8 queries: of lane 4 g + c element 4 i + r is row 8 g + 2 i + r / 2, query 2 c + r mod 2.
+"""
+
+# numba-cuda and llvmlite come without type stubs
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownParameterType=false, reportPrivateUsage=false
+# pyright: reportCallIssue=false, reportReturnType=false
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from pio.kernels._per_dtype import by_dtype
+from pio.kernels.cuda._words import put_words
+from pio.kernels.cuda.ptx import F32, GLOBAL, I32, I64, ITEMSIZE, primitive
+from pio.kernels.cuda.ptx import _asm as asm
+from pio.kernels.cuda.ptx import _four as four_words
+from pio.kernels.cuda.ptx import _named as named
+from pio.kernels.cuda.ptx import _two_of as two_of
+
+float32, int32, int64, void = types.float32, types.int32, types.int64, types.void
+TILE = (float32,) * 16
+SUMS, WORDS, WIDE_WORDS = (types.UniTuple(kind, n) for kind, n in ((float32, 16), (int32, 16), (int32, 32)))
+QUERIES = 8  # of a tile
+POSITIONS = 64  # of a tile
+RIGHT = 16 * 32  # bytes of a right factor of a warp
+KINDS = {"bfloat16": "bf16", "float16": "f16"}
+
+
+def parts(b: Any, tuple_: Any, n: int) -> list[Any]:
+    """The elements of a tuple."""
+    return [b.extract_value(tuple_, i) for i in range(n)]
+
+
+def mma(b: Any, kind: str, c: list[Any], a: list[Any], right: list[Any]) -> list[Any]:
+    """Add a product of 16 x 16 and 16 x 8 numbers of sixteen bits."""
+    text = (
+        f"mma.sync.aligned.m16n8k16.row.col.f32.{kind}.{kind}.f32 "
+        "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};"
+    )
+    four = ir.LiteralStructType([F32] * 4)
+    result = asm(b, text, "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", four, [*a, *right, *c])
+    return [b.extract_value(result, i) for i in range(4)]
+
+
+def _pack(b: Any, low: Any, high: Any, kind: str) -> Any:
+    """Two numbers rounded to nearest, in one word."""
+    return asm(b, f"cvt.rn.{kind}x2.f32 $0, $1, $2;", "=r,f,f", I32, [high, low])
+
+
+def _split(b: Any, low: Any, high: Any, dtype: str) -> tuple[Any, Any]:
+    """Two numbers as two words: rounded, and what rounding leaves."""
+    word = _pack(b, low, high, KINDS[dtype])
+    one, two = two_of(b, word, dtype)
+    return word, _pack(b, b.fsub(low, one), b.fsub(high, two), KINDS[dtype])
+
+
+def _half(dtype: str) -> str:
+    """The type that numbers of a cache are multiplied in."""
+    return "bfloat16" if dtype == "float32" else dtype
+
+
+def _load_rows(dtype: str) -> Any:
+    def emit(b: Any, *places: Any) -> list[Any]:
+        words: list[Any] = []
+        for place in places:
+            words += four_words(b, place, GLOBAL)
+            if dtype == "float32":
+                words += four_words(b, b.add(place, ir.Constant(I64, 16)), GLOBAL)
+        return words
+
+    return primitive((int32,) * (32 if dtype == "float32" else 16), *[int64] * 4, emit=emit)
+
+
+def _left(dtype: str) -> Any:
+    def pairs(b: Any, words: list[Any], i: int) -> list[Any]:
+        """The words of rows g and g + 8 of instruction i."""
+        made: list[Any] = []
+        for two in (0, 8):
+            x, y = words[two + i], words[two + 4 + i]
+            made += [asm(b, f"prmt.b32 $0, $1, $2, {how};", "=r,r,r", I32, [x, y]) for how in ("0x5410", "0x7632")]
+        return made
+
+    def emit(b: Any, rows: Any) -> list[Any]:
+        return [word for i in range(4) for word in pairs(b, parts(b, rows, 16), i)]
+
+    def emit_two(b: Any, rows: Any) -> list[Any]:
+        numbers = [b.bitcast(word, F32) for word in parts(b, rows, 32)]
+        made = [
+            _split(b, numbers[two + 2 * i + odd], numbers[two + 8 + 2 * i + odd], "bfloat16")
+            for i in range(4)
+            for two in (0, 16)
+            for odd in (0, 1)
+        ]
+        return [rounded for rounded, _ in made] + [left for _, left in made]
+
+    if dtype == "float32":
+        return primitive((int32,) * 32, WIDE_WORDS, emit=emit_two)
+    return primitive((int32,) * 16, WORDS, emit=emit)
+
+
+def _add_product(dtype: str) -> Any:
+    kind = KINDS[_half(dtype)]
+
+    def emit(b: Any, sums: Any, left: Any, *right: Any) -> list[Any]:
+        c, a = parts(b, sums, 16), parts(b, left, 32 if dtype == "float32" else 16)
+        made: list[Any] = []
+        for i in range(4):
+            four = slice(4 * i, 4 * i + 4)
+            total = mma(b, kind, c[four], a[four], list(right[:2]))
+            total = mma(b, kind, total, a[four], list(right[2:]))
+            if dtype == "float32":
+                total = mma(b, kind, total, a[16:][four], list(right[:2]))
+            made += total
+        return made
+
+    left = WIDE_WORDS if dtype == "float32" else WORDS
+    return primitive(TILE, SUMS, left, *[int32] * 4, emit=emit)
+
+
+def _put_chances(dtype: str) -> Any:
+    def emit(b: Any, address: Any, chances: Any) -> None:
+        p = parts(b, chances, 16)
+        for i in range(4):
+            rows = [_split(b, *p[4 * i + 2 * odd : 4 * i + 2 * odd + 2], _half(dtype)) for odd in (0, 1)]
+            four = [_turned(b, word) for word in (rows[0][0], rows[1][0], rows[0][1], rows[1][1])]
+            put_words(b, b.add(address, ir.Constant(I64, RIGHT * i)), *four)
+
+    return primitive(void, int64, SUMS, emit=emit)
+
+
+def _turned(b: Any, word: Any) -> Any:
+    """Transpose 8 x 8 numbers of sixteen bits, two a lane."""
+    text = "movmatrix.sync.aligned.m8n8.trans.b16 $0, $1;"
+    return asm(b, text, "=r,r", I32, [word], effects=True)
+
+
+def _row_words(dtype: str) -> Any:
+    def emit(b: Any, place: Any, left: Any) -> list[Any]:
+        there = b.icmp_signed(">", left, ir.Constant(I64, 0))
+        back = b.mul(b.sub(left, ir.Constant(I64, 8)), ir.Constant(I64, ITEMSIZE[dtype]))
+        safe = b.select(there, place, b.add(place, back))  # the last eight of the row
+        words = four_words(b, safe, GLOBAL)
+        if dtype == "float32":
+            words += four_words(b, b.add(safe, ir.Constant(I64, 16)), GLOBAL)
+            numbers = [b.bitcast(word, F32) for word in words]
+            made = [_split(b, *numbers[2 * i : 2 * i + 2], "bfloat16") for i in range(4)]
+            words = [rounded for rounded, _ in made] + [rest for _, rest in made]
+        return [b.select(there, word, ir.Constant(I32, 0)) for word in words]
+
+    return primitive((int32,) * (8 if dtype == "float32" else 4), int64, int64, emit=emit)
+
+
+def _add_row_products(dtype: str) -> Any:
+    kind, wide = KINDS[_half(dtype)], dtype == "float32"
+
+    def emit(b: Any, sums: Any, *values: Any) -> list[Any]:
+        c, made = parts(b, sums, 16), list[Any]()
+        rows = [parts(b, row, 8 if wide else 4) for row in values[:8]]
+        rights = [parts(b, right, 4) for right in values[8:]]
+        for i in range(4):
+            low, high, total = rows[2 * i], rows[2 * i + 1], c[4 * i : 4 * i + 4]
+            for step, right in enumerate(rights):
+                left = [low[2 * step], high[2 * step], low[2 * step + 1], high[2 * step + 1]]
+                total = mma(b, kind, total, left, right[:2])
+                total = mma(b, kind, total, left, right[2:])
+                if wide:
+                    at = 4 + 2 * step
+                    total = mma(b, kind, total, [low[at], high[at], low[at + 1], high[at + 1]], right[:2])
+            made += total
+        return made
+
+    four = types.UniTuple(int32, 8 if wide else 4)
+    return primitive(TILE, SUMS, *[four] * 8, *[types.UniTuple(int32, 4)] * 2, emit=emit)
+
+
+_ROWS = "Eight numbers in a row at each of four addresses that sixteen divides."
+_LEFT = "The words of four left factors, of four rows: see the module. Those of float32 and then what rounding leaves."
+_ADD = "Add to a tile the products of four left factors and a right one, which is words of numbers and of what is left."
+_CHANCES = (
+    "Write a lane's words of a tile's four right factors to shared memory, RIGHT bytes apart: numbers and what "
+    "rounding leaves, the tile's rows becoming what is summed."
+)
+_SPLIT = "Two numbers as two words: rounded, and what rounding leaves."
+
+DTYPES = ("float32", "float16", "bfloat16")
+load_rows = by_dtype({t: named(_load_rows(t), f"load_rows_{t}", _ROWS, "a", "b_", "c", "d") for t in DTYPES})
+left_words = by_dtype({t: named(_left(t), f"left_words_{t}", _LEFT, "rows") for t in DTYPES})
+add_product = by_dtype(
+    {t: named(_add_product(t), f"add_product_{t}", _ADD, "sums", "left", "h0", "h1", "l0", "l1") for t in DTYPES}
+)
+put_chances = by_dtype({t: named(_put_chances(t), f"put_chances_{t}", _CHANCES, "address", "chances") for t in DTYPES})
+split_words = by_dtype(
+    {
+        t: named(
+            primitive((int32, int32), float32, float32, emit=lambda b, x, y, t=t: list(_split(b, x, y, _half(t)))),
+            f"split_words_{t}",
+            _SPLIT,
+            "x",
+            "y",
+        )
+        for t in DTYPES
+    }
+)
+
+
+@primitive(TILE, emit=lambda b: [ir.Constant(F32, 0.0)] * 16)
+def no_sums() -> tuple[float, ...]:
+    """A tile of zeros."""
+
+
+def _seen_scores(b: Any, sums: Any, position: Any, *bounds: Any) -> list[Any]:
+    at, made = b.trunc(position, I32), list[Any]()
+    unit, (first0, last0, first1, last1) = bounds[:2], [b.trunc(n, I32) for n in bounds[2:]]
+    for e, x in enumerate(parts(b, sums, 16)):
+        j = b.add(at, ir.Constant(I32, e // 4 * 2 + e % 4 // 2))
+        first, last = (first1, last1) if e % 2 else (first0, last0)
+        there = b.and_(b.icmp_signed(">=", j, first), b.icmp_signed("<", j, last))
+        made.append(b.select(there, b.fmul(x, unit[e % 2]), ir.Constant(F32, -math.inf)))
+    return made
+
+
+@primitive(TILE, SUMS, int64, float32, float32, *[int64] * 4, emit=_seen_scores)
+def seen_scores(scores, position, unit0, unit1, first0, last0, first1, last1):  # type: ignore[no-untyped-def]
+    """Scores times a unit of each query; -inf where a query does not see: its positions are first <= j < last."""
+
+
+def _largest_two(b: Any, scores: Any) -> list[Any]:
+    p = parts(b, scores, 16)
+    made: list[Any] = []
+    for q in (0, 1):
+        most = p[q]
+        for x in p[q + 2 :: 2]:
+            most = asm(b, "max.f32 $0, $1, $2;", "=f,f,f", F32, [most, x])
+        made.append(most)
+    return made
+
+
+@primitive((float32, float32), SUMS, emit=_largest_two)
+def largest_two(scores):  # type: ignore[no-untyped-def]
+    """The largest of a lane's elements of each of its two queries."""
+
+
+def _total_two(b: Any, chances: Any) -> list[Any]:
+    p = parts(b, chances, 16)
+    made: list[Any] = []
+    for q in (0, 1):
+        total = p[q]
+        for x in p[q + 2 :: 2]:
+            total = b.fadd(total, x)
+        made.append(total)
+    return made
+
+
+@primitive((float32, float32), SUMS, emit=_total_two)
+def total_two(chances):  # type: ignore[no-untyped-def]
+    """The sum of a lane's elements of each of its two queries, in the order of rows."""
+
+
+def _powers(b: Any, scores: Any, base0: Any, base1: Any) -> list[Any]:
+    p = parts(b, scores, 16)
+    return [
+        asm(b, "ex2.approx.f32 $0, $1;", "=f,f", F32, [b.fsub(x, base1 if e % 2 else base0)]) for e, x in enumerate(p)
+    ]
+
+
+@primitive(TILE, SUMS, float32, float32, emit=_powers)
+def powers(scores, base0, base1):  # type: ignore[no-untyped-def]
+    """Two to the power of what scores are above a base of each query."""
+
+
+def _store_tile(b: Any, address: Any, sums: Any, stride: Any) -> None:
+    p = [b.bitcast(x, I32) for x in parts(b, sums, 16)]
+    for q in (0, 1):
+        for half in (0, 8):
+            put_words(
+                b,
+                b.add(address, ir.Constant(I64, 2 * half)),
+                p[half + q],
+                p[half + q + 2],
+                p[half + q + 4],
+                p[half + q + 6],
+            )
+        address = b.add(address, stride)
+
+
+@primitive(void, int64, SUMS, int64, emit=_store_tile)
+def store_tile(address, sums, stride):  # type: ignore[no-untyped-def]
+    """Write a lane's eight rows of its first query to shared memory, side by side, and those of the second behind."""
+
+
+_ROW_WORDS = (
+    "The words of eight numbers in a row, two and two; zeros where none are left. Those of float32 as in left_words."
+)
+_ADD_ROWS = "Add to a tile the products of eight rows, words of eight numbers each, and right factors of two steps."
+row_words = by_dtype({t: named(_row_words(t), f"row_words_{t}", _ROW_WORDS, "place", "left") for t in DTYPES})
+add_row_products = by_dtype(
+    {
+        t: named(
+            _add_row_products(t), f"add_row_products_{t}", _ADD_ROWS, "sums", *[f"r{i}" for i in range(8)], "one", "two"
+        )
+        for t in DTYPES
+    }
+)

@@ -1,0 +1,127 @@
+"""How kernels for GPUs are declared: functions of addresses and sizes, compiled for an architecture on demand."""
+
+# numba-cuda comes without type stubs
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from types import FunctionType
+from typing import Any, TypeVar
+
+from pio.kernels._image import Name
+from pio.kernels._jit import name_of, parameters
+from pio.kernels._per_dtype import PerDtype, specialise
+from pio.kernels.cuda import _compiler
+from pio.kernels.cuda._compiler import Resources
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a kernel is launched, whatever there is to do.
+
+    Attributes:
+        block: Threads of a block.
+        blocks: Of a multiprocessor; the grid is that many times its number of multiprocessors.
+        shared: Bytes of shared memory of a block.
+    """
+
+    block: int = 256
+    blocks: int = 4
+    shared: int = 0
+
+
+class DeviceFunction:
+    """A function that kernels call; it is compiled as part of them.
+
+    Attributes:
+        py_func: The function.
+    """
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.py_func = fn
+        self._made: dict[str, Any] = {}
+
+    def __call__(self, *_: Any) -> Any:
+        """Say that Python cannot call it; kernels call what stands for it."""
+        raise TypeError(f"{self.py_func.__name__} is a function of kernels for GPUs, which Python cannot call")
+
+    def compiled(self, architecture: str) -> Any:
+        """Return what stands for it in a kernel for an architecture."""
+        found = self._made.get(architecture)
+        if found is None:
+            found = self._made[architecture] = _compiler.device_dispatcher(_resolved(self.py_func, architecture))
+        return found
+
+
+class CudaKernel:
+    """A kernel for GPUs.
+
+    Attributes:
+        name: How the kernel is known.
+        shape: How it is launched.
+        letters: One for each parameter: ``q`` for integers, ``d`` for floats.
+    """
+
+    def __init__(self, fn: Callable[..., None], shape: Shape) -> None:
+        self.name: Name = name_of(fn)
+        self.shape = shape
+        self.letters: str = parameters(fn)
+        self.py_func = fn
+        self.__doc__, self.__module__ = fn.__doc__, fn.__module__
+
+    @cache  # noqa: B019  # kernels live as long as the process
+    def ptx(self, architecture: str) -> tuple[str, str]:
+        """Return its PTX for an architecture such as ``sm_90a``, and the name of the entry."""
+        fn = _resolved(self.py_func, architecture)
+        return _compiler.to_ptx(fn, self.letters, architecture, self.shape.block, self.shape.blocks)
+
+    @cache  # noqa: B019
+    def cubin(self, architecture: str) -> tuple[bytes, Resources]:
+        """Return its machine code for an architecture, and what that takes."""
+        return _compiler.to_cubin(self.ptx(architecture)[0], architecture)
+
+
+def device_function(fn: F) -> F:
+    """Declare a function that kernels call."""
+    return DeviceFunction(fn)  # pyright: ignore[reportReturnType]
+
+
+def device_function_per_dtype(fn: F) -> PerDtype[F]:
+    """Declare such a function for each element type."""
+    return PerDtype(lambda dtype: device_function(specialise(fn, dtype)))
+
+
+def cuda_kernel(fn: Any = None, *, block: int = 256, blocks: int = 4, shared: int = 0) -> Any:
+    """Declare a kernel; every parameter is annotated int (an address, a size, a flag) or float.
+
+    Args:
+        fn: The kernel. Its blocks take work in turn: ``range(block_index(), work, grid_size())``.
+        block: Threads of a block.
+        blocks: Of a multiprocessor.
+        shared: Bytes of shared memory of a block, which ``ptx.shared_memory`` gives.
+    """
+    if fn is None:
+        return partial(cuda_kernel, block=block, blocks=blocks, shared=shared)
+    return CudaKernel(fn, Shape(block, blocks, shared))
+
+
+def cuda_kernel_per_dtype(fn: Any = None, *, block: int = 256, blocks: int = 4, shared: int = 0) -> Any:
+    """Declare a kernel for each element type: every ``PerDtype`` that it names stands for the member of that type."""
+    if fn is None:
+        return partial(cuda_kernel_per_dtype, block=block, blocks=blocks, shared=shared)
+    return PerDtype(lambda dtype: cuda_kernel(specialise(fn, dtype), block=block, blocks=blocks, shared=shared))
+
+
+def _resolved(fn: Callable[..., Any], architecture: str) -> Callable[..., Any]:
+    """Return a function whose names of device functions stand for what is compiled for an architecture."""
+    scope = dict(fn.__globals__)
+    for name in fn.__code__.co_names:
+        if isinstance(value := scope.get(name), DeviceFunction):
+            scope[name] = value.compiled(architecture)
+    made = FunctionType(fn.__code__, scope, fn.__name__, fn.__defaults__, fn.__closure__)
+    made.__module__, made.__qualname__, made.__annotations__ = fn.__module__, fn.__qualname__, fn.__annotations__
+    return made

@@ -1,0 +1,106 @@
+"""Kernels by name for a GPU: what ``launcher`` gives operations whose tensors lie there.
+
+A kernel is called as the CPU's is, with addresses of the GPU's memory. The last value that parallel kernels of a CPU
+take, over how many threads they split, says nothing here: the grid is as large as the GPU.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Protocol
+
+from pio.kernels import jobs
+from pio.kernels._image import Name
+from pio.kernels.cuda import _kept
+
+
+class Target(Protocol):
+    """Where kernels run: a stream of a GPU.
+
+    Attributes:
+        kept: What lives as long as it does, by a name.
+    """
+
+    kept: dict[Any, Any]
+
+    @property
+    def architecture(self) -> str:
+        """What code is made for."""
+        ...
+
+    @property
+    def multiprocessors(self) -> int:
+        """How many the GPU has."""
+        ...
+
+    def graph(self, launches: Any) -> Any:
+        """Return what does launches in one call of its ``run``."""
+        ...
+
+    def load(self, code: bytes, entry: str, shared: int) -> int:
+        """Return the handle of a kernel."""
+        ...
+
+    def launch(self, launch: Any) -> None:
+        """Put a kernel into the stream: handle, grid, block, shared bytes, letters and values of its parameters."""
+        ...
+
+
+class Module:
+    """The kernels of a module, for one target."""
+
+    def __init__(self, name: str, target: Target) -> None:
+        """Name the module of the CPU's kernels, such as ``pio.kernels.norm``."""
+        self._name, self._target = name.replace("pio.kernels.", "pio.kernels.cuda.", 1), target
+
+    def __getattr__(self, name: str) -> Kernels:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        found = Kernels(self._name, name, self._target)
+        setattr(self, name, found)
+        return found
+
+
+class Kernels:
+    """A kernel, or one for each element type."""
+
+    def __init__(self, module: str, name: str, target: Target) -> None:
+        """Name it; nothing is loaded yet."""
+        self._module, self._name, self._target = module, name, target
+        self._made: dict[str, Kernel] = {}
+
+    def __getitem__(self, dtype: str) -> Kernel | jobs.Absent:
+        """Return the kernel for an element type; while kernels are listed, what stands for one that is not kept yet."""
+        found = self._made.get(dtype)
+        if found is None:
+            name = Name(self._module, self._name, dtype)
+            if jobs.is_listing():
+                wanted = _kept.Source(name, self._target.architecture)
+                if not wanted.is_kept():
+                    return jobs.Absent(wanted)
+            found = self._made[dtype] = Kernel(name, self._target)
+        return found
+
+    def __call__(self, *values: Any) -> None:
+        """Call the kernel, which there is only one of."""
+        self[""](*values)
+
+
+class Kernel:
+    """A kernel that is ready to run on one target."""
+
+    def __init__(self, name: Name, target: Target) -> None:
+        """Have it loaded, compiled before where it is not kept."""
+        kept = _kept.find(name, target.architecture)
+        self._name, self._target = name.full, target
+        self._pack, self._count = struct.Struct(f"={kept.letters}").pack, len(kept.letters)
+        handle = target.load(kept.code, kept.entry, kept.shared)
+        self._fixed = handle, kept.blocks * target.multiprocessors, kept.block, kept.shared, kept.letters
+
+    def __call__(self, *values: Any) -> None:
+        """Put it into the target's stream; a number of threads behind its arguments is not used."""
+        if jobs.is_listing():  # it is loaded by now, which is what a list is for
+            return
+        launch = (*self._fixed, self._pack(*values[: self._count]))
+        jobs.record_launch(self._name, self._target, launch)
+        self._target.launch(launch)

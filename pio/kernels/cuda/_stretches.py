@@ -1,0 +1,314 @@
+"""Stretches of positions: what a block knows of its queries, and how results of one stretch join those before it.
+
+A block takes up to ROWS queries that see the keys of one head, and walks stretches of STRETCH positions, each with its
+own largest score and sum; its four warps have a quarter of a stretch each. Stretches begin at multiples of STRETCH, are
+computed alike whoever computes them, and join in order of position: so a query's bits depend on its sequence alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+from pio.kernels.cuda._fragments import QUERIES, largest_two, total_two
+from pio.kernels.cuda._jit import device_function
+from pio.kernels.cuda._words import (
+    atomic_add,
+    counters,
+    fence,
+    get_others_f32,
+    get_shared_i32,
+    get_shared_i64,
+    maximum,
+    prefetch,
+    put_shared_i32,
+    put_shared_i64,
+)
+from pio.kernels.cuda.ptx import (
+    WARP,
+    exp2,
+    fma,
+    get_f32,
+    get_shared_f32,
+    put_f32,
+    put_shared_f32,
+    reciprocal,
+    shared_memory,
+    shuffle_xor,
+    single,
+    syncthreads,
+    thread_index,
+)
+
+WARPS = 4
+THREADS = WARPS * WARP
+ROWS = 3 * QUERIES  # of a block, at most
+QUARTER = 64  # positions of a warp
+STRETCH = WARPS * QUARTER
+CHUNK = 64  # numbers of values that are summed together
+LOG2_E = 1.4426950408889634
+LEAST = -3e38  # below every score that counts, and finite: it can be subtracted from -inf
+SKIP = -1.0  # in place of what a stretch grows by, where a query sees nothing of it
+
+# Shared memory of a block, in bytes: sums of a chunk of a quarter, rows apart so that banks differ; then of each row
+# its first position and the one behind its last, where its result goes, a unit of its scores, the largest and the sum
+# so far, what these are to be multiplied by; of each warp and row the largest and the sum; a flag.
+STAGE_ROW = 4 * (CHUNK + 4)
+STAGE_BYTES = WARPS * QUERIES * STAGE_ROW
+FIRST, LAST, PLACE, UNIT, MOST, TOTAL, SHRINK, GROW = (STAGE_BYTES + 4 * ROWS * i for i in range(8))
+MAXIMA = STAGE_BYTES + 8 * 4 * ROWS
+SUMS = MAXIMA + 4 * WARPS * ROWS
+FLAG = SUMS + 4 * WARPS * ROWS
+# What a block works on, int64 each: a sequence, the table of its blocks, its key/value head; the first of its rows and
+# how many; the first position that any of them sees, and the one behind the last; where outputs go; where those of all
+# stretches go, 0 for nowhere, how far apart, and how many; the stretch to take, a counter of those who are done. Then
+# how far the block has come in the batch: items, bytes of scratch and counters of all sequences before this one.
+WORK = FLAG + 16
+SEQUENCE, TABLE, HEAD, ROW, COUNT, OLDEST, END, INTO, SLOTS, APART, STRETCHES, ONLY, COUNTER, ITEMS, USED, COUNTED = (
+    WORK + 8 * i for i in range(16)
+)
+QUERY_AREA = WORK + 8 * 16  # queries are behind all else
+
+
+@device_function
+def work(field: int) -> int:
+    """Read a field of what the block works on: it is not kept in registers, which are scarce."""
+    return get_shared_i64(shared_memory() + field)
+
+
+@device_function
+def put_work(field: int, value: int) -> None:
+    """Write a field of what the block works on; one thread does it."""
+    put_shared_i64(shared_memory() + field, value)
+
+
+@device_function
+def begin_work() -> None:
+    """Begin with the first sequence; one thread does it."""
+    put_work(SEQUENCE, 0)
+    put_work(ITEMS, 0)
+    put_work(USED, 0)
+    put_work(COUNTED, 0)
+
+
+@device_function
+def note_work(s: int, items: int, used: int, counted: int) -> None:
+    """Note how far the block has come: what it takes next is not before."""
+    put_work(SEQUENCE, s)
+    put_work(ITEMS, items)
+    put_work(USED, used)
+    put_work(COUNTED, counted)
+
+
+@device_function
+def prefetch_lines(address: int, nbytes: int) -> None:
+    """Ask for a block of a cache, which a warp reads soon."""
+    at = 128 * (thread_index() % WARP)
+    while at < nbytes:
+        prefetch(address + at)
+        at += 128 * WARP
+
+
+@device_function
+def put_row(row: int, first: int, last: int, place: int) -> None:
+    """Begin a row: it sees positions first <= j < last, and has seen nothing yet."""
+    at = shared_memory() + 4 * row
+    put_shared_i32(at + FIRST, first)
+    put_shared_i32(at + LAST, last)
+    put_shared_i32(at + PLACE, place)
+    put_shared_f32(at + MOST, single(-math.inf))
+    put_shared_f32(at + TOTAL, single(0.0))
+
+
+@device_function
+def put_maxima(tile: int, scores: tuple[float, ...]) -> None:
+    """Note the largest scores of a warp's quarter, of the queries of a tile."""
+    x, y = largest_two(scores)
+    for bit in range(2, 5):
+        x, y = maximum(x, shuffle_xor(x, 1 << bit)), maximum(y, shuffle_xor(y, 1 << bit))
+    put_two(MAXIMA, tile, x, y)
+
+
+@device_function
+def put_sums(tile: int, chances: tuple[float, ...]) -> None:
+    """Note the sums of a warp's quarter, of the queries of a tile."""
+    x, y = total_two(chances)
+    for bit in range(2, 5):
+        x, y = x + shuffle_xor(x, 1 << bit), y + shuffle_xor(y, 1 << bit)
+    put_two(SUMS, tile, x, y)
+
+
+@device_function
+def put_two(where: int, tile: int, x: float, y: float) -> None:
+    """Write two numbers of a warp, of the queries that the lane's column has."""
+    lane, warp = thread_index() % WARP, thread_index() // WARP
+    if lane < 4:
+        at = shared_memory() + where + 4 * (ROWS * warp + QUERIES * tile + 2 * lane)
+        put_shared_f32(at, x)
+        put_shared_f32(at + 4, y)
+
+
+@device_function
+def stretch_most(row: int) -> float:
+    """The largest score of a stretch, of all warps."""
+    at = shared_memory() + MAXIMA + 4 * row
+    most = get_shared_f32(at)
+    for warp in range(1, WARPS):
+        most = maximum(most, get_shared_f32(at + 4 * ROWS * warp))
+    return most
+
+
+@device_function
+def base_of(most: float) -> float:
+    """What powers are taken above: of nothing but -inf a number that can be subtracted from it."""
+    return maximum(most, single(LEAST))
+
+
+@device_function
+def join(row: int, most: float, total: float) -> None:
+    """Let a row's largest score and sum see those of a stretch, and note what joins the outputs of both.
+
+    m' = max(m, most); shrink = 2^(m - m'), what was summed so far counts by; grow = 2^(most - m'), the stretch does
+    """
+    at = shared_memory() + 4 * row
+    if most == single(-math.inf) and total == single(0.0):
+        put_shared_f32(at + SHRINK, single(1.0))
+        put_shared_f32(at + GROW, single(SKIP))
+        return
+    old = get_shared_f32(at + MOST)
+    new = maximum(old, most)
+    base = base_of(new)
+    shrink, grow = exp2(old - base), exp2(most - base)
+    put_shared_f32(at + SHRINK, shrink)
+    put_shared_f32(at + GROW, grow)
+    put_shared_f32(at + MOST, new)
+    put_shared_f32(at + TOTAL, fma(get_shared_f32(at + TOTAL), shrink, total * grow))
+
+
+@device_function
+def join_stretch(rows: int) -> None:
+    """Let all rows see the stretch of which all warps have noted maxima and sums."""
+    row = thread_index()
+    if row < rows:
+        at, total = shared_memory() + SUMS + 4 * row, single(0.0)
+        for warp in range(WARPS):
+            total = total + get_shared_f32(at + 4 * ROWS * warp)
+        join(row, stretch_most(row), total)
+
+
+@device_function
+def joined(old: float, found: float, shrink: float, grow: float) -> float:
+    """An output and that of a further stretch, together."""
+    return old if grow == single(SKIP) else fma(old, shrink, found * grow)
+
+
+@device_function
+def add_chunk(into: int, tile: int, chunk: int, rows: int, n: int, fresh: int) -> None:
+    """Add the sums of a chunk of all quarters, which lie staged, to the outputs of a tile's queries.
+
+    Shapes: into float32 (..., n), of which PLACE says which row is a query's; with fresh what is there counts as zeros.
+    A thread finds what it has written itself.
+    """
+    query, first = thread_index() // 16, thread_index() % 16
+    row = QUERIES * tile + query
+    if row >= rows:
+        return
+    at = shared_memory() + 4 * row
+    shrink, grow = get_shared_f32(at + SHRINK), get_shared_f32(at + GROW)
+    place = into + 4 * n * get_shared_i32(at + PLACE)
+    for j in range(CHUNK // 16):
+        d = first + 16 * j
+        staged = shared_memory() + query * STAGE_ROW + 4 * d
+        found = single(0.0)
+        for warp in range(WARPS):
+            found = found + get_shared_f32(staged + QUERIES * STAGE_ROW * warp)
+        to = place + 4 * (chunk * CHUNK + d)
+        if chunk * CHUNK + d < n:
+            old = single(0.0) if fresh != 0 else get_f32(to)
+            put_f32(to, joined(old, found, shrink, grow))
+
+
+@device_function
+def finish_rows(into: int, rows: int, n: int) -> None:
+    """Divide the outputs of all rows by their sums; a thread finds what it has written itself in ``add_chunk``.
+
+    Shapes: as in ``add_chunk``.
+    """
+    for tile in range(ROWS // QUERIES):
+        row = QUERIES * tile + thread_index() // 16
+        if row < rows:
+            at = shared_memory() + 4 * row
+            factor = reciprocal(get_shared_f32(at + TOTAL))
+            place, d = into + 4 * n * get_shared_i32(at + PLACE), thread_index() % 16
+            while d < n:
+                put_f32(place + 4 * d, get_f32(place + 4 * d) * factor)
+                d += 16
+
+
+@device_function
+def keep_part(slot: int, rows: int, n: int) -> None:
+    """Write the largest scores and the sums of a stretch behind its outputs.
+
+    Shapes: slot float32 (rows, n), and then (2, rows).
+    """
+    row = thread_index()
+    if row < rows:
+        at, to = shared_memory() + 4 * row, slot + 4 * (rows * n + row)
+        put_f32(to, get_shared_f32(at + MOST))
+        put_f32(to + 4 * rows, get_shared_f32(at + TOTAL))
+
+
+AT_ONCE = 32  # stretches whose outputs are joined together
+FACTORS = 0  # where their factors are staged: float32 (AT_ONCE, ROWS, 2)
+
+
+@device_function
+def join_parts(into: int, slots: int, count: int, apart: int, rows: int, n: int) -> None:
+    """Join the outputs of stretches that several blocks have computed, in order, and divide them by their sums.
+
+    Shapes: into as in ``add_chunk``, whose rows have been begun anew; slots (count,) as in ``keep_part``, ``apart``
+    bytes one behind the other. The stage of ``add_chunk`` is overwritten.
+    """
+    place, thread = shared_memory(), thread_index()
+    begin = 0
+    while begin < count:
+        here = min(AT_ONCE, count - begin)
+        if thread < rows:
+            for i in range(here):
+                at = slots + (begin + i) * apart + 4 * (rows * n + thread)
+                join(thread, get_others_f32(at), get_others_f32(at + 4 * rows))
+                to = place + FACTORS + 8 * (ROWS * i + thread)
+                put_shared_f32(to, get_shared_f32(place + SHRINK + 4 * thread))
+                put_shared_f32(to + 4, get_shared_f32(place + GROW + 4 * thread))
+        syncthreads()
+        e = thread
+        while e < rows * n:
+            row = e // n
+            to = into + 4 * (n * get_shared_i32(place + PLACE + 4 * row) + e % n)
+            total, at = single(0.0) if begin == 0 else get_f32(to), slots + begin * apart + 4 * e
+            for i in range(here):
+                factors = place + FACTORS + 8 * (ROWS * i + row)
+                total = joined(
+                    total, get_others_f32(at + i * apart), get_shared_f32(factors), get_shared_f32(factors + 4)
+                )
+            if begin + here == count:
+                total = total * reciprocal(get_shared_f32(place + TOTAL + 4 * row))
+            put_f32(to, total)
+            e += THREADS
+        syncthreads()
+        begin += AT_ONCE
+
+
+@device_function
+def all_there(counter: int, count: int) -> bool:
+    """Count this block, and say whether it is the last of as many; then the counter is zero again."""
+    fence()
+    syncthreads()
+    flag = shared_memory() + FLAG
+    if thread_index() == 0:
+        before = atomic_add(counters() + 4 * counter, 1)
+        if before == count - 1:
+            atomic_add(counters() + 4 * counter, -count)
+        put_shared_i32(flag, before)
+    syncthreads()
+    fence()
+    return get_shared_i32(flag) == count - 1

@@ -1,0 +1,247 @@
+"""Attention over a paged cache, as ``pio.kernels.attention``: causal, grouped queries, sliding window.
+
+A piece is up to sixteen queries of a sequence that see the same key/value head, token by token. Where there are few
+pieces to a long sequence, blocks take its stretches instead, and whoever ends last joins what they have left in
+scratch; else one block walks all stretches of a piece. Both do the same with each stretch and join them in the same
+order, see ``_stretches``, so a query's bits do not depend on what else is in the batch, how the prompt was cut, or on
+the GPU. How keys and values lie, and what is computed of them, is the business of the cache's format.
+"""
+
+from __future__ import annotations
+
+from pio.kernels._attention_record import CAUSAL, GROUP, HEAD_DIM, KV_HEADS, SCRATCH, WINDOW
+from pio.kernels.cuda import _float_attention as floats
+from pio.kernels.cuda import quantized_attention as int8
+from pio.kernels.cuda import quantized_cache
+from pio.kernels.cuda._fragments import QUERIES
+from pio.kernels.cuda._jit import cuda_kernel_per_dtype, device_function, device_function_per_dtype
+from pio.kernels.cuda._slices import in_format, past_of, sequence_of, sequences_of, start_of, table_of
+from pio.kernels.cuda._stretches import (
+    APART,
+    COUNT,
+    COUNTED,
+    COUNTER,
+    END,
+    FLAG,
+    HEAD,
+    INTO,
+    ITEMS,
+    OLDEST,
+    ONLY,
+    ROW,
+    ROWS,
+    SEQUENCE,
+    SLOTS,
+    STRETCH,
+    STRETCHES,
+    TABLE,
+    THREADS,
+    USED,
+    all_there,
+    begin_work,
+    finish_rows,
+    join_parts,
+    keep_part,
+    note_work,
+    put_row,
+    put_work,
+    work,
+)
+from pio.kernels.cuda._words import COUNTERS, get_shared_i32, put_shared_i32
+from pio.kernels.cuda.ptx import (
+    WARP,
+    block_index,
+    get_f32,
+    get_i32,
+    get_i64,
+    grid_size,
+    itemsize,
+    shared_memory,
+    store,
+    syncthreads,
+    thread_index,
+)
+from pio.kernels.sizes import BLOCK, PARTS
+
+put_queries = in_format(floats.put_queries, int8.put_queries)
+take_stretch = in_format(floats.take_stretch, int8.take_stretch)
+steps_of, head_row, STEPS = floats.steps_of, floats.query_row, floats.STEPS
+
+
+@device_function
+def rows_of(shape: int) -> int:
+    """Queries of a piece: fewer where heads are so wide that shared memory does not hold more."""
+    return 2 * QUERIES if 2 * steps_of(get_i64(shape + HEAD_DIM)) <= STEPS else QUERIES
+
+
+@device_function
+def oldest_of(shape: int, position: int) -> int:
+    """The first position that a token sees."""
+    window = get_i64(shape + WINDOW)
+    return max(0, position - window + 1) if window > 0 else 0
+
+
+@device_function
+def find_piece(batch: int, scratch: int, shape: int, item: int) -> bool:
+    """Find piece number ``item`` of the work of a batch, or stretch of one, and note it; return whether there is one.
+
+    It looks from where the one before was: numbers only grow.
+
+    Shapes: as in ``attention``. One thread does it.
+    """
+    kv_heads, group, n = get_i64(shape + KV_HEADS), get_i64(shape + GROUP), get_i64(shape + HEAD_DIM)
+    room, most, used, counted = PARTS * get_i64(shape + SCRATCH), rows_of(shape), work(USED), work(COUNTED)
+    s, before = work(SEQUENCE), work(ITEMS)
+    while s < sequences_of(batch):
+        count, past = (start_of(batch, s + 1) - start_of(batch, s)) * group, past_of(batch, s)
+        if count <= 0:
+            s += 1
+            continue
+        tiles, begin = (count + most - 1) // most, oldest_of(shape, past) // STRETCH
+        pieces, apart = tiles * kv_heads, 4 * min(most, count) * (n + 2)
+        stretches = (past + count // group - 1) // STRETCH + 1 - begin
+        size = pieces * stretches * apart
+        split = stretches > 1 and pieces < 2 * grid_size() and used + size <= room and counted + pieces <= COUNTERS
+        items = pieces * stretches if split else pieces
+        if item < before + items:
+            mine = item - before
+            piece = mine // stretches if split else mine
+            row = (tiles - 1 - piece // kv_heads) * most  # the ones that see most come first
+            rows, length = min(most, count - row), past + count // group
+            note_work(s, before, used, counted)
+            put_work(TABLE, table_of(batch, s))
+            put_work(HEAD, piece % kv_heads)
+            put_work(ROW, row)
+            put_work(COUNT, rows)
+            put_work(OLDEST, oldest_of(shape, past + row // group))
+            put_work(END, past + (row + rows - 1) // group + 1 if get_i64(shape + CAUSAL) != 0 else length)
+            put_work(SLOTS, scratch + used + piece * stretches * apart if split else 0)
+            put_work(APART, apart)
+            put_work(STRETCHES, stretches)
+            put_work(ONLY, begin + mine % stretches if split else -1)
+            put_work(COUNTER, counted + piece)
+            put_work(INTO, scratch + used + mine * apart if split else 0)
+            return True
+        before += items
+        s += 1
+        if split:
+            used += size
+            counted += pieces
+    return False
+
+
+@device_function
+def begin_rows(batch: int, shape: int, apart: int) -> None:
+    """Begin the rows of a piece; their outputs are those of the queries, or with ``apart`` counted from zero."""
+    r, rows, row, s = thread_index(), work(COUNT), work(ROW), work(SEQUENCE)
+    if r < ROWS:
+        group, first, past = get_i64(shape + GROUP), start_of(batch, s), past_of(batch, s)
+        position = past + (row + r) // group
+        end = position + 1 if get_i64(shape + CAUSAL) != 0 else past + start_of(batch, s + 1) - first
+        if r >= rows:
+            put_row(r, 0, 0, 0)
+        else:
+            place = r if apart != 0 else head_row(shape, first, work(HEAD), row + r)
+            put_row(r, oldest_of(shape, position), end, place)
+
+
+@device_function_per_dtype
+def attend_piece(out: int, q: int, keys: int, values: int, batch: int, shape: int) -> None:
+    """Attend for the piece that the block works on: over all its stretches, or over one.
+
+    Shapes: as in ``attention``. The outputs of one stretch go to a slot, and the last block that is done joins them.
+    """
+    split = int(work(SLOTS) != 0)
+    begin_rows(batch, shape, split)
+    put_queries(q, shape, start_of(batch, work(SEQUENCE)), work(HEAD), work(ROW), work(COUNT))
+    syncthreads()
+    stretch, last, fresh = work(OLDEST) // STRETCH, (work(END) - 1) // STRETCH + 1, 1
+    if split != 0:
+        stretch, last = max(stretch, work(ONLY)), min(last, work(ONLY) + 1)
+    while stretch < last:
+        take_stretch(work(INTO) if split != 0 else out, keys, values, shape, stretch * STRETCH, fresh)
+        fresh = 0
+        stretch += 1
+    if work(SLOTS) == 0:
+        finish_rows(out, work(COUNT), get_i64(shape + HEAD_DIM))
+    else:
+        syncthreads()
+        keep_part(work(INTO), work(COUNT), get_i64(shape + HEAD_DIM))
+        if all_there(work(COUNTER), work(STRETCHES)):
+            begin_rows(batch, shape, 0)
+            syncthreads()
+            join_parts(out, work(SLOTS), work(STRETCHES), work(APART), work(COUNT), get_i64(shape + HEAD_DIM))
+
+
+@device_function_per_dtype
+def attend_batch(out: int, q: int, keys: int, values: int, batch: int, scratch: int, shape: int) -> None:
+    """Attend for a batch, pieces of work taken by blocks in turn.
+
+    Shapes: as in ``attention``.
+    """
+    item = block_index()
+    if thread_index() == 0:
+        begin_work()
+    while True:
+        if thread_index() == 0:
+            put_shared_i32(shared_memory() + FLAG, int(find_piece(batch, scratch, shape, item)))
+        syncthreads()
+        if get_shared_i32(shared_memory() + FLAG) == 0:
+            return
+        attend_piece(out, q, keys, values, batch, shape)
+        syncthreads()
+        item += grid_size()
+
+
+@cuda_kernel_per_dtype(block=THREADS, blocks=2, shared=floats.SHARED)
+def attention(out: int, q: int, keys: int, values: int, batch: int, scratch: int, shape: int) -> None:
+    """Attend for a batch of sequences over their paged caches.
+
+    out[t, h] = softmax(scale * q[t, h] . keys[j], j <= position of t if causal, inside the window) @ values[j]
+
+    Shapes: q, out float32 (T, kv_heads * group, head_dim); keys, values (blocks, kv_heads, ...) as the cache's format
+    keeps them; batch the record of ``_slices``, shape that of ``_attention_record``; scratch PARTS times the bytes that
+    shape says, in which stretches of long sequences are kept as far as they fit: rows * (head_dim + 2) float32 each,
+    where rows are up to sixteen. head_dim is at most 512. Sums in float32. Launches that run at the same time must not
+    share the kernel's counters.
+    """
+    attend_batch(out, q, keys, values, batch, scratch, shape)
+
+
+@device_function_per_dtype
+def store_floats(keys: int, values: int, head: int, slot: int, k: int, v: int, head_dim: int, lane: int) -> None:
+    """Put the key and the value of a position and head into their block, rounded to the cache's type.
+
+    Shapes: k, v float32 (head_dim,); keys (blocks, kv_heads, head_dim, BLOCK) and values (blocks, kv_heads, BLOCK,
+    width) of the kernel's type; head counts blocks and heads.
+    """
+    width, i = (head_dim + 15) // 16 * 16, lane
+    while i < head_dim:
+        store(keys + itemsize * ((head * head_dim + i) * BLOCK + slot), get_f32(k + 4 * i))
+        store(values + itemsize * ((head * BLOCK + slot) * width + i), get_f32(v + 4 * i))
+        i += WARP
+
+
+store_position = in_format(store_floats, quantized_cache.store_position)
+
+
+@cuda_kernel_per_dtype(block=256, blocks=4)
+def write_cache(
+    keys: int, values: int, k: int, v: int, batch: int, scratch: int, stride: int, kv_heads: int, head_dim: int
+) -> None:
+    """Store the keys and values of a batch in the blocks of its sequences; a warp takes a token's head.
+
+    keys[block, h, p % BLOCK] = k[t, h];  values[block, h, p % BLOCK] = v[t, h];  block = table[p // BLOCK]
+
+    Shapes: k, v float32 (T, kv_heads, head_dim); keys, values, batch as in ``attention``; scratch is not used. Rounded
+    to the cache's type.
+    """
+    lane, warps = thread_index() % WARP, 256 // WARP
+    row, rows = block_index() * warps + thread_index() // WARP, start_of(batch, sequences_of(batch)) * kv_heads
+    while row < rows:
+        t = row // kv_heads
+        s = sequence_of(batch, t)
+        at = past_of(batch, s) + t - start_of(batch, s)
+        head = get_i32(table_of(batch, s) + 4 * (at // BLOCK)) * kv_heads + row % kv_heads
+        store_position(keys, values, head, at % BLOCK, k + 4 * row * head_dim, v + 4 * row * head_dim, head_dim, lane)
+        row += grid_size() * warps

@@ -1,0 +1,69 @@
+"""Linear layers whose heads have a matrix each, as ``pio.kernels.head_linear``: all heads in one launch."""
+
+from __future__ import annotations
+
+from pio.kernels._formats import BLOCK as OUTPUTS
+from pio.kernels._formats import PAIR, RECORD, START
+from pio.kernels.cuda._jit import cuda_kernel_per_dtype
+from pio.kernels.cuda.linear import BLOCK, BLOCKS, SHARED, float_unit, float_units
+from pio.kernels.cuda.ptx import block_index, grid_size
+from pio.kernels.cuda.quantize import BLOCK as QUANTIZE_BLOCK
+from pio.kernels.cuda.quantize import chunks_of, quantize_some
+from pio.kernels.cuda.quantized_linear import quantized_unit, quantized_units
+from pio.kernels.cuda.quantized_tiles import pair_bytes
+from pio.kernels.cuda.tiles import weight_bytes
+
+
+@cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=SHARED)
+def head_linear(
+    y: int, x: int, w: int, rows: int, heads: int, n: int, k: int, ldx: int, head_x: int, head_w: int
+) -> None:
+    """Multiply each head's rows by its own matrix.
+
+    y[r, h, c] = sum_k x[r, h, k] * w[h, c, k]
+
+    Shapes: x float32 (rows, heads, k), strides of rows and heads ldx and head_x; w (heads, n, k) of the kernel's type,
+    head stride head_w; y float32 (rows, heads, n). Sums as in ``linear``, to the bit. y must not overlap x.
+    """
+    each, unit = float_units(rows, n), block_index()
+    while unit < heads * each:
+        head = unit // each
+        at_w = w + weight_bytes * head * head_w
+        own = unit - head * each
+        float_unit(y + 4 * head * n, x + 4 * head * head_x, at_w, 0, own, rows, n, k, heads * n, 4 * ldx, 0)
+        unit += grid_size()
+
+
+@cuda_kernel_per_dtype(block=QUANTIZE_BLOCK)
+def quantize_heads(out: int, x: int, rows: int, heads: int, k: int, ldx: int, head_x: int) -> None:
+    """Quantize activations for weights of the kernel's format, head by head.
+
+    out[h, r] = what ``quantize`` makes of x[r, h]
+
+    Shapes: x float32 (rows, heads, k), strides of rows and heads ldx and head_x; out (heads, rows, 16 +
+    80 ceil(k / 64)) bytes. out must not overlap x.
+    """
+    nbytes, chunks, unit = START + (k + PAIR - 1) // PAIR * RECORD, chunks_of(k), block_index()
+    while unit < heads * rows * chunks:
+        i = unit // chunks
+        head = i // rows
+        quantize_some(out + i * nbytes, x + 4 * ((i - head * rows) * ldx + head * head_x), unit - i * chunks, k)
+        unit += grid_size()
+
+
+@cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=SHARED)
+def quantized_head_linear(y: int, x: int, w: int, rows: int, heads: int, n: int, pairs: int) -> None:
+    """Multiply each head's rows by its own packed matrix.
+
+    y[r, h, c] = sum_k x[h, r, k] * w[h, c, k]
+
+    Shapes: x (heads, rows, 16 + 80 pairs) bytes and w (heads, ceil(n / 16), pairs, bytes) of the kernel's format; y
+    float32 (rows, heads, n). Sums as in ``quantized_linear``, to the bit. y must not overlap x.
+    """
+    each, unit, nbytes = quantized_units(rows, n), block_index(), START + pairs * RECORD
+    matrix = (n + OUTPUTS - 1) // OUTPUTS * pairs * pair_bytes
+    while unit < heads * each:
+        head = unit // each
+        own, at_x = unit - head * each, x + head * rows * nbytes
+        quantized_unit(y + 4 * head * n, at_x, w + head * matrix, 0, own, rows, n, PAIR * pairs, heads * n, nbytes, 0)
+        unit += grid_size()

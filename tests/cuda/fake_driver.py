@@ -1,0 +1,368 @@
+"""A driver of GPUs that there are not: it answers what pio asks, runs kernels by the interpreter, and sees misuse.
+
+Work waits in its stream until somebody waits for it, so that whoever reads too early finds rubbish. An error of pio's
+is a ``Misuse``, which is none of its own errors: it ends the test.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from ptx import Memory, Module
+
+from pio.cuda.driver import Facts
+from pio.errors import DeviceError, OutOfMemoryError
+
+RUBBISH = 0xA5  # what fresh memory is full of
+ALIGNMENT = 256
+FOREIGN = (1, 2)  # streams that are always there: CUDA's default stream, and that of the thread
+
+
+class Misuse(AssertionError):
+    """Pio asked for what a real driver would answer by chance, or not survive."""
+
+
+@cache
+def _module(code: bytes) -> Module:
+    return Module(code.decode())
+
+
+@dataclass
+class Block:
+    """Memory that was allocated; the buffer is never reused, so that an address means one block for ever."""
+
+    nbytes: int
+    gpu: int
+    buffer: Any = None
+    alive: bool = True  # as far as work goes that was asked for
+
+
+@dataclass
+class Queue:
+    """A stream."""
+
+    gpu: int
+    work: list[Callable[[], None]] = field(default_factory=list)
+    recorded: list[Callable[[], None]] | None = None
+
+
+@dataclass
+class Event:
+    """A mark in a stream: how much of it is before."""
+
+    queue: Queue
+    count: int
+    done: bool = False
+
+
+@dataclass
+class Kernel:
+    """A kernel that was loaded."""
+
+    module: Module
+    entry: str
+    shared: int
+
+
+def facts(name: str = "Fake GPU", capability: tuple[int, int] = (9, 0), nbytes: int = 64 << 20) -> Facts:
+    """Return what a small GPU is."""
+    return Facts(name, capability, multiprocessors=1, nbytes=nbytes, shared=227 << 10, identity=f"fake {name}")
+
+
+class FakeDriver:
+    """See ``pio.cuda.driver.Driver``.
+
+    Attributes:
+        code: It takes PTX.
+        gpus: What GPUs there are; a test may bend them.
+        lost: What every call says, where a test has taken the GPUs away.
+        calls: Names of the calls so far.
+    """
+
+    def __init__(self, *gpus: Facts, version: tuple[int, int] = (13, 0)) -> None:
+        self.code = "compute"
+        self.gpus = list(gpus) or [facts()]
+        self.lost = ""
+        self.calls: list[str] = []
+        self._version = version
+        self._memories = [Memory() for _ in self.gpus]
+        self._blocks: dict[int, Block] = {}
+        self._pinned: dict[int, Any] = {}
+        self._queues: dict[int, Queue] = {}
+        self._events: dict[int, Event] = {}
+        self._kernels: dict[int, Kernel] = {}
+        self._graphs: dict[int, list[Callable[[], None]]] = {}
+        self._handles = iter(range(1000, 10**9))
+        self._entered = threading.local()
+        self._lock = threading.RLock()
+
+    # What is there
+
+    def version(self) -> tuple[int, int]:
+        return self._version
+
+    def count(self) -> int:
+        return len(self.gpus)
+
+    def facts(self, ordinal: int) -> Facts:
+        return self.gpus[ordinal]
+
+    def open(self, ordinal: int) -> int:
+        self._say("open")
+        return ordinal + 1
+
+    def enter(self, context: int) -> None:
+        self._say("enter")
+        if not 1 <= context <= len(self.gpus):
+            raise Misuse(f"there is no context {context}")
+        self._entered.gpu = context - 1
+
+    def room(self) -> tuple[int, int]:
+        gpu = self._begin("room")
+        return self.gpus[gpu].nbytes - self._used(gpu), self.gpus[gpu].nbytes
+
+    def _used(self, gpu: int) -> int:
+        return sum(block.nbytes for block in self._blocks.values() if block.alive and block.gpu == gpu)
+
+    # Streams
+
+    def stream(self) -> int:
+        gpu, handle = self._begin("stream"), next(self._handles)
+        self._queues[handle] = Queue(gpu)
+        return handle
+
+    def end_stream(self, stream: int) -> None:
+        queue = self._queue("end_stream", stream)
+        if queue.recorded is not None:
+            raise Misuse("a stream is ended that is recorded")
+        self._run(queue)
+        del self._queues[stream]
+
+    def wait(self, stream: int) -> None:
+        queue = self._queue("wait", stream)
+        if queue.recorded is not None:
+            raise Misuse("somebody waits for a stream that is recorded")
+        self._run(queue)
+
+    def wait_all(self) -> None:
+        gpu = self._begin("wait_all")
+        for queue in self._queues.values():
+            if queue.gpu == gpu:
+                self._run(queue)
+
+    def event(self, stream: int) -> int:
+        queue, handle = self._queue("event", stream), next(self._handles)
+        event = Event(queue, len(queue.work))
+
+        def reach() -> None:
+            event.done = True
+
+        self._put(queue, reach)
+        self._events[handle] = event
+        return handle
+
+    def wait_event(self, stream: int, event: int) -> None:
+        self._begin("wait_event")
+        mark = self._event(event)
+        if stream in FOREIGN:  # whose work nobody sees: it is done at once
+            self._run(mark.queue)
+            return
+        self._put(self._queue("wait_event", stream), lambda: None if mark.done else self._run(mark.queue))
+
+    def await_event(self, event: int) -> None:
+        self._begin("await_event")
+        mark = self._event(event)
+        while not mark.done:
+            self._step(mark.queue)
+
+    def end_event(self, event: int) -> None:
+        self._begin("end_event")
+        self._event(event)
+        del self._events[event]
+
+    def _event(self, event: int) -> Event:
+        if event not in self._events:
+            raise Misuse(f"there is no event {event}")
+        return self._events[event]
+
+    # Memory
+
+    def allocate(self, nbytes: int, stream: int) -> int:
+        queue = self._queue("allocate", stream)
+        if queue.recorded is not None or nbytes <= 0:
+            raise Misuse(f"{nbytes} bytes are allocated{', and that is recorded' * (queue.recorded is not None)}")
+        if self._used(queue.gpu) + nbytes > self.gpus[queue.gpu].nbytes:
+            raise OutOfMemoryError(f"the GPU has no memory left for {nbytes} bytes: free some, or ask for less")
+        buffer = ctypes.create_string_buffer(nbytes + ALIGNMENT)
+        address = ctypes.addressof(buffer)
+        address += -address % ALIGNMENT
+        ctypes.memset(address, RUBBISH, nbytes)
+        self._blocks[address] = Block(nbytes, queue.gpu, buffer)
+        memory = self._memories[queue.gpu]
+        self._put(queue, lambda: memory.add(address, nbytes) and None)
+        return address
+
+    def free(self, address: int, stream: int) -> None:
+        queue, block = self._queue("free", stream), self._blocks.get(address)
+        if queue.recorded is not None:
+            raise Misuse("memory is freed, and that is recorded")
+        if block is None or not block.alive or block.gpu != queue.gpu:
+            raise Misuse(f"no memory of this GPU begins at {address:#x}, or it was freed")
+        block.alive = False
+        memory = self._memories[queue.gpu]
+
+        def forget() -> None:
+            memory.remove(address)
+            ctypes.memset(address, RUBBISH, block.nbytes)
+
+        self._put(queue, forget)
+
+    def allocate_host(self, nbytes: int) -> int:
+        self._begin("allocate_host")
+        buffer = ctypes.create_string_buffer(nbytes)
+        self._pinned[ctypes.addressof(buffer)] = buffer
+        return ctypes.addressof(buffer)
+
+    def free_host(self, address: int) -> None:
+        self._begin("free_host")
+        if address not in self._pinned:
+            raise Misuse(f"{address:#x} is no memory that a GPU reads by itself")
+        if any(queue.work for queue in self._queues.values()):
+            raise Misuse("such memory is freed while work is under way")
+        del self._pinned[address]
+
+    def copy_in(self, target: int, source: int, nbytes: int, stream: int) -> None:
+        queue = self._queue("copy_in", stream)
+        self._check(queue, target, nbytes)
+        if not any(at <= source and source + nbytes <= at + len(b) for at, b in self._pinned.items()):
+            raise Misuse("a copy reads memory that the system may move: it is not from allocate_host")
+        before = ctypes.string_at(source, nbytes)
+
+        def move() -> None:
+            if ctypes.string_at(source, nbytes) != before:
+                raise Misuse("memory changed before a copy from it was done")
+            ctypes.memmove(target, source, nbytes)
+
+        self._put(queue, move)
+
+    def copy_out(self, target: int, source: int, nbytes: int, stream: int) -> None:
+        queue = self._queue("copy_out", stream)
+        self._check(queue, source, nbytes)
+        self._put(queue, lambda: ctypes.memmove(target, source, nbytes) and None)
+
+    def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
+        queue = self._queue("copy", stream)
+        self._check(queue, target, nbytes)
+        self._check(queue, source, nbytes)
+        if source < target + nbytes and target < source + nbytes:
+            raise Misuse("a copy within the GPU overlaps")
+        self._put(queue, lambda: ctypes.memmove(target, source, nbytes) and None)
+
+    def fill(self, address: int, value: int, nbytes: int, stream: int) -> None:
+        queue = self._queue("fill", stream)
+        self._check(queue, address, nbytes)
+        self._put(queue, lambda: ctypes.memset(address, value, nbytes) and None)
+
+    def _check(self, queue: Queue, address: int, nbytes: int) -> None:
+        """Raise unless that is memory of the queue's GPU, as far as work goes that was asked for by now."""
+        for start, block in self._blocks.items():
+            if start <= address and address + nbytes <= start + block.nbytes and block.alive and block.gpu == queue.gpu:
+                return
+        raise Misuse(f"{nbytes} bytes at {address:#x} are no memory of this GPU, or were freed")
+
+    # Kernels
+
+    def load(self, code: bytes, entry: str, shared: int) -> int:
+        gpu, handle = self._begin("load"), next(self._handles)
+        if shared > self.gpus[gpu].shared:
+            raise DeviceError(f"a kernel takes {shared} bytes of shared memory; the GPU has {self.gpus[gpu].shared}")
+        module = _module(code)
+        if entry not in module.entries:
+            raise Misuse(f"there is no kernel {entry}")
+        self._kernels[handle] = Kernel(module, entry, shared)
+        return handle
+
+    def launch(self, kernel: int, grid: int, block: int, shared: int, stream: int, letters: str, values: bytes) -> None:
+        queue, loaded = self._queue("launch", stream), self._kernels.get(kernel)
+        if loaded is None or shared > loaded.shared:
+            raise Misuse(f"there is no kernel {kernel}, or it was loaded for less than {shared} bytes of shared memory")
+        arguments = struct.unpack(f"={letters}", values)
+        memory = self._memories[queue.gpu]
+        self._put(queue, lambda: loaded.module.launch(loaded.entry, grid, block, arguments, shared, memory=memory))
+
+    def begin_graph(self, stream: int) -> None:
+        queue = self._queue("begin_graph", stream)
+        if queue.recorded is not None:
+            raise Misuse("a stream is recorded twice at once")
+        queue.recorded = []
+
+    def end_graph(self, stream: int) -> int:
+        queue, handle = self._queue("end_graph", stream), next(self._handles)
+        if queue.recorded is None:
+            raise Misuse("nothing is recorded")
+        self._graphs[handle], queue.recorded = queue.recorded, None
+        return handle
+
+    def run_graph(self, graph: int, stream: int) -> None:
+        queue = self._queue("run_graph", stream)
+        if graph not in self._graphs:
+            raise Misuse(f"there is no graph {graph}")
+        for work in self._graphs[graph]:
+            self._put(queue, work)
+
+    def end_graph_run(self, graph: int) -> None:
+        self._begin("end_graph_run")
+        if self._graphs.pop(graph, None) is None:
+            raise Misuse(f"there is no graph {graph}")
+
+    # What is left
+
+    def left(self) -> dict[str, int]:
+        """Return how much of everything was not given back, by name; nothing where all was."""
+        found = {
+            "blocks of memory": sum(block.alive for block in self._blocks.values()),
+            "blocks that a GPU reads": len(self._pinned),
+            "streams": len(self._queues),
+            "events": len(self._events),
+            "graphs": len(self._graphs),
+        }
+        return {name: count for name, count in found.items() if count}
+
+    def _begin(self, call: str) -> int:
+        """Note a call, and return the GPU of the calling thread."""
+        self._say(call)
+        gpu: int | None = getattr(self._entered, "gpu", None)
+        if gpu is None:
+            raise Misuse(f"{call} by a thread that has entered no GPU")
+        return gpu
+
+    def _say(self, call: str) -> None:
+        if self.lost:
+            raise DeviceError(self.lost)
+        self.calls.append(call)
+
+    def _queue(self, call: str, stream: int) -> Queue:
+        gpu, queue = self._begin(call), self._queues.get(stream)
+        if queue is None:
+            raise Misuse(f"{call}: there is no stream {stream}")
+        if queue.gpu != gpu:
+            raise Misuse(f"{call}: stream {stream} is of cuda:{queue.gpu}, and the thread has entered cuda:{gpu}")
+        return queue
+
+    def _put(self, queue: Queue, work: Callable[[], None]) -> None:
+        (queue.work if queue.recorded is None else queue.recorded).append(work)
+
+    def _run(self, queue: Queue) -> None:
+        while queue.work:
+            self._step(queue)
+
+    def _step(self, queue: Queue) -> None:
+        with self._lock:
+            if queue.work:
+                queue.work.pop(0)()

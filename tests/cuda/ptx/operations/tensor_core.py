@@ -1,0 +1,146 @@
+"""mma.sync: a product of small matrices spread over the lanes of a warp.
+
+Products are exact. Their sum and the accumulator are added in float64 and rounded once to float32 (or float16): NVIDIA
+says neither in which order hardware adds nor how it rounds on the way, so that results of a GPU may differ in the last
+places. tf32 factors lose their lower 13 bits first. Whole numbers wrap around, or saturate with .satfinite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..decoder import Decoder, Step, Values, operation
+from ..formats import FP8, narrow16, widen
+from ..geometry import WARP
+from ..lanes import Lanes
+from ..rounding import NAN32
+from .matrices import whole_warps
+from .warps import aligned
+
+Array = np.ndarray[Any, Any]
+_ROWS, _COLUMNS = 16, 8
+
+
+class Factor(NamedTuple):
+    """How a register holds elements of a factor: how many, and what turns words into doubles."""
+
+    count: int
+    read: Callable[[Array], Array]
+
+
+def _tf32(words: Array) -> Array:
+    return (words & np.uint32(0xFFFFE000)).view("f4").astype("f8")[..., None]
+
+
+def _halves(kind: str) -> Callable[[Array], Array]:
+    return lambda words: widen(words.view("u2"), kind).reshape(*words.shape, 2)
+
+
+def _bytes(dtype: str) -> Callable[[Array], Array]:
+    return lambda words: words.view(dtype).astype("f8").reshape(*words.shape, 4)
+
+
+def _small(name: str) -> Callable[[Array], Array]:
+    return lambda words: FP8[name][words.view("u1")].reshape(*words.shape, 4)
+
+
+_FACTORS = {
+    "f16": Factor(2, _halves("f")),
+    "bf16": Factor(2, _halves("bf")),
+    "tf32": Factor(1, _tf32),
+    "s8": Factor(4, _bytes("i1")),
+    "u8": Factor(4, _bytes("u1")),
+    "e4m3": Factor(4, _small("e4m3")),
+    "e5m2": Factor(4, _small("e5m2")),
+}
+_DEPTHS = {"m16n8k4": 4, "m16n8k8": 8, "m16n8k16": 16, "m16n8k32": 32}
+_PARTNERS = {"s8": ("s8", "u8"), "u8": ("s8", "u8"), "e4m3": ("e4m3", "e5m2"), "e5m2": ("e4m3", "e5m2")}
+# Depths that there are, by elements of a register
+_KNOWN = {1: (4, 8), 2: (8, 16), 4: (16, 32)}
+
+
+@operation("mma")
+def mma(d: Decoder) -> Step:
+    d.need(4)
+    if not (d.take("sync") and d.take("aligned")):
+        raise d.unknown()
+    depth, row, column = _DEPTHS.get(d.take(*_DEPTHS), 0), d.take("row"), d.take("col")
+    saturates = bool(d.take("satfinite"))
+    names, d.rest[:] = list(d.rest), []
+    if len(names) != 4 or not (depth and row and column) or names[1] not in _FACTORS:
+        raise d.unknown()
+    result, first, second, start = names
+    a, b = _FACTORS[first], _FACTORS.get(second)
+    integer = first in ("s8", "u8")
+    allowed = ("s32",) if integer else ("f32", "f16") if first == "f16" else ("f32",)
+    if b is None or second not in _PARTNERS.get(first, (first,)) or result != start or result not in allowed:
+        raise d.unknown()
+    if depth not in _KNOWN[a.count] or (first.startswith("e") and depth != 32) or (saturates and not integer):
+        raise d.unknown()
+    registers = depth // (4 * a.count)
+    parts = [[d.source(item, "u4") for item in d.vector(n)] for n in (1, 2, 3)]
+    targets = [d.target(item, "u4") for item in d.vector(0)]
+    packed = result == "f16"
+    if [len(part) for part in (*parts, targets)] != [2 * registers, registers, *([2, 2] if packed else [4, 4])]:
+        raise d.unknown()
+    finish = _finish(result, saturates)
+
+    def work(v: Values, s: Lanes) -> None:
+        warps = whole_warps(s)
+        words = [np.stack([s.by_warp(v[slot])[warps] for slot in part], axis=1) for part in parts]
+        product = np.matmul(left(words[0], a), right(words[1], b))
+        found = finish(spread(product), words[2])
+        for n, slot in enumerate(targets):
+            s.by_warp(v[slot])[warps] = found[:, n]
+
+    return aligned(d, work)
+
+
+def left(words: Array, factor: Factor) -> Array:
+    """Gather the left factor, [warps, 16, depth], of words [warps, registers, 32].
+
+    Register r of lane 4 g + t holds elements from column (4 (r / 2) + t) count of row g + 8 (r mod 2).
+    """
+    warps, registers, _ = words.shape
+    elements = factor.read(words).reshape(warps, registers // 2, 2, 8, 4, factor.count)
+    return elements.transpose(0, 2, 3, 1, 4, 5).reshape(warps, _ROWS, -1)
+
+
+def right(words: Array, factor: Factor) -> Array:
+    """Gather the right factor, [warps, depth, 8]: as the left one, with columns for rows."""
+    warps, registers, _ = words.shape
+    elements = factor.read(words).reshape(warps, registers, 8, 4, factor.count)
+    return elements.transpose(0, 1, 3, 4, 2).reshape(warps, -1, _COLUMNS)
+
+
+def spread(product: Array) -> Array:
+    """Spread a product [warps, 16, 8] over lanes, [warps, 4, 32].
+
+    Element i of lane 4 g + t is row g + 8 (i / 2), column 2 t + i mod 2.
+    """
+    warps = len(product)
+    elements = product.reshape(warps, 2, 8, 4, 2)
+    return elements.transpose(0, 1, 4, 2, 3).reshape(warps, 4, WARP)
+
+
+def _finish(result: str, saturates: bool) -> Callable[[Array, Array], Array]:
+    """Return what adds products to the words of an accumulator."""
+
+    def whole(product: Array, words: Array) -> Array:
+        total = product.astype("i8") + words.view("i4")
+        return (np.clip(total, -(2**31), 2**31 - 1) if saturates else total).astype("u4")
+
+    def single(product: Array, words: Array) -> Array:
+        total = (product + words.view("f4")).astype("f4")
+        return np.where(np.isnan(total), NAN32, total).view("u4")
+
+    def half(product: Array, words: Array) -> Array:
+        warps = len(words)
+        before = widen(np.ascontiguousarray(words).view("u2"), "f").reshape(warps, 2, WARP, 2)
+        total = product.reshape(warps, 2, 2, WARP).transpose(0, 1, 3, 2) + before
+        return narrow16(np.ascontiguousarray(total), 0.0, "f").view("u4").reshape(warps, 2, WARP)
+
+    return {"s32": whole, "f32": single, "f16": half}[result]

@@ -1,0 +1,77 @@
+"""Attention on a GPU beside the CPU's and its definition."""
+
+from itertools import pairwise
+
+import pytest
+from attention_case import Case
+from gpu_case import bytes_of, relative_error
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pio.testing.reference.attention import attention
+from pio.testing.strategies import FLOATS
+
+ERRORS = {"float32": 1e-5, "float16": 3e-6, "bfloat16": 1e-5}
+
+
+@pytest.mark.parametrize("format", FLOATS)
+@settings(max_examples=6)
+@given(
+    lengths=st.lists(st.integers(1, 70), min_size=1, max_size=3), kv_heads=st.integers(1, 3),
+    head_dim=st.integers(1, 150),
+)  # fmt: skip
+def test_write_cache(format, lengths, kv_heads, head_dim):
+    wanted, found = Case(lengths, kv_heads, 1, head_dim, format), Case(lengths, kv_heads, 1, head_dim, format)
+    wanted.fill()
+    found.write(*[(s, 0, length) for s, length in enumerate(lengths)])
+    assert bytes_of(found.keys) == bytes_of(wanted.keys)
+    assert bytes_of(found.values) == bytes_of(wanted.values)
+
+
+@pytest.mark.parametrize("format", FLOATS)
+@settings(max_examples=6)
+@given(
+    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=3), kv_heads=st.integers(1, 2), group=st.integers(1, 9),
+    head_dim=st.one_of(st.sampled_from([64, 128]), st.integers(1, 150)), window=st.integers(0, 40), data=st.data(),
+    causal=st.booleans(),
+)  # fmt: skip
+def test_beside_the_cpu(format, lengths, kv_heads, group, head_dim, window, causal, data):
+    case = Case(lengths, kv_heads, group, head_dim, format, seed=data.draw(st.integers(1, 99)))
+    case.fill()
+    parts = [(s, max(0, length - data.draw(st.integers(1, 9))), length) for s, length in enumerate(lengths)]
+    found = case.attend(*parts, causal=causal, window=window)
+    assert relative_error(found, case.wanted(*parts, causal=causal, window=window)) < ERRORS[format]
+
+
+@pytest.mark.parametrize("format", FLOATS)
+@pytest.mark.parametrize(("group", "head_dim", "window"), [(3, 64, 0), (16, 80, 0), (2, 128, 300), (1, 272, 0)])
+def test_stretches_of_several_blocks_are_those_of_one(format, group, head_dim, window):
+    length = 523
+    case = Case([length, 41, 270], 2, group, head_dim, format)
+    case.fill()
+    parts = [(0, length - 2, length), (1, 30, 41), (2, 269, 270)]
+    alone = case.attend(*parts, window=window)
+    assert relative_error(alone, case.wanted(*parts, window=window)) < ERRORS[format]
+    for room, multiprocessors in ((1 << 20, 3), (60_000, 1)):
+        split = case.attend(*parts, window=window, room=room, multiprocessors=multiprocessors)
+        assert bytes_of(split) == bytes_of(alone)
+
+
+@pytest.mark.parametrize("format", ["float32", "bfloat16"])
+def test_a_prompt_cut_anywhere_gives_the_same_bits(format):
+    length, cuts = 301, (0, 1, 17, 260, 300, 301)
+    case = Case([length], 1, 3, 64, format)
+    case.fill()
+    whole = case.attend((0, 0, length), multiprocessors=4)
+    assert relative_error(whole, case.wanted((0, 0, length))) < ERRORS[format]
+    for first, last in pairwise(cuts):
+        part = case.attend((0, first, last), room=1 << 20, multiprocessors=2)
+        assert bytes_of(part) == bytes_of(whole[first:last].clone())
+
+
+def test_by_its_definition():
+    case = Case([77], 2, 2, 48, "float32")
+    case.fill()
+    wanted = attention(case.q[0][70:].tolist(), case.k[0].tolist(), case.v[0].tolist(), window=33)
+    found = case.attend((0, 70, 77), window=33)
+    assert relative_error(found, [x for token in wanted for head in token for x in head]) < 1e-5
