@@ -324,6 +324,32 @@ class GatedDelta:
         ops.gated_delta(*args, out=self.out, scratch=self.scratch)
 
 
+class Commit:
+    """All recurrent layers of Qwen3-Coder-Next take in the drafts of a step that stand."""
+
+    params = (1, 8)
+    param_names = ("tokens",)
+    layers, key_heads, heads, dim, width, room = 36, 16, 32, 128, 4, 8
+
+    def setup(self, tokens: int) -> None:
+        channels = (2 * self.key_heads + self.heads) * self.dim
+        self.inputs = Tensor.zeros((self.layers, self.width - 1, channels))
+        self.state = Tensor.zeros(state_shape(self.layers, self.heads, self.dim, self.dim))
+        slices = self.state.shape[2]
+        self.window = random_tensor(self.layers, self.width - 1 + self.room, channels)
+        self.learned = random_tensor(self.layers, self.heads, slices, self.room, self.dim // slices, seed=1)
+        self.keys = random_tensor(self.layers, self.key_heads, self.room, self.dim, seed=2)
+        self.decay = Tensor.full((self.layers, self.heads, self.room), 0.9)
+        self.time_commit_delta(tokens)
+        self.time_commit_inputs(tokens)
+
+    def time_commit_delta(self, tokens: int) -> None:
+        ops.commit_delta(self.state, self.learned, self.keys, self.decay, 0, tokens)
+
+    def time_commit_inputs(self, tokens: int) -> None:
+        ops.commit_inputs(self.inputs, self.window, 0, tokens)
+
+
 class Rope:
     def setup(self) -> None:
         self.positions = Tensor.from_list(list(range(PREFILL)), int32)

@@ -43,6 +43,8 @@ def load(made: str, name: str, weights: str, **options: Any) -> pio.TextModelPlu
         quantize=None if weights in (STORED, ROUNDED) else weights,
         activation_dtype="bfloat16" if weights == ROUNDED else None,
         progress=False,
+        prefix_cache=False,  # the same prompts come again and again
+        speculation="off",  # and so do the answers
         **options,
     )
 

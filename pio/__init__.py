@@ -15,12 +15,14 @@ from pio.errors import (
     CapacityError,
     CheckpointError,
     ConfigError,
+    DeadlineError,
     DeviceError,
     MediaError,
     NumericalError,
     OutOfMemoryError,
     PioError,
     RecordingError,
+    RefusedAnswerError,
     TensorError,
     UnfinishedAnswerError,
     UnsupportedModelError,
@@ -36,18 +38,21 @@ if TYPE_CHECKING:
     from pio.engine.generation import Generation, Timings, TokenEvent, TokenLogprobs, Usage
     from pio.engine.handle import Handle, Stream
     from pio.engine.sampling_params import SamplingParams
+    from pio.engine.stats import Stats
     from pio.plugin import TextModelPlugin
     from pio.plugin.loader import load
     from pio.plugin.manifest import PluginManifest
     from pio.plugin.metadata import ModelMetadata
     from pio.plugin.quantizer import quantize
     from pio.tensor import Tensor
+    from pio.text.calling.tool_call import ToolCall
     from pio.text.encoded_prompt import EncodedPrompt, PromptEmbeddings
 
 __all__ = [
     "CacheError",
     "CancelledError",
     "CapacityError",
+    "DeadlineError",
     "CheckpointError",
     "ConfigError",
     "DType",
@@ -63,6 +68,7 @@ __all__ = [
     "PluginManifest",
     "PromptEmbeddings",
     "RecordingError",
+    "RefusedAnswerError",
     "RuntimeConfig",
     "SamplingParams",
     "Stream",
@@ -72,9 +78,11 @@ __all__ = [
     "Timings",
     "TokenEvent",
     "TokenLogprobs",
+    "ToolCall",
     "UnfinishedAnswerError",
     "UnsupportedModelError",
     "Usage",
+    "Stats",
     "bfloat16",
     "float16",
     "float32",
@@ -92,6 +100,7 @@ _LAZY = {
     "RuntimeConfig": "pio.config.runtime",
     "SamplingParams": "pio.engine.sampling_params",
     "Tensor": "pio.tensor",
+    "ToolCall": "pio.text.calling.tool_call",
     "TextModelPlugin": "pio.plugin",
     "ModelMetadata": "pio.plugin.metadata",
     "PluginManifest": "pio.plugin.manifest",
@@ -100,6 +109,7 @@ _LAZY = {
     **dict.fromkeys(("EncodedPrompt", "PromptEmbeddings"), "pio.text.encoded_prompt"),
     **dict.fromkeys(("Handle", "Stream"), "pio.engine.handle"),
     **dict.fromkeys(("Generation", "Timings", "TokenEvent", "TokenLogprobs", "Usage"), "pio.engine.generation"),
+    "Stats": "pio.engine.stats",
     **dict.fromkeys(("DType", "bfloat16", "float16", "float32", "int8", "int32", "int64", "uint8"), "pio.dtypes"),
 }
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from pio.errors import DeviceError
 from pio.machine import thread_count
 
-DLPACK_TYPES: Final = {"cpu": 1}  # the kinds of devices there are, with DLPack's numbers for them
+if TYPE_CHECKING:
+    from pio.cuda.stream import Stream
+
+DLPACK_TYPES: Final = {"cpu": 1, "cuda": 2}  # the kinds of devices there are, with DLPack's numbers for them
+_CUDA: Final = re.compile(r"cuda(?::(0|[1-9]\d{0,3}))?")
 _MOVED: Final = {
     "ALIGNMENT": "pio.memory.allocation",
     "Allocation": "pio.memory.allocation",
@@ -25,12 +30,13 @@ class Device(str):
     """Where memory lies and operations on it run; it is its name, such as ``"cpu"``, and cannot be changed.
 
     Devices of one name are equal: they are the same memory, over however many threads each splits operations. There is
-    one object for each name and number of threads.
+    one object for each name and number of threads. ``"cuda"`` is ``"cuda:0"``, the first NVIDIA GPU.
 
     Attributes:
-        kind: ``"cpu"``.
+        kind: ``"cpu"`` or ``"cuda"``.
         ordinal: Which one of its kind.
-        threads: Over how many threads operations split.
+        threads: Over how many threads operations split; 1 on a GPU, where no thread of this process takes part.
+        stream: What a GPU is asked to do, in order; None on the CPU.
 
     Example:
         >>> device = Device("cpu", threads=2)
@@ -38,47 +44,63 @@ class Device(str):
         (True, 2)
     """
 
-    __slots__ = ("kind", "ordinal", "threads")
+    __slots__ = ("kind", "ordinal", "stream", "threads")
 
     kind: str
     ordinal: int
     threads: int
+    stream: Stream | None
 
     def __new__(cls, name: str, threads: int | None = None) -> Device:
         """Describe a device.
 
         Args:
             name: Its name.
-            threads: Over how many threads to split; by default over all cores that this process may use.
+            threads: Over how many threads to split; by default over all cores that this process may use. Of the CPU.
 
         Raises:
-            DeviceError: There is no such device, or no thread.
+            DeviceError: There is no such device, or no thread; or a GPU has no driver, an old one, or is too old.
         """
-        if name not in DLPACK_TYPES:
-            raise DeviceError(
-                f"unknown device {name!r}; this build of pio has {', '.join(DLPACK_TYPES)}: use device='cpu'"
-            )
-        if threads is not None and threads < 1:
-            raise DeviceError(f"device {name!r}: threads is {threads}, expected 1 or more")
+        gpu = _CUDA.fullmatch(name)
+        if name != "cpu" and gpu is None:
+            raise DeviceError(f"unknown device {name!r}; there are 'cpu', 'cuda' and 'cuda:1': use device='cpu'")
+        if threads is not None and (threads < 1 or gpu is not None):
+            expected = "none, for they are the CPU's" if gpu is not None else "1 or more"
+            raise DeviceError(f"device {name!r}: threads is {threads}, expected {expected}")
+        if gpu is not None:
+            return cls._on_gpu(int(gpu[1] or 0))
         threads = threads or thread_count()
         found = _made.get((name, threads))
+        return cls._keep("cpu", 0, threads, None) if found is None else found
+
+    @classmethod
+    def _on_gpu(cls, ordinal: int) -> Device:
+        name = f"cuda:{ordinal}"
+        found = _made.get((name, 1))
         if found is None:
-            found = super().__new__(cls, name)
-            for field, value in (("kind", str(name)), ("ordinal", 0), ("threads", threads)):
-                object.__setattr__(found, field, value)
-            found = _made.setdefault((str(name), threads), found)  # another thread may have been first
+            from pio.cuda.stream import stream
+
+            found = cls._keep(name, ordinal, 1, stream(ordinal))
         return found
+
+    @classmethod
+    def _keep(cls, name: str, ordinal: int, threads: int, stream: Stream | None) -> Device:
+        made = str.__new__(cls, name)
+        kind = name.partition(":")[0]
+        for field, value in (("kind", kind), ("ordinal", ordinal), ("threads", threads), ("stream", stream)):
+            object.__setattr__(made, field, value)
+        return _made.setdefault((name, threads), made)  # another thread may have been first
 
     @property
     def dlpack(self) -> tuple[int, int]:
-        """DLPack's type and index: the CPU is ``(1, 0)``."""
+        """DLPack's type and index: the CPU is ``(1, 0)``, the second GPU ``(2, 1)``."""
         return DLPACK_TYPES[self.kind], self.ordinal
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a device cannot be changed; make another, such as Device({str(self)!r}, threads=2)")
 
-    def __reduce__(self) -> tuple[type[Device], tuple[str, int]]:
-        return Device, (self.kind, self.threads)
+    def __reduce__(self) -> tuple[type[Device], tuple[str, int] | tuple[str]]:
+        return Device, (str(self), self.threads) if self.stream is None else (str(self),)
 
 
 _made: dict[tuple[str, int], Device] = {}
@@ -101,6 +123,17 @@ def on_device(device: str | None) -> Device:
     if device is None or device == "auto" or device == default_device():
         return default_device()
     return Device(device)
+
+
+def gpus() -> list[str]:
+    """Return a line for each GPU of this machine that can be used.
+
+    Raises:
+        DeviceError: There is none; says why, and what to do about it.
+    """
+    from pio.cuda.gpu import describe
+
+    return describe()
 
 
 def __getattr__(name: str) -> NoReturn:

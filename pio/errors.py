@@ -40,8 +40,12 @@ class CancelledError(PioError):
     """The request was cancelled before it finished."""
 
 
+class DeadlineError(PioError):
+    """A request cannot be answered in the time that it was given, however soon it runs."""
+
+
 class UnfinishedAnswerError(PioError):
-    """A conversation's answer ended before it began: inside the model's reasoning.
+    """A conversation's answer ended before it began: inside the model's reasoning, or before its first token.
 
     Attributes:
         generation: What there is of it: the reasoning, its tokens and why it ended.
@@ -53,6 +57,10 @@ class UnfinishedAnswerError(PioError):
 
     def __reduce__(self) -> tuple[type[UnfinishedAnswerError], tuple[str, Generation]]:
         return type(self), (str(self), self.generation)
+
+
+class RefusedAnswerError(PioError):
+    """An answer has the shape that ``response_format`` asked for, and its class's own checks refuse it."""
 
 
 class MediaError(PioError):

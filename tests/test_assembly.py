@@ -11,10 +11,12 @@ from types import ModuleType
 import pytest
 
 from pio.kernels import _atomics
+from pio.kernels._amx_tile import matrix_tile
 from pio.kernels._formats import FORMATS
-from pio.kernels.quantized_tiles import quantized_tile, values_tile
+from pio.kernels.quantized_tiles import quantized_tile
 from pio.kernels.simd import JIT
 from pio.kernels.tiles import dot_tile, outer_tile, pair_tile
+from pio.kernels.values_tiles import span_tile, values_tile
 from pio.system import HERE
 
 PATH = Path(__file__).parent.parent / "tools" / "assembly.py"
@@ -97,6 +99,13 @@ def test_values_are_multiplied_as_signed_bytes(rows, cpu, instruction):
     assert found.count(DOTS) == rows * FOURS * VECTORS // (1 + matrices) and found.stack == 0
 
 
+def test_values_of_a_span_are_multiplied_as_often_as_those_of_a_block():
+    for cpu in ("neoverse-v2", "neoverse-n1"):
+        dot = tool.PROCESSORS[cpu].dot
+        of_span, of_block = loop(span_tile(4, dot), cpu), loop(values_tile(4, dot), cpu)
+        assert of_span.count(DOTS) == of_block.count(DOTS) > 0
+
+
 def test_pairs_of_bfloat16_are_one_instruction():
     for cpu in ("neoverse-v2", "apple-m4"):
         found = loop(pair_tile(2, 2, "bfdot"), cpu)
@@ -118,6 +127,14 @@ def test_outer_products_and_dot_products_spill_nothing_on_arm(cpu):
 )
 def test_x86_multiplies_with_its_own(form, dot, cpu, instruction, vectors):
     assert loop(quantized_tile(2, dot)[form], cpu).count(instruction) >= 2 * GROUPS * FOURS * vectors
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_tile_of_amx_scales_with_what_it_reads_in_place(form):
+    found = loop(matrix_tile[form], "sapphirerapids")
+    units, rows = 2, 16
+    assert [found.count(name) for name in ("tdpbssd", "tilestored", "vcvtdq2ps")] == [4, 4, GROUPS * units * rows]
+    assert found.count("vmovd|vpbroadcastd|vbroadcastss") == 0  # exponents and minima are operands
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -150,7 +167,7 @@ tile:                                   // @tile
 def test_the_tool_prints_a_table_and_a_loop():
     run = [sys.executable, str(PATH), "neoverse-v2"]
     lines = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert lines[0].startswith("neoverse-v2") and len(lines) == 2 + 4 * 5 + 3 * 3 + 3
+    assert lines[0].startswith("neoverse-v2") and len(lines) == 2 + 4 * 6 + 3 * 3 + 3
     assert {tuple(line.split()[:2]) for line in lines} >= {("int8", "1"), ("int4_zero_point", "8"), ("latents", "4")}
     shown = subprocess.run([*run, "--show", "int4", "1"], capture_output=True, text=True, check=True).stdout
     assert shown.count("usdot") == PRODUCTS

@@ -29,24 +29,42 @@ FOUNDATION = {
     "version",
 }
 
-BELOW_PROGRAMS = {"ops", "cache", "layers", "progress", "loading", "media", "text", "config", "engine", "plugin"}
+BELOW_PROGRAMS = {
+    "ops",
+    "cache",
+    "layers",
+    "progress",
+    "loading",
+    "store",
+    "media",
+    "text",
+    "structured",
+    "config",
+    "engine",
+    "plugin",
+}
 
 # What each area may import besides itself. Folders and single modules of pio are areas; FOUNDATION is one.
 LAW: dict[str, set[str]] = {
     "foundation": set(),
-    "kernels": {"forks", "shelter", "system", "threads"},
+    "cuda": {"errors", "memory", "system"},
+    "kernels": {"errors", "forks", "shelter", "system", "threads"},
     "ops": FOUNDATION | {"kernels"},
     "cache": FOUNDATION | {"ops"},
     "layers": FOUNDATION | {"ops", "cache"},
     "progress": FOUNDATION | {"ops"},  # the first compilation is what takes long
     "loading": FOUNDATION | {"ops", "progress"},
+    "store": FOUNDATION | {"loading"},
     "media": FOUNDATION | {"ops", "loading"},
     "text": FOUNDATION | {"loading"},
     "config": FOUNDATION | {"loading"},
-    "engine": FOUNDATION | {"ops", "cache", "config", "text"},
+    "structured": FOUNDATION | {"ops", "loading", "text"},
+    "engine": FOUNDATION | {"ops", "cache", "store", "config", "text", "structured"},
     "models": FOUNDATION | {"layers", "ops", "cache", "loading", "media", "text", "config", "plugin"},
-    "plugin": FOUNDATION | {"ops", "cache", "layers", "progress", "loading", "media", "text", "config", "engine"},
+    "plugin": FOUNDATION
+    | {"ops", "cache", "layers", "progress", "loading", "store", "media", "text", "structured", "config", "engine"},
     "benchmarks": FOUNDATION | BELOW_PROGRAMS,
+    "prometheus": FOUNDATION | {"engine", "plugin"},
     "cli": FOUNDATION | BELOW_PROGRAMS | {"benchmarks", "testing"},
     "testing": FOUNDATION | BELOW_PROGRAMS,
     "__init__": FOUNDATION | {"plugin", "ops", "config", "engine", "text"},
@@ -55,6 +73,8 @@ LAW: dict[str, set[str]] = {
 # Exceptions, each for one module, and only inside functions or for the type checker.
 LATER: dict[str, set[str]] = {
     "errors": {"engine"},  # an unfinished answer carries what there is of it
+    "device": {"cuda"},  # only where one of that kind is made
+    "memory/gpu_allocation": {"cuda"},
     "loading/chat_template": {"text"},  # where it lay before
 }
 # The command line shows what the checker finds; nothing else that is installed may lean on the test kit.
@@ -62,7 +82,8 @@ TESTING_FOR_CLI = {"pio.testing.check_plugin"}
 
 PACKAGES: dict[str, set[str]] = {
     "foundation": {"llvmlite", "platformdirs", "psutil"},  # the first for DLPack's deleters, which are machine code
-    "kernels": {"numba", "llvmlite"},
+    "cuda": {"cuda"},
+    "kernels": {"numba", "llvmlite", "cuda"},
     "config": {"pydantic"},
     "engine": {"pydantic"},
     "models": {"pydantic"},
@@ -71,13 +92,20 @@ PACKAGES: dict[str, set[str]] = {
     "media": {"PIL", "av"},
     "progress": {"rich"},
     "text": {"tokenizers", "jinja2", "markupsafe"},
+    "structured": {"llguidance", "pydantic"},
     "benchmarks": {"pydantic"},
     "cli": {"typer", "click", "rich"},
+    "prometheus": {"prometheus_client"},
     "testing": {"hypothesis", "pytest"},
 }
 NEVER = {"numpy", "torch", "transformers"}
-DISTRIBUTIONS = {"huggingface_hub": "huggingface-hub", "PIL": "pillow"}
-EXTRAS = ("vision", "video")  # what only some need is imported where it is used
+DISTRIBUTIONS = {
+    "cuda": "numba-cuda",
+    "huggingface_hub": "huggingface-hub",
+    "PIL": "pillow",
+    "prometheus_client": "prometheus-client",
+}
+EXTRAS = ("vision", "video", "structured", "prometheus", "cuda")  # what only some need is imported where it is used
 
 
 class Import(NamedTuple):
@@ -263,7 +291,18 @@ def test_the_law_itself(place: str, line: str, broken: bool) -> None:
 
 
 def test_importing_pio_loads_nothing_heavy() -> None:
-    heavy = "numba llvmlite numpy pydantic tokenizers jinja2 rich typer huggingface_hub asyncio".split()
+    heavy = "numba llvmlite numpy pydantic tokenizers jinja2 rich typer huggingface_hub asyncio pio.cuda".split()
     code = f"import sys, pio; print([name for name in {heavy!r} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_the_cpu_loads_nothing_for_gpus() -> None:
+    code = (
+        "import sys\nfrom pio import Tensor, ops\n"
+        "x = Tensor.from_list([[1.0, 2.0]])\nops.rms_norm(x, x[0], 1e-5).to('cpu').tolist()\n"
+        "gpus = 'pio.cuda', 'pio.kernels.cuda', 'cuda', 'numba.cuda'\n"
+        "print([name for name in sys.modules if name.startswith(gpus)])"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert ran.stdout.strip() == "[]"

@@ -62,3 +62,42 @@ def test_what_is_not_the_same_answer(tmp_path: Path, here: str, there: str) -> N
     code, lines = sample(tmp_path, here, f'{PYTEST}case "$*" in *--temperature*) ;; *) exit 0 ;; esac; {there}')
     assert code == 1 and lines[-1].startswith("windows: failed: same_answers ")
     assert not any(line.startswith("the same answer") for line in lines)
+
+
+@pytest.mark.parametrize("listed", sorted(SAMPLE.parent.glob("*.tests")), ids=lambda path: path.stem)
+def test_what_a_sample_runs_is_there(listed: Path) -> None:
+    """A test that was moved would be missed by other systems alone."""
+    root, found = SAMPLE.parents[2], 0
+    for line in listed.read_text("utf-8").split():
+        if line.startswith("tests/"):
+            path, _, name = line.partition("::")
+            assert (root / path).exists(), line
+            assert not name or f"def {name}(" in (root / path).read_text("utf-8"), line
+            found += 1
+    assert found
+
+
+FLAKY = """
+case "$*" in
+  *pytest*.tests*)
+    echo "FAILED tests/a.py::test_b[c-1] - RuntimeError: odd"
+    echo "1 failed, 3 passed in 0.1s"
+    exit 1
+    ;;
+  *pytest*"tests/a.py::test_b[c-1]") echo "%s in 0.1s"; exit %d ;;
+esac
+echo answer
+"""
+
+
+@pytest.mark.parametrize(("second", "status"), [("1 passed", 0), ("1 failed", 1)])
+def test_what_fails_under_an_emulator_is_run_once_more(tmp_path: Path, second: str, status: int) -> None:
+    code, lines = sample(tmp_path, "echo answer", FLAKY % (second, status), "arm64")
+    assert code == status
+    assert "arm64: once more: tests/a.py::test_b[c-1]" in lines
+    assert any(line.startswith("arm64: failed: tests arm64") for line in lines) is bool(status)
+
+
+def test_what_fails_without_an_emulator_has_failed(tmp_path: Path) -> None:
+    code, lines = sample(tmp_path, "echo answer", FLAKY % ("1 passed", 0), "windows")
+    assert code == 1 and not any("once more" in line for line in lines)

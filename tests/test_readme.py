@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from calling_model import make_calling_model
 
 from pio.config.runtime import PROFILES, RuntimeConfig
+from pio.device import Device
 from pio.engine.sampling_params import SamplingParams
+from pio.errors import DeviceError
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -36,12 +39,16 @@ def cells(line: str) -> list[str]:
 
 @pytest.fixture
 def seeing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with pictures, and in the Hugging Face cache a tiny stand-in for a model that sees."""
+    """A folder with pictures, and in the Hugging Face cache stand-ins for models that see and that call tools."""
     golden, commit = ROOT / "tests/golden/qwen3_vl/video_bf16", "0123456789abcdef0123456789abcdef01234567"
     repo = tmp_path / "cache" / "models--Qwen--Qwen3-VL-2B-Instruct"
     shutil.copytree(golden, repo / "snapshots" / commit, ignore=shutil.ignore_patterns("expected", "pictures"))
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(commit, "utf-8")
+    calling = tmp_path / "cache" / "models--Qwen--Qwen3-0.6B"  # the demo model, with a template that knows tools
+    make_calling_model(calling / "snapshots" / commit)
+    (calling / "refs").mkdir()
+    (calling / "refs" / "main").write_text(commit, "utf-8")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     shutil.copytree(golden / "pictures", tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
@@ -50,7 +57,25 @@ def seeing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("page", "code"), list(examples()))
 @pytest.mark.usefixtures("seeing")
 def test_an_example_runs(page: Path, code: str) -> None:
+    if 'device="cuda"' in code:
+        try:
+            Device("cuda")
+        except DeviceError as error:
+            pytest.skip(f"needs an NVIDIA GPU: {error}")
     exec(compile(code, str(page), "exec"), {"__name__": "example"})
+
+
+def test_the_first_example_prints_what_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(blocks(README, "python")[0], str(README), "exec"), {"__name__": "example"})
+    printed = capsys.readouterr().out
+    for shown in blocks(README, "text"):
+        assert printed.startswith(shown)
+
+
+def test_nobody_is_sent_to_a_package_of_the_same_name() -> None:
+    """Libraries are named themselves, for the public registry has somebody else's "pio"."""
+    for path in [*PAGES, *(ROOT / "pio").rglob("*.py")]:
+        assert not re.search(r"pip install ['\"]?pio\b", path.read_text("utf-8")), path
 
 
 def test_the_readme_has_examples() -> None:
@@ -111,3 +136,5 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     first, tests = (block.strip() for block in blocks(README, "sh")[:2])
     assert first == "pip install . && pio generate" and "pip install . && timeout 300 pio generate" in script
     assert tests in script
+    environments = re.findall(r'-m venv "\$scratch/(\w+)"', script)
+    assert environments == ["venv", "first", "tests"]  # each step that the README names in one of its own

@@ -30,11 +30,14 @@ from pio.kernels._formats import FORMATS
 from pio.kernels._jit import CONTRACT
 from pio.kernels._quarters import ARM
 from pio.kernels.quantized_latent import latents_tile
-from pio.kernels.quantized_tiles import quantized_tile, values_tile
+from pio.kernels.quantized_tiles import quantized_tile
 from pio.kernels.tiles import dot_tile, outer_tile, pair_tile
+from pio.kernels.values_tiles import span_tile, values_tile
 
 LINUX_ARM, MAC, LINUX_X86 = "aarch64-linux-gnu", "arm64-apple-darwin", "x86_64-linux-gnu"
-PRODUCTS = r"bfdot|fml[as]|[su]{1,2}(dot|mmla)|sm(ul|la)l2?|mul|mla|vfn?madd\w+|vpdpbusd|vpmadd\w+|vpmulld|vdpbf16ps"
+PRODUCTS = (
+    r"bfdot|fml[as]|[su]{1,2}(dot|mmla)|sm(ul|la)l2?|mul|mla|vfn?madd\w+|vpdpbusd|vpmadd\w+|vpmulld|vdpbf16ps|tdpb\w+"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ def tiles(processor: Processor) -> Iterator[tuple[str, int, Any]]:
         for form in FORMATS:
             yield form, rows, quantized_tile(rows, processor.dot)[form]
         yield "values", rows, values_tile(rows, processor.dot)
+        yield "values of a span", rows, span_tile(rows, processor.dot)
         yield "latents", rows, latents_tile(rows, processor.dot)
     for rows, columns in ((1, 1), (2, 2), (4, 6)):
         yield f"pairs x {columns}", rows, pair_tile(rows, columns, processor.pairs)

@@ -36,6 +36,8 @@ class Engine:
             cache_tokens=max(job.context, job.sequences * job.shared_context),
             max_batch_sequences=job.sequences,
             progress=False,
+            prefix_cache=False,  # the same prompts come again
+            speculation="off",  # and so do the answers
             **({"max_pixels": 1 << 32} if sees else {}),
         )
         return {"version": pio.__version__, "weights": counted(job, self.bytes_read)}
@@ -61,7 +63,8 @@ class Engine:
         began = time.perf_counter()
         params = pio.SamplingParams(max_new_tokens=1, temperature=0.0, ignore_eos=True)
         asked = self.model.submit({"text": text, "image": picture}, params)
-        next(iter(asked.events()))
+        events = asked.events()  # which would cancel the request if they were dropped before its end
+        next(events)
         seconds = time.perf_counter() - began
         answer = asked.result()
         # the decoder begins when the picture is encoded

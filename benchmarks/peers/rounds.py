@@ -219,8 +219,7 @@ class Sitting:
         seen = process.request("see", picture=picture, text=QUESTION)
         if number >= 0:
             result.pages_read += process.pages_read() - before
-            if seen["encode"] is not None:
-                result.rounds.setdefault(f"{ENCODE} {size}", []).append(seen["encode"])
+            result.rounds.setdefault(f"{ENCODE} {size}", []).append(seen["encode"])
         result.tokens[size] = seen["tokens"]
         for other in self.results:
             if other.tokens[size] != seen["tokens"]:

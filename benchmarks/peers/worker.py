@@ -66,12 +66,12 @@ class Seen:
     Attributes:
         seconds: From the file to the first token of the answer.
         tokens: Of the prompt, those that stand for the picture and those of the chat template included.
-        encode: Seconds of these until the picture was embeddings, its sizing included; None if it cannot be told.
+        encode: Seconds of these until the picture was embeddings, its sizing included.
     """
 
     seconds: float
     tokens: int
-    encode: float | None = None
+    encode: float
 
 
 class SeeingEngine(Engine, Protocol):

@@ -56,6 +56,8 @@ class Machine:
         roofline.read_all(self._buffer)
 
     def _compute(self) -> int:
+        if self._arithmetic == "int8" and roofline.multiplies_tiles():
+            return roofline.tile_all(self._rounds, device=self._device)[1]
         if self._arithmetic == "int8":
             return roofline.dot_all(self._rounds, device=self._device)[1]
         if self._arithmetic == "bfloat16":

@@ -8,6 +8,8 @@ from statistics import median
 from typing import TypeAlias
 
 from pio.benchmarks.busy import busy
+from pio.benchmarks.callers import measure_callers
+from pio.benchmarks.copying import Copies
 from pio.benchmarks.machine import Machine, around, ratio
 from pio.benchmarks.report import Plan, Prefill, Report, Series, Work
 from pio.benchmarks.sight import Looks
@@ -37,6 +39,7 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
     _decode(model, plan)
     for workload in plan.workloads:
         _work(model, workload)
+    copies = Copies(model, plan)
     peak = HERE.peak_memory()
     looks = Looks(model, plan.pictures, plan.new_tokens)
     arithmetic = arithmetic_of(model)
@@ -55,6 +58,7 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
         for workload, runs in zip(plan.workloads, work, strict=True):
             runs.append(_work(model, workload))
         looks.round()
+        copies.round()
     speed, bandwidth = (list(values) for values in zip(*decode, strict=True))
     weights, cache = weights_per_token(model, plan.sequences), cache_per_token(model, plan)
     first = [timed[0] for timed, _ in prefill[0]]
@@ -90,6 +94,8 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
         workloads=[_done(*pair) for pair in zip(plan.workloads, work, strict=True)],
         tower_arithmetic=looks.arithmetic,
         pictures=looks.summed_up(),
+        callers=measure_callers(model, plan.callers) if plan.callers else None,
+        copying=copies.summed_up(),
     )
 
 

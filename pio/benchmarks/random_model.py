@@ -44,7 +44,7 @@ class RandomWeights:
             dtype: Of every tensor.
             seed: The same one gives the same weights.
         """
-        self._dtype = dtype
+        self._dtype, self._seed = dtype, seed
         self._random = random.Random(seed)
         self._blocks: dict[int, Tensor] = {}
         self._tensors: dict[str, Tensor] = {}
@@ -72,6 +72,10 @@ class RandomWeights:
     def used(self) -> frozenset[str]:
         """Names of the tensors that were made."""
         return frozenset(self._tensors)
+
+    def digest(self, notes: Path, check: Callable[[], object] = lambda: None) -> str:
+        """Return what tells these weights from others that a model of the same config has."""
+        return f"random {self._dtype.name} {self._seed}"
 
     def take(self, name: str, shape: tuple[int, ...], *, optional: bool = False, **_: Any) -> Tensor | None:
         """Return the tensor of that name, made when first asked for; an optional one is never there.

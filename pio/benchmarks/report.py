@@ -24,6 +24,9 @@ class Plan:
         buffer_bytes: What is read to measure the bandwidth.
         workloads: What is run besides, as programs might.
         pictures: Width and height of pictures that are looked at, one at a time.
+        callers: Threads that make requests at the same time; 0 leaves that out.
+        copy: Tokens between edits of an answer that is drafted; 0 leaves that out.
+        copy_tokens: Tokens of that answer.
     """
 
     prompt_tokens: tuple[int, ...] = (512,)
@@ -35,21 +38,31 @@ class Plan:
     buffer_bytes: int = BUFFER
     workloads: tuple[Workload, ...] = ()
     pictures: tuple[tuple[int, int], ...] = ()
+    callers: int = 0
+    copy: int = 0
+    copy_tokens: int = 1024
+
+    @property
+    def longest_answer(self) -> int:
+        """Tokens of the longest answer, workloads aside."""
+        return max(self.new_tokens, self.copy_tokens if self.copy else 0)
 
     @property
     def context(self) -> int:
         """Tokens of the longest sequence."""
-        shape = max(*self.prompt_tokens, self.depth + self.new_tokens - 1) + 1
+        shape = max(*self.prompt_tokens, self.depth + self.longest_answer - 1) + 1
         return max(shape, *(workload.context for workload in self.workloads), 0)
 
     def fitted(self, context: int) -> Plan:
         """Return the plan cut to a model's context."""
         new_tokens = min(self.new_tokens, max(2, context // 2))
+        depth = min(self.depth, max(1, context - new_tokens))
         return replace(
             self,
             prompt_tokens=tuple(min(tokens, max(1, context - 1)) for tokens in self.prompt_tokens),
-            depth=min(self.depth, max(1, context - new_tokens)),
+            depth=depth,
             new_tokens=new_tokens,
+            copy_tokens=min(self.copy_tokens, max(2, context - depth)) if self.copy else self.copy_tokens,
             workloads=tuple(workload.fitted(context) for workload in self.workloads),
         )
 
@@ -155,6 +168,72 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True)
+class Callers:
+    """How a model serves many callers at once.
+
+    Attributes:
+        requests: How many, of mixed length.
+        threads: From how many threads.
+        loops: And from how many event loops.
+        tokens: Of all answers.
+        one_by_one: Seconds of all of them, one after another.
+        at_once: Seconds where all are made at the same time.
+        times_as_fast: one_by_one / at_once.
+        equal: How many answers have the same tokens both times.
+        step: Seconds of a step of one answer.
+        chunk: Seconds of a step with a whole chunk of a long prompt, its mean.
+        long_prompt: Tokens of that prompt.
+        short_prompt: Tokens of one that comes when the long one has begun.
+        first_token: Seconds from that request to its first token, the median of five.
+        silence: Seconds between two tokens of an answer beside long prompts that never end, median.
+        silence_p99: The same, as 99 of 100 are not longer.
+    """
+
+    requests: int
+    threads: int
+    loops: int
+    tokens: int
+    one_by_one: float
+    at_once: float
+    times_as_fast: float
+    equal: int
+    step: float
+    chunk: float
+    long_prompt: int
+    short_prompt: int
+    first_token: float
+    silence: float
+    silence_p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """How fast answers come that were foreseen but for edits; see ``copying``.
+
+    Attributes:
+        new_tokens: Length of each answer.
+        edits_every: Tokens between two edits, on average.
+        plain: Tokens a second without drafts, of all sequences together; median and each round.
+        drafted: The same with drafts.
+        times_as_fast: drafted / plain, the median of the rounds.
+        drafted_tokens: Tokens that steps of the last round computed on the chance that they come next.
+        accepted_tokens: Those of them that came.
+        checks: Steps with such tokens.
+        equal: Answers with the same tokens as without drafts.
+    """
+
+    new_tokens: int
+    edits_every: int
+    plain: Series
+    drafted: Series
+    times_as_fast: float
+    drafted_tokens: int
+    accepted_tokens: int
+    checks: int
+    equal: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What was measured; bytes, seconds, tokens and operations a second.
 
@@ -187,6 +266,8 @@ class Report:
         workloads: One entry for each workload; empty where the plan has none.
         tower_arithmetic: As ``arithmetic``, of the tower that looks at pictures; None where no picture was.
         pictures: One entry for each size of picture; empty where the plan has none.
+        callers: Many callers at once; None where the plan has none.
+        copying: Answers that were foreseen; None where the plan has none.
     """
 
     model: str
@@ -217,6 +298,8 @@ class Report:
     workloads: list[Work]
     tower_arithmetic: str | None
     pictures: list[Sight]
+    callers: Callers | None
+    copying: Copying | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
+from pio.device import Device
 from pio.dtypes import int32, int64
 from pio.errors import CapacityError
 from pio.memory.allocation import ALIGNMENT
@@ -62,6 +63,7 @@ class Batch(Slices):
         *,
         axes: int = 1,
         levels: int = 0,
+        device: Device | None = None,
     ) -> None:
         """Make the memory.
 
@@ -72,25 +74,24 @@ class Batch(Slices):
             max_outputs: Rows of logits at most.
             axes: How many numbers place a token for rotary embeddings.
             levels: How many of the first layers have rows added behind them.
+            device: Where operations on it run; the default one if None. To a GPU ``send`` copies it.
         """
         numbers = 4 * (max_tokens * (1 + axes) + max_outputs) + 8 * max_tokens * (1 + levels)
-        # for its tokens from there on, kept until the next one
+        # rows for the tokens from there on, and what is added behind layers, kept until the next ``begin``
         self._placed: list[tuple[int, Tensor, tuple[Tensor, ...]]] = []
-        super().__init__(max_sequences, max_blocks_per_sequence, numbers + 5 * ALIGNMENT)
+        super().__init__(max_sequences, max_blocks_per_sequence, numbers + 5 * ALIGNMENT, device)
         self.max_tokens = max_tokens
         self.max_outputs = max_outputs
-        self.tokens = self._memory.take((max_tokens,), int32)
-        self.rotary_positions = self._memory.take((axes, max_tokens), int32)
-        self.output_rows = self._memory.take((max_outputs,), int32)
-        self.embeddings = self._memory.take((max_tokens,), int64)
-        self.embeddings.fill_(0)
-        self._embeddings = self.embeddings.memoryview()
-        self.additions = self._memory.take((levels, max_tokens), int64)
-        self.additions.fill_(0)
-        self._additions = [level.memoryview() for level in self.additions]
-        self._tokens = self.tokens.memoryview()
-        self._rotary_positions = [axis.memoryview() for axis in self.rotary_positions]
-        self._output_rows = self.output_rows.memoryview()
+        self.tokens, tokens = self._take((max_tokens,), int32)
+        self.rotary_positions, positions = self._take((axes, max_tokens), int32)
+        self.output_rows, output_rows = self._take((max_outputs,), int32)
+        self.embeddings, embeddings = self._take((max_tokens,), int64)
+        self._embeddings = embeddings.fill_(0).memoryview()
+        self.additions, additions = self._take((levels, max_tokens), int64)
+        self._additions = [level.memoryview() for level in additions.fill_(0)]
+        self._tokens = tokens.memoryview()
+        self._rotary_positions = [axis.memoryview() for axis in positions]
+        self._output_rows = output_rows.memoryview()
         self.num_tokens = self.num_outputs = 0
 
     def begin(self) -> None:
@@ -100,7 +101,7 @@ class Batch(Slices):
         self.forget_embeddings()
 
     def forget_embeddings(self) -> None:
-        """Have all tokens looked up in the table again, and let go of the rows that were placed."""
+        """Have all tokens looked up in the table again and nothing added, and let go of the rows that were placed."""
         while self._placed:
             first, rows, _ = self._placed[-1]
             for view in (self._embeddings, *self._additions):
@@ -109,7 +110,15 @@ class Batch(Slices):
             self._placed.pop()  # and with it the memory, behind the last address of it
 
     def add(
-        self, token_ids: Sequence[int], past_length: int, block_table: Sequence[int], outputs: int, slot: int = 0
+        self,
+        token_ids: Sequence[int],
+        past_length: int,
+        block_table: Sequence[int],
+        outputs: int,
+        slot: int = 0,
+        source: int | None = None,
+        *,
+        tentative: bool = False,
     ) -> None:
         """Append one sequence's slice.
 
@@ -119,6 +128,10 @@ class Batch(Slices):
             block_table: Cache blocks that cover past and new tokens.
             outputs: How many of the slice's last tokens want logits.
             slot: Where recurrent layers keep its state, its own while it runs.
+            source: From where they take it first, such as the slot of the slice before, where both are of one sequence
+                and its state in between is to be kept; None is the slot itself.
+            tentative: Whether it is not known yet which of these tokens stand, so that recurrent layers leave its
+                states as they are until the cache is told by ``commit``. Layers that attend do as ever.
 
         Raises:
             CapacityError: The batch was made for fewer tokens, sequences, blocks or outputs.
@@ -144,7 +157,7 @@ class Batch(Slices):
                 axis[first : first + count] = positions
         for i in range(outputs):
             self._output_rows[self.num_outputs + i] = first + count - outputs + i
-        self.append(count, past_length, block_table, slot)
+        self.append(count, past_length, block_table, slot, source, tentative=tentative)
         self.num_tokens = first + count
         self.num_outputs += outputs
 

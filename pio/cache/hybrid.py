@@ -9,6 +9,7 @@ from pio.cache.paged import PagedCache
 from pio.cache.recurrent import RecurrentStates
 from pio.cache.snapshot import Snapshot
 from pio.errors import CapacityError
+from pio.ops.slices import Tentative
 
 
 class HybridCache:
@@ -23,6 +24,8 @@ class HybridCache:
         nbytes: Bytes in all.
         block_bytes: Bytes of a block in all layers that attend.
         state_bytes: Bytes of the states of a sequence in all layers that do not.
+        tentative_tokens: How many tokens of a step may leave the states as they are.
+        state_slots: Sequences that there are states for.
     """
 
     def __init__(self, attends: Sequence[bool], paged: PagedCache, recurrent: RecurrentStates) -> None:
@@ -36,18 +39,35 @@ class HybridCache:
         self.paged, self.recurrent = paged, recurrent
         self._attends = list(attends)
         self.block_size, self.num_blocks = paged.block_size, paged.num_blocks
-        self.nbytes = paged.nbytes + recurrent.nbytes
+        self.nbytes = paged.nbytes + recurrent.nbytes + recurrent.window_bytes
         self.format, self.block_bytes = paged.format, paged.block_bytes
-        self.state_bytes = recurrent.nbytes // recurrent.slots
+        self.state_bytes, self.state_slots = recurrent.nbytes // recurrent.slots, recurrent.slots
+        self.tentative_tokens = recurrent.tentative_tokens
 
     def layer(self, index: int) -> Any:  # the mixer of that layer knows of which kind
-        """Return what a layer keeps: its pages, as ``PagedCache.layer`` gives them, or its two states.
+        """Return what a layer keeps: its pages, as ``PagedCache.layer`` gives them, or what it recurs on.
 
         Raises:
             PioError: The cache was freed.
         """
         own: PagedCache | RecurrentStates = self.paged if self._attends[index] else self.recurrent
         return own.layer(sum(attends is self._attends[index] for attends in self._attends[:index]))
+
+    def block_memory(self) -> list[tuple[memoryview, int]]:
+        """Return the bytes of each tensor of each layer that attends, and how many of them are one block.
+
+        Raises:
+            PioError: The cache was freed.
+        """
+        return self.paged.block_memory()
+
+    def state_memory(self) -> list[tuple[memoryview, int]]:
+        """Return the bytes of each state of each layer that recurs, and how many of them are one slot.
+
+        Raises:
+            PioError: The cache was freed.
+        """
+        return self.recurrent.state_memory()
 
     def copy_block(self, source: int, target: int) -> None:
         """Copy a block in all layers that attend.
@@ -97,6 +117,24 @@ class HybridCache:
                 f"a sequence of a model with recurrent layers cannot go back to {length} tokens; restore a snapshot "
                 "that was taken there, or begin again"
             )
+        self.recurrent.forget(slot)
+
+    def begin_step(self, tentative: Sequence[Tentative]) -> None:
+        """Take note of which sequences of the next step are tentative; those of the last one can be committed no more.
+
+        Raises:
+            CapacityError: They have more tokens than there is room for.
+        """
+        self.recurrent.begin_step(tentative)
+
+    def commit(self, slot: int, tokens: int) -> None:
+        """Let a slot's states take in the first tokens of its tentative slice in the last step.
+
+        Raises:
+            CapacityError: There is no such slot, or that step has fewer tentative tokens of it.
+            PioError: The cache was freed.
+        """
+        self.recurrent.commit(slot, tokens)
 
     def free(self) -> None:
         """Give the memory back; neither the cache nor steps recorded with it can be used any more."""

@@ -29,6 +29,7 @@ class PagedCache:
         nbytes: Bytes in all.
         block_bytes: Bytes of a block in all layers.
         state_bytes: Zero: all that is kept are positions.
+        state_slots: Zero.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class PagedCache:
         self.block_size = BLOCK_SIZE
         self.num_blocks = max(1, -(-tokens // BLOCK_SIZE))
         self.block_bytes = layers * stored_as.block_bytes
-        self.state_bytes = 0
+        self.state_bytes = self.state_slots = 0
         dtype, shapes = stored_as.stored, [(self.num_blocks, *shape) for shape in stored_as.shapes]
         sizes = [-(-prod(shape) * dtype.itemsize // 64) * 64 for shape in shapes]  # each begins a line of the processor
         self.nbytes = layers * sum(sizes)
@@ -106,6 +107,15 @@ class PagedCache:
         for layer in self.pools:
             for pool in layer:
                 pool[target].copy_(pool[source])
+
+    def block_memory(self) -> list[tuple[memoryview, int]]:
+        """Return the bytes of each tensor of each layer, and how many of them are one block.
+
+        Raises:
+            PioError: The cache was freed.
+        """
+        pools = [pool for layer in self.pools for pool in layer]
+        return [(self._storage.memoryview(p.address, p.nbytes), p.nbytes // self.num_blocks) for p in pools]
 
     def copy_states(self, source: int, target: int) -> None:
         """Do nothing: blocks are all that is kept."""

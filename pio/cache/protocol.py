@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
 
 from pio.cache.format import CacheFormat
 from pio.cache.snapshot import Snapshot
-from pio.errors import ConfigError
+from pio.errors import CapacityError, ConfigError
+from pio.ops.slices import Slices, Tentative
+
+UNBOUNDED: Final = 1 << 31  # tentative tokens, where there are no states that they could move
 
 
 class Cache(Protocol):
@@ -16,13 +20,18 @@ class Cache(Protocol):
     as the states of recurrent layers, lies in a slot, which one sequence has while it runs. A cache without states
     takes any slot, and has nothing to do for it.
 
+    A cache whose states can wait for tokens to stand offers what ``TentativeCache`` lists, too.
+
     Attributes:
         format: How layers that attend store positions.
         block_size: Positions a block.
         num_blocks: Blocks in all.
         nbytes: Bytes in all.
         block_bytes: Bytes of a block in all layers.
-        state_bytes: Bytes of the states of a sequence in all layers that do not attend.
+        state_bytes: Bytes of the states of a sequence in all layers that do not attend. Where it is zero, blocks are
+            all that is kept, and the engine gives those of one sequence to others that begin with the same tokens.
+        state_slots: Sequences that it has states for. The engine keeps states of earlier moments in those that no
+            running sequence needs, so that blocks can be given to others as far as there are any; zero without states.
     """
 
     format: CacheFormat
@@ -31,6 +40,7 @@ class Cache(Protocol):
     nbytes: int
     block_bytes: int
     state_bytes: int
+    state_slots: int
 
     def layer(self, index: int, /) -> Any:  # the mixer of that layer knows of which kind
         """Return what a layer keeps: keys and values, latents, or states."""
@@ -89,7 +99,91 @@ class Cache(Protocol):
         ...
 
 
+class TentativeCache(Cache, Protocol):
+    """A cache whose states can wait for tokens that may not stand; see ``tentative_tokens`` and ``begin_step`` below.
+
+    Attributes:
+        tentative_tokens: How many tokens of a step may be tentative.
+    """
+
+    tentative_tokens: int
+
+    def begin_step(self, tentative: Sequence[Tentative], /) -> None:
+        """Take note of which sequences of the next step are tentative; those of the last one can be committed no more.
+
+        Raises:
+            CapacityError: They have more tokens than there is room for.
+        """
+        ...
+
+    def commit(self, slot: int, tokens: int, /) -> None:
+        """Let a slot's states take in the first ``tokens`` tokens of its tentative slice in the last step.
+
+        The states are then those that these tokens would have left, one by one, to the bit. With 0, or without a call,
+        they stay as they were before that step.
+
+        Raises:
+            CapacityError: There is no such slot, or that step has fewer tentative tokens of it: they are forgotten as
+                the next step begins, and where the states are copied over, put back, or go back to no token.
+        """
+        ...
+
+
+class StoredCache(Cache, Protocol):
+    """A cache whose blocks can be kept elsewhere, and put back: what ``prefix_cache_path`` needs."""
+
+    def block_memory(self) -> list[tuple[memoryview, int]]:
+        """Return the bytes of each pool of blocks, which lie side by side in it, and how many of them are one block.
+
+        The views keep the memory until they are gone.
+
+        Raises:
+            PioError: The cache was freed.
+        """
+        ...
+
+
+class StoredStates(StoredCache, Protocol):
+    """The same of a cache with states, which are read into a slot that nobody runs in, and copied from there."""
+
+    def state_memory(self) -> list[tuple[memoryview, int]]:
+        """Return the bytes of each pool of states, which lie side by side in it, and how many of them are one slot.
+
+        The views keep the memory until they are gone.
+
+        Raises:
+            PioError: The cache was freed.
+        """
+        ...
+
+
 _OFFERED = [name for name in (*Cache.__annotations__, *vars(Cache)) if not name.startswith("_")]
+
+
+def tentative_tokens(cache: Cache) -> int:
+    """Return how many tokens of a step may be tentative, of all sequences together.
+
+    Where there are no states, any number. A cache with states says how many, in an attribute of this name; one that
+    says nothing, such as one whose layers know of no tentative tokens, allows none.
+    """
+    return getattr(cache, "tentative_tokens", 0) if cache.state_bytes else UNBOUNDED
+
+
+def begin_step(cache: Cache, batch: Slices) -> None:
+    """Tell a cache which sequences of the step that is about to run are tentative; ``Decoder.forward`` does.
+
+    Raises:
+        CapacityError: They have more tokens than there is room for, or the cache has states and knows no tentative
+            tokens.
+    """
+    begin = getattr(cache, "begin_step", None)
+    if begin is not None:
+        begin(batch.tentative)
+    elif batch.tentative and cache.state_bytes:
+        raise CapacityError(
+            f"a sequence of the step is tentative, but the states of this {type(cache).__name__} cannot wait for its "
+            "tokens; let none be tentative where pio.cache.protocol.tentative_tokens says 0"
+        )
 
 
 def check_offered(cache: object) -> None:

@@ -11,13 +11,13 @@ import typer
 
 from pio.benchmarks import MAX_TOKENS
 from pio.cli import options
-from pio.cli.console import count, note, size, write_json, write_table
-from pio.cli.loading import named
+from pio.cli.bench_tables import show
+from pio.cli.console import note, write_json
 from pio.cli.pictures import check_sight
 from pio.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pio.benchmarks.report import Plan, Report, Sight, Work
+    from pio.benchmarks.report import Plan, Report
     from pio.benchmarks.workloads import Workload
 
 
@@ -60,6 +60,11 @@ def bench(
         int | None,
         typer.Option("--busy", min=0, help="Decode also beside this many that compute (0).", show_default=False),
     ] = None,
+    callers: Annotated[
+        int,
+        typer.Option("--callers", min=0, help="Serve also 64 requests that this many threads make at once (0)."),
+    ] = 0,
+    copy: options.Copy = 0,
     layers: Annotated[
         int | None, typer.Option("--layers", min=1, help="Only the first layers of --config, at their true widths.")
     ] = None,
@@ -77,23 +82,19 @@ def bench(
     quantize_policy: options.QuantizePolicy = None,
     activation_dtype: options.ActivationDtype = None,
     memory_limit: options.MemoryLimit = None,
+    max_draft_tokens: options.MaxDraftTokens = None,
     mmap: options.Mmap = None,
     progress: options.Progress = None,
 ) -> None:
     """Run a model's workloads; measure its decode, prefill and memory against what the machine can do.
 
-    With options of a shape (prompt tokens, depth, new tokens, sequences, busy), or pictures, that shape is measured,
-    and no workload.
+    With options of a shape (prompt tokens, depth, new tokens, sequences, busy), with pictures, callers or a copy, that
+    is measured and no workload is run.
     """
     given = options.runtime_options(dict(locals()))
     shape = _shape(prompt_tokens, depth, new_tokens, sequences, busy)
     pictures = tuple(map(_size, image or ()))
-    if config is not None and getattr(context.get_parameter_source("model"), "name", "") != "DEFAULT":
-        raise ConfigError("--config takes the place of a model; give one of the two")
-    if config is not None and not config.exists():
-        raise ConfigError(f"--config {config}: there is no such file; give a config.json, or a folder that holds one")
-    if layers is not None and config is None:
-        raise ConfigError("--layers cuts what --config describes; give a config, or leave it out")
+    _check_config(config, layers, named=getattr(context.get_parameter_source("model"), "name", "") != "DEFAULT")
     if workload and shape:
         raise ConfigError("--workload has a shape of its own; give it alone, or the options of a shape without it")
     from pio.benchmarks.report import Plan
@@ -102,14 +103,38 @@ def bench(
     raw = _raw_config(model, config, layers)
     if pictures:
         check_sight(str(config or model), ["image"], registry.choose(raw, plugin)[0].modalities)
-    workloads = () if shape or (pictures and not workload) else _workloads(raw, plugin, workload or [])
-    plan = Plan(**shape, rounds=rounds, buffer_bytes=buffer_mb * 1_000_000, workloads=workloads, pictures=pictures)
+    alone = shape or ((pictures or callers or copy) and not workload)
+    workloads = () if alone else _workloads(raw, plugin, workload or [])
+    asked: dict[str, Any] = {"workloads": workloads, "pictures": pictures, "callers": callers}
+    asked |= _copy(copy, new_tokens, given)
+    plan = Plan(**shape, rounds=rounds, buffer_bytes=buffer_mb * 1_000_000, **asked)
     given = _with_room(plan, given, raw)
     report = _measure(model, plan, given) if config is None else _measure_random(raw, config, layers, plan, given)
     if json:
         write_json(report.as_dict())
     else:
-        _show(report)
+        show(report)
+
+
+def _copy(copy: int, new_tokens: int | None, given: dict[str, Any]) -> dict[str, int]:
+    """Return the fields of a plan that say what is copied, and have nothing drafted elsewhere.
+
+    Answers of random weights soon go round and round, and would be foreseen.
+    """
+    if not copy and "max_draft_tokens" in given:
+        raise ConfigError("--max-draft-tokens: nothing is drafted but with --copy; give that too, or leave it out")
+    given["speculation"] = "auto" if copy else "off"
+    return {"copy": copy} if new_tokens is None else {"copy": copy, "copy_tokens": new_tokens}
+
+
+def _check_config(config: Path | None, layers: int | None, *, named: bool) -> None:
+    """Refuse a config that is not there or contradicts a model that is named, and layers of none."""
+    if config is not None and named:
+        raise ConfigError("--config takes the place of a model; give one of the two")
+    if config is not None and not config.exists():
+        raise ConfigError(f"--config {config}: there is no such file; give a config.json, or a folder that holds one")
+    if layers is not None and config is None:
+        raise ConfigError("--layers cuts what --config describes; give a config, or leave it out")
 
 
 def _shape(prompt_tokens: list[int] | None, *others: int | None) -> dict[str, Any]:
@@ -155,6 +180,7 @@ def _workloads(raw: dict[str, Any], plugin: str | None, names: list[str]) -> tup
 
 def _with_room(plan: Plan, given: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
     """Return the options with room for the plan; a context that the user chose stays, and the plan is cut to it."""
+    from pio.benchmarks.callers import ROOM
     from pio.benchmarks.sight import most_tokens
     from pio.config.runtime import RuntimeConfig
     from pio.ops.attention import BLOCK_SIZE
@@ -167,18 +193,19 @@ def _with_room(plan: Plan, given: dict[str, Any], raw: dict[str, Any]) -> dict[s
             f"{max(1, runtime.prefill_chunk // plan.sequences)} or fewer sequences"
         )
     room = dict(given)
-    context = max(plan.context, *(most_tokens(raw, size) + plan.new_tokens for size in plan.pictures), 0)
+    context = max([plan.context, *(most_tokens(raw, size) + plan.new_tokens for size in plan.pictures)])
     if "context_length" not in given and context > runtime.context_length:
         room["context_length"] = context
-    together = [(plan.sequences, plan.depth + plan.new_tokens), *((w.requests, w.context) for w in plan.workloads)]
+    together = [(plan.sequences, plan.depth + plan.longest_answer), *((w.requests, w.context) for w in plan.workloads)]
     most = max(n for n, _ in together)
     if most > runtime.max_batch_sequences:
         room["max_batch_sequences"] = most
     blocks = max(
         (n * (2 + tokens // BLOCK_SIZE) for n, tokens in together if n > 1), default=0
     )  # one in reserve for each
-    if blocks * BLOCK_SIZE > room.get("context_length", runtime.context_length):
-        room["cache_tokens"] = blocks * BLOCK_SIZE
+    tokens = max(blocks * BLOCK_SIZE, ROOM if plan.callers else 0)
+    if tokens > room.get("context_length", runtime.context_length):
+        room["cache_tokens"] = tokens
     return room
 
 
@@ -187,7 +214,7 @@ def _measure(name: str, plan: Plan, given: dict[str, Any]) -> Report:
     from pio.plugin.loader import load
 
     began = time.perf_counter()
-    with load(name, **given) as loaded:
+    with load(name, **given, prefix_cache=False) as loaded:  # the same prompts come again and again
         return measure(loaded, plan, name=name, load_seconds=time.perf_counter() - began)
 
 
@@ -196,78 +223,6 @@ def _measure_random(raw: dict[str, Any], config: Path, layers: int | None, plan:
     from pio.benchmarks.random_model import random_model
 
     began = time.perf_counter()
-    with random_model(raw, **given) as loaded:
+    with random_model(raw, **given, prefix_cache=False) as loaded:
         name = f"random weights of {config}" if layers is None else f"random weights of {layers} layers of {config}"
         return measure(loaded, plan, name=name, load_seconds=time.perf_counter() - began)
-
-
-def _show(r: Report) -> None:
-    held = f"{count(r.parameters)} parameters in {named(r.formats)}"
-    title = f"{r.model}: {r.plugin}, {held}; {r.processor}, {r.threads} threads"
-    peak = "unknown" if r.peak_memory is None else size(r.peak_memory)
-    rows = [
-        ["read bandwidth", f"{r.bandwidth.median / 1e9:.2f} GB/s", f"best {r.bandwidth.best / 1e9:.2f}"],
-        *_decode_rows(r),
-        *_prefill_rows(r),
-        ["load", f"{r.load_seconds:.2f} s", "kernels included"],
-        ["weights", size(r.weights_bytes), ""],
-        ["cache", size(r.cache_bytes), "reserved"],
-        ["peak memory", peak, f"at most {size(r.memory_bound)} is the aim: 1.08 x (weights + cache) + 200 MB"],
-    ]
-    write_table(title, ["", ">median", ""], rows)
-    if r.pictures:
-        held = r.formats["tower"]
-        title = f"\nPictures, by a tower in {held}; shares are of its {r.tower_arithmetic} peak"
-        columns = ["picture", ">seen as", ">tokens", ">encode", ">work", ">share", ">prefill"]
-        columns += [">first token", ">decode", ">memory"]
-        write_table(title, columns, list(map(_picture_row, r.pictures)))
-    if r.workloads:
-        columns = ["workload", ">prompt", ">answer", ">requests", ">first token", ">all", ">speed"]
-        write_table("\nWorkloads", columns, list(map(_work_row, r.workloads)))
-
-
-def _work_row(w: Work) -> list[str]:
-    counts = map(str, (w.prompt_tokens, w.new_tokens, w.requests))
-    return [w.name, *counts, f"{w.time_to_first_token:.3f} s", f"{w.seconds:.2f} s", f"{w.speed.median:.1f} tok/s"]
-
-
-def _picture_row(s: Sight) -> list[str]:
-    peak = "unknown" if s.peak_memory is None else size(s.peak_memory)
-    work = f"{s.operations_per_picture / 1e9:,.0f} Gop"
-    seconds = [f"{s.encode:.3f} s", work, f"{s.operations_share:.1%}", f"{s.prefill:.3f} s"]
-    sizes = [f"{s.width} x {s.height}", f"{s.seen_width} x {s.seen_height}", str(s.tokens)]
-    return [*sizes, *seconds, f"{s.time_to_first_token:.3f} s", f"{s.decode:.2f} tok/s", peak]
-
-
-def _decode_rows(r: Report) -> list[list[str]]:
-    together = f"{r.sequences} sequences together, " if r.sequences > 1 else ""
-    rows = [
-        [
-            "decode",
-            f"{r.decode.median:.2f} tok/s",
-            f"best {r.decode.best:.2f}; {together}{r.new_tokens} tokens after {r.depth}",
-        ],
-        ["  weights read a token", size(round(r.weights_per_token)), ""],
-        ["  cache read a token", size(round(r.cache_per_token)), "keys and values"],
-        ["  share of bandwidth", f"{r.bandwidth_share:.1%}", "(weights + cache) x tok/s / bandwidth, round by round"],
-    ]
-    if r.busy_decode is not None:
-        beside = f"  beside {r.busy} busy process{'es' if r.busy > 1 else ''}"
-        rows.append([beside, f"{r.busy_decode.median:.2f} tok/s", f"keeps {r.busy_keeps:.1%}, round by round"])
-    return rows
-
-
-def _prefill_rows(r: Report) -> list[list[str]]:
-    rows: list[list[str]] = []
-    first = r.prefill[0].prompt_tokens
-    for p in r.prefill:
-        peak, work = p.operations.median / 1e9, p.operations_per_token / 1e9
-        rows += [
-            ["prefill", f"{p.speed.median:.1f} tok/s", f"best {p.speed.best:.1f}; {p.prompt_tokens} tokens"],
-            [f"  {r.arithmetic} peak", f"{peak:.1f} Gop/s", f"best {p.operations.best / 1e9:.1f}"],
-            [f"  share of {r.arithmetic} peak", f"{p.operations_share:.1%}", f"{work:.3g} Gop/token"],
-            ["  time to first token", f"{p.time_to_first_token:.3f} s", ""],
-        ]
-        if p is not r.prefill[0]:
-            rows.append([f"  against {first} tokens", f"{p.against_first:.1%}", "round by round"])
-    return rows

@@ -122,9 +122,9 @@ def model_checks(name: str) -> Generator[Check]:
         return _look(found["model"]) or "none: text alone"
 
     def steps() -> str:
-        from pio.testing.check_plugin import check_steps
+        from pio.testing.check_plugin import check_commits, check_steps
 
-        findings = check_steps(found["model"])
+        findings = [*check_steps(found["model"]), *check_commits(found["model"])]
         if findings:
             raise ConfigError("; ".join(findings))
         return "the same recorded as afresh"

@@ -37,9 +37,15 @@ def complain(error: Exception) -> None:
 
 
 def note_unfinished(result: Generation) -> None:
-    """Say that an answer ended inside the model's reasoning, where it did."""
-    if not result.answered:
-        remedy = "ask again" if result.finish_reason == "stop" else "a larger --max-new-tokens, or none, lets it go on"
+    """Say that an answer ended before it began, where it did."""
+    if not result.token_ids:
+        note("note: the answer ended before its first token; a later --deadline lets it begin")
+    elif not result.answered:
+        remedy = {
+            "stop": "ask again",
+            "length": "a larger --max-new-tokens, or none, lets it go on",
+            "deadline": "a later --deadline lets it go on",
+        }.get(result.finish_reason, "ask again")
         note(f"note: the answer ended inside the model's reasoning, after {len(result.token_ids)} tokens; {remedy}")
 
 

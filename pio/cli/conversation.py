@@ -68,11 +68,14 @@ class Conversation:
         encoded = self._model.loaded.prompts.encode(sent, **variables)
         fields: dict[str, Any] = {} if encoded.may_think else {"max_new_tokens": ANSWER_TOKENS}
         fields.update(self._fields)
+        if self.thinking is False and not encoded.may_think:
+            fields.pop("max_thinking_tokens", None)  # there is none, as was asked for
         room, answer = self._room(fields), ""
         if len(encoded.token_ids) > room:
             fitting = self._model.fit_messages(sent, room, **variables)
             encoded = self._model.loaded.prompts.encode(fitting, **variables)
         handle = self._model.submit(encoded, **fields)
+        said: dict[str, Any] | None = None
         try:
             self.messages.append(_said(seen, text))
             self.last = None
@@ -81,9 +84,11 @@ class Conversation:
                 if event.text and event.kind != "markup":
                     yield event.kind, event.text
             self.last = handle.result()
+            said = self.last.message  # with the tokens that it was, which the next prompt goes on from
+            said.pop("reasoning_content", None)  # earlier turns have none
         finally:
             handle.cancel()
-            self.messages.append({"role": "assistant", "content": answer})
+            self.messages.append({"role": "assistant", "content": answer} if said is None else said)
 
     def _room(self, fields: Mapping[str, Any]) -> int:
         """Tokens for the prompt: what the answer may need is left free, but never more than half of the context."""

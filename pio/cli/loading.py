@@ -115,3 +115,6 @@ def describe(name: str, model: TextModelPlugin) -> None:
     if len(metadata.modalities) > 1:
         _log.info("input: %s", ", ".join(metadata.modalities))
     _log.info("memory: %s, for a context of %d tokens", taken, metadata.context_length)
+    if model.runtime.prefix_cache_path is not None:
+        kept, folder = model.stats(), model.runtime.prefix_cache_path
+        _log.info("kept of prompts: %s, segments: %d, in %s", size(kept.disk_bytes), kept.disk_segments, folder)

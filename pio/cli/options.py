@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from pio.cli.console import say_more
+from pio.cli.response_format import read_response_format
 from pio.errors import ConfigError
 
 _MODEL, _SAMPLING = "Model", "Sampling"
@@ -43,12 +44,29 @@ ImageSize: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--image", metavar="WxH", help="Look at a picture of this size, such as 1024x1024; may be repeated."),
 ]
+Copy: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--copy",
+        min=0,
+        metavar="TOKENS",
+        help="Make an answer of --new-tokens (1024) also as a copy with an edit every so many tokens (0).",
+    ),
+]
 Video: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--video", metavar="PATH", help="A video to ask about, or a folder of its pictures; may be repeated."),
 ]
 Fps: TypeAlias = Annotated[
     float | None, typer.Option("--fps", help="How many pictures of a folder a second has.", show_default=False)
+]
+Tools: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--tools", metavar="FILE", help="A JSON file of tools that it may call.", show_default=False),
+]
+ToolChoice: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--tool-choice", help="auto, none, required, or the name of one.", show_default=False),
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON instead.")]
 
@@ -87,9 +105,31 @@ AllowRemote: TypeAlias = Annotated[
     list[str] | None,
     _runtime("--allow-remote", metavar="URL", help="Fetch pictures from addresses that begin so; may be repeated."),
 ]
+Speculation: TypeAlias = Annotated[
+    str | None,
+    _runtime("--speculation", help="auto computes likely tokens together, where that is faster; off does not."),
+]
+MaxDraftTokens: TypeAlias = Annotated[
+    int | None, _runtime("--max-draft-tokens", help="How many of them at once, at most.")
+]
 Mmap: TypeAlias = Annotated[
     bool | None,
     _runtime("--mmap/--no-mmap", help="Map the weights, or read them into memory: from files that may change."),
+]
+PrefixCache: TypeAlias = Annotated[
+    str | None,
+    _runtime(
+        "--prefix-cache",
+        metavar="SIZE|on|off",
+        help="off computes every prompt from its first token; of recurrent layers, how much is kept, such as 4GiB.",
+    ),
+]
+PrefixCachePath: TypeAlias = Annotated[
+    str | None,
+    _runtime("--prefix-cache-path", metavar="FOLDER", help="Keep there what was computed of prompts, for later."),
+]
+PrefixCacheDisk: TypeAlias = Annotated[
+    str | None, _runtime("--prefix-cache-disk", metavar="SIZE", help="What that folder may take, such as 20GB.")
 ]
 Progress: TypeAlias = Annotated[
     bool | None, _runtime("--progress/--no-progress", help="Show progress; by default on a terminal, after a second.")
@@ -99,6 +139,10 @@ Verbose: TypeAlias = Annotated[bool, _runtime("--verbose", help="Say what is loa
 
 MaxNewTokens: TypeAlias = Annotated[
     int | None, _sampling("--max-new-tokens", "-n", help="End the answer after this many tokens.")
+]
+MaxThinkingTokens: TypeAlias = Annotated[
+    int | None,
+    _sampling("--max-thinking-tokens", help="After so many tokens of reasoning it is closed, and the answer begins."),
 ]
 MinNewTokens: TypeAlias = Annotated[
     int | None, _sampling("--min-new-tokens", help="No end token comes before the answer has this many tokens.")
@@ -140,7 +184,18 @@ SpecialTokens: TypeAlias = Annotated[bool, _sampling("--special-tokens", help="K
 Logprobs: TypeAlias = Annotated[
     int | None, _sampling("--logprobs", help="Log probabilities of this many alternatives a token; with --json.")
 ]
+ResponseFormat: TypeAlias = Annotated[
+    str | None,
+    _sampling(
+        "--response-format",
+        metavar="FILE|regex:…|json",
+        help="The shape of the answer: a file with a JSON schema or a list of choices, an expression, or json.",
+    ),
+]
 Answers: TypeAlias = Annotated[int | None, _sampling("--answers", help="How many answers to draw.")]
+Deadline: TypeAlias = Annotated[
+    float | None, _sampling("--deadline", metavar="SECONDS", help="The answer ends then, with what there is.")
+]
 
 _RUNTIME_FIELDS = (
     "plugin",
@@ -155,11 +210,17 @@ _RUNTIME_FIELDS = (
     "literal_messages",
     "max_pixels",
     "allow_remote",
+    "speculation",
+    "max_draft_tokens",
     "mmap",
+    "prefix_cache",
+    "prefix_cache_path",
+    "prefix_cache_disk",
     "progress",
 )
 _SAMPLING_FIELDS = (
     "max_new_tokens",
+    "max_thinking_tokens",
     "min_new_tokens",
     "temperature",
     "top_k",
@@ -173,6 +234,7 @@ _SAMPLING_FIELDS = (
     "stop",
     "stop_token_ids",
     "logprobs",
+    "deadline",
 )
 
 
@@ -185,7 +247,7 @@ def sampling_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sampling fields among a command's options, without those that were not given.
 
     Raises:
-        ConfigError: A bias does not have the form ID=BIAS.
+        ConfigError: A bias does not have the form ID=BIAS, or a response format cannot be read.
     """
     fields = {name: given[name] for name in _SAMPLING_FIELDS if given.get(name) not in (None, [])}
     fields.update({name: True for name in ("ignore_eos", "include_stop") if given.get(name)})
@@ -193,6 +255,8 @@ def sampling_fields(given: Mapping[str, Any]) -> dict[str, Any]:
         fields["skip_special_tokens"] = False
     if given.get("answers") is not None:
         fields["n"] = given["answers"]
+    if given.get("response_format") is not None:
+        fields["response_format"] = read_response_format(given["response_format"])
     if given.get("logit_bias"):
         fields["logit_bias"] = dict(map(_bias, given["logit_bias"]))
     return fields

@@ -9,6 +9,9 @@ from typing import Any
 # Arguments whose option has a name of its own.
 RENAMED = {"answers": "n", "special_tokens": "skip_special_tokens"}
 _VALUE = r"('[^']*'|\"[^\"]*\"|\[[^\]]*\]|[^\s,;:()]+)"
+# Of options that take more than these, and so are no flags; and what a message says of the values in Python.
+_SWITCHES = {"True": "on", "False": "off"}
+_IN_PYTHON = (("'on' or True, 'off' or False", "on, off"), ("a number or a text such as '4GiB'", "a size such as 4GiB"))
 _DOWNLOAD = ", or pass download=True"
 
 _options: dict[str, str] = {}  # of the command that runs, by argument
@@ -33,6 +36,8 @@ def as_options(message: str) -> str:
     message = message.replace(_DOWNLOAD, "").removesuffix(" or None")
     if not _options:
         return message
+    for theirs, ours in _IN_PYTHON:
+        message = message.replace(theirs, ours)
     names = "|".join(sorted(_options, key=len, reverse=True))
     message = re.sub(rf"(?<![\w./=-])({names})={_VALUE}", _given, message)
     message = re.sub(rf"^({names})(?= is )", lambda found: _options[found[1]], message)
@@ -44,4 +49,4 @@ def as_options(message: str) -> str:
 
 def _given(found: re.Match[str]) -> str:
     option = _options[found[1]]
-    return option if found[1] in _flags else f"{option} {found[2]}"
+    return option if found[1] in _flags else f"{option} {_SWITCHES.get(found[2], found[2])}"

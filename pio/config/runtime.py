@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from difflib import get_close_matches
-from typing import Any, Literal, Self
-from urllib.parse import unquote, urlsplit
+from typing import Any, Final, Literal, Self, cast
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
@@ -13,10 +14,13 @@ from pio.config.described_fields import DescribedFields
 from pio.config.sizes import parse_size
 from pio.dtypes import DType
 from pio.errors import ConfigError
+from pio.loading.address import begins_addresses
 from pio.loading.quantization_config import Format, Policy
 
 Profile = Literal["balanced", "performance", "memory_efficient", "accuracy"]
 KVCacheDType = Literal["auto", "float32", "float16", "bfloat16", "int8"]
+DENSE_DRAFT = 15  # tokens of a draft: so many cost a dense model little more than one
+EXPERTS_DRAFT = 63  # a mixture of experts gains by long ones alone, whose tokens share experts
 
 PROFILES: dict[str, dict[str, Any]] = {
     "balanced": {},
@@ -31,10 +35,14 @@ PROFILES: dict[str, dict[str, Any]] = {
         "prefill_chunk": 64,
         "max_batch_sequences": 4,
         "kv_cache_dtype": "float16",
+        "prefix_cache": 256 << 20,
     },
     "accuracy": {"kv_cache_dtype": "float32"},
 }
 
+
+DEFAULT_STATES = 1 << 30  # bytes of kept states
+_SWITCH: Final = {"on": True, "off": False}
 
 # How pydantic says it, and how pio does.
 _WORDS = (
@@ -112,8 +120,9 @@ class RuntimeConfig(DescribedFields, frozen=True):
     template writes itself steer the model."""
 
     max_pixels: int | None = Field(default=None, ge=1, le=1 << 32)
-    """Pixels in which the model sees a picture, at most; larger ones are made smaller. None is what the folder says:
-    16,777,216 for Qwen3-VL, 16,384 tokens. For a video it is the pixels of all its frames together."""
+    """Pixels in which the model sees a picture, at most; larger ones are made smaller. None is what the folder says,
+    16,777,216 for Qwen3-VL, but for a picture no more than a quarter of ``context_length`` in tokens: 2,097,152 by
+    default. For a video it is the pixels of all its frames together."""
 
     media_cache: int = Field(default=512 << 20, ge=0)
     """Bytes of embeddings of pictures and videos that are kept, so that a second question about one does not encode it
@@ -126,6 +135,29 @@ class RuntimeConfig(DescribedFields, frozen=True):
     allow_remote: tuple[str, ...] = ()
     """Beginnings of addresses, such as "https://example.com/", from which pictures and videos may be fetched; others
     are refused."""
+
+    prefix_cache: bool | int = True
+    """Keep what the model has computed of prompts and answers, in room of the cache that nobody else needs, and go on
+    from there where another prompt begins with the same tokens. The answers are the same. Models with recurrent layers
+    (Qwen3-Coder-Next) keep states beside it, and how many bytes of them may be given, as a number or a text such as
+    "4GiB"; True is 1 GiB. Other models refuse a number. "on" and "off" are True and False."""
+
+    prefix_cache_path: str | None = None
+    """A folder in which beginnings of prompts are kept beyond the end of the process, for all processes of this user
+    that load the same model in the same way; it is made private. None keeps nothing on disk."""
+
+    prefix_cache_disk: int = Field(default=10 << 30, ge=1)
+    """Bytes that the files in ``prefix_cache_path`` may take, a number or a text such as "10GiB"; what was not used for
+    longest goes first."""
+
+    speculation: Literal["auto", "off"] = "auto"
+    """Compute tokens that are likely to come next together with the one that is certain, where that is faster by
+    measured times: those that stood behind the same tokens in the prompt, the answer or earlier ones. Answers are the
+    same."""
+
+    max_draft_tokens: int | None = Field(default=None, ge=1, le=255)
+    """How many of them at once, at most. None is 15, and 63 for mixtures of experts; each takes room for a row of
+    logits where there are more than 15."""
 
     progress: bool | None = None
     """Show a progress bar while loading or compiling; None shows it on a terminal when it takes over a second."""
@@ -151,11 +183,29 @@ class RuntimeConfig(DescribedFields, frozen=True):
     @classmethod
     def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for prefix in value:
-            if not _is_address(prefix):
+            if not begins_addresses(prefix):
                 raise ValueError("expected what addresses of http or https begin with, such as 'https://example.com/'")
         return value
 
-    @field_validator("memory_limit", "media_cache", mode="before")
+    @field_validator("prefix_cache", mode="before")
+    @classmethod
+    def _switch_or_bytes(cls, value: Any) -> Any:
+        found = value
+        if isinstance(value, str):
+            with suppress(ValueError):
+                found = _SWITCH[value] if value in _SWITCH else parse_size(value)
+        if isinstance(found, bool) or (isinstance(found, int) and found > 0):
+            return found
+        raise ValueError("expected 'on' or True, 'off' or False, or bytes as a number or a text such as '4GiB'")
+
+    @field_validator("prefix_cache_path", mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        if value == "":
+            raise ValueError("expected the name of a folder")
+        return os.fsdecode(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else value
+
+    @field_validator("memory_limit", "media_cache", "prefix_cache_disk", mode="before")
     @classmethod
     def _bytes(cls, value: Any) -> Any:
         return parse_size(value) if isinstance(value, str) else value
@@ -167,8 +217,19 @@ class RuntimeConfig(DescribedFields, frozen=True):
 
     @property
     def batch_outputs(self) -> int:
-        """Rows of logits of the largest step."""
-        return max(16, self.max_batch_sequences)
+        """Rows of logits of the largest step: one for each running request, or for each token of one with a draft."""
+        draft = 0 if self.speculation == "off" else self.max_draft_tokens or DENSE_DRAFT
+        return max(16, self.max_batch_sequences, 1 + draft)
+
+    def state_slots(self, nbytes: int, blocks: int) -> int:
+        """Return for how many sequences recurrent layers have states: those that run, and those that are kept.
+
+        Args:
+            nbytes: Bytes of the states of a sequence.
+            blocks: Of the cache; behind each of them states may be kept.
+        """
+        kept = DEFAULT_STATES if self.prefix_cache is True else int(self.prefix_cache)
+        return self.max_batch_sequences + (min(kept // nbytes, blocks) if nbytes else 0)
 
     def cache_dtype(self, weights: DType, *, packed: bool = False) -> DType:
         """Return the element type of cached keys and values for weights of that type, or for packed ones."""
@@ -207,7 +268,8 @@ class RuntimeConfig(DescribedFields, frozen=True):
     def updated(self, **options: Any) -> Self:
         """Return this configuration with some options changed; a new profile brings its own presets, None a default.
 
-        Without ``quantize``, ``quantize_policy`` goes too.
+        Without ``quantize``, ``quantize_policy`` goes too, without ``prefix_cache_path`` ``prefix_cache_disk``, and
+        with ``speculation="off"`` ``max_draft_tokens``.
 
         Raises:
             ConfigError: An option is unknown or its value cannot be used; the message names it.
@@ -215,16 +277,8 @@ class RuntimeConfig(DescribedFields, frozen=True):
         kept = {name: getattr(self, name) for name in self.model_fields_set}
         if options.get("quantize", "kept") is None:
             kept.pop("quantize_policy", None)  # which says nothing without it
+        if options.get("prefix_cache_path", "kept") is None:
+            kept.pop("prefix_cache_disk", None)
+        if options.get("speculation") == "off":
+            kept.pop("max_draft_tokens", None)
         return self.from_options(**{**kept, **options})
-
-
-def _is_address(prefix: str) -> bool:
-    """Return whether this is the plain beginning of addresses, with a machine in it."""
-    try:
-        parts = urlsplit(prefix)
-        named = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:  # a port or an IPv6 address that is none
-        return False
-    odd = "@" in parts.netloc or parts.query or parts.fragment or any(c <= " " or c in "\\\x7f" for c in prefix)
-    dotted = any(piece in (".", "..") for piece in unquote(parts.path).split("/"))
-    return named and not odd and not dotted

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Final
 
 _UNITS: Final = ("", "k", "m", "g", "t")
+_BASES: Final = ((1024, "iB"), (1000, "B"))
 _NUMBER: Final = r"[0-9]{1,20}(?:_[0-9]{1,20}){0,8}(?:\.[0-9]{1,20})?"
 _SIZE: Final = re.compile(rf"\s*({_NUMBER})\s*(?:([kmgt])(i?))?b?\s*", re.IGNORECASE)
 
@@ -23,3 +24,9 @@ def parse_size(text: str) -> int:
     if found is None:
         raise ValueError("expected a number of bytes, or one with a unit such as '4GB' or '512MiB'")
     return int(Decimal(found[1]) * (1024 if found[3] else 1000) ** _UNITS.index((found[2] or "").lower()))
+
+
+def size_text(count: int) -> str:
+    """Return bytes as people write them, in the largest unit of which they are whole: "4GiB", "20GB", "5"."""
+    ways = ((base**power, f"{'kMGT'[power - 1]}{unit}") for power in (4, 3, 2, 1) for base, unit in _BASES)
+    return next((f"{count // size}{unit}" for size, unit in ways if count and count % size == 0), str(count))

@@ -9,7 +9,10 @@ from pio.engine.stop_strings import StopStrings
 
 if TYPE_CHECKING:
     from pio.engine.sampling_params import SamplingParams
-    from pio.text.reasoning import Kind, Reasoning
+    from pio.text.calling.calls import Calls
+    from pio.text.calling.splitter import CallSplitter, Part
+    from pio.text.calling.tool_call import ToolCall
+    from pio.text.reasoning import Kind, Reasoning, State
 
 Parts: TypeAlias = "list[tuple[Kind, str]]"
 
@@ -32,10 +35,13 @@ class Detokenizer(Protocol):
 
 
 class AnswerText:
-    """Turns tokens into text, splits off the reasoning, and looks for stop texts in the answer alone.
+    """Turns tokens into text, splits off the reasoning, and looks for stop texts and calls in the answer alone.
 
     Attributes:
         stops: Finds the stop texts.
+        includes_stop: Whether what ended it is kept.
+        calls: Those that are complete.
+        calling: How they are found; None where they are text.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class AnswerText:
         detokenizer: Detokenizer | None,
         token_text: Callable[[int], str] | None,
         reasoning: Reasoning | None,
+        calls: Calls | None = None,
     ) -> None:
         """Begin an empty text.
 
@@ -52,15 +59,20 @@ class AnswerText:
             detokenizer: How to make text; without it there is none.
             token_text: Text of one token alone, for stop texts that name a token that is left out of the text.
             reasoning: How the answer is told apart from the reasoning before it; None where it is not.
+            calls: How the calls in it are found; None where they are text.
         """
         self._detokenizer = detokenizer
         self._token_text = token_text
         self._splitter = None if reasoning is None else reasoning.splitter()
         self.stops = StopStrings(params.stop_strings, include=params.include_stop)
         # fields of a pydantic model are slow to read, and these are read for every token
-        self._include_stop = params.include_stop
+        self.includes_stop = params.include_stop
         self._stopping = bool(params.stop_strings) and detokenizer is not None
-        self._found: dict[Kind, list[str]] = {"text": [], "reasoning": [], "markup": []}
+        self._found: dict[Kind, list[str]] = {"text": [], "reasoning": [], "markup": [], "tool_call": []}
+        self.calling = calls
+        self._calls = None if calls is None else calls.splitter()
+        self._begun = "" if calls is None else calls.begun
+        self.calls: list[ToolCall] = []
 
     @property
     def answer(self) -> str:
@@ -68,17 +80,36 @@ class AnswerText:
         return "".join(self._found["text"])
 
     @property
+    def begun(self) -> str:
+        """The text of the answer so far, with what is held back because it may become a stop text."""
+        return self.answer + self.stops.held
+
+    @property
     def reasoning(self) -> str | None:
         """The reasoning so far; None where there is none, or an empty one that ended."""
-        inside = self._splitter is not None and self._splitter.inside
-        return "".join(self._found["reasoning"]) or ("" if inside else None)
+        return "".join(self._found["reasoning"]) or ("" if self.thinking else None)
 
     def answered(self, stopped: bool) -> bool:
         """Return whether a finished text has an answer: not inside the reasoning, nor cut off right behind it."""
-        state = "answer" if self._splitter is None else self._splitter.state
+        state = self.state
         return state == "answer" or (state == "gap" and stopped)
 
-    def push(self, token: int, *, ends: bool, last: bool) -> Parts:
+    @property
+    def state(self) -> State:
+        """Where the text ends, as far as that is certain."""
+        return "answer" if self._splitter is None else self._splitter.state
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the text so far ends inside the reasoning."""
+        return self._splitter is not None and self._splitter.inside
+
+    def begin_answer(self) -> None:
+        """Take all that comes from here on for the answer, whatever it looks like."""
+        if self._splitter is not None:
+            self._splitter.state = "answer"
+
+    def push(self, token: int, *, ends: bool, last: bool) -> list[Part]:
         """Take a token and return what is certain with it.
 
         Args:
@@ -87,10 +118,11 @@ class AnswerText:
             last: Whether no other comes behind it, so that nothing need be held back.
 
         Returns:
-            Pairs of kind and text, at least one; only the text of the first may be empty, and is where all are.
+            Kinds, texts and the calls that are complete with them, at least one; texts may be empty where the kind says
+            no more than where the answer stands, and with a call.
         """
         detokenizer, splitter = self._detokenizer, self._splitter
-        hidden = ends and not self._include_stop
+        hidden = ends and not self.includes_stop
         if detokenizer is None or (hidden and not self._stopping):
             parts: Parts = []
         elif self._stopping and (hidden or token in detokenizer.skipped):
@@ -102,11 +134,34 @@ class AnswerText:
             parts = self._search(splitter.push(detokenizer.push(token)))
         if last or self.stops.matched is not None:
             parts += self._rest()
-        if len(parts) != 1:
-            parts = self._joined(parts)
-        for kind, text in parts:
+        return self._taken(parts if len(parts) == 1 else self._joined(parts), last or self.stops.matched is not None)
+
+    def finish(self) -> list[Part]:
+        """Return what was held back, where no token comes any more; none that says nothing."""
+        return [part for part in self._taken(self._joined(self._rest()), True) if part[1] or part[2] is not None]
+
+    def _taken(self, parts: Parts, last: bool) -> list[Part]:
+        """Look for calls, and note what there is."""
+        if self._calls is None:
+            found: list[Part] = [(kind, text, None) for kind, text in parts]
+        else:
+            found = self._called(self._calls, parts, last)
+        for kind, text, _ in found:
             self._found[kind].append(text)
-        return parts
+        return found
+
+    def _called(self, splitter: CallSplitter, parts: Parts, last: bool) -> list[Part]:
+        """Look for calls in the parts of the answer; return what is certain."""
+        found: list[Part] = []
+        for kind, text in parts:
+            if kind == "text":
+                begun, self._begun = self._begun, ""
+                found += splitter.push(begun + text)
+            elif text:
+                found.append((kind, text, None))
+        found += splitter.flush() if last else ()
+        self.calls += [call for _, _, call in found if call is not None]
+        return found or [("tool_call" if splitter.inside else parts[-1][0], "", None)]
 
     def _search(self, parts: Parts) -> Parts:
         """Look for stop texts in the parts of the answer; return what is certain."""
@@ -116,7 +171,7 @@ class AnswerText:
 
     def _hide(self, detokenizer: Detokenizer, token: int) -> Parts:
         """Look for stop texts in a token that is left out of the text; return what is certain with it."""
-        if self._token_text is None or (self._splitter is not None and self._splitter.inside):
+        if self._token_text is None or self.thinking:
             return []
         text, parts = self._token_text(token), list[tuple["Kind", str]]()
         if self.stops.names(text):  # the answer ends here: what was held back comes before this token
@@ -148,5 +203,4 @@ class AnswerText:
                 joined[-1] = kind, joined[-1][1] + text
             elif text:
                 joined.append((kind, text))
-        inside = self._splitter is not None and self._splitter.inside
-        return joined or [("reasoning" if inside else "text", "")]
+        return joined or [("reasoning" if self.thinking else "text", "")]

@@ -1,4 +1,4 @@
-"""Runs requests from any thread on one model, first come, first served, as many at once as fit."""
+"""Runs requests from any thread on one model, as many at once as fit, by arrival and priority."""
 
 from __future__ import annotations
 
@@ -7,38 +7,39 @@ import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import prod
-from typing import Any, TypeAlias, TypeVar
+from time import perf_counter
+from typing import Any, TypeVar
 
 from pio.cache.protocol import Cache
 from pio.dtypes import float32
 from pio.engine import prompt_embeddings, prompt_media
-from pio.engine.answer import Answer
-from pio.engine.answer_text import AnswerText, Detokenizer
+from pio.engine.answer import MakeMessage
+from pio.engine.answer_maker import AnswerMaker, MakeDetokenizer
 from pio.engine.cache_manager import CacheManager
 from pio.engine.consumer import PromptLogits
+from pio.engine.drafts.speculation import DRAFTS, Speculation
 from pio.engine.generation import Generation
 from pio.engine.handle import Handle, LogitsHandle
 from pio.engine.limits import Limits
 from pio.engine.media_encoder import MediaEncoder
-from pio.engine.penalties import make_penalties
-from pio.engine.random_numbers import derive_seed, fresh_seed
 from pio.engine.request import Owned, Request
 from pio.engine.runner import Model, Runner
 from pio.engine.sampling_params import SamplingParams
 from pio.engine.scheduler import Scheduler
 from pio.engine.sequence import Sequence as TokenSequence
+from pio.engine.stats import Stats
+from pio.engine.stored_prefixes import DiskOptions, StoredPrefixes
+from pio.engine.thinking_limit import ThinkingLimits
 from pio.engine.worker import Worker
 from pio.errors import CancelledError, ConfigError, PioError
 from pio.memory.arena import Arena
 from pio.memory.budget import MemoryBudget
 from pio.memory.fit import require_free
+from pio.structured.grammars import Grammars
 from pio.tensor import Tensor
 from pio.text.encoded_prompt import EncodedPrompt, PromptEmbeddings
 
 T = TypeVar("T")
-MakeDetokenizer: TypeAlias = Callable[[bool], Detokenizer]
-"""Makes a detokenizer for one answer; the argument says whether special tokens are left out."""
-
 STEP_WAIT = 10.0  # seconds that closing, or a leaving interpreter, waits for a step to end
 
 
@@ -50,7 +51,8 @@ class BatchManager:
     and in finalisers: no lock is held or waited for.
 
     Attributes:
-        nbytes: Bytes of what sampling needs.
+        nbytes: Bytes of what sampling needs, of what is being written to disk, and of texts that drafts are found in.
+        speculation: Has steps compute tokens that are likely to come; None where nothing is drafted.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class BatchManager:
         detokenizer: MakeDetokenizer | None = None,
         token_text: Callable[[int], str] | None = None,
         token_bytes: Callable[[int], bytes] | None = None,
+        message: MakeMessage | None = None,
         max_batch_tokens: int | None = None,
         max_batch_sequences: int | None = None,
         prefill_chunk: int | None = None,
@@ -69,6 +72,11 @@ class BatchManager:
         budget: MemoryBudget | None = None,
         media_cache: int = 0,
         never: Iterable[int] = (),
+        prefix_cache: bool = True,
+        grammars: Grammars | None = None,
+        close_thinking: Callable[[], tuple[int, ...]] | None = None,
+        disk: DiskOptions | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         """Make a manager; nothing runs yet.
 
@@ -79,6 +87,7 @@ class BatchManager:
             detokenizer: How to make text; without it texts are empty, and stop texts are refused.
             token_text: Text of one token alone, for log probabilities.
             token_bytes: Its bytes.
+            message: Makes the message that an answer is in its conversation; without it messages have no tokens.
             max_batch_tokens: Tokens of a step, at most the model's.
             max_batch_sequences: Answers that run at once, at most the model's.
             prefill_chunk: Prompt tokens of a step; a smaller one lets running answers go on sooner.
@@ -86,39 +95,62 @@ class BatchManager:
             budget: Counts what sampling needs, the logits of prompts, and what pictures take.
             media_cache: Bytes of the embeddings of pictures that are kept.
             never: Tokens that no answer holds, such as those that stand for pictures.
+            prefix_cache: Whether beginnings of prompts that were computed before are found again.
+            grammars: Compiles response formats; without it they are refused.
+            close_thinking: Tokens that end reasoning, asked for once; without it reasoning cannot be limited.
+            disk: Where beginnings of prompts are kept beyond the end of this process, if they are.
+            speculation: Has steps compute tokens that are likely to come; None where nothing is drafted.
 
         Raises:
-            ConfigError: A limit is out of range.
+            ConfigError: A limit is out of range, or the folder cannot be used.
             OutOfMemoryError: The budget is spent.
         """
         tokens = _limit("max_batch_tokens", max_batch_tokens, model.max_batch_tokens)
         sequences = _limit("max_batch_sequences", max_batch_sequences, min(tokens, model.max_batch_sequences))
-        managed = CacheManager(cache, sequences)
+        identity = b"" if disk is None else disk.identity
+        managed = CacheManager(cache, sequences, prefix_cache=prefix_cache, identity=identity)
+        stored = None if disk is None else StoredPrefixes(disk, managed, cache, budget)
         longest = min(model.max_positions, managed.num_tokens)
         self._limits = Limits(model.vocab_size, model.max_positions, longest, detokenizer is not None)
+        if speculation is not None and budget is not None:
+            budget.reserve(speculation.nbytes, DRAFTS)
         self._hidden_size, self._levels, self._axes = model.hidden_size, model.levels, model.axes
         self._encoder = None if model.encoder is None else MediaEncoder(model.encoder, media_cache, budget)
-        self._eos_token_ids, self._never = frozenset(eos_token_ids), tuple(never)
-        self._detokenizer = detokenizer
-        self._token_text = token_text
-        self._token_bytes = token_bytes
+        self._answers = AnswerMaker(
+            self._limits,
+            ends=frozenset(eos_token_ids),
+            never=tuple(never),
+            detokenizer=detokenizer,
+            token_text=token_text,
+            token_bytes=token_bytes,
+            message=message,
+            grammars=grammars,
+            thinking_limits=ThinkingLimits(close_thinking, model.vocab_size) if close_thinking else None,
+            turns=managed.states.most > 0,
+        )
         self._check_weights = check_weights
         scheduler = Scheduler(
             managed,
             max_tokens=tokens,
             max_outputs=model.max_batch_outputs,
             prefill_chunk=_limit("prefill_chunk", prefill_chunk, tokens),
+            stored=stored,
+            speculation=speculation,
         )
         runner = Runner(model, cache, max_tokens=tokens, max_sequences=sequences, max_length=longest, budget=budget)
-        self.nbytes = runner.nbytes
+        self.nbytes = runner.nbytes + (0 if stored is None else stored.store.nbytes)
+        self.nbytes += 0 if speculation is None else speculation.nbytes
+        self.speculation = speculation
         self._budget = budget
         self._worker: Worker | None = Worker(scheduler, runner, self._encoder)
         self._stop = weakref.finalize(self, _stop, self._worker)
 
-    @property
-    def encoded_media(self) -> int:
-        """How many pictures and videos were encoded so far; those that were found among the kept ones are not."""
-        return 0 if self._encoder is None else self._encoder.encoded
+    def stats(self) -> Stats:
+        """Count what was done and what runs; raises ``PioError`` where the manager is closed."""
+        worker = self._worker
+        if worker is None:
+            raise PioError("the model is closed; load it again before asking what it does")
+        return worker.stats()
 
     def submit(
         self,
@@ -136,7 +168,7 @@ class BatchManager:
 
         Raises:
             ConfigError: The prompt is empty, has ids outside the vocabulary or embeddings that do not fit it, or
-                ``params`` do not fit the model.
+                ``params`` do not fit the model, or its ``response_format`` cannot be compiled.
             CapacityError: The prompt can never fit into the context or the cache.
             PioError: The manager is closed.
         """
@@ -145,27 +177,7 @@ class BatchManager:
         embeddings = self._checked(prompt, len(ids))
         self._limits.check_params(params)
         request: Request[Generation] = Request(params.n)
-        seed = fresh_seed() if params.seed is None else params.seed
-        stops = frozenset(params.stop_token_ids)
-        if not params.ignore_eos:
-            stops |= self._eos_token_ids
-        max_new_tokens = self._limits.most_tokens(params, len(ids), thinks=prompt.may_think)
-        sequences: list[TokenSequence] = []
-        family = object() if params.n > 1 else None
-        for index in range(params.n):
-            answer = Answer(
-                request,
-                index,
-                params,
-                seed=derive_seed(seed, index),
-                max_new_tokens=max_new_tokens,
-                stop_token_ids=stops,
-                penalties=make_penalties(params, ids, max_new_tokens, stops, self._limits.vocab_size, self._never),
-                text=self._answer_text(prompt, params),
-                token_text=self._token_text,
-                token_bytes=self._token_bytes,
-            )
-            sequences.append(TokenSequence(answer, ids, 1, family, embeddings, prompt.media, prompt.positions))
+        sequences = self._answers.make(request, prompt, params, ids, embeddings)
         return self._queued(request, sequences, owned, lambda: Handle(request, self, params.n))
 
     def submit_logits(self, prompt: EncodedPrompt, *, owned: Owned | None = None) -> LogitsHandle:
@@ -254,15 +266,12 @@ class BatchManager:
             if owned is not None:
                 owned.add(request)
             request.on_death = partial(worker.drop, sequences)
+            request.queued = perf_counter()  # its format is compiled, and its pictures are read
             worker.put(sequences)
             return handle()
         except BaseException:
             request.cancel()
             raise
-
-    def _answer_text(self, prompt: EncodedPrompt, params: SamplingParams) -> AnswerText:
-        detokenizer = None if self._detokenizer is None else self._detokenizer(params.skip_special_tokens)
-        return AnswerText(params, detokenizer, self._token_text, prompt.reasoning)
 
     def _prompt_logits(self, tokens: int) -> Tensor:
         """Memory for the logits of a prompt, counted until the caller lets go of it."""

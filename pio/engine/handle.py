@@ -1,8 +1,8 @@
-"""The caller's end of a request: stream it, wait for it, cancel it; from any thread."""
+"""The caller's end of a request: stream it, wait for it, cancel it; from any thread and any event loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -30,8 +30,14 @@ class Owner(Protocol):
 class Handle:
     """A request for one or more answers.
 
-    Iterating yields pieces of text as they become certain; an iterator that is closed or dropped before its end
-    cancels the request, and so does any exception that ends a wait, such as that of Ctrl-C or of a time limit.
+    Iterating yields pieces of text as they become certain, with ``for`` or with ``async for``; an iterator that is
+    closed or dropped before its end cancels the request, and so does any exception that ends a wait, such as that of
+    Ctrl-C, of a time limit or of a cancelled task. ``await handle`` is ``result()`` for a coroutine: no thread waits
+    for it. A handle that is dropped cancels its request, too: nobody could have the answer any more.
+
+    Example:
+        >>> async def ask(model):
+        ...     return (await model.submit("def f", max_new_tokens=8)).text
     """
 
     def __init__(self, request: Request[Generation], owner: Owner, answers: int) -> None:
@@ -58,7 +64,17 @@ class Handle:
             CheckpointError: The model computed no numbers, because of a damaged weight; the message names it.
             PioError: The model failed.
         """
-        answers = _results(self._request, self._owner, timeout)
+        return self._together(_results(self._request, self._owner, timeout))
+
+    def __await__(self) -> Generator[Any, None, Generation]:
+        """Wait for what ``result`` returns, in an event loop; cancelling the task cancels the request."""
+        return self._answer().__await__()
+
+    async def _answer(self) -> Generation:
+        return self._together(await _results_in_loop(self._request, self._owner))
+
+    def _together(self, answers: list[Generation]) -> Generation:
+        """The one answer, or the first with all of them and the tokens of all."""
         if self._answers == 1:
             return answers[0]
         tokens = sum(answer.usage.completion_tokens for answer in answers)
@@ -77,11 +93,18 @@ class Handle:
         """
         if self._answers > 1:
             raise ConfigError(f"a stream of text has one answer, found n={self._answers}; use n=1, or events()")
-        return Stream(self._request, self._owner, lambda event: event.text or None)
+        return Stream(self, self._request, self._owner, lambda event: event.text or None)
+
+    def __aiter__(self) -> Stream[str]:
+        """Stream the answer's text in an event loop; as ``iter``."""
+        return iter(self)
 
     def events(self) -> Stream[TokenEvent]:
         """Stream token by token, with kinds, ids and log probabilities; all answers of the request, as they come."""
-        return Stream(self._request, self._owner, lambda event: event)
+        return Stream(self, self._request, self._owner, lambda event: event)
+
+    def __del__(self) -> None:
+        _drop(self)
 
 
 class LogitsHandle:
@@ -107,16 +130,32 @@ class LogitsHandle:
         """
         return _results(self._request, self._owner, timeout)[0]
 
+    def __await__(self) -> Generator[Any, None, Tensor]:
+        """Wait for what ``result`` returns, in an event loop; cancelling the task cancels the request."""
+        return self._logits().__await__()
+
+    async def _logits(self) -> Tensor:
+        return (await _results_in_loop(self._request, self._owner))[0]
+
     def cancel(self) -> None:
         """Stop the request; does nothing to a finished one."""
         self._request.cancel()
 
+    def __del__(self) -> None:
+        _drop(self)
 
-class Stream(Iterator[T], Generic[T]):
-    """Walks over a request's events as they come; cancels the request when it is dropped before the end."""
 
-    def __init__(self, request: Request[Generation], owner: Owner, select: Callable[[TokenEvent], T | None]) -> None:
+class Stream(Iterator[T], AsyncIterator[T], Generic[T]):
+    """Walks over a request's events as they come, with ``for`` or with ``async for``.
+
+    It cancels the request when it is dropped before the end.
+    """
+
+    def __init__(
+        self, handle: Handle, request: Request[Generation], owner: Owner, select: Callable[[TokenEvent], T | None]
+    ) -> None:
         """Yield what ``select`` makes of each event, but for None."""
+        self._handle = handle  # which would cancel the request if it were dropped
         self._request = request
         self._owner = owner
         self._select = select
@@ -138,15 +177,39 @@ class Stream(Iterator[T], Generic[T]):
             raise
         raise StopIteration
 
+    async def __anext__(self) -> T:
+        try:
+            while not self._closed:
+                event = await self._request.next_event(self._next, self._owner.check_alive)
+                if event is None:
+                    break
+                self._next += 1
+                selected = self._select(event)
+                if selected is not None:
+                    return selected
+        except BaseException as error:
+            await _end_in_loop(self._request, self._owner, error)
+            raise
+        raise StopAsyncIteration
+
     def close(self) -> None:
         """Cancel the request unless it is finished; the iterator is at its end then."""
         self._closed = True
         self._request.cancel()
 
+    async def aclose(self) -> None:
+        """Do what ``close`` does; for ``contextlib.aclosing``."""
+        self.close()
+
     def __del__(self) -> None:
-        request = getattr(self, "_request", None)  # a signal handler's exception may have ended its making
-        if request is not None:
-            request.cancel()  # takes no lock: the collector may run inside any critical section, in any thread
+        _drop(self)
+
+
+def _drop(holder: Any) -> None:
+    """Cancel a request that nobody can wait for any more."""
+    request = getattr(holder, "_request", None)  # a signal handler's exception may have ended its holder's making
+    if request is not None:
+        request.cancel()  # takes no lock: the collector may run inside any critical section, in any thread
 
 
 def _results(request: Request[T], owner: Owner, timeout: float | None) -> list[T]:
@@ -162,6 +225,24 @@ def _results(request: Request[T], owner: Owner, timeout: float | None) -> list[T
         if error is not late:
             _end(request, owner, error)
         raise
+
+
+async def _results_in_loop(request: Request[T], owner: Owner) -> list[T]:
+    """Wait for all results in an event loop."""
+    try:
+        return await request.all_results(owner.check_alive)
+    except BaseException as error:
+        await _end_in_loop(request, owner, error)
+        raise
+
+
+async def _end_in_loop(request: Request[Any], owner: Owner, error: BaseException) -> None:
+    """Do what ``_end`` does; reading all weights for a reason takes long, and holds no event loop up."""
+    request.cancel()
+    if isinstance(error, NumericalError):
+        import asyncio
+
+        await asyncio.to_thread(owner.explain_not_finite)
 
 
 def _end(request: Request[Any], owner: Owner, error: BaseException) -> None:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from pio.engine.prompt_media import REMEDY
 from pio.engine.sequence import Sequence as TokenSequence
 from pio.errors import ConfigError, OutOfMemoryError
 from pio.memory.budget import MemoryBudget
@@ -89,7 +90,7 @@ class MediaEncoder:
             if placed.tokens != self._encoder.tokens(placed.medium):
                 raise ConfigError(
                     f"prompt: media[{index}] has {self._encoder.tokens(placed.medium)} tokens, found {placed.tokens}; "
-                    "take prompts with pictures as they were encoded"
+                    f"{REMEDY}"
                 )
         new = {placed.key: placed.medium for placed in media if placed.key not in self._kept}
         if not new:
@@ -98,26 +99,39 @@ class MediaEncoder:
         needed = working + sum(map(self._encoder.embeddings_bytes, new.values()))
         tokens, remedy = sum(placed.tokens for placed in media), "give fewer or smaller pictures, or fewer max_pixels"
         require_free(needed, f"encoding pictures of {tokens} tokens takes", remedy)
-        available = needed if self._budget is None else self._budget.available + self.kept_bytes
-        if self._budget is not None and needed > available:
+        if self._budget is None:
+            return
+        available = self._budget.available + self.kept_bytes
+        if needed > available:
             raise OutOfMemoryError(
                 f"encoding pictures of {tokens} tokens takes {format_bytes(needed)}, and of the memory limit of "
                 f"{format_bytes(self._budget.limit)}, {format_bytes(available)} are left: {remedy}, "
                 "or raise memory_limit"
             )
 
-    def add(self, sequence: TokenSequence) -> None:
-        """Take in a sequence that waits for its media; what is kept of them it gets at once."""
+    def add(self, sequence: TokenSequence, found: int = 0) -> None:
+        """Take in a sequence that waits for its media; what is kept of them it gets at once.
+
+        Media that it does not need are left to it: where it is to compute some of their tokens after all, because the
+        cache has lost them, it is to be added again before it runs.
+
+        Args:
+            sequence: It waits for none so far.
+            found: So many of its first tokens need not be computed.
+        """
+        needed = {placed.key for placed in sequence.media if placed.end > found}
+        left: list[PlacedMedium] = []
         for placed in sequence.media:
-            found = self._kept.get(placed.key)
-            if found is not None:
+            kept = self._kept.get(placed.key)
+            if kept is not None:
                 self._kept.move_to_end(placed.key)
-                _give(sequence, placed, found)
+                _give(sequence, placed, kept)
                 continue
-            sequence.missing += 1
-            self._wanted.setdefault(placed.key, _Wanted(placed, {})).by[sequence] = None
-        if not sequence.missing:
-            sequence.media = ()
+            left.append(placed)
+            if placed.key in needed:
+                sequence.missing += 1
+                self._wanted.setdefault(placed.key, _Wanted(placed, {})).by[sequence] = None
+        sequence.media = tuple(left)  # pixels of others are not needed any more
 
     def forget(self, sequence: TokenSequence) -> None:
         """Let go of a sequence; what nobody else waits for is not encoded, and is stopped where it is."""
@@ -183,15 +197,19 @@ class MediaEncoder:
 
     def _share(self, media: Sequence[Any]) -> bool:
         """Whether a run of so many media is small, and there is memory for it."""
-        working = self._encoder.working_bytes(media)
-        needed = working + sum(map(self._encoder.embeddings_bytes, media))
-        return working <= TOGETHER and (self._budget is None or needed <= self._budget.available + self.kept_bytes)
+        if self._encoder.working_bytes(media) > TOGETHER:
+            return False
+        return self._budget is None or self._needed(media) <= self._budget.available + self.kept_bytes
+
+    def _needed(self, media: Sequence[Any]) -> int:
+        """Return the bytes that encoding media together takes, and what it gives."""
+        return self._encoder.working_bytes(media) + sum(map(self._encoder.embeddings_bytes, media))
 
     def _make_room(self, media: Sequence[Any]) -> None:
         """Drop what is kept and used least, as far as the memory limit asks for it."""
         if self._budget is None:
             return
-        needed = self._encoder.working_bytes(media) + sum(map(self._encoder.embeddings_bytes, media))
+        needed = self._needed(media)
         while self._kept and self._budget.available < needed:
             self._drop()
 
@@ -205,8 +223,7 @@ class MediaEncoder:
                     if placed.key == key:
                         sequence.missing -= 1
                         _give(sequence, placed, embeddings)
-                if not sequence.missing:
-                    sequence.media = ()  # pixels are not needed any more
+                sequence.media = tuple(placed for placed in sequence.media if placed.key != key)
             self._kept[key] = embeddings
             self.kept_bytes += _bytes_of(embeddings)
         while self.kept_bytes > self._keep:

@@ -18,6 +18,7 @@ def make_penalties(
     ends: Iterable[int],
     vocab_size: int,
     never: Sequence[int] = (),
+    guided: bool = False,
 ) -> Penalties | None:
     """Return what changes the logits of one answer, or None where nothing does.
 
@@ -28,8 +29,9 @@ def make_penalties(
         ends: Tokens that end it.
         vocab_size: Token ids are below it.
         never: Tokens that no answer holds, whatever the request says.
+        guided: Whether something else says for every token which ones may come.
     """
-    bans = _bans(params, prompt, ends, vocab_size, (*params.suppress_tokens, *never))
+    bans = _bans(params, prompt, ends, vocab_size, (*params.suppress_tokens, *never), guided)
     if (
         bans is None
         and params.repetition_penalty == 1
@@ -70,7 +72,12 @@ def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
 
 
 def _bans(
-    params: SamplingParams, prompt: Sequence[int], ends: Iterable[int], vocab_size: int, always: Sequence[int]
+    params: SamplingParams,
+    prompt: Sequence[int],
+    ends: Iterable[int],
+    vocab_size: int,
+    always: Sequence[int],
+    guided: bool,
 ) -> Bans | None:
     least = params.min_new_tokens
     if "min_new_tokens" not in params.model_fields_set:
@@ -81,6 +88,7 @@ def _bans(
         and not params.bad_words_ids
         and not params.no_repeat_ngram_size
         and not least
+        and not guided
     ):
         return None
     return Bans(
@@ -92,4 +100,5 @@ def _bans(
         early_tokens=least,
         sequences=params.bad_words_ids,
         ngram=params.no_repeat_ngram_size,
+        guided=guided,
     )

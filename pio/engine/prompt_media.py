@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pio.errors import ConfigError
 from pio.text.encoded_prompt import EncodedPrompt, PromptEmbeddings
 
-_REMEDY = "take prompts with pictures as they were encoded"
+REMEDY = "take prompts with pictures as they were encoded"
 
 
 def check(prompt: EncodedPrompt, embeddings: Sequence[PromptEmbeddings], tokens: int, axes: int) -> None:
@@ -26,14 +26,16 @@ def check(prompt: EncodedPrompt, embeddings: Sequence[PromptEmbeddings], tokens:
     if positions is not None and [len(axis) for axis in positions.axes] != [tokens] * axes:
         raise ConfigError(
             f"prompt: positions are for {[len(axis) for axis in positions.axes]} tokens, one number for each axis, and "
-            f"the prompt has {tokens}, on {axes} axes; {_REMEDY}"
+            f"the prompt has {tokens}, on {axes} axes; {REMEDY}"
         )
+    if not prompt.media:  # embeddings alone were checked
+        return
     taken: list[tuple[int, int]] = [(e.first, e.first + e.rows.shape[0]) for e in embeddings]
     for index, placed in enumerate(prompt.media):
         if not placed.places or placed.tokens < 1 or placed.tokens % len(placed.places):
             raise ConfigError(
                 f"prompt: media[{index}] has {placed.tokens} tokens in {len(placed.places)} stretches, expected as "
-                f"many in each; {_REMEDY}"
+                f"many in each; {REMEDY}"
             )
         each = placed.tokens // len(placed.places)
         taken += [(first, first + each) for first in placed.places]
@@ -42,6 +44,6 @@ def check(prompt: EncodedPrompt, embeddings: Sequence[PromptEmbeddings], tokens:
         if first < end or last > tokens:
             raise ConfigError(
                 f"prompt: tokens {first} to {last - 1} show something, which are not all in the prompt of {tokens}, or "
-                f"show something else already; {_REMEDY}"
+                f"show something else already; {REMEDY}"
             )
         end = last

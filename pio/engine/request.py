@@ -1,8 +1,10 @@
-"""What the caller's threads and the worker share about one request."""
+"""What the caller's threads and coroutines and the worker share about one request."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from pio.engine.generation import TokenEvent
@@ -10,15 +12,20 @@ from pio.engine.waiters import Waiters
 from pio.errors import CancelledError
 
 T = TypeVar("T")
+_numbers = count(1)
 
 
 class Request(Generic[T]):
-    """Events and results of a request, handed from the worker to any number of waiting threads.
+    """Events and results of a request, handed from the worker to any number of waiting threads and coroutines.
 
     There is no lock: only the worker adds events and results, and all that others do is set a field. So a request may
     be cancelled in a signal handler or a finaliser, whatever that interrupts.
 
     Attributes:
+        number: Tells it from all others of the process, in logs.
+        queued: When it was queued, by ``time.perf_counter``; all seconds of its answers count from there.
+        answers: How many of them it wants.
+        error: What it failed by; None where it did not, or was cancelled.
         events: Tokens so far, of all its answers, in the order they came; only ever appended to.
         done: Whether nothing more will come.
         dead: Whether it was cancelled or failed, so that work on it is wasted.
@@ -26,19 +33,23 @@ class Request(Generic[T]):
     """
 
     def __init__(self, answers: int = 1) -> None:
+        self.number = next(_numbers)
+        self.queued = perf_counter()
+        self.answers = answers
+        self.error: BaseException | None = None
         self.events: list[TokenEvent] = []
         self.on_death: Callable[[], object] | None = None
         self._readers = Waiters()  # of events
         self._waiters = Waiters()  # for results, who need not be woken for each token
         self._results: list[T | None] = [None] * answers
         self._missing = answers
-        self._error: BaseException | None = None
         self.done = self.dead = False  # plain fields: they are looked at for every token
 
     def push(self, event: TokenEvent) -> None:
         """Hand a token to those who wait."""
         self.events.append(event)
         self._readers.wake()
+        self._waiters.look()
 
     def complete(self, answer: int, result: T) -> None:
         """Hand over one answer's result."""
@@ -51,7 +62,7 @@ class Request(Generic[T]):
     def fail(self, error: BaseException) -> None:
         """End the request with an error, unless it ended before."""
         if not self.done:
-            self._error = error
+            self.error = error
             self._died()
 
     def cancel(self) -> None:
@@ -85,9 +96,16 @@ class Request(Generic[T]):
         if index >= len(events) and not self.done:
             # what has come before says that there was somebody to wake this thread
             self._readers.wait(lambda: index < len(events) or self.done, check, woken=index > 0)
-        if self._missing:
-            self._raise_if_dead()
-        return events[index] if index < len(events) else None
+        return self._event(index)
+
+    async def next_event(self, index: int, check: Callable[[], object]) -> TokenEvent | None:
+        """Do what ``wait_event`` does, in an event loop, to which it gives way at least once."""
+        if index < len(self.events):
+            from asyncio import sleep
+
+            await sleep(0)
+        await self._readers.wait_in_loop(lambda: index < len(self.events) or self.done, check, self.cancel)
+        return self._event(index)
 
     def wait_results(self, deadline: float | None, check: Callable[[], object]) -> list[T] | None:
         """Return all results as soon as they exist; None where the deadline comes first.
@@ -95,15 +113,26 @@ class Request(Generic[T]):
         Raises:
             PioError: The request failed or was cancelled.
         """
-        if not self._waiters.wait(lambda: self.done, check, deadline):
-            return None
+        return self._all_results() if self._waiters.wait(lambda: self.done, check, deadline) else None
+
+    async def all_results(self, check: Callable[[], object]) -> list[T]:
+        """Do what ``wait_results`` does, in an event loop."""
+        await self._waiters.wait_in_loop(lambda: self.done, check, self.cancel)
+        return self._all_results()
+
+    def _event(self, index: int) -> TokenEvent | None:
+        if self._missing:
+            self._raise_if_dead()
+        return self.events[index] if index < len(self.events) else None
+
+    def _all_results(self) -> list[T]:
         if self._missing:
             self._raise_if_dead()
         return [result for result in self._results if result is not None]
 
     def _raise_if_dead(self) -> None:
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         if self.dead:
             raise CancelledError("the request was cancelled before it finished")
 

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from pio.cache.batch import Batch
 from pio.cache.protocol import Cache
+from pio.engine import request_log
 from pio.engine.media_encoder import Encoder
-from pio.engine.sequence import Sequence
+from pio.engine.sequence import NO_SLOT, Sequence
 from pio.errors import PioError
 from pio.memory.budget import MemoryBudget
 from pio.memory.refusal import memory_refused
@@ -94,7 +95,10 @@ class Runner:
         self._model = model
         self._cache = cache
         blocks = -(-max_length // cache.block_size)
-        self._batch = model.new_batch(max_tokens, max_sequences, blocks, model.max_batch_outputs)
+        slices = max_sequences
+        if cache.state_slots > max_sequences:  # prompts may be cut at the end of each block
+            slices += max_sequences + max_tokens // cache.block_size
+        self._batch = model.new_batch(max_tokens, slices, blocks, model.max_batch_outputs)
         self._sampler = Sampler(model.vocab_size, budget)
         self.nbytes = self._sampler.nbytes
 
@@ -104,8 +108,13 @@ class Runner:
         batch.begin()
         for sequence in plan:
             past, first = sequence.num_computed, batch.num_tokens
-            tokens = sequence.tokens[past : past + sequence.scheduled]
-            batch.add(tokens, past, sequence.blocks, sequence.rows, sequence.slot)
+            if sequence.cuts:
+                _add_cut(batch, sequence)
+            else:
+                tokens = sequence.tokens[past : past + sequence.scheduled]
+                if sequence.draft:
+                    tokens.extend(sequence.draft)
+                batch.add(tokens, past, sequence.blocks, sequence.rows, sequence.slot, tentative=bool(sequence.draft))
             if sequence.positions is not None:
                 batch.turn(first, sequence.positions.of(past, sequence.scheduled))
             if sequence.embeddings:
@@ -113,33 +122,67 @@ class Runner:
                     batch.place(first + given.first, given.rows, given.additions)
             sequence.row = row
             row += sequence.rows
-            if past == 0:
+            if past == sequence.reused:
                 sequence.consumer.begin()
         try:
-            return self._model.forward(batch, self._cache)
+            logits = self._model.forward(batch, self._cache)
         finally:
             batch.forget_embeddings()  # those of the last prompt must not live until the next one comes
-
-    def consume(self, plan: Collection[Sequence], logits: Tensor) -> list[Sequence]:
-        """Choose tokens and hand them out; return the finished sequences, failed ones and dead ones among them."""
-        finished = [s for s in plan if s.consumer.dead]  # whoever cancelled them may have been interrupted in that
-        taking = [s for s in plan if s.rows and s not in finished] if finished else [s for s in plan if s.rows]
-        choices = [choice for s in taking if (choice := s.consumer.choose(s, s.row)) is not None]
-        if choices:
-            self._sampler.sample(logits, choices)
-        for sequence in taking:
-            try:
-                done = sequence.consumer.take(sequence, logits, sequence.row)
-            except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
-                raise
-            except BaseException as error:  # a tokenizer's Rust panic is no Exception
-                sequence.consumer.fail(deliverable(error))
-                done = True
-            if done:
-                finished.append(sequence)
         for sequence in plan:
+            if sequence.cuts:
+                _go_on(sequence)
+        return logits
+
+    def consume(self, plan: Collection[Sequence], logits: Tensor, finished: list[Sequence]) -> None:
+        """Choose tokens and hand them out.
+
+        Args:
+            plan: What the step computed.
+            logits: Of its rows.
+            finished: Gets the finished sequences, failed ones and dead ones among them; also where an error ends this.
+        """
+        finished += [s for s in plan if s.consumer.dead]  # whoever cancelled them may have been interrupted in that
+        taking = [s for s in plan if s.rows and s not in finished]
+        at = 0  # which of a sequence's rows: the next one counts where the token before it came as drafted
+        while taking:
+            choices = [choice for s in taking if (choice := s.consumer.choose(s, s.row + at)) is not None]
+            if choices:
+                self._sampler.sample(logits, choices)
+            finished.extend(s for s in taking if self._take(s, logits, s.row + at))
+            taking = [s for s in taking if s.draft and s.confirmed and s not in finished]
+            at += 1
+        for sequence in plan:
+            if sequence.draft:  # of its tokens those stand that came; one that is dead has none
+                sequence.scheduled = len(sequence.tokens) - sequence.num_computed - 1
             sequence.num_computed += sequence.scheduled
-        return finished
+
+    def _take(self, sequence: Sequence, logits: Tensor, row: int) -> bool:
+        """Have a sequence take what a row gives; return whether it is finished, be it by an error."""
+        try:
+            return sequence.consumer.take(sequence, logits, row)
+        except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
+            raise
+        except BaseException as error:  # a tokenizer's Rust panic is no Exception
+            request_log.failed(told := deliverable(error), [sequence])
+            sequence.consumer.fail(told)
+            return True
+
+
+def _add_cut(batch: Batch, sequence: Sequence) -> None:
+    """Add a sequence as slices; each goes on in another slot, and leaves the states before it where they are."""
+    past, end, source = sequence.num_computed, sequence.num_computed + sequence.scheduled, sequence.slot
+    slot = source
+    for length, following, _ in (*sequence.cuts, (end, NO_SLOT, False)):
+        rows = max(0, min(length - past, sequence.rows - (end - length)))
+        batch.add(sequence.tokens[past:length], past, sequence.blocks, rows, slot, source)
+        past, source, slot = length, slot, following
+
+
+def _go_on(sequence: Sequence) -> None:
+    """Take a sequence on into the last of its slots; the states of each cut are in the slot before."""
+    slots = [sequence.slot, *(slot for _, slot, _ in sequence.cuts)]
+    sequence.slot = slots.pop()
+    sequence.cuts = [(length, slot, parts) for (length, _, parts), slot in zip(sequence.cuts, slots, strict=True)]
 
 
 def deliverable(error: BaseException) -> PioError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self, TypeAlias, cast
 
@@ -17,7 +15,9 @@ from pydantic import (
 )
 
 from pio.config.described_fields import DescribedFields
+from pio.engine.refused_fields import check_known, explained, short
 from pio.errors import CheckpointError, ConfigError
+from pio.structured.response_format import ResponseFormat
 
 Defaults: TypeAlias = Mapping[str, Any]
 
@@ -26,16 +26,7 @@ Params: TypeAlias = "SamplingParams | Mapping[str, Any]"
 
 # Two ways to say the same; within one source the second counts.
 _SAME: Final = (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens"))
-
-# What cannot be read off a field's numeric bounds.
-_ALLOWED: Final = {
-    "logit_bias": "a dict of token id to a number from -100 to 100",
-    "stop": "a non-empty string or a list of them",
-    "stop_token_ids": "a list of token ids",
-    "suppress_tokens": "a list of token ids",
-    "begin_suppress_tokens": "a list of token ids",
-    "bad_words_ids": "a list of non-empty lists of token ids",
-}
+_LEAST: Final = _SAME[1]
 
 
 class SamplingParams(DescribedFields, frozen=True):
@@ -55,6 +46,10 @@ class SamplingParams(DescribedFields, frozen=True):
 
     max_length: int | None = Field(default=None, ge=1)
     """Tokens of prompt and answer together; counts only where ``max_new_tokens`` is not given."""
+
+    max_thinking_tokens: int | None = Field(default=None, ge=0)
+    """A model that thinks before it answers has so many tokens for that: then its reasoning is closed, as its chat
+    template closes it, and the answer begins. 0 closes it at once."""
 
     min_new_tokens: int = Field(default=0, ge=0)
     """No end token and none of ``stop_token_ids`` comes before the answer has this many tokens; a stop text still ends
@@ -124,6 +119,25 @@ class SamplingParams(DescribedFields, frozen=True):
     include_stop: bool = False
     """Keep the stop text, or the text of the stop token, that ended the answer."""
 
+    deadline: float | None = Field(default=None, gt=0)
+    """Seconds from the request to the end of its answer: it ends then, at the next step, with what there is."""
+
+    first_token_deadline: float | None = Field(default=None, gt=0)
+    """Seconds from the request to its first token; an answer that has none by then ends without any."""
+
+    priority: int = Field(default=0, ge=-100, le=100)
+    """Who goes first where not all requests can run: each step counts as if it had come ten seconds earlier."""
+
+    cache_salt: str | None = Field(default=None, min_length=1)
+    """Beginnings of prompts that were computed before are found by requests with the same salt only, so that nobody can
+    tell by the time that an answer takes what others have asked."""
+
+    response_format: Any = None
+    """The shape of the answer, which the choice of each token keeps to: a pydantic class; a JSON schema, alone or in
+    ``{"type": "json_schema", "json_schema": {"schema": …}}``; ``{"type": "json_object"}``; ``"regex:…"``, which the
+    whole answer matches; a list of texts, one of which it is; or ``{"type": "grammar", "grammar": …}`` with a grammar
+    in llguidance's form of Lark. What a model thinks before it answers is not held to it."""
+
     @property
     def greedy(self) -> bool:
         """Whether the likeliest token is always taken."""
@@ -137,6 +151,9 @@ class SamplingParams(DescribedFields, frozen=True):
     @classmethod
     def merge(cls, defaults: Defaults | None = None, params: Params | None = None, **fields: Any) -> Self:
         """Put together what applies to a request; the later source wins, field by field, and None says nothing.
+
+        How long an answer is at least by default does not hold for one with a ``response_format``, which ends where its
+        shape does.
 
         Args:
             defaults: Sampling fields of the checkpoint, as ``pio.config.generation`` reads them.
@@ -152,7 +169,10 @@ class SamplingParams(DescribedFields, frozen=True):
             found = _given(cls(**(defaults or {})))
         except ConfigError as error:
             raise CheckpointError(f"generation_config.json: {error}") from None
-        return cls(**_over(_over(found, _given(params)), _given(fields)))
+        asked = _over(_given(params), _given(fields))
+        if asked.get("response_format") is not None:
+            found = {name: value for name, value in found.items() if name not in _LEAST}
+        return cls(**_over(found, asked))
 
     @model_validator(mode="wrap")
     @classmethod
@@ -162,7 +182,7 @@ class SamplingParams(DescribedFields, frozen=True):
         try:
             return handler(data)
         except ValidationError as error:
-            raise ConfigError(_explain(error, data)) from None
+            raise ConfigError(explained(error, data, cls.model_fields)) from None
 
     @field_validator("logit_bias")
     @classmethod
@@ -186,6 +206,11 @@ class SamplingParams(DescribedFields, frozen=True):
             raise ValueError
         return tuple(value)
 
+    @field_validator("response_format")
+    @classmethod
+    def _check_format(cls, value: Any) -> ResponseFormat | None:
+        return None if value is None else ResponseFormat.of(value)
+
     @field_validator("bad_words_ids")
     @classmethod
     def _check_runs(cls, value: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
@@ -205,6 +230,19 @@ class SamplingParams(DescribedFields, frozen=True):
                 "include_stop=True contradicts ignore_eos=True without stop or stop_token_ids: nothing can stop the "
                 "answer; set stop, or leave include_stop out"
             )
+        if self.response_format is not None:
+            for name in ("ignore_eos", "include_stop"):
+                if getattr(self, name):
+                    raise ConfigError(
+                        f"{name}=True contradicts response_format: the answer ends where its shape does, and holds "
+                        f"nothing else; leave {name} out"
+                    )
+            for name in reversed(_LEAST):
+                if getattr(self, name):
+                    raise ConfigError(
+                        f"{name}={getattr(self, name)} contradicts response_format: the answer ends where its shape "
+                        "does; say how long it is to be there, by minLength or minItems"
+                    )
         return self
 
 
@@ -222,58 +260,8 @@ def _given(params: Params | None) -> dict[str, Any]:
         return {name: getattr(params, name) for name in params.model_fields_set}
     if not isinstance(cast("object", params), Mapping):
         raise ConfigError(
-            f"params: found {_short(params)}, expected SamplingParams or a dict of its fields; single fields go by "
+            f"params: found {short(params)}, expected SamplingParams or a dict of its fields; single fields go by "
             "name, such as temperature=0"
         )
-    _refuse_unknown(params)
+    check_known(params, SamplingParams.model_fields)
     return {name: value for name, value in params.items() if value is not None}
-
-
-def _refuse_unknown(fields: Mapping[Any, object]) -> None:
-    """Raise ConfigError for the first name that is no field."""
-    known = SamplingParams.model_fields
-    for name in fields:
-        if name not in known:
-            near = difflib.get_close_matches(str(name)[:64], known, n=1, cutoff=0.6)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise ConfigError(f"unknown sampling field {_short(name)}{hint} The fields are {', '.join(known)}.")
-
-
-def _explain(error: ValidationError, data: object) -> str:
-    """Name each field, what was found and what it takes."""
-    fields = cast("dict[str, object]", data) if isinstance(data, dict) else {}
-    seen: dict[str, str] = {}
-    for item in error.errors(include_url=False, include_context=False):
-        name = str(item["loc"][0]) if item["loc"] else "sampling parameters"
-        found = fields.get(name, item["input"])
-        seen.setdefault(name, f"{name}={_short(found)} cannot be used: expected {_allowed(name)}")
-    return "; ".join(seen.values())
-
-
-def _allowed(name: str) -> str:
-    """What a field takes, in words."""
-    field = SamplingParams.model_fields.get(name)
-    if field is None:
-        return "a dict of sampling fields"
-    if name in _ALLOWED:
-        return _ALLOWED[name]
-    if field.annotation is bool:
-        return "True or False"
-    words = "a whole number" if "int" in str(field.annotation) else "a number"
-    lower, upper = -math.inf, math.inf
-    for bound in field.metadata:
-        if (above := getattr(bound, "gt", None)) is not None:
-            words += f" above {above}"
-        lower = getattr(bound, "ge", lower)
-        upper = getattr(bound, "le", upper)
-    if lower > -math.inf:
-        words += f" from {lower}" if upper < math.inf else f" of at least {lower}"
-    if upper < math.inf:
-        words += f" to {upper}" if lower > -math.inf else f" and at most {upper}"
-    return words + (" or None" if field.default is None else "")
-
-
-def _short(value: object) -> str:
-    """A value as it stands in a message, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

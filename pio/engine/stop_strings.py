@@ -48,13 +48,18 @@ class StopStrings:
         self._held, self._marks = text[cut:], marks[cut:]
         return _shown(text[:cut], marks)
 
+    @property
+    def held(self) -> str:
+        """Text that would be shown, but may still become part of a stop text."""
+        return _shown(self._held, self._marks)
+
     def names(self, piece: str) -> bool:
         """Return whether a hidden piece is a stop text, whatever stands before it."""
         return piece in self._stops
 
     def flush(self) -> str:
         """Return the text held back, when no more is to come."""
-        held = _shown(self._held, self._marks)
+        held = self.held
         self._held, self._marks = "", b""
         return held
 

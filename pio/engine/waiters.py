@@ -1,4 +1,4 @@
-"""Threads that wait for something to change, and how they are woken: without any lock that could be held."""
+"""Threads and coroutines that wait for a change, and how they are woken: without any lock that could be held."""
 
 from __future__ import annotations
 
@@ -15,23 +15,62 @@ LOOK = 0.5  # seconds until a wait looks again whether what it waits for can sti
 class Waiters:
     """Wakes all who wait, from any thread, from a signal handler and from a finaliser, whatever these interrupt.
 
-    Each wait has a lock of its own that nobody else takes, and putting it into a dict and taking it out are atomic. So
-    whoever wakes never waits himself, and finds nothing half done where he has interrupted a wait or another waker.
+    Each thread that waits has a lock of its own that nobody else takes, each coroutine a ``LoopWaiter``, and putting
+    these into a dict and taking them out are atomic. So whoever wakes never waits himself, and finds nothing half done
+    where he has interrupted a wait or another waker.
     """
 
-    __slots__ = ("_locks",)
+    __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._locks: dict[Any, None] = {}
+        self._waiting: dict[Any, None] = {}
 
     def wake(self) -> None:
         """Let all who wait look again. What they look at must have changed before."""
-        while self._locks:
+        while self._waiting:
             try:
-                lock, _ = self._locks.popitem()
+                lock, _ = self._waiting.popitem()
             except KeyError:  # another waker was faster
                 return
             lock.release()
+
+    def look(self) -> None:
+        """Let coroutines whose event loop was closed abandon what they wait for: nothing else would tell them."""
+        for waiter in list(self._waiting):
+            look = getattr(waiter, "look", None)  # threads' locks have none
+            if look is not None:
+                look()
+
+    async def wait_in_loop(
+        self, ready: Callable[[], bool], check: Callable[[], object], abandon: Callable[[], object]
+    ) -> None:
+        """Wait in the running event loop until ``ready()``; no thread waits meanwhile.
+
+        Args:
+            ready: Whether the wait is over.
+            check: Called before it first waits; raises where nobody is left who could wake it.
+            abandon: Called where the loop is closed before.
+        """
+        if ready():
+            return
+        import asyncio  # which is there already; others need not have it
+
+        from pio.engine.loop_waiter import LoopWaiter
+
+        loop = asyncio.get_running_loop()
+        while not ready():
+            waiter = LoopWaiter(loop, abandon)
+            self._waiting[waiter] = None
+            # whoever should wake it may have been interrupted in that: look again by itself now and then, as threads do
+            timer = loop.call_later(LOOK, waiter.wake)
+            try:
+                if ready():
+                    return
+                check()
+                await waiter.future
+            finally:
+                timer.cancel()
+                self._waiting.pop(waiter, None)
 
     def wait(
         self,
@@ -53,7 +92,7 @@ class Waiters:
         while not ready():
             lock = threading.Lock()
             lock.acquire()
-            self._locks[lock] = None
+            self._waiting[lock] = None
             try:
                 if ready():
                     return True
@@ -65,7 +104,7 @@ class Waiters:
                 # A signal that comes just before this thread sleeps is seen when it wakes, hence never sleep for long.
                 woken = lock.acquire(timeout=left)
             finally:
-                self._locks.pop(lock, None)
+                self._waiting.pop(lock, None)
         return True
 
 

@@ -9,15 +9,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import Final
 
 from pio.engine.media_encoder import MediaEncoder
-from pio.engine.runner import Runner, deliverable
+from pio.engine.runner import Runner
 from pio.engine.scheduler import Scheduler
-from pio.engine.sequence import Sequence, Status
+from pio.engine.sequence import Sequence
+from pio.engine.stats import Stats
+from pio.engine.steps import Steps, told
 from pio.engine.waiters import Waiters
 from pio.errors import CancelledError, PioError
 from pio.system import HERE
 from pio.threads import green_threads, start
+
+STORE_WAIT: Final = 1.0  # seconds that what is being written to disk may take at the end
 
 
 class Worker:
@@ -28,11 +34,12 @@ class Worker:
     """
 
     def __init__(self, scheduler: Scheduler, runner: Runner, encoder: MediaEncoder | None = None) -> None:
-        self._scheduler = scheduler
-        self._encoder = encoder
-        self._runner = runner
+        self._steps = Steps(scheduler, runner, encoder)
+        self._stored = scheduler.stored
         # a SimpleQueue, for its `put` is the one that may interrupt any other call of the queue
         self._inbox: queue.SimpleQueue[list[Sequence] | None] = queue.SimpleQueue()
+        if self._stored is not None:
+            self._stored.store.wake = partial(self._inbox.put, [])
         self._dropped: deque[list[Sequence]] = deque()  # of requests that died, to be removed before the next step
         self._at_end: deque[Callable[[], object]] = deque()
         self._process = os.getpid()
@@ -51,6 +58,10 @@ class Worker:
             return False
         running, starting = self._role.get("worker"), self._starting
         return (running is not None and _lives(running)) or (starting is not None and _lives(starting))
+
+    def stats(self) -> Stats:
+        """Count what there is now."""
+        return self._steps.stats()
 
     def put(self, sequences: list[Sequence]) -> None:
         """Queue sequences, and have a thread for them.
@@ -144,90 +155,42 @@ class Worker:
         try:
             while self._receive():
                 self._remove_dropped()
-                if self._scheduler.busy:
-                    self._step()
+                self._steps.expire()
+                if self._steps.busy:
+                    self._steps.step()
                     self._remove_dropped()  # now, for it may sleep next, and what is over must not live on
                     if give_way is not None:
                         give_way(0)
+                if self._stored is not None:
+                    self._stored.write(idle=not self._steps.busy)
         except BaseException as found:
-            error = _told(found)
-            if not (isinstance(found, Exception) and self._everything()):  # else there is somebody to tell
+            error = told(found)
+            if not (isinstance(found, Exception) and self._steps.everything):  # else there is somebody to tell
                 raise
         finally:
             self._leave(error)
 
     def _receive(self) -> bool:
         """Queue what has come in, waiting for it only where there is nothing else to do; False to stop."""
-        wait = not self._scheduler.busy
+        wait = not self._steps.busy
         while wait or not self._inbox.empty():
-            arrived = self._inbox.get()
+            try:
+                arrived = self._inbox.get(timeout=None if self._stored is None else self._stored.rest())
+            except queue.Empty:  # something is to be written
+                return True
             if arrived is None:
                 return False
-            for sequence in arrived:
-                if not sequence.consumer.dead:
-                    if self._encoder is not None:
-                        self._encoder.add(sequence)
-                    self._scheduler.add(sequence)
+            self._steps.arrive(arrived)
             wait = False
         return True
 
     def _remove_dropped(self) -> None:
-        """Give back what cancelled and failed requests hold of the cache."""
         while self._dropped:
-            for sequence in self._dropped.popleft():
-                if sequence.status is not Status.FINISHED:
-                    self._remove(sequence)
-
-    def _remove(self, sequence: Sequence) -> None:
-        if self._encoder is not None:
-            self._encoder.forget(sequence)
-        self._scheduler.remove(sequence)
-
-    def _encode(self, encoder: MediaEncoder) -> None:
-        """Do a piece of what pictures take; an error ends the requests that wait for them, and no others."""
-        try:
-            encoder.advance()
-        except BaseException as error:
-            told = _told(error)
-            for sequence in encoder.fail():
-                sequence.consumer.fail(told)
-                self._scheduler.remove(sequence)
-            if told is not error and isinstance(error, KeyboardInterrupt | SystemExit):  # meant for this thread
-                raise
-
-    def _step(self) -> None:
-        """Schedule, run, hand out; an error ends the requests that took part, and no others."""
-        if self._encoder is not None and self._encoder.busy:
-            self._encode(self._encoder)
-        plan: list[Sequence] | None = None
-        try:
-            plan = list(self._scheduler.schedule())
-            if not plan:  # whatever waits, waits for its pictures
-                return
-            logits = self._runner.forward(plan)
-            plan += self._scheduler.share_prompt()
-            for sequence in self._runner.consume(plan, logits):
-                self._scheduler.remove(sequence)
-        except BaseException as error:  # whatever it is, callers wait and the next request must run
-            told = _told(error)
-            for sequence in self._everything() if plan is None else plan:
-                sequence.consumer.fail(told)
-                if sequence.status is not Status.FINISHED:
-                    self._remove(sequence)
-            if told is not error and isinstance(error, KeyboardInterrupt | SystemExit):  # meant for this thread
-                raise
-        self._scheduler.plan.clear()  # the last requests must not live until the next ones come
-
-    def _everything(self) -> list[Sequence]:
-        return [*self._scheduler.running, *self._scheduler.waiting]
+            self._steps.drop(self._dropped.popleft())
 
     def _leave(self, error: BaseException) -> None:
         """End: nobody may be left waiting, whatever state the loop was left in."""
-        for sequence in self._everything():
-            sequence.consumer.fail(error)
-        self._scheduler.reset()
-        if self._encoder is not None:
-            self._encoder.clear()
+        self._steps.end(error, closed=self._closed)
         self._refuse_inbox(error)
         self._role.clear()
         self._refuse_inbox(error)  # what came in between; who comes later finds no thread
@@ -249,6 +212,8 @@ class Worker:
                 sequence.consumer.fail(error)
 
     def _finish(self) -> None:
+        if self._stored is not None:
+            self._stored.store.close(STORE_WAIT)  # where no thread came to it
         while self._at_end:
             try:
                 call = self._at_end.popleft()
@@ -260,15 +225,6 @@ class Worker:
 def _lives(thread: threading.Thread) -> bool:
     """Whether a thread was started and has not ended; coroutines only say that they were started."""
     return thread.ident is not None and (green_threads() or thread.is_alive())
-
-
-def _told(error: BaseException) -> BaseException:
-    """What callers hear of an error in the loop."""
-    if not isinstance(error, KeyboardInterrupt | SystemExit):
-        return deliverable(error)
-    if green_threads():  # a signal handler's: it was meant for one who waits, and came while this coroutine ran
-        return error.with_traceback(None)
-    return CancelledError(f"the thread that ran the request was ended by {type(error).__name__}; send it again")
 
 
 def _closed() -> CancelledError:

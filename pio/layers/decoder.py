@@ -7,14 +7,14 @@ from typing import Final, Protocol
 
 from pio import ops
 from pio.cache.batch import Batch
-from pio.cache.protocol import Cache
+from pio.cache.protocol import Cache, begin_step
 from pio.dtypes import DType
 from pio.layers.decoder_layer import DecoderLayer, FeedForward, Mixer
 from pio.layers.embedding import Embedding
 from pio.layers.encoder import Encoder
 from pio.layers.head import OutputHead
 from pio.layers.norm import RMSNorm
-from pio.layers.rotary import MultiAxisRotaryEmbedding, RotaryEmbedding
+from pio.layers.rotary import RotaryEmbedding
 from pio.layers.source import Source
 from pio.layers.workspace import Workspace
 from pio.tensor import Tensor
@@ -211,9 +211,11 @@ class Decoder:
             The logits of the batch's output rows, float32 (R, vocab), valid until the next call.
 
         Raises:
+            CapacityError: More tokens are tentative than the cache allows.
             RecordingError: A block does what could not run again; nothing is kept of the step.
             TensorError: Shapes do not fit, or numbers that are read as indices are out of range.
         """
+        begin_step(cache, batch)
         shape = batch.num_tokens, batch.num_outputs  # how many sequences they are of is read when the step runs
         if self._recorded_for != (batch, cache):
             self._recorded_for, self._programs = (batch, cache), {}
@@ -259,7 +261,7 @@ class Decoder:
         tokens, count = batch.num_tokens, batch.num_outputs
         x, normed = self.embed(batch), self._stream(tokens)[1]
         positions = batch.rotary_positions[:, :tokens]
-        self.rotary(positions if isinstance(self.rotary, MultiAxisRotaryEmbedding) else positions[0])
+        self.rotary(positions if self.rotary.axes > 1 else positions[0])
         *layers, last = self.layers
         for i, layer in enumerate(layers):
             layer(x, normed, batch, cache)

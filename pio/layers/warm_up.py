@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import cast
 
 from pio import ops
-from pio.cache.protocol import Cache
+from pio.cache.protocol import Cache, TentativeCache, begin_step, tentative_tokens
 from pio.layers.decoder import Decoder
 from pio.ops import compilation
 from pio.ops.sampling import Choice, Sampler
@@ -43,8 +44,12 @@ def _run(model: Decoder, cache: Cache) -> None:
     if model.encoder is not None:
         model.encoder.warm_up()
     batch = model.new_batch(_TOKENS, 1, 1, 1)
-    batch.add([0] * _TOKENS, 0, [0], 1)
+    tentative = bool(cache.state_bytes) and tentative_tokens(cache) >= _TOKENS
+    batch.add([0] * _TOKENS, 0, [0], 1, tentative=tentative)
+    begin_step(cache, batch)
     with ops.recording():
         row = model.hidden_states(batch, cache)  # (1, hidden)
         model.norm(row, row)
     model.lm_head.first(row)
+    if tentative:
+        cast(TentativeCache, cache).commit(0, _TOKENS)

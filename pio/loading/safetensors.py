@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pio import dtypes
@@ -14,7 +14,7 @@ from pio.loading.file_error import unreadable, unwritable
 from pio.loading.model_file import check_whole, open_regular, shown
 from pio.loading.safetensors_header import MAX_BYTES, Entry, parse_header
 from pio.loading.safetensors_writer import SafetensorsWriter, TensorHeader
-from pio.loading.weight_file import WeightFile
+from pio.loading.weight_file import PIECE, WeightFile
 from pio.memory.layout import row_major
 from pio.memory.storage import Storage
 from pio.system import HERE
@@ -32,18 +32,22 @@ class SafetensorsFile:
     Attributes:
         path: The file.
         metadata: The strings under ``__metadata__``.
+        state: Of the file when it was opened: device, number, size, and when it was written and changed, in nanoseconds
+            since the epoch. Another file has another one, and so has this one after somebody has written to it.
 
     Raises:
         CheckpointError: The file cannot be read or its header is not entirely valid.
     """
 
-    __slots__ = ("_entries", "_mapping", "_memory", "_start", "metadata", "path")
+    __slots__ = ("_entries", "_mapping", "_memory", "_start", "metadata", "path", "state")
 
     def __init__(self, path: str | os.PathLike[str], *, mapped: bool = True) -> None:
         self.path = Path(path)
         descriptor, size = open_regular(self.path)
         with io.FileIO(descriptor) as file:
             try:
+                found = os.fstat(descriptor)
+                self.state = found.st_dev, found.st_ino, size, found.st_mtime_ns, found.st_ctime_ns
                 raw = self._read_header(file, size)
                 self._start = 8 + len(raw)
                 self._entries, self.metadata = parse_header(raw, size - self._start, str(self.path))
@@ -143,6 +147,22 @@ class SafetensorsFile:
             storage, address = self._memory, self._memory.address + begin
         return Tensor(storage, address, dtype, entry.shape, row_major(entry.shape))
 
+    def pieces(self) -> Iterator[memoryview]:
+        """Yield all bytes of the file from its beginning on, some megabytes at a time, each valid until the next.
+
+        Raises:
+            CheckpointError: They cannot be read, or the file was changed since it was opened.
+        """
+        size = self.state[2]
+        if isinstance(self._memory, WeightFile):
+            yield from self._memory.pieces(size)
+            return
+        assert self._mapping is not None
+        for begin in range(0, size, PIECE):
+            nbytes = min(PIECE, size - begin)
+            yield self._memory.memoryview(self._memory.address + begin, nbytes)
+            HERE.drop_pages(self._mapping, begin, nbytes)
+
     def let_go(self, name: str) -> None:
         """Drop a mapped tensor's pages from this process's memory; they are read again when touched.
 
@@ -177,14 +197,10 @@ def write_safetensors(
     target = Path(path)
     order = [TensorHeader(name, tensor.dtype, tensor.shape) for name, tensor in sorted(tensors.items())]
     order.sort(key=lambda header: -header.dtype.itemsize)
-    temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}.tmp")
     try:
-        with SafetensorsWriter(temporary, order, metadata) as writer:
+        with HERE.replacing(target) as beside, SafetensorsWriter(beside, order, metadata) as writer:
             for header in order:
                 writer.write(tensors[header.name])
-        HERE.replace(temporary, target)
         HERE.sync_folder(target.parent)
     except OSError as error:
         raise unwritable(target, error) from error
-    finally:
-        HERE.discard(temporary)

@@ -39,6 +39,13 @@ def aligned_order(tensors: Sequence[TensorHeader]) -> list[TensorHeader]:
     return sorted(tensors, key=lambda t: -ALIGNMENT if t.nbytes % ALIGNMENT == 0 else -t.dtype.itemsize)
 
 
+def header_bytes(header: Mapping[str, object]) -> bytes:
+    """Return what a file begins with: the length of its header, and the header, behind which data begin aligned."""
+    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    raw += b" " * (-(8 + len(raw)) % ALIGNMENT)
+    return len(raw).to_bytes(8, "little") + raw
+
+
 class SafetensorsWriter:
     """A file of tensors that are known before they are there; a context that leaves the file on the disk.
 
@@ -61,14 +68,12 @@ class SafetensorsWriter:
             end = position + prod(shape) * dtype.itemsize
             header[name] = {"dtype": dtype.safetensors, "shape": list(shape), "data_offsets": [position, end]}
             position = end
-        raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-        raw += b" " * (-(8 + len(raw)) % ALIGNMENT)
-        if len(raw) > MAX_BYTES:
+        raw = header_bytes(header)
+        if len(raw) - 8 > MAX_BYTES:
             raise CheckpointError(
-                f"{Path(path)}: the header would take {len(raw)} bytes, at most {MAX_BYTES}; use more files"
+                f"{Path(path)}: the header would take {len(raw) - 8} bytes, at most {MAX_BYTES}; use more files"
             )
         self._file = open(path, "xb")
-        self._file.write(len(raw).to_bytes(8, "little"))
         self._file.write(raw)
 
     def write(self, tensor: Tensor) -> None:

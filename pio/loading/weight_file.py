@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary, finalize
@@ -53,6 +54,18 @@ class WeightFile:
             self._fill((ctypes.c_ubyte * (end - begin)).from_address(memory.address), begin)
             self._read[begin, end] = storage
         return storage
+
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        """Yield the first ``size`` bytes of the file, some megabytes at a time, each valid until the next.
+
+        Raises:
+            CheckpointError: As ``read``.
+        """
+        array = (ctypes.c_ubyte * min(PIECE, size))()
+        for begin in range(0, size, PIECE):
+            part = (ctypes.c_ubyte * min(PIECE, size - begin)).from_buffer(array)
+            self._fill(part, begin)
+            yield memoryview(part).cast("B")
 
     def _fill(self, array: ctypes.Array[ctypes.c_ubyte], begin: int) -> None:
         done, memory = 0, memoryview(array).cast("B")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn, get_args, overload
 
 from pio import dtypes
 from pio.errors import CheckpointError
+from pio.loading.file_digest import file_digest
 from pio.loading.finite import check_numbers, check_scales
 from pio.loading.model_file import shown, shown_names
 from pio.loading.quantization_config import Format
@@ -97,6 +99,20 @@ class Weights:
     def skipped(self) -> dict[str, int]:
         """How many tensors are skipped knowingly, by what they are."""
         return dict(Counter(why for name, why in self._ignored.items() if name in self and name not in self._used))
+
+    def digest(self, notes: Path, check: Callable[[], object] = lambda: None) -> str:
+        """Return a digest of all that the files hold; copies of them have the same one.
+
+        Args:
+            notes: A folder where digests of files are noted, so that each file is read once.
+            check: Called between pieces; what it raises ends the reading.
+
+        Raises:
+            CheckpointError: A file cannot be read.
+        """
+        files = {file.path: file for file in self._files.values()}
+        found = sorted(file_digest(file, notes, check) for file in files.values())
+        return sha256(" ".join(found).encode()).hexdigest()
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape as stored, without taking it.

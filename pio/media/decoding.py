@@ -115,7 +115,7 @@ def _pillow() -> Any:
     try:
         return import_module("PIL.Image")
     except ImportError as error:
-        raise ConfigError(f'pictures need Pillow ({error}): pip install "pio[vision]"') from error
+        raise ConfigError(f"pictures need Pillow ({error}): pip install pillow") from error
 
 
 @contextmanager

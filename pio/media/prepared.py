@@ -141,11 +141,8 @@ def _prepare_frames(video: Video, chosen: list[int], config: VideoPreprocessorCo
         raise MediaError(f"{name} ends after {len(modes)} of {len(chosen)} frames; it is damaged, get or save it again")
     times = timestamps(chosen, video.fps, config.temporal_patch_size)
     grid = len(times), frames.shape[1] // config.patch_size, frames.shape[2] // config.patch_size
-    key, shape = (
-        _key("video", modes, before, frames, times, config),
-        (config.merge_size, config.image_mean, config.image_std),
-    )
-    return PreparedMedium("video", frames, grid, times, key, *shape)
+    key = _key("video", modes, before, frames, times, config)
+    return PreparedMedium("video", frames, grid, times, key, config.merge_size, config.image_mean, config.image_std)
 
 
 def _size(count: int, height: int, width: int, config: VideoPreprocessorConfig, name: str) -> tuple[int, int]:

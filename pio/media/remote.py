@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import IO, Any, Final
 from urllib import request
 from urllib.error import HTTPError, URLError
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult
 
 from pio.errors import ConfigError, MediaError
+from pio.loading.address import begins_addresses, plain_address
 from pio.loading.model_file import shown
 from pio.media._deadline import Deadline
 from pio.version import __version__
@@ -101,8 +102,8 @@ def _prefixes(allow: Sequence[str]) -> list[SplitResult]:
         raise ConfigError(f"allow_remote is {shown(allow)}, expected a list of addresses, such as [{shown(allow)}]")
     found: list[SplitResult] = []
     for prefix in allow:
-        parts = _split(prefix)
-        if parts is None or parts.query or parts.fragment:
+        parts = begins_addresses(prefix)
+        if parts is None:
             raise ConfigError(
                 f"allow_remote holds {shown(prefix)}, expected what addresses begin with, such as 'https://example.com/'"
             )
@@ -110,21 +111,8 @@ def _prefixes(allow: Sequence[str]) -> list[SplitResult]:
     return found
 
 
-def _split(url: str) -> SplitResult | None:
-    """Return the parts of a plain address, None of one in which programs read different things."""
-    if any(c <= " " or c in "\\\x7f" for c in url):
-        return None
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in _PORTS and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        return None
-    dotted = any(piece in (".", "..") for piece in unquote(parts.path).split("/"))
-    return parts if usable and "@" not in parts.netloc and not dotted else None
-
-
 def _check(url: str, where: str, prefixes: Sequence[SplitResult]) -> None:
-    parts = _split(url)
+    parts = plain_address(url)
     if parts is None:
         raise MediaError(f"{where} is no plain address of http or https; write it without user names, spaces and dots")
     if not any(_covers(prefix, parts) for prefix in prefixes):

@@ -11,7 +11,7 @@ from pio.loading.model_file import shown
 from pio.media.picture import DECODE_LIMIT, MAX_BYTES, Picture, open_picture
 from pio.media.preprocessor import VideoPreprocessorConfig
 from pio.media.source import is_source
-from pio.media.video_file import VideoFile, open_video_file
+from pio.media.video_file import open_video_file
 
 SLOWEST: Final = 1e-3  # frames in a second: one in a quarter of an hour
 FASTEST: Final = 1e4
@@ -52,23 +52,6 @@ class PictureList:
             yield open_picture(self._sources[i], name=f"{self._name}: frame {i}", **self._how)
 
 
-class FileFrames:
-    """A video that is a file.
-
-    Attributes:
-        count: How many frames it says that it has.
-        fps: How many there are in a second, on average.
-    """
-
-    def __init__(self, file: VideoFile) -> None:
-        self._file = file
-        self.count, self.fps = file.count, file.fps
-
-    def pictures(self, chosen: Sequence[int]) -> Iterator[Picture]:
-        """Decode frames up to the last of these."""
-        return (Picture(pixels) for pixels in self._file.frames(chosen))
-
-
 @contextmanager
 def open_video(
     source: Any,
@@ -101,7 +84,7 @@ def open_video(
         if fps is not None:
             raise ConfigError(f"{name} is a file, which says itself how many frames a second has; leave fps out")
         with open_video_file(source, name, decode_limit, max_bytes, allow_remote) as file:
-            yield FileFrames(file)
+            yield file
     elif isinstance(source, (list, tuple)):
         pictures = cast("Sequence[Any]", source)
         if not pictures:
@@ -141,7 +124,7 @@ def sample_frames(count: int, fps: float, config: VideoPreprocessorConfig, *, na
         if config.num_frames is not None:
             wanted = config.num_frames
         else:
-            rate = int(count / fps * (config.fps or 0.0)) if config.fps is not None else count
+            rate = int(count / fps * config.fps) if config.fps is not None else count
             wanted = min(max(rate, config.min_frames), config.max_frames, count)
     if min(count, wanted) < config.temporal_patch_size:
         raise MediaError(

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from pio.errors import ConfigError, MediaError, PioError
+from pio.media.picture import Picture
 from pio.media.pixels import check_pixels
 from pio.media.source import open_source
 from pio.media.video_index import Effort, check_count, packets, read_index
@@ -48,8 +49,8 @@ class VideoFile:
     def _packets(self) -> Iterator[Any]:
         return packets(self._container, self._stream, self._where, self._effort)
 
-    def frames(self, chosen: Sequence[int]) -> Iterator[Tensor]:
-        """Decode frames by their numbers, which ascend and may repeat: uint8 (height, width, 3).
+    def pictures(self, chosen: Sequence[int]) -> Iterator[Picture]:
+        """Decode frames by their numbers, which ascend and may repeat.
 
         Where they lie far apart, those between them are not decoded as far as the file's key frames allow.
 
@@ -59,24 +60,24 @@ class VideoFile:
         with _decoding(self._where):
             done = 0
             for frame in self._sparse(chosen) if _is_sparse(chosen) else ():
-                pixels = self._pixels(frame, chosen[done])
-                yield pixels
+                picture = self._picture(frame, chosen[done])
+                yield picture
                 done += 1
                 while done < len(chosen) and chosen[done] == chosen[done - 1]:
-                    yield pixels
+                    yield picture
                     done += 1
             if done < len(chosen):  # they lie close together, or the file does not say where
                 yield from self._in_order(chosen[done:])
 
-    def _in_order(self, chosen: Sequence[int]) -> Iterator[Tensor]:
+    def _in_order(self, chosen: Sequence[int]) -> Iterator[Picture]:
         """Decode all frames up to the last of these."""
         place = 0
         self._container.seek(0)
         for i, frame in enumerate(self._decoded()):
             if i == chosen[place]:
-                pixels = self._pixels(frame, i)
+                picture = self._picture(frame, i)
                 while place < len(chosen) and chosen[place] == i:
-                    yield pixels
+                    yield picture
                     place += 1
                 if place == len(chosen):
                     return
@@ -112,13 +113,13 @@ class VideoFile:
                 return
             yield frame
 
-    def _pixels(self, frame: Any, number: int) -> Tensor:
+    def _picture(self, frame: Any, number: int) -> Picture:
         if (frame.height, frame.width) != self._size:
             raise MediaError(
                 f"{self._where}: frame {number} has {frame.width} x {frame.height} pixels, the first one "
                 f"{self._size[1]} x {self._size[0]}; save it with frames of one size"
             )
-        return _pixels(frame)
+        return Picture(_pixels(frame))
 
 
 def _is_sparse(chosen: Sequence[int]) -> bool:
@@ -134,7 +135,7 @@ def open_video_file(
     try:
         av = import_module("av")
     except ImportError as error:
-        raise ConfigError(f'{name}: files of video need PyAV ({error}): pip install "pio[video]"') from error
+        raise ConfigError(f"{name}: files of video need PyAV ({error}): pip install av") from error
     stream, where = open_source(source, name, max_bytes, allow_remote)
     with stream:
         with _decoding(where):

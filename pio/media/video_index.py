@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -104,5 +104,4 @@ def read_index(container: Any, stream: Any, where: str, effort: Effort) -> Video
     times.sort()
     if not whole or any(a == b for a, b in pairwise(times)):
         return None
-    index = VideoIndex(times, [])
-    return VideoIndex(times, sorted(number for key in keys if (number := index.number(key)) is not None))
+    return VideoIndex(times, [bisect_left(times, key) for key in sorted(keys)])

@@ -6,10 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from pio import dtypes
-from pio.cache.protocol import Cache, check_offered
+from pio.cache.protocol import Cache, check_offered, tentative_tokens
 from pio.config.decoder import DecoderConfig
-from pio.config.runtime import RuntimeConfig
+from pio.config.runtime import DENSE_DRAFT, EXPERTS_DRAFT, RuntimeConfig
+from pio.config.sizes import size_text
 from pio.device import Device
+from pio.engine.drafts.gate import MeasuredGate
+from pio.engine.drafts.speculation import DRAFTS, SHARE, Speculation
+from pio.engine.drafts.suffix_drafter import SuffixDrafter, running_bytes
 from pio.errors import CheckpointError, ConfigError, PioError
 from pio.layers.decoder import Decoder
 from pio.layers.outline import Outline
@@ -22,6 +26,7 @@ from pio.machine import thread_count
 from pio.memory.budget import MemoryBudget
 from pio.memory.fit import require_free
 from pio.ops.sampling import Sampler
+from pio.store.disk_store import buffer_bytes
 
 BuildModel = Callable[[Any, Source, RuntimeConfig, MemoryBudget], Decoder]
 UNLIMITED = 1 << 62
@@ -94,7 +99,14 @@ def rehearse(
         budget.reserve(model.workspace.nbytes, ACTIVATIONS)
         if model.encoder is not None:
             budget.reserve(model.encoder.least_bytes, "the smallest picture")
-        budget.reserve(reserve_cache(model, runtime).nbytes, "the cache (smaller with cache_tokens or context_length)")
+        cache = reserve_cache(model, runtime)
+        remedies = "max_batch_sequences or prefix_cache" if cache.state_bytes else "context_length"
+        budget.reserve(cache.nbytes, f"the cache (smaller with cache_tokens, {remedies})")
+        if runtime.prefix_cache_path is not None:
+            budget.reserve(buffer_bytes(max(cache.block_bytes, cache.state_bytes)), "buffers of prefix_cache_path")
+        speculation = speculation_of(runtime, cache, model.max_positions)
+        if speculation is not None:
+            budget.reserve(speculation.nbytes, DRAFTS)
         Sampler(model.vocab_size, budget)
     return held.total, what
 
@@ -117,6 +129,80 @@ def reserve_cache(model: Decoder, runtime: RuntimeConfig) -> Cache:
             cache.free()
         raise
     return cache
+
+
+def finds_prefixes(runtime: RuntimeConfig, cache: Cache) -> bool:
+    """Return whether beginnings of prompts are found again.
+
+    Raises:
+        ConfigError: They were asked for, and the cache has no states to keep beside those of running sequences; or as
+            for ``check_prefixes``.
+    """
+    check_prefixes(runtime, cache)
+    asked = runtime.prefix_cache and "prefix_cache" in runtime.model_fields_set
+    if asked and cache.state_bytes and cache.state_slots <= runtime.max_batch_sequences:
+        raise ConfigError(
+            f"prefix_cache={runtime.prefix_cache} cannot be used: this model's cache has states for "
+            f"{cache.state_slots} sequences, all of which may run (max_batch_sequences={runtime.max_batch_sequences}), "
+            "and none to keep; leave prefix_cache out"
+        )
+    return runtime.prefix_cache is not False
+
+
+def check_prefixes(runtime: RuntimeConfig, cache: Cache) -> None:
+    """Refuse a number of bytes for kept states where there are none, or where it is too small for any.
+
+    Raises:
+        ConfigError: It is so.
+    """
+    wanted = runtime.prefix_cache
+    if isinstance(wanted, bool) or "prefix_cache" not in runtime.model_fields_set:
+        return
+    if not cache.state_bytes:
+        raise ConfigError(
+            f"prefix_cache={size_text(wanted)} cannot be used: it is for the states of recurrent layers, and this "
+            "model has none; leave it out, and give more cache_tokens where more is to be kept"
+        )
+    if wanted < cache.state_bytes:
+        raise ConfigError(
+            f"prefix_cache={size_text(wanted)} is too small: what recurrent layers keep of one moment takes "
+            f"{cache.state_bytes} bytes; give some times as much, or 'off'"
+        )
+
+
+def with_draft_room(runtime: RuntimeConfig, config: DecoderConfig) -> RuntimeConfig:
+    """Return the options with as many tokens of a draft as suit the model, where they leave that open.
+
+    Raises:
+        ConfigError: A length was asked for, and no drafts.
+    """
+    if runtime.speculation == "off":
+        if runtime.max_draft_tokens is not None:
+            raise ConfigError(
+                f"max_draft_tokens={runtime.max_draft_tokens} is of no use with speculation='off'; leave one of them "
+                "out"
+            )
+        return runtime
+    mixture = config.expert_share(1) < 1.0
+    length = runtime.max_draft_tokens or (EXPERTS_DRAFT if mixture else DENSE_DRAFT)
+    return runtime.model_copy(update={"max_draft_tokens": length})
+
+
+def speculation_of(runtime: RuntimeConfig, cache: Cache, context: int) -> Speculation | None:
+    """Return what drafts tokens, by options with room for them; None where nothing is drafted.
+
+    So it is with a cache, of another package, whose states cannot wait for tokens that may not stand.
+
+    Args:
+        runtime: The options.
+        cache: Of the model; its size says what the texts may take in which drafts are found.
+        context: Tokens of a prompt and its answer at most.
+    """
+    if runtime.speculation == "off" or runtime.max_draft_tokens is None or tentative_tokens(cache) < 2:
+        return None
+    share = cache.nbytes // SHARE
+    drafter = SuffixDrafter(share, running_bytes(context, runtime.max_batch_sequences, share))
+    return Speculation(drafter, MeasuredGate(), runtime.max_draft_tokens)
 
 
 def workspace_of(runtime: RuntimeConfig, budget: MemoryBudget | None) -> Workspace:

@@ -10,7 +10,10 @@ from pio.engine.sampling_params import SamplingParams
 from pio.errors import ConfigError, UnfinishedAnswerError
 from pio.loading.model_file import shown
 from pio.plugin.prompts import Prompt
+from pio.text.encoded_prompt import EncodedPrompt
 from pio.text.plain_data import is_record
+
+TEXT_ALONE = "a text alone"  # of what returns no more than that
 
 
 def template_variables(given: Mapping[str, Any] | None, /, **named: Any) -> dict[str, Any]:
@@ -47,6 +50,22 @@ def check_text_only(params: SamplingParams, what: str) -> None:
         )
 
 
+def check_no_calls(prompt: EncodedPrompt, what: str) -> None:
+    """Refuse tools where their calls would not be seen.
+
+    Args:
+        prompt: The request's.
+        what: What is returned, for messages.
+
+    Raises:
+        ConfigError: The answer may have calls.
+    """
+    if prompt.calls is not None and what == TEXT_ALONE:
+        raise ConfigError(
+            f"{what} has no tool calls, found tools; leave them out, or use generate(), whose result has tool_calls"
+        )
+
+
 def check_conversation(messages: object) -> None:
     """Raise unless these are several messages.
 
@@ -71,8 +90,13 @@ def answer_text(result: Generation) -> str:
         return result.text
     if result.finish_reason == "stop":
         why, remedy = "at an end token", "ask again with another seed"
+    elif result.finish_reason == "deadline":
+        why, remedy = "where its time was over", "raise deadline and first_token_deadline"
     else:
-        why, remedy = "where max_new_tokens or the context ended", "raise max_new_tokens or leave it out"
+        why = "where max_new_tokens or the context ended"
+        remedy = "raise max_new_tokens or leave it out, or give max_thinking_tokens, which leaves room for an answer"
+    if not result.token_ids:
+        raise UnfinishedAnswerError(f"the answer ended before its first token, {why}; {remedy}", result)
     raise UnfinishedAnswerError(
         f"the answer ended inside the model's reasoning, after {len(result.token_ids)} tokens, {why}; {remedy}, or "
         "give enable_thinking=False where the chat template reads it; generate() returns the reasoning, and so does "

@@ -9,6 +9,7 @@ from pio.engine.generation import Generation
 from pio.engine.handle import Handle, LogitsHandle, Stream
 from pio.engine.request import Owned
 from pio.engine.sampling_params import Params, SamplingParams
+from pio.engine.stats import Stats
 from pio.errors import PioError
 from pio.plugin import calls
 from pio.plugin.lifecycle import Lifecycle
@@ -54,6 +55,10 @@ class TextModelPlugin(Lifecycle):
             CheckpointError: One holds NaN or an infinity; the message names it.
         """
         self.loaded.check_weights()
+
+    def stats(self) -> Stats:
+        """Return what the model has done since it was loaded, and what runs now; no prompt and no answer is in it."""
+        return self.loaded.manager.stats()
 
     # Text
 
@@ -147,6 +152,7 @@ class TextModelPlugin(Lifecycle):
         prefix: str | None = None,
         suffix: str | None = None,
         tools: Tools | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
         enable_thinking: bool | None = None,
         continue_final_message: bool | str | None = None,
         template_variables: Mapping[str, Any] | None = None,
@@ -154,7 +160,7 @@ class TextModelPlugin(Lifecycle):
     ) -> Handle:
         """Queue a prompt for whoever owns its request; what returns nothing but ``text_only`` refuses the rest."""
         named = {"enable_thinking": enable_thinking, "continue_final_message": continue_final_message}
-        variables = calls.template_variables(template_variables, tools=tools, **named)
+        variables = calls.template_variables(template_variables, tools=tools, tool_choice=tool_choice, **named)
 
         def start(loaded: LoadedModel) -> Handle:
             merged = SamplingParams.merge(loaded.generation_config, params, **fields)
@@ -163,7 +169,9 @@ class TextModelPlugin(Lifecycle):
             if prefix is not None or suffix is not None:
                 encoded = loaded.prompts.fill(prompt, prefix, suffix, self.fill_marks, **variables)
             else:
-                encoded = loaded.prompts.encode(prompt, **variables)
+                encoded = loaded.prompts.encode(prompt, True, **variables)
+            if text_only is not None:
+                calls.check_no_calls(encoded, text_only)
             return loaded.manager.submit(encoded, merged, owned=owned)
 
         return self._start(start)
@@ -177,15 +185,18 @@ class TextModelPlugin(Lifecycle):
                 and messages with pictures and videos.
             params: How to choose tokens and when to stop, as ``SamplingParams`` or a dict of its fields; the
                 checkpoint's own defaults hold for the rest.
-            **fields: Single sampling fields, which win over ``params``; and for messages ``tools``,
-                ``enable_thinking``, ``continue_final_message`` and ``template_variables``.
+            **fields: Single sampling fields, which win over ``params``; and for messages ``tools``, ``tool_choice``
+                ("auto", "none", "required" or ``{"name": …}``), ``enable_thinking``, ``continue_final_message`` and
+                ``template_variables``.
 
         Returns:
-            The text, its token ids, why it ended, and what it took. For messages, ``text`` is the answer and
-            ``reasoning`` what the model thought before it.
+            The text, its token ids, why it ended, and what it took. For messages, ``text`` is the answer,
+            ``reasoning`` what the model thought before it, and ``tool_calls`` what it wants to know of the tools. With
+            ``response_format``, ``parsed`` is what it holds.
 
         Raises:
-            ConfigError: A field is unknown or out of range, or the prompt cannot be read.
+            ConfigError: A field is unknown or out of range, the prompt cannot be read, or ``response_format`` asks for
+                what no answer can be held to.
             MediaError: A picture or a video cannot be read.
             CapacityError: The prompt does not fit into the context or the cache.
             CancelledError: The model was closed meanwhile.
@@ -208,7 +219,7 @@ class TextModelPlugin(Lifecycle):
     def _generate_one(self, prompt: Prompt | None, params: Params | None, **fields: Any) -> Generation:
         owned = Owned()
         try:
-            return self._submit(owned, prompt, params, "a text alone", **fields).result()
+            return self._submit(owned, prompt, params, calls.TEXT_ALONE, **fields).result()
         except BaseException:
             owned.cancel()
             raise
@@ -239,7 +250,7 @@ class TextModelPlugin(Lifecycle):
         return self.generate(x, params, **fields)
 
     def infer_batch(self, xs: Sequence[Prompt], params: Params | None = None, **fields: Any) -> list[Generation]:
-        """Answer several inputs together, first come, first served; each answer is the one it gets alone."""
+        """Answer several inputs together; each answer is the one it gets alone."""
         owned = Owned()
         try:
             handles = [self._submit(owned, x, params, **fields) for x in calls.check_prompts(xs)]

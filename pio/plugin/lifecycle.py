@@ -52,11 +52,14 @@ class Lifecycle(ABC):
     Attributes:
         manifest_name: Name of the plugin, which finds its manifest.
         config_class: Reads config.json.
+        call_format: How the model writes calls of tools, where its chat template does not show it: "hermes",
+            "qwen3_coder" or "glm"; None if it calls none.
         runtime: How the model runs, or will run once loaded.
     """
 
     manifest_name: ClassVar[str]
     config_class: ClassVar[type[DecoderConfig]]
+    call_format: ClassVar[str | None] = None
 
     def __init__(self) -> None:
         self._path: str | None = None
@@ -76,7 +79,11 @@ class Lifecycle(ABC):
         return None
 
     def open_weights(self, checkpoint: Checkpoint) -> Weights:
-        """Return the tensors of the model; a subclass may take them from elsewhere than the folder."""
+        """Return the tensors of the model; a subclass may take them from elsewhere than the folder.
+
+        What it takes from there must be part of what ``Weights.digest`` returns too, else ``prefix_cache_path`` finds
+        what other weights have computed.
+        """
         return checkpoint.weights()
 
     def initialize(self, path: str | os.PathLike[str] | None = None, *, download: bool = False, **options: Any) -> bool:
@@ -167,6 +174,14 @@ class Lifecycle(ABC):
     def __exit__(self, *_: object) -> None:
         self.cleanup()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        import asyncio
+
+        await asyncio.to_thread(self.cleanup)  # it waits for the running step, and holds no event loop up
+
     def __reduce__(self) -> NoReturn:
         raise PioError(
             "a model belongs to its process and can neither be copied nor pickled; pass its path instead, and load it "
@@ -253,7 +268,8 @@ class Lifecycle(ABC):
         check = partial(self._loads.check, load)
         with plugin_code(type(self)):
             made = checkpoint, config, weights, self.runtime, self.build_model, packing, prompts, check
-            loaded = LoadedModel(*made, self.media_processor)
+            loaded = LoadedModel(*made, self.media_processor, type(self))
+        loaded.prompts.call_format = self.call_format
         self._metadata = ModelMetadata.of(self.manifest, self._path, loaded)
         self._loaded = loaded
         try:

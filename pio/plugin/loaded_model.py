@@ -22,16 +22,22 @@ from pio.plugin.assembly import (
     UNLIMITED,
     BuildModel,
     assemble,
+    check_prefixes,
     check_stored,
     context_length,
+    finds_prefixes,
     quantization_of,
     rehearse,
     reserve_cache,
     source_options,
+    speculation_of,
+    with_draft_room,
     workspace_of,
 )
+from pio.plugin.disk_options import check_disk, disk_folder, disk_options
 from pio.plugin.media_processor import MediaProcessor, check_seeing
 from pio.plugin.prompts import Prompts
+from pio.structured.grammars import Grammars
 from pio.text.chat_template import ChatTemplate
 from pio.text.tokenizer import Tokenizer
 
@@ -64,6 +70,7 @@ class LoadedModel:
         prompts: Prompts | None = None,
         check: Callable[[], object] = lambda: None,
         media: MakeProcessor | None = None,
+        plugin: type = object,
     ) -> None:
         """Put a model together.
 
@@ -77,14 +84,17 @@ class LoadedModel:
             prompts: The folder's tokenizer and chat template, where they were read before.
             check: Called between any two steps that may take long; what it raises ends the building.
             media: Makes what reads pictures, of folder, config, tokenizer and options; None for text alone.
+            plugin: Class of the plugin that builds the model.
 
         Raises:
             CheckpointError: Weights and config contradict each other, or a file is damaged.
-            ConfigError: The runtime options ask for more context than the model has, or for another quantization.
+            ConfigError: The runtime options ask for more context than the model has, for another quantization, or for
+                what a model of this kind does not keep of prompts.
             OutOfMemoryError: It does not fit the limit or the machine.
         """
         self.checkpoint = checkpoint
         self.config = config
+        runtime = with_draft_room(runtime, config)
         if prompts is None:
             tokenizer = Tokenizer.from_folder(checkpoint.path, vocab_size=config.vocab_size)
             template = ChatTemplate.from_folder(checkpoint.path)
@@ -103,6 +113,7 @@ class LoadedModel:
         literal = runtime.literal_messages
         self.prompts = Prompts(str(checkpoint.path), tokenizer, template, literal=literal, media=processor)
         self.weights = weights
+        folder = disk_folder(runtime)
         budget = MemoryBudget(runtime.memory_limit or UNLIMITED)
         quantization = quantization_of(config, runtime, packing)
         own = runtime.dtype is not None or quantization.forms or not runtime.mmap  # not the files' pages alone
@@ -114,6 +125,7 @@ class LoadedModel:
         self.context_length = self.prompts.most_tokens = self.model.max_positions
         check_stored(config, self._source.inventory)
         self.cache = reserve_cache(self.model, runtime)
+        disk = disk_options(folder, runtime, (plugin, checkpoint.config, weights), check)
         _ = self.model.workspace.storage  # refused here rather than in the first step
         warm_up(self.model, self.cache, check)
         text = self.prompts if tokenizer else None
@@ -124,11 +136,17 @@ class LoadedModel:
             detokenizer=text.detokenizer if text else None,
             token_text=text.token_text if text else None,
             token_bytes=text.token_bytes if text else None,
+            message=text.message if text else None,
             max_batch_sequences=runtime.max_batch_sequences,
             prefill_chunk=runtime.prefill_chunk,
             budget=budget,
             media_cache=runtime.media_cache,
             never=processor.mark_ids if processor else (),
+            prefix_cache=finds_prefixes(runtime, self.cache),
+            grammars=Grammars(tokenizer, self.model.vocab_size, ends) if tokenizer else None,
+            close_thinking=text.closing_tokens if text else None,
+            disk=disk,
+            speculation=speculation_of(runtime, self.cache, self.context_length),
             check_weights=partial(_check_weights, weights),  # no method: the manager must not keep this object
         )
 
@@ -164,11 +182,14 @@ class LoadedModel:
         """Refuse what can be seen to be impossible before this model makes room for another one of the same folder.
 
         Raises:
-            ConfigError: The options ask for more context than the model has, or for another quantization.
+            ConfigError: As when it was made.
         """
         quantization_of(self.config, runtime, lambda _: None)
         check_seeing(runtime, self.prompts.media)
         context_length(runtime, self._longest_context)
+        check_prefixes(runtime, self.cache)
+        check_disk(runtime)
+        with_draft_room(runtime, self.config)
 
     def close(self) -> None:
         """Cancel what runs and let go of all memory."""

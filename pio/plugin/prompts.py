@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from pio.errors import CapacityError, ConfigError
 from pio.loading.model_file import shown
 from pio.plugin.media_parts import FIELDS, MediaSource, take_media
 from pio.plugin.media_processor import MediaProcessor
+from pio.plugin.tool_use import ToolUse
 from pio.text.chat_template import ChatTemplate, Conversation
+from pio.text.closing import closing_text
 from pio.text.control_tokens import strings
 from pio.text.detokenizer import Detokenizer
 from pio.text.encoded_prompt import EncodedPrompt
@@ -20,6 +23,10 @@ from pio.text.final_message import continues_reasoning, field_of
 from pio.text.messages import check_messages
 from pio.text.plain_data import is_record, plain
 from pio.text.reasoning import Reasoning
+from pio.text.returned.answers import returned_answer, take_token_ids
+from pio.text.returned.message import FinishedAnswer
+from pio.text.returned.pieces import Writer
+from pio.text.returned.turns import turns_in
 from pio.text.tokenizer import Tokenizer
 from pio.text.tokenizer_config import without_tokenizer
 
@@ -27,6 +34,7 @@ Message: TypeAlias = Mapping[str, Any]
 Messages: TypeAlias = Sequence[Message]
 Prompt: TypeAlias = str | Sequence[int] | Messages | EncodedPrompt | Mapping[str, Any] | tuple[str, Any]
 Marks: TypeAlias = tuple[str, str, str]
+_WAYS: Final = frozenset(("add_generation_prompt", "continue_final_message"))  # in which a template writes
 
 
 class Prompts:
@@ -50,6 +58,8 @@ class Prompts:
         media: MediaProcessor | None = None,
     ) -> None:
         self.media = media
+        self.call_format: str | None = None  # the plugin's, for templates that write no calls
+        self._tools = ToolUse(folder, chat_template)
         self.most_tokens = sys.maxsize  # of a prompt with pictures, which are not read beyond that
         self.folder = folder
         self.literal = literal
@@ -67,10 +77,10 @@ class Prompts:
             raise ConfigError(without_tokenizer(Path(self.folder)))
         return self.optional_tokenizer
 
-    def detokenizer(self, skip_special_tokens: bool) -> Detokenizer:
-        """Return what turns one answer's tokens into text as they come; the tags of reasoning always stay."""
+    def detokenizer(self, skip_special_tokens: bool, keep: frozenset[int] = frozenset()) -> Detokenizer:
+        """Return what turns one answer's tokens into text as they come; those to keep, and tags of reasoning, stay."""
         tokenizer = self.tokenizer
-        return Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens, keep=tokenizer.reasoning_ids)
+        return Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens, keep=tokenizer.reasoning_ids | keep)
 
     def token_text(self, token: int) -> str:
         """Return the text of one token alone."""
@@ -79,6 +89,14 @@ class Prompts:
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes of one token, which may be part of a character."""
         return self.tokenizer.token_bytes(token)
+
+    def closing_tokens(self) -> tuple[int, ...]:
+        """Return the tokens that end the reasoning of an answer, as the template writes them."""
+        return tuple(self.tokenizer.encode(closing_text(self.chat_template), add_special_tokens=False))
+
+    def message(self, answer: FinishedAnswer) -> dict[str, Any]:
+        """Return an answer as the message that it is in its conversation, with its tokens."""
+        return answer.message(self.optional_tokenizer)
 
     def render(self, messages: Messages, /, **variables: Any) -> str:
         """Return the prompt for a conversation, as the template writes it.
@@ -89,35 +107,47 @@ class Prompts:
         """
         return self.chat_template.render(take_media(messages)[0] if self.media else messages, **variables)
 
-    def encode(self, prompt: Prompt | None, /, **variables: Any) -> EncodedPrompt:
+    def encode(self, prompt: Prompt | None, answered: bool = False, /, **variables: Any) -> EncodedPrompt:
         """Return a prompt as the engine takes it.
 
         Args:
             prompt: Text, token ids, a list of messages, a text with pictures, or what this has returned before.
-            **variables: Of the template; for messages only.
+            answered: Whether it is to be answered, so that calls of tools are found in the answer.
+            **variables: Of the template, and ``tool_choice``; for messages only.
 
         Raises:
             ConfigError: The prompt is of no such kind, or the folder lacks what it needs.
             MediaError: A picture or a video cannot be read.
         """
         if self.media is None or isinstance(prompt, EncodedPrompt):
-            return self._encode(prompt, **variables)
-        return self._see(self.media, prompt, self.most_tokens, **variables)
+            return self._encode(prompt, answered, **variables)
+        return self._see(self.media, prompt, self.most_tokens, None, answered, **variables)
 
     def _see(
-        self, media: MediaProcessor, prompt: Any, most: int, known: dict[Any, Any] | None = None, /, **variables: Any
+        self,
+        media: MediaProcessor,
+        prompt: Any,
+        most: int,
+        known: dict[Any, Any] | None = None,
+        answered: bool = False,
+        /,
+        **variables: Any,
     ) -> EncodedPrompt:
-        """Encode a prompt that may have pictures; what is known of them, by the object that was given, is not read."""
+        """Encode a prompt that may have pictures; what is known of them, by the object that was given, is not read.
+
+        What is known are the objects too: what tells them apart does so only as long as they live.
+        """
         given, sources = take_media(prompt)
-        written = self._encode(given, **variables)
+        written = self._encode(given, answered, **variables)
         if known is not None:
             for source in sources:
                 if (key := _key(source)) not in known:
-                    known[key] = media.prepare(source)
-            sources = [replace(source, value=known[_key(source)]) for source in sources]
-        return replace(media.place(written.token_ids, sources, most), reasoning=written.reasoning)
+                    known[key] = source, media.prepare(source)
+            sources = [replace(source, value=known[_key(source)][1]) for source in sources]
+        placed = media.place(written.token_ids, sources, most)
+        return replace(placed, reasoning=written.reasoning, calls=written.calls)
 
-    def _encode(self, prompt: Any, /, **variables: Any) -> EncodedPrompt:
+    def _encode(self, prompt: Any, answered: bool = False, /, **variables: Any) -> EncodedPrompt:
         if isinstance(prompt, (str, EncodedPrompt)):
             _refuse(variables)
             return EncodedPrompt(self.tokenizer.encode(prompt)) if isinstance(prompt, str) else prompt
@@ -137,28 +167,44 @@ class Prompts:
         if not items or not is_record(items[0]):
             _refuse(variables)
             return EncodedPrompt(items)
-        text, ids = self._written(items, dict(variables))
+        calls = self._tools.take(variables, self.call_format, answered=answered)
+        text, ids = self._written(items, dict(variables), "" if calls is None else calls.begun)
+        calls = None if calls is None else self._tools.finish(calls, text, ids, self.tokenizer)
+        if calls is not None and calls.begun:
+            return EncodedPrompt(ids, calls=calls)  # there is no room for reasoning
         field = field_of(variables.get("continue_final_message"))
         continued = None if field is None else continues_reasoning(items[-1], field, self.chat_template.modalities)
-        return EncodedPrompt(ids, Reasoning.of(text, self.chat_template.sources.values(), continued))
+        return EncodedPrompt(ids, Reasoning.of(text, self.chat_template.sources.values(), continued), calls=calls)
 
-    def _written(self, messages: list[Any], variables: dict[str, Any]) -> tuple[str, list[int]]:
-        """What the template writes of a conversation, and its token ids."""
-        template = self.chat_template
-        if not self.literal and not self._mentions_marks(messages, variables):
-            text = template.render(messages, **variables)
-            return text, self.tokenizer.encode(text, add_special_tokens=False)
-        ways = {
-            name: variables.pop(name) for name in ("add_generation_prompt", "continue_final_message") & variables.keys()
-        }
-        given = template.checked(messages, **variables)
-        control = self.tokenizer.control_tokens
-        marks = control.choose_marks([*given, template.sources, template.special_tokens])
-        # else only what stands for pictures stays text
-        keep = () if self.literal or self.media is None else control.others(self.media.marks)
-        others = (control.mark(value, marks, keep) for value in given[1:])
-        text = template.write(Conversation(control.mark_messages(given.messages, marks, keep), *others), **ways)
-        return text, control.encode_marked(text, marks)
+    def _written(self, messages: list[Any], variables: dict[str, Any], behind: str) -> tuple[str, list[int]]:
+        """What the template writes of a conversation, and the text behind it, and the token ids of both."""
+        template, tokenizer = self.chat_template, self.tokenizer
+        messages, given_ids = take_token_ids(messages)
+        marked = self.literal or self._mentions_marks(messages, variables)
+        ways = {name: variables.pop(name) for name in _WAYS & variables.keys()}
+        given = conversation = template.checked(messages, **variables)
+        writer = Writer(tokenizer, partial(tokenizer.encode, add_special_tokens=False), str, literal=False)
+        if marked:
+            control = tokenizer.control_tokens
+            marks = control.choose_marks([*given, template.sources, template.special_tokens])
+            # else only what stands for pictures stays text
+            keep = () if self.literal or self.media is None else control.others(self.media.marks)
+            others = (control.mark(value, marks, keep) for value in given[1:])
+            conversation = Conversation(control.mark_messages(given.messages, marks, keep), *others)
+            encode, plain = partial(control.encode_marked, marks=marks), partial(control.unmarked, marks=marks)
+            writer = Writer(tokenizer, encode, plain, literal=self.literal)
+        written = template.write(conversation, **ways)
+        text = written + behind
+        if not given_ids:
+            return text, writer.encode(text)
+        answers = [
+            returned_answer(
+                index, message, given.messages[index], tokenizer, lambda: self._tools.format_of(self.call_format)
+            )
+            for index, message in given_ids.items()
+        ]
+        turns = turns_in(written, template, conversation, [*given_ids], ways)
+        return text, writer.joined(writer.pieces(text, zip(answers, turns, strict=True)))
 
     def _mentions_marks(self, messages: list[Any], variables: dict[str, Any]) -> bool:
         """Say whether somebody wrote into a text what stands for a picture."""
@@ -240,7 +286,7 @@ class Prompts:
 
 def _key(source: MediaSource) -> object:
     """What tells two pictures apart without reading them: the objects that were given, and what was said of them."""
-    return id(source.value), source.kind, tuple(sorted(source.settings.items()))
+    return id(source.value), source.kind, repr(sorted(source.settings.items()))
 
 
 def _refuse(variables: dict[str, Any], found: str = "a plain prompt") -> None:

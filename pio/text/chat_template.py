@@ -159,9 +159,9 @@ class ChatTemplate:
         continue_final_message: bool | str | None = None,
     ) -> str:
         """Return the text of a conversation that was checked; arguments and errors as ``render``."""
-        messages, schemas, texts, variables = conversation
+        messages, schemas, texts, _ = conversation
         template, facts = self._compiled(source := self._choose(schemas is not None))
-        check_variables(variables, facts)
+        check_variables(conversation.variables, facts)
         if not source.strip():
             raise ConfigError(
                 f"messages: the chat template of {self._where} is empty, so the model would not see them; download the "
@@ -173,11 +173,7 @@ class ChatTemplate:
         field = field_of(continue_final_message)
         if field and add_generation_prompt:
             raise ConfigError("continue_final_message and add_generation_prompt exclude each other; give one of them")
-        names = {
-            **self.special_tokens,
-            **variables,
-            "add_generation_prompt": not field if add_generation_prompt is None else bool(add_generation_prompt),
-        }
+        names = self._names(conversation, not field if add_generation_prompt is None else bool(add_generation_prompt))
         inputs, open_text = Inputs(adapted(messages, facts), schemas, texts), ""
         if field:
             opened, open_text = marked(inputs.messages, field)
@@ -190,9 +186,35 @@ class ChatTemplate:
         dropped = find_dropped(inputs, prompt, source, facts, render)
         if dropped:
             raise ConfigError(self._dropped(dropped, inputs))
-        self._unread.tell_variables(variables, facts)
+        self._unread.tell_variables(conversation.variables, facts)
         self._unread.tell_fields(messages, facts, inputs, prompt, render)
         return cut(prompt, open_text, self._where) if field else prompt
+
+    def outline(self, conversation: Conversation, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+        """Return what the template writes where other messages take the place of a conversation's.
+
+        What it leaves out of them is not looked for.
+
+        Args:
+            conversation: That was checked, and written.
+            messages: Checked, too.
+            add_generation_prompt: Whether to end with the beginning of an answer.
+
+        Raises:
+            ConfigError: The template refuses them.
+            CheckpointError: The template works beyond all bounds.
+        """
+        template, facts = self._compiled(self._choose(conversation.tools is not None))
+        given = Inputs(adapted(messages, facts), conversation.tools, conversation.documents)
+        return self._run(template, {**self._names(conversation, add_generation_prompt), **given._asdict()})
+
+    def _names(self, conversation: Conversation, add_generation_prompt: bool) -> dict[str, Any]:
+        """What the template reads beside what is said."""
+        return {
+            **self.special_tokens,
+            **conversation.variables,
+            "add_generation_prompt": add_generation_prompt,
+        }
 
     def _has_no_place(self, name: str) -> str:
         return (

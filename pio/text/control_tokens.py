@@ -156,6 +156,12 @@ class ControlTokens:
         text = parts[0] + "".join(token + part for token, part in zip(mentioned, parts[1:], strict=True))
         return self._ids_of(self._literal(marks.places), text, add_special_tokens, iter(tokens))
 
+    def unmarked(self, text: str, marks: Marks) -> str:
+        """Return what a template wrote of marked data without the marks."""
+        for mark in (marks.start, marks.end):
+            text = text.replace(f"\\u{ord(mark):04x}", "").replace(mark, "")
+        return text
+
     def _hide(self, text: str, marks: Marks) -> tuple[str, list[str]]:
         """Return the text with one letter in the place of each marked token, and those tokens."""
         for mark in (marks.start, marks.end):  # a template may have written JSON in ASCII

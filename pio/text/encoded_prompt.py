@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pio.tensor import Tensor
+from pio.text.calling.calls import Calls
 from pio.text.reasoning import Reasoning
 
 
@@ -42,6 +43,11 @@ class PlacedMedium:
     key: bytes
     places: tuple[int, ...]
     tokens: int
+
+    @property
+    def end(self) -> int:
+        """The token behind the last one that stands for it."""
+        return max(self.places) + self.tokens // len(self.places)
 
     def embeddings(self, rows: Tensor, additions: Sequence[Tensor]) -> list[PromptEmbeddings]:
         """Return what takes the place of these tokens' own embeddings, stretch by stretch."""
@@ -84,6 +90,7 @@ class EncodedPrompt:
             are of no matter to the model; penalties count them.
         media: Pictures and videos, in the order of their tokens.
         positions: Of its tokens, where they are not their numbers.
+        calls: How calls of tools are found in the answer; None where they are text.
     """
 
     token_ids: Sequence[int]
@@ -91,6 +98,7 @@ class EncodedPrompt:
     embeddings: Sequence[PromptEmbeddings] = ()
     media: Sequence[PlacedMedium] = ()
     positions: PromptPositions | None = None
+    calls: Calls | None = None
 
     @property
     def may_think(self) -> bool:

@@ -13,6 +13,7 @@ from pio.text.tool_calls import checked_calls
 
 # Under these names messages carry reasoning; templates read the first, a few older ones the second.
 REASONING: Final = ("reasoning_content", "thinking", "reasoning")
+TOKEN_IDS: Final = "token_ids"  # of an answer that comes back; no template reads them
 _EXAMPLE = 'such as {"role": "user", "content": "Hi"}'
 # Fields of other interfaces that ask for what no template does, and what to do instead.
 _OTHERWISE: Final = {
@@ -30,7 +31,8 @@ _MEDIA: Final = {
 def check_messages(messages: object, modalities: Collection[str] = TEXT_ONLY) -> list[dict[str, Any]]:
     """Return a conversation as fresh, plain data in one form, whatever client wrote it.
 
-    Fields that are None are left out, and so is an empty ``tool_calls``. The arguments of calls are ``Arguments``. The
+    Fields that are None are left out, and so are an empty ``tool_calls`` and ``token_ids``, which templates do not
+    read. The arguments of calls are ``Arguments``. The
     older ``function_call`` and the role "function" become a tool call and the role "tool".
 
     Args:
@@ -93,7 +95,8 @@ def _message(message: object, name: str, modalities: Collection[str]) -> dict[st
         wrong("role", role, 'a str such as "user", "assistant", "system" or "tool"')
     if content is not None and not isinstance(content, (str, list, tuple)):
         wrong("content", content, 'a str or a list such as [{"type": "text", "text": "Hi"}]')
-    copied: dict[str, Any] = plain({key: value for key, value in fields.items() if value is not None}, name)
+    told = {key: value for key, value in fields.items() if value is not None and key != TOKEN_IDS}
+    copied: dict[str, Any] = plain(told, name)
     _check_fields(copied, name, modalities)
     _modernise(copied, name)
     if calls := copied.pop("tool_calls", None):

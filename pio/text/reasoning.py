@@ -9,8 +9,9 @@ from typing import Final, Literal, Self, TypeAlias
 OPEN: Final = "<think>"
 CLOSE: Final = "</think>"
 
-Kind: TypeAlias = Literal["text", "reasoning", "markup"]
-"""What a piece of a model's text is: of the answer, of the reasoning before it, or what only tells the two apart."""
+Kind: TypeAlias = Literal["text", "reasoning", "markup", "tool_call"]
+"""What a piece of a model's text is: of the answer, of the reasoning before it, of a call of a tool, or what only tells
+them apart."""
 
 State: TypeAlias = Literal["start", "reasoning", "gap", "answer"]
 

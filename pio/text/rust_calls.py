@@ -1,4 +1,4 @@
-"""Calls into the `tokenizers` library: what it takes, and typed errors for its panics."""
+"""Calls into libraries written in Rust: what they take as text, and typed errors for their panics."""
 
 from __future__ import annotations
 

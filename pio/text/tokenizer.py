@@ -41,6 +41,7 @@ class Tokenizer:
         special_tokens: The named special tokens by name, such as ``{"eos_token": "<|im_end|>"}``; those of the model
             itself, such as ``image_token``, among them.
         special_ids: Ids that ``skip_special_tokens`` leaves out.
+        control_ids: Ids of the added tokens, but those of nothing but spaces: what texts are not made of.
         reasoning_ids: Ids of ``<think>`` and ``</think>``; some tokenizers call them special, Qwen's do not.
         size: One more than the highest id that has a token.
         limit: One more than the highest id that ``decode`` accepts; models often have a few ids more than tokens.
@@ -82,6 +83,8 @@ class Tokenizer:
         self.pad_token = self.special_tokens.get("pad_token")
         added = backend.get_added_tokens_decoder()
         self.special_ids: frozenset[int] = frozenset(number for number, token in added.items() if token.special)
+        # a control token is never text; added ones of spaces alone are
+        self.control_ids: frozenset[int] = frozenset(n for n, token in added.items() if not token.content.isspace())
         marks = (backend.token_to_id("<think>"), backend.token_to_id("</think>"))
         self.reasoning_ids: frozenset[int] = frozenset(number for number in marks if number is not None)
         self.size: int = check_vocabulary(backend, where)
@@ -226,6 +229,14 @@ class Tokenizer:
     def control_tokens(self) -> ControlTokens:
         """The added tokens, for texts that only mention them."""
         return ControlTokens(self._backend, self._encoding)
+
+    @cached_property
+    def joins(self) -> bool:
+        """Whether tokens stand for bytes, and no space is put or taken where a text begins.
+
+        Then tokens of texts, one behind the other, are tokens of all of them together.
+        """
+        return self.is_byte_level and self.decode(self.encode("x", add_special_tokens=False)) == "x"
 
     def _encoding(self, backend: tokenizers.Tokenizer, text: str, add_special_tokens: bool) -> tokenizers.Encoding:
         if len(text) <= LONG_TEXT:

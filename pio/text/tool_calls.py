@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, cast
 
 from pio.errors import ConfigError
 from pio.loading.model_file import shown
+from pio.text import strict_json
 from pio.text.arguments import Arguments
 from pio.text.plain_data import MAX_DEPTH, plain
 
@@ -28,6 +28,11 @@ def checked_calls(calls: object, name: str) -> list[dict[str, Any]]:
 
 def _call(call: dict[str, Any], name: str) -> dict[str, Any]:
     found = {key: value for key, value in call.items() if value is not None and key != "index"}
+    if "function" in found:
+        found.pop("raw", None)  # how the model wrote it, in a message that an answer gave
+    elif {"id", "name", "raw"} <= found.keys():  # a pio.ToolCall, as it came
+        function = {"name": found["name"], "arguments": found.get("arguments")}
+        found = {"id": found["id"], "type": "function", "function": function}
     if found.get("type", "function") != "function":
         raise ConfigError(
             f'{name}["type"] is {shown(found["type"])}; chat templates know calls of functions only, write it as one'
@@ -50,7 +55,7 @@ def _arguments(value: Any, name: str) -> Arguments:
     if not isinstance(value, str):
         raise ConfigError(f"{name} is {shown(value)}; a dict or its JSON text was expected")
     try:
-        found: object = json.loads(value)
+        found: object = strict_json.loads(value)
     except RecursionError:
         raise ConfigError(f"{name} is nested deeper than {MAX_DEPTH} levels; give flatter data") from None
     except ValueError as error:

@@ -11,8 +11,11 @@ from numba.core import config
 from processes import wait_for_end
 from typer.testing import CliRunner
 
+import pio
 from pio import machine
+from pio.benchmarks import callers
 from pio.benchmarks.busy import busy
+from pio.benchmarks.copying import edited
 from pio.benchmarks.measure import cache_per_token, operations_per_token, weights_per_token
 from pio.benchmarks.random_model import RandomWeights, cut, random_model
 from pio.benchmarks.report import Plan
@@ -262,6 +265,59 @@ def test_pictures(tmp_path):
     shown = bench(*options)
     for words in ("Pictures, by a tower in bfloat16", "float32 peak", "300 x 200", "320 x 224"):
         assert words in shown
+
+
+@compiled
+def test_a_copy_with_edits():
+    options = ("demo", "--rounds", 2, "--new-tokens", 300, "--copy", 50, "--buffer-mb", 2, "--prompt-tokens", 21)
+    report = json.loads(bench(*options, "--max-draft-tokens", 7, "--json"))
+    found = report["copying"]
+    assert (found["new_tokens"], found["edits_every"], found["equal"]) == (300, 50, 1)
+    for series in (found["plain"], found["drafted"]):
+        assert len(series["rounds"]) == 2 and min(series["rounds"]) > 0
+    check_ratio(found["times_as_fast"], found["drafted"], found["plain"])
+    assert found["accepted_tokens"] <= found["drafted_tokens"] <= 7 * found["checks"]
+    assert not report["workloads"]
+    shown = bench(*options, "--sequences", 2)
+    for words in ("A copy with edits", "times as fast", "300 tokens, an edit every 50", "of 2"):
+        assert words in shown
+    assert json.loads(bench("demo", *QUICK))["copying"] is None
+
+
+def test_edits_come_as_often_as_they_are_said_to():
+    text = list(range(10_000))
+    copy = edited(text, 20, 4096)
+    kept = set(copy) & set(text)
+    assert 9_000 < len(kept) < 10_000 and abs(len(copy) - len(text)) < 200
+    assert copy == edited(text, 20, 4096)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--max-draft-tokens", "7"), "nothing is drafted but with --copy"),
+        (("--copy", "9"), "this model drafts no tokens"),
+    ],
+)
+def test_copies_that_cannot_be_measured(arguments, words, monkeypatch):
+    monkeypatch.setattr("pio.plugin.assembly.tentative_tokens", lambda cache: 0)
+    ran = CliRunner().invoke(make_app(), ["bench", *arguments, "--buffer-mb", "2", "--new-tokens", "4"])
+    assert ran.exit_code == 1 and words in " ".join(ran.stderr.split())
+
+
+def test_many_callers(monkeypatch):
+    monkeypatch.setattr(callers, "WATCHED", 12)
+    with pio.load("demo", prefix_cache=False) as model:
+        found = callers.measure_callers(model, threads=3, requests=7)
+        assert model.stats().running == model.stats().waiting == 0, "the long prompts end with what they disturb"
+        answers = 7 + 7 + 2 + 5 + 1
+        assert model.stats().finished >= answers and model.stats().dropped >= 1
+    assert (found.requests, found.threads, found.loops, found.equal) == (7, 3, 2, 7)
+    assert (found.long_prompt, found.short_prompt) == (2047, 20)  # the demo's context
+    assert found.tokens >= 7 * 24
+    for seconds in ("one_by_one", "at_once", "step", "chunk", "first_token", "silence", "silence_p99"):
+        assert getattr(found, seconds) > 0, seconds
+    assert found.silence <= found.silence_p99
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_a_cache_written_for_an_older_engine_is_told_what_it_lacks():
         nbytes = state_bytes = 0
         layer = free = None
 
-    lacking = "format, block_bytes, copy_block, copy_states, snapshot, restore, truncate"
+    lacking = "format, block_bytes, state_slots, copy_block, copy_states, snapshot, restore, truncate"
     with pytest.raises(pio.ConfigError, match=rf"Old lacks {lacking}, which pio\.cache\.protocol\.Cache lists"):
         check_offered(Old())
 

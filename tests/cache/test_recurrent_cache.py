@@ -9,6 +9,7 @@ from pio.cache.recurrent import RecurrentStates
 from pio.dtypes import float32
 from pio.memory.budget import MemoryBudget
 from pio.tensor import Tensor
+from pio.testing.compare import bits
 
 SHAPES = ((3, 5), (2, 4, 7))
 
@@ -45,6 +46,17 @@ def test_a_snapshot_is_a_copy_that_fits_into_any_slot():
     assert values(states, 2) == [2.0, 12.0, 102.0, 112.0, 202.0, 212.0]
 
 
+def test_the_memory_of_a_slot_is_that_of_its_states():
+    states = filled()
+    memory = states.state_memory()
+    assert [(len(view), nbytes) for view, nbytes in memory] == [(4 * 4 * 15, 60), (4 * 4 * 56, 224)] * 3
+    for view, nbytes in memory:
+        view[3 * nbytes : 4 * nbytes] = bytes(view[nbytes : 2 * nbytes])
+    assert values(states, 3) == values(states, 1) == [1.0, 11.0, 101.0, 111.0, 201.0, 211.0]
+    assert values(states, 2) == [2.0, 12.0, 102.0, 112.0, 202.0, 212.0]
+    assert bits(states.snapshot(3, 7).states) == bits(states.snapshot(1, 7).states)
+
+
 @pytest.mark.parametrize(
     ("layers", "shapes"), [(2, SHAPES), (3, ((3, 5), (2, 7, 4))), (3, ((5, 3), (2, 4, 7)))], ids=str
 )
@@ -69,7 +81,7 @@ def test_memory_counts_and_comes_back():
     with pytest.raises(pio.OutOfMemoryError, match="fewer with max_batch_sequences"):
         RecurrentStates(30, 4, SHAPES, budget=budget)
     states.free()
-    for use in (lambda: states.layer(0), lambda: states.snapshot(0, 7)):
+    for use in (lambda: states.layer(0), lambda: states.snapshot(0, 7), states.state_memory):
         with pytest.raises(pio.PioError, match="this cache was freed"):
             use()
 

@@ -80,10 +80,10 @@ def test_turns_are_kept_and_the_oldest_dropped(model):
     conversation = Conversation(model, {"max_new_tokens": 5, "temperature": 0.0}, system="Be brief.")
     for question in ("one", "two"):
         answer = "".join(part for kind, part in conversation.ask(question) if kind == "text")
-        assert conversation.messages[-2:] == [
-            {"role": "user", "content": question},
-            {"role": "assistant", "content": answer},
-        ]
+        asked, said = conversation.messages[-2:]
+        assert asked == {"role": "user", "content": question}
+        tokens = said.pop("token_ids", None)  # none where it is still thinking, of which nothing comes back
+        assert said == {"role": "assistant", "content": answer} and tokens in (None, conversation.last.token_ids[:5])
     with package.load("demo", context_length=96) as small:
         short = Conversation(small, {"max_new_tokens": 5, "temperature": 0.0})
         for number in range(12):
@@ -108,10 +108,10 @@ def test_an_answer_that_is_stopped_is_kept(model):
 def test_thinking_is_switched_by_template_or_by_message(model, monkeypatch):
     sent = []
 
-    def encode(prompt, **given):
+    def encode(prompt, *answered, **given):
         if isinstance(prompt, list):
             sent.append((prompt[-1]["content"], given))
-        return original(prompt, **given)
+        return original(prompt, *answered, **given)
 
     original = model.loaded.prompts.encode
     monkeypatch.setattr(model.loaded.prompts, "encode", encode)
@@ -242,3 +242,14 @@ def test_reasoning_is_dimmed_on_a_terminal_and_left_out_elsewhere(capsys):
     style.show("reasoning", "cut off")
     style.end()
     assert capsys.readouterr().out == "\x1b[2mcut off\x1b[0m\n"
+
+
+def test_reasoning_that_is_closed_or_was_not_asked_for(model):
+    fields = {"max_new_tokens": 30, "seed": 5, "logit_bias": {3: 100.0}, "max_thinking_tokens": 2}
+    conversation = Conversation(model, fields)
+    kinds = [kind for kind, _ in conversation.ask("Add two.")]
+    assert "reasoning" in kinds and conversation.last.token_ids[3] == 4
+    del fields["logit_bias"]
+    conversation = Conversation(model, fields)
+    conversation.thinking = False
+    assert {kind for kind, _ in conversation.ask("Add two.")} == {"text"}

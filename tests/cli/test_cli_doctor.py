@@ -9,6 +9,7 @@ from needs import needs_modes, on_linux
 from numba.core import config
 
 from pio.cli import findings
+from pio.kernels import sizes
 from pio.machine import cpu_count
 from pio.ops import bfloat16, compilation
 from pio.system import HERE
@@ -68,6 +69,24 @@ def test_a_processor_without_vectors(pio, monkeypatch):
     monkeypatch.setattr(compilation, "cpu_features", lambda: {"sse2": True})
     found = by_name(pio("doctor", "--json"))["vector instructions"]
     assert found["state"] == "advice" and "avx2" in found["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("dot", "amx", "there", "state", "words"),
+    [
+        ("vnni", True, True, "ok", "by AVX-512 VNNI; of prompts and pictures by AMX"),
+        ("vnni", False, True, "advice", "by AVX-512 VNNI; the system does not allow AMX, which the processor has"),
+        ("avx2", False, False, "ok", "by AVX2"),
+        ("portable", False, False, "ok", "by plain ones"),
+    ],
+)
+def test_products_of_bytes(pio, monkeypatch, dot, amx, there, state, words):
+    monkeypatch.setattr(sizes, "DOT", dot)
+    monkeypatch.setattr(sizes, "AMX", amx)
+    monkeypatch.setattr(compilation, "cpu_features", lambda: {"avx2": True, "fma": True, "amx-int8": there})
+    found = by_name(pio("doctor", "--json"))["int8 products"]
+    assert (found["state"], found["value"]) == (state, words)
+    assert ("Linux 5.16" in found["remedy"]) is (state == "advice")
 
 
 @pytest.mark.parametrize(("there", "words"), [(True, "twice the float32 peak"), (False, "as float32")])

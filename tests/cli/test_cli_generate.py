@@ -31,7 +31,8 @@ def test_json_holds_the_whole_result(pio, model):
     found = json.loads(ran.stdout)
     expected = model.generate(PROMPT, seed=5, max_new_tokens=8, logprobs=2)
     assert found["token_ids"] == expected.token_ids and found["text"] == expected.text
-    assert found["usage"] == {"prompt_tokens": len(model.tokenize(PROMPT)), "completion_tokens": 8, "image_tokens": 0}
+    counts = {"prompt_tokens": len(model.tokenize(PROMPT)), "completion_tokens": 8}
+    assert found["usage"] == {**counts, "image_tokens": 0, "cached_tokens": 0}
     assert found["seed"] == 5 and found["finish_reason"] == "length"
     assert (found["model"], found["path"], found["plugin"]) == ("demo", model.path, "qwen3_0_6b")
     assert b"".join(bytes(entry["bytes"]) for entry in found["logprobs"]).decode() == expected.text
@@ -55,6 +56,7 @@ def test_every_sampling_field_arrives(pio, model):
         "frequency_penalty": 0.4,
         "no_repeat_ngram_size": 7,
         "logit_bias": {7: -100.0, 300: 1.5},
+        "deadline": 3600.0,
         "seed": 11,
         "stop": ["zzzz", "qqqq"],
         "stop_token_ids": [9, 10],
@@ -174,9 +176,38 @@ def test_runtime_options_arrive(pio):
     assert read.exit_code == 0 and read.stdout == mapped.stdout
 
 
+def test_what_was_computed_is_kept_in_a_folder(pio, tmp_path):
+    long, flags = PROMPT * 20, ("--prefix-cache-path", tmp_path / "kept", "--prefix-cache-disk", "1GB")
+    plain, *kept = (pio("generate", "demo", long, *GREEDY, "--json", *some) for some in ((), flags, flags))
+    found = [json.loads(ran.stdout) for ran in (plain, *kept)]
+    assert len({answer["text"] for answer in found}) == 1
+    assert [answer["usage"]["cached_tokens"] for answer in found][:2] == [0, 0]
+    assert found[2]["usage"]["cached_tokens"] > 60
+    said = pio("generate", "demo", PROMPT, *GREEDY, *flags, "--verbose").stderr
+    assert f"segments: 1, in {tmp_path / 'kept'}" in said
+
+
+def test_the_prefix_cache_is_switched_off(pio):
+    """The answer is the same; nothing can be kept on disk then, and a size is for recurrent layers."""
+    long, drawn = PROMPT * 20, ("-n", 4, "--seed", 3, "--answers", 1, "--json")
+    found = [pio("generate", "demo", long, *drawn, "--prefix-cache", switch) for switch in ("on", "off")]
+    assert len({json.loads(ran.stdout)["text"] for ran in found}) == 1
+    with_path = pio("generate", "demo", long, "--prefix-cache", "off", "--prefix-cache-path", "kept")
+    assert with_path.exit_code == 1 and "--prefix-cache-path contradicts --prefix-cache off;" in with_path.stderr
+    sized = pio("generate", "demo", long, "--prefix-cache", "4GiB")
+    assert sized.exit_code == 1 and "--prefix-cache 4GiB cannot be used: it is for the states" in sized.stderr
+    asked = pio("chat", "demo", "--prefix-cache", "off", "-n", 2, "--no-think", input="Hi\n")
+    assert asked.exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
+        (
+            ["demo", "x", "--prefix-cache", "lots"],
+            1,
+            "--prefix-cache is 'lots': expected on, off, or bytes as a size such as 4GiB",
+        ),
         (["demo", "x", "--temperature", "-1"], 1, "--temperature -1"),
         (["demo", "x", "--prefix", "a"], 1, "--prefix and --suffix take the place of a prompt"),
         (["demo", "--suffix", "a", "--chat"], 1, "--prefix and --suffix take the place of a prompt"),
@@ -224,3 +255,13 @@ def test_every_option_says_what_it_does():
         assert described.help, name
         for parameter in described.params:
             assert parameter.help and parameter.help.endswith("."), f"{name} {parameter.name}"
+
+
+def test_reasoning_that_is_closed(pio, model):
+    fields = {"max_new_tokens": 30, "seed": 5, "logit_bias": {3: 100.0}}
+    given = ("-n", 30, "--seed", 5, "--logit-bias", "3=100", "--json")
+    found = json.loads(pio("generate", "demo", "Add two.", "--chat", "--max-thinking-tokens", 2, *given).stdout)
+    expected = model.generate([{"role": "user", "content": "Add two."}], max_thinking_tokens=2, **fields)
+    assert found["token_ids"] == expected.token_ids and found["token_ids"][3] == 4
+    ran = pio("generate", "demo", PROMPT, "--max-thinking-tokens", 2)
+    assert ran.exit_code == 1 and "--max-thinking-tokens 2: the answer to this prompt has no reasoning" in ran.stderr

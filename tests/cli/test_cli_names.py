@@ -43,7 +43,10 @@ def options() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("command", "option"), list(options()))
-def test_an_impossible_value(pio: Any, tmp_path: Path, command: str, option: str) -> None:
+def test_an_impossible_value(
+    pio: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a folder is made where none is
     given = [argument.format(folder=tmp_path) for argument in GIVEN[command]]
     for value in ("-7", "none-such"):
         ran = pio(command, *given, option, value, input="Hi\n")
@@ -101,6 +104,7 @@ def test_what_is_wrong_is_said_in_options(pio: Any, tmp_path: Path, arguments: l
         ("generate", "stop_token_ids=[1, 2], n=3", "--stop-token-id [1, 2], --answers 3"),
         ("generate", "run pio download a/b, or pass download=True", "run pio download a/b"),
         ("generate", "a/context_length/x.json: top_k.txt, --top-k", "a/context_length/x.json: top_k.txt, --top-k"),
+        ("generate", "contradicts prefix_cache=False; or", "contradicts --prefix-cache off; or"),
         ("generate", "fewer with prefill_chunk", "fewer with prefill_chunk"),
         ("quantize", "raise memory_limit", "raise memory_limit"),  # which it has no option for
         ("quantize", "policy is 'x', the format is fine", "--policy is 'x', the format is fine"),

@@ -187,3 +187,30 @@ def test_a_default_that_is_asked_for_by_name_must_be_possible():
         with pytest.raises(pio.ConfigError, match="this model's context has 2048 tokens"):
             model.update(context_length=model.runtime.context_length)
         model.update(threads=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "change", "gone"),
+    [
+        ({"max_draft_tokens": 8}, {"speculation": "off"}, "max_draft_tokens"),
+        ({"prefix_cache_path": "kept", "prefix_cache_disk": 1 << 30}, {"prefix_cache_path": None}, "prefix_cache_disk"),
+    ],
+)
+def test_what_says_nothing_without_another_option_goes_with_it(given, change, gone):
+    config = RuntimeConfig.from_options(**given).updated(**change)
+    assert gone not in config.model_fields_set
+    assert getattr(config, gone) == RuntimeConfig.model_fields[gone].default
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("on", True), ("off", False), (True, True), (False, False), ("4GiB", 4 << 30), (7, 7)]
+)
+def test_the_prefix_cache_is_a_switch_or_a_size(given, found):
+    made = RuntimeConfig.from_options(prefix_cache=given).prefix_cache
+    assert (type(made), made) == (type(found), found)
+
+
+@pytest.mark.parametrize("given", ["lots", "", 0, -1, 1.5, [], ["on"], "True"])
+def test_what_is_no_prefix_cache_is_refused(given):
+    with pytest.raises(pio.ConfigError, match=r"prefix_cache is .*expected 'on' or True, 'off' or False, or bytes"):
+        RuntimeConfig.from_options(prefix_cache=given)

@@ -4,7 +4,24 @@ import pytest
 
 import pio
 from pio.config.runtime import RuntimeConfig
-from pio.config.sizes import parse_size
+from pio.config.sizes import parse_size, size_text
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "text"),
+    [
+        (4_294_967_296, "4GiB"),
+        (20_000_000_000, "20GB"),
+        (7_000, "7kB"),
+        (3_072, "3kiB"),
+        (1_500, "1500"),
+        (1_025, "1025"),
+        (1, "1"),
+        (0, "0"),
+    ],
+)
+def test_a_size_in_words(nbytes, text):
+    assert size_text(nbytes) == text and parse_size(text) == nbytes
 
 
 @pytest.mark.parametrize(
@@ -83,3 +100,27 @@ def test_names_that_are_none():
         for name in ("bf17", "float64", "", "floats"):
             with pytest.raises(pio.ConfigError, match=f"^{field} is '{name}': expected 'float32'|^{field} is .*'auto'"):
                 RuntimeConfig.from_options(**{field: name})
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [(True, True), (False, False), ("2GiB", 2 << 30), (5000, 5000), (1, 1), ("1", 1)]
+)
+def test_bytes_of_kept_states(given: bool | int | str, found: bool | int) -> None:
+    config = RuntimeConfig.from_options(prefix_cache=given, max_batch_sequences=3)
+    assert config.prefix_cache == found and isinstance(config.prefix_cache, bool) == isinstance(found, bool)
+    nbytes = {True: 1 << 30, False: 0}[found] if isinstance(found, bool) else found
+    assert config.state_slots(1000, 1 << 40) == 3 + nbytes // 1000
+    assert config.state_slots(1000, 2) == 3 + min(2, nbytes // 1000)
+    assert config.state_slots(0, 100) == 3, "no layer keeps states"
+
+
+@pytest.mark.parametrize("given", [0, -1, "0", "much", 1.5, [], "True"])
+def test_what_is_no_switch_and_no_size(given: object) -> None:
+    with pytest.raises(pio.ConfigError, match=r"prefix_cache is .*: expected .* bytes as a number"):
+        RuntimeConfig.from_options(prefix_cache=given)
+
+
+def test_the_small_profile_keeps_fewer_states() -> None:
+    config = RuntimeConfig.from_options(profile="memory_efficient")
+    assert config.prefix_cache == 256 << 20
+    assert config.updated(prefix_cache=True).state_slots(1 << 20, 4096) == 4 + 1024

@@ -30,15 +30,16 @@ def test_slices_of_several_sequences() -> None:
 def test_all_tables_lie_in_one_piece_behind_the_record() -> None:
     batch = Batch(max_tokens=9, max_sequences=3, max_blocks_per_sequence=4, max_outputs=5, axes=2)
     batch.add([5, 6], 7, [1, 2], 1, slot=2)
-    batch.add([8], 0, [3], 1, slot=1)
+    batch.add([8], 0, [3], 1, slot=1, source=2)
     assert batch.rotary_positions.tolist() == [[7, 8, 0] + [0] * 6] * 2  # a text has one position on all axes
     tensors = (batch.starts, batch.past, batch.slots, batch.block_tables, batch.tokens, batch.rotary_positions)
     assert {t.storage for t in (*tensors, batch.output_rows)} == {batch.record.storage}
     sequences, blocks, *offsets = batch.record.tolist()
     assert (sequences, blocks) == (2, 4)
-    tables = batch.block_tables, batch.starts, batch.past, batch.slots
+    tables = batch.block_tables, batch.starts, batch.past, batch.slots, batch.rows, batch.sources
     assert [batch.record.address + offset for offset in offsets] == [t.address for t in tables]
     assert batch.slots.tolist() == [2, 1, 0]
+    assert batch.sources.tolist() == [2, 2, 0]
     batch.begin()
     assert batch.record.tolist()[0] == batch.num_sequences == 0
 

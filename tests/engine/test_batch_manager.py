@@ -48,10 +48,13 @@ def test_what_runs_beside_an_answer_changes_nothing(
 
 def test_preemption_happens_and_changes_no_token() -> None:
     model = ToyModel()
+    model.slow = True  # until all are there
     manager = make(model, num_blocks=8)
     params = GREEDY.model_copy(update={"max_new_tokens": 16})
     prompts = [[i, i + 1, i + 2] for i in range(4)]
     handles = [manager.submit(p, params) for p in prompts]
+    model.slow = False
+    model.step()
     assert [ids(h) for h in handles] == [toy_greedy(p, 16) for p in prompts]
     again = [tokens for step in model.steps for tokens, past in step if past == 0 and len(tokens) > 3]
     assert again, "the pool is too large to test anything"
@@ -335,6 +338,34 @@ def test_an_error_reaches_those_it_concerns_and_nobody_else(
             list(handle)
     assert [ids(h) for h in behind[2:]] == [toy_greedy([i], 9) for i in (6, 7)]
     assert ids(manager.submit([1], GREEDY)) == toy_greedy([1], 9)
+
+
+@pytest.mark.parametrize("broken", ["settle", "keep", "remove"])
+def test_an_error_behind_a_step_leaves_answers_that_are_complete(
+    slow: tuple[ToyModel, ToyManager], broken: str
+) -> None:
+    """Whoever clears up behind a step may fail; who has all of his tokens by then has his answer."""
+    model, manager = slow
+    complete = manager.submit([1], GREEDY.model_copy(update={"max_new_tokens": 2}))
+    model.wait_for_step()
+    other = manager.submit([2], GREEDY)
+    model.step()
+    model.wait_for_step()
+    worker: Any = manager._worker
+    owner: Any = worker._steps.scheduler.cache if broken == "keep" else worker._steps.scheduler
+
+    def fail(*_: Any) -> None:
+        delattr(owner, broken)  # the next one works
+        raise RuntimeError("lost")
+
+    setattr(owner, broken, fail)
+    model.step(100)
+    assert ids(complete) == toy_greedy([1], 2)
+    with pytest.raises(PioError, match="lost"):
+        other.result(STEP)
+    assert ids(manager.submit([3], GREEDY)) == toy_greedy([3], 9)
+    stats = manager.stats()
+    assert (stats.finished, stats.dropped, stats.free_blocks) == (2, 1, stats.blocks)
 
 
 def test_logits_that_are_not_finite_end_one_request() -> None:

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 from toy_model import ToyCache
 
-from pio.cache.snapshot import Snapshot
 from pio.engine.cache_manager import CacheManager
 from pio.engine.sequence import NO_SLOT, Sequence
-from pio.errors import CacheError, CapacityError, ConfigError
+from pio.errors import CacheError, ConfigError
 
 NOBODY: Any = None
 BLOCKS, SIZE, SLOTS = 13, 3, 4
@@ -26,7 +25,6 @@ class Holders(RuleBasedStateMachine):
     """Whatever sequences do, each finds in its blocks and its state what it wrote there, and no block is lost."""
 
     running = Bundle("running")
-    snapshots = Bundle("snapshots")
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,21 +83,6 @@ class Holders(RuleBasedStateMachine):
                 child.num_computed = s.num_computed
                 self.held.append(child)
         return child
-
-    @rule(target=snapshots, s=running)
-    def remember(self, s: Sequence) -> tuple[Sequence, Snapshot] | None:
-        return (s, self.cache.snapshot(s.slot, s.num_computed)) if s in self.held else None
-
-    @rule(found=snapshots)
-    def go_back(self, found: tuple[Sequence, Snapshot] | None) -> None:
-        if found is None or found[0] not in self.held or found[1].length > found[0].num_computed:
-            return
-        s, snapshot = found
-        if s.tokens[: snapshot.length].tolist() != snapshot.states.tolist():  # type: ignore[union-attr]
-            return  # it has gone back before, and on another way
-        self.manager.truncate(s, snapshot.length, snapshot)
-        assert len(s.blocks) == -(-snapshot.length // SIZE)
-        del s.tokens[snapshot.length :]
 
     @rule(s=consumes(running))
     def release(self, s: Sequence) -> None:
@@ -167,21 +150,3 @@ def test_a_block_with_two_owners_is_copied_once_and_a_full_one_never() -> None:
     assert others[1].blocks[1] == begun
     assert [s.blocks[0] for s in (first, *others)] == [full] * 3
     assert (manager.num_shared, manager.owners(full), manager.owners(begun)) == (1, 3, 1)
-
-
-def test_states_go_back_to_snapshots_only() -> None:
-    cache = ToyCache(9, 4)
-    manager, s = CacheManager(cache, 3), make(10)
-    assert manager.admit(s, 0)
-    s.num_computed, cache.states[s.slot] = 7, list(range(7))
-    taken = cache.snapshot(s.slot, 7)
-    s.num_computed, cache.states[s.slot] = 10, list(range(10))
-    with pytest.raises(CapacityError, match="cannot go back to 5"):
-        manager.truncate(s, 5)
-    for length, snapshot in ((5, taken), (11, None)):
-        with pytest.raises(CapacityError, match=f"cannot go back to {length} tokens"):
-            manager.truncate(s, length, snapshot)
-    assert (s.num_computed, len(s.blocks)) == (10, 3)
-    manager.truncate(s, 10)
-    manager.truncate(s, 7, taken)
-    assert (s.num_computed, len(s.blocks), cache.states[s.slot]) == (7, 2, list(range(7)))

@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 import pytest
-from toy_model import ToyCache, ToyModel
+from toy_model import PagedToyCache, ToyCache, ToyModel, toy_greedy
 
 from pio.engine.batch_manager import BatchManager
 from pio.engine.media_encoder import TOGETHER, MediaEncoder
@@ -220,6 +220,78 @@ def manager(toy: ToyEncoder, **options: Any) -> tuple[BatchManager, ToyModel]:
     model, cache = ToyModel(**options), ToyCache(12, 4)
     model.encoder = toy
     return BatchManager(model, cache, media_cache=1000), model
+
+
+def test_pictures_whose_tokens_are_in_the_cache_are_not_encoded() -> None:
+    toy = ToyEncoder()
+    encoder = MediaEncoder(toy, keep=0)
+    cat, dog, owl = Medium("cat"), Medium("dog"), Medium("owl", tokens=4)
+    asked = sequence(cat.placed(0), dog.placed(2), owl.placed(4, 6))
+    encoder.add(asked, found=4)
+    assert asked.missing == 1 and finish(encoder)
+    assert toy.runs == [["owl"]] and [placed.key for placed in asked.media] == [b"cat", b"dog"]
+    assert [given.first for given in asked.embeddings] == [4, 6] and not asked.missing
+    encoder.add(asked, found=7)  # as long as they are there
+    assert not encoder.busy and len(asked.media) == 2
+    encoder.add(asked, found=3)
+    assert asked.missing == 1 and finish(encoder)
+    encoder.add(asked, found=1)
+    assert finish(encoder) and not asked.media
+    assert toy.runs == [["owl"], ["dog"], ["cat"]]
+    assert sorted(given.first for given in asked.embeddings) == [0, 2, 4, 6]
+    partly = sequence(owl.placed(2, 6))
+    encoder.add(partly, found=7)
+    assert partly.missing == 1, "its last token is still to be computed"
+    encoder.forget(partly)
+    twice = sequence(cat.placed(0), cat.placed(5))
+    encoder.add(twice, found=4)  # of one picture all places are given, or none
+    assert twice.missing == 2 and finish(encoder) and not twice.missing and not twice.media
+
+
+class Rooms:
+    """Requests for one picture in a small cache, one after another or together."""
+
+    def __init__(self, blocks: int = 12) -> None:
+        self.toy, self.model = ToyEncoder(), ToyModel()
+        self.model.encoder = self.toy
+        self.engine = BatchManager(self.model, PagedToyCache(blocks, 4), media_cache=0)
+
+    def ask(self, *behind: int, count: int = 3) -> Any:
+        prompt = [1, 2, 3, 4, 5, 6, 7, 8, *behind]
+        fields = SamplingParams(temperature=0.0, max_new_tokens=count, ignore_eos=True)
+        handle = self.engine.submit(EncodedPrompt(prompt, media=[Medium("cat").placed(2)]), fields)
+        return handle, toy_greedy(prompt, count)
+
+
+def test_a_picture_that_is_found_is_encoded_once_the_cache_has_lost_it() -> None:
+    rooms = Rooms()
+    for tail in (9, 10, 9):
+        handle, expected = rooms.ask(tail)
+        assert handle.result().token_ids == expected
+    assert rooms.toy.runs == [["cat"]] and handle.result().usage.cached_tokens == 8
+    rooms.engine.submit(EncodedPrompt([11] * 45), GREEDY).result()  # takes every block
+    handle, expected = rooms.ask(9)
+    assert handle.result().token_ids == expected and handle.result().usage.cached_tokens == 0
+    assert rooms.toy.runs == [["cat"]] * 2
+    rooms.engine.close()
+
+
+def test_a_picture_that_is_lost_while_its_prompt_waits_is_encoded() -> None:
+    """It was in the cache when the request came, and is not any more when there is room for it."""
+    rooms = Rooms()
+    rooms.ask(9)[0].result()
+    rooms.model.slow = True
+    first = rooms.engine.submit(EncodedPrompt([11] * 16), GREEDY.model_copy(update={"max_new_tokens": 30}))
+    rooms.model.wait_for_step()
+    handle, expected = rooms.ask(*[9] * 30)  # nine and a half blocks and one in reserve: too many now
+    rooms.model.step()
+    rooms.model.wait_for_step()
+    assert rooms.toy.runs == [["cat"]], "nothing is encoded as long as it is there"
+    rooms.model.slow = False
+    rooms.model.step()
+    assert handle.result().token_ids == expected and len(first.result().token_ids) == 30
+    assert rooms.toy.runs == [["cat"]] * 2
+    rooms.engine.close()
 
 
 def test_a_prompt_waits_for_its_picture_and_others_pass() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,12 +60,21 @@ def test_beside_other_requests(model: Any) -> None:
     assert [handle.result().token_ids for handle in handles] == expected
 
 
-def test_an_answer_that_gives_way_takes_them_again() -> None:
-    with pio.load("demo", cache_tokens=64, max_batch_sequences=3) as model:
+def test_an_answer_that_gives_way_takes_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pio.load("demo", cache_tokens=96, max_batch_sequences=3) as model:
         options = {**GREEDY, "max_new_tokens": 40}
         expected = model.generate(TOKENS, **options).token_ids
+        all_there, forward, read = threading.Event(), model.loaded.model.forward, model.stats().prompt_tokens
+
+        def wait(*arguments: Any) -> Any:
+            assert all_there.wait(60)
+            return forward(*arguments)
+
+        monkeypatch.setattr(model.loaded.model, "forward", wait)
         handles = [model.submit(hidden(model, (1, 9)), **options) for _ in range(3)]
+        all_there.set()
         assert [handle.result().token_ids for handle in handles] == [expected] * 3
+        assert model.stats().prompt_tokens - read > 3 * len(TOKENS), "one has read its prompt again"
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_model import ToyCache
+from toy_model import PagedToyCache, ToyCache
 
 from pio.engine.cache_manager import CacheManager
-from pio.engine.scheduler import Scheduler
+from pio.engine.scheduler import FIRST_SHARE, Scheduler
 from pio.engine.sequence import Sequence, Status
 from pio.errors import ConfigError
 
@@ -30,10 +30,12 @@ class Goal:
         self.begun = True
 
 
-def sequence(name: int, prompt: int, answer: int, scored: int = 0, family: object | None = None) -> Sequence:
+def sequence(
+    name: int, prompt: int, answer: int, scored: int = 0, family: object | None = None, priority: int = 0
+) -> Sequence:
     """A sequence that wants an answer, or the logits of the last tokens of its prompt."""
     goal: Any = Goal(name, answer, scored > 0)
-    return Sequence(goal, array("i", range(prompt)), outputs=scored or 1, family=family)
+    return Sequence(goal, array("i", range(prompt)), outputs=scored or 1, family=family, priority=priority)
 
 
 def is_scored(s: Sequence) -> bool:
@@ -64,14 +66,111 @@ def advance(scheduler: Scheduler) -> list[tuple[int, int]]:
     return [(name_of(s), count) for s, count in plan]
 
 
-def test_decodes_come_before_prompts_and_prompts_in_order() -> None:
+def test_decodes_come_before_prompts_and_those_with_least_left_first() -> None:
     scheduler = make()
     for name, prompt in enumerate((2, 9, 3)):
         scheduler.add(sequence(name, prompt, 5))
-    assert advance(scheduler) == [(0, 2), (1, 4)]
-    assert advance(scheduler) == [(0, 1), (1, 5), (2, 1)]
-    assert advance(scheduler) == [(0, 1), (1, 1), (2, 2)]
-    assert advance(scheduler) == [(0, 1), (1, 1), (2, 1)]
+    assert advance(scheduler) == [(0, 2), (2, 3), (1, 1)]
+    assert advance(scheduler) == [(0, 1), (2, 1), (1, 6)]
+    assert advance(scheduler) == [(0, 1), (2, 1), (1, 2)]
+    assert advance(scheduler) == [(0, 1), (1, 1), (2, 1)]  # as they came
+
+
+def test_equal_prompts_are_computed_one_after_the_other() -> None:
+    """Side by side all would have to wait for the last."""
+    scheduler = make(num_blocks=20, max_sequences=4)
+    for name in range(3):
+        scheduler.add(sequence(name, 12, 9))
+    firsts: dict[int, int] = {}
+    for step in range(9):
+        for name, _ in advance(scheduler):
+            if scheduler.running[name].num_computed >= 12:
+                firsts.setdefault(name, step)
+    assert firsts == {0: 1, 1: 3, 2: 5}
+
+
+def test_a_short_prompt_soon_passes_a_long_one() -> None:
+    scheduler = make(num_blocks=40)
+    scheduler.add(sequence(0, 90, 2))
+    assert advance(scheduler) == [(0, 6)]
+    scheduler.add(sequence(1, 5, 2))
+    assert advance(scheduler) == [(0, 1), (1, 5)]
+    assert advance(scheduler) == [(1, 1), (0, 6)]
+
+
+def test_the_oldest_prompt_goes_on_under_endless_short_ones() -> None:
+    scheduler = make(num_blocks=40, max_tokens=20, prefill_chunk=8)
+    scheduler.add(sequence(0, 30, 2))
+    steps = 0
+    while scheduler.busy and 0 in [name_of(s) for s in (*scheduler.running, *scheduler.waiting)]:
+        for name in range(2):
+            scheduler.add(sequence(1 + 2 * steps + name, 4, 1))
+        advance(scheduler)
+        steps += 1
+    assert steps <= 30 / (8 // FIRST_SHARE) + 2
+
+
+def test_twenty_tokens_behind_eight_thousand_are_read_within_three_chunks() -> None:
+    scheduler = make(num_blocks=600, block_size=16, max_tokens=520, prefill_chunk=512)
+    scheduler.add(sequence(0, 8192, 2))
+    advance(scheduler)
+    scheduler.add(sequence(1, 20, 2))
+    steps = [advance(scheduler) for _ in range(3)]
+    assert (1, 1) in steps[1]  # its first token came with the step before
+    assert sum(count for step in steps for name, count in step if name == 0) > 2 * 512
+
+
+def test_a_running_answer_is_in_every_step_under_endless_long_prompts() -> None:
+    scheduler = make(num_blocks=900, block_size=16, max_sequences=4, max_tokens=520, prefill_chunk=512)
+    scheduler.add(sequence(0, 5, 200))
+    assert advance(scheduler) == [(0, 5)]
+    for name in range(1, 120):
+        scheduler.add(sequence(name, 3000, 3))
+        step = dict(advance(scheduler))
+        assert step[0] == 1 and sum(step.values()) >= 512
+
+
+def test_answers_to_one_prompt_hold_nobody_up_and_find_it_wherever_they_stand() -> None:
+    scheduler, family = make(num_blocks=60, max_sequences=6, max_outputs=8), object()
+    for name in range(3):
+        scheduler.add(sequence(name, 40, 3, family=family))
+    advance(scheduler)
+    scheduler.add(sequence(3, 5, 2))
+    scheduler.add(sequence(4, 30, 2, priority=1))  # before them in the line
+    read: Counter[int] = Counter()
+    for _ in range(40):
+        for name, count in advance(scheduler):
+            read[name] += count
+    assert not scheduler.busy
+    assert read[1] < 20 and read[2] < 20, "they go on from the prompt of the first"
+
+
+def test_a_scored_prompt_goes_on_under_endless_shorter_ones() -> None:
+    scheduler = make(num_blocks=60, max_sequences=8, max_outputs=8, max_tokens=16, prefill_chunk=16)
+    scheduler.add(sequence(0, 30, 0, scored=30))
+    for name in range(1, 60):
+        scheduler.add(sequence(name, 4, 0, scored=4))
+        advance(scheduler)
+    assert 0 not in [name_of(s) for s in (*scheduler.running, *scheduler.waiting)]
+
+
+def test_who_has_a_higher_priority_goes_first_where_not_all_can_run() -> None:
+    scheduler = make(max_sequences=1)
+    for name, priority in enumerate((0, 0, 2, 1, 2)):
+        scheduler.add(sequence(name, 2, 1, priority=priority))
+    order = [name for _ in range(5) for name, _ in advance(scheduler)]
+    assert order == [2, 4, 3, 0, 1]
+
+
+def test_the_last_in_line_gives_way_to_a_later_one_of_higher_priority() -> None:
+    scheduler = make(num_blocks=4, block_size=2, max_tokens=8, prefill_chunk=8)
+    scheduler.add(sequence(0, 2, 6))
+    assert advance(scheduler) == [(0, 2)]
+    scheduler.add(sequence(1, 2, 6, priority=1))
+    for _ in range(4):  # then a fifth block is missing
+        advance(scheduler)
+    assert [name_of(s) for s in scheduler.running] == [1]
+    assert [name_of(s) for s in scheduler.waiting] == [0]
 
 
 def test_a_long_prompt_is_not_overtaken() -> None:
@@ -116,15 +215,16 @@ def test_answers_to_one_prompt_wait_for_it_and_go_on_from_there() -> None:
     for name in range(3):
         scheduler.add(sequence(name, 9, 4, family=family))
     scheduler.add(sequence(3, 2, 4))
-    assert advance(scheduler) == [(0, 6)]  # of a chunk of 6
-    assert [s.consumer.begun for s in scheduler.waiting] == [False] * 3  # type: ignore[attr-defined]
-    assert advance(scheduler) == [(0, 3), (1, 3), (2, 3)]
-    assert [s.consumer.begun for s in scheduler.running[1:]] == [True, True]  # type: ignore[attr-defined]
-    assert [(s.row, s.rows, s.num_computed) for s in scheduler.running] == [(0, 1, 9)] * 3
-    tables = [list(s.blocks) for s in scheduler.running]
+    assert advance(scheduler) == [(0, 4), (3, 2)]  # of a chunk of 6; whoever waits for the prompt lets others pass
+    assert [s.consumer.begun for s in scheduler.waiting] == [False] * 2  # type: ignore[attr-defined]
+    assert advance(scheduler) == [(3, 1), (0, 5), (1, 5), (2, 5)]
+    answers = scheduler.running[:3]
+    assert [s.consumer.begun for s in answers[1:]] == [True, True]  # type: ignore[attr-defined]
+    assert [(s.row, s.rows, s.num_computed) for s in answers] == [(0, 1, 9)] * 3
+    tables = [list(s.blocks) for s in answers]
     assert tables[0] == tables[1] == tables[2]
     assert [scheduler.cache.owners(block) for block in tables[0]] == [3, 3, 3]
-    assert advance(scheduler) == [(0, 1), (1, 1), (2, 1), (3, 2)]
+    assert advance(scheduler) == [(0, 1), (1, 1), (2, 1), (3, 1)]
     tables = [list(s.blocks) for s in scheduler.running[:3]]
     assert tables[0][:2] == tables[1][:2] == tables[2][:2]
     assert len({table[2] for table in tables}) == 3, "the block that all three write to is still one"
@@ -162,24 +262,39 @@ def test_nobody_goes_on_for_a_request_that_is_over() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 16), st.integers(1, 12), st.integers(-16, 3)), min_size=1, max_size=9),
+    st.lists(
+        st.tuples(st.integers(1, 16), st.integers(1, 12), st.integers(-16, 3), st.integers(-1, 1)),
+        min_size=1,
+        max_size=9,
+    ),
     st.integers(7, 16),
     st.integers(1, 4),
     st.integers(1, 9),
     st.integers(0, 3),
+    st.sampled_from([ToyCache, PagedToyCache]),
 )
 def test_everything_ends_and_every_limit_holds(
-    requests: list[tuple[int, int, int]], num_blocks: int, sequences: int, chunk: int, spare: int
+    requests: list[tuple[int, int, int, int]],
+    num_blocks: int,
+    sequences: int,
+    chunk: int,
+    spare: int,
+    kept: type[ToyCache],
 ) -> None:
-    """Requests have a prompt, an answer and a number of answers; below 1 that many logits of the prompt are wanted."""
-    cache = CacheManager(ToyCache(num_blocks, 4), sequences)  # the longest, 16 + 11 tokens, fits alone
+    """Requests have a prompt, an answer, a number of answers and a priority.
+
+    Where the number is below 1 that many logits of the prompt are wanted.
+
+    All prompts begin alike, and without states what one computes others find, who wait for it and let others pass.
+    """
+    cache = CacheManager(kept(num_blocks, 4), sequences)  # the longest, 16 + 11 tokens, fits alone
     limits = {"max_tokens": sequences + spare, "max_outputs": sequences + spare // 2, "prefill_chunk": chunk}
     scheduler, count = Scheduler(cache, **limits), 0
-    for prompt, answer, answers in requests:
+    for prompt, answer, answers, priority in requests:
         family = object() if answers > 1 else None
         for _ in range(max(1, answers)):
             scored = min(1 - answers, prompt) if answers < 1 else 0
-            scheduler.add(sequence(count, prompt, answer, scored, family))
+            scheduler.add(sequence(count, prompt, answer, scored, family, priority))
             count += 1
     started: list[int] = []
     for _ in range(3000):
@@ -198,8 +313,9 @@ def test_everything_ends_and_every_limit_holds(
         plan += scheduler.share_prompt()
         assert len({id(s) for s in plan}) == len(plan) <= len(scheduler.running) <= sequences
         assert all(s.status is Status.RUNNING for s in plan)
-        names = [name_of(s) for s in (*scheduler.running, *scheduler.waiting)]
-        assert names == sorted(names)
+        for line in (scheduler.running, scheduler.waiting):
+            orders = [s.order for s in line]
+            assert orders == sorted(orders)
         started += [name_of(s) for s in plan]
         _finish(scheduler, plan)
     assert not scheduler.busy

@@ -29,9 +29,10 @@ class ToyCache:
     format = CacheFormat.keys_and_values(float32, 1, 1)
     nbytes = block_bytes = state_bytes = 1
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
+    def __init__(self, num_blocks: int, block_size: int, state_slots: int = 0) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
+        self.state_slots = state_slots  # those of running sequences among them
         self.blocks = [[-1] * block_size for _ in range(num_blocks)]
         self.states: dict[int, list[int]] = {}
         self.copied: list[tuple[int, int]] = []  # blocks
@@ -63,6 +64,30 @@ class ToyCache:
         self.blocks = []
 
 
+class PagedToyCache(ToyCache):
+    """Has blocks alone."""
+
+    state_bytes = 0
+
+    def truncate(self, slot: int, length: int) -> None:
+        """There is nothing to do."""
+
+
+class WaitingToyCache(ToyCache):
+    """Has states that wait for tokens to stand."""
+
+    tentative_tokens = 20
+
+    def __init__(self, num_blocks: int, block_size: int, state_slots: int = 0) -> None:
+        super().__init__(num_blocks, block_size, state_slots)
+        self.waiting: dict[int, list[int]] = {}  # by slot
+
+    def commit(self, slot: int, tokens: int) -> None:
+        waiting = self.waiting.pop(slot)
+        assert 0 <= tokens <= len(waiting)
+        self.states[slot] += waiting[:tokens]
+
+
 class ToyModel:
     """Computes logits of a row as a hash of all tokens before it, read back through the block table."""
 
@@ -84,6 +109,7 @@ class ToyModel:
         self.poison: int | None = None  # a token that makes forward raise
         self.error: BaseException = ValueError("poison")
         self.not_finite: int | None = None  # a token after which the logits are NaN
+        self.logits = toy_logits  # of tokens
         self.slow = False  # forward waits for `step`
         self.stepping = threading.Semaphore(0)
         self.entered = threading.Semaphore(0)
@@ -107,7 +133,9 @@ class ToyModel:
             assert self.stepping.acquire(timeout=STEP)
         tokens, starts, past = batch.tokens.tolist(), batch.starts.tolist(), batch.past.tolist()
         tables, positions = batch.block_tables.tolist(), batch.rotary_positions.tolist()[0]
-        slots = batch.slots.tolist()
+        slots, sources = batch.slots.tolist(), batch.sources.tolist()
+        tentative = {sequence.slot for sequence in batch.tentative} if cache.state_bytes else set[int]()
+        waiting: dict[int, list[int]] = {}
         assert len({*slots[: batch.num_sequences]}) == batch.num_sequences
         assert starts[batch.num_sequences] == batch.num_tokens
         rows: list[list[float]] = []
@@ -116,7 +144,9 @@ class ToyModel:
             [(tokens[starts[s] : starts[s + 1]], past[s]) for s in range(batch.num_sequences)],
         )
         for s in range(batch.num_sequences):
-            size, seen = cache.block_size, list(cache.states[slots[s]]) if past[s] else []
+            size, seen = cache.block_size, list(cache.states[sources[s]]) if past[s] and cache.state_bytes else []
+            if not cache.state_bytes:
+                seen = [token for block in tables[s][: -(-past[s] // size)] for token in cache.blocks[block]][: past[s]]
             assert len(seen) == past[s]
             for row in range(starts[s], starts[s + 1]):
                 if tokens[row] == self.poison:
@@ -127,10 +157,17 @@ class ToyModel:
                 if row in wanted:
                     kept = [token for block in tables[s] for token in cache.blocks[block]]
                     assert kept[: len(seen)] == seen, "blocks and state are of different sequences"
-                    rows.append(toy_logits(seen))
+                    rows.append(self.logits(seen))
                     if tokens[row] == self.not_finite:
                         rows[-1][3] = float("nan")
-            cache.states[slots[s]] = seen
+            if slots[s] in tentative:
+                waiting[slots[s]] = seen[past[s] :]
+            else:
+                cache.states[slots[s]] = seen
+        if isinstance(cache, WaitingToyCache):
+            assert sum(map(len, waiting.values())) <= cache.tentative_tokens
+            cache.waiting = waiting  # those of the last step are forgotten
+        assert isinstance(cache, WaitingToyCache) or not tentative
         assert len(rows) == batch.num_outputs
         if rows:
             self._out[: len(rows)].copy_(Tensor.from_list(rows))

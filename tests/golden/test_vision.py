@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,15 +136,35 @@ def test_answers_that_give_way_and_start_again(case: str) -> None:
 def test_a_second_question_does_not_encode_the_picture_again(model: Any, case: str) -> None:
     request = next(request for request in golden.requests(case) if request.pictures)
     first = greedy(model, prompt(request))
-    encoded = model.loaded.manager.encoded_media
+    encoded = model.stats().encoded_media
     assert greedy(model, prompt(request)) == first
-    assert model.loaded.manager.encoded_media == encoded
-    with load(case, media_cache=0) as forgetful:
+    assert model.stats().encoded_media == encoded
+    with load(case, media_cache=0, prefix_cache=False) as forgetful:
         for _ in range(2):
             assert greedy(forgetful, prompt(request)) == first
-        assert forgetful.loaded.manager.encoded_media == 2 * len(
+        assert forgetful.stats().encoded_media == 2 * len(
             {p.key for p in forgetful.loaded.prompts.encode(prompt(request)).media}
         )
+
+
+def test_pictures_that_the_cache_has_are_not_encoded(case: str) -> None:
+    """Nothing is kept of what the tower gave; where the cache loses the blocks, the same is encoded again."""
+    request = max(golden.requests(case), key=lambda request: len(request.pictures) + len(request.videos))
+    media = len(request.pictures) + len(request.videos)
+    behind = [[5] * 40 + [6 + n] * 20 for n in range(2)]
+    asked = [prompt(replace(request, prompt=[*request.prompt, *tail])) for tail in behind]
+    with load(case, media_cache=0, prefix_cache=False) as cold:
+        expected = [greedy(cold, one) for one in asked]
+        distinct = cold.stats().encoded_media // 2
+    blocks = -(-(len(request.ids) + 60 + NEW_TOKENS) // 32) + 3
+    with load(case, media_cache=0, cache_tokens=32 * blocks) as model:
+        for one, tokens in zip([*asked, *asked], [*expected, *expected], strict=True):
+            result = model.generate(one, temperature=0.0, max_new_tokens=NEW_TOKENS, ignore_eos=True)
+            assert result.token_ids == tokens and result.usage.image_tokens
+        assert model.stats().encoded_media == distinct <= media
+        model.generate([3] * (32 * blocks - 8), max_new_tokens=1)  # takes each block
+        assert greedy(model, asked[0]) == expected[0]
+        assert model.stats().encoded_media == 2 * distinct
 
 
 def test_marks_are_never_sampled(model: Any, case: str) -> None:

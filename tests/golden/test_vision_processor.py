@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +115,3 @@ def test_positions_of_large_grids() -> None:
         ops.add_grid_embedding(x, table, (height, width), merge=asked["merge"])
         for patch, values in zip(entry["patches"], entry["values"], strict=True):
             assert x[patch].tolist() == pytest.approx(values, abs=2e-4), (entry["grid"], patch)
-
-
-def test_explicit_limits_are_those_of_the_config() -> None:
-    assert replace(config("small")).max_pixels == ASKED["budgets"]["small"][1]

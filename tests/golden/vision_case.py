@@ -21,10 +21,6 @@ class Numbers:
     shape: list[int]
     values: array[float]
 
-    def row(self, index: int) -> array[float]:
-        width = self.shape[-1]
-        return self.values[index * width : (index + 1) * width]
-
 
 @dataclass(frozen=True)
 class VideoAsked:

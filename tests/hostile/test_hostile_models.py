@@ -236,7 +236,7 @@ def test_a_file_that_shrinks_while_it_is_used(tmp_path):
         ([1], {"logit_bias": {99: 1.0}}, pio.ConfigError, ["logit_bias", "99"]),
         ([1], {"stop": "x"}, pio.ConfigError, ["stop", "tokenizer"]),
         ("text", {}, pio.ConfigError, ["tokenizer"]),
-        ([{"role": "user", "content": "hi"}], {}, pio.ConfigError, ["template"]),
+        ([{"role": "user", "content": "hi"}], {}, pio.ConfigError, ["tokenizer"]),
         ([1], {"tools": [{"type": "function"}]}, pio.ConfigError, ["tools", "messages"]),
     ],
 )

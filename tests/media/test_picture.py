@@ -1,6 +1,5 @@
 import base64
 import io
-import os
 import pathlib
 import struct
 import sys
@@ -159,9 +158,8 @@ def test_bytes(kind):
 def test_paths(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(file_of(gradient(), "PNG"))
-    for source in (path, str(path), os.fsencode(path) if sys.platform != "win32" else path, path.as_uri()):
-        if not isinstance(source, bytes):
-            same(open_picture(source), gradient())
+    for source in (path, str(path), path.as_uri()):
+        same(open_picture(source), gradient())
     with pytest.raises(MediaError, match="names the machine 'other'"):
         open_picture(path.as_uri().replace("file://", "file://other"))
 
@@ -251,7 +249,7 @@ def test_nothing_of_pillow_is_changed():
 
 def test_without_the_extra_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(ConfigError, match=r'pictures need Pillow .*pip install "pio\[vision\]"'):
+    with pytest.raises(ConfigError, match=r"pictures need Pillow .*: pip install pillow$"):
         open_picture(b"anything")
     x = Tensor.zeros((3, 4, 3), "uint8")
     assert open_picture(x).pixels.shape == (3, 4, 3)

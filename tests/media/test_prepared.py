@@ -117,7 +117,7 @@ def test_only_sampled_pictures_are_opened():
     assert prepare_video(pictures, VIDEO, fps=50).grid[0] == 2
 
 
-def test_one_frame_is_open_at_a_time():
+def test_a_video_of_ones_own_and_one_that_ends_early():
     class Frames:
         count, fps = 8, 2.0
 

@@ -121,7 +121,7 @@ def test_what_a_plugin_calls_alike_is_its_own(tmp_path: Path, folder: Path, line
 
 def test_a_cache_that_is_refused_is_freed(tmp_path: Path, folder: Path) -> None:
     with installed(tmp_path / "site", plugin=changed({CACHE: "Cache()", "class AcornPlugin(": LACKING})):
-        with pytest.raises(pio.ConfigError, match="Cache lacks format, block_bytes, copy_block"):
+        with pytest.raises(pio.ConfigError, match="Cache lacks format, block_bytes, state_slots, copy_block"):
             pio.load(folder)
         assert sys.modules["acorn_models.acorn.plugin"].Cache.freed is True
 

@@ -187,9 +187,11 @@ def interrupted_at(instruction, call):
     return waits or seen
 
 
+KEPT = []  # a handle that is dropped cancels its request, in instructions of its own
+
 CALLS = {
     "generate": lambda model: model.generate([1, 2, 3], max_new_tokens=1, ignore_eos=True),
-    "submit": lambda model: model.submit([1, 2, 3], max_new_tokens=1, ignore_eos=True),
+    "submit": lambda model: KEPT.append(model.submit([1, 2, 3], max_new_tokens=1, ignore_eos=True)),
     "stream": lambda model: list(model.stream([1, 2, 3], max_new_tokens=1, ignore_eos=True)),
     "infer_batch": lambda model: model.infer_batch([[1], [2, 3]], max_new_tokens=1, ignore_eos=True),
     "logits": lambda model: model.logits([1, 2, 3]),
@@ -225,6 +227,7 @@ def test_no_exception_leaves_a_request_behind_that_nobody_owns(name, monkeypatch
                 interrupted_at(at, lambda: CALLS[name](model))
             assert all(sequence.consumer.dead for sequence in queued), f"before instruction {at} of {instructions}"
         running.cancel()
+    KEPT.clear()
 
 
 CHANGES = {"load_model": lambda model: model.load_model(), "update": lambda model: model.update(prefill_chunk=6)}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from pio.errors import ConfigError
 from pio.plugin.calls import check_conversation
 from pio.plugin.prompts import Prompts
 from pio.text.chat_template import ChatTemplate
+from pio.text.encoded_prompt import EncodedPrompt
 from pio.text.reasoning import Reasoning
 from pio.text.tokenizer import Tokenizer
 
@@ -73,3 +75,35 @@ def test_the_model_goes_on_with_it() -> None:
 def test_pictures_for_a_model_that_reads_text(prompt):
     with pio.load("demo") as model, pytest.raises(pio.ConfigError, match="it has pictures, and this model reads text"):
         model.infer(prompt)
+
+
+class Known:
+    """Reads pictures as what was given, and takes one token for each."""
+
+    modalities, marks, mark_ids = ("image",), frozenset[str](), ()
+
+    def __init__(self) -> None:
+        self.read, self.placed = list[Any](), list[Any]()
+
+    def prepare(self, source: Any) -> Any:
+        self.read.append(source.value[-1])  # and not the text itself, which must be free to go
+        return "read " + source.value
+
+    def place(self, ids: Any, sources: Any, most: int) -> EncodedPrompt:
+        self.placed.append([source.value for source in sources])
+        return EncodedPrompt([1] * len(sources))
+
+
+def test_a_picture_that_is_known_is_not_taken_for_another() -> None:
+    """Texts of pictures are made anew each time, and may lie where those before them lay."""
+    media: Any = Known()
+    prompts, known = Prompts("", None, ChatTemplate(None), media=media), dict[Any, Any]()
+    for first in range(40):
+        images = [{"base64": f"{i:04}"} for i in range(first, 40)]
+        prompts._see(media, {"text": [1], "images": images}, 100, known)
+        assert media.placed[-1] == [f"read data:;base64,{i:04}" for i in range(first, 40)]
+    odd = {"text": [1], "images": [{"image": "a", "max_pixels": 1}, {"image": "a", "max_pixels": 2}]}
+    media.read.clear()
+    for _ in range(2):
+        prompts._see(media, odd, 100, known)
+    assert media.read == ["a", "a"], "what is said beside a picture makes it another"

@@ -25,6 +25,7 @@ class Sizes:
         signals: Child processes that get a signal at a random moment.
         kills: Programs that quantize and are killed at a random moment.
         rounds: Batches that do not fit into the cache.
+        leaves: Callers that go away, in each way.
     """
 
     long: bool
@@ -34,10 +35,11 @@ class Sizes:
     signals: int
     kills: int
     rounds: int
+    leaves: int
 
 
-SHORT = Sizes(long=False, cancels=40, requests=160, loads=6, signals=5, kills=6, rounds=1)
-LONG = Sizes(long=True, cancels=1000, requests=2000, loads=50, signals=200, kills=100, rounds=20)
+SHORT = Sizes(long=False, cancels=40, requests=160, loads=6, signals=5, kills=6, rounds=1, leaves=3)
+LONG = Sizes(long=True, cancels=1000, requests=2000, loads=50, signals=200, kills=100, rounds=20, leaves=200)
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import pio
+from pio.engine import prefix_writes
 
 pytestmark = pytest.mark.stress
 
@@ -63,12 +65,41 @@ def cancelled(model):
         handle.result(GIVE_UP)
 
 
+def shaped(model):
+    return model.generate(PROMPT, response_format=["yes", "no"], seed=3).parsed
+
+
+def counted(model):
+    """In a shape, and behind a beginning that others have, too."""
+    return model.generate([7] * 90, response_format="regex:[0-9]{4}", seed=3, cache_salt="mine").parsed
+
+
+def awaited(model):
+    async def answers():
+        found = await asyncio.gather(*(model.submit(PROMPT, **GREEDY) for _ in range(2)))
+        return [answer.text for answer in found]
+
+    return asyncio.run(answers())
+
+
+def copied(model):
+    """What is drafted: the prompt holds what comes next."""
+    return model.generate("a = 1\nb = 2\n" * 12, temperature=0, max_new_tokens=24).token_ids
+
+
+def overdue(model):
+    return model.generate([9] * 300, deadline=1e-6, **ENDLESS).finish_reason
+
+
 KINDS = [stream, dropped, closed, result, late, logits, batch, several, cancelled]
+KINDS += [shaped, counted, awaited, copied, overdue]
 
 
-def test_mixed_requests_leave_nothing_behind(sizes, holdings):
+def test_mixed_requests_leave_nothing_behind(sizes, holdings, tmp_path, monkeypatch):
     rng = random.Random(21)
-    with pio.load("demo", max_batch_sequences=4) as model, ThreadPoolExecutor(8) as pool:
+    monkeypatch.setattr(prefix_writes, "DELAY", 0.0)  # else the thread that writes starts at some time later
+    kept = {"prefix_cache_path": tmp_path, "prefix_cache_disk": "32MB"}
+    with pio.load("demo", max_batch_sequences=4, **kept) as model, ThreadPoolExecutor(8) as pool:
         expected = {kind: kind(model) for kind in KINDS}
 
         def all_of(count):

@@ -33,6 +33,8 @@ REFUSED = [
     ([{"function": "f"}], r"calls\[0\] names no function"),
     ([call({}), {"type": "custom", "custom": {"name": "f", "input": "x"}}], r'calls\[1\]\["type"\] is .custom.'),
     ([call("{"), call({})], r'calls\[0\]\["function"\]\["arguments"\] is .\{., which is no JSON'),
+    ([call('{"days": 1e999}')], r"which is no JSON \('1e999' is larger than any number\)"),
+    ([call('{"days": -Infinity}')], r"which is no JSON \(-Infinity is no JSON\)"),
     ([call({}), call("city: Oslo")], r'calls\[1\]\["function"\]\["arguments"\].*no JSON.*into the content'),
     ([call("[1]")], "a JSON object was expected"),
     ([call(json.dumps('{"a": 1}'))], "a JSON object was expected"),

@@ -19,6 +19,7 @@ class Glm47FlashPlugin(TextModelPlugin):
 
     manifest_name: ClassVar[str] = "glm_4_7_flash"
     config_class: ClassVar[type[DecoderConfig]] = Glm4MoeLiteConfig
+    call_format: ClassVar[str | None] = "glm"
 
     def build_model(
         self, config: Glm4MoeLiteConfig, source: Source, runtime: RuntimeConfig, budget: MemoryBudget

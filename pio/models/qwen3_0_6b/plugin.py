@@ -23,6 +23,7 @@ class Qwen3_0_6BPlugin(TextModelPlugin):
 
     manifest_name: ClassVar[str] = "qwen3_0_6b"
     config_class: ClassVar[type[DecoderConfig]] = Qwen3Config
+    call_format: ClassVar[str | None] = "hermes"
     # in the vocabulary of every Qwen3; the demo model, which runs with this plugin, was trained on them
     fill_marks: ClassVar[tuple[str, str, str] | None] = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 

@@ -22,6 +22,7 @@ class Qwen3_4BInstruct2507Plugin(TextModelPlugin):
 
     manifest_name: ClassVar[str] = "qwen3_4b_instruct_2507"
     config_class: ClassVar[type[DecoderConfig]] = Qwen3Config
+    call_format: ClassVar[str | None] = "hermes"
 
     def build_model(self, config: Qwen3Config, source: Source, runtime: RuntimeConfig, budget: MemoryBudget) -> Decoder:
         """Build the decoder; see ``model.py``."""

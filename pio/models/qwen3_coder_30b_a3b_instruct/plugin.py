@@ -19,6 +19,7 @@ class Qwen3Coder30BA3BInstructPlugin(TextModelPlugin):
 
     manifest_name: ClassVar[str] = "qwen3_coder_30b_a3b_instruct"
     config_class: ClassVar[type[DecoderConfig]] = Qwen3MoeConfig
+    call_format: ClassVar[str | None] = "qwen3_coder"
     fill_marks: ClassVar[tuple[str, str, str] | None] = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 
     def build_model(

@@ -153,9 +153,11 @@ class GatedDeltaNet:
         for found, to in m.parts:
             ops.copy(to, found)
         ops.delta_gates(m.b, m.a, self.a_log, self.dt_bias, out_beta=m.beta, out_decay=m.decay)
-        inputs, state = cache.layer(self.layer)
-        ops.causal_conv(m.mixed, self.conv1d, inputs, batch, out=m.convolved)
-        ops.gated_delta(m.q, m.k, m.v, m.decay, m.beta, state, batch, out=m.core, scratch=m.scratch)
+        inputs, state, *kept = cache.layer(self.layer)
+        window = kept[0] if kept else None
+        ops.causal_conv(m.mixed, self.conv1d, inputs, batch, out=m.convolved, window=window)
+        gates = m.decay, m.beta
+        ops.gated_delta(m.q, m.k, m.v, *gates, state, batch, out=m.core, scratch=m.scratch, window=window)
         ops.gated_rms_norm(m.core, m.z, self.norm, self.eps, out=m.core)
         self.out_proj(m.core_rows, residual, add=True)
 

@@ -6,6 +6,7 @@ from pio.cache.format import CacheFormat
 from pio.cache.hybrid import HybridCache
 from pio.cache.paged import PagedCache
 from pio.cache.recurrent import RecurrentStates
+from pio.cache.windows import TOKENS
 from pio.config.runtime import RuntimeConfig
 from pio.dtypes import DType
 from pio.layers.decoder import Decoder, FeedForward, Mixer
@@ -60,8 +61,18 @@ def build(config: Qwen3NextConfig, source: Source, runtime: RuntimeConfig, budge
         full, device = sum(attends), source.device
         stored_as = CacheFormat.keys_and_values(dtype, c.num_key_value_heads, c.head_dim)
         paged = PagedCache(full, positions, stored_as, budget=budget, device=device)
-        others, slots = c.num_hidden_layers - full, runtime.max_batch_sequences
-        states = RecurrentStates(others, slots, shape.states, budget=budget, device=device)
+        others = c.num_hidden_layers - full
+        slots = runtime.state_slots(RecurrentStates.bytes_of(others, shape.states), paged.num_blocks)
+        drafts = 0 if runtime.speculation == "off" else min(TOKENS, source.workspace.tokens)
+        states = RecurrentStates(
+            others,
+            slots,
+            shape.states,
+            budget=budget,
+            device=device,
+            tentative_tokens=drafts,
+            key_heads=shape.key_heads,
+        )
         return HybridCache(attends, paged, states)
 
     return Decoder.assemble(

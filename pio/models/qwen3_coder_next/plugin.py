@@ -19,6 +19,7 @@ class Qwen3CoderNextPlugin(TextModelPlugin):
 
     manifest_name: ClassVar[str] = "qwen3_coder_next"
     config_class: ClassVar[type[DecoderConfig]] = Qwen3NextConfig
+    call_format: ClassVar[str | None] = "qwen3_coder"
     fill_marks: ClassVar[tuple[str, str, str] | None] = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 
     def build_model(

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self, cast
 from pydantic import Field
 
 from pio.config.decoder import DecoderConfig
+from pio.config.qwen3 import Qwen3Architecture
 from pio.errors import CheckpointError, UnsupportedModelError
 from pio.loading.model_file import shown
 from pio.models.qwen3_vl_2b_instruct.vision_config import VisionConfig
@@ -34,24 +35,14 @@ class Qwen3VLConfig(DecoderConfig, frozen=True):
         "tie_word_embeddings": True,
     }
     defaults: ClassVar[Mapping[str, Any]] = {
-        "vocab_size": 151_936,
-        "hidden_size": 4096,
-        "intermediate_size": 22_016,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "head_dim": 128,
-        "hidden_act": "silu",
-        "rms_norm_eps": 1e-6,
+        **Qwen3Architecture.defaults,
         "max_position_embeddings": 128_000,
-        "tie_word_embeddings": False,
-        "attention_bias": False,
         "image_token_id": 151_655,
         "video_token_id": 151_656,
         "vision_start_token_id": 151_652,
         "vision_end_token_id": 151_653,
     }
-    same_as: ClassVar[Mapping[str, str]] = {"num_key_value_heads": "num_attention_heads"}
+    same_as: ClassVar[Mapping[str, str]] = Qwen3Architecture.same_as
     silent_fields: ClassVar[frozenset[str]] = DecoderConfig.silent_fields | {"vision_config"}
     heads: ClassVar[tuple[str, ...]] = ("ForConditionalGeneration",)
 

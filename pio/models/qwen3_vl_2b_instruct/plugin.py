@@ -22,6 +22,7 @@ class Qwen3VL2BPlugin(TextModelPlugin):
 
     manifest_name: ClassVar[str] = "qwen3_vl_2b_instruct"
     config_class: ClassVar[type[DecoderConfig]] = Qwen3VLConfig
+    call_format: ClassVar[str | None] = "hermes"
 
     def build_model(
         self, config: Qwen3VLConfig, source: Source, runtime: RuntimeConfig, budget: MemoryBudget

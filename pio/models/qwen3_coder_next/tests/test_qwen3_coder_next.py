@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from pio.cache.protocol import tentative_tokens
 from pio.cache.recurrent import RecurrentStates
+from pio.cache.windows import TOKENS
 from pio.dtypes import float32
 from pio.errors import CheckpointError, PioError, UnsupportedModelError
 from pio.layers.source import Source
@@ -21,6 +23,7 @@ from pio.plugin import registry
 from pio.plugin.loader import load
 from pio.plugin.manifest import PluginManifest
 from pio.tensor import Tensor
+from pio.testing.check_commits import check_commits
 from pio.testing.plugin_case import PluginCase
 from pio.testing.random_checkpoint import write_random_checkpoint
 
@@ -162,6 +165,24 @@ def test_what_a_sequence_keeps() -> None:
     assert RecurrentStates(1, 1, shape.states).nbytes == layer == 2_195_456
     readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
     assert f"keeps {layer / 1e6:.1f} MB of state for each recurrent layer, {36 * layer / 1e6:.0f} MB in all" in readme
+    made = RecurrentStates(36, 1, shape.states, tentative_tokens=TOKENS, key_heads=shape.key_heads)
+    assert made.nbytes == 36 * layer
+    each = 36 * 4 * (shape.channels + shape.values + shape.keys + shape.heads)
+    room = TOKENS * each + 36 * 4 * 3 * shape.channels
+    assert made.window_bytes == room + made.layer(0)[2].desks.nbytes
+    assert f"room for {TOKENS} tokens" in readme
+    assert f"{each / 1e6:.1f} MB each, {room / 1e6:.0f} MB in all" in readme
+
+
+def test_states_without_room_for_drafts_give_the_same_answer(tmp_path: Path) -> None:
+    folder = write_random_checkpoint(tmp_path / "tiny", TINY, plugin="qwen3_coder_next")
+    found: list[tuple[Any, int]] = []
+    for speculation in ("auto", "off"):
+        with load(folder, speculation=speculation) as model:
+            answer = model.generate([5, 6, 7], max_new_tokens=9, temperature=0.0, ignore_eos=True, logprobs=3)
+            found.append(((answer.token_ids, answer.logprobs), tentative_tokens(model.loaded.cache)))
+            assert check_commits(model) == []
+    assert found == [(found[0][0], TOKENS), (found[0][0], 0)]
 
 
 def test_copies_of_stored_tensors_count(tmp_path: Path) -> None:
@@ -265,3 +286,54 @@ def test_more_requests_than_states_wait_and_stay_what_they_are(tmp_path: Path) -
     with load(folder, max_batch_sequences=3, prefill_chunk=5) as model:
         assert [answer.token_ids for answer in model.infer_batch(asked, **fields)] == alone
         assert model.loaded.cache.state_bytes > 0
+
+
+@pytest.mark.parametrize("kept", [4, 13])
+def test_twenty_turns_with_a_tool_compute_what_is_new(tmp_path: Path, kept: int) -> None:
+    """What is new begins where the template's text goes another way than prompt and answer of the turn before."""
+    config = {**TINY, "max_position_embeddings": 4096}
+    folder = write_random_checkpoint(tmp_path / "tiny", config, plugin="qwen3_coder_next")
+    with load(folder) as model:
+        one = model.loaded.cache.state_bytes
+    system = {"role": "system", "content": "You add numbers with a tool. " * 60}
+    with load(folder, prefix_cache=kept * one, cache_tokens=4096) as model:
+        messages: list[dict[str, Any]] = [system]
+        before: list[int] = []
+        for turn in range(20):
+            role = "tool" if turn % 3 else "user"
+            messages.append({"role": role, "content": f"{turn} and {turn * turn} and so on, {turn} times."})
+            ids = list(model.loaded.prompts.encode(messages).token_ids)
+            same = next((i for i, pair in enumerate(zip(ids, before, strict=False)) if pair[0] != pair[1]), len(before))
+            answer = model.generate(messages, max_new_tokens=30, seed=turn, ignore_eos=True)
+            assert answer.usage.prompt_tokens - answer.usage.cached_tokens <= len(ids) - same + 64
+            messages.append({"role": "assistant", "content": answer.text})
+            before = [*ids, *answer.token_ids][:-1]  # the last one was never in the cache
+            assert model.stats().kept_states <= kept
+        cold = model.generate(messages[:-1], max_new_tokens=30, seed=turn, ignore_eos=True, cache_salt="cold")
+        assert cold.token_ids == answer.token_ids and cold.usage.cached_tokens == 0 < answer.usage.cached_tokens
+        other = [system, {"role": "user", "content": "Something else."}]
+        first = len(model.loaded.prompts.encode([system]).token_ids)
+        if kept > 4:  # other conversations find what they share, and four are too few for that
+            assert model.generate(other, max_new_tokens=3).usage.cached_tokens >= (first - 10) // 32 * 32 > 32
+
+
+def test_a_conversation_goes_on_from_the_states_behind_its_answers(tmp_path: Path) -> None:
+    """Random tokens, as no tokenizer would choose them: with the text alone all of it would be read again."""
+    folder = write_random_checkpoint(
+        tmp_path / "tiny", {**TINY, "max_position_embeddings": 2048}, plugin=manifest().name
+    )
+    fields: dict[str, Any] = {"max_new_tokens": 70, "ignore_eos": True, "suppress_tokens": list(range(12))}
+    with load(folder, progress=False) as model, load(folder, progress=False, prefix_cache=False) as cold:
+        fields["suppress_tokens"] += [model.metadata.vocab_size - n for n in (1, 2, 3)]  # which have no text
+        messages: list[Any] = [{"role": "user", "content": "Where is it, and what else is there besides?"}]
+        known = 0
+        for turn in range(8):
+            result = model.generate(messages, seed=turn, **fields)
+            assert result.token_ids == cold.generate(messages, seed=turn, **fields).token_ids
+            assert known - result.usage.cached_tokens <= 64
+            known = result.usage.prompt_tokens + result.usage.completion_tokens
+            text = [*messages, {"role": "assistant", "content": result.text}, {"role": "user", "content": "And?"}]
+            messages = [*messages, result.message, {"role": "user", "content": "And?"}]
+        assert known > 8 * 70
+        found = model.generate(text, max_new_tokens=1).usage
+        assert found.cached_tokens <= found.prompt_tokens - 70, "and the text of the last answer alone is not found"

@@ -1,0 +1,144 @@
+"""What of the cache is on disk too: read for whoever begins with it, written when it is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from time import monotonic
+from typing import Final, NamedTuple
+
+from pio.cache.protocol import Cache
+from pio.engine.cache_manager import CacheManager
+from pio.engine.prefix_reads import PrefixReads
+from pio.engine.prefix_writes import PrefixWrites
+from pio.engine.sequence import Sequence
+from pio.engine.stored_items import StoredItems
+from pio.errors import ConfigError
+from pio.memory.budget import MemoryBudget
+from pio.store.disk_store import DiskStore
+
+CLOSING: Final = 5.0  # seconds in which what is not written yet may be, when a model is closed
+
+
+class DiskOptions(NamedTuple):
+    """Where beginnings of prompts are kept on disk.
+
+    Attributes:
+        folder: As ``pio.store.folder.prepare`` returns it.
+        limit: Bytes that all segments in it may take.
+        identity: Of the model: a digest of all that decides what it computes.
+    """
+
+    folder: Path
+    limit: int
+    identity: bytes
+
+
+class StoredPrefixes:
+    """Blocks that are known by their keys, and states behind them, in a store that outlives the process.
+
+    A sequence that has been admitted, and may begin further on with what is on disk, has that read, a piece between any
+    two steps, and takes no part in these meanwhile. Where something is not there any more, or is damaged, it begins
+    earlier, and computes the rest. What it reads becomes known like what it computes.
+
+    Attributes:
+        store: Where it is.
+    """
+
+    def __init__(
+        self, options: DiskOptions, manager: CacheManager, cache: Cache, budget: MemoryBudget | None = None
+    ) -> None:
+        """Read and write what of a cache is known.
+
+        Args:
+            options: Where to.
+            manager: Who holds which blocks; it tells of those that are given back.
+            cache: What they are in.
+            budget: Counts the buffers in which segments are put together.
+
+        Raises:
+            ConfigError: The cache does not show its memory or keeps no states, or the limit is less than a segment.
+            OutOfMemoryError: The budget has no room for the buffers.
+        """
+        if cache.state_bytes and not manager.states.most:
+            raise ConfigError(
+                f"prefix_cache_path cannot be used: this model's cache has states for {cache.state_slots} sequences, "
+                f"all of which may run ({manager.num_slots} at once), and none to keep; leave it out"
+            )
+        folder, limit, _ = options
+        self._items = items = StoredItems(cache)
+        largest, ways = max(items.block_bytes, items.state_bytes), items.state_bytes > 0
+        self.store = DiskStore(folder, manager.root, limit, largest, ways=ways, budget=budget)
+        self._manager = manager
+        self._reads = PrefixReads(items, self.store, manager)
+        self._writes = PrefixWrites(items, self.store, manager, limit)
+        manager.on_release = self._writes.offer
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompts that were read from disk, and not computed."""
+        return self._reads.tokens
+
+    @property
+    def reading(self) -> bool:
+        """Whether any sequence waits for what it begins with."""
+        return bool(self._reads)
+
+    def begin(self, sequence: Sequence, *, counted: bool) -> None:
+        """Have a sequence wait for what is on disk behind the blocks that it was admitted with, if there is anything.
+
+        Args:
+            sequence: It was admitted, and has not run since.
+            counted: Whether what it finds counts as found; not where it has given way and finds its own.
+        """
+        self.store.look()
+        self._reads.begin(sequence, counted=counted)
+
+    def forget(self, sequence: Sequence) -> None:
+        """Read no more for a sequence; it may run with what it has."""
+        self._reads.forget(sequence)
+
+    @property
+    def first(self) -> Sequence:
+        """The sequence that has waited longest."""
+        return self._reads.first
+
+    def advance(self) -> None:
+        """Read a piece for the sequence that has waited longest; errors as ``PrefixReads.advance`` raises them."""
+        self._reads.advance()
+
+    def unread(self, sequence: Sequence, tokens: int) -> int:
+        """Return how many of the last ``tokens`` of a sequence that has not begun are not on disk either."""
+        self.store.look()
+        return self._reads.unread(sequence, tokens)
+
+    def write(self, *, idle: bool) -> None:
+        """Hand over what is to be written, as far as there are buffers for it.
+
+        Args:
+            idle: Whether nothing runs; else only whole segments are.
+        """
+        self._writes.write(idle=idle)
+
+    def rest(self) -> float | None:
+        """Return for how many seconds there is nothing to do where nothing runs; None until something comes."""
+        return self._writes.rest()
+
+    def finish(self, running: Iterable[Sequence]) -> None:
+        """Write what is left, as far as a few seconds allow, also of sequences that run; nothing more is done then."""
+        end = monotonic() + CLOSING
+        for sequence in running:
+            self._manager.learn((sequence,))
+            self._writes.offer(sequence)
+        self._writes.write(idle=True, end=end)
+        while self._writes and self.store.keeps and self.store.wait(end - monotonic()):
+            self._writes.write(idle=True, end=end)
+        self.clear()
+        self._manager.on_release = None
+        self.store.close(max(0.0, end - monotonic()))
+
+    def clear(self) -> None:
+        """Let go of all sequences and of the cache."""
+        self._reads.clear()
+        self._writes.clear()
+        self._items.clear()

@@ -1,0 +1,1 @@
+"""Answers that come back in a conversation: what their messages say, and which tokens they were."""

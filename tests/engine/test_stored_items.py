@@ -1,0 +1,63 @@
+"""Blocks and states as items: what is read is where it was written from, whatever lies beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pio.cache.format import CacheFormat
+from pio.cache.hybrid import HybridCache
+from pio.cache.paged import PagedCache
+from pio.cache.recurrent import RecurrentStates
+from pio.dtypes import float32
+from pio.engine import stored_items
+from pio.engine.stored_items import StoredItems
+
+
+def make(layers: int = 5) -> HybridCache:
+    paged = PagedCache(2, 96, CacheFormat.keys_and_values(float32, 1, 3))
+    return HybridCache([True, False] * 2 + [False] * (layers - 2), paged, RecurrentStates(layers, 3, ((3, 5), (2, 9))))
+
+
+@pytest.mark.parametrize(("part", "parts"), [(1, 10), (60, 10), (61, 5), (132, 5), (133, 4), (10**6, 1)])
+def test_parts_of_states(monkeypatch: pytest.MonkeyPatch, part: int, parts: int) -> None:
+    monkeypatch.setattr(stored_items, "PART", part)
+    cache = make()
+    items = StoredItems(cache)
+    assert items.state_bytes == 5 * (60 + 72) and len(items.kinds) == parts
+    memory = items.states(2)
+    assert len(memory) == parts
+    flat = [piece for pieces in memory for piece in pieces]
+    assert [len(piece) for piece in flat] == [60, 72] * 5
+    for i, piece in enumerate(flat):
+        piece[:] = bytes([i + 1]) * len(piece)
+    pools = cache.state_memory()
+    assert all(bytes(pool[2 * n :]) == bytes([i + 1]) * n for i, (pool, n) in enumerate(pools))
+    assert not any(any(pool[: 2 * n]) for pool, n in pools)
+    assert all(sum(map(len, pieces)) >= part for pieces in memory[:-1])
+
+
+@given(st.lists(st.integers(1, 9), max_size=20), st.integers(1, 30))
+def test_where_parts_end(sizes: list[int], least: int) -> None:
+    ends = stored_items._cut(sizes, least)
+    assert ends == sorted(set(ends)) and (ends[-1:] == [len(sizes)] or not sizes)
+    parts = [sizes[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+    assert [size for part in parts for size in part] == sizes
+    assert all(sum(part) >= least > sum(part[:-1]) for part in parts[:-1])
+
+
+def test_blocks_and_views_that_are_let_go() -> None:
+    cache = make()
+    items = StoredItems(cache)
+    for i, piece in enumerate(items.block(1)):
+        piece[:] = bytes([i + 1]) * len(piece)
+    assert items.block_bytes == cache.block_bytes == sum(map(len, items.block(1)))
+    assert all(bytes(pool[n : 2 * n]) == bytes([i + 1]) * n for i, (pool, n) in enumerate(cache.block_memory()))
+    assert not any(any(pool[:n]) or any(pool[2 * n : 3 * n]) for pool, n in cache.block_memory())
+    items.clear()
+    assert not items._blocks and not items._states
+    nothing: Any = items.states(0)
+    assert nothing and items._states
