@@ -200,7 +200,7 @@ class Decoder:
 
     def new_batch(self, tokens: int, sequences: int, blocks: int, outputs: int) -> Batch:
         """Return an empty batch for so many tokens, sequences, cache blocks of each and rows of logits."""
-        return Batch(tokens, sequences, blocks, outputs, axes=self.axes, levels=self.levels)
+        return Batch(tokens, sequences, blocks, outputs, axes=self.axes, levels=self.levels, device=self.device)
 
     def forward(self, batch: Batch, cache: Cache) -> Tensor:
         """Compute the batch's tokens.
@@ -216,6 +216,7 @@ class Decoder:
             TensorError: Shapes do not fit, or numbers that are read as indices are out of range.
         """
         begin_step(cache, batch)
+        batch.send()
         shape = batch.num_tokens, batch.num_outputs  # how many sequences they are of is read when the step runs
         if self._recorded_for != (batch, cache):
             self._recorded_for, self._programs = (batch, cache), {}
