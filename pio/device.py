@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -97,6 +98,15 @@ class Device(str):
     def dlpack(self) -> tuple[int, int]:
         """DLPack's type and index: the CPU is ``(1, 0)``, the second GPU ``(2, 1)``."""
         return DLPACK_TYPES[self.kind], self.ordinal
+
+    def give_back(self) -> None:
+        """Give the memory of a GPU back that nobody uses any more; else the next call does that, whenever it comes.
+
+        On the CPU it is given back as its last user dies. A GPU that cannot be used any more has nothing to give back.
+        """
+        if self.stream is not None:
+            with suppress(DeviceError):
+                self.stream.begin()
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a device cannot be changed; make another, such as Device({str(self)!r}, threads=2)")

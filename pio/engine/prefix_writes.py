@@ -199,9 +199,9 @@ class PrefixWrites:
                 beside = not len(buffer) or self._held + self._size(what) <= self._segment
                 if not beside or not buffer.has_room(self._size(what), len(kinds)):
                     return
-                memory = [items.block(found)] if what == BLOCK else items.states(found)
-                for kind, pieces in zip(kinds, memory, strict=True):
-                    buffer.add(Item(kind, key, before), pieces)
+                for kind, pool in zip(kinds, [items.blocks] if what == BLOCK else items.states, strict=True):
+                    pool.copy_out(found, buffer.room(pool.nbytes))
+                    buffer.add(Item(kind, key, before), pool.nbytes)
                 self._inside.add((what, key))
                 self._held += self._size(what)
             self._pop(what, key)
