@@ -102,7 +102,9 @@ class MediaEncoder:
         working = max(self._encoder.working_bytes([medium]) for medium in new.values())
         needed = working + sum(map(self._encoder.embeddings_bytes, new.values()))
         tokens, remedy = sum(placed.tokens for placed in media), "give fewer or smaller pictures, or fewer max_pixels"
-        require_free(needed, f"encoding pictures of {tokens} tokens takes", remedy, self._device)
+        on_gpu = self._device is not None and self._device.stream is not None
+        spare = self.kept_bytes if on_gpu else 0  # a machine says too late that it has no memory for them
+        require_free(needed, f"encoding pictures of {tokens} tokens takes", remedy, self._device, spare)
         if self._budget is None:
             return
         available = self._budget.available + self.kept_bytes
@@ -152,7 +154,7 @@ class MediaEncoder:
         """Do a short piece of the work; sequences whose last medium is done may run then.
 
         Raises:
-            OutOfMemoryError: The medium in work does not fit; ``fail`` says whose it is.
+            OutOfMemoryError: The medium in work does not fit, also where none is kept; ``fail`` says whose it is.
         """
         try:
             if self._running is None:
@@ -163,9 +165,13 @@ class MediaEncoder:
             keys, self._running, self._in_work = self._in_work, None, []
             self._finish(keys, done.value)
         except OutOfMemoryError:
-            if len(self._in_work) < 2:
+            if len(self._in_work) > 1:
+                self._alone.update(self._in_work)  # one after the other they may fit
+            elif self._kept:
+                while self._kept:
+                    self._drop()
+            else:
                 raise
-            self._alone.update(self._in_work)  # one after the other they may fit
             self._stop()
 
     def fail(self) -> list[TokenSequence]:

@@ -1,6 +1,7 @@
 """A sampler on a GPU beside the CPU's: many answers with everything that a request can ask for, in one call."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -79,7 +80,7 @@ def count(choice):
 
 @pytest.mark.parametrize("multiprocessors", [1, 5])
 def test_a_batch_of_every_kind_of_answer(driver, multiprocessors):
-    driver.gpus[0] = driver.gpus[0]._replace(multiprocessors=multiprocessors)
+    driver.gpus[0] = replace(driver.gpus[0], multiprocessors=multiprocessors)
     rows, here, there = 4, choices_of(3, 4), choices_of(3, 4)
     samplers = Sampler(N), Sampler(N, device=Device("cuda"))
     for step in range(2):  # counts grow, and lists of what must not come change

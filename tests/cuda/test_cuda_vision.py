@@ -1,6 +1,7 @@
-"""A model that sees, on a GPU: its tower beside the CPU's, prompts with pictures, and embeddings that come with prompts."""
+"""A model that sees, on a GPU: its tower beside the CPU's, prompts with pictures, and with embeddings of their own."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,10 +84,10 @@ def test_embeddings_that_come_with_a_prompt_are_copied_once(driver):
 
 def test_pictures_for_which_the_gpu_has_no_memory(driver):
     with load(SEEING) as model:
-        driver.gpus[0] = driver.gpus[0]._replace(nbytes=driver._used(0) + 1000)
+        driver.gpus[0] = replace(driver.gpus[0], nbytes=driver._used(0) + 1000)
         with pytest.raises(OutOfMemoryError, match=r"encoding pictures .* cuda:0 has .* free"):
             model.generate(asked(SMALL), max_new_tokens=1)
-        driver.gpus[0] = driver.gpus[0]._replace(nbytes=64 << 20)
+        driver.gpus[0] = replace(driver.gpus[0], nbytes=64 << 20)
         assert len(greedy(model, asked(SMALL), 1).token_ids) == 1
 
 

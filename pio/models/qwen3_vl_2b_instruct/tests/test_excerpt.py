@@ -13,7 +13,7 @@ from pio.models.qwen3_vl_2b_instruct.vision_config import VisionConfig
 from pio.tensor import Tensor
 
 CONFIG = VisionConfig.read(
-    {"depth": 1, "hidden_size": 8, "num_heads": 1, "patch_size": 3, "rope_parameters": {"rope_theta": 10000.0}}
+    {"depth": 1, "hidden_size": 8, "num_heads": 1, "patch_size": 3, "deepstack_visual_indexes": []}
 )
 CUT: dict[str, Any] = {"patch": 3, "temporal": 2, "merge": 2, "mean": (0.5, 0.4, 0.3), "std": (0.5, 0.6, 0.7)}
 
