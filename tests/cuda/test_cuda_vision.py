@@ -24,10 +24,11 @@ import vision_case
 CLOSE = 2e-3  # relative L2, as for texts
 
 
-def asked(name):
-    """A request of the golden checkpoint, as a caller gives it."""
-    found = next(r for r in vision_case.requests("one_level") if r.name == name)
-    return {"text": found.prompt, "images": found.pictures}
+def asked(name, case="one_level"):
+    """A request of a golden checkpoint, as a caller gives it."""
+    found = next(r for r in vision_case.requests(case) if r.name == name)
+    videos = [{"video": video.frames, "fps": video.fps} for video in found.videos]
+    return {"text": found.prompt, "images": found.pictures, "videos": videos}
 
 
 def encoded(model, given):
@@ -44,12 +45,13 @@ def encoded(model, given):
 SMALL = "one"  # 4 x 4 patches
 
 
-def test_the_tower_gives_what_the_cpus_gives(driver):
-    """All of its pixels go there in pieces: steps are smaller than the picture."""
-    with load(SEEING, "cpu") as model:
-        wanted = encoded(model, asked(SMALL))
-    with load(SEEING, prefill_chunk=6, max_batch_sequences=1) as model:
-        found = encoded(model, asked(SMALL))
+@pytest.mark.parametrize(("case", "name"), [("one_level", "one"), ("one_level", "two"), ("video", "video")])
+def test_the_tower_gives_what_the_cpus_gives(driver, case, name):
+    """All pixels go there in pieces: steps are smaller than a picture, and than a moment of a video."""
+    with load(f"qwen3_vl/{case}", "cpu") as model:
+        wanted = encoded(model, asked(name, case))
+    with load(f"qwen3_vl/{case}", prefill_chunk=9, max_batch_sequences=1) as model:
+        found = encoded(model, asked(name, case))
         for (rows, additions), (right, added) in zip(found, wanted, strict=True):
             assert rows.device == "cuda:0"
             for one, other in zip((rows, *additions), (right, *added), strict=True):
@@ -80,6 +82,18 @@ def test_embeddings_that_come_with_a_prompt_are_copied_once(driver):
         assert relative(found, wanted) < CLOSE < relative(found, plain)
         there = pio.EncodedPrompt(ids, embeddings=[PromptEmbeddings(1, rows.to("cuda"), (added.to("cuda"),))])
         assert relative(model.logits(there), found) > CLOSE
+
+
+def test_a_prompt_with_a_video_and_a_hit_behind_it(driver):
+    """Positions on three axes, additions behind three layers, and blocks that are known by what was seen."""
+    given = asked("video", "video")
+    with load("qwen3_vl/video", "cpu") as model:
+        wanted = greedy(model, given)
+    with load("qwen3_vl/video") as model:
+        for cached in (0, 32):
+            found = greedy(model, given, logprobs=3)
+            assert (found.token_ids, found.usage.cached_tokens) == (wanted.token_ids, cached)
+        assert model.stats().encoded_media == 1
 
 
 def test_pictures_for_which_the_gpu_has_no_memory(driver):
