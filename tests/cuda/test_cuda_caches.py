@@ -108,6 +108,22 @@ def test_rows_that_are_placed_lie_where_the_batch_does(driver):
     assert batch.embeddings.tolist() == [0, rows.address, rows.address + 24, 0]
 
 
+def test_of_a_batch_no_more_is_sent_than_holds(driver, monkeypatch):
+    device, sent = Device("cuda"), []
+    copy_in = device.stream.copy_in
+    monkeypatch.setattr(device.stream, "copy_in", lambda *given: sent.append(given[2]) or copy_in(*given))
+    batch = Batch(5, 40, 3000, 2, axes=2, levels=3, device=device)
+    batch.add(array("i", [4, 5]), 31, array("i", range(7, 3007)), 1, 6)
+    batch.add(array("i", [8, 9, 2]), 0, array("i", [1, 2, 3]), 1, 2)
+    batch.send()
+    assert sent == [sent[0]] and 2 * 12000 <= sent[0] < 2 * 12000 + 4000
+    found = [batch.tokens, batch.past[:2], batch.slots[:2], batch.starts[:3], batch.output_rows, batch.rotary_positions]
+    wanted = [[4, 5, 8, 9, 2], [31, 0], [6, 2], [0, 2, 5], [1, 4], [[31, 32, 0, 1, 2]] * 2]
+    assert [tensor.tolist() for tensor in found] == wanted
+    assert batch.block_tables[0].tolist() == list(range(7, 3007)) and batch.block_tables[1, :3].tolist() == [1, 2, 3]
+    assert batch.record.tolist()[0] == 2
+
+
 def test_the_memory_of_a_cache_counts_and_comes_back(driver):
     budget = MemoryBudget(1 << 20)
     cache = PagedCache(2, 64, CacheFormat.keys_and_values(float16, 1, 6), device=Device("cuda"), budget=budget)
