@@ -158,23 +158,19 @@ class Runner:
         while taking:
             choices = [choice for s in taking if (choice := s.consumer.choose(s, s.row + at)) is not None]
             if choices:
-                self._sampler.sample(logits, choices)
-            self._await_step()
+                self._sampler.sample(logits, choices)  # which waits for the step
+                self.computed = self.computed or perf_counter()
             finished.extend(s for s in taking if self._take(s, logits, s.row + at))
             taking = [s for s in taking if s.draft and s.confirmed and s not in finished]
             at += 1
-        self._await_step()
-        for sequence in plan:
-            if sequence.draft:  # of its tokens those stand that came; one that is dead has none
-                sequence.scheduled = len(sequence.tokens) - sequence.num_computed - 1
-            sequence.num_computed += sequence.scheduled
-
-    def _await_step(self) -> None:
-        """Wait for the step, where nobody has."""
         if not self.computed:
             assert self.device.stream is not None
             self.device.stream.wait()
             self.computed = perf_counter()
+        for sequence in plan:
+            if sequence.draft:  # of its tokens those stand that came; one that is dead has none
+                sequence.scheduled = len(sequence.tokens) - sequence.num_computed - 1
+            sequence.num_computed += sequence.scheduled
 
     def _take(self, sequence: Sequence, logits: Tensor, row: int) -> bool:
         """Have a sequence take what a row gives; return whether it is finished, be it by an error."""

@@ -98,15 +98,14 @@ def several_answers(case, device, length):
         return tokens
 
 
-@EACH
-def test_requests_that_give_way_to_each_other(driver, case, monkeypatch):
+def test_requests_that_give_way_to_each_other(driver, monkeypatch):
     """The cache has room for one and a half of them."""
     gave_way = []
     monkeypatch.setattr(request_log, "gave_way", gave_way.append)
-    with load(case, prefix_cache=False) as cold:
+    with load(DENSE, prefix_cache=False) as cold:
         asked = [prompt(cold, first, BLOCK - 1) for first in (5, 9)]
         wanted = [greedy(cold, ids, 5).token_ids for ids in asked]
-    with load(case, cache_tokens=3 * BLOCK, prefix_cache=False) as model:
+    with load(DENSE, cache_tokens=3 * BLOCK, prefix_cache=False) as model:
         handles = [model.submit(ids, temperature=0.0, max_new_tokens=5, ignore_eos=True) for ids in asked]
         assert [handle.result().token_ids for handle in handles] == wanted
     assert gave_way
