@@ -100,13 +100,14 @@ class Device(str):
         return DLPACK_TYPES[self.kind], self.ordinal
 
     def give_back(self) -> None:
-        """Give the memory of a GPU back that nobody uses any more; else the next call does that, whenever it comes.
+        """Give the memory of a GPU back that nobody uses any more, so that other processes have it.
 
-        On the CPU it is given back as its last user dies. A GPU that cannot be used any more has nothing to give back.
+        Else it is kept for what comes next. On the CPU memory goes as its last user does. A GPU that cannot be used any
+        more has nothing to give back.
         """
         if self.stream is not None:
             with suppress(DeviceError):
-                self.stream.begin()
+                self.stream.give_back()
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a device cannot be changed; make another, such as Device({str(self)!r}, threads=2)")

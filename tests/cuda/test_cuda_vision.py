@@ -75,7 +75,7 @@ def test_a_token_behind_a_picture_costs_a_graph_a_launch_and_a_wait(driver):
         greedy(model, asked(SMALL), 1)
         first = len(driver.calls)
         greedy(model, asked(SMALL), 3)
-    steps = [call for call in driver.calls[2 * first :] if call != "enter"]
+        steps = [call for call in driver.calls[2 * first :] if call != "enter"]
     assert steps == ["copy_in", "run_graph", "copy_in", "launch", "copy_out", "wait"] * 2
 
 
