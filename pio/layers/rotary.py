@@ -94,8 +94,8 @@ class MultiAxisRotaryEmbedding(RotaryEmbedding):
         Shapes: positions int32 (axes, T).
         """
         cos, sin = self.tables(positions.shape[1])
-        axes, out = self.pair_axes, {"out_cos": cos, "out_sin": sin}
-        ops.rope_table(positions, self.inv_freq, axes=axes, scale=self.scale, trusted=True, **out)
+        axes, scale = self.pair_axes, self.scale
+        ops.rope_table(positions, self.inv_freq, axes=axes, scale=scale, trusted=True, out_cos=cos, out_sin=sin)
 
 
 def _tables(made: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
