@@ -167,7 +167,5 @@ class VisionTower:
         what = "keys and values of pictures (fewer with max_pixels)"
         cache = PagedCache(1, cache_tokens(grids), self._format, budget=self._budget, device=device, what=what)
         run = VisionRun(self.config, grids, cache, self._workspace, self._budget)
-        ops.rope_table(
-            run.positions, self._inv_freq, axes=self._axes, trusted=True, out_cos=run.cos, out_sin=run.sin
-        )
+        ops.rope_table(run.positions, self._inv_freq, axes=self._axes, trusted=True, out_cos=run.cos, out_sin=run.sin)
         return run
