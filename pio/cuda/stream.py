@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -106,6 +106,12 @@ class Stream:
         driver.wait(self.handle)
         return driver.room()[0]
 
+    def give_back(self) -> None:
+        """Give all memory back that nobody uses any more, also to other processes."""
+        driver = self.begin()
+        driver.wait(self.handle)
+        driver.trim()
+
     def drop_later(self, release: Callable[[], object]) -> None:
         """Call this at the next call; from any thread at any moment."""
         self._dropped.append(release)
@@ -142,9 +148,18 @@ class Stream:
 
     def copy_out(self, target: int, source: int, nbytes: int) -> None:
         """Copy from the GPU to this process when all before it is done, and wait for that."""
+        self.copy_out_all([(target, source, nbytes)])
+
+    def copy_out_all(self, pieces: Iterable[tuple[int, int, int]]) -> None:
+        """Copy pieces from the GPU to this process when all before is done, and wait for them together.
+
+        Args:
+            pieces: Of each the target, the source and its bytes.
+        """
         driver = self.begin()
-        if nbytes:
-            driver.copy_out(target, source, nbytes, self.handle)
+        for target, source, nbytes in pieces:
+            if nbytes:
+                driver.copy_out(target, source, nbytes, self.handle)
         driver.wait(self.handle)
 
     def copy(self, target: int, source: int, nbytes: int) -> None:

@@ -127,7 +127,7 @@ class LoadedModel:
         self.context_length = self.prompts.most_tokens = self.model.max_positions
         check_stored(config, self._source.inventory)
         self.cache = reserve_cache(self.model, runtime)
-        disk = disk_options(folder, runtime, (plugin, checkpoint.config, weights), check)
+        disk = disk_options(folder, runtime, (plugin, checkpoint.config, weights), check, self.model.device)
         _ = self.model.workspace.storage  # refused here rather than in the first step
         warm_up(self.model, self.cache, check)
         text = self.prompts if tokenizer else None

@@ -83,6 +83,7 @@ class FakeDriver:
         gpus: What GPUs there are; a test may bend them.
         lost: What every call says, where a test has taken the GPUs away.
         calls: Names of the calls so far.
+        spare: Bytes of each GPU that were freed, and that this process keeps from others.
     """
 
     def __init__(self, *gpus: Facts, version: tuple[int, int] = (13, 0)) -> None:
@@ -90,6 +91,7 @@ class FakeDriver:
         self.gpus = list(gpus) or [facts()]
         self.lost = ""
         self.calls: list[str] = []
+        self.spare = [0] * len(self.gpus)
         self._version = version
         self._memories = [Memory() for _ in self.gpus]
         self._blocks: dict[int, Block] = {}
@@ -126,6 +128,9 @@ class FakeDriver:
     def room(self) -> tuple[int, int]:
         gpu = self._begin("room")
         return self.gpus[gpu].nbytes - self._used(gpu), self.gpus[gpu].nbytes
+
+    def trim(self) -> None:
+        self.spare[self._begin("trim")] = 0
 
     def _used(self, gpu: int) -> int:
         return sum(block.nbytes for block in self._blocks.values() if block.alive and block.gpu == gpu)
@@ -199,6 +204,7 @@ class FakeDriver:
             raise Misuse(f"{nbytes} bytes are allocated{', and that is recorded' * (queue.recorded is not None)}")
         if self._used(queue.gpu) + nbytes > self.gpus[queue.gpu].nbytes:
             raise OutOfMemoryError(f"the GPU has no memory left for {nbytes} bytes: free some, or ask for less")
+        self.spare[queue.gpu] = max(0, self.spare[queue.gpu] - nbytes)
         buffer = ctypes.create_string_buffer(nbytes + ALIGNMENT)
         address = ctypes.addressof(buffer)
         address += -address % ALIGNMENT
@@ -215,6 +221,7 @@ class FakeDriver:
         if block is None or not block.alive or block.gpu != queue.gpu:
             raise Misuse(f"no memory of this GPU begins at {address:#x}, or it was freed")
         block.alive = False
+        self.spare[queue.gpu] += block.nbytes
         memory = self._memories[queue.gpu]
 
         def forget() -> None:
