@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator
 from pio import dtypes
 from pio.config.described_fields import DescribedFields
 from pio.config.sizes import parse_size
-from pio.device import CUDA
+from pio.device import CUDA, CUDA_KERNELS
 from pio.dtypes import DType
 from pio.errors import ConfigError
 from pio.loading.address import begins_addresses
@@ -68,8 +68,14 @@ class RuntimeConfig(DescribedFields, frozen=True):
     kept in float32)."""
 
     device: str = "auto"
-    """Where to run: cpu, cuda (the first NVIDIA GPU), cuda:1 and so on, which take ``pip install "pio[cuda]"``; auto takes
-    the first GPU where there is one that can be used, and else the CPU."""
+    """Where to run: cpu, cuda (the first NVIDIA GPU), cuda:1 and so on, which take ``pip install "pio[cuda]"``; auto
+    takes the first GPU where there is one that can be used and the model fits, and else, or with ``threads``, the CPU;
+    a line of the log says why."""
+
+    cuda_kernels: tuple[str, ...] = ("all",)
+    """Which kernels run on a GPU: all; none; the names of those that do (norm, rope); or with a minus of those that do
+    not (-norm). What the others do runs on the CPU then, over copies: slow, and right where a kernel is suspected. A
+    text is split at commas."""
 
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     """Convert the weights when loading; None keeps them as stored, mapped from the file. What corrects a
@@ -176,6 +182,25 @@ class RuntimeConfig(DescribedFields, frozen=True):
             raise ValueError("expected auto, cpu, cuda or a GPU by its number, such as cuda:1")
         return "cuda:0" if value == "cuda" else value
 
+    @field_validator("cuda_kernels", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("cuda_kernels", mode="after")
+    @classmethod
+    def _kernels(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value in (("all",), ("none",)):
+            return value
+        for name in value:
+            if name.removeprefix("-") not in CUDA_KERNELS:
+                near = get_close_matches(name.removeprefix("-"), CUDA_KERNELS, 1)
+                hint = f"did you mean {near[0]}" if near else f"there are {', '.join(CUDA_KERNELS)}"
+                raise ValueError(f"expected all or none alone, or names of kernels, and {name!r} is none; {hint}")
+        if len({name.startswith("-") for name in value}) != 1:
+            raise ValueError("expected names of kernels that run on a GPU, or with a minus of those that do not")
+        return value
+
     @field_validator("background", mode="after")
     @classmethod
     def _colour(cls, value: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
@@ -229,6 +254,14 @@ class RuntimeConfig(DescribedFields, frozen=True):
         """Rows of logits of the largest step: one for each running request, or for each token of one with a draft."""
         draft = 0 if self.speculation == "off" else self.max_draft_tokens or DENSE_DRAFT
         return max(16, self.max_batch_sequences, 1 + draft)
+
+    @property
+    def cuda_kernels_off(self) -> frozenset[str]:
+        """The kernels that are switched off on a GPU."""
+        names = frozenset(name.removeprefix("-") for name in self.cuda_kernels)
+        if "all" in names:
+            return frozenset()
+        return names if self.cuda_kernels[0].startswith("-") else frozenset(CUDA_KERNELS) - names
 
     def state_slots(self, nbytes: int, blocks: int) -> int:
         """Return for how many sequences recurrent layers have states: those that run, and those that are kept.

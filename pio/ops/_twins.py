@@ -1,0 +1,232 @@
+"""What lies on a GPU, as the CPU can work on it: copies in memory of this process, laid out as the original is.
+
+Whatever shares memory shares it here too, and keeps its distances, so that an operation finds its arguments as it would
+find them there. Only the stretches that tensors cover are copied.
+"""
+
+from __future__ import annotations
+
+import copy
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from math import prod
+from typing import Any, Final, cast
+
+from pio.device import Device, default_device
+from pio.dtypes import uint8
+from pio.memory.allocation import ALIGNMENT
+from pio.memory.layout import offsets, runs, span
+from pio.memory.storage import Storage
+from pio.ops.experts import ExpertWeights
+from pio.ops.pages import Pages
+from pio.ops.quantized import PackedWeight
+from pio.ops.slices import Slices
+from pio.tensor import Tensor
+
+# What an operation computes in, by the names of arguments and fields: nothing is read there before it is written.
+WORKSPACES: Final = ("scratch", "desks")
+_MOST_RUNS: Final = 256  # a tensor with gaps is copied run by run, up to so many; of more, the gaps too
+
+
+class _Stretch:
+    """Bytes of a GPU and their copy."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+        self._storage: Storage | None = None
+
+    @property
+    def storage(self) -> Storage:
+        """The copy's memory, made when it is first asked for."""
+        if self._storage is None:
+            nbytes = self.high - self.low + ALIGNMENT
+            self._storage = Storage.allocate(nbytes, what="a copy of what lies on a GPU")
+        return self._storage
+
+    @property
+    def shift(self) -> int:
+        """From an address there to that of the copy, which is aligned as the original is."""
+        return self.storage.address + self.low % ALIGNMENT - self.low
+
+
+class Twins:
+    """Copies of arguments, for one call.
+
+    Attributes:
+        device: Where the originals lie.
+        moved: Whether a result was none of the arguments, and was copied to the GPU.
+    """
+
+    def __init__(self, arguments: Mapping[str, object]) -> None:
+        """Find what lies on a GPU; nothing is copied yet.
+
+        Args:
+            arguments: Of an operation, by their names: tensors, and what has some.
+        """
+        self._originals: dict[int, tuple[object, object]] = {}  # by their twins, which are kept with them
+        tensors = [found for name, value in arguments.items() for found in _tensors(value, name)]
+        self.device: Device = tensors[0].device if tensors else default_device()
+        self._stretches = _joined(sorted(_bytes(tensor) for tensor in tensors))
+        self._lows = [stretch.low for stretch in self._stretches]
+        self._runs = dict.fromkeys(run for tensor in tensors for run in _runs(tensor))  # each once, in order
+        self._arguments = arguments
+        self.moved = False
+
+    def __bool__(self) -> bool:
+        """Whether anything lies on a GPU."""
+        return self.device.stream is not None
+
+    def make(self, *, filled: bool = True) -> dict[str, Any]:
+        """Return arguments as the CPU takes them.
+
+        Args:
+            filled: Whether they hold what the originals hold; else zeros.
+        """
+        stream = self.device.stream
+        for low, high in self._runs if filled and stream is not None else ():
+            stream.copy_out(low + self._stretch(low).shift, low, high - low)
+        return {name: self._twin(value, name) for name, value in self._arguments.items()}
+
+    def write_back(self, written: list[Tensor]) -> None:
+        """Copy to the GPU what was written; tensors that are none of the copies are passed over."""
+        stream = self.device.stream
+        for low, high in dict.fromkeys(run for tensor in written for run in _runs(tensor)):
+            for stretch in self._stretches:
+                begin, end = low - stretch.shift, high - stretch.shift
+                if stretch.low <= begin and end <= stretch.high and stream is not None:
+                    stream.copy_in(begin, low, end - begin)
+
+    def original(self, value: Any) -> Any:
+        """Return for a result of the operation the argument that it is, or else its copy on the GPU."""
+        if id(value) in self._originals:
+            return self._originals[id(value)][0]
+        if isinstance(value, Tensor | PackedWeight):
+            self.moved = True
+            return value.to(self.device)
+        if isinstance(value, tuple):
+            return tuple(self.original(each) for each in cast("tuple[Any, ...]", value))
+        return value
+
+    def _twin(self, value: Any, name: str) -> Any:
+        twin = self._made(value, name)
+        if twin is not value:
+            self._originals[id(twin)] = value, twin
+        return twin
+
+    def _made(self, value: Any, name: str) -> Any:
+        if isinstance(value, Tensor):
+            return value if value.device.stream is None else self._tensor(value, name)
+        if isinstance(value, PackedWeight):
+            return PackedWeight(self._twin(value.data, name), value.form.name, value.shape)
+        if isinstance(value, ExpertWeights):
+            return ExpertWeights([self._twin(matrix, name) for matrix in value.matrices])
+        if isinstance(value, Slices):
+            twin = copy.copy(value)
+            for field in _tables(value):
+                setattr(twin, field, self._twin(getattr(value, field), field))
+            return twin
+        if isinstance(value, list | tuple):
+            return type(value)([self._twin(each, name) for each in cast("list[Any]", value)])
+        if is_dataclass(value) and not isinstance(value, type):
+            made: dict[str, Any] = {f.name: self._twin(getattr(value, f.name), f.name) for f in fields(value)}
+            return replace(value, **made)
+        return value
+
+    def _tensor(self, value: Tensor, name: str) -> Tensor:
+        if name in WORKSPACES:
+            return _workspace(value, name)
+        stretch = self._stretch(_bytes(value)[0])
+        place = stretch.storage, value.address + stretch.shift, value.dtype, value.shape, value.strides
+        return Pages(*place, value.format) if isinstance(value, Pages) else Tensor(*place)
+
+    def _stretch(self, address: int) -> _Stretch:
+        return self._stretches[max(0, bisect_right(self._lows, address) - 1)]
+
+
+def place(addresses: Tensor, nbytes: int, device: Device) -> tuple[Tensor, list[Storage]]:
+    """Return addresses of copies of rows, for addresses of rows on a GPU; 0 stays 0.
+
+    Args:
+        addresses: int64 (n,), of the CPU.
+        nbytes: Of each row.
+        device: Where the rows lie.
+
+    Returns:
+        int64 (n,), and the memory to keep as long as it is used.
+    """
+    stream, here, kept = device.stream, addresses.clone(), list[Storage]()
+    view = here.memoryview()
+    for i, address in enumerate(view):
+        if address and stream is not None:
+            row = Storage.allocate(nbytes, what="a copy of a row")
+            stream.copy_out(row.address, address, nbytes)
+            view[i] = row.address
+            kept.append(row)
+    return here, kept
+
+
+def _tensors(value: Any, name: str) -> Iterator[Tensor]:
+    """Yield the tensors of a GPU whose numbers an operation may read or write."""
+    if isinstance(value, Tensor):
+        if value.device.stream is not None and name not in WORKSPACES:
+            yield value
+    elif isinstance(value, PackedWeight):
+        yield from _tensors(value.data, name)
+    elif isinstance(value, ExpertWeights):
+        for matrix in value.matrices:
+            yield from _tensors(matrix, name)
+    elif isinstance(value, Slices):
+        if value.record.device.stream is not None:  # its tables are found by their distance from the record
+            storage = value.record.storage
+            yield Tensor(storage, storage.address, uint8, (storage.nbytes,), (1,))
+    elif isinstance(value, list | tuple):
+        for each in cast("list[Any]", value):
+            yield from _tensors(each, name)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from _tensors(getattr(value, field.name), field.name)
+
+
+def _tables(batch: Slices) -> Iterator[str]:
+    """Yield the names of all tensors of a batch."""
+    for cls in type(batch).__mro__:
+        for name in getattr(cls, "__slots__", ()):
+            if isinstance(getattr(batch, name, None), Tensor):
+                yield name
+
+
+def _bytes(x: Tensor) -> tuple[int, int]:
+    low, high = span(x.shape, x.strides)
+    return x.address + low * x.dtype.itemsize, x.address + high * x.dtype.itemsize
+
+
+def _runs(x: Tensor) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of stretches that together hold a tensor's elements."""
+    if not x.size:
+        return
+    length, outer = runs(x.shape, x.strides, x.strides)
+    if prod(outer) > _MOST_RUNS:
+        yield _bytes(x)
+        return
+    for offset in offsets(outer, x.strides):
+        begin = x.address + offset * x.dtype.itemsize
+        yield begin, begin + length * x.dtype.itemsize
+
+
+def _joined(spans: list[tuple[int, int]]) -> list[_Stretch]:
+    """Return stretches that cover spans, in order; spans that overlap are in one."""
+    out: list[_Stretch] = []
+    for low, high in spans:
+        if out and low < out[-1].high:
+            out[-1].high = max(out[-1].high, high)
+        else:
+            out.append(_Stretch(low, high))
+    return out
+
+
+def _workspace(value: Tensor, name: str) -> Tensor:
+    """Return memory to compute in, with rows for each thread where the original has them for the GPU, which is one."""
+    per_thread = name == "desks" or value.ndim == 2
+    rows = value.shape[0] * (default_device().threads if per_thread else 1)
+    return Tensor.empty((rows, *value.shape[1:]), value.dtype)
