@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from pio.cuda.stream import Stream
 
 _NONE: Final = frozenset[str]()
-_log: Final = logging.getLogger("pio")
 DLPACK_TYPES: Final = {"cpu": 1, "cuda": 2}  # the kinds of devices there are, with DLPack's numbers for them
 # What of the kernels for GPUs can be switched off by itself, see ``Device.without``: all that operations call there.
 CUDA_KERNELS: Final = (
@@ -176,22 +174,15 @@ def default_device() -> Device:
     return Device("cpu")
 
 
-def best_device() -> Device:
-    """Return the first GPU where one can be used, else the default device; a log message says why it is that.
+def usable_gpu() -> Device:
+    """Return the first GPU that can be used.
 
-    Why there is no GPU is looked at once.
+    Raises:
+        DeviceError: There is none: no package, no driver, no GPU, or all are too old; says what to do about it.
     """
-    try:
-        found = Device("cuda")
-    except (DeviceError, ImportError) as error:
-        return _without_gpu(str(error))
-    return found
+    from pio.cuda.gpu import first_usable
 
-
-@cache
-def _without_gpu(why: str) -> Device:
-    _log.info("device=auto runs on the CPU: %s", why)
-    return default_device()
+    return Device(f"cuda:{first_usable()}")
 
 
 def on_device(device: str | None) -> Device:

@@ -75,6 +75,8 @@ def bench(
     json: options.Json = False,
     plugin: options.Plugin = None,
     profile: options.Profile = None,
+    device: options.Device = None,
+    cuda_kernels: options.CudaKernels = None,
     threads: options.Threads = None,
     context_length: options.ContextLength = None,
     dtype: options.Dtype = None,

@@ -64,6 +64,8 @@ def generate(
     response_format: options.ResponseFormat = None,
     plugin: options.Plugin = None,
     profile: options.Profile = None,
+    device: options.Device = None,
+    cuda_kernels: options.CudaKernels = None,
     threads: options.Threads = None,
     context_length: options.ContextLength = None,
     dtype: options.Dtype = None,

@@ -310,8 +310,8 @@ class RuntimeConfig(DescribedFields, frozen=True):
     def updated(self, **options: Any) -> Self:
         """Return this configuration with some options changed; a new profile brings its own presets, None a default.
 
-        Without ``quantize``, ``quantize_policy`` goes too, without ``prefix_cache_path`` ``prefix_cache_disk``, and
-        with ``speculation="off"`` ``max_draft_tokens``.
+        Without ``quantize``, ``quantize_policy`` goes too, without ``prefix_cache_path`` ``prefix_cache_disk``, with
+        ``speculation="off"`` ``max_draft_tokens``, with ``device="cpu"`` ``cuda_kernels``, and with a GPU ``threads``.
 
         Raises:
             ConfigError: An option is unknown or its value cannot be used; the message names it.
@@ -321,6 +321,8 @@ class RuntimeConfig(DescribedFields, frozen=True):
             kept.pop("quantize_policy", None)  # which says nothing without it
         if options.get("prefix_cache_path", "kept") is None:
             kept.pop("prefix_cache_disk", None)
+        if options.get("device", "auto") != "auto":
+            kept.pop("cuda_kernels" if options["device"] == "cpu" else "threads", None)  # which say nothing there
         if options.get("speculation") == "off":
             kept.pop("max_draft_tokens", None)
         return self.from_options(**{**kept, **options})

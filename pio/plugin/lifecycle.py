@@ -28,6 +28,7 @@ from pio.plugin.manifest import PluginManifest
 from pio.plugin.media_processor import MediaProcessor
 from pio.plugin.metadata import ModelMetadata
 from pio.plugin.one_load import Load, Loads
+from pio.plugin.placement import placed
 from pio.plugin.prompts import Prompts
 from pio.progress.progress import Progress
 from pio.text.tokenizer import Tokenizer
@@ -267,8 +268,8 @@ class Lifecycle(ABC):
         packing = shown.counting(f"quantizing to {self.runtime.quantize}", lambda: weights.matrices)
         check = partial(self._loads.check, load)
         with plugin_code(type(self)):
-            made = checkpoint, config, weights, self.runtime, self.build_model, packing, prompts, check
-            loaded = LoadedModel(*made, self.media_processor, type(self))
+            more = self.build_model, packing, prompts, check, self.media_processor, type(self)
+            loaded = placed(lambda runtime: LoadedModel(checkpoint, config, weights, runtime, *more), self.runtime)
         loaded.prompts.call_format = self.call_format
         self._metadata = ModelMetadata.of(self.manifest, self._path, loaded)
         self._loaded = loaded

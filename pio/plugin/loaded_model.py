@@ -35,6 +35,7 @@ from pio.plugin.assembly import (
     workspace_of,
 )
 from pio.plugin.disk_options import check_disk, disk_folder, disk_options
+from pio.plugin.placement import device_of
 from pio.plugin.media_processor import MediaProcessor, check_seeing
 from pio.plugin.prompts import Prompts
 from pio.structured.grammars import Grammars
@@ -185,10 +186,12 @@ class LoadedModel:
 
         Raises:
             ConfigError: As when it was made.
+            DeviceError: There is no such device.
         """
         quantization_of(self.config, runtime, lambda _: None)
         check_seeing(runtime, self.prompts.media)
         context_length(runtime, self._longest_context)
+        device_of(runtime)
         check_prefixes(runtime, self.cache)
         check_disk(runtime)
         with_draft_room(runtime, self.config)
