@@ -122,9 +122,7 @@ class Device(str):
         return found
 
     @classmethod
-    def _keep(
-        cls, name: str, ordinal: int, threads: int, stream: Stream | None, off: frozenset[str] = _NONE
-    ) -> Device:
+    def _keep(cls, name: str, ordinal: int, threads: int, stream: Stream | None, off: frozenset[str] = _NONE) -> Device:
         made = str.__new__(cls, name)
         values = {"kind": name.partition(":")[0], "ordinal": ordinal, "threads": threads, "stream": stream, "off": off}
         for field, value in values.items():

@@ -35,8 +35,8 @@ from pio.plugin.assembly import (
     workspace_of,
 )
 from pio.plugin.disk_options import check_disk, disk_folder, disk_options
-from pio.plugin.placement import device_of
 from pio.plugin.media_processor import MediaProcessor, check_seeing
+from pio.plugin.placement import device_of
 from pio.plugin.prompts import Prompts
 from pio.structured.grammars import Grammars
 from pio.text.chat_template import ChatTemplate

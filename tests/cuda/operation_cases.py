@@ -142,7 +142,7 @@ def _latent(there: There) -> Result:
 
 
 def _recurrence(there: There) -> Result:
-    """Two sequences through a convolution and the delta rule, the second one's tokens tentative; then two of its stand."""
+    """Two sequences through a convolution and the delta rule, of the second tentative tokens; two of these stand."""
     states = (3, 30), state_shape(1, 4, 9, 17)[1:]
     shapes = window_shapes(ROOM, states, 2)
     made = {name: Tensor.zeros((2, *shape), device=there.device) for name, shape in shapes.items()}
