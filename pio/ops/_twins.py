@@ -1,23 +1,25 @@
 """What lies on a GPU, as the CPU can work on it: copies in memory of this process, laid out as the original is.
 
 Whatever shares memory shares it here too, and keeps its distances, so that an operation finds its arguments as it would
-find them there. Only the stretches that tensors cover are copied.
+find them there. Only what the operation can look at is copied: the stretches that tensors cover, of a cache the blocks
+of the batch's sequences, of states their slots, of experts those that were chosen.
 """
 
 from __future__ import annotations
 
 import copy
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from math import prod
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from pio.device import Device, default_device
 from pio.dtypes import uint8
 from pio.memory.allocation import ALIGNMENT
 from pio.memory.layout import offsets, runs, span
 from pio.memory.storage import Storage
+from pio.ops._used import limits, used_rows
 from pio.ops.experts import ExpertWeights
 from pio.ops.pages import Pages
 from pio.ops.quantized import PackedWeight
@@ -27,6 +29,16 @@ from pio.tensor import Tensor
 # What an operation computes in, by the names of arguments and fields: nothing is read there before it is written.
 WORKSPACES: Final = ("scratch", "desks")
 _MOST_RUNS: Final = 256  # a tensor with gaps is copied run by run, up to so many; of more, the gaps too
+
+Run = tuple[int, int]  # where bytes begin and end
+
+
+class _Part(NamedTuple):
+    """A tensor of the arguments, what limits which of its rows are used, if anything, and which expert's it is."""
+
+    tensor: Tensor
+    limit: str = ""
+    row: int = 0
 
 
 class _Stretch:
@@ -65,12 +77,12 @@ class Twins:
             arguments: Of an operation, by their names: tensors, and what has some.
         """
         self._originals: dict[int, tuple[object, object]] = {}  # by their twins, which are kept with them
-        tensors = [found for name, value in arguments.items() for found in _tensors(value, name)]
-        self.device: Device = tensors[0].device if tensors else default_device()
-        self._stretches = _joined(sorted(_bytes(tensor) for tensor in tensors))
+        self._limited: dict[int, list[Run]] = {}  # what is used of tensors that are not used whole, by their addresses
+        self._arguments, known = arguments, limits(arguments)
+        self._parts = [part for name, value in arguments.items() for part in _parts(value, name, known.get(name, ""))]
+        self.device: Device = self._parts[0].tensor.device if self._parts else default_device()
+        self._stretches = _joined(sorted(_bytes(part.tensor) for part in self._parts))
         self._lows = [stretch.low for stretch in self._stretches]
-        self._runs = dict.fromkeys(run for tensor in tensors for run in _runs(tensor))  # each once, in order
-        self._arguments = arguments
         self.moved = False
 
     def __bool__(self) -> bool:
@@ -83,19 +95,37 @@ class Twins:
         Args:
             filled: Whether they hold what the originals hold; else zeros.
         """
-        stream = self.device.stream
-        for low, high in self._runs if filled and stream is not None else ():
-            stream.copy_out(low + self._stretch(low).shift, low, high - low)
-        return {name: self._twin(value, name) for name, value in self._arguments.items()}
+        if filled:
+            self._fill(run for part in self._parts if not part.limit for run in _runs(part.tensor))
+        made = {name: self._twin(value, name) for name, value in self._arguments.items()}
+        if filled and any(part.limit for part in self._parts):
+            used = used_rows(made)
+            for tensor, limit, row in self._parts:
+                if limit:
+                    found = _rows(tensor, used[limit]) if limit != "experts" else _runs(tensor, row in used[limit])
+                    self._limited[tensor.address] = list(found)
+            self._fill(run for found in self._limited.values() for run in found)
+        return made
 
-    def write_back(self, written: list[Tensor]) -> None:
-        """Copy to the GPU what was written; tensors that are none of the copies are passed over."""
+    def _fill(self, wanted: Iterable[Run]) -> None:
         stream = self.device.stream
-        for low, high in dict.fromkeys(run for tensor in written for run in _runs(tensor)):
+        for low, high in dict.fromkeys(wanted) if stream is not None else ():  # each once
+            stream.copy_out(low + self._stretch(low).shift, low, high - low)
+
+    def write_back(self, written: Iterable[Tensor]) -> None:
+        """Copy to the GPU what was written; tensors that are none of the copies are passed over."""
+        wanted = dict[Run, None]()
+        for tensor in written:
+            low, high = _bytes(tensor)
             for stretch in self._stretches:
-                begin, end = low - stretch.shift, high - stretch.shift
-                if stretch.low <= begin and end <= stretch.high and stream is not None:
-                    stream.copy_in(begin, low, end - begin)
+                shift = stretch.shift
+                if stretch.low <= low - shift < high - shift <= stretch.high:
+                    found = self._limited.get(tensor.address - shift)
+                    whole = [(begin - shift, end - shift) for begin, end in _runs(tensor)]
+                    wanted.update(dict.fromkeys(whole if found is None else found))
+        stream = self.device.stream
+        for low, high in wanted if stream is not None else ():
+            stream.copy_in(low, low + self._stretch(low).shift, high - low)
 
     def original(self, value: Any) -> Any:
         """Return for a result of the operation the argument that it is, or else its copy on the GPU."""
@@ -166,26 +196,26 @@ def place(addresses: Tensor, nbytes: int, device: Device) -> tuple[Tensor, list[
     return here, kept
 
 
-def _tensors(value: Any, name: str) -> Iterator[Tensor]:
+def _parts(value: Any, name: str, limit: str) -> Iterator[_Part]:
     """Yield the tensors of a GPU whose numbers an operation may read or write."""
     if isinstance(value, Tensor):
         if value.device.stream is not None and name not in WORKSPACES:
-            yield value
+            yield _Part(value, limit)
     elif isinstance(value, PackedWeight):
-        yield from _tensors(value.data, name)
+        yield from _parts(value.data, name, limit)
     elif isinstance(value, ExpertWeights):
-        for matrix in value.matrices:
-            yield from _tensors(matrix, name)
+        for row, matrix in enumerate(value.matrices):
+            yield from (part._replace(row=row) for part in _parts(matrix, name, limit))
     elif isinstance(value, Slices):
         if value.record.device.stream is not None:  # its tables are found by their distance from the record
             storage = value.record.storage
-            yield Tensor(storage, storage.address, uint8, (storage.nbytes,), (1,))
+            yield _Part(Tensor(storage, storage.address, uint8, (storage.nbytes,), (1,)))
     elif isinstance(value, list | tuple):
         for each in cast("list[Any]", value):
-            yield from _tensors(each, name)
+            yield from _parts(each, name, limit)
     elif is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
-            yield from _tensors(getattr(value, field.name), field.name)
+            yield from _parts(getattr(value, field.name), field.name, limit)
 
 
 def _tables(batch: Slices) -> Iterator[str]:
@@ -196,14 +226,14 @@ def _tables(batch: Slices) -> Iterator[str]:
                 yield name
 
 
-def _bytes(x: Tensor) -> tuple[int, int]:
+def _bytes(x: Tensor) -> Run:
     low, high = span(x.shape, x.strides)
     return x.address + low * x.dtype.itemsize, x.address + high * x.dtype.itemsize
 
 
-def _runs(x: Tensor) -> Iterator[tuple[int, int]]:
-    """Yield begin and end of stretches that together hold a tensor's elements."""
-    if not x.size:
+def _runs(x: Tensor, wanted: bool = True) -> Iterator[Run]:
+    """Yield stretches that together hold a tensor's elements, if they are wanted."""
+    if not x.size or not wanted:
         return
     length, outer = runs(x.shape, x.strides, x.strides)
     if prod(outer) > _MOST_RUNS:
@@ -214,7 +244,14 @@ def _runs(x: Tensor) -> Iterator[tuple[int, int]]:
         yield begin, begin + length * x.dtype.itemsize
 
 
-def _joined(spans: list[tuple[int, int]]) -> list[_Stretch]:
+def _rows(x: Tensor, rows: Iterable[int]) -> Iterator[Run]:
+    """Yield stretches that hold some rows of a tensor; rows that there are not are passed over."""
+    for row in rows:
+        if 0 <= row < x.shape[0]:
+            yield from _runs(x[row])
+
+
+def _joined(spans: list[Run]) -> list[_Stretch]:
     """Return stretches that cover spans, in order; spans that overlap are in one."""
     out: list[_Stretch] = []
     for low, high in spans:

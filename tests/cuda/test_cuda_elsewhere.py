@@ -16,7 +16,7 @@ from pio.device import CUDA_KERNELS, Device, default_device
 from pio.errors import DeviceError, OutOfMemoryError, RecordingError, TensorError
 from pio.kernels import launcher
 from pio.kernels.cuda import _kept
-from pio.ops import _elsewhere, compilation
+from pio.ops import _elsewhere, attention, compilation
 from pio.ops.sampling import Choice, Sampler
 from pio.tensor import Tensor
 
@@ -144,8 +144,32 @@ def test_what_shares_memory_shares_it_in_the_copy(driver):
     both = There(Device("cuda").without("activation"))(numbers(5, 3, 8))
     here = numbers(5, 3, 8)
     for x in (both, here):
-        ops.sigmoid_gate(x[:, :, :4].reshape(15, 4) if False else x[:, 0, :4], x[:, 2, 4:], out=x[:, 0, :4])
+        ops.sigmoid_gate(x[:, 0, :4], x[:, 2, 4:], out=x[:, 0, :4])
     assert both.tolist() == here.tolist()
+
+
+def test_only_what_is_used_is_copied(driver, monkeypatch):
+    """Of a cache the batch's blocks, of experts those that were chosen; the rest is neither read nor written."""
+    copied, copy_in, copy_out = [], driver.copy_in, driver.copy_out
+    monkeypatch.setattr(driver, "copy_in", lambda *at: (copied.append(at[2]), copy_in(*at)))
+    monkeypatch.setattr(driver, "copy_out", lambda *at: (copied.append(at[2]), copy_out(*at)))
+    there = There(Device("cuda").without("attention", "experts"))
+    kind, *shapes = attention.cache_layout("float32", 4000, 1, 16)
+    keys, values = (Tensor.full(shape, 3.0, kind, there.device) for shape in shapes)
+    batch, scratch = there.batch((3, 0, [3998], 0, False)), ops.attention_scratch(16, there.device)
+    k, v = there.numbers(3, 1, 16), there.numbers(3, 1, 16, seed=2)
+    copied.clear()
+    ops.write_cache(keys, values, k, v, batch, scratch)
+    ops.paged_attention(k, keys, values, batch, scratch, out=there.empty(3, 1, 16))
+    assert sum(copied) < 40_000 < keys.nbytes // 100
+    assert keys[:3998].to("cpu").tolist() == Tensor.full(keys[:3998].shape, 3.0).tolist()
+    assert values[3998, 0, :3].to("cpu").tolist() == v.to("cpu").reshape(3, 16).tolist()
+    experts = ops.ExpertWeights([there.numbers(40, 50, seed=e) for e in range(90)])
+    choices = ops.Choices.empty(2, 2, 90, there.device)
+    ops.route(there.numbers(2, 90), out=choices)
+    copied.clear()
+    ops.expert_linears(there.numbers(2, 50), choices, [experts], [there.empty(4, 40)])
+    assert 8_000 < sum(copied) < 5 * 8_000 + 10_000
 
 
 def test_errors_are_those_of_the_operation(driver):
