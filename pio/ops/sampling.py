@@ -164,9 +164,7 @@ class Sampler:
         device: Where the logits lie.
     """
 
-    def __init__(
-        self, vocab_size: int, budget: MemoryBudget | None = None, *, device: Device | None = None
-    ) -> None:
+    def __init__(self, vocab_size: int, budget: MemoryBudget | None = None, *, device: Device | None = None) -> None:
         """Make the scratch.
 
         Args:

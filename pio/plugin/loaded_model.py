@@ -11,6 +11,7 @@ from pio.config.decoder import DecoderConfig
 from pio.config.runtime import RuntimeConfig
 from pio.engine.batch_manager import BatchManager
 from pio.layers.decoder import Decoder
+from pio.layers.placement import Placement
 from pio.layers.source import Source
 from pio.layers.warm_up import warm_up
 from pio.loading.checkpoint import Checkpoint
@@ -36,6 +37,7 @@ from pio.plugin.assembly import (
 )
 from pio.plugin.disk_options import check_disk, disk_folder, disk_options
 from pio.plugin.media_processor import MediaProcessor, check_seeing
+from pio.plugin.placing import check_options, place
 from pio.plugin.prompts import Prompts
 from pio.structured.grammars import Grammars
 from pio.text.chat_template import ChatTemplate
@@ -94,6 +96,7 @@ class LoadedModel:
         """
         self.checkpoint = checkpoint
         self.config = config
+        check_options(runtime)
         runtime = with_draft_room(runtime, config)
         if prompts is None:
             tokenizer = Tokenizer.from_folder(checkpoint.path, vocab_size=config.vocab_size)
@@ -119,15 +122,18 @@ class LoadedModel:
         workspace = workspace_of(runtime, budget)
         own = runtime.dtype is not None or quantization.forms or not runtime.mmap  # not the files' pages alone
         own = own or workspace.device.stream is not None
+        placement = Placement()
         if runtime.memory_limit is not None or own:
-            budget.reserve(*rehearse(build, config, weights, runtime, quantization))
+            total, what, needs = rehearse(build, config, weights, runtime, quantization)
+            budget.reserve(total, what)
+            placement = place(needs, runtime, workspace, budget, check)
         options = source_options(runtime, quantization)
-        self._source = Source(weights, workspace, check=check, **options)
+        self._source = Source(weights, workspace, check=check, placement=placement, **options)
         self.model, self._longest_context = assemble(build, config, weights, self._source, runtime, budget)
         self.context_length = self.prompts.most_tokens = self.model.max_positions
         check_stored(config, self._source.inventory)
         self.cache = reserve_cache(self.model, runtime)
-        disk = disk_options(folder, runtime, (plugin, checkpoint.config, weights), check)
+        disk = disk_options(folder, runtime, (plugin, checkpoint.config, weights), check, placement.computed)
         _ = self.model.workspace.storage  # refused here rather than in the first step
         warm_up(self.model, self.cache, check)
         text = self.prompts if tokenizer else None
@@ -172,6 +178,12 @@ class LoadedModel:
         names = {"linear": "layers", "table": "tables", "tower": "tower"}
         return {names[role]: ", ".join(sorted(forms)) for role, forms in sorted(self._source.inventory.formats.items())}
 
+    @property
+    def offloaded(self) -> dict[str, tuple[int, ...]]:
+        """Layers of which weights do not lie on the model's GPU: ``copied`` and ``computed``."""
+        placement = self.model.placement
+        return {"copied": placement.copied, "computed": placement.computed}
+
     def check_weights(self) -> None:
         """Read all weights and check that they are numbers.
 
@@ -191,6 +203,7 @@ class LoadedModel:
         context_length(runtime, self._longest_context)
         check_prefixes(runtime, self.cache)
         check_disk(runtime)
+        check_options(runtime)
         with_draft_room(runtime, self.config)
 
     def close(self) -> None:
@@ -203,6 +216,7 @@ def _give_back(model: Decoder, cache: Cache) -> None:
         model.forget_steps()
         cache.free()
         model.workspace.free()
+        model.placement.free()
 
 
 def _check_weights(weights: Weights) -> None:
