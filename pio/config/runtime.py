@@ -100,6 +100,16 @@ class RuntimeConfig(DescribedFields, frozen=True):
     """Bytes that weights, cache, buffers and the results of ``logits`` may take together, as a number or a text such as
     "4GB" or "512MiB"; more is refused before it is allocated."""
 
+    gpu_memory: int | None = Field(default=None, ge=1)
+    """Bytes that weights, cache and activations may take on a GPU, as a number or a text such as "10GiB"; None is what
+    is free there. Weights of layers that do not fit stay in this machine's memory and are copied there in each step,
+    while others compute; answers are the same to the bit."""
+
+    offloaded_experts: Literal["auto", "copy", "compute"] = "auto"
+    """What becomes of experts that do not fit on a GPU: copy has them copied as other weights are, compute has the CPU
+    compute them. auto measures both while loading, and takes what is faster for one token; what is computed by the CPU
+    has last bits of its own."""
+
     context_length: int = Field(default=8192, ge=1, le=1 << 30)
     """Tokens of prompt and answer together. A default beyond the model's own context is cut to it, and asking for more
     is an error."""
@@ -239,7 +249,7 @@ class RuntimeConfig(DescribedFields, frozen=True):
             raise ValueError("expected the name of a folder")
         return os.fsdecode(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else value
 
-    @field_validator("memory_limit", "media_cache", "prefix_cache_disk", mode="before")
+    @field_validator("memory_limit", "gpu_memory", "media_cache", "prefix_cache_disk", mode="before")
     @classmethod
     def _bytes(cls, value: Any) -> Any:
         return parse_size(value) if isinstance(value, str) else value
@@ -311,7 +321,8 @@ class RuntimeConfig(DescribedFields, frozen=True):
         """Return this configuration with some options changed; a new profile brings its own presets, None a default.
 
         Without ``quantize``, ``quantize_policy`` goes too, without ``prefix_cache_path`` ``prefix_cache_disk``, with
-        ``speculation="off"`` ``max_draft_tokens``, with ``device="cpu"`` ``cuda_kernels``, and with a GPU ``threads``.
+        ``speculation="off"`` ``max_draft_tokens``, with ``device="cpu"`` all options of GPUs, and with a GPU
+        ``threads``.
 
         Raises:
             ConfigError: An option is unknown or its value cannot be used; the message names it.
@@ -321,8 +332,10 @@ class RuntimeConfig(DescribedFields, frozen=True):
             kept.pop("quantize_policy", None)  # which says nothing without it
         if options.get("prefix_cache_path", "kept") is None:
             kept.pop("prefix_cache_disk", None)
-        if options.get("device", "auto") != "auto":
-            kept.pop("cuda_kernels" if options["device"] == "cpu" else "threads", None)  # which say nothing there
+        device = options.get("device", "auto")
+        if device != "auto":
+            for name in ("cuda_kernels", "gpu_memory", "offloaded_experts") if device == "cpu" else ("threads",):
+                kept.pop(name, None)  # which say nothing there
         if options.get("speculation") == "off":
             kept.pop("max_draft_tokens", None)
         return self.from_options(**{**kept, **options})

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 from pio.cuda.driver import Driver
 from pio.cuda.gpu import Gpu, gpu
+from pio.cuda.pinned import Pinned
 from pio.cuda.stage import Stage
+from pio.cuda.turns import Turns
 from pio.errors import DeviceError, OutOfMemoryError
 from pio.memory.sizes import format_bytes
 
+MEASURED: Final = 64 << 20  # bytes that are copied to see how fast that is, and how often
+COPIES: Final = 4
 _lock: Final = threading.RLock()
 
 
@@ -146,6 +151,46 @@ class Stream:
         if nbytes:
             driver.copy_out(target, source, nbytes, self.handle)
         driver.wait(self.handle)
+
+    def pinned(self, nbytes: int, what: str) -> Pinned:
+        """Return memory of this process for ``send`` and ``fetch``; see ``Pinned``."""
+        return Pinned(self, nbytes, what)
+
+    def send(self, target: int, source: int, nbytes: int) -> None:
+        """Copy from pinned memory to the GPU; the source must stay as it is until somebody has waited for a result."""
+        if nbytes:
+            self.begin().copy_in(target, source, nbytes, self.handle)
+
+    def fetch(self, pieces: Iterable[tuple[int, int, int]]) -> None:
+        """Copy pieces from the GPU to pinned memory when all before is done, and wait once for all of them.
+
+        Args:
+            pieces: Target, source and bytes of each.
+        """
+        driver = self.begin()
+        for target, source, nbytes in pieces:
+            if nbytes:
+                driver.copy_out(target, source, nbytes, self.handle)
+        driver.wait(self.handle)
+
+    def copy_rate(self) -> float:
+        """Return how many bytes a second come from pinned memory to the GPU, by a measurement."""
+        nbytes = min(MEASURED, self.room() // 4)
+        here, there = self.pinned(nbytes, "a measurement"), self.allocate(nbytes, "a measurement")
+        self.send(there, here.address, nbytes)
+        self.wait()
+        begin = perf_counter()
+        for _ in range(COPIES):
+            self.send(there, here.address, nbytes)
+        self.wait()
+        seconds = perf_counter() - begin
+        self.drop(there)
+        return COPIES * nbytes / max(seconds, 1e-9)
+
+    def turns(self, buffers: Sequence[int], sizes: Sequence[int]) -> Turns:
+        """Return what brings items into buffers of the GPU just in time; see ``Turns``."""
+        self.begin()
+        return Turns(self, buffers, sizes)
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy within the GPU, between memory that does not overlap."""

@@ -16,6 +16,7 @@ from pio.engine.drafts.suffix_drafter import SuffixDrafter, running_bytes
 from pio.errors import CheckpointError, ConfigError, PioError
 from pio.layers.decoder import Decoder
 from pio.layers.outline import Outline
+from pio.layers.placement import Census
 from pio.layers.quantization import Quantization
 from pio.layers.rehearsal import Rehearsal
 from pio.layers.source import Inventory, Source
@@ -24,7 +25,8 @@ from pio.loading.weights import Weights
 from pio.memory.budget import MemoryBudget
 from pio.memory.fit import require_free
 from pio.ops.sampling import Sampler
-from pio.plugin.placement import device_of, rehearsed, rehearsed_cache, require_room
+from pio.plugin.device_choice import device_of, rehearsed, rehearsed_cache
+from pio.plugin.placing import Needs
 from pio.store.disk_store import buffer_bytes
 
 BuildModel = Callable[[Any, Source, RuntimeConfig, MemoryBudget], Decoder]
@@ -67,38 +69,38 @@ def assemble(
 
 def rehearse(
     build: BuildModel, config: DecoderConfig, weights: Weights, runtime: RuntimeConfig, quantization: Quantization
-) -> tuple[int, str]:
+) -> tuple[int, str, Needs]:
     """Refuse what will not fit the limit or the machine, before any weight is read or converted.
 
     What layers compute in and the cache are made for it, which costs nothing as long as nobody writes there.
 
     Returns:
-        The bytes of the weights as they will be held, and what to call them.
+        The bytes of the weights as they will be held, what to call them, and what the model needs of a GPU.
 
     Raises:
         OutOfMemoryError: It does not fit.
     """
+    census, options = Census(), source_options(runtime, quantization)
     device, likewise = device_of(runtime), rehearsed(runtime)
-    source = Rehearsal(weights, workspace_of(likewise, None), **source_options(runtime, quantization))
+    source = Rehearsal(weights, workspace_of(likewise, None), placement=census, **options)
     weights.rehearsing = True
     try:
         model, _ = assemble(build, config, weights, source, likewise, MemoryBudget(UNLIMITED))
     finally:
         weights.rehearsing = False
-    held, options = source.inventory, runtime.quantize if quantization.forms else None
+    held = source.inventory
     what = "the weights"
-    if options is not None:
-        what += f" with quantize={options!r}"
+    if quantization.forms:
+        what += f" with quantize={runtime.quantize!r}"
     elif runtime.dtype is not None:
         what += f" as {runtime.dtype} (none with dtype=None)"
     budget = MemoryBudget(UNLIMITED if runtime.memory_limit is None else runtime.memory_limit)
     budget.reserve(held.total, what)
     remedy = "choose a smaller model or a format of fewer bits, or let pio quantize write a folder that is mapped"
-    if device.stream is None:
+    on_gpu, device_bytes = device.stream is not None, 0
+    if not on_gpu:
         require_free(sum(held.made.values()), f"{what} take", remedy)
-    else:
-        require_room(device, model, runtime, held.total, what)
-    if runtime.memory_limit is not None:
+    if runtime.memory_limit is not None or on_gpu:
         budget.reserve(model.workspace.nbytes, ACTIVATIONS)
         if model.encoder is not None:
             budget.reserve(model.encoder.least_bytes, "the smallest picture")
@@ -110,8 +112,10 @@ def rehearse(
         speculation = speculation_of(runtime, cache, model.max_positions)
         if speculation is not None:
             budget.reserve(speculation.nbytes, DRAFTS)
-        Sampler(model.vocab_size, budget, device=device)
-    return held.total, what
+        sampler = Sampler(model.vocab_size, budget, device=device)
+        picture = 0 if model.encoder is None else model.encoder.least_bytes
+        device_bytes = model.workspace.nbytes + picture + cache.nbytes + sampler.nbytes
+    return held.total, what, Needs.of(census, held.total, device_bytes)
 
 
 def reserve_cache(model: Decoder, runtime: RuntimeConfig) -> Cache:

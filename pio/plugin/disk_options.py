@@ -44,6 +44,7 @@ def disk_options(
     runtime: RuntimeConfig,
     model: tuple[type, dict[str, Any], Weights],
     check: Callable[[], object],
+    computed: tuple[int, ...] = (),
 ) -> DiskOptions | None:
     """Return where what of a model is kept; None where nothing is.
 
@@ -52,6 +53,7 @@ def disk_options(
         runtime: The options.
         model: Class of its plugin, what config.json holds, and its weights.
         check: Called between any two pieces of weights that are read; what it raises ends that.
+        computed: Layers whose experts the CPU computes for a model on a GPU.
 
     Raises:
         ConfigError: Nobody can tell the model apart.
@@ -59,4 +61,4 @@ def disk_options(
     """
     if folder is None:
         return None
-    return DiskOptions(folder, runtime.prefix_cache_disk, identity(*model, runtime, folder, check))
+    return DiskOptions(folder, runtime.prefix_cache_disk, identity(*model, runtime, folder, check, computed))

@@ -22,13 +22,13 @@ from pio.loading.weights import Weights
 from pio.memory.budget import MemoryBudget
 from pio.memory.refusal import memory_errors
 from pio.plugin import registry
+from pio.plugin.device_choice import placed
 from pio.plugin.earlier import plugin_code
 from pio.plugin.loaded_model import LoadedModel
 from pio.plugin.manifest import PluginManifest
 from pio.plugin.media_processor import MediaProcessor
 from pio.plugin.metadata import ModelMetadata
 from pio.plugin.one_load import Load, Loads
-from pio.plugin.placement import placed
 from pio.plugin.prompts import Prompts
 from pio.progress.progress import Progress
 from pio.text.tokenizer import Tokenizer
@@ -269,7 +269,7 @@ class Lifecycle(ABC):
         check = partial(self._loads.check, load)
         with plugin_code(type(self)):
             more = self.build_model, packing, prompts, check, self.media_processor, type(self)
-            loaded = placed(lambda runtime: LoadedModel(checkpoint, config, weights, runtime, *more), self.runtime)
+            loaded = placed(lambda *how: LoadedModel(checkpoint, config, weights, how[0], *more, how[1]), self.runtime)
         loaded.prompts.call_format = self.call_format
         self._metadata = ModelMetadata.of(self.manifest, self._path, loaded)
         self._loaded = loaded

@@ -11,6 +11,7 @@ from pio.config.decoder import DecoderConfig
 from pio.config.runtime import RuntimeConfig
 from pio.engine.batch_manager import BatchManager
 from pio.layers.decoder import Decoder
+from pio.layers.placement import Placement
 from pio.layers.source import Source
 from pio.layers.warm_up import warm_up
 from pio.loading.checkpoint import Checkpoint
@@ -34,9 +35,10 @@ from pio.plugin.assembly import (
     with_draft_room,
     workspace_of,
 )
+from pio.plugin.device_choice import device_of
 from pio.plugin.disk_options import check_disk, disk_folder, disk_options
 from pio.plugin.media_processor import MediaProcessor, check_seeing
-from pio.plugin.placement import device_of
+from pio.plugin.placing import check_options, place
 from pio.plugin.prompts import Prompts
 from pio.structured.grammars import Grammars
 from pio.text.chat_template import ChatTemplate
@@ -72,6 +74,7 @@ class LoadedModel:
         check: Callable[[], object] = lambda: None,
         media: MakeProcessor | None = None,
         plugin: type = object,
+        whole: bool = False,
     ) -> None:
         """Put a model together.
 
@@ -86,6 +89,7 @@ class LoadedModel:
             check: Called between any two steps that may take long; what it raises ends the building.
             media: Makes what reads pictures, of folder, config, tokenizer and options; None for text alone.
             plugin: Class of the plugin that builds the model.
+            whole: Whether a GPU must have room for all of it.
 
         Raises:
             CheckpointError: Weights and config contradict each other, or a file is damaged.
@@ -95,6 +99,7 @@ class LoadedModel:
         """
         self.checkpoint = checkpoint
         self.config = config
+        check_options(runtime)
         runtime = with_draft_room(runtime, config)
         if prompts is None:
             tokenizer = Tokenizer.from_folder(checkpoint.path, vocab_size=config.vocab_size)
@@ -120,15 +125,18 @@ class LoadedModel:
         workspace = workspace_of(runtime, budget)
         own = runtime.dtype is not None or quantization.forms or not runtime.mmap  # not the files' pages alone
         own = own or workspace.device.stream is not None
+        placement = Placement()
         if runtime.memory_limit is not None or own:
-            budget.reserve(*rehearse(build, config, weights, runtime, quantization))
+            total, what, needs = rehearse(build, config, weights, runtime, quantization)
+            budget.reserve(total, what)
+            placement = place(needs, runtime, workspace, budget, check, whole=whole)
         options = source_options(runtime, quantization)
-        self._source = Source(weights, workspace, check=check, **options)
+        self._source = Source(weights, workspace, check=check, placement=placement, **options)
         self.model, self._longest_context = assemble(build, config, weights, self._source, runtime, budget)
         self.context_length = self.prompts.most_tokens = self.model.max_positions
         check_stored(config, self._source.inventory)
         self.cache = reserve_cache(self.model, runtime)
-        disk = disk_options(folder, runtime, (plugin, checkpoint.config, weights), check)
+        disk = disk_options(folder, runtime, (plugin, checkpoint.config, weights), check, placement.computed)
         _ = self.model.workspace.storage  # refused here rather than in the first step
         warm_up(self.model, self.cache, check)
         text = self.prompts if tokenizer else None
@@ -173,6 +181,12 @@ class LoadedModel:
         names = {"linear": "layers", "table": "tables", "tower": "tower"}
         return {names[role]: ", ".join(sorted(forms)) for role, forms in sorted(self._source.inventory.formats.items())}
 
+    @property
+    def offloaded(self) -> dict[str, tuple[int, ...]]:
+        """Layers of which weights do not lie on the model's GPU: ``copied`` and ``computed``."""
+        placement = self.model.placement
+        return {"copied": placement.copied, "computed": placement.computed}
+
     def check_weights(self) -> None:
         """Read all weights and check that they are numbers.
 
@@ -194,6 +208,7 @@ class LoadedModel:
         device_of(runtime)
         check_prefixes(runtime, self.cache)
         check_disk(runtime)
+        check_options(runtime)
         with_draft_room(runtime, self.config)
 
     def close(self) -> None:
@@ -206,6 +221,7 @@ def _give_back(model: Decoder, cache: Cache) -> None:
         model.forget_steps()
         cache.free()
         model.workspace.free()
+        model.placement.free()
 
 
 def _check_weights(weights: Weights) -> None:

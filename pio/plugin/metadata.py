@@ -30,6 +30,8 @@ class ModelMetadata:
             the output head. Empty before the model is loaded.
         memory: Bytes of weights, cache and buffers; zero while not loaded.
         device: Where it runs, such as ``"cuda:0"``; empty before it is loaded.
+        offloaded: Numbers of the layers of which weights do not lie on the model's GPU: those that are ``copied`` there
+            each time, and those whose experts are ``computed`` by the CPU.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ModelMetadata:
     vocab_size: int
     formats: dict[str, str]
     memory: dict[str, int]
+    offloaded: dict[str, tuple[int, ...]]
     device: str = ""
 
     @classmethod
@@ -65,4 +68,5 @@ class ModelMetadata:
             formats=loaded.formats if loaded else {},
             memory=loaded.memory if loaded else {"weights": 0, "cache": 0, "buffers": 0},
             device=str(loaded.model.device) if loaded else "",
+            offloaded=loaded.offloaded if loaded else {"copied": (), "computed": ()},
         )

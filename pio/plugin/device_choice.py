@@ -13,38 +13,37 @@ from pio.device import Device, usable_gpu
 from pio.errors import ConfigError, DeviceError, OutOfMemoryError, PioError
 from pio.layers.decoder import Decoder
 from pio.machine import thread_count
-from pio.memory.sizes import format_bytes
 
 T = TypeVar("T")
-
-SPARE: Final = 32  # of a GPU's free memory one part in so many is left for code of kernels, recorded steps and others
 
 _log: Final = logging.getLogger("pio")
 
 
-def placed(make: Callable[[RuntimeConfig], T], runtime: RuntimeConfig) -> T:
+def placed(make: Callable[[RuntimeConfig, bool], T], runtime: RuntimeConfig) -> T:
     """Return what is made with options that name a device; for ``auto`` a line of the log says why it is the CPU.
 
     Args:
-        make: Loads a model; what it raises on a GPU that ``auto`` has chosen ends nothing.
+        make: Loads a model, by options and whether a GPU must have room for all of it, so that no weights lie
+            elsewhere: for ``auto``, where nobody says how much of its memory to take. What it raises on a GPU that
+            ``auto`` has chosen ends nothing.
         runtime: The options.
 
     Raises:
         PioError: What ``make`` raises on the device that was named, or on the CPU.
     """
     if runtime.device != "auto":
-        device_of(runtime)
-        return make(runtime)
+        return make(runtime, False)
     why = f"threads={runtime.threads} is for the CPU" if runtime.threads else ""
     try:
         gpu = usable_gpu()
         if not why:
-            return make(runtime.model_copy(update={"device": str(gpu)}))
+            whole = not {"gpu_memory", "offloaded_experts"} & runtime.model_fields_set
+            return make(runtime.model_copy(update={"device": str(gpu)}), whole)
     except (DeviceError, OutOfMemoryError) as error:
         why = str(error)
         _let_go(error)
     _log.info("device=auto runs on the CPU: %s", why)
-    return make(runtime.model_copy(update={"device": "cpu", "cuda_kernels": ("all",)}))
+    return make(runtime.updated(device="cpu"), False)
 
 
 def _let_go(error: BaseException) -> None:
@@ -59,14 +58,9 @@ def device_of(runtime: RuntimeConfig) -> Device:
     """Return where a model is to run; on the CPU with no more threads than there are cores.
 
     Raises:
-        ConfigError: It is to have threads on a GPU, or to switch off a GPU's kernels on the CPU.
+        ConfigError: It is to have threads on a GPU.
         DeviceError: There is no such GPU, no driver, or one that is too old.
     """
-    if runtime.device == "cpu" and runtime.cuda_kernels_off:
-        raise ConfigError(
-            f"cuda_kernels={','.join(runtime.cuda_kernels)!r} says nothing with device='cpu', where no kernel of a GPU "
-            "runs; leave it out, or use device='cuda'"
-        )
     if runtime.device in ("auto", "cpu"):  # auto is the CPU where nobody has placed the model
         usable = thread_count()
         return Device("cpu", min(runtime.threads or usable, usable))
@@ -83,37 +77,7 @@ def rehearsed(runtime: RuntimeConfig) -> RuntimeConfig:
     """Return options by which a model can be rehearsed that is to run on a GPU, without taking memory there."""
     if device_of(runtime).stream is None:
         return runtime
-    return runtime.model_copy(update={"device": "cpu", "threads": 1, "cuda_kernels": ("all",)})
-
-
-def require_room(device: Device, model: Decoder, runtime: RuntimeConfig, weights: int, what: str) -> None:
-    """Refuse a model that a GPU has no memory for: its weights, its cache and what it computes in.
-
-    Args:
-        device: The GPU.
-        model: As it was rehearsed.
-        runtime: The options.
-        weights: Bytes that they will take.
-        what: What to call them.
-
-    Raises:
-        OutOfMemoryError: So much is not free.
-    """
-    stream = device.stream
-    assert stream is not None
-    cache = rehearsed_cache(model, runtime)
-    kept, buffers = cache.nbytes, model.workspace.nbytes
-    cache.free()
-    if model.encoder is not None:
-        buffers += model.encoder.least_bytes
-    free = stream.room()
-    if weights + kept + buffers > free - free // SPARE:
-        raise OutOfMemoryError(
-            f"{what} take {format_bytes(weights)}, the cache {format_bytes(kept)} and buffers {format_bytes(buffers)}, "
-            f"and {device} has {format_bytes(free)} free, of which {format_bytes(free // SPARE)} are left for others; "
-            "choose a smaller model or a format of fewer bits (quantize), a smaller cache (cache_tokens, "
-            "context_length), or device='cpu'"
-        )
+    return runtime.updated(device="cpu", threads=1)
 
 
 def rehearsed_cache(model: Decoder, runtime: RuntimeConfig) -> Cache:
