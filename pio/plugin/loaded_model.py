@@ -9,9 +9,11 @@ from typing import Any, TypeAlias
 from pio.cache.protocol import Cache
 from pio.config.decoder import DecoderConfig
 from pio.config.runtime import RuntimeConfig
+from pio.device import Device
 from pio.engine.batch_manager import BatchManager
 from pio.layers.decoder import Decoder
 from pio.layers.placement import Placement
+from pio.layers.quantization import Quantization
 from pio.layers.source import Source
 from pio.layers.warm_up import warm_up
 from pio.loading.checkpoint import Checkpoint
@@ -111,22 +113,16 @@ class LoadedModel:
             processor = processor.updated(runtime)
         elif media is not None:
             processor = media(checkpoint, config, tokenizer, runtime)
-        check_seeing(runtime, processor)
-        if processor is not None:
-            template.modalities |= frozenset(processor.modalities)
         self.generation_config = generation_defaults(checkpoint, config, tokenizer)
         ends = end_tokens(checkpoint, config, tokenizer)
-        literal = runtime.literal_messages
-        self.prompts = Prompts(str(checkpoint.path), tokenizer, template, literal=literal, media=processor)
+        self.prompts = _prompts(checkpoint, tokenizer, template, processor, runtime)
         self.weights = weights
         folder = disk_folder(runtime)
         budget = MemoryBudget(runtime.memory_limit or UNLIMITED)
         quantization = quantization_of(config, runtime, packing)
         workspace = workspace_of(runtime, budget)
-        own = runtime.dtype is not None or quantization.forms or not runtime.mmap  # not the files' pages alone
-        own = own or workspace.device.stream is not None
         placement = Placement()
-        if runtime.memory_limit is not None or own:
+        if _takes_memory(runtime, quantization, workspace.device):
             total, what, needs = rehearse(build, config, weights, runtime, quantization)
             budget.reserve(total, what)
             placement = place(needs, runtime, workspace, budget, check, whole=whole)
@@ -214,6 +210,27 @@ class LoadedModel:
     def close(self) -> None:
         """Cancel what runs and let go of all memory."""
         self.manager.close(partial(_give_back, self.model, self.cache))  # not before the last step, which may run still
+
+
+def _prompts(
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer | None,
+    template: ChatTemplate,
+    processor: MediaProcessor | None,
+    runtime: RuntimeConfig,
+) -> Prompts:
+    """Put together what prompts are made with; the options must be possible with it."""
+    check_seeing(runtime, processor)
+    if processor is not None:
+        template.modalities |= frozenset(processor.modalities)
+    literal = runtime.literal_messages
+    return Prompts(str(checkpoint.path), tokenizer, template, literal=literal, media=processor)
+
+
+def _takes_memory(runtime: RuntimeConfig, quantization: Quantization, device: Device) -> bool:
+    """Whether a model has to be rehearsed: it has a limit, or is more than pages of mapped files."""
+    own = runtime.dtype is not None or bool(quantization.forms) or not runtime.mmap
+    return own or runtime.memory_limit is not None or device.stream is not None
 
 
 def _give_back(model: Decoder, cache: Cache) -> None:
