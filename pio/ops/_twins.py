@@ -109,8 +109,9 @@ class Twins:
 
     def _fill(self, wanted: Iterable[Run]) -> None:
         stream = self.device.stream
-        for low, high in dict.fromkeys(wanted) if stream is not None else ():  # each once
-            stream.copy_out(low + self._stretch(low).shift, low, high - low)
+        if stream is not None:
+            for low, high in dict.fromkeys(wanted):  # each once
+                stream.copy_out(low + self._stretch(low).shift, low, high - low)
 
     def write_back(self, written: Iterable[Tensor]) -> None:
         """Copy to the GPU what was written; tensors that are none of the copies are passed over."""
@@ -124,8 +125,9 @@ class Twins:
                     whole = [(begin - shift, end - shift) for begin, end in _runs(tensor)]
                     wanted.update(dict.fromkeys(whole if found is None else found))
         stream = self.device.stream
-        for low, high in wanted if stream is not None else ():
-            stream.copy_in(low, low + self._stretch(low).shift, high - low)
+        if stream is not None:
+            for low, high in wanted:
+                stream.copy_in(low, low + self._stretch(low).shift, high - low)
 
     def original(self, value: Any) -> Any:
         """Return for a result of the operation the argument that it is, or else its copy on the GPU."""
@@ -157,7 +159,8 @@ class Twins:
                 setattr(twin, field, self._twin(getattr(value, field), field))
             return twin
         if isinstance(value, list | tuple):
-            return type(value)([self._twin(each, name) for each in cast("list[Any]", value)])
+            several = [self._twin(each, name) for each in cast("list[Any]", value)]
+            return several if isinstance(value, list) else tuple(several)
         if is_dataclass(value) and not isinstance(value, type):
             made: dict[str, Any] = {f.name: self._twin(getattr(value, f.name), f.name) for f in fields(value)}
             return replace(value, **made)

@@ -269,7 +269,11 @@ class Lifecycle(ABC):
         check = partial(self._loads.check, load)
         with plugin_code(type(self)):
             more = self.build_model, packing, prompts, check, self.media_processor, type(self)
-            loaded = placed(lambda *how: LoadedModel(checkpoint, config, weights, how[0], *more, how[1]), self.runtime)
+
+            def make(runtime: RuntimeConfig, whole: bool) -> LoadedModel:
+                return LoadedModel(checkpoint, config, weights, runtime, *more, whole)
+
+            loaded = placed(make, self.runtime)
         loaded.prompts.call_format = self.call_format
         self._metadata = ModelMetadata.of(self.manifest, self._path, loaded)
         self._loaded = loaded
