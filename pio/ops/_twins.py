@@ -2,7 +2,7 @@
 
 Whatever shares memory shares it here too, and keeps its distances, so that an operation finds its arguments as it would
 find them there. Only what the operation can look at is copied: the stretches that tensors cover, of a cache the blocks
-of the batch's sequences, of states their slots, of experts those that were chosen.
+of the batch's sequences, of states their slots, of experts those that were chosen, of a table the rows that are read.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def test_only_what_is_used_is_copied(driver, monkeypatch):
     copied, copy_in, copy_out = [], driver.copy_in, driver.copy_out
     monkeypatch.setattr(driver, "copy_in", lambda *at: (copied.append(at[2]), copy_in(*at)))
     monkeypatch.setattr(driver, "copy_out", lambda *at: (copied.append(at[2]), copy_out(*at)))
-    there = There(Device("cuda").without("attention", "experts"))
+    there = There(Device("cuda").without("attention", "experts", "gather", "packing"))
     kind, *shapes = attention.cache_layout("float32", 4000, 1, 16)
     keys, values = (Tensor.full(shape, 3.0, kind, there.device) for shape in shapes)
     batch, scratch = there.batch((3, 0, [3998], 0, False)), ops.attention_scratch(16, there.device)
@@ -170,6 +170,13 @@ def test_only_what_is_used_is_copied(driver, monkeypatch):
     copied.clear()
     ops.expert_linears(there.numbers(2, 50), choices, [experts], [there.empty(4, 40)])
     assert 8_000 < sum(copied) < 5 * 8_000 + 10_000
+    table, ids = there.numbers(3000, 32), there(integers(1700, 0, 1700))
+    packed = there(ops.pack(table.to("cpu"), "int8"))
+    copied.clear()
+    rows, unpacked = ops.gather(table, ids), ops.unpack(packed, ids)
+    assert sum(copied) < 5_000
+    assert rows.to("cpu").tolist() == [table[i].to("cpu").tolist() for i in (1700, 0, 1700)]
+    assert unpacked.to("cpu").tolist() == ops.unpack(packed.to("cpu"), ids.to("cpu")).tolist()
 
 
 def test_errors_are_those_of_the_operation(driver):
