@@ -95,9 +95,9 @@ class RuntimeConfig(DescribedFields, frozen=True):
     "4GB" or "512MiB"; more is refused before it is allocated."""
 
     gpu_memory: int | None = Field(default=None, ge=1)
-    """Bytes that weights, cache and activations may take on a GPU, as a number or a text such as "10GiB"; None is what is
-    free there. Weights of layers that do not fit stay in this machine's memory and are copied there in each step, while
-    others compute; answers are the same to the bit."""
+    """Bytes that weights, cache and activations may take on a GPU, as a number or a text such as "10GiB"; None is what
+    is free there. Weights of layers that do not fit stay in this machine's memory and are copied there in each step,
+    while others compute; answers are the same to the bit."""
 
     offloaded_experts: Literal["auto", "copy", "compute"] = "auto"
     """What becomes of experts that do not fit on a GPU: copy has them copied as other weights are, compute has the CPU
