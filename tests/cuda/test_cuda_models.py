@@ -10,7 +10,14 @@ import pio
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PROMPT = [5, 11, 3, 17, 8]
-CASES = ("qwen3/tied_gqa2",)
+CASES = (
+    ("qwen3/tied_gqa2", {}),
+    ("qwen3/head128_bf16", {"kv_cache_dtype": "float16"}),
+    ("qwen3/tied_gqa2", {"quantize": "int8"}),
+    ("qwen3_moe/sparse_step2_tied_sharded_bf16", {"quantize": "int4"}),
+    ("qwen3_next/heads1x", {}),
+    ("glm4_moe_lite/as_published", {}),
+)
 
 
 def load(case, **options):
@@ -18,12 +25,12 @@ def load(case, **options):
     return pio.load(GOLDEN / case, **given)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_logits_and_tokens_are_those_of_the_cpu(driver, case):
-    with load(case) as model:
+@pytest.mark.parametrize(("case", "options"), CASES)
+def test_logits_and_tokens_are_those_of_the_cpu(driver, case, options):
+    with load(case, device="cpu", **options) as model:
         wanted = model.logits(PROMPT)
         tokens = model.generate(PROMPT, max_new_tokens=2, temperature=0).token_ids
-    with load(case, device="cuda") as model:
+    with load(case, device="cuda", **options) as model:
         found = model.logits(PROMPT)
         assert relative(found, wanted) < 2e-3
         assert model.generate(PROMPT, max_new_tokens=2, temperature=0).token_ids == tokens
