@@ -12,8 +12,10 @@ from pio.config.runtime import RuntimeConfig
 from pio.engine.batch_manager import BatchManager
 from pio.layers.decoder import Decoder
 from pio.layers.placement import Placement
+from pio.layers.quantization import Quantization
 from pio.layers.source import Source
 from pio.layers.warm_up import warm_up
+from pio.layers.workspace import Workspace
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.weights import Weights
 from pio.memory import step
@@ -96,7 +98,6 @@ class LoadedModel:
         """
         self.checkpoint = checkpoint
         self.config = config
-        check_options(runtime)
         runtime = with_draft_room(runtime, config)
         if prompts is None:
             tokenizer = Tokenizer.from_folder(checkpoint.path, vocab_size=config.vocab_size)
@@ -120,13 +121,8 @@ class LoadedModel:
         budget = MemoryBudget(runtime.memory_limit or UNLIMITED)
         quantization = quantization_of(config, runtime, packing)
         workspace = workspace_of(runtime, budget)
-        own = runtime.dtype is not None or quantization.forms or not runtime.mmap  # not the files' pages alone
-        own = own or workspace.device.stream is not None
-        placement = Placement()
-        if runtime.memory_limit is not None or own:
-            total, what, needs = rehearse(build, config, weights, runtime, quantization)
-            budget.reserve(total, what)
-            placement = place(needs, runtime, workspace, budget, check)
+        what = build, config, weights, runtime, quantization
+        placement = _placement(*what, workspace, budget, check)
         options = source_options(runtime, quantization)
         self._source = Source(weights, workspace, check=check, placement=placement, **options)
         self.model, self._longest_context = assemble(build, config, weights, self._source, runtime, budget)
@@ -209,6 +205,26 @@ class LoadedModel:
     def close(self) -> None:
         """Cancel what runs and let go of all memory."""
         self.manager.close(partial(_give_back, self.model, self.cache))  # not before the last step, which may run still
+
+
+def _placement(
+    build: BuildModel,
+    config: DecoderConfig,
+    weights: Weights,
+    runtime: RuntimeConfig,
+    quantization: Quantization,
+    workspace: Workspace,
+    budget: MemoryBudget,
+    check: Callable[[], object],
+) -> Placement:
+    """Return where weights are to lie, once it is certain that the model fits; the budget has them then."""
+    check_options(runtime)
+    own = runtime.dtype is not None or quantization.forms or not runtime.mmap  # not the files' pages alone
+    if runtime.memory_limit is None and not own and workspace.device.stream is None:
+        return Placement()
+    total, what, needs = rehearse(build, config, weights, runtime, quantization)
+    budget.reserve(total, what)
+    return place(needs, runtime, workspace, budget, check)
 
 
 def _give_back(model: Decoder, cache: Cache) -> None:
