@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol
 
+from pio.cuda.driver import Driver
+from pio.cuda.gpu import Gpu
 from pio.errors import OutOfMemoryError
 from pio.memory.sizes import format_bytes
 
-if TYPE_CHECKING:
-    from pio.cuda.stream import Stream
+
+class Work(Protocol):
+    """A stream, as far as memory of this process has to do with it.
+
+    Attributes:
+        gpu: Whose work it is.
+        handle: The driver's name for it.
+    """
+
+    gpu: Gpu
+    handle: int
+
+    def begin(self) -> Driver:
+        """Return whom to ask, once what was dropped is given back."""
+        ...
+
+    def drop_later(self, release: Callable[[], object]) -> None:
+        """Call this at the next call; from any thread at any moment."""
+        ...
 
 
 class Pinned:
@@ -21,7 +41,7 @@ class Pinned:
 
     __slots__ = ("__weakref__", "_stream", "address", "nbytes")
 
-    def __init__(self, stream: Stream, nbytes: int, what: str) -> None:
+    def __init__(self, stream: Work, nbytes: int, what: str) -> None:
         """Take it from the driver.
 
         Args:

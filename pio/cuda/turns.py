@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
-from pio.cuda.pinned import Pinned
-
-if TYPE_CHECKING:
-    from pio.cuda.stream import Stream
+from pio.cuda.pinned import Pinned, Work
 
 
 class Turns:
@@ -24,7 +20,7 @@ class Turns:
         sizes: Bytes of each item.
     """
 
-    def __init__(self, stream: Stream, buffers: Sequence[int], sizes: Sequence[int]) -> None:
+    def __init__(self, stream: Work, buffers: Sequence[int], sizes: Sequence[int]) -> None:
         """Make it without contents.
 
         Args:
@@ -90,7 +86,7 @@ class Turns:
         self._images.clear()  # behind the line above: copies from there are done when these are given back
 
 
-def _releasing(stream: Stream, copies: int, events: list[int]) -> Callable[[], None]:
+def _releasing(stream: Work, copies: int, events: list[int]) -> Callable[[], None]:
     """Return what gives a stream of copies back with its events; no method, so that it holds no ``Turns``."""
 
     def release() -> None:

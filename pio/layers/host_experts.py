@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from pio import ops
 from pio.device import default_device
 from pio.dtypes import DType, float32, int32
 from pio.layers.placement import ExpertsBlock
+from pio.layers.source import Source
 from pio.memory.layout import Shape, row_major
 from pio.memory.storage import Storage
 from pio.ops import compilation
 from pio.ops.experts import Choices
 from pio.tensor import Tensor
-
-if TYPE_CHECKING:
-    from pio.layers.source import Source
 
 
 class PinnedMemory(Protocol):

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import cast
 
 from pio.device import Device, default_device
 from pio.errors import CheckpointError, DeviceError
 from pio.layers.host_experts import HostExperts, Mail
-from pio.layers.placement import ExpertsBlock, MakeExperts, Placement, Turn, rounded
+from pio.layers.placement import Below, ExpertsBlock, Placement, S, SizedExpertsBlock, Turn, rounded
 from pio.layers.placement_plan import Plan
+from pio.layers.source import Source
 from pio.layers.workspace import Workspace
 from pio.memory.budget import MemoryBudget
 from pio.memory.layout import row_major
 from pio.memory.storage import Storage
 from pio.tensor import Tensor
-
-if TYPE_CHECKING:
-    from pio.layers.source import Source
 
 
 class HybridPlacement(Placement):
@@ -61,15 +60,15 @@ class HybridPlacement(Placement):
         self._here: Workspace | None = None
         self._mails: dict[tuple[int, int, int], Mail] = {}
 
-    def made_on(self, source: Source) -> Device:
+    def made_on(self, source: Below) -> Device:
         """Return the CPU for weights that stay here."""
         return default_device() if self._is_copied(source) else source.device
 
-    def _is_copied(self, source: Source) -> bool:
+    def _is_copied(self, source: Below) -> bool:
         layer = source.layer
         return layer in self._items and (source.of_experts or layer not in self._experts_only)
 
-    def keep(self, source: Source, weight: Tensor) -> Tensor:
+    def keep(self, source: Below, weight: Tensor) -> Tensor:
         """Move a weight that is copied each time to pinned memory; return what operations find in its buffer.
 
         Raises:
@@ -89,17 +88,18 @@ class HybridPlacement(Placement):
         ctypes.memmove(self._turns.image(item) + at, weight.contiguous().address, weight.nbytes)
         return Tensor(buffer, buffer.address + at, weight.dtype, weight.shape, row_major(weight.shape))
 
-    def experts(self, source: Source, make: MakeExperts) -> ExpertsBlock:
+    def experts(self, source: S, make: Callable[[S], SizedExpertsBlock]) -> ExpertsBlock:
         """Return a layer's experts, which the CPU computes where the plan says so."""
         if source.layer not in self.computed:
             return make(source)
         if self._here is None:
             self._here = Workspace(self._tokens, self._budget, device=default_device(), round_inputs=self._rounds)
-        block = make(replace(source, workspace=self._here))
+        model = cast(Source, source)
+        block = make(cast(S, replace(model, workspace=self._here)))
         sizes = block.sizes
         if sizes not in self._mails:
             self._mails[sizes] = Mail(self._stream, self._tokens, *sizes)
-        return HostExperts(source, block, self._mails[sizes])
+        return HostExperts(model, block, self._mails[sizes])
 
     def turn(self, layer: int) -> Turn | None:
         """Return what a layer tells whose weights are copied."""

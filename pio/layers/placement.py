@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Any, Protocol, TypeVar
 
 from pio.device import Device
+from pio.ops.experts import Choices
 from pio.tensor import Tensor
-
-if TYPE_CHECKING:
-    from pio.layers.source import Source
-    from pio.ops.experts import Choices
 
 STEP = 256  # bytes to whose multiples weights are placed
 
@@ -33,7 +30,31 @@ class SizedExpertsBlock(ExpertsBlock, Protocol):
         ...
 
 
-MakeExperts: TypeAlias = "Callable[[Source], SizedExpertsBlock]"
+class Below(Protocol):
+    """Whose weights they are: a ``pio.layers.source.Source``, as far as their place goes."""
+
+    @property
+    def device(self) -> Device:
+        """Where the model runs."""
+        ...
+
+    @property
+    def prefix(self) -> str:
+        """Their names so far."""
+        ...
+
+    @property
+    def layer(self) -> int | None:
+        """The number of their layer."""
+        ...
+
+    @property
+    def of_experts(self) -> bool:
+        """Whether they are those of experts."""
+        ...
+
+
+S = TypeVar("S", bound=Below)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +81,15 @@ class Placement:
     copied: tuple[int, ...] = ()
     computed: tuple[int, ...] = ()
 
-    def made_on(self, source: Source) -> Device:
+    def made_on(self, source: Below) -> Device:
         """Return where a weight is made, before ``keep`` gets it."""
         return source.device
 
-    def keep(self, source: Source, weight: Tensor) -> Tensor:
+    def keep(self, source: Below, weight: Tensor) -> Tensor:
         """Return a weight where operations will find it; another one where it has a place of its own."""
         return weight
 
-    def experts(self, source: Source, make: MakeExperts) -> ExpertsBlock:
+    def experts(self, source: S, make: Callable[[S], SizedExpertsBlock]) -> ExpertsBlock:
         """Return a layer's experts, made of the weights below a source."""
         return make(source)
 
@@ -94,10 +115,10 @@ class Census(Placement):
         """Begin with nothing."""
         self.others: dict[int, int] = {}
         self.experts_bytes: dict[int, int] = {}
-        self.first: tuple[Source, MakeExperts] | None = None
+        self.first: tuple[Any, Callable[[Any], SizedExpertsBlock]] | None = None
         self.raw: dict[tuple[int, bool], int] = {}
 
-    def keep(self, source: Source, weight: Tensor) -> Tensor:
+    def keep(self, source: Below, weight: Tensor) -> Tensor:
         """Count a weight."""
         if source.layer is not None:
             counted = self.experts_bytes if source.of_experts else self.others
@@ -106,7 +127,7 @@ class Census(Placement):
             self.raw[key] = self.raw.get(key, 0) + weight.nbytes
         return weight
 
-    def experts(self, source: Source, make: MakeExperts) -> ExpertsBlock:
+    def experts(self, source: S, make: Callable[[S], SizedExpertsBlock]) -> ExpertsBlock:
         """Note how experts are made."""
         self.first = self.first or (source, make)
         return make(source)

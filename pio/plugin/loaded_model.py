@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 from pio.cache.protocol import Cache
 from pio.config.decoder import DecoderConfig
 from pio.config.runtime import RuntimeConfig
-from pio.device import Device
 from pio.engine.batch_manager import BatchManager
 from pio.layers.decoder import Decoder
 from pio.layers.placement import Placement
 from pio.layers.quantization import Quantization
 from pio.layers.source import Source
 from pio.layers.warm_up import warm_up
+from pio.layers.workspace import Workspace
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.weights import Weights
 from pio.memory import step
@@ -101,7 +101,6 @@ class LoadedModel:
         """
         self.checkpoint = checkpoint
         self.config = config
-        check_options(runtime)
         runtime = with_draft_room(runtime, config)
         if prompts is None:
             tokenizer = Tokenizer.from_folder(checkpoint.path, vocab_size=config.vocab_size)
@@ -121,11 +120,8 @@ class LoadedModel:
         budget = MemoryBudget(runtime.memory_limit or UNLIMITED)
         quantization = quantization_of(config, runtime, packing)
         workspace = workspace_of(runtime, budget)
-        placement = Placement()
-        if _takes_memory(runtime, quantization, workspace.device):
-            total, what, needs = rehearse(build, config, weights, runtime, quantization)
-            budget.reserve(total, what)
-            placement = place(needs, runtime, workspace, budget, check, whole=whole)
+        what = build, config, weights, runtime, quantization
+        placement = _placement(*what, workspace, budget, check, whole=whole)
         options = source_options(runtime, quantization)
         self._source = Source(weights, workspace, check=check, placement=placement, **options)
         self.model, self._longest_context = assemble(build, config, weights, self._source, runtime, budget)
@@ -227,10 +223,26 @@ def _prompts(
     return Prompts(str(checkpoint.path), tokenizer, template, literal=literal, media=processor)
 
 
-def _takes_memory(runtime: RuntimeConfig, quantization: Quantization, device: Device) -> bool:
-    """Whether a model has to be rehearsed: it has a limit, or is more than pages of mapped files."""
-    own = runtime.dtype is not None or bool(quantization.forms) or not runtime.mmap
-    return own or runtime.memory_limit is not None or device.stream is not None
+def _placement(
+    build: BuildModel,
+    config: DecoderConfig,
+    weights: Weights,
+    runtime: RuntimeConfig,
+    quantization: Quantization,
+    workspace: Workspace,
+    budget: MemoryBudget,
+    check: Callable[[], object],
+    *,
+    whole: bool,
+) -> Placement:
+    """Return where weights are to lie, once it is certain that the model fits; the budget has them then."""
+    check_options(runtime)
+    own = runtime.dtype is not None or quantization.forms or not runtime.mmap  # not the files' pages alone
+    if runtime.memory_limit is None and not own and workspace.device.stream is None:
+        return Placement()
+    total, what, needs = rehearse(build, config, weights, runtime, quantization)
+    budget.reserve(total, what)
+    return place(needs, runtime, workspace, budget, check, whole=whole)
 
 
 def _give_back(model: Decoder, cache: Cache) -> None:

@@ -12,7 +12,7 @@ from pio.config.runtime import RuntimeConfig
 from pio.device import Device, default_device
 from pio.errors import ConfigError, OutOfMemoryError
 from pio.layers.hybrid_placement import HybridPlacement
-from pio.layers.placement import Census, MakeExperts, Placement
+from pio.layers.placement import Census, Placement, SizedExpertsBlock
 from pio.layers.placement_plan import Plan, Unit, least, plan
 from pio.layers.source import Inventory, Source
 from pio.layers.workspace import Workspace
@@ -162,7 +162,7 @@ def copy_rate(device: Device) -> float:
     return device.stream.copy_rate()
 
 
-def seconds_here(source: Source, make: MakeExperts, rounds_inputs: bool) -> float:
+def seconds_here(source: Source, make: Callable[[Source], SizedExpertsBlock], rounds_inputs: bool) -> float:
     """Return how long the CPU takes for the experts of a token in one layer, by a measurement.
 
     Args:

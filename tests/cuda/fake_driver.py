@@ -19,7 +19,7 @@ from typing import Any
 from order import Order, Stamp
 from ptx import Memory, Module
 
-from pio.cuda.driver import Facts
+from pio.cuda.driver import NO_PINNED, Facts
 from pio.errors import DeviceError, OutOfMemoryError
 
 RUBBISH = 0xA5  # what fresh memory is full of
@@ -254,7 +254,7 @@ class FakeDriver:
     def allocate_host(self, nbytes: int) -> int:
         self._begin("allocate_host")
         if sum(map(len, self._pinned.values())) + nbytes > self.pinned:
-            raise OutOfMemoryError(f"the GPU has no memory left for {nbytes} bytes that the GPU reads here")
+            raise OutOfMemoryError(NO_PINNED.format(nbytes))
         buffer = ctypes.create_string_buffer(nbytes)
         self._pinned[ctypes.addressof(buffer)] = buffer
         return ctypes.addressof(buffer)

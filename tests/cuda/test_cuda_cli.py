@@ -20,7 +20,9 @@ def pio(*arguments):
 
 
 def test_an_answer(driver):
-    here, there = (pio("generate", "demo", "def f(", "-n", 3, "-t", 0, *where) for where in (("--device", "cpu"), NOTHING_THERE))
+    here, there = (
+        pio("generate", "demo", "def f(", "-n", 3, "-t", 0, *where) for where in (("--device", "cpu"), NOTHING_THERE)
+    )
     assert here.exit_code == there.exit_code == 0 and here.stdout == there.stdout
     ran = pio("generate", "demo", "def f(", "-n", 3, "--verbose", *NOTHING_THERE)
     assert re.search("^plugin: .* on cuda:0$", ran.stderr, re.MULTILINE) and "launch" not in driver.calls

@@ -37,12 +37,12 @@ def answer(model):
 class Whole:
     """A model that lies on the GPU whole: what it answers, needs and takes."""
 
-    def __init__(self, case, **options):
+    def __init__(self, case):
         needed = []
         with pytest.MonkeyPatch.context() as patch, having(FakeDriver()) as driver:
             place = placing.place
             patch.setattr(loaded_model, "place", lambda needs, *rest: needed.append(needs) or place(needs, *rest))
-            with load(case, **options) as model:
+            with load(case) as model:
                 assert model.metadata.offloaded == {"copied": (), "computed": ()}
                 self.answer = answer(model)
             del model
@@ -57,17 +57,17 @@ class Whole:
 _whole = {}
 
 
-def whole(case, quantize=None):
+def whole(case):
     """A case, run once."""
-    if (case, quantize) not in _whole:
-        _whole[case, quantize] = Whole(case, quantize=quantize)
-    return _whole[case, quantize]
+    if case not in _whole:
+        _whole[case] = Whole(case)
+    return _whole[case]
 
 
 @contextmanager
 def split(case, room, **options):
     """A model on a fresh GPU of whose memory so many bytes are for layers."""
-    limit = whole(case, options.get("quantize")).limit(room)
+    limit = whole(case).limit(room)
     with having(FakeDriver()) as driver:
         with load(case, gpu_memory=limit, **options) as model:
             yield model, driver
@@ -95,12 +95,12 @@ def test_layers_that_are_copied_give_the_same_bits(case):
         assert whole(case).most - driver.most[0] >= saved - 4096 * len(units)
 
 
-def test_quantized_layers_are_copied_as_they_are_packed():
-    form = {"quantize": "int4"}
-    room = 2 * max(unit.nbytes for unit in whole(EXPERTS, **form).units)
-    with split(EXPERTS, room, **form, offloaded_experts="copy") as (model, _):
-        assert model.metadata.offloaded["copied"]
-        assert answer(model) == whole(EXPERTS, **form).answer
+def test_quantized_layers_are_copied_as_they_are_packed(tmp_path):
+    pio.quantize(GOLDEN / EXPERTS, tmp_path / "packed", format="int4")
+    room = 2 * max(unit.nbytes for unit in whole(tmp_path / "packed").units)
+    with split(tmp_path / "packed", room, offloaded_experts="copy") as (model, _):
+        assert model.metadata.offloaded["copied"] and model.metadata.formats["layers"] == "int4"
+        assert answer(model) == whole(tmp_path / "packed").answer
 
 
 def test_experts_that_the_cpu_computes():
@@ -137,30 +137,37 @@ def test_what_is_faster_is_done_and_said(monkeypatch, caplog, seconds, kind):
     assert "measured: copies take" in caplog.text
 
 
-def test_both_are_measured(driver):
-    rates, rate, here = [], placing.copy_rate, placing.seconds_here
+def test_both_are_measured():
+    found, rate, here = [], placing.copy_rate, placing.seconds_here
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(placing, "copy_rate", lambda device: rates.append(rate(device)) or rates[-1])
-        patch.setattr(placing, "seconds_here", lambda *given: rates.append(here(*given)) or rates[-1])
-        load(EXPERTS, gpu_memory=whole_in(2)).cleanup()
-    assert len(rates) == 2 and min(rates) > 0
+        patch.setattr(placing, "copy_rate", lambda device: found.append(rate(device)) or found[-1])
+        patch.setattr(placing, "seconds_here", lambda *given: found.append(here(*given)) or found[-1])
+        with split(EXPERTS, 2 * max(unit.nbytes for unit in whole(EXPERTS).units)):
+            pass
+    assert len(found) == 2 and min(found) > 0
 
 
-def whole_in(layers):
-    """Memory for so many layers of experts."""
-    return whole(EXPERTS).limit(layers * max(unit.nbytes for unit in whole(EXPERTS).units))
+def test_what_cannot_be_is_refused():
+    limit = whole(DENSE).limit(half(DENSE))
+    with having(FakeDriver()) as driver:
+        words = r"cuda:0: cache, activations and weights take .* may be used; give more gpu_memory"
+        with pytest.raises(pio.OutOfMemoryError, match=words):
+            load(DENSE, gpu_memory="1KiB")
+        driver.pinned = (16 << 20) + 1000  # enough for the way there, and not for layers that stay here
+        with pytest.raises(pio.OutOfMemoryError, match=r"\(pinned memory\), for weights that do not fit on the GPU"):
+            load(DENSE, gpu_memory=limit)
+        gc.collect()
+        driver.pinned = 1 << 30
+        with load(DENSE, gpu_memory=limit) as model:
+            assert model.metadata.offloaded["copied"]
 
 
-def test_what_cannot_be_is_refused(driver):
-    with pytest.raises(pio.OutOfMemoryError, match=r"cuda:0: cache, activations and weights take .* give more gpu_mem"):
-        load(DENSE, gpu_memory="1KiB")
-    driver.pinned = 1 << 10
-    with pytest.raises(pio.OutOfMemoryError, match=r"\(pinned memory\), for weights that do not fit on the GPU"):
-        load(DENSE, gpu_memory=whole(DENSE).limit(half(DENSE)))
-    gc.collect()
-    for option in ({"gpu_memory": "1GiB"}, {"offloaded_experts": "copy"}):
-        with pytest.raises(pio.ConfigError, match=f"{next(iter(option))} says nothing with device='cpu'"):
-            pio.load(GOLDEN / DENSE, device="cpu", **option)
+@pytest.mark.parametrize("option", [{"gpu_memory": "1GiB"}, {"offloaded_experts": "copy"}])
+def test_options_of_gpus_on_the_cpu_are_refused(option):
+    with pytest.raises(pio.ConfigError, match=f"{next(iter(option))} says nothing with device='cpu'"):
+        pio.load(GOLDEN / DENSE, device="cpu", **option)
+    config = pio.RuntimeConfig.from_options(device="cuda", **option).updated(device="cpu")
+    assert not {"gpu_memory", "offloaded_experts"} & config.model_fields_set
 
 
 def relative(found, wanted):
