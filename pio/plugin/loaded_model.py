@@ -242,7 +242,7 @@ def _placement(
         return Placement()
     total, what, needs = rehearse(build, config, weights, runtime, quantization)
     budget.reserve(total, what)
-    return place(needs, runtime, workspace, budget, check, whole=whole)
+    return place(needs, runtime, workspace, budget, check, whole)
 
 
 def _give_back(model: Decoder, cache: Cache) -> None:

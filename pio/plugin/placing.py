@@ -78,7 +78,6 @@ def place(
     workspace: Workspace,
     budget: MemoryBudget,
     check: Callable[[], object],
-    *,
     whole: bool = False,
 ) -> Placement:
     """Return where weights are to lie: on the GPU, as far as there is room.
