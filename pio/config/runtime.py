@@ -68,8 +68,8 @@ class RuntimeConfig(DescribedFields, frozen=True):
     kept in float32)."""
 
     device: str = "auto"
-    """Where to run: cpu, cuda (the first NVIDIA GPU), cuda:1 and so on, which take ``pip install "pio[cuda]"``; auto takes
-    the first GPU where there is one that can be used, and else the CPU."""
+    """Where to run: cpu, cuda (the first NVIDIA GPU), cuda:1 and so on, which take ``pip install "pio[cuda]"``; auto
+    takes the first GPU where there is one that can be used, and else the CPU."""
 
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     """Convert the weights when loading; None keeps them as stored, mapped from the file. What corrects a

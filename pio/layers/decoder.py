@@ -222,6 +222,7 @@ class Decoder:
             RecordingError: A block does what could not run again; nothing is kept of the step.
             TensorError: Shapes do not fit, or numbers that are read as indices are out of range.
         """
+        batch.check_tokens(self.vocab_size)
         begin_step(cache, batch)
         batch.send()
         shape = batch.num_tokens, batch.num_outputs  # how many sequences they are of is read when the step runs
@@ -258,7 +259,7 @@ class Decoder:
         """
         tokens = batch.num_tokens
         x, _ = self._stream(tokens)
-        self.embed_tokens(batch.tokens[:tokens], x)
+        self.embed_tokens(batch.tokens[:tokens], x, trusted=True)  # ``forward`` has looked at them
         return ops.place_rows(x, batch.embeddings[:tokens])
 
     def hidden_states(self, batch: Batch, cache: Cache) -> Tensor:
@@ -278,7 +279,7 @@ class Decoder:
         last.mix(x, normed, batch, cache)
         rows = self._outputs(0)[0][:count]
         if count:
-            ops.gather(x, batch.output_rows[:count], out=rows)
+            ops.gather(x, batch.output_rows[:count], out=rows, trusted=True)  # by ``Batch.add``
             last.feed(rows, self._stream(count)[1])
         else:
             last.leave()

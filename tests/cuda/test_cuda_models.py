@@ -36,6 +36,27 @@ def test_logits_and_tokens_are_those_of_the_cpu(driver, case, options):
         assert model.generate(PROMPT, max_new_tokens=2, temperature=0).token_ids == tokens
 
 
+@pytest.mark.parametrize(("case", "options"), [CASES[0], CASES[2], CASES[4]])
+def test_bits_do_not_depend_on_how_a_prompt_is_cut(driver, case, options):
+    found = []
+    for chunk in (8, 2):
+        with load(case, device="cuda", prefill_chunk=chunk, **options) as model:
+            found.append(model.logits(PROMPT).tolist())
+    assert found[0] == found[1]
+
+
+def test_a_token_costs_a_graph_a_launch_and_a_wait(driver):
+    with load("qwen3/tied_gqa2", device="cuda") as model:
+        model.generate(PROMPT, max_new_tokens=4, temperature=0)
+        driver.calls.clear()
+        model.generate([7, *PROMPT], max_new_tokens=1, temperature=0)
+        first = len(driver.calls)
+        model.generate([9, *PROMPT], max_new_tokens=3, temperature=0)
+    step = [call for call in driver.calls[first:] if call != "enter"]
+    assert step[: len(step) // 3] * 3 == step
+    assert step[: len(step) // 3] == ["copy_in", "run_graph", "copy_in", "launch", "copy_out", "wait"]
+
+
 def relative(found, wanted):
     """How far numbers are from others, relative L2."""
     a, b = found.reshape(-1).tolist(), wanted.reshape(-1).tolist()
