@@ -17,8 +17,6 @@ from pio.cuda.turns import Turns
 from pio.errors import DeviceError, OutOfMemoryError
 from pio.memory.sizes import format_bytes
 
-MEASURED: Final = 64 << 20  # bytes that are copied to see how fast that is, and how often
-COPIES: Final = 4
 _lock: Final = threading.RLock()
 
 
@@ -147,25 +145,13 @@ class Stream:
 
     def copy_out(self, target: int, source: int, nbytes: int) -> None:
         """Copy from the GPU to this process when all before it is done, and wait for that."""
-        driver = self.begin()
-        if nbytes:
-            driver.copy_out(target, source, nbytes, self.handle)
-        driver.wait(self.handle)
+        self.copy_out_all([(target, source, nbytes)])
 
-    def pinned(self, nbytes: int, what: str) -> Pinned:
-        """Return memory of this process for ``send`` and ``fetch``; see ``Pinned``."""
-        return Pinned(self, nbytes, what)
-
-    def send(self, target: int, source: int, nbytes: int) -> None:
-        """Copy from pinned memory to the GPU; the source must stay as it is until somebody has waited for a result."""
-        if nbytes:
-            self.begin().copy_in(target, source, nbytes, self.handle)
-
-    def fetch(self, pieces: Iterable[tuple[int, int, int]]) -> None:
-        """Copy pieces from the GPU to pinned memory when all before is done, and wait once for all of them.
+    def copy_out_all(self, pieces: Iterable[tuple[int, int, int]]) -> None:
+        """Copy pieces from the GPU to this process when all before is done, and wait for them together.
 
         Args:
-            pieces: Target, source and bytes of each.
+            pieces: Of each the target, the source and its bytes.
         """
         driver = self.begin()
         for target, source, nbytes in pieces:
@@ -173,19 +159,28 @@ class Stream:
                 driver.copy_out(target, source, nbytes, self.handle)
         driver.wait(self.handle)
 
-    def copy_rate(self) -> float:
-        """Return how many bytes a second come from pinned memory to the GPU, by a measurement."""
-        nbytes = min(MEASURED, self.room() // 4)
-        here, there = self.pinned(nbytes, "a measurement"), self.allocate(nbytes, "a measurement")
-        self.send(there, here.address, nbytes)
-        self.wait()
-        begin = perf_counter()
-        for _ in range(COPIES):
-            self.send(there, here.address, nbytes)
+    def pinned(self, nbytes: int, what: str) -> Pinned:
+        """Return memory of this process for ``send`` and ``copy_out_all``; see ``Pinned``."""
+        return Pinned(self, nbytes, what)
+
+    def send(self, target: int, source: int, nbytes: int) -> None:
+        """Copy from pinned memory to the GPU; the source must stay as it is until somebody has waited for a result."""
+        if nbytes:
+            self.begin().copy_in(target, source, nbytes, self.handle)
+
+    def copy_seconds(self, count: int, nbytes: int) -> float:
+        """Return how long so many copies from pinned memory take, of so many bytes each, by a measurement."""
+        here, there = self.pinned(count * nbytes, "a measurement"), self.allocate(nbytes, "a measurement")
+        begin = 0.0
+        for _ in range(2):  # the first time is not like later ones
+            self.wait()
+            begin = perf_counter()
+            for i in range(count):
+                self.send(there, here.address + i * nbytes, nbytes)
         self.wait()
         seconds = perf_counter() - begin
         self.drop(there)
-        return COPIES * nbytes / max(seconds, 1e-9)
+        return max(seconds, 1e-9)
 
     def turns(self, buffers: Sequence[int], sizes: Sequence[int]) -> Turns:
         """Return what brings items into buffers of the GPU just in time; see ``Turns``."""

@@ -8,7 +8,7 @@ in its buffer, and work on what it brings begins when it is complete.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from pio.cuda.pinned import Pinned, Work
 
@@ -57,13 +57,36 @@ class Turns:
             self._bring(item)
         self._stream.begin().wait_event(self._stream.handle, self._events[buffer])
 
-    def leave(self, item: int) -> None:
-        """Say that nothing more is asked for on the item: the next one of its buffer comes behind what was."""
-        following = item + len(self._buffers)
-        if following >= len(self.sizes):
-            following = item % len(self._buffers)
-        if following != item:
+    def leave(self, item: int, left_out: Container[int] = ()) -> None:
+        """Say that nothing more is asked for on the item: the next one of its buffer comes behind what was.
+
+        Args:
+            item: Which one.
+            left_out: Items that are not entered next.
+        """
+        step = len(self._buffers)
+        those = [*range(item + step, len(self.sizes), step), *range(item % step, item, step)]
+        following = next((each for each in those if each not in left_out), None)
+        if following is not None:
             self._bring(following)
+
+    def bring_parts(self, item: int, parts: Iterable[tuple[int, int]]) -> None:
+        """Let what is asked of the stream from here on find parts of the item in its buffer, and maybe not the rest.
+
+        They come in the stream's own order, for nobody knew before that they are needed.
+
+        Args:
+            item: Which one.
+            parts: Where each begins in it, and its bytes.
+        """
+        driver, buffer, image = self._stream.begin(), item % len(self._buffers), self.image(item)
+        if self._events[buffer]:
+            driver.wait_event(self._stream.handle, self._events[buffer])
+        if self._there[buffer] == item:
+            return
+        self._there[buffer] = None
+        for at, nbytes in parts:
+            driver.copy_in(self._buffers[buffer] + at, image + at, nbytes, self._stream.handle)
 
     def _bring(self, item: int) -> None:
         driver, buffer = self._stream.begin(), item % len(self._buffers)

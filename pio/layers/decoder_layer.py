@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from typing import Protocol
 
-from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.protocol import Cache
 from pio.errors import ConfigError
@@ -43,6 +42,7 @@ class DecoderLayer:
         self.post_attention_layernorm = post_attention_layernorm
         self.mlp = mlp
         self.turn: Turn | None = None
+        self._tokens = 0  # of the step
 
     def check(self) -> None:
         """Look whether the blocks can be called as they will be.
@@ -69,8 +69,9 @@ class DecoderLayer:
 
     def mix(self, x: Tensor, normed: Tensor, batch: Batch, cache: Cache) -> None:
         """Advance the residual stream by the layer's first half."""
+        self._tokens = x.shape[0]
         if self.turn is not None:
-            ops.host_call(self.turn.enter)
+            self.turn.enter(self._tokens)
         self.mixer(self.input_layernorm(x, normed), x, batch, cache)
 
     def feed(self, x: Tensor, normed: Tensor) -> None:
@@ -81,4 +82,4 @@ class DecoderLayer:
     def leave(self) -> None:
         """Say that the layer's weights are not needed any more in this step; ``feed`` does it where it is called."""
         if self.turn is not None:
-            ops.host_call(self.turn.leave)
+            self.turn.leave(self._tokens)

@@ -36,7 +36,7 @@ class Link(Protocol):
         """Copy to the GPU from such memory, which stays as it is until somebody has waited for a result."""
         ...
 
-    def fetch(self, pieces: Iterable[tuple[int, int, int]]) -> None:
+    def copy_out_all(self, pieces: Iterable[tuple[int, int, int]]) -> None:
         """Copy pieces, each a target here, a source and bytes, and wait for them."""
         ...
 
@@ -118,7 +118,7 @@ class HostExperts:
         rows, sums, chosen = here
         pairs = [(rows, x), *((getattr(chosen, name), getattr(choices, name)) for name in CHOICES)]
         link = self._mail.link
-        link.fetch([(to.address, there.address, to.nbytes) for to, there in pairs])
+        link.copy_out_all([(to.address, there.address, to.nbytes) for to, there in pairs])
         sums.fill_(0)
         self._block(rows, chosen, sums)
         link.send(added.address, sums.address, sums.nbytes)

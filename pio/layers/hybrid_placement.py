@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import Protocol, cast
 
+from pio import ops
 from pio.device import Device, default_device
 from pio.errors import CheckpointError, DeviceError
+from pio.layers.copied_experts import CopiedExperts, are_few
 from pio.layers.host_experts import HostExperts, Mail
 from pio.layers.placement import Below, ExpertsBlock, Placement, S, SizedExpertsBlock, Turn, rounded
 from pio.layers.placement_plan import Plan
@@ -50,6 +52,7 @@ class HybridPlacement(Placement):
         self._experts_only = {unit.layer for unit in plan.copied if unit.experts}
         self._items = {layer: i for i, layer in enumerate(self.copied)}
         self._used = [0] * len(self.copied)
+        self._chosen: dict[int, tuple[int, int]] = {}  # of items that are experts: those of a token, and all
         what = "buffers for layers that do not fit on the GPU"
         self._buffers = [
             Storage.allocate(plan.buffer_bytes, budget=budget, what=what, device=device) for _ in range(plan.buffers)
@@ -91,7 +94,7 @@ class HybridPlacement(Placement):
     def experts(self, source: S, make: Callable[[S], SizedExpertsBlock]) -> ExpertsBlock:
         """Return a layer's experts, which the CPU computes where the plan says so."""
         if source.layer not in self.computed:
-            return make(source)
+            return self._copied_experts(source.layer, make(source))
         if self._here is None:
             self._here = Workspace(self._tokens, self._budget, device=default_device(), round_inputs=self._rounds)
         model = cast(Source, source)
@@ -101,12 +104,18 @@ class HybridPlacement(Placement):
             self._mails[sizes] = Mail(self._stream, self._tokens, *sizes)
         return HostExperts(model, block, self._mails[sizes])
 
+    def _copied_experts(self, layer: int | None, block: SizedExpertsBlock) -> ExpertsBlock:
+        if layer is None or layer not in self._items or self._turns is None:
+            return block
+        item = self._items[layer]
+        buffer = self._buffers[item % len(self._buffers)]
+        self._chosen[item] = block.sizes[1:]
+        return CopiedExperts(block, buffer.address, self._stream, partial(self._turns.bring_parts, item))
+
     def turn(self, layer: int) -> Turn | None:
         """Return what a layer tells whose weights are copied."""
         item = self._items.get(layer)
-        if item is None or self._turns is None:
-            return None
-        return Turn(partial(self._turns.enter, item), partial(self._turns.leave, item))
+        return None if item is None or self._turns is None else _LayerTurn(self._turns, item, self._chosen)
 
     def free(self) -> None:
         """Give back buffers, pinned memory and what the CPU computes in."""
@@ -117,3 +126,34 @@ class HybridPlacement(Placement):
         if self._here is not None:
             self._here.free()
         self._mails.clear()
+
+
+class Items(Protocol):
+    """What brings items into buffers of a GPU (``Stream.turns``)."""
+
+    def enter(self, item: int, /) -> None:
+        """Let what is asked of the GPU from here on find the item."""
+        ...
+
+    def leave(self, item: int, left_out: Container[int], /) -> None:
+        """Let the next item that is not left out come behind what was asked."""
+        ...
+
+
+class _LayerTurn:
+    """What a layer tells; in a step of few tokens experts are not brought before they are chosen."""
+
+    def __init__(self, items: Items, item: int, chosen: Mapping[int, tuple[int, int]]) -> None:
+        self._items, self._item, self._chosen = items, item, chosen
+
+    def _left_out(self, tokens: int) -> list[int]:
+        return [item for item, sizes in self._chosen.items() if are_few(tokens, *sizes)]
+
+    def enter(self, tokens: int) -> None:
+        if self._item not in self._left_out(tokens):
+            ops.host_call(partial(self._items.enter, self._item))
+
+    def leave(self, tokens: int) -> None:
+        left_out = self._left_out(tokens)
+        if self._item not in left_out:
+            ops.host_call(partial(self._items.leave, self._item, left_out))

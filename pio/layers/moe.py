@@ -11,6 +11,7 @@ from pio.errors import CheckpointError, TensorError
 from pio.layers.source import Source
 from pio.layers.workspace import Rooms
 from pio.ops.experts import Choices, ExpertWeights, most_row_bytes, route_scratch_shape
+from pio.ops.quantized import PackedWeight
 from pio.tensor import Tensor
 
 
@@ -155,6 +156,11 @@ class Experts:
         self.sizes = hidden, routing.k, routing.experts
         self._rooms = _expert_rooms(source, routing, hidden, inner)
         self._rounds = source.workspace.rounds_inputs
+
+    def weights_of(self, expert: int) -> list[Tensor]:
+        """Return the memory of an expert's weights."""
+        found = (each.matrices[expert] for each in (self.gate_proj, self.up_proj, self.down_proj))
+        return [matrix.data if isinstance(matrix, PackedWeight) else matrix for matrix in found]
 
     def __call__(self, x: Tensor, choices: Choices, residual: Tensor) -> None:
         """Add the experts' outputs to the residual stream.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from pio.device import Device
@@ -27,6 +26,10 @@ class SizedExpertsBlock(ExpertsBlock, Protocol):
     @property
     def sizes(self) -> tuple[int, int, int]:
         """Width of the residual stream, experts of a token, and all experts."""
+        ...
+
+    def weights_of(self, expert: int, /) -> list[Tensor]:
+        """Return the memory of an expert's weights."""
         ...
 
 
@@ -57,17 +60,19 @@ class Below(Protocol):
 S = TypeVar("S", bound=Below)
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Protocol):
     """What a layer calls whose weights share memory with those of others, which are there at other times.
 
-    Attributes:
-        enter: Has the weights there for what is asked of the device from here on.
-        leave: Lets others have the memory behind what was asked of the device.
+    The calls are part of a step that is recorded.
     """
 
-    enter: Callable[[], None]
-    leave: Callable[[], None]
+    def enter(self, tokens: int, /) -> None:
+        """Have the weights there for what is asked of the device from here on, in a step of so many tokens."""
+        ...
+
+    def leave(self, tokens: int, /) -> None:
+        """Let others have the memory behind what was asked of the device."""
+        ...
 
 
 class Placement:

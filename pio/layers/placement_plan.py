@@ -41,12 +41,6 @@ class Plan:
         """Bytes of a buffer, which has room for each that comes there."""
         return max((unit.nbytes for unit in self.copied), default=0)
 
-    @property
-    def copied_bytes(self) -> int:
-        """Bytes that are copied in each step: what has a buffer to itself stays there."""
-        alone = range(max(len(self.copied) - self.buffers, 0), self.buffers)  # numbers of those that share with nobody
-        return sum(unit.nbytes for i, unit in enumerate(self.copied) if i not in alone)
-
     def needs(self, units: Sequence[Unit]) -> int:
         """Return the bytes that units take on the device by this plan."""
         away = {unit.layer for unit in (*self.copied, *self.computed)}

@@ -25,6 +25,8 @@ from pio.tensor import Tensor
 SMALL = 1 << 20  # bytes of sizes, tables and batches that lie on a GPU beside what is counted
 SPARE, SHARE = 512 << 20, 32  # of a GPU's free memory so much, or that share, is left to kernels and recorded steps
 TIMES = 5  # that experts are computed to see how long it takes
+MATRICES = 3  # of an expert
+MEASURED = 64 << 20  # bytes that are copied to see how long it takes
 
 _log = logging.getLogger(__name__)
 
@@ -143,44 +145,50 @@ def _with_experts(
     if runtime.offloaded_experts == "compute":
         return computing, ""
     check()
-    rate = copy_rate(workspace.device)
+    block = _block_here(*first, workspace.rounds_inputs)
+    copied = seconds_to_copy(copying, block.sizes, workspace.device)
     check()
-    each = seconds_here(*first, workspace.rounds_inputs)
-    copied = copying.copied_bytes / rate
-    computed = len(computing.computed) * each + computing.copied_bytes / rate
+    computed = len(computing.computed) * seconds_here(block)
+    if computing.copied:
+        computed += seconds_to_copy(computing, block.sizes, workspace.device)
     why = (
-        f" (measured: copies take {1e3 * copied:.3g} ms a step, and {1e3 * computed:.3g} ms where the CPU computes the "
-        "experts of one token)"
+        f" (measured: for one token copies take {1e3 * copied:.3g} ms, and {1e3 * computed:.3g} ms where the CPU "
+        "computes experts)"
     )
     return (computing if computed < copied else copying), why
 
 
-def copy_rate(device: Device) -> float:
-    """Return how many bytes a second come to a GPU, by a measurement."""
-    assert device.stream is not None
-    return device.stream.copy_rate()
-
-
-def seconds_here(source: Source, make: Callable[[Source], SizedExpertsBlock], rounds_inputs: bool) -> float:
-    """Return how long the CPU takes for the experts of a token in one layer, by a measurement.
+def seconds_to_copy(chosen: Plan, sizes: tuple[int, int, int], device: Device) -> float:
+    """Return how long it takes to copy what a plan has copied for one token, by a measurement.
 
     Args:
-        source: Of a layer's experts, whatever its device.
-        make: Makes the block.
-        rounds_inputs: Whether inputs of bfloat16 matrices are rounded.
+        chosen: The plan.
+        sizes: Of experts, as a block of them has them.
+        device: The GPU.
     """
+    stream = device.stream
+    assert stream is not None
+    _, k, experts = sizes
+    mixtures = [unit.nbytes for unit in chosen.copied if unit.experts]
+    others = sum(unit.nbytes for unit in chosen.copied if not unit.experts)
+    seconds = 0.0
+    if mixtures:
+        seconds += len(mixtures) * stream.copy_seconds(MATRICES * k, max(mixtures) // (MATRICES * experts))
+    if others:
+        nbytes = min(MEASURED, others)
+        seconds += stream.copy_seconds(1, nbytes) * others / nbytes
+    return seconds
+
+
+def _block_here(source: Source, make: Callable[[Source], SizedExpertsBlock], rounds_inputs: bool) -> SizedExpertsBlock:
+    """Return a layer's experts on the CPU, for a measurement."""
     workspace = Workspace(1, device=default_device(), round_inputs=rounds_inputs)
-    here = Source(
-        source.weights,
-        workspace,
-        source.prefix,
-        source.dtype,
-        source.quantization,
-        Inventory(),
-        source.check,
-        of_experts=True,
-    )
-    block = make(here)
+    told = source.weights, workspace, source.prefix, source.dtype, source.quantization, Inventory(), source.check
+    return make(Source(*told, of_experts=True))
+
+
+def seconds_here(block: SizedExpertsBlock) -> float:
+    """Return how long the CPU takes for the experts of a token in one layer, by a measurement."""
     hidden, k, experts = block.sizes
     x, residual = Tensor.zeros((1, hidden)), Tensor.zeros((1, hidden))
     x.fill_(0.5)

@@ -93,6 +93,7 @@ class FakeDriver:
         lost: What every call says, where a test has taken the GPUs away.
         calls: Names of the calls so far.
         pinned: Bytes of this process that GPUs may be let read by themselves.
+        sent: Bytes of all copies to GPUs that were asked for so far.
         most: The most bytes of each GPU's memory that were in use at once.
     """
 
@@ -102,6 +103,7 @@ class FakeDriver:
         self.lost = ""
         self.calls: list[str] = []
         self.pinned = 1 << 40
+        self.sent = 0
         self.most = [0] * len(self.gpus)
         self._version = version
         self._memories = [Memory() for _ in self.gpus]
@@ -272,6 +274,7 @@ class FakeDriver:
         self._check(queue, target, nbytes)
         if not any(at <= source and source + nbytes <= at + len(b) for at, b in self._pinned.items()):
             raise Misuse("a copy reads memory that the system may move: it is not from allocate_host")
+        self.sent += nbytes
         before = ctypes.string_at(source, nbytes)
 
         def move() -> Touched:

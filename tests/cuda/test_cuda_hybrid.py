@@ -103,6 +103,22 @@ def test_quantized_layers_are_copied_as_they_are_packed(tmp_path):
         assert answer(model) == whole(tmp_path / "packed").answer
 
 
+def test_a_token_has_only_its_own_experts_copied():
+    k, experts, unit = 2, 7, whole(EXPERTS).units[0].nbytes
+    with split(EXPERTS, 2 * max(unit.nbytes for unit in whole(EXPERTS).units), offloaded_experts="copy") as (
+        model,
+        driver,
+    ):
+        layers, sent = len(model.metadata.offloaded["copied"]), []
+        for count in (2, 4):
+            before = driver.sent
+            made = model.generate(PROMPT, max_new_tokens=count, temperature=0, ignore_eos=True)
+            sent.append(driver.sent - before)
+        assert made.token_ids[:TOKENS] == whole(EXPERTS).answer[1]
+        steps, small = 2, 4096  # small: the batch of a step
+        assert 0 < sent[1] - sent[0] <= steps * (layers * unit * k / experts + small)
+
+
 def test_experts_that_the_cpu_computes():
     room = 2 * max(unit.nbytes for unit in whole(EXPERTS).units)
     with split(EXPERTS, room, offloaded_experts="compute") as (model, driver):
@@ -126,21 +142,20 @@ def test_all_experts_here_and_layers_that_are_copied_beside():
 
 @pytest.mark.parametrize(("seconds", "kind"), [(1e-9, "computed"), (1e9, "copied")])
 def test_what_is_faster_is_done_and_said(monkeypatch, caplog, seconds, kind):
-    monkeypatch.setattr(placing, "copy_rate", lambda device: 1e6)
-    monkeypatch.setattr(placing, "seconds_here", lambda *_: seconds)
+    monkeypatch.setattr(placing, "seconds_here", lambda block: seconds)
     caplog.set_level(logging.INFO, "pio.plugin.placing")
     with split(EXPERTS, 2 * max(unit.nbytes for unit in whole(EXPERTS).units)) as (model, _):
         offloaded = model.metadata.offloaded
     assert [name for name, layers in offloaded.items() if layers] == [kind]
     said = {"computed": "the CPU computes the experts of layers 1 ", "copied": "the weights of layers 0, 2 are copied"}
     assert "cuda:0 has no room for all of 3 layers" in caplog.text and said[kind] in caplog.text
-    assert "measured: copies take" in caplog.text
+    assert "measured: for one token copies take" in caplog.text
 
 
 def test_both_are_measured():
-    found, rate, here = [], placing.copy_rate, placing.seconds_here
+    found, to_copy, here = [], placing.seconds_to_copy, placing.seconds_here
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(placing, "copy_rate", lambda device: found.append(rate(device)) or found[-1])
+        patch.setattr(placing, "seconds_to_copy", lambda *given: found.append(to_copy(*given)) or found[-1])
         patch.setattr(placing, "seconds_here", lambda *given: found.append(here(*given)) or found[-1])
         with split(EXPERTS, 2 * max(unit.nbytes for unit in whole(EXPERTS).units)):
             pass

@@ -94,6 +94,38 @@ def test_any_order_finds_what_it_asks_for(driver):
     desk.close()
 
 
+@pytest.mark.parametrize("buffers", [1, 2])
+def test_parts_of_an_item_come_alone(driver, buffers):
+    desk = Desk(buffers, (600, 600, 600))
+    for item, part in ((0, (0, 256)), (1, (256, 200)), (0, (512, 88)), (2, (0, 600))):
+        desk.turns.bring_parts(item, [part])
+        desk.stream.copy(desk.out, desk.buffers[item % buffers] + part[0], part[1])
+        assert desk.found(item)[: part[1]] == bytes([item + 1]) * part[1]
+    desk.turns.enter(1)  # all of it, behind parts of others
+    desk.work(1)
+    desk.turns.bring_parts(1, [(0, 5)])  # which are there
+    assert desk.found(1) == bytes([2]) * 600
+    desk.turns.leave(1)
+    desk.turns.bring_parts(1, [(7, 3)])  # while another comes there
+    desk.stream.copy(desk.out, desk.buffers[1 % buffers] + 7, 3)
+    assert desk.found(1)[:3] == bytes([2]) * 3
+    desk.close()
+
+
+def test_items_that_are_not_entered_next_are_left_out(driver):
+    desk = Desk(1)
+    desk.turns.enter(0)
+    desk.turns.leave(0, [1, 2])
+    driver.calls.clear()
+    desk.turns.enter(3)
+    assert "copy_in" not in driver.calls
+    desk.turns.leave(3, [0, 1, 2, 4])
+    assert "copy_in" not in driver.calls
+    desk.work(3)
+    assert desk.found(3) == bytes([4]) * SIZES[3]
+    desk.close()
+
+
 @pytest.mark.parametrize("follower", ["work", "copies"])
 def test_a_wait_that_is_left_out_is_found(follower):
     """The tests' driver sees it, whatever the bytes are."""

@@ -66,10 +66,3 @@ def test_layers_that_move_are_spread():
     found = plan(units, 60, compute=False)
     assert [unit.layer for unit in found.copied] == [1, 4, 6] and found.buffers == 1
     assert [unit.layer for unit in plan(units, 59, compute=False).copied] == [1, 3, 5, 7]
-
-
-def test_a_layer_with_a_buffer_of_its_own_is_not_copied_again():
-    units = [Unit(i, 10 + i, False) for i in range(5)]
-    assert Plan(tuple(units[:3]), (), 2).copied_bytes == 10 + 12
-    assert Plan(tuple(units), (), 2).copied_bytes == sum(unit.nbytes for unit in units)
-    assert Plan(tuple(units[:2]), (), 1).copied_bytes == 10 + 11
