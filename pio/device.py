@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -153,6 +154,16 @@ class Device(str):
     def dlpack(self) -> tuple[int, int]:
         """DLPack's type and index: the CPU is ``(1, 0)``, the second GPU ``(2, 1)``."""
         return DLPACK_TYPES[self.kind], self.ordinal
+
+    def give_back(self) -> None:
+        """Give the memory of a GPU back that nobody uses any more, so that other processes have it.
+
+        Else it is kept for what comes next. On the CPU memory goes as its last user does. A GPU that cannot be used any
+        more has nothing to give back.
+        """
+        if self.stream is not None:
+            with suppress(DeviceError):
+                self.stream.give_back()
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a device cannot be changed; make another, such as Device({str(self)!r}, threads=2)")

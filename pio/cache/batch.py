@@ -10,6 +10,7 @@ from pio.dtypes import int32, int64
 from pio.errors import CapacityError, TensorError
 from pio.memory.allocation import ALIGNMENT
 from pio.ops._check import check
+from pio.ops._overlap import check_same_device
 from pio.ops.slices import Slices, as_array
 from pio.tensor import Tensor
 
@@ -202,11 +203,14 @@ class Batch(Slices):
         Raises:
             CapacityError: There are not as many tokens behind ``first``, or other than the batch has levels.
             TensorError: The rows have another form.
+            DeviceError: They lie on another device than the batch.
         """
         check("Batch.place", "rows", rows, (None, None))
         count, width = rows.shape
         for added in additions:
             check("Batch.place", "additions", added, (count, width))
+        for name, tensor in (("rows", rows), *(("additions", added) for added in additions)):
+            check_same_device("Batch.place", "the batch", self.record, name, tensor)
         if len(additions) not in (0, len(self._additions)):
             raise CapacityError(f"{len(additions)} levels of rows to add: the batch has {len(self._additions)}")
         if not 0 <= first <= first + count <= self.num_tokens:

@@ -10,6 +10,7 @@ from pio.cache.recurrent import RecurrentStates
 from pio.cache.snapshot import Snapshot
 from pio.errors import CapacityError
 from pio.ops.slices import Tentative
+from pio.tensor import Tensor
 
 
 class HybridCache:
@@ -53,16 +54,16 @@ class HybridCache:
         own: PagedCache | RecurrentStates = self.paged if self._attends[index] else self.recurrent
         return own.layer(sum(attends is self._attends[index] for attends in self._attends[:index]))
 
-    def block_memory(self) -> list[tuple[memoryview, int]]:
-        """Return the bytes of each tensor of each layer that attends, and how many of them are one block.
+    def block_memory(self) -> list[Tensor]:
+        """Return the tensors of all layers that attend.
 
         Raises:
             PioError: The cache was freed.
         """
         return self.paged.block_memory()
 
-    def state_memory(self) -> list[tuple[memoryview, int]]:
-        """Return the bytes of each state of each layer that recurs, and how many of them are one slot.
+    def state_memory(self) -> list[Tensor]:
+        """Return the states of all layers that recur.
 
         Raises:
             PioError: The cache was freed.

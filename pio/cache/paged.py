@@ -14,7 +14,7 @@ from pio.memory.budget import MemoryBudget
 from pio.memory.storage import Storage
 from pio.ops.attention import BLOCK_SIZE
 from pio.ops.pages import Pages
-from pio.tensor import row_major
+from pio.tensor import Tensor, row_major
 
 
 class PagedCache:
@@ -108,14 +108,13 @@ class PagedCache:
             for pool in layer:
                 pool[target].copy_(pool[source])
 
-    def block_memory(self) -> list[tuple[memoryview, int]]:
-        """Return the bytes of each tensor of each layer, and how many of them are one block.
+    def block_memory(self) -> list[Tensor]:
+        """Return the tensors of all layers.
 
         Raises:
             PioError: The cache was freed.
         """
-        pools = [pool for layer in self.pools for pool in layer]
-        return [(self._storage.memoryview(p.address, p.nbytes), p.nbytes // self.num_blocks) for p in pools]
+        return [pool for layer in self.pools for pool in layer]
 
     def copy_states(self, source: int, target: int) -> None:
         """Do nothing: blocks are all that is kept."""

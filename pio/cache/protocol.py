@@ -9,6 +9,7 @@ from pio.cache.format import CacheFormat
 from pio.cache.snapshot import Snapshot
 from pio.errors import CapacityError, ConfigError
 from pio.ops.slices import Slices, Tentative
+from pio.tensor import Tensor
 
 UNBOUNDED: Final = 1 << 31  # tentative tokens, where there are no states that they could move
 
@@ -132,10 +133,10 @@ class TentativeCache(Cache, Protocol):
 class StoredCache(Cache, Protocol):
     """A cache whose blocks can be kept elsewhere, and put back: what ``prefix_cache_path`` needs."""
 
-    def block_memory(self) -> list[tuple[memoryview, int]]:
-        """Return the bytes of each pool of blocks, which lie side by side in it, and how many of them are one block.
+    def block_memory(self) -> list[Tensor]:
+        """Return all tensors that blocks lie in, of any dtype and on any device.
 
-        The views keep the memory until they are gone.
+        Each is contiguous, and its first axis counts blocks: as many as there are.
 
         Raises:
             PioError: The cache was freed.
@@ -146,10 +147,10 @@ class StoredCache(Cache, Protocol):
 class StoredStates(StoredCache, Protocol):
     """The same of a cache with states, which are read into a slot that nobody runs in, and copied from there."""
 
-    def state_memory(self) -> list[tuple[memoryview, int]]:
-        """Return the bytes of each pool of states, which lie side by side in it, and how many of them are one slot.
+    def state_memory(self) -> list[Tensor]:
+        """Return all tensors that states lie in, of any dtype and on any device.
 
-        The views keep the memory until they are gone.
+        Each is contiguous, and its first axis counts slots: as many as there are.
 
         Raises:
             PioError: The cache was freed.

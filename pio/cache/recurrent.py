@@ -93,14 +93,13 @@ class RecurrentStates:
         states = self._living()[index]
         return (*states, self._windows.layer(index)) if self._windows else states
 
-    def state_memory(self) -> list[tuple[memoryview, int]]:
-        """Return the bytes of each state of each layer, slot by slot, and how many of them are one slot.
+    def state_memory(self) -> list[Tensor]:
+        """Return the states of all layers.
 
         Raises:
             PioError: The cache was freed.
         """
-        states = [state for layer in self._living() for state in layer]
-        return [(self._storage.memoryview(s.address, s.nbytes), s.nbytes // self.slots) for s in states]
+        return [state for layer in self._living() for state in layer]
 
     def begin_step(self, tentative: Sequence[Tentative]) -> None:
         """Take note of which sequences of the next step are tentative; those of the last one can be committed no more.

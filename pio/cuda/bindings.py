@@ -144,7 +144,18 @@ class Bindings:
 
     def room(self) -> tuple[int, int]:
         free, total = _value(cu.cuMemGetInfo())
-        return int(free), int(total)
+        pool, of = self._pool(), cu.CUmemPool_attribute
+        reserved, used = (
+            int(_value(cu.cuMemPoolGetAttribute(pool, attribute)))
+            for attribute in (of.CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, of.CU_MEMPOOL_ATTR_USED_MEM_CURRENT)
+        )
+        return int(free) + reserved - used, int(total)
+
+    def trim(self) -> None:
+        _ok(cu.cuMemPoolTrimTo(self._pool(), 0)[0])
+
+    def _pool(self) -> Any:
+        return _value(cu.cuDeviceGetDefaultMemPool(_value(cu.cuCtxGetDevice())))
 
     def stream(self) -> int:
         made = _value(cu.cuStreamCreate(cu.CUstream_flags.CU_STREAM_NON_BLOCKING.value))

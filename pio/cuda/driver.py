@@ -66,7 +66,14 @@ class Driver(Protocol):
         ...
 
     def room(self) -> tuple[int, int]:
-        """Return how many bytes of the context's GPU are free, and how many there are."""
+        """Return how many bytes of the context's GPU are free for this process, and how many there are.
+
+        What was given back, and is kept for what this process asks for next, is free for it.
+        """
+        ...
+
+    def trim(self) -> None:
+        """Give what is kept so to whoever asks for it, in other processes too."""
         ...
 
     def stream(self) -> int:

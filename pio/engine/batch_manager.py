@@ -115,7 +115,6 @@ class BatchManager:
         if speculation is not None and budget is not None:
             budget.reserve(speculation.nbytes, DRAFTS)
         self._hidden_size, self._levels, self._axes = model.hidden_size, model.levels, model.axes
-        self._encoder = None if model.encoder is None else MediaEncoder(model.encoder, media_cache, budget)
         self._answers = AnswerMaker(
             self._limits,
             ends=frozenset(eos_token_ids),
@@ -138,6 +137,8 @@ class BatchManager:
             speculation=speculation,
         )
         runner = Runner(model, cache, max_tokens=tokens, max_sequences=sequences, max_length=longest, budget=budget)
+        self._device, tower = runner.device, model.encoder
+        self._encoder = None if tower is None else MediaEncoder(tower, media_cache, budget, self._device)
         self.nbytes = runner.nbytes + (0 if stored is None else stored.store.nbytes)
         self.nbytes += 0 if speculation is None else speculation.nbytes
         self.speculation = speculation
@@ -248,6 +249,7 @@ class BatchManager:
         """Return a prompt's embeddings; refuse them, and its pictures, where they do not fit the model."""
         embeddings = prompt_embeddings.checked(prompt.embeddings, tokens, self._hidden_size, self._levels)
         prompt_media.check(prompt, embeddings, tokens, self._axes)
+        embeddings = prompt_embeddings.placed(embeddings, self._device, self._budget)
         encoder = self._encoder
         if prompt.media and self._worker is not None:
             if encoder is None:

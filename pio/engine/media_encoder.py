@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from pio.device import Device
 from pio.engine.prompt_media import REMEDY
 from pio.engine.sequence import Sequence as TokenSequence
 from pio.errors import ConfigError, OutOfMemoryError
@@ -54,7 +55,9 @@ class MediaEncoder:
         encoded: How many media were encoded so far, those that were found among the kept ones not counted.
     """
 
-    def __init__(self, encoder: Encoder, keep: int, budget: MemoryBudget | None = None) -> None:
+    def __init__(
+        self, encoder: Encoder, keep: int, budget: MemoryBudget | None = None, device: Device | None = None
+    ) -> None:
         """Begin with nothing.
 
         Args:
@@ -62,8 +65,9 @@ class MediaEncoder:
             keep: Bytes of embeddings that are kept for prompts with the same media; at most half of what the budget has
                 left, so that there is room for what others count against it.
             budget: What the encoder counts its memory against.
+            device: Where it takes that; the CPU if None.
         """
-        self._encoder = encoder
+        self._encoder, self._device = encoder, device
         self._keep = keep if budget is None else min(keep, budget.available // 2)
         self._budget = budget
         self._kept: OrderedDict[bytes, Embeddings] = OrderedDict()
@@ -98,7 +102,9 @@ class MediaEncoder:
         working = max(self._encoder.working_bytes([medium]) for medium in new.values())
         needed = working + sum(map(self._encoder.embeddings_bytes, new.values()))
         tokens, remedy = sum(placed.tokens for placed in media), "give fewer or smaller pictures, or fewer max_pixels"
-        require_free(needed, f"encoding pictures of {tokens} tokens takes", remedy)
+        on_gpu = self._device is not None and self._device.stream is not None
+        spare = self.kept_bytes if on_gpu else 0  # a machine says too late that it has no memory for them
+        require_free(needed, f"encoding pictures of {tokens} tokens takes", remedy, self._device, spare)
         if self._budget is None:
             return
         available = self._budget.available + self.kept_bytes
@@ -148,7 +154,7 @@ class MediaEncoder:
         """Do a short piece of the work; sequences whose last medium is done may run then.
 
         Raises:
-            OutOfMemoryError: The medium in work does not fit; ``fail`` says whose it is.
+            OutOfMemoryError: The medium in work does not fit, also where none is kept; ``fail`` says whose it is.
         """
         try:
             if self._running is None:
@@ -159,9 +165,13 @@ class MediaEncoder:
             keys, self._running, self._in_work = self._in_work, None, []
             self._finish(keys, done.value)
         except OutOfMemoryError:
-            if len(self._in_work) < 2:
+            if len(self._in_work) > 1:
+                self._alone.update(self._in_work)  # one after the other they may fit
+            elif self._kept:
+                while self._kept:
+                    self._drop()
+            else:
                 raise
-            self._alone.update(self._in_work)  # one after the other they may fit
             self._stop()
 
     def fail(self) -> list[TokenSequence]:

@@ -9,9 +9,8 @@ from typing import Final
 
 from pio.engine.cache_manager import CacheManager
 from pio.engine.sequence import NO_SLOT, Sequence
-from pio.engine.stored_items import StoredItems
+from pio.engine.stored_items import StoredItems, Wanted
 from pio.store.disk_store import DiskStore
-from pio.store.reader import Wanted
 
 _log = logging.getLogger("pio.engine")
 
@@ -187,13 +186,13 @@ class PrefixReads:
         if places is None:
             self._retarget(sequence, reading, reading.target - 1)
             return 0
-        rest = list(zip(places, self._items.states(reading.slot), strict=True))[reading.parts :]
-        wanted = rest[: _fitting([sum(map(len, pieces)) for _, pieces in rest], room)]
-        done = self._store.read(wanted)
+        rest = list(zip(places, self._items.states, strict=True))[reading.parts :]
+        count = _fitting([pool.nbytes for _, pool in rest], room)
+        done = self._items.read(self._store, [(place, pool, reading.slot) for place, pool in rest[:count]])
         reading.parts += done
-        if done < len(wanted):
+        if done < count:
             self._retarget(sequence, reading, reading.target - 1)
-        return sum(len(piece) for _, pieces in wanted[:done] for piece in pieces)
+        return sum(pool.nbytes for _, pool in rest[:done])
 
     def _read_blocks(self, sequence: Sequence, reading: Reading, room: int) -> int:
         manager, items, at, wanted = self._manager, self._items, reading.at, list[Wanted]()
@@ -203,8 +202,8 @@ class PrefixReads:
             place = items.find_block(self._store, key)
             if place is None or i in reading.read or manager.known.find(key) is not None:
                 break
-            wanted.append((place, items.block(sequence.blocks[i])))
-        done = self._store.read(wanted)
+            wanted.append((place, items.blocks, sequence.blocks[i]))
+        done = items.read(self._store, wanted)
         reading.at += done
         if items.kinds:
             reading.read.update(range(at, at + done))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from math import inf
 from time import monotonic
 from typing import Final
@@ -10,10 +11,13 @@ from pio.cache.kept_states import KeptState
 from pio.engine.cache_manager import CacheManager
 from pio.engine.sequence import Sequence
 from pio.engine.stored_items import BLOCK, STATES, StoredItems
+from pio.errors import DeviceError
 from pio.store.disk_store import DiskStore
 from pio.store.reader import Place
 from pio.store.segment import Item
 from pio.store.segment_buffer import SegmentBuffer
+
+_log = logging.getLogger("pio.engine")
 
 TOKEN: Final = 1 << 17  # bytes of disk that a token is worth which need not be computed again
 DELAY: Final = 1.0  # seconds that less than a segment waits for more where nothing runs: short answers share one
@@ -115,7 +119,12 @@ class PrefixWrites:
                     self.clear()
                 self._blocked = True
                 return
-            self._fill(self._open)
+            try:
+                self._fill(self._open)
+            except DeviceError as error:  # its memory is gone, and with it all that could be written
+                _log.warning("what was computed of prompts is not kept on disk, for it cannot be read: %s", error)
+                self.clear()
+                return
             if self._queue or not len(self._open):  # it has no room for the next, or all that there was is lost
                 self._put(closing=closing)
         if self._open is not None:
@@ -189,7 +198,11 @@ class PrefixWrites:
         return None if state is None else state.slot
 
     def _fill(self, buffer: SegmentBuffer) -> None:
-        """Copy into a buffer what is still there, where the block before it is on disk or on its way."""
+        """Copy into a buffer what is still there, where the block before it is on disk or on its way.
+
+        Raises:
+            DeviceError: It lies on a GPU that was lost; the buffer holds nothing that is not whole.
+        """
         items = self._items
         while self._queue:
             (what, key), before = next(iter(self._queue.items()))
@@ -199,9 +212,9 @@ class PrefixWrites:
                 beside = not len(buffer) or self._held + self._size(what) <= self._segment
                 if not beside or not buffer.has_room(self._size(what), len(kinds)):
                     return
-                memory = [items.block(found)] if what == BLOCK else items.states(found)
-                for kind, pieces in zip(kinds, memory, strict=True):
-                    buffer.add(Item(kind, key, before), pieces)
+                for kind, pool in zip(kinds, [items.blocks] if what == BLOCK else items.states, strict=True):
+                    pool.copy_out(found, buffer.room(pool.nbytes))
+                    buffer.add(Item(kind, key, before), pool.nbytes)
                 self._inside.add((what, key))
                 self._held += self._size(what)
             self._pop(what, key)

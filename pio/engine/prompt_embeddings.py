@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pio.device import Device
 from pio.dtypes import float32
 from pio.errors import ConfigError
+from pio.memory.arena import Arena
+from pio.memory.budget import MemoryBudget
 from pio.tensor import Tensor
 from pio.text.encoded_prompt import PromptEmbeddings
 
@@ -41,6 +44,32 @@ def checked(
             raise ConfigError(f"{name}: token {stretch.first} has embeddings from another stretch; give each once")
         end = last
     return tuple(stretch for _, stretch in found)
+
+
+def placed(
+    given: Sequence[PromptEmbeddings], device: Device, budget: MemoryBudget | None
+) -> tuple[PromptEmbeddings, ...]:
+    """Return stretches whose rows lie where the model runs: those that do as they are, of others a copy.
+
+    Raises:
+        OutOfMemoryError: The budget or the device has no room for the copies, which count as long as the prompt waits
+            or is read.
+    """
+    return tuple(
+        PromptEmbeddings(
+            stretch.first,
+            _placed(stretch.rows, device, budget),
+            tuple(_placed(added, device, budget) for added in stretch.additions),
+        )
+        for stretch in given
+    )
+
+
+def _placed(rows: Tensor, device: Device, budget: MemoryBudget | None) -> Tensor:
+    if rows.device == device:
+        return rows
+    what = "the embeddings of a prompt (fewer for a shorter one)"
+    return Arena(rows.nbytes, budget=budget, what=what, device=device).take(rows.shape).copy_(rows)
 
 
 def _check_form(name: str, stretch: Any, hidden_size: int, levels: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence as Collection
+from time import perf_counter
 from typing import Any, Protocol
 
 from pio.cache.batch import Batch
@@ -76,7 +77,13 @@ class Model(Protocol):
 
 
 class Runner:
-    """Owns what steps reuse: the batch and the sampler's scratch."""
+    """Owns what steps reuse: the batch and the sampler's scratch.
+
+    Attributes:
+        device: Where the model runs.
+        computed: When the last step was computed, by ``time.perf_counter``. A GPU is at work while its first tokens are
+            asked for, so that is known behind ``consume``.
+    """
 
     def __init__(
         self,
@@ -95,7 +102,9 @@ class Runner:
         if cache.state_slots > max_sequences:  # prompts may be cut at the end of each block
             slices += max_sequences + max_tokens // cache.block_size
         self._batch = model.new_batch(max_tokens, slices, blocks, model.max_batch_outputs)
-        self._sampler = Sampler(model.vocab_size, budget, device=self._batch.record.device)
+        self.device = self._batch.record.device
+        self._sampler = Sampler(model.vocab_size, budget, device=self.device)
+        self.computed = 0.0
 
     @property
     def nbytes(self) -> int:
@@ -104,7 +113,7 @@ class Runner:
 
     def forward(self, plan: Collection[Sequence]) -> Tensor:
         """Compute the planned tokens; the logits of those that need them."""
-        batch, row = self._batch, 0
+        batch, row, self.computed = self._batch, 0, 0.0
         batch.begin()
         for sequence in plan:
             past, first = sequence.num_computed, batch.num_tokens
@@ -128,6 +137,8 @@ class Runner:
             logits = self._model.forward(batch, self._cache)
         finally:
             batch.forget_embeddings()  # those of the last prompt must not live until the next one comes
+        if self.device.stream is None:
+            self.computed = perf_counter()
         for sequence in plan:
             if sequence.cuts:
                 _go_on(sequence)
@@ -147,10 +158,15 @@ class Runner:
         while taking:
             choices = [choice for s in taking if (choice := s.consumer.choose(s, s.row + at)) is not None]
             if choices:
-                self._sampler.sample(logits, choices)
+                self._sampler.sample(logits, choices)  # which waits for the step
+                self.computed = self.computed or perf_counter()
             finished.extend(s for s in taking if self._take(s, logits, s.row + at))
             taking = [s for s in taking if s.draft and s.confirmed and s not in finished]
             at += 1
+        if not self.computed:
+            assert self.device.stream is not None
+            self.device.stream.wait()
+            self.computed = perf_counter()
         for sequence in plan:
             if sequence.draft:  # of its tokens those stand that came; one that is dead has none
                 sequence.scheduled = len(sequence.tokens) - sequence.num_computed - 1

@@ -92,11 +92,11 @@ class Steps:
                 return
             begun, tokens = perf_counter(), sum(sequence.scheduled for sequence in plan)
             logits = self._runner.forward(plan)
-            seconds = perf_counter() - begun
-            self._deadlines.note(tokens, seconds)
             self._counters.step(plan)
             plan += self.scheduler.share_prompt()
             self._runner.consume(plan, logits, finished)
+            seconds = self._runner.computed - begun
+            self._deadlines.note(tokens, seconds)
             self._counters.give(plan)
             self.scheduler.settle(seconds)
             self.scheduler.cache.keep(plan)

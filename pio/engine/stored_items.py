@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
-from pio.cache.protocol import Cache, StoredCache, StoredStates
+from pio.cache.pool_bytes import PoolBytes, pool_bytes
+from pio.cache.protocol import Cache, StoredStates
 from pio.errors import ConfigError
 from pio.store.disk_store import DiskStore
 from pio.store.reader import Place
@@ -15,7 +16,7 @@ STATES: Final = "states"  # with the number of the part behind it
 PART: Final = 1 << 20  # bytes of a part of states, at least: what is read between two steps is some of them
 MOST_PARTS: Final = 256
 
-Pool = tuple[memoryview, int]  # memory, and how many bytes of it are one block or slot
+Wanted: TypeAlias = tuple[Place, PoolBytes, int]  # where an item lies on disk, and the block or slot that it is for
 
 
 class StoredItems:
@@ -48,29 +49,51 @@ class StoredItems:
             )
         self._cache = cast(StoredStates, cache)
         self.block_bytes = cache.block_bytes
-        sizes = [nbytes for _, nbytes in self._cache.state_memory()] if cache.state_bytes else []
+        sizes = [t.nbytes // t.shape[0] for t in self._cache.state_memory()] if cache.state_bytes else []
         self.state_bytes = sum(sizes)
         self._ends = _cut(sizes, max(PART, self.state_bytes // MOST_PARTS))
         self.kinds = [f"{STATES}{i}" for i in range(len(self._ends))]
-        self._blocks: list[Pool] = []
-        self._states: list[Pool] = []
+        self._blocks: PoolBytes | None = None
+        self._states: list[PoolBytes] = []
 
     def clear(self) -> None:
         """Let go of the memory, which views keep."""
-        self._blocks, self._states = [], []
+        self._blocks, self._states = None, []
 
-    def block(self, block: int) -> list[memoryview]:
-        """Return the memory of a block, layer by layer."""
-        if not self._blocks:
-            self._blocks = cast(StoredCache, self._cache).block_memory()
-        return [_slice(pool, block) for pool in self._blocks]
+    @property
+    def blocks(self) -> PoolBytes:
+        """Memory of blocks."""
+        if self._blocks is None:
+            self._blocks = pool_bytes(self._cache.block_memory())
+        return self._blocks
 
-    def states(self, slot: int) -> list[list[memoryview]]:
-        """Return the memory of the states in a slot, for each of their items."""
+    @property
+    def states(self) -> list[PoolBytes]:
+        """Memory of states, for each of their items."""
         if not self._states:
-            self._states = self._cache.state_memory()
-        found = [_slice(pool, slot) for pool in self._states]
-        return [found[begin:end] for begin, end in zip([0, *self._ends], self._ends, strict=False)]
+            found = self._cache.state_memory()
+            cuts = zip([0, *self._ends], self._ends, strict=False)
+            self._states = [pool_bytes(found[begin:end]) for begin, end in cuts]
+        return self._states
+
+    def read(self, store: DiskStore, wanted: Sequence[Wanted]) -> int:
+        """Read items into the cache, side by side.
+
+        Args:
+            store: Where they are.
+            wanted: What is overwritten with what; in any case where memory is written in place.
+
+        Returns:
+            How many of them, from the first on, were there and whole.
+
+        Raises:
+            OutOfMemoryError: There is no memory to read them into.
+        """
+        rooms = [pool.rooms(index) for _, pool, index in wanted]
+        done = store.read([(place, room) for (place, _, _), room in zip(wanted, rooms, strict=True)])
+        for (_, pool, index), room in zip(wanted[:done], rooms, strict=False):
+            pool.put(index, room)
+        return done
 
     def find_block(self, store: DiskStore, key: bytes) -> Place | None:
         """Return where a block lies on disk."""
@@ -96,8 +119,3 @@ def _cut(sizes: Sequence[int], least: int) -> list[int]:
             ends.append(i + 1)
             nbytes = 0
     return ends
-
-
-def _slice(pool: Pool, index: int) -> memoryview:
-    memory, nbytes = pool
-    return memory[index * nbytes : (index + 1) * nbytes]

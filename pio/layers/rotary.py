@@ -8,7 +8,7 @@ from typing import Any
 
 from pio import ops
 from pio.dtypes import int32
-from pio.errors import CheckpointError, UnsupportedModelError
+from pio.errors import CheckpointError, TensorError, UnsupportedModelError
 from pio.layers.source import Source
 from pio.tensor import Tensor
 
@@ -77,8 +77,14 @@ class MultiAxisRotaryEmbedding(RotaryEmbedding):
     def __init__(
         self, source: Source, rope: Mapping[str, Any], width: int, pair_axes: Sequence[int], axes: int
     ) -> None:
-        """Make the tables; ``pair_axes`` says for each pair which of so many axes turns it, the rest is as before."""
+        """Make the tables; ``pair_axes`` says for each pair which of so many axes turns it, the rest is as before.
+
+        Raises:
+            TensorError: There is no such axis.
+        """
         super().__init__(source, rope, width)
+        if not all(0 <= axis < axes for axis in pair_axes):
+            raise TensorError(f"pair_axes {list(pair_axes)} name an axis that is none: there are {axes}, from 0 on")
         self.pair_axes = Tensor.from_list(list(pair_axes), int32, device=source.device)
         self.axes = axes
 
@@ -88,7 +94,8 @@ class MultiAxisRotaryEmbedding(RotaryEmbedding):
         Shapes: positions int32 (axes, T).
         """
         cos, sin = self.tables(positions.shape[1])
-        ops.rope_table(positions, self.inv_freq, axes=self.pair_axes, scale=self.scale, out_cos=cos, out_sin=sin)
+        axes, scale = self.pair_axes, self.scale
+        ops.rope_table(positions, self.inv_freq, axes=axes, scale=scale, trusted=True, out_cos=cos, out_sin=sin)
 
 
 def _tables(made: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from pio.device import Device
 from pio.kernels import _compilers, _image, _processor, _settings, _watch, jobs
 from pio.kernels.jobs import Serial
 from pio.kernels.jobs import is_listing as is_listing
@@ -74,6 +75,19 @@ def code_stamp(package: str) -> str | None:
         return None if own is None else f"{_image.source_stamp()} {own}"
     except FileNotFoundError:
         return None
+
+
+def code_of(device: Device) -> str:
+    """Return a digest of what kernels become on a device, where that decides bits: nothing on the CPU, see above.
+
+    GPUs of one architecture run the same machine code, in which sums have the same order on any number of
+    multiprocessors; it is made by packages whose versions count.
+    """
+    if device.stream is None:
+        return device.kind
+    from pio.kernels.cuda import _kept
+
+    return f"{device.kind} {device.stream.architecture} {_kept.source_stamp()}"
 
 
 def helpers() -> tuple[int, bool]:

@@ -7,13 +7,12 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-from pio.device import Device
 from pio.dtypes import uint8
 from pio.errors import TensorError
 from pio.kernels import launcher
 from pio.ops._check import check, split
 from pio.ops._overlap import check_same_device
-from pio.ops._record import Record, record
+from pio.ops._record import record
 from pio.ops._tensors import check_writable
 from pio.tensor import Tensor
 
@@ -78,14 +77,14 @@ def image_patches(
         raise TensorError(f"image_patches: rows {first} to {first + rows} were asked for, expected rows of 0 to {most}")
     if rows:
         shape = record(count, height, width, patch, temporal, merge, device=frames.device)
-        table = _table(tuple(map(float, mean)), tuple(map(float, std)), frames.device)
+        table = record(*_table(tuple(map(float, mean)), tuple(map(float, std))), device=frames.device)
         at = out.address, frames.address, table.address, shape.address
         kernels.on(out.device).image_patches(*at, first, rows, split(out.size, out.device))
     return out
 
 
 @lru_cache(64)
-def _table(mean: tuple[float, ...], std: tuple[float, ...], device: Device) -> Record:
+def _table(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[float, ...]:
     """Return what a tower sees of each byte of each channel: each step rounded to float32."""
     finite = all(map(math.isfinite, mean + std))
     if len(mean) != 3 or len(std) != 3 or not finite or not all(std):
@@ -95,4 +94,4 @@ def _table(mean: tuple[float, ...], std: tuple[float, ...], device: Device) -> R
         return ctypes.c_float(x).value
 
     pairs = [(single(m), single(s)) for m, s in zip(mean, std, strict=True)]
-    return record(*(single(single(single(v * (1 / 255)) - m) / s) for m, s in pairs for v in range(256)), device=device)
+    return tuple(single(single(single(v * (1 / 255)) - m) / s) for m, s in pairs for v in range(256))

@@ -20,6 +20,7 @@ def rope_table(
     *,
     axes: Tensor | None = None,
     scale: float = 1.0,
+    trusted: bool = False,
     out_cos: Tensor | None = None,
     out_sin: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -30,6 +31,7 @@ def rope_table(
         inv_freq: float32 (half,), radians a position.
         axes: int32 (half,), which axis turns each pair, from 0 to n - 1; only where there are several.
         scale: Factor on both tables.
+        trusted: Whether the caller knows that all numbers of ``axes`` are in range, as for ``ops.gather``.
         out_cos: float32 (T, half); made when not given.
         out_sin: float32 (T, half); made when not given.
 
@@ -45,7 +47,7 @@ def rope_table(
     if axes is None:
         check("rope_table", "positions", positions, (None,), int32)
     else:
-        stride = _check_axes(positions, axes, half)
+        stride = _check_axes(positions, axes, half, trusted)
         check_same_device("rope_table", "positions", positions, "axes", axes)
         at_axes = axes.address
     rows = positions.shape[-1]
@@ -59,7 +61,7 @@ def rope_table(
     return cos, sin
 
 
-def _check_axes(positions: Tensor, axes: Tensor, half: int) -> int:
+def _check_axes(positions: Tensor, axes: Tensor, half: int, trusted: bool) -> int:
     """Check positions on several axes, and which of them turns each pair; return from one axis to the next."""
     check_tensor("rope_table", "positions", positions)
     if positions.dtype is not int32 or positions.ndim != 2 or (positions.shape[1] > 1 and positions.strides[1] != 1):
@@ -68,7 +70,7 @@ def _check_axes(positions: Tensor, axes: Tensor, half: int) -> int:
             "of an axis side by side"
         )
     check("rope_table", "axes", axes, (half,), int32)
-    check_indices("rope_table: axes", axes, positions.shape[0])
+    check_indices("rope_table: axes", axes, positions.shape[0], trusted=trusted)
     return positions.strides[0]
 
 

@@ -179,14 +179,15 @@ class Sampler:
         self.vocab_size, self.device, self._budget = vocab_size, on_device(device), budget
         self._elsewhere: Sampler | None = None  # of the CPU, where the GPU has no kernel for it
         stream, blocks = self.device.stream, -(-vocab_size // sizes.MAXIMA)
-        # on a GPU each block of the grid chooses a token by itself
+        # on a GPU each block of the grid chooses a token by itself, and keeps what it sorts in its shared memory
         self._together = MAX_INT64 if stream is None else min(stream.multiprocessors, TOGETHER)
-        rows = 1 if stream is None else self._together
-        nbytes = 3 * _whole_lines(4 * rows * vocab_size) + 2 * _whole_lines(4 * rows * blocks)
+        rows, sorted_rows = (1, 1) if stream is None else (self._together, 0)
+        nbytes = _whole_lines(4 * rows * vocab_size) + 2 * _whole_lines(4 * rows * blocks)
+        nbytes += 2 * _whole_lines(4 * sorted_rows * vocab_size)
         arena = Arena(nbytes, budget=budget, what="the sampler's scratch", device=self.device)
         self._sent = None if stream is None else SentChoices(self.device, budget)
         row, maxima, sums = (arena.take((rows, n)) for n in (vocab_size, blocks, blocks))
-        values, ids = arena.take((rows, vocab_size)), arena.take((rows, vocab_size), int32)
+        values, ids = arena.take((sorted_rows, vocab_size)), arena.take((sorted_rows, vocab_size), int32)
         self._arena = arena
         self._scratch = row.address, maxima.address, sums.address, values.address, ids.address
 

@@ -11,7 +11,7 @@ from pio.dtypes import DType, int32, int64
 from pio.kernels import _batch_record as fields
 from pio.memory.allocation import ALIGNMENT
 from pio.memory.arena import Arena
-from pio.memory.layout import Shape
+from pio.memory.layout import Shape, row_major
 from pio.memory.storage import Storage
 from pio.tensor import Tensor
 
@@ -57,6 +57,7 @@ class Slices:
 
     __slots__ = (
         "_block_tables",
+        "_front",
         "_memory",
         "_past",
         "_record",
@@ -91,9 +92,11 @@ class Slices:
         """
         self.max_sequences = max_sequences
         self.max_blocks_per_sequence = max_blocks_per_sequence
-        tables = 8 * fields.FIELDS + 4 * (max_sequences * (max_blocks_per_sequence + 5) + 1)
-        nbytes, there = tables + 7 * ALIGNMENT + more, on_device(device)
-        self._memory = Arena(nbytes)
+        there = on_device(device)
+        # Block tables lie behind all else: they are large, and no more of them is sent than holds.
+        front = _whole_lines(8 * fields.FIELDS + 4 * (5 * max_sequences + 1) + more) + 6 * ALIGNMENT
+        nbytes = front + _whole_lines(4 * max_sequences * max_blocks_per_sequence)
+        self._memory, self._front = Arena(nbytes), front
         self._there = None if there.stream is None else Storage.allocate(nbytes, what="a batch", device=there)
         self.record, record = self._take((fields.FIELDS,), int64)
         self.starts, starts = self._take((max_sequences + 1,), int32)
@@ -101,7 +104,10 @@ class Slices:
         self.slots, slots = self._take((max_sequences,), int32)
         self.rows, rows = self._take((max_sequences,), int32)
         self.sources, sources = self._take((max_sequences,), int32)
-        self.block_tables, block_tables = self._take((max_sequences, max_blocks_per_sequence), int32)
+        tables = self._memory.storage
+        shape = max_sequences, max_blocks_per_sequence
+        block_tables = Tensor(tables, tables.address + front, int32, shape, row_major(shape))
+        self.block_tables = self._seen(block_tables)
         self._record = record.memoryview()
         self._starts = starts.memoryview()
         self._past = past.memoryview()
@@ -125,17 +131,21 @@ class Slices:
     def _take(self, shape: Shape, dtype: DType) -> tuple[Tensor, Tensor]:
         """Return a tensor of the memory, as operations see it and as it is written here."""
         here = self._memory.take(shape, dtype)
+        return self._seen(here), here
+
+    def _seen(self, here: Tensor) -> Tensor:
+        """The tensor as operations see it."""
         if self._there is None:
-            return here, here
+            return here
         at = self._there.address + here.address - self._memory.storage.address
-        return Tensor(self._there, at, dtype, shape, here.strides), here
+        return Tensor(self._there, at, here.dtype, here.shape, here.strides)
 
     def send(self) -> None:
         """Let operations that are called from here on see what it holds now: on a GPU that is a copy."""
         if self._there is not None:
-            stream = self._there.device.stream
-            assert stream is not None
-            stream.copy_in(self._there.address, self._memory.storage.address, self._there.nbytes)
+            stream, tables = self._there.device.stream, 4 * self.num_sequences * self.max_blocks_per_sequence
+            assert stream is not None and self._memory.used <= self._front
+            stream.copy_in(self._there.address, self._memory.storage.address, self._front + tables)
 
     def begin(self) -> None:
         """Leave no sequence."""
@@ -181,6 +191,10 @@ class Slices:
         at = sequence * self.max_blocks_per_sequence
         self._block_tables[at : at + len(block_table)] = as_array(block_table)
         self.num_sequences = self._record[fields.SEQUENCES // 8] = sequence + 1
+
+
+def _whole_lines(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def as_array(values: Sequence[int]) -> array[int]:

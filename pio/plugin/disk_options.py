@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pio.config.runtime import RuntimeConfig
+from pio.device import Device
 from pio.engine.stored_prefixes import DiskOptions
 from pio.errors import ConfigError
 from pio.loading.weights import Weights
@@ -44,6 +45,7 @@ def disk_options(
     runtime: RuntimeConfig,
     model: tuple[type, dict[str, Any], Weights],
     check: Callable[[], object],
+    device: Device,
     computed: tuple[int, ...] = (),
 ) -> DiskOptions | None:
     """Return where what of a model is kept; None where nothing is.
@@ -53,6 +55,7 @@ def disk_options(
         runtime: The options.
         model: Class of its plugin, what config.json holds, and its weights.
         check: Called between any two pieces of weights that are read; what it raises ends that.
+        device: Where the model runs.
         computed: Layers whose experts the CPU computes for a model on a GPU.
 
     Raises:
@@ -61,4 +64,4 @@ def disk_options(
     """
     if folder is None:
         return None
-    return DiskOptions(folder, runtime.prefix_cache_disk, identity(*model, runtime, folder, check, computed))
+    return DiskOptions(folder, runtime.prefix_cache_disk, identity(*model, runtime, folder, check, device, computed))

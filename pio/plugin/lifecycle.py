@@ -300,8 +300,12 @@ class Lifecycle(ABC):
 
     def _let_go(self) -> None:
         loaded, self._loaded = self._loaded, None
-        if loaded is not None:
-            loaded.close()
+        if loaded is None:
+            return
+        device = loaded.model.device
+        loaded.close()
+        del loaded  # and with it the weights, where no request holds it any more
+        device.give_back()
 
     @contextmanager
     def _shown(self, runtime: RuntimeConfig) -> Generator[Progress]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pio.config.runtime import RuntimeConfig
-from pio.device import on_device
+from pio.device import Device
 from pio.errors import ConfigError
 from pio.loading.weights import Weights
 from pio.ops import compilation
@@ -18,7 +18,7 @@ from pio.ops.bfloat16 import multiplies_bfloat16
 from pio.system import HERE
 
 # Options that change no bit of what layers keep of given tokens, or are told in another way: keys say how positions are
-# stored, and ``identity`` names the device.
+# stored, and ``identity`` is told the device.
 INDIFFERENT: Final = frozenset(
     "profile device mmap threads memory_limit context_length cache_tokens kv_cache_dtype prefill_chunk "
     "max_batch_sequences literal_messages max_pixels media_cache background allow_remote prefix_cache "
@@ -33,6 +33,7 @@ def identity(
     runtime: RuntimeConfig,
     notes: Path,
     check: Callable[[], object],
+    device: Device,
     computed: tuple[int, ...] = (),
 ) -> bytes:
     """Return a digest of a model's weights and config, of the options that it runs with, and of all code that runs it.
@@ -49,6 +50,7 @@ def identity(
         runtime: How it runs.
         notes: A folder where digests of weight files are noted.
         check: Called now and then; what it raises ends the work.
+        device: Where it runs. Which GPU of a kind it is does not count; the CPU and all of them compute other bits.
         computed: Layers whose experts the CPU computes for a model on a GPU, with last bits of its own.
 
     Raises:
@@ -57,7 +59,7 @@ def identity(
     """
     told: dict[str, Any] = {
         "plugin": f"{plugin.__module__}.{plugin.__qualname__}",
-        "device": str(on_device(runtime.device)),
+        "device": compilation.code_of(device),
         "code": _code(plugin),
         "config": config,
         "weights": weights.digest(notes, check),
@@ -65,7 +67,7 @@ def identity(
             name: repr(getattr(runtime, name)) for name in RuntimeConfig.model_fields if name not in INDIFFERENT
         },
     }
-    if runtime.activation_dtype == "bfloat16":  # the one thing in which processors differ
+    if runtime.activation_dtype == "bfloat16" and device.stream is None:  # the one thing in which processors differ
         told["products"] = (HERE.machine, multiplies_bfloat16())
     if computed:
         told["computed"] = computed

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pio.memory.budget import MemoryBudget
 from pio.memory.storage import Storage
 from pio.store.segment import MAX_ITEMS, Item, Stored, checksum, make_header
@@ -35,13 +33,13 @@ class SegmentBuffer:
         """Return whether some items fit into it that have so many bytes together."""
         return self._end + nbytes <= len(self._data) and len(self._items) + items <= MAX_ITEMS
 
-    def add(self, item: Item, pieces: Sequence[memoryview]) -> None:
-        """Copy an item into it, which must fit."""
-        begin = self._end
-        for piece in pieces:
-            end = self._end + len(piece)
-            self._data[self._end : end] = piece
-            self._end = end
+    def room(self, nbytes: int) -> memoryview:
+        """Return memory for an item of so many bytes, which must fit; ``add`` has it there once they are written."""
+        return self._data[self._end : self._end + nbytes]
+
+    def add(self, item: Item, nbytes: int) -> None:
+        """Have an item in it, whose bytes are in ``room``."""
+        begin, self._end = self._end, self._end + nbytes
         self._items.append((item, begin, self._end))
 
     def finished(self, root: bytes) -> tuple[bytes, memoryview, list[Stored]]:

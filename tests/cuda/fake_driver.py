@@ -95,6 +95,7 @@ class FakeDriver:
         pinned: Bytes of this process that GPUs may be let read by themselves.
         sent: Bytes of all copies to GPUs that were asked for so far.
         most: The most bytes of each GPU's memory that were in use at once.
+        spare: Bytes of each GPU that were freed, and that this process keeps from others.
     """
 
     def __init__(self, *gpus: Facts, version: tuple[int, int] = (13, 0)) -> None:
@@ -105,6 +106,7 @@ class FakeDriver:
         self.pinned = 1 << 40
         self.sent = 0
         self.most = [0] * len(self.gpus)
+        self.spare = [0] * len(self.gpus)
         self._version = version
         self._memories = [Memory() for _ in self.gpus]
         self._blocks: dict[int, Block] = {}
@@ -143,6 +145,9 @@ class FakeDriver:
     def room(self) -> tuple[int, int]:
         gpu = self._begin("room")
         return self.gpus[gpu].nbytes - self._used(gpu), self.gpus[gpu].nbytes
+
+    def trim(self) -> None:
+        self.spare[self._begin("trim")] = 0
 
     def _used(self, gpu: int) -> int:
         return sum(block.nbytes for block in self._blocks.values() if block.alive and block.gpu == gpu)
@@ -226,6 +231,7 @@ class FakeDriver:
             raise Misuse(f"{nbytes} bytes are allocated{', and that is recorded' * (queue.recorded is not None)}")
         if self._used(queue.gpu) + nbytes > self.gpus[queue.gpu].nbytes:
             raise OutOfMemoryError(f"the GPU has no memory left for {nbytes} bytes: free some, or ask for less")
+        self.spare[queue.gpu] = max(0, self.spare[queue.gpu] - nbytes)
         buffer = ctypes.create_string_buffer(nbytes + ALIGNMENT)
         address = ctypes.addressof(buffer)
         address += -address % ALIGNMENT
@@ -244,6 +250,7 @@ class FakeDriver:
         if block is None or not block.alive or block.gpu != queue.gpu:
             raise Misuse(f"no memory of this GPU begins at {address:#x}, or it was freed")
         block.alive = False
+        self.spare[queue.gpu] += block.nbytes
         memory = self._memories[queue.gpu]
 
         def forget() -> Touched:

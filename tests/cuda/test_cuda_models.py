@@ -52,7 +52,7 @@ def test_a_token_costs_a_graph_a_launch_and_a_wait(driver):
         model.generate([7, *PROMPT], max_new_tokens=1, temperature=0)
         first = len(driver.calls)
         model.generate([9, *PROMPT], max_new_tokens=3, temperature=0)
-    step = [call for call in driver.calls[first:] if call != "enter"]
+        step = [call for call in driver.calls[first:] if call != "enter"]
     assert step[: len(step) // 3] * 3 == step
     assert step[: len(step) // 3] == ["copy_in", "run_graph", "copy_in", "launch", "copy_out", "wait"]
 

@@ -11,6 +11,7 @@ from toy_model import STEP, PagedToyCache, ToyCache, ToyDetokenizer, ToyManager,
 import pio
 from pio.cache.batch import Batch
 from pio.engine import answer, batch_manager, deadlines
+from pio.engine import runner as engine_runner
 from pio.engine import steps as engine_steps
 from pio.engine.handle import Handle
 from pio.engine.sampling_params import SamplingParams
@@ -163,7 +164,8 @@ class Ticking(ToyModel):
 def test_what_can_never_be_in_time_is_refused_with_the_numbers(clock: Clock) -> None:
     manager = make(Ticking(clock, max_batch_tokens=16))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_steps, "perf_counter", clock)
+        for module in (engine_steps, engine_runner):
+            patch.setattr(module, "perf_counter", clock)
         manager.submit([1] * 40, params(max_new_tokens=3)).result(STEP)
         words = r"50 tokens of the prompt are not in the cache and take at least 1.5 s, .* 16 in less than 0.5 s"
         for name in ("deadline", "first_token_deadline"):
@@ -179,7 +181,8 @@ def test_what_a_running_answer_has_computed_needs_no_time(clock: Clock) -> None:
     model = Ticking(clock, max_batch_tokens=16, max_positions=80)
     manager = ToyManager(model, PagedToyCache(40, 4))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_steps, "perf_counter", clock)
+        for module in (engine_steps, engine_runner):
+            patch.setattr(module, "perf_counter", clock)
         model.slow = True
         running = manager.submit([2] * 48, params(max_new_tokens=9))
         for _ in range(4):  # its prompt, and a token

@@ -182,6 +182,27 @@ def test_pictures_that_do_not_fit_together_are_encoded_alone() -> None:
     assert toy.runs == [["a"], ["b"], ["c"]] and not any(one.missing for one in asked)
 
 
+def test_what_is_kept_gives_way_to_a_picture_that_finds_no_memory() -> None:
+    class Full(ToyEncoder):
+        """As on a GPU, where what is kept lies too, and nobody knows before how much of it is left."""
+
+        def encode(self, media: Sequence[Medium]) -> Generator[None, None, list[Any]]:
+            if encoder.kept_bytes or media[0].name == "huge":
+                raise OutOfMemoryError("no room beside another one")
+            return super().encode(media)
+
+    encoder, asked = MediaEncoder(Full(), keep=1000), [sequence(Medium(name).placed()) for name in ("a", "b")]
+    for one in asked:
+        encoder.add(one)
+        finish(encoder)
+        assert not one.missing
+    encoder.add(sequence(Medium("huge").placed()))
+    encoder.advance()
+    assert not encoder.kept_bytes
+    with pytest.raises(OutOfMemoryError):
+        encoder.advance()
+
+
 def test_what_is_kept_leaves_half_of_the_memory_to_others() -> None:
     budget = MemoryBudget(120)
     encoder = MediaEncoder(ToyEncoder(), keep=1000, budget=budget)

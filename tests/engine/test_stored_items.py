@@ -28,15 +28,19 @@ def test_parts_of_states(monkeypatch: pytest.MonkeyPatch, part: int, parts: int)
     cache = make()
     items = StoredItems(cache)
     assert items.state_bytes == 5 * (60 + 72) and len(items.kinds) == parts
-    memory = items.states(2)
+    memory = [pool.rooms(2) for pool in items.states]
     assert len(memory) == parts
     flat = [piece for pieces in memory for piece in pieces]
     assert [len(piece) for piece in flat] == [60, 72] * 5
     for i, piece in enumerate(flat):
         piece[:] = bytes([i + 1]) * len(piece)
-    pools = cache.state_memory()
-    assert all(bytes(pool[2 * n :]) == bytes([i + 1]) * n for i, (pool, n) in enumerate(pools))
-    assert not any(any(pool[: 2 * n]) for pool, n in pools)
+    pools = [pool.memoryview().cast("B") for pool in cache.state_memory()]
+    assert all(bytes(pool[2 * len(pool) // 3 :]) == bytes([i + 1]) * (len(pool) // 3) for i, pool in enumerate(pools))
+    assert not any(any(pool[: 2 * len(pool) // 3]) for pool in pools)
+    for pool, pieces in zip(items.states, memory, strict=True):
+        target = memoryview(bytearray(pool.nbytes))
+        pool.copy_out(2, target)
+        assert target == b"".join(pieces)
     assert all(sum(map(len, pieces)) >= part for pieces in memory[:-1])
 
 
@@ -52,12 +56,13 @@ def test_where_parts_end(sizes: list[int], least: int) -> None:
 def test_blocks_and_views_that_are_let_go() -> None:
     cache = make()
     items = StoredItems(cache)
-    for i, piece in enumerate(items.block(1)):
+    for i, piece in enumerate(items.blocks.rooms(1)):
         piece[:] = bytes([i + 1]) * len(piece)
-    assert items.block_bytes == cache.block_bytes == sum(map(len, items.block(1)))
-    assert all(bytes(pool[n : 2 * n]) == bytes([i + 1]) * n for i, (pool, n) in enumerate(cache.block_memory()))
-    assert not any(any(pool[:n]) or any(pool[2 * n : 3 * n]) for pool, n in cache.block_memory())
+    assert items.block_bytes == cache.block_bytes == items.blocks.nbytes == sum(map(len, items.blocks.rooms(1)))
+    for i, pool in enumerate(cache.block_memory()):
+        before, block, *behind = [bytes(each.memoryview()) for each in pool]
+        assert block == bytes([i + 1]) * len(block) and not any(map(any, [before, *behind]))
     items.clear()
-    assert not items._blocks and not items._states
-    nothing: Any = items.states(0)
+    assert items._blocks is None and not items._states
+    nothing: Any = items.states
     assert nothing and items._states

@@ -12,6 +12,7 @@ from toy_manager import ids
 from toy_model import PagedToyCache, ToyCache, ToyManager, ToyModel
 
 from pio.engine.stored_prefixes import DiskOptions
+from pio.tensor import Tensor
 
 LIMIT = 1 << 20
 LONGEST = 400  # tokens that a state has room for
@@ -27,8 +28,8 @@ class _Blocks:
         self.block_bytes = SIZE * self.memory.itemsize
         self.blocks: Any = [whole[i * SIZE : (i + 1) * SIZE] for i in range(num_blocks)]
 
-    def block_memory(self) -> list[tuple[memoryview, int]]:
-        return [(memoryview(self.memory).cast("B"), self.block_bytes)]
+    def block_memory(self) -> list[Tensor]:
+        return [Tensor.from_buffer(self.memory, shape=(-1, SIZE))]
 
     def copy_block(self, source: int, target: int) -> None:
         self.blocks[target][:] = self.blocks[source]
@@ -82,8 +83,9 @@ class DiskStatesToyCache(_Blocks, ToyCache):
         self.states: Any = _States(state_slots)
         self.state_bytes = sum(4 * self.states.width(i) for i in range(POOLS))
 
-    def state_memory(self) -> list[tuple[memoryview, int]]:
-        return [(memoryview(pool).cast("B"), 4 * self.states.width(i)) for i, pool in enumerate(self.states.pools)]
+    def state_memory(self) -> list[Tensor]:
+        pools = enumerate(self.states.pools)
+        return [Tensor.from_buffer(pool, shape=(-1, self.states.width(i))) for i, pool in pools]
 
 
 def make(

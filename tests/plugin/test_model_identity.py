@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import pytest
 
 from pio.config.runtime import RuntimeConfig
+from pio.device import default_device
 from pio.errors import ConfigError
 from pio.plugin import TextModelPlugin
 from pio.plugin.model_identity import INDIFFERENT, identity
@@ -34,8 +35,9 @@ class Weights:
 def told(
     tmp_path: Path, plugin: type = TextModelPlugin, config: Any = None, weights: Any = None, **options: Any
 ) -> bytes:
-    runtime = RuntimeConfig.from_options(**options)
-    return identity(plugin, config or {"a": 1, "b": 2}, weights or Weights(), runtime, tmp_path, lambda: None)
+    runtime, config = RuntimeConfig.from_options(**options), config or {"a": 1, "b": 2}
+    device = default_device()
+    return identity(plugin, config, weights or Weights(), runtime, tmp_path, lambda: None, device)
 
 
 def test_options_are_listed_as_indifferent_or_count(tmp_path: Path) -> None:

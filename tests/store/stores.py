@@ -13,6 +13,7 @@ from processes import environment
 
 from pio.store.disk_store import DiskStore
 from pio.store.segment import Item
+from pio.store.segment_buffer import SegmentBuffer
 
 ROOT, ITEM, WAIT = bytes(range(32)), 3000, 60.0
 LIMIT = 1 << 20
@@ -45,13 +46,18 @@ def data(number: int) -> bytearray:
     return bytearray((number * 7 + i) % 251 for i in range(ITEM))
 
 
+def add(buffer: SegmentBuffer, item: Item, held: bytes | bytearray | memoryview) -> None:
+    """Copy an item to a buffer."""
+    buffer.room(len(held))[:] = held
+    buffer.add(item, len(held))
+
+
 def put(store: DiskStore, *numbers: int, chain: bool = True) -> None:
     """Write items as one segment; each continues the one with the number below."""
     buffer = store.take_buffer()
     assert buffer is not None
     for number in numbers:
-        held = memoryview(data(number))
-        buffer.add(Item("block", key(number), key(number - 1) if chain and number else None), [held[:100], held[100:]])
+        add(buffer, Item("block", key(number), key(number - 1) if chain and number else None), data(number))
     store.put_buffer(buffer)
     assert store.wait(WAIT)
 
@@ -78,7 +84,7 @@ def put_states(store: DiskStore, number: int) -> None:
     assert buffer is not None and buffer.has_room(ITEM, 2)
     held = memoryview(data(1000 + number))
     for kind, part in (("states0", held[:777]), ("states1", held[777:])):
-        buffer.add(Item(kind, key(number), key(number)), [part])
+        add(buffer, Item(kind, key(number), key(number)), part)
     store.put_buffer(buffer)
     assert store.wait(WAIT)
 

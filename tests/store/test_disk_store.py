@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stores import ITEM, LIMIT, ROOT, WAIT, data, files, flip, get, holds, key, make, put, run
+from stores import ITEM, LIMIT, ROOT, WAIT, add, data, files, flip, get, holds, key, make, put, run
 
 from pio.errors import ConfigError, OutOfMemoryError
 from pio.memory.budget import MemoryBudget
@@ -154,7 +154,7 @@ def test_two_buffers_and_no_more(folder: Path) -> None:
     assert first is not None and second is not None and store.take_buffer() is None
     for number in range(4):
         assert first.has_room(ITEM)
-        first.add(Item("block", key(number)), [memoryview(data(number))])
+        add(first, Item("block", key(number)), data(number))
     assert not first.has_room(ITEM)
     store.put_buffer(second)
     assert store.take_buffer() is second, "it was empty, and nothing is written"
@@ -417,7 +417,7 @@ def test_a_system_that_refuses_a_thread(
     monkeypatch.setattr("pio.store.writer.start", refuse)
     buffer = store.take_buffer()
     assert buffer is not None
-    buffer.add(Item("block", key(0)), [memoryview(data(0))])
+    add(buffer, Item("block", key(0)), data(0))
     store.put_buffer(buffer)
     assert not store.keeps and store.take_buffer() is None
     assert ["refuses a thread" in line for line in said()] == [True]

@@ -6,6 +6,7 @@ from pio import ops
 from pio.layers.linear import project
 from pio.layers.source import Recipe, Source
 from pio.media.prepared import PreparedMedium
+from pio.models.qwen3_vl_2b_instruct.excerpt import excerpt
 from pio.models.qwen3_vl_2b_instruct.vision_config import VisionConfig
 from pio.tensor import Tensor
 
@@ -29,17 +30,23 @@ class PatchEmbedding:
         self.workspace.expect(self.weight)
         self._rooms = self.workspace.rooms("patches", {"patches": (c.patch_elements,)}, _patches)
 
-    def __call__(self, medium: PreparedMedium, first: int, x: Tensor) -> None:
+    def __call__(self, medium: PreparedMedium, first: int, x: Tensor, room: Tensor | None = None) -> None:
         """Write the embeddings of patches to x.
 
-        Shapes: x float32 (T, hidden), the patches from ``first`` on.
+        Shapes: x float32 (T, hidden), the patches from ``first`` on; room uint8, for what they are cut from where x
+        lies on a GPU and the pixels do not.
         """
         c, (_, height, width) = self.config, medium.grid
         patches = self._rooms(x.shape[0])
+        frames, grid, at = medium.frames, medium.grid, first
+        if room is not None:
+            cut = excerpt(c, grid, first, x.shape[0])
+            seen = cut.pixels(medium)
+            frames, grid, at = room[: seen.size].reshape(seen.shape).copy_(seen), cut.grid, cut.first
         ops.image_patches(
-            medium.frames,
-            medium.grid,
-            first,
+            frames,
+            grid,
+            at,
             patch=c.patch_size,
             temporal=c.temporal_patch_size,
             merge=c.spatial_merge_size,

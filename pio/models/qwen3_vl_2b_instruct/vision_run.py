@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pio.cache.paged import PagedCache
-from pio.dtypes import int32
+from pio.dtypes import int32, uint8
 from pio.layers.workspace import Workspace
 from pio.memory.allocation import ALIGNMENT
 from pio.memory.arena import Arena
 from pio.memory.budget import MemoryBudget
+from pio.models.qwen3_vl_2b_instruct.excerpt import Grid, excerpt
 from pio.models.qwen3_vl_2b_instruct.vision_config import VisionConfig
 from pio.ops.attention import BLOCK_SIZE
 from pio.ops.slices import Slices
-
-Grid = tuple[int, int, int]
+from pio.tensor import Tensor
 
 
 class Piece(NamedTuple):
@@ -49,9 +49,31 @@ class Chunk(NamedTuple):
     seen: int
 
 
-def run_bytes(config: VisionConfig, patches: int) -> int:
-    """Return the bytes that so many patches take in a run, beside their keys and values."""
-    return 4 * patches * (2 * config.hidden_size + config.head_dim + 2) + 5 * ALIGNMENT
+def run_bytes(config: VisionConfig, grids: Sequence[Grid], workspace: Workspace) -> int:
+    """Return the bytes that patches of media take in a run, beside their keys and values."""
+    patches = sum(t * h * w for t, h, w in grids)
+    numbers = 4 * patches * (2 * config.hidden_size + config.head_dim + 2)
+    pixels = _pixel_bytes(config, grids, workspace)
+    return numbers + 5 * ALIGNMENT + (pixels + ALIGNMENT if pixels else 0)
+
+
+def _pixel_bytes(config: VisionConfig, grids: Sequence[Grid], workspace: Workspace) -> int:
+    """Bytes of pixels that are copied to a GPU at once; none where the tower reads them as they are."""
+    if workspace.device.stream is None:
+        return 0
+    pieces = _pieces(grids, workspace.tokens)
+    return max(excerpt(config, grids[p.medium], p.first, p.rows.stop - p.rows.start).nbytes for p in pieces)
+
+
+def _pieces(grids: Sequence[Grid], most: int) -> Iterator[Piece]:
+    """Yield pieces of so many patches at most."""
+    begin = 0
+    for medium, (t, height, width) in enumerate(grids):
+        patches = t * height * width
+        for first in range(0, patches, most):
+            last = min(first + most, patches)
+            yield Piece(medium, first, slice(begin + first, begin + last))
+        begin += patches
 
 
 def cache_tokens(grids: Sequence[Grid]) -> int:
@@ -69,6 +91,7 @@ class VisionRun:
         cos: Cosines of their places, float32 (P, head_dim / 2).
         sin: Sines likewise.
         positions: Rows and columns of patches in their pictures, int32 (2, P).
+        pixels: Room for those of a piece, uint8, where they are copied to a GPU; None where they are not.
         cache: Keys and values of one layer.
         chunks: How a layer goes through the patches.
     """
@@ -82,10 +105,10 @@ class VisionRun:
         budget: MemoryBudget,
     ) -> None:
         c, merge = config, config.spatial_merge_size
-        self._grids, self._step = list(grids), workspace.tokens
+        self._grids, self._step, self._device = list(grids), workspace.tokens, workspace.device
         total = sum(t * h * w for t, h, w in grids)
         self._arena = Arena(
-            run_bytes(c, total),
+            run_bytes(c, grids, workspace),
             budget=budget,
             what=f"encoding pictures of {total} patches (fewer with max_pixels)",
             device=workspace.device,
@@ -95,19 +118,15 @@ class VisionRun:
         self.q = self._arena.take((total, c.num_heads, c.head_dim))
         self.cos, self.sin = (self._arena.take((total, c.head_dim // 2)) for _ in range(2))
         self.positions = self._arena.take((2, total), int32)
+        pixels = _pixel_bytes(c, grids, workspace)
+        self.pixels = self._arena.take((pixels,), uint8) if pixels else None
         self._place(merge)
         self.cache = cache
         self.chunks = self._cut(cache.block_size)
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield what is embedded together."""
-        begin = 0
-        for medium, (t, height, width) in enumerate(self._grids):
-            patches = t * height * width
-            for first in range(0, patches, self._step):
-                last = min(first + self._step, patches)
-                yield Piece(medium, first, slice(begin + first, begin + last))
-            begin += patches
+        """Return what is embedded together."""
+        return _pieces(self._grids, self._step)
 
     def free(self) -> None:
         """Give the memory back."""
@@ -123,7 +142,7 @@ class VisionRun:
             rows.extend([top + y for top, _ in blocks for y, _ in inside] * t)
             columns.extend([left + x for _, left in blocks for _, x in inside] * t)
         for axis, values in zip(self.positions, (rows, columns), strict=True):
-            axis.memoryview()[:] = values
+            axis.copy_(Tensor.from_buffer(values))
 
     def _cut(self, block_size: int) -> list[Chunk]:
         """Cut all patches into chunks; each picture, or moment of a video, is a sequence with blocks of its own."""
@@ -144,9 +163,11 @@ class VisionRun:
                     break
                 frame += 1
             most = max(len(blocks[f]) for f, _, _ in inside)
-            writing, reading = Slices(len(inside), most), Slices(len(inside), most)
+            writing, reading = (Slices(len(inside), most, device=self._device) for _ in range(2))
             for f, begin, end in inside:
                 writing.append(end - begin, begin - starts[f], blocks[f])
                 reading.append(end - begin, frames[f] - (end - begin), blocks[f])
+            writing.send()
+            reading.send()
             chunks.append(Chunk(slice(first, last), writing, reading, max(frames[f] for f, _, _ in inside)))
         return chunks

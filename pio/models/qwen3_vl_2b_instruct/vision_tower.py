@@ -17,11 +17,12 @@ from pio.media.preprocessor import PreprocessorConfig
 from pio.memory.allocation import ALIGNMENT
 from pio.memory.arena import Arena
 from pio.memory.budget import MemoryBudget
+from pio.models.qwen3_vl_2b_instruct.excerpt import Grid
 from pio.models.qwen3_vl_2b_instruct.patch_embedding import PatchEmbedding
 from pio.models.qwen3_vl_2b_instruct.patch_merger import PatchMerger
 from pio.models.qwen3_vl_2b_instruct.vision_block import VisionBlock
 from pio.models.qwen3_vl_2b_instruct.vision_config import VisionConfig
-from pio.models.qwen3_vl_2b_instruct.vision_run import Grid, VisionRun, cache_tokens, run_bytes
+from pio.models.qwen3_vl_2b_instruct.vision_run import VisionRun, cache_tokens, run_bytes
 from pio.ops.attention import BLOCK_SIZE
 from pio.tensor import Tensor
 
@@ -70,9 +71,8 @@ class VisionTower:
         return self._working_bytes([medium.grid for medium in media])
 
     def _working_bytes(self, grids: Sequence[Grid]) -> int:
-        patches = sum(t * height * width for t, height, width in grids)
         cached = cache_tokens(grids) // BLOCK_SIZE * self._format.block_bytes
-        return run_bytes(self.config, patches) + cached
+        return run_bytes(self.config, grids, self._workspace) + cached
 
     def embeddings_bytes(self, medium: PreparedMedium) -> int:
         """Return the bytes of what encoding a medium gives."""
@@ -108,7 +108,7 @@ class VisionTower:
         c, levels = self.config, self.config.deepstack_visual_indexes
         for piece in run.pieces():
             x = run.x[piece.rows]
-            self.patch_embed(media[piece.medium], piece.first, x)
+            self.patch_embed(media[piece.medium], piece.first, x, run.pixels)
             yield 2.0 * x.shape[0] * c.patch_elements * c.hidden_size
         for number, block in enumerate(self.blocks):
             keys, values = run.cache.layer(0)
@@ -167,5 +167,5 @@ class VisionTower:
         what = "keys and values of pictures (fewer with max_pixels)"
         cache = PagedCache(1, cache_tokens(grids), self._format, budget=self._budget, device=device, what=what)
         run = VisionRun(self.config, grids, cache, self._workspace, self._budget)
-        ops.rope_table(run.positions, self._inv_freq, axes=self._axes, out_cos=run.cos, out_sin=run.sin)
+        ops.rope_table(run.positions, self._inv_freq, axes=self._axes, trusted=True, out_cos=run.cos, out_sin=run.sin)
         return run

@@ -1,0 +1,142 @@
+"""A sampler on a GPU beside the CPU's: many answers with everything that a request can ask for, in one call."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("numba_cuda", reason='kernels for GPUs take numba-cuda: pip install "numba-cuda[cu13]"')
+
+from test_cuda_sampling import forget, outcome, rows_of
+
+from pio.device import Device
+from pio.errors import DeviceError
+from pio.memory.budget import MemoryBudget
+from pio.ops import _sent_choices
+from pio.ops.bans import Bans
+from pio.ops.penalties import Penalties
+from pio.ops.sampling import Choice, Sampler
+from pio.ops.token_mask import TokenMask
+from pio.tensor import Tensor
+
+N = 203  # tokens: no whole number of anything
+
+
+def penalties_of(source, i):
+    """Penalties of the answer with this number: each has another selection of all that there is."""
+    token = lambda: source.randrange(N)  # noqa: E731
+    bans, guided = None, i % 3 == 1
+    if i % 3:
+        bans = Bans(
+            [token() for _ in range(5)] * 2,
+            N,
+            always=[token() for _ in range(i % 4)],
+            first=[token()] if i % 2 else [],
+            early=() if guided else [token()],
+            early_tokens=0 if guided else 3,
+            sequences=[[token(), token()], [token()]],
+            ngram=i % 5,
+            guided=guided,
+        )
+        if guided:
+            bans.mask = TokenMask(N, [t for t in range(N) if t % (i + 2)])
+    made = Penalties(
+        [token() for _ in range(i)],
+        9,
+        N,
+        repetition=1.0 if i % 4 == 0 else 1.3,
+        presence=0.4 * (i % 2),
+        frequency=0.25 * (i % 3),
+        bias={token(): 1.5 - k for k in range(i % 5)},
+        bans=bans,
+    )
+    for _ in range(i % 7):
+        made.count(token())
+    return made
+
+
+def choices_of(seed, rows):
+    """Answers, no two of which are chosen alike, each aimed at a row."""
+    source, found = random.Random(seed), []
+    for i in range(23):
+        choice = Choice(
+            (0.0, 0.7, 1.0, 2.5)[i % 4],
+            (0, 1, 5, 40, N)[i % 5],
+            (1.0, 0.9, 0.4)[i % 3],
+            (0.0, 0.05)[i % 2],
+            penalties=None if i % 6 == 0 else penalties_of(source, i),
+            logprobs=(None, 0, 3, N + 2)[i % 4],
+        )
+        choice.aim(source.randrange(rows), source.random())
+        found.append(choice)
+    return found
+
+
+def count(choice):
+    """Have an answer take what was chosen, as answers do."""
+    if choice.penalties is not None and choice.token >= 0:
+        choice.penalties.count(choice.token)
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 5])
+def test_a_batch_of_every_kind_of_answer(driver, multiprocessors):
+    driver.gpus[0] = replace(driver.gpus[0], multiprocessors=multiprocessors)
+    rows, here, there = 4, choices_of(3, 4), choices_of(3, 4)
+    samplers = Sampler(N), Sampler(N, device=Device("cuda"))
+    for step in range(2):  # counts grow, and lists of what must not come change
+        logits = rows_of(random.Random(step), rows, N)
+        for choice in (*here, *there):
+            forget(choice)
+        samplers[0].sample(logits, here)
+        samplers[1].sample(logits.to("cuda"), there)
+        for one, other in zip(here, there, strict=True):
+            token, logprob, ids, others = outcome(one)
+            assert (other.token, [*outcome(other)[2]]) == (one.token, [*ids]) and token == one.token
+            assert [other.logprob, *outcome(other)[3]] == pytest.approx([logprob, *others], abs=1e-9)
+            assert [t for t, _ in other.likeliest] == [t for t, _ in one.likeliest]
+        for i, (one, other) in enumerate(zip(here, there, strict=True)):
+            count(one)
+            count(other)
+            for choice in (one, other):
+                choice.aim((i + step) % rows, 0.1 * (i % 10))
+    assert len({choice.token for choice in here}) > 5
+
+
+def test_a_step_takes_one_copy_there_and_one_back(driver):
+    sampler, logits = Sampler(N, device=Device("cuda")), rows_of(random.Random(1), 4, N).to("cuda")
+    choices = choices_of(5, 4)
+    sampler.sample(logits, choices)  # loads the kernel, and makes room
+    driver.calls.clear()
+    sampler.sample(logits, choices)
+    made = {name: driver.calls.count(name) for name in ("copy_in", "copy_out", "wait", "allocate", "free")}
+    assert made == {"copy_in": 1, "copy_out": 1, "wait": 1, "allocate": 0, "free": 0}
+
+
+def test_records_that_need_more_room_than_there_is(driver, monkeypatch):
+    monkeypatch.setattr(_sent_choices, "_LEAST", 64)
+    logits, here, there = rows_of(random.Random(2), 4, N), choices_of(7, 4), choices_of(7, 4)
+    sampler, budget = None, MemoryBudget(1 << 22)
+    Sampler(N).sample(logits, here)
+    sampler = Sampler(N, budget, device=Device("cuda"))
+    before = sampler.nbytes
+    sampler.sample(logits.to("cuda"), there)
+    assert [choice.token for choice in there] == [choice.token for choice in here]
+    assert budget.used == sampler.nbytes > before
+
+
+def test_why_nothing_can_be_chosen_is_found_on_the_gpu_too(driver):
+    logits = rows_of(random.Random(4), 2, N)
+    logits[1, 77].fill_(float("nan"))
+    everything = Choice(penalties=Penalties([], 1, N, bans=Bans([], N, always=range(N))))
+    everything.aim(0, 0.5)
+    broken = Choice(0.8)
+    broken.aim(1, 0.5)
+    there = logits.to("cuda")
+    Sampler(N, device=Device("cuda")).sample(there, [everything, broken])
+    assert "forbid every token" in str(everything.refusal(there))
+    assert "77" in str(broken.refusal(there))
+
+
+def test_logits_of_another_device(driver):
+    with pytest.raises(DeviceError, match="logits lie on cpu, and this sampler chooses on cuda:0"):
+        Sampler(N, device=Device("cuda")).sample(Tensor.zeros((1, N)), [Choice()])
