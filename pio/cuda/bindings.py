@@ -144,7 +144,10 @@ class Bindings:
 
     def room(self) -> tuple[int, int]:
         free, total = _value(cu.cuMemGetInfo())
-        return int(free), int(total)
+        pool, kind = _value(cu.cuDeviceGetDefaultMemPool(_value(cu.cuCtxGetDevice()))), cu.CUmemPool_attribute
+        kept = int(_value(cu.cuMemPoolGetAttribute(pool, kind.CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)))
+        used = int(_value(cu.cuMemPoolGetAttribute(pool, kind.CU_MEMPOOL_ATTR_USED_MEM_CURRENT)))
+        return int(free) + kept - used, int(total)  # what was given back stays with the process, see open
 
     def stream(self) -> int:
         made = _value(cu.cuStreamCreate(cu.CUstream_flags.CU_STREAM_NON_BLOCKING.value))
