@@ -18,7 +18,7 @@ from pio.plugin import loaded_model, placing
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 DENSE, EXPERTS = "qwen3/tied_gqa2", "qwen3_moe/top2_of_7"
-LATENT = "glm4_moe_lite/one_group_tied_yarn_f16"  # whose first layer has matrices that the model makes of others
+LATENT = "glm4_moe_lite/as_published"  # whose first layer has matrices that the model makes of others
 PROMPT = [5, 11, 3, 17, 8]
 TOKENS = 3  # a prompt, a step that is recorded, and one that runs again
 
