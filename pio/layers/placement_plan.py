@@ -48,9 +48,10 @@ class Plan:
 
 
 def plan(units: Sequence[Unit], room: int, *, compute: bool) -> Plan | None:
-    """Return the plan that moves least and fits.
+    """Return a plan that fits and moves little.
 
-    Layers that do not stay are spread evenly, so that copies have the time in which the layers between compute.
+    Layers that do not stay are spread evenly, so that copies have the time in which the layers between compute. There
+    are two buffers, so that one is filled while the layer in the other computes, unless there is only room for one.
 
     Args:
         units: Of all layers, in their order.
@@ -69,11 +70,12 @@ def plan(units: Sequence[Unit], room: int, *, compute: bool) -> Plan | None:
             if found.needs(units) <= room:
                 return found
     rest = [unit for unit in units if unit not in computed]
-    for count in range(len(rest) + 1):
-        copied = _spread(rest, count)
-        for buffers in (2, 1) if count else (0,):
-            found = Plan(copied, computed, buffers)
-            if (buffers < count or not count) and found.needs(units) <= room:
+    if Plan(computed=computed).needs(units) <= room:
+        return Plan(computed=computed)
+    for buffers in (2, 1):
+        for count in range(buffers + 1, len(rest) + 1):
+            found = Plan(_spread(rest, count), computed, buffers)
+            if found.needs(units) <= room:
                 return found
     return None
 

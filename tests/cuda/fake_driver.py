@@ -295,7 +295,7 @@ class FakeDriver:
     def copy_out(self, target: int, source: int, nbytes: int, stream: int) -> None:
         queue = self._queue("copy_out", stream)
         self._check(queue, source, nbytes)
-        self._put(queue, "a copy to here", lambda: (ctypes.memmove(target, source, nbytes) and (source,), ()))
+        self._put(queue, "a copy to here", lambda: (((source,), ()), ctypes.memmove(target, source, nbytes))[0])
 
     def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
         queue = self._queue("copy", stream)
@@ -303,12 +303,12 @@ class FakeDriver:
         self._check(queue, source, nbytes)
         if source < target + nbytes and target < source + nbytes:
             raise Misuse("a copy within the GPU overlaps")
-        self._put(queue, "a copy", lambda: ((source,), ctypes.memmove(target, source, nbytes) and (target,)))
+        self._put(queue, "a copy", lambda: (((source,), (target,)), ctypes.memmove(target, source, nbytes))[0])
 
     def fill(self, address: int, value: int, nbytes: int, stream: int) -> None:
         queue = self._queue("fill", stream)
         self._check(queue, address, nbytes)
-        self._put(queue, "a fill", lambda: ((), ctypes.memset(address, value, nbytes) and (address,)))
+        self._put(queue, "a fill", lambda: (((), (address,)), ctypes.memset(address, value, nbytes))[0])
 
     def _check(self, queue: Queue, address: int, nbytes: int) -> None:
         """Raise unless that is memory of the queue's GPU, as far as work goes that was asked for by now."""

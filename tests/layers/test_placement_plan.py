@@ -52,17 +52,18 @@ def test_of_equal_layers_no_more_are_copied_than_must_be(count, nbytes, room):
     units = [Unit(i, nbytes, False) for i in range(count)]
     found = plan(units, room, compute=False)
     wanted = [
-        len(copied)
+        (-buffers, len(copied))
         for size in range(count + 1)
         for copied in combinations(units, size)
-        for buffers in (0, 1, 2)
-        if buffers < size + (not size) and (buffers > 0 or not size) and taken(units, copied, (), buffers) <= room
+        for buffers in ((1, 2) if size else (9,))
+        if (buffers < size or not size) and taken(units, copied, (), buffers) <= room
     ]
-    assert (found and len(found.copied)) == (min(wanted) if wanted else None)
+    assert (found and (-found.buffers or -9, len(found.copied))) == (min(wanted) if wanted else None)
 
 
 def test_layers_that_move_are_spread():
     units = [Unit(i, 10, False) for i in range(8)]
     found = plan(units, 60, compute=False)
-    assert [unit.layer for unit in found.copied] == [1, 4, 6] and found.buffers == 1
-    assert [unit.layer for unit in plan(units, 59, compute=False).copied] == [1, 3, 5, 7]
+    assert [unit.layer for unit in found.copied] == [1, 3, 5, 7] and found.buffers == 2
+    assert [unit.layer for unit in plan(units, 59, compute=False).copied] == [0, 2, 4, 5, 7]
+    assert plan(units, 20, compute=False).buffers == 2 and plan(units, 19, compute=False).buffers == 1

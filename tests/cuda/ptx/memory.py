@@ -90,7 +90,8 @@ class Memory:
         self._starts: list[int] = []
         self._regions: list[Region] = []
         self.watches_writes = False  # of one block into what another reads or writes
-        self.read, self.written = set[int](), set[int]()  # where the regions begin that the launch has touched
+        self.read: set[int] = set()  # where the regions begin that the launch has read
+        self.written: set[int] = set()
 
     def add(self, address: int, nbytes: int, *, writable: bool = True, name: str = "", owner: object = None) -> int:
         """Register memory and return its address; owner is kept alive. The same region may be added again."""
@@ -127,7 +128,7 @@ class Memory:
     def begin_launch(self, watches_writes: bool) -> None:
         """Forget who wrote what."""
         self.watches_writes = watches_writes
-        self.read, self.written = set(), set()
+        self.read, self.written = set[int](), set[int]()
         for region in self._regions:
             region.writers = None
 
