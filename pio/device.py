@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import re
+from collections.abc import Callable
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -14,8 +15,40 @@ from pio.machine import thread_count
 if TYPE_CHECKING:
     from pio.cuda.stream import Stream
 
-_log: Final = logging.getLogger("pio")
+_NONE: Final = frozenset[str]()
 DLPACK_TYPES: Final = {"cpu": 1, "cuda": 2}  # the kinds of devices there are, with DLPack's numbers for them
+# What of the kernels for GPUs can be switched off by itself, see ``Device.without``: all that operations call there.
+CUDA_KERNELS: Final = (
+    "activation",
+    "attention",
+    "bfloat16_linear",
+    "causal_conv",
+    "commit",
+    "conv",
+    "copy",
+    "elementwise",
+    "experts",
+    "gated_delta",
+    "gather",
+    "grid_embedding",
+    "head_linear",
+    "image_patches",
+    "image_resize",
+    "image_rgb",
+    "latent_attention",
+    "linear",
+    "matmul",
+    "norm",
+    "packing",
+    "quantize",
+    "quantized_linear",
+    "reduce",
+    "rope",
+    "routing",
+    "sampling",
+    "softmax",
+    "top_k",
+)
 CUDA: Final = re.compile(r"cuda(?::(0|[1-9]\d{0,3}))?")  # names of NVIDIA GPUs, with their number
 _MOVED: Final = {
     "ALIGNMENT": "pio.memory.allocation",
@@ -33,13 +66,15 @@ class Device(str):
     """Where memory lies and operations on it run; it is its name, such as ``"cpu"``, and cannot be changed.
 
     Devices of one name are equal: they are the same memory, over however many threads each splits operations. There is
-    one object for each name and number of threads. ``"cuda"`` is ``"cuda:0"``, the first NVIDIA GPU.
+    one object for each name and number of threads, and for each choice of kernels of a GPU that are switched off.
+    ``"cuda"`` is ``"cuda:0"``, the first NVIDIA GPU.
 
     Attributes:
         kind: ``"cpu"`` or ``"cuda"``.
         ordinal: Which one of its kind.
         threads: Over how many threads operations split; 1 on a GPU, where no thread of this process takes part.
         stream: What a GPU is asked to do, in order; None on the CPU.
+        off: Kernels of a GPU that are switched off.
 
     Example:
         >>> device = Device("cpu", threads=2)
@@ -47,12 +82,13 @@ class Device(str):
         (True, 2)
     """
 
-    __slots__ = ("kind", "ordinal", "stream", "threads")
+    __slots__ = ("kind", "off", "ordinal", "stream", "threads")
 
     kind: str
     ordinal: int
     threads: int
     stream: Stream | None
+    off: frozenset[str]
 
     def __new__(cls, name: str, threads: int | None = None) -> Device:
         """Describe a device.
@@ -73,13 +109,13 @@ class Device(str):
         if gpu is not None:
             return cls._on_gpu(int(gpu[1] or 0))
         threads = threads or thread_count()
-        found = _made.get((name, threads))
+        found = _made.get((name, threads, _NONE))
         return cls._keep("cpu", 0, threads, None) if found is None else found
 
     @classmethod
     def _on_gpu(cls, ordinal: int) -> Device:
         name = f"cuda:{ordinal}"
-        found = _made.get((name, 1))
+        found = _made.get((name, 1, _NONE))
         if found is None:
             from pio.cuda.stream import stream
 
@@ -87,12 +123,32 @@ class Device(str):
         return found
 
     @classmethod
-    def _keep(cls, name: str, ordinal: int, threads: int, stream: Stream | None) -> Device:
+    def _keep(cls, name: str, ordinal: int, threads: int, stream: Stream | None, off: frozenset[str] = _NONE) -> Device:
         made = str.__new__(cls, name)
-        kind = name.partition(":")[0]
-        for field, value in (("kind", kind), ("ordinal", ordinal), ("threads", threads), ("stream", stream)):
+        values = {"kind": name.partition(":")[0], "ordinal": ordinal, "threads": threads, "stream": stream, "off": off}
+        for field, value in values.items():
             object.__setattr__(made, field, value)
-        return _made.setdefault((name, threads), made)  # another thread may have been first
+        return _made.setdefault((name, threads, off), made)  # another thread may have been first
+
+    def without(self, *kernels: str) -> Device:
+        """Return this GPU with kernels switched off: operations that need one run on the CPU, over copies.
+
+        Args:
+            kernels: Names of CUDA_KERNELS.
+
+        Raises:
+            DeviceError: There is no such kernel, or this is the CPU.
+        """
+        for name in kernels:
+            if name not in CUDA_KERNELS:
+                near = get_close_matches(name, CUDA_KERNELS, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(CUDA_KERNELS)}"
+                raise DeviceError(f"there are no kernels of a GPU named {name!r}; {hint}")
+        off = self.off.union(kernels)
+        if off and self.stream is None:
+            raise DeviceError(f"device {str(self)!r} has no kernels of a GPU that could be switched off")
+        found = _made.get((str(self), self.threads, off))
+        return self._keep(str(self), self.ordinal, self.threads, self.stream, off) if found is None else found
 
     @property
     def dlpack(self) -> tuple[int, int]:
@@ -112,11 +168,13 @@ class Device(str):
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a device cannot be changed; make another, such as Device({str(self)!r}, threads=2)")
 
-    def __reduce__(self) -> tuple[type[Device], tuple[str, int] | tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[..., Device], tuple[object, ...]]:
+        if self.off:
+            return Device.without, (Device(str(self)), *sorted(self.off))
         return Device, (str(self), self.threads) if self.stream is None else (str(self),)
 
 
-_made: dict[tuple[str, int], Device] = {}
+_made: dict[tuple[str, int, frozenset[str]], Device] = {}
 
 
 @cache
@@ -125,22 +183,15 @@ def default_device() -> Device:
     return Device("cpu")
 
 
-def best_device() -> Device:
-    """Return the first GPU where one can be used, else the default device; a log message says why it is that.
+def usable_gpu() -> Device:
+    """Return the first GPU that can be used.
 
-    Why there is no GPU is looked at once.
+    Raises:
+        DeviceError: There is none: no package, no driver, no GPU, or all are too old; says what to do about it.
     """
-    try:
-        found = Device("cuda")
-    except (DeviceError, ImportError) as error:
-        return _without_gpu(str(error))
-    return found
+    from pio.cuda.gpu import first_usable
 
-
-@cache
-def _without_gpu(why: str) -> Device:
-    _log.info("device=auto runs on the CPU: %s", why)
-    return default_device()
+    return Device(f"cuda:{first_usable()}")
 
 
 def on_device(device: str | None) -> Device:

@@ -15,6 +15,7 @@ from pio.benchmarks.report import Plan, Prefill, Report, Series, Work
 from pio.benchmarks.sight import Looks
 from pio.benchmarks.subject import arithmetic_of, token_ids
 from pio.benchmarks.workloads import Workload
+from pio.device import Device
 from pio.machine import cpu_name
 from pio.plugin import TextModelPlugin
 from pio.system import HERE
@@ -67,7 +68,7 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
         plugin=model.manifest.name,
         formats=loaded.formats,
         parameters=loaded.config.parameters,
-        processor=cpu_name(),
+        processor=_processor(loaded.model.device),
         threads=loaded.model.device.threads,
         weights_bytes=memory["weights"],
         cache_bytes=memory["cache"],
@@ -97,6 +98,10 @@ def measure(model: TextModelPlugin, plan: Plan, *, name: str, load_seconds: floa
         callers=measure_callers(model, plan.callers) if plan.callers else None,
         copying=copies.summed_up(),
     )
+
+
+def _processor(device: Device) -> str:
+    return cpu_name() if device.stream is None else f"{device}, {device.stream.gpu.facts.name}"
 
 
 def _summed_up(rounds: list[tuple[Timed, float]], tokens: int, work: float, first: list[float]) -> Prefill:

@@ -75,6 +75,8 @@ def bench(
     json: options.Json = False,
     plugin: options.Plugin = None,
     profile: options.Profile = None,
+    device: options.Device = None,
+    cuda_kernels: options.CudaKernels = None,
     threads: options.Threads = None,
     context_length: options.ContextLength = None,
     dtype: options.Dtype = None,
@@ -110,10 +112,11 @@ def bench(
     plan = Plan(**shape, rounds=rounds, buffer_bytes=buffer_mb * 1_000_000, **asked)
     given = _with_room(plan, given, raw)
     report = _measure(model, plan, given) if config is None else _measure_random(raw, config, layers, plan, given)
-    if json:
-        write_json(report.as_dict())
-    else:
-        show(report)
+    (_write if json else show)(report)
+
+
+def _write(report: Report) -> None:
+    write_json(report.as_dict())
 
 
 def _copy(copy: int, new_tokens: int | None, given: dict[str, Any]) -> dict[str, int]:

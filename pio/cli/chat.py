@@ -58,6 +58,8 @@ def chat(
     deadline: options.Deadline = None,
     plugin: options.Plugin = None,
     profile: options.Profile = None,
+    device: options.Device = None,
+    cuda_kernels: options.CudaKernels = None,
     threads: options.Threads = None,
     context_length: options.ContextLength = None,
     dtype: options.Dtype = None,

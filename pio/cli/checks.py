@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pio.cli.console import size
@@ -77,8 +78,13 @@ def _look(model: TextModelPlugin) -> str:
     return f"sees a picture as {answer.usage.image_tokens} tokens"
 
 
-def model_checks(name: str) -> Generator[Check]:
-    """Yield the checks of a model; each builds on the ones before."""
+def model_checks(name: str, given: Mapping[str, Any] = MappingProxyType({})) -> Generator[Check]:
+    """Yield the checks of a model; each builds on the ones before.
+
+    Args:
+        name: Of the model.
+        given: Options by which it is loaded.
+    """
     from pio.loading.checkpoint import Checkpoint, resolve
     from pio.plugin import registry
     from pio.plugin.loader import load
@@ -97,7 +103,7 @@ def model_checks(name: str) -> Generator[Check]:
         return f"{raw['model_type']}, runs with {registry.choose(raw)[0].name}"
 
     def tensors() -> str:
-        found["model"] = load(name)
+        found["model"] = load(name, **given)
         describe(name, found["model"])
         skipped = [f"{count} skipped: {why}" for why, count in loaded().weights.skipped.items()]
         return "; ".join((f"all accounted for, {size(loaded().memory['weights'])}", *skipped))

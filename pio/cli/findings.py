@@ -175,12 +175,17 @@ def _products() -> Finding:
 
 
 def _gpus() -> Finding:
-    from pio.device import gpus
+    from pio.device import gpus, usable_gpu
 
     try:
-        return Finding("GPUs", f"{'; '.join(gpus())}; for tensors and operations, models run on the CPU")
+        found = f"{'; '.join(gpus())}; device=auto takes {usable_gpu()} for models that fit there"
     except DeviceError as error:
         return Finding("GPUs", f"none used: {error}")
+    try:
+        version("numba-cuda")
+    except PackageNotFoundError:
+        return Finding("GPUs", found, "advice", 'their kernels have to be compiled: pip install "numba-cuda[cu13]"')
+    return Finding("GPUs", found)
 
 
 def _cores() -> Finding:

@@ -64,6 +64,8 @@ def generate(
     response_format: options.ResponseFormat = None,
     plugin: options.Plugin = None,
     profile: options.Profile = None,
+    device: options.Device = None,
+    cuda_kernels: options.CudaKernels = None,
     threads: options.Threads = None,
     context_length: options.ContextLength = None,
     dtype: options.Dtype = None,
@@ -86,8 +88,7 @@ def generate(
     """Go on with a prompt, and write the answer as it comes. With pictures, videos or tools it is a question."""
     given = dict(locals())
     gap = {n: require_text(given[n], f"--{n}") for n in ("prefix", "suffix") if given[n] is not None}
-    seen = _seen(given)
-    asking = tool_fields(tools, tool_choice)
+    seen, asking = _seen(given), tool_fields(tools, tool_choice)
     chat = chat or bool(seen or asking)
     _check_together(given, gap, seen)
     fields = options.sampling_fields(given)
@@ -103,8 +104,7 @@ def generate(
     began = time.perf_counter()
     with loaded_model(model, options.runtime_options(given)) as loaded:
         load_seconds = time.perf_counter() - began
-        question: Any = None if gap else _question(loaded, seen, text) if chat else text
-        handle = loaded.submit(question, **gap, **fields, **asking)
+        handle = loaded.submit(_asked(loaded, seen, text, chat, gap), **gap, **fields, **asking)
         around = (gap.get("prefix", text), gap.get("suffix", "")) if (shown if echo is None else echo) else ("", "")
         if not json:
             write(around[0] + ("\n" if chat and echo else ""))
@@ -112,6 +112,11 @@ def generate(
         result = handle.result()
         _write_whole(result, _record(model, loaded, result, load_seconds) if json else None)
     _note(result, _line(result, load_seconds, first) if stats else None)
+
+
+def _asked(loaded: TextModelPlugin, seen: list[Seen], text: str, chat: bool, gap: dict[str, str]) -> Any:
+    """Return what is asked: nothing beside a gap."""
+    return None if gap else _question(loaded, seen, text) if chat else text
 
 
 def _is_named(context: typer.Context) -> bool:

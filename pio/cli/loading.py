@@ -101,15 +101,14 @@ def named(formats: Mapping[str, str]) -> str:
 def describe(name: str, model: TextModelPlugin) -> None:
     """Log what was loaded."""
     metadata, inner = model.metadata, model.loaded.model
-    threads = inner.device.threads
+    threads, gpu = inner.device.threads, inner.device.stream is not None
     _log.info("model: %s is %s", name, metadata.path)
     _log.info(
-        "plugin: %s runs %s parameters in %s on %d thread%s",
+        "plugin: %s runs %s parameters in %s on %s",
         metadata.name,
         count(metadata.parameters),
         named(metadata.formats),
-        threads,
-        "" if threads == 1 else "s",
+        metadata.device if gpu else f"{threads} thread{'' if threads == 1 else 's'}",
     )
     taken = ", ".join(f"{part} {size(nbytes)}" for part, nbytes in metadata.memory.items())
     if len(metadata.modalities) > 1:

@@ -74,6 +74,17 @@ Plugin: TypeAlias = Annotated[str | None, _runtime("--plugin", help="Run it with
 Profile: TypeAlias = Annotated[
     str | None, _runtime("--profile", help="balanced, performance, memory_efficient or accuracy.")
 ]
+Device: TypeAlias = Annotated[
+    str | None, _runtime("--device", help="cpu, cuda or cuda:1; auto takes a GPU that has room, else the CPU.")
+]
+CudaKernels: TypeAlias = Annotated[
+    str | None,
+    _runtime(
+        "--cuda-kernels",
+        metavar="all|none|NAMES",
+        help="Which kernels run on a GPU, such as -norm,-rope: all but these; others run on the CPU over copies.",
+    ),
+]
 Threads: TypeAlias = Annotated[int | None, _runtime("--threads", help="Over how many threads to split.")]
 ContextLength: TypeAlias = Annotated[
     int | None, _runtime("--context-length", help="Tokens of prompt and answer together.")
@@ -200,6 +211,8 @@ Deadline: TypeAlias = Annotated[
 _RUNTIME_FIELDS = (
     "plugin",
     "profile",
+    "device",
+    "cuda_kernels",
     "threads",
     "context_length",
     "dtype",

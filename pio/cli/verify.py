@@ -19,12 +19,15 @@ def verify(
     names: Annotated[
         list[str] | None, typer.Argument(help="Plugins or models.", show_default="all plugins and the demo model")
     ] = None,
+    device: options.Device = None,
+    cuda_kernels: options.CudaKernels = None,
     verbose: options.Verbose = False,
 ) -> None:
     """Check plugins (their code is there and complete) and models (their files are whole, their weights numbers)."""
     from pio.cli.checks import manifest_checks, model_checks, plugin_checks
     from pio.plugin import registry
 
+    given = options.runtime_options({"device": device, "cuda_kernels": cuda_kernels})
     installed, broken = registry.manifests(), registry.problems()
     failed = 0
     for name in names or [*installed, *broken, "demo"]:
@@ -32,7 +35,7 @@ def verify(
         if name in broken:
             checks = manifest_checks(broken[name])
         else:
-            checks = plugin_checks(installed[name]) if name in installed else model_checks(name)
+            checks = plugin_checks(installed[name]) if name in installed else model_checks(name, given)
         failed += _run(checks)
     if failed:
         note(f"error: {failed} check{'s' if failed > 1 else ''} failed")

@@ -60,6 +60,8 @@ def warmup(
     models: Annotated[
         list[str] | None, typer.Argument(help="Models to load and run.", show_default="all that plugins can need")
     ] = None,
+    device: options.Device = None,
+    cuda_kernels: options.CudaKernels = None,
     quantize: options.Quantize = None,
     quantize_policy: options.QuantizePolicy = None,
     activation_dtype: options.ActivationDtype = None,
@@ -67,10 +69,10 @@ def warmup(
     progress: options.Progress = None,
 ) -> None:
     """Compile kernels for this machine, once; they are kept on disk."""
-    chosen = {"quantize": quantize, "quantize_policy": quantize_policy, "activation_dtype": activation_dtype}
-    given = options.runtime_options(chosen)
-    if given and not models:
-        option = next(iter(given)).replace("_", "-")
+    given = options.runtime_options({n: value for n, value in locals().items() if n != "progress"})
+    own = [name for name in given if name in ("quantize", "quantize_policy", "activation_dtype")]
+    if own and not models:
+        option = own[0].replace("_", "-")
         raise ConfigError(f"--{option} is for models that are named; without one, every kind is warmed up")
     from pio.ops import compilation
     from pio.progress.progress import Progress
@@ -85,7 +87,7 @@ def warmup(
                 shown.say(f"running {name}")
                 _run_model(name, given)
         else:
-            _run_plugins(shown)
+            _run_plugins(shown, given)
     files, nbytes = compilation.cache_size()
     if json:
         write_json(
@@ -108,8 +110,11 @@ def _run_model(name: str, given: dict[str, Any]) -> None:
         model.generate([0, 0], max_new_tokens=2, ignore_eos=True)
 
 
-def _run_plugins(shown: Any) -> None:
-    """Run a tiny random model of each architecture that pio itself has, with weights of each kind; convert types."""
+def _run_plugins(shown: Any, given: dict[str, Any]) -> None:
+    """Run a tiny random model of each architecture that pio itself has, with weights of each kind; convert types.
+
+    The options that are given are those of all of them: where they run.
+    """
     from pio.loading.quantization_config import Format
     from pio.plugin import registry
     from pio.tensor import Tensor
@@ -123,7 +128,7 @@ def _run_plugins(shown: Any) -> None:
             title = f"{manifest.name} with {kind.get('quantize', kind['dtype'])} weights{inputs}"
             shown.say(title)
             try:
-                _run_random(manifest, kind)
+                _run_random(manifest, {**given, **kind})
             except PioError as error:
                 note(f"note: {title} was left out: {error}")
     shown.say("conversions")
@@ -153,7 +158,7 @@ def tiny_config(manifest: PluginManifest) -> dict[str, Any]:
     return candidates[0]
 
 
-def _run_random(manifest: PluginManifest, kind: dict[str, str]) -> None:
+def _run_random(manifest: PluginManifest, kind: dict[str, Any]) -> None:
     from pio.benchmarks.random_model import random_model
 
     with random_model(tiny_config(manifest), plugin=manifest.name, **kind) as model:

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator
 from pio import dtypes
 from pio.config.described_fields import DescribedFields
 from pio.config.sizes import parse_size
-from pio.device import CUDA
+from pio.device import CUDA, CUDA_KERNELS
 from pio.dtypes import DType
 from pio.errors import ConfigError
 from pio.loading.address import begins_addresses
@@ -68,8 +68,14 @@ class RuntimeConfig(DescribedFields, frozen=True):
     kept in float32)."""
 
     device: str = "auto"
-    """Where to run: cpu, cuda (the first NVIDIA GPU), cuda:1 and so on, which take ``pip install "pio[cuda]"``; auto
-    takes the first GPU where there is one that can be used, and else the CPU."""
+    """Where to run: cpu, cuda (the first NVIDIA GPU), cuda:1 and so on, which take
+    ``pip install "numba-cuda[cu13]"``; auto takes the first GPU where there is one that can be used and the model fits,
+    and else, or with ``threads``, the CPU; a line of the log says why."""
+
+    cuda_kernels: tuple[str, ...] = ("all",)
+    """Which kernels run on a GPU: all; none; the names of those that do (norm, rope); or with a minus of those that do
+    not (-norm). What the others do runs on the CPU then, over copies: slow, and right where a kernel is suspected. A
+    text is split at commas."""
 
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     """Convert the weights when loading; None keeps them as stored, mapped from the file. What corrects a
@@ -93,6 +99,16 @@ class RuntimeConfig(DescribedFields, frozen=True):
     memory_limit: int | None = Field(default=None, ge=1)
     """Bytes that weights, cache, buffers and the results of ``logits`` may take together, as a number or a text such as
     "4GB" or "512MiB"; more is refused before it is allocated."""
+
+    gpu_memory: int | None = Field(default=None, ge=1)
+    """Bytes that weights, cache and activations may take on a GPU, as a number or a text such as "10GiB"; None is what
+    is free there. Weights of layers that do not fit stay in this machine's memory and are copied there in each step,
+    while others compute; answers are the same to the bit."""
+
+    offloaded_experts: Literal["auto", "copy", "compute"] = "auto"
+    """What becomes of experts that do not fit on a GPU: copy has them copied as other weights are, compute has the CPU
+    compute them. auto measures both while loading, and takes what is faster for one token; what is computed by the CPU
+    has last bits of its own."""
 
     context_length: int = Field(default=8192, ge=1, le=1 << 30)
     """Tokens of prompt and answer together. A default beyond the model's own context is cut to it, and asking for more
@@ -176,6 +192,25 @@ class RuntimeConfig(DescribedFields, frozen=True):
             raise ValueError("expected auto, cpu, cuda or a GPU by its number, such as cuda:1")
         return "cuda:0" if value == "cuda" else value
 
+    @field_validator("cuda_kernels", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("cuda_kernels", mode="after")
+    @classmethod
+    def _kernels(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value in (("all",), ("none",)):
+            return value
+        for name in value:
+            if name.removeprefix("-") not in CUDA_KERNELS:
+                near = get_close_matches(name.removeprefix("-"), CUDA_KERNELS, 1)
+                hint = f"did you mean {near[0]}" if near else f"there are {', '.join(CUDA_KERNELS)}"
+                raise ValueError(f"expected all or none alone, or names of kernels, and {name!r} is none; {hint}")
+        if len({name.startswith("-") for name in value}) != 1:
+            raise ValueError("expected names of kernels that run on a GPU, or with a minus of those that do not")
+        return value
+
     @field_validator("background", mode="after")
     @classmethod
     def _colour(cls, value: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
@@ -214,7 +249,7 @@ class RuntimeConfig(DescribedFields, frozen=True):
             raise ValueError("expected the name of a folder")
         return os.fsdecode(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else value
 
-    @field_validator("memory_limit", "media_cache", "prefix_cache_disk", mode="before")
+    @field_validator("memory_limit", "gpu_memory", "media_cache", "prefix_cache_disk", mode="before")
     @classmethod
     def _bytes(cls, value: Any) -> Any:
         return parse_size(value) if isinstance(value, str) else value
@@ -229,6 +264,14 @@ class RuntimeConfig(DescribedFields, frozen=True):
         """Rows of logits of the largest step: one for each running request, or for each token of one with a draft."""
         draft = 0 if self.speculation == "off" else self.max_draft_tokens or DENSE_DRAFT
         return max(16, self.max_batch_sequences, 1 + draft)
+
+    @property
+    def cuda_kernels_off(self) -> frozenset[str]:
+        """The kernels that are switched off on a GPU."""
+        names = frozenset(name.removeprefix("-") for name in self.cuda_kernels)
+        if "all" in names:
+            return frozenset()
+        return names if self.cuda_kernels[0].startswith("-") else frozenset(CUDA_KERNELS) - names
 
     def state_slots(self, nbytes: int, blocks: int) -> int:
         """Return for how many sequences recurrent layers have states: those that run, and those that are kept.
@@ -277,8 +320,9 @@ class RuntimeConfig(DescribedFields, frozen=True):
     def updated(self, **options: Any) -> Self:
         """Return this configuration with some options changed; a new profile brings its own presets, None a default.
 
-        Without ``quantize``, ``quantize_policy`` goes too, without ``prefix_cache_path`` ``prefix_cache_disk``, and
-        with ``speculation="off"`` ``max_draft_tokens``.
+        Without ``quantize``, ``quantize_policy`` goes too, without ``prefix_cache_path`` ``prefix_cache_disk``, with
+        ``speculation="off"`` ``max_draft_tokens``, with ``device="cpu"`` all options of GPUs, and with a GPU
+        ``threads``.
 
         Raises:
             ConfigError: An option is unknown or its value cannot be used; the message names it.
@@ -288,6 +332,10 @@ class RuntimeConfig(DescribedFields, frozen=True):
             kept.pop("quantize_policy", None)  # which says nothing without it
         if options.get("prefix_cache_path", "kept") is None:
             kept.pop("prefix_cache_disk", None)
+        device = options.get("device", "auto")
+        if device != "auto":
+            for name in ("cuda_kernels", "gpu_memory", "offloaded_experts") if device == "cpu" else ("threads",):
+                kept.pop(name, None)  # which say nothing there
         if options.get("speculation") == "off":
             kept.pop("max_draft_tokens", None)
         return self.from_options(**{**kept, **options})

@@ -12,7 +12,7 @@ import threading
 from functools import cache
 from typing import Any, Final
 
-from pio.cuda.driver import Facts
+from pio.cuda.driver import NO_PINNED, Facts
 from pio.errors import DeviceError, OutOfMemoryError
 
 try:
@@ -192,7 +192,10 @@ class Bindings:
         _ok(cu.cuMemFreeAsync(cu.CUdeviceptr(address), cu.CUstream(stream))[0])
 
     def allocate_host(self, nbytes: int) -> int:
-        return int(_value(cu.cuMemHostAlloc(nbytes, 0), f"{nbytes} bytes that the GPU reads here"))
+        found = cu.cuMemHostAlloc(nbytes, 0)
+        if found[0] == cu.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+            raise OutOfMemoryError(NO_PINNED.format(nbytes))
+        return int(_value(found))
 
     def free_host(self, address: int) -> None:
         _ok(cu.cuMemFreeHost(address)[0])

@@ -7,7 +7,12 @@ Python waits for the stream first.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+NO_PINNED: Final = (
+    "the system refused {} bytes of memory that a GPU reads by itself (pinned memory): free memory of this machine, or "
+    "raise what a container or a service may have of it"
+)
 
 
 @dataclass(frozen=True, slots=True)

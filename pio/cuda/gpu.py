@@ -121,6 +121,14 @@ def gpu(ordinal: int) -> Gpu:
     return Gpu(driver(), ordinal)
 
 
+def first_usable() -> int:
+    """Return the number of the first GPU that can be used; errors as above where there is none."""
+    for ordinal in range(driver().count()):
+        if driver().facts(ordinal).capability >= OLDEST:
+            return ordinal
+    return gpu(0).ordinal  # says what it needs
+
+
 def describe() -> list[str]:
     """Return a line for each GPU of this machine that can be used, in the order of their numbers; errors as above."""
     found = [driver().facts(ordinal) for ordinal in range(driver().count())]

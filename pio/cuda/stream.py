@@ -6,11 +6,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 from pio.cuda.driver import Driver
 from pio.cuda.gpu import Gpu, gpu
+from pio.cuda.pinned import Pinned
 from pio.cuda.stage import Stage
+from pio.cuda.turns import Turns
 from pio.errors import DeviceError, OutOfMemoryError
 from pio.memory.sizes import format_bytes
 
@@ -161,6 +164,34 @@ class Stream:
             if nbytes:
                 driver.copy_out(target, source, nbytes, self.handle)
         driver.wait(self.handle)
+
+    def pinned(self, nbytes: int, what: str) -> Pinned:
+        """Return memory of this process for ``send`` and ``copy_out_all``; see ``Pinned``."""
+        return Pinned(self, nbytes, what)
+
+    def send(self, target: int, source: int, nbytes: int) -> None:
+        """Copy from pinned memory to the GPU; the source must stay as it is until somebody has waited for a result."""
+        if nbytes:
+            self.begin().copy_in(target, source, nbytes, self.handle)
+
+    def copy_seconds(self, count: int, nbytes: int) -> float:
+        """Return how long so many copies from pinned memory take, of so many bytes each, by a measurement."""
+        here, there = self.pinned(count * nbytes, "a measurement"), self.allocate(nbytes, "a measurement")
+        begin = 0.0
+        for _ in range(2):  # the first time is not like later ones
+            self.wait()
+            begin = perf_counter()
+            for i in range(count):
+                self.send(there, here.address + i * nbytes, nbytes)
+        self.wait()
+        seconds = perf_counter() - begin
+        self.drop(there)
+        return max(seconds, 1e-9)
+
+    def turns(self, buffers: Sequence[int], sizes: Sequence[int]) -> Turns:
+        """Return what brings items into buffers of the GPU just in time; see ``Turns``."""
+        self.begin()
+        return Turns(self, buffers, sizes)
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy within the GPU, between memory that does not overlap."""

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from pio.kernels import _image, _settings, jobs
 from pio.kernels._image import Name
+from pio.kernels._missing import MissingKernel
 from pio.kernels._source import Source, find
 from pio.shelter import import_whole
 
@@ -28,23 +29,39 @@ class OnDevice(Protocol):
         """See ``cuda/_launch.Target``."""
         ...
 
+    @property
+    def off(self) -> frozenset[str]:
+        """Which kernels of a GPU are switched off."""
+        ...
 
-def module(name: str) -> Module:
-    """Return what stands for a module of ``pio.kernels`` in an operation: ``module("rope").rope(...)``."""
-    return Module(f"pio.kernels.{name}")
+
+def module(name: str, switch: str | None = None) -> Module:
+    """Return what stands for a module of ``pio.kernels`` in an operation: ``module("rope").rope(...)``.
+
+    Args:
+        name: Of the module.
+        switch: By what name it is switched off on a GPU, where that is another.
+    """
+    return Module(f"pio.kernels.{name}", switch or name)
 
 
 class Module:
     """The kernels of a module, each found when it is first asked for."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, switch: str) -> None:
+        self._name, self._switch = name, switch
 
     def on(self, device: OnDevice) -> Any:
-        """Return the kernels for a device: of the CPU these, of a GPU a ``cuda/_launch.Module``."""
+        """Return the kernels for a device: of the CPU these, of a GPU a ``cuda/_launch.Module``.
+
+        Raises:
+            MissingKernel: They are switched off there.
+        """
         target = device.stream
         if target is None:
             return self
+        if self._switch in device.off:
+            raise MissingKernel(f"the kernels of {self._switch} are switched off on {device}")
         found = target.kept.get(self._name)
         if found is None:
             made = import_whole("pio.kernels.cuda._launch").Module(self._name, target)

@@ -14,6 +14,7 @@ from pio.layers.embedding import Embedding
 from pio.layers.encoder import Encoder
 from pio.layers.head import OutputHead
 from pio.layers.norm import RMSNorm
+from pio.layers.placement import Placement
 from pio.layers.rotary import RotaryEmbedding
 from pio.layers.source import Source
 from pio.layers.workspace import Workspace
@@ -89,6 +90,7 @@ class Decoder:
         device: Where they compute.
         levels: How many of the first layers have rows added behind them where a prompt brings embeddings.
         encoder: What makes embeddings of pictures; None for text alone.
+        placement: Where the weights of layers lie.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Decoder:
         levels: int = 0,
     ) -> None:
         self.encoder: Encoder | None = None
+        self.placement = Placement()
         self.levels = levels
         self.embed_tokens = embed_tokens
         self.rotary = rotary
@@ -169,13 +172,15 @@ class Decoder:
                 feed_forward(at / "mlp", i),
             )
 
-        layers = [layer(model / "layers" / i, i) for i in range(config.num_hidden_layers)]
+        layers = [layer((model / "layers").of_layer(i), i) for i in range(config.num_hidden_layers)]
+        for i, made in enumerate(layers):
+            made.turn = source.placement.turn(i)
         lm_head = OutputHead(source, embed_tokens, tied=config.tie_word_embeddings)
 
         def new_cache(tokens: int) -> Cache:
             return make_cache(tokens, options.cache_dtype(norm.weight.dtype, packed=source.inventory.packed))
 
-        return cls(
+        decoder = cls(
             embed_tokens=embed_tokens,
             rotary=rotary,
             layers=layers,
@@ -188,6 +193,8 @@ class Decoder:
             max_batch_outputs=options.batch_outputs,
             levels=levels,
         )
+        decoder.placement = source.placement
+        return decoder
 
     def new_cache(self, tokens: int) -> Cache:
         """Return an empty cache for that many positions of all sequences together."""
@@ -274,6 +281,8 @@ class Decoder:
         if count:
             ops.gather(x, batch.output_rows[:count], out=rows, trusted=True)  # by ``Batch.add``
             last.feed(rows, self._stream(count)[1])
+        else:
+            last.leave()
         return rows
 
 

@@ -9,6 +9,7 @@ from pio.cache.batch import Batch
 from pio.cache.protocol import Cache
 from pio.errors import ConfigError
 from pio.layers.norm import RMSNorm
+from pio.layers.placement import Turn
 from pio.tensor import Tensor
 
 
@@ -29,13 +30,19 @@ class FeedForward(Protocol):
 
 
 class DecoderLayer:
-    """``h = x + mixer(norm(x)); h + mlp(norm(h))``."""
+    """``h = x + mixer(norm(x)); h + mlp(norm(h))``.
+
+    Attributes:
+        turn: What is called before the first half and behind the second, where the weights share memory with others.
+    """
 
     def __init__(self, input_layernorm: RMSNorm, mixer: Mixer, post_attention_layernorm: RMSNorm, mlp: FeedForward):
         self.input_layernorm = input_layernorm
         self.mixer = mixer
         self.post_attention_layernorm = post_attention_layernorm
         self.mlp = mlp
+        self.turn: Turn | None = None
+        self._tokens = 0  # of the step
 
     def check(self) -> None:
         """Look whether the blocks can be called as they will be.
@@ -62,8 +69,17 @@ class DecoderLayer:
 
     def mix(self, x: Tensor, normed: Tensor, batch: Batch, cache: Cache) -> None:
         """Advance the residual stream by the layer's first half."""
+        self._tokens = x.shape[0]
+        if self.turn is not None:
+            self.turn.enter(self._tokens)
         self.mixer(self.input_layernorm(x, normed), x, batch, cache)
 
     def feed(self, x: Tensor, normed: Tensor) -> None:
         """Advance rows of the residual stream by the layer's second half."""
         self.mlp(self.post_attention_layernorm(x, normed), x)
+        self.leave()
+
+    def leave(self) -> None:
+        """Say that the layer's weights are not needed any more in this step; ``feed`` does it where it is called."""
+        if self.turn is not None:
+            self.turn.leave(self._tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from pio import ops
 from pio.dtypes import int32, uint8
@@ -10,6 +11,7 @@ from pio.errors import CheckpointError, TensorError
 from pio.layers.source import Source
 from pio.layers.workspace import Rooms
 from pio.ops.experts import Choices, ExpertWeights, most_row_bytes, route_scratch_shape
+from pio.ops.quantized import PackedWeight
 from pio.tensor import Tensor
 
 
@@ -36,50 +38,59 @@ class Routing:
     scaling: float = 1.0
 
 
-class ExpertViews:
-    """What the experts of T tokens compute in.
+class RouterViews:
+    """What choosing experts for T tokens computes in.
 
     Attributes:
         logits: (T, experts).
         choices: Which experts tokens go to.
+        scratch: Of the router.
+    """
+
+    __slots__ = ("choices", "logits", "scratch")
+
+    def __init__(self, made: dict[str, Tensor]) -> None:
+        self.logits, self.scratch = made["logits"], made["scratch"]
+        order = made["order"].reshape(-1)
+        self.choices = Choices(made["ids"], made["weights"], order, made["places"], made["starts"])
+
+
+class ExpertViews:
+    """What the experts of T tokens compute in.
+
+    Attributes:
         gate: (T k, inner).
         up: (T k, inner).
         down: (T k, hidden).
         rows: Scratch for rows in the form in which matrices meet them, uint8.
-        scratch: Of the router.
     """
 
-    __slots__ = ("choices", "down", "gate", "logits", "rows", "scratch", "up")
+    __slots__ = ("down", "gate", "rows", "up")
 
     def __init__(self, made: dict[str, Tensor]) -> None:
-        self.logits, self.scratch = made["logits"], made["scratch"]
-        order, rows = made["order"].reshape(-1), made["rows"].reshape(-1)
-        self.choices = Choices(made["ids"], made["weights"], order, made["places"], made["starts"])
+        rows = made["gate"].shape[0] * made["gate"].shape[1]
         self.gate, self.up, self.down = (
-            x.reshape(order.size, x.shape[-1]) for x in (made["gate"], made["up"], made["down"])
+            made[name].reshape(rows, made[name].shape[2]) for name in ("gate", "up", "down")
         )
-        self.rows = rows
+        self.rows = made["rows"].reshape(-1)
 
 
-def _rooms(source: Source, routing: Routing, hidden: int, inner: int) -> Rooms[ExpertViews]:
-    """Ask for what experts compute in."""
+def _router_rooms(source: Source, routing: Routing) -> Rooms[RouterViews]:
+    """Ask for what a router computes in, and for the choices."""
     k, experts = routing.k, routing.experts
+    shapes = {"logits": (experts,), "ids": (k,), "weights": (k,), "order": (k,), "places": (k,)}
+    fixed = {"starts": (experts + 1,), "scratch": route_scratch_shape(experts, routing.groups, source.device)}
+    kinds = {"ids": int32, "order": int32, "places": int32, "starts": int32}
+    return source.workspace.rooms("router", shapes, RouterViews, fixed=fixed, kinds=kinds)
+
+
+def _expert_rooms(source: Source, routing: Routing, hidden: int, inner: int) -> Rooms[ExpertViews]:
+    """Ask for what experts compute in."""
+    k = routing.k
     # a token's own row is needed beside those of its choices
     row_bytes = max(most_row_bytes(hidden) * (1 + k), most_row_bytes(inner) * k)
-    shapes = {
-        "logits": (experts,),
-        "gate": (k, inner),
-        "up": (k, inner),
-        "down": (k, hidden),
-        "rows": (row_bytes,),
-        "ids": (k,),
-        "weights": (k,),
-        "order": (k,),
-        "places": (k,),
-    }
-    fixed = {"starts": (experts + 1,), "scratch": route_scratch_shape(experts, routing.groups, source.device)}
-    kinds = {"rows": uint8, "ids": int32, "order": int32, "places": int32, "starts": int32}
-    return source.workspace.rooms("experts", shapes, ExpertViews, fixed=fixed, kinds=kinds)
+    shapes = {"gate": (k, inner), "up": (k, inner), "down": (k, hidden), "rows": (row_bytes,)}
+    return source.workspace.rooms("experts", shapes, ExpertViews, kinds={"rows": uint8})
 
 
 class SparseMoE:
@@ -99,26 +110,21 @@ class SparseMoE:
         self.router = gate.take("weight", routing.experts, hidden)  # (experts, hidden), as stored: it only chooses
         bias = "e_score_correction_bias"
         self.bias = gate.take_float32(bias, routing.experts) if routing.logistic else None  # (experts,)
-        experts = source / "experts"
-        self.gate_proj = _experts(experts, "gate_proj", routing.experts, inner, hidden)
-        self.up_proj = _experts(experts, "up_proj", routing.experts, inner, hidden)
-        self.down_proj = _experts(experts, "down_proj", routing.experts, hidden, inner)
+        make = partial(Experts, routing=routing, hidden=hidden, inner=inner)
+        self.experts = source.placement.experts(source.experts, make)
         self.routing = routing
-        self._rooms = _rooms(source, routing, hidden, inner)
-        self._rounds = source.workspace.rounds_inputs
+        self._rooms = _router_rooms(source, routing)
 
     def __call__(self, x: Tensor, residual: Tensor) -> None:
         """Add the experts' outputs to the residual stream.
 
         Shapes: x, residual float32 (T, hidden).
         """
-        a = self._rooms(x.shape[0])
-        choices, gate, up, down = a.choices, a.gate, a.up, a.down
-        r, rows, rounds = self.routing, a.rows, self._rounds
+        a, r = self._rooms(x.shape[0]), self.routing
         ops.linear(x, self.router, out=a.logits)  # (T, experts)
         ops.route(
             a.logits,
-            out=choices,
+            out=a.choices,
             bias=self.bias,
             groups=r.groups,
             kept_groups=r.kept_groups,
@@ -127,12 +133,47 @@ class SparseMoE:
             scaling=r.scaling,
             scratch=a.scratch,
         )
-        both = self.gate_proj, self.up_proj
-        ops.expert_linears(x, choices, both, (gate, up), rounds=rounds, scratch=rows)
-        ops.swiglu(gate, up, out=gate)  # (T k, inner)
-        one, outs = (self.down_proj,), (down,)
-        ops.expert_linears(gate, choices, one, outs, grouped=True, rounds=rounds, scratch=rows)
-        ops.add_choices(residual, down, choices.places, choices.weights)
+        self.experts(x, a.choices, residual)
+
+
+class Experts:
+    """The blocks that tokens choose between, on the device of their weights.
+
+    Args:
+        source: Their weights.
+        routing: How tokens choose them.
+        hidden: Width of the residual stream.
+        inner: Width of an expert.
+
+    Attributes:
+        sizes: Width of the residual stream, experts of a token, and all experts.
+    """
+
+    def __init__(self, source: Source, routing: Routing, *, hidden: int, inner: int) -> None:
+        self.gate_proj = _experts(source, "gate_proj", routing.experts, inner, hidden)
+        self.up_proj = _experts(source, "up_proj", routing.experts, inner, hidden)
+        self.down_proj = _experts(source, "down_proj", routing.experts, hidden, inner)
+        self.sizes = hidden, routing.k, routing.experts
+        self._rooms = _expert_rooms(source, routing, hidden, inner)
+        self._rounds = source.workspace.rounds_inputs
+
+    def weights_of(self, expert: int) -> list[Tensor]:
+        """Return the memory of an expert's weights."""
+        found = (each.matrices[expert] for each in (self.gate_proj, self.up_proj, self.down_proj))
+        return [matrix.data if isinstance(matrix, PackedWeight) else matrix for matrix in found]
+
+    def __call__(self, x: Tensor, choices: Choices, residual: Tensor) -> None:
+        """Add the experts' outputs to the residual stream.
+
+        Shapes: x, residual float32 (T, hidden).
+        """
+        a, rounds = self._rooms(x.shape[0]), self._rounds
+        both, gate = (self.gate_proj, self.up_proj), a.gate
+        ops.expert_linears(x, choices, both, (gate, a.up), rounds=rounds, scratch=a.rows)
+        ops.swiglu(gate, a.up, out=gate)  # (T k, inner)
+        one, outs = (self.down_proj,), (a.down,)
+        ops.expert_linears(gate, choices, one, outs, grouped=True, rounds=rounds, scratch=a.rows)
+        ops.add_choices(residual, a.down, choices.places, choices.weights)
 
 
 def _experts(source: Source, name: str, count: int, rows: int, columns: int) -> ExpertWeights:

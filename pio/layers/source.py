@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 
 from pio.device import Device
 from pio.dtypes import DType, float32
+from pio.layers.placement import Placement
 from pio.layers.quantization import Quantization, Role
 from pio.layers.workspace import Workspace
 from pio.memory.layout import row_major
@@ -128,6 +129,9 @@ class Source:
         quantization: What becomes of matrices.
         inventory: What was taken.
         check: Called before each tensor is taken, which may take long; what it raises ends the building.
+        placement: Where weights of layers lie.
+        layer: The number of the layer whose weights are below the prefix; None where they are no layer's.
+        of_experts: Whether they are those of experts, of which a token meets only some.
     """
 
     weights: Weights
@@ -137,6 +141,9 @@ class Source:
     quantization: Quantization = field(default_factory=Quantization)
     inventory: Inventory = field(default_factory=Inventory)
     check: Callable[[], object] = lambda: None
+    placement: Placement = field(default_factory=Placement)
+    layer: int | None = None
+    of_experts: bool = False
 
     @property
     def device(self) -> Device:
@@ -146,6 +153,15 @@ class Source:
     def __truediv__(self, name: str | int) -> Source:
         """Return the source one name further down."""
         return replace(self, prefix=self.full_name(str(name)))
+
+    def of_layer(self, number: int) -> Source:
+        """Return the source of a layer's weights, which are below that number."""
+        return replace(self / number, layer=number)
+
+    @property
+    def experts(self) -> Source:
+        """The source of experts' weights, which are below that name."""
+        return replace(self / "experts", of_experts=True)
 
     def full_name(self, name: str) -> str:
         """Return a name with the prefix before it."""
@@ -158,9 +174,10 @@ class Source:
         tensor = self._placed(full, self.weights.take(full, shape))
         if self.dtype is not None and tensor.dtype is not self.dtype:
             self.inventory.note(full, prod(shape) * self.dtype.itemsize)
-            return self._converted(full, tensor, self.dtype)
-        self.inventory.note(full, tensor.nbytes, stored=tensor.nbytes)
-        return tensor
+            tensor = self._converted(full, tensor, self.dtype)
+        else:
+            self.inventory.note(full, tensor.nbytes, stored=tensor.nbytes)
+        return self._kept(full, tensor)
 
     def take_float32(self, name: str, *shape: int) -> Tensor:
         """Return the tensor of that name in float32, even where others are converted: a small one that decides much."""
@@ -176,9 +193,10 @@ class Source:
         if found is not None:
             self.inventory.note(full, found.nbytes, stored=found.nbytes)
             found = PackedWeight(self._placed(full, found.data), found.form.name, found.shape)
+            found = self._kept_packed(full, found)
         elif form is not None:
             self.inventory.note(full, prod(packed_shape(shape, form)))
-            found = self._packed(full, shape, form)
+            found = self._kept_packed(full, self._packed(full, shape, form))
         else:
             found = self.take(name, rows, columns)
         self.workspace.expect(found)
@@ -194,7 +212,7 @@ class Source:
         shared = bool(recipe.views) and dtype is stored.dtype
         nbytes = [dtype.itemsize * sum(map(prod, shapes)) for shapes in (recipe.new, recipe.views)]
         self.inventory.note(full, sum(nbytes), stored=nbytes[1] if shared else 0)
-        parts = self._made(stored, recipe, dtype)
+        parts = [self._kept(full, part) for part in self._made(stored, recipe, dtype)]
         if not shared:
             self.weights.let_go(full)
         return parts
@@ -221,33 +239,47 @@ class Source:
         self.check()
         form, stored = like.form.name, self._placed(full, self.weights.take(full, recipe.shape))
         self.inventory.note(full, sum(prod(packed_shape(packed_heads_shape(part), form)) for part in recipe.parts))
-        packed = self._packed_heads(full, stored, recipe, form)
+        packed = [self._kept_packed(full, part) for part in self._packed_heads(full, stored, recipe, form)]
         self.weights.let_go(full)
         for heads, weight in zip(recipe.parts, packed, strict=True):
             self.workspace.expect(weight, heads[0])
         return [*packed]
 
+    def _kept(self, full: str, made: Tensor) -> Tensor:
+        """A weight where operations will find it; a copy leaves the file's pages to others."""
+        found = self.placement.keep(self, made)
+        if found is not made:
+            self.weights.let_go(full)
+        return found
+
+    def _kept_packed(self, full: str, made: PackedWeight) -> PackedWeight:
+        data = self._kept(full, made.data)
+        return made if data is made.data else PackedWeight(data, made.form.name, made.shape)
+
     # How weights become what is held; a rehearsal makes nothing
 
     def _placed(self, full: str, stored: Tensor) -> Tensor:
-        """A tensor where operations run; a GPU's copy leaves the file's pages to others."""
-        found = stored.to(self.device)
-        if self.device.stream is not None:
+        """A tensor where weights are made; a GPU's copy leaves the file's pages to others."""
+        there = self.placement.made_on(self)
+        found = stored.to(there)
+        if there.stream is not None:
             self.weights.let_go(full)
         return found
 
     def _converted(self, full: str, tensor: Tensor, dtype: DType) -> Tensor:
         what = f"the weights as {dtype} (none with dtype=None)"
-        storage = Storage.allocate(tensor.size * dtype.itemsize, what=what, device=self.device)
+        storage = Storage.allocate(tensor.size * dtype.itemsize, what=what, device=tensor.device)
         made = Tensor(storage, storage.address, dtype, tensor.shape, row_major(tensor.shape)).copy_(tensor)
         self.weights.let_go(full)
         return made
 
     def _packed(self, full: str, shape: tuple[int, int], form: str) -> PackedWeight:
-        def pack(stored: Tensor) -> PackedWeight:
-            return self.quantization.pack(full, stored.to(self.device), form)
+        there = self.placement.made_on(self)
 
-        return self.weights.convert(full, shape, pack).to(self.device)
+        def pack(stored: Tensor) -> PackedWeight:
+            return self.quantization.pack(full, stored.to(there), form)
+
+        return self.weights.convert(full, shape, pack).to(there)
 
     def _made(self, stored: Tensor, recipe: Recipe, dtype: DType) -> list[Tensor]:
         return [part.astype(dtype) for part in recipe.make(stored)]

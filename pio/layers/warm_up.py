@@ -25,7 +25,9 @@ def warm_up(model: Decoder, cache: Cache, check: Callable[[], object] = lambda: 
     """
     if not compilation.enabled() or model.max_batch_tokens < _TOKENS:
         return
-    kinds = {(type(layer), type(layer.mixer), type(layer.mlp)): layer for layer in reversed(model.layers)}
+    elsewhere = model.placement.computed
+    layers = [(layer, i in elsewhere) for i, layer in enumerate(model.layers)]
+    kinds = {(type(layer), type(layer.mixer), type(layer.mlp), here): layer for layer, here in reversed(layers)}
     small = copy.copy(model)
     small.layers = list(kinds.values())
     if model.levels:  # behind a layer that another one follows

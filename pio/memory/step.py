@@ -19,6 +19,7 @@ from pio.errors import RecordingError
 
 # Code of these modules works for whoever calls it; an error names who that was.
 _BASE: Final = ("pio.ops.", "pio.memory.", "pio.tensor")
+_AROUND: Final = ("contextlib", "pio.ops._elsewhere")  # functions of these are around others, and name nothing
 
 ALLOCATES: Final = (
     "a step that runs again would write into memory that is somebody else's by then; give out= (and scratch=) with "
@@ -135,10 +136,10 @@ def _caller(frame: FrameType | None) -> tuple[str, str]:
     name = "pio"
     while frame is not None:
         module, code = str(frame.f_globals.get("__name__", "")), frame.f_code
-        if not f"{module}.".startswith(_BASE) and module != "contextlib":
+        if not f"{module}.".startswith(_BASE) and module not in _AROUND:
             file = "/".join(Path(code.co_filename).parts[-2:])
             return name, f"{file}:{frame.f_lineno}, {code.co_qualname}"
-        if module != "contextlib":
+        if module not in _AROUND:
             name = f"ops.{code.co_name}" if module.startswith("pio.ops.") else code.co_qualname
         frame = frame.f_back
     return name, "no caller"

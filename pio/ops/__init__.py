@@ -1,5 +1,6 @@
 """Operations on tensors: each checks its arguments, makes the result if none is given, and runs a kernel."""
 
+from pio.ops._elsewhere import cover
 from pio.ops.activation import gelu, sigmoid_gate, silu, swiglu
 from pio.ops.attention import attention_scratch, paged_attention, scaled_dot_product_attention, write_cache
 from pio.ops.bfloat16 import bfloat16_linear, bfloat16_linears
@@ -94,3 +95,5 @@ __all__ = [
     "write_cache",
     "write_latent_cache",
 ]
+
+cover(globals(), __all__)

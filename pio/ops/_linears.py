@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from itertools import chain
 
 from pio.device import Device
-from pio.kernels import launcher
+from pio.kernels import launcher, sizes
+from pio.ops._check import FLOATS
 from pio.ops._record import record
 
-kernels = launcher.module("_linears")
+# one module of kernels, which are switched off on a GPU by what they multiply
+floats, rounded, packed = (
+    launcher.module("_linears", switch) for switch in ("linear", "bfloat16_linear", "quantized_linear")
+)
 
 Matrix = tuple[int, int, int, int]  # addresses of outputs, weights and bias (0: none), and how many outputs
 
@@ -27,4 +31,5 @@ def multiply(form: str, x: int, matrices: Sequence[Matrix], rows: int, k: int, d
         add: Add to what the outputs hold.
     """
     numbers = record(*chain.from_iterable(matrices), device=device)
+    kernels = floats if form in FLOATS else rounded if form == sizes.ROUNDED else packed
     kernels.on(device).linears[form](x, numbers.address, len(matrices), rows, k, int(add), device.threads)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+
 from pio.device import Device
 from pio.dtypes import DType, float32, uint8
 from pio.errors import TensorError
 from pio.ops._check import check, check_tensor
 from pio.ops._overlap import check_apart
 from pio.tensor import Tensor
+
+
+class _Noted(threading.local):
+    written: list[Tensor] | None = None  # what operations of this thread were about to write, where somebody asks
+
+
+noted = _Noted()
 
 
 def result(
@@ -49,10 +58,12 @@ def scratch_rows(op: str, x: Tensor, scratch: Tensor | None, row_bytes: int) -> 
 
 
 def check_writable(op: str, name: str, x: Tensor) -> None:
-    """Raise a TensorError where writing is forbidden."""
+    """Raise a TensorError where writing is forbidden; called for all that an operation writes."""
     check_tensor(op, name, x)
     if x.storage.readonly:
         raise TensorError(f"{op}: {name} is read-only memory; write into a copy, such as {name}.clone()")
+    if noted.written is not None:
+        noted.written.append(x)
 
 
 def check_last_axis(op: str, name: str, x: Tensor) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pio.device import Device
 from pio.kernels import _compilers, _image, _processor, _settings, _watch, jobs
 from pio.kernels.jobs import Serial
+from pio.kernels.jobs import is_listing as is_listing
 from pio.kernels.jobs import listing as listing
 from pio.machine import available_memory, cpu_count
 from pio.system import HERE

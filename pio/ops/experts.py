@@ -195,11 +195,13 @@ def route(
         experts, k, groups, kept_groups, int(logistic), int(renormalise), float(scaling), device=logits.device
     )
     at_bias = 0 if bias is None else bias.address
+    here = routing.on(logits.device)
+    choose, group = here.route[""], here.group_by_expert[""]  # both, before one of them changes the logits
     where = out.ids.address, out.weights.address, logits.address, at_bias, scratch.address
     parts = min(split(FEW * logits.size, logits.device), scratch.shape[0])
-    routing.on(logits.device).route(*where, tokens, shape.address, parts)
+    choose(*where, tokens, shape.address, parts)
     at = out.order.address, out.starts.address, out.places.address, out.ids.address
-    routing.on(logits.device).group_by_expert(*at, tokens * k, experts, 1)
+    group(*at, tokens * k, experts, 1)
     return out
 
 

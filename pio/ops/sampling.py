@@ -12,6 +12,7 @@ from pio.dtypes import int32
 from pio.errors import ConfigError, DeviceError, NumericalError, TensorError
 from pio.kernels import _sampling_record as fields
 from pio.kernels import launcher, sizes
+from pio.kernels._missing import MissingKernel
 from pio.memory import step
 from pio.memory.allocation import ALIGNMENT
 from pio.memory.arena import Arena
@@ -175,7 +176,8 @@ class Sampler:
         Raises:
             OutOfMemoryError: The budget or the system refuses.
         """
-        self.vocab_size, self.device = vocab_size, on_device(device)
+        self.vocab_size, self.device, self._budget = vocab_size, on_device(device), budget
+        self._elsewhere: Sampler | None = None  # of the CPU, where the GPU has no kernel for it
         stream, blocks = self.device.stream, -(-vocab_size // sizes.MAXIMA)
         # on a GPU each block of the grid chooses a token by itself, and keeps what it sorts in its shared memory
         self._together = MAX_INT64 if stream is None else min(stream.multiprocessors, TOGETHER)
@@ -192,7 +194,8 @@ class Sampler:
     @property
     def nbytes(self) -> int:
         """Bytes of the scratch."""
-        return self._arena.capacity + (0 if self._sent is None else self._sent.nbytes)
+        own = self._arena.capacity + (0 if self._sent is None else self._sent.nbytes)
+        return own if self._elsewhere is None else own + self._elsewhere.nbytes
 
     def sample(self, logits: Tensor, choices: Sequence[Choice]) -> None:
         """Choose the token of each of these, from the row that it aims at; what else is chosen changes nothing.
@@ -216,11 +219,17 @@ class Sampler:
         for choice in choices:
             if not 0 <= choice.record[_ROW] < rows:
                 raise TensorError(f"sampling: row {choice.record[_ROW]} is outside logits of shape {logits.shape}")
+        try:
+            sample = kernels.on(self.device).sample[""]
+        except MissingKernel:
+            if self._elsewhere is None:
+                self._elsewhere = Sampler(self.vocab_size, self._budget)
+            self._elsewhere.sample(logits.to("cpu"), choices)
+            return
         records = array("q", [choice.address for choice in choices])
         address, sent = records.buffer_info()[0], self._sent
         if sent is not None:
             address = sent.send(choices)
-        sample = kernels.on(self.device).sample
         for first in range(0, len(choices), self._together):
             count = min(self._together, len(choices) - first)
             sample(address + 8 * first, count, logits.address, self.vocab_size, *self._scratch, *RUNGS)

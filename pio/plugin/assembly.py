@@ -10,22 +10,23 @@ from pio.cache.protocol import Cache, check_offered, tentative_tokens
 from pio.config.decoder import DecoderConfig
 from pio.config.runtime import DENSE_DRAFT, EXPERTS_DRAFT, RuntimeConfig
 from pio.config.sizes import size_text
-from pio.device import Device, best_device
 from pio.engine.drafts.gate import MeasuredGate
 from pio.engine.drafts.speculation import DRAFTS, SHARE, Speculation
 from pio.engine.drafts.suffix_drafter import SuffixDrafter, running_bytes
 from pio.errors import CheckpointError, ConfigError, PioError
 from pio.layers.decoder import Decoder
 from pio.layers.outline import Outline
+from pio.layers.placement import Census
 from pio.layers.quantization import Quantization
 from pio.layers.rehearsal import Rehearsal
 from pio.layers.source import Inventory, Source
 from pio.layers.workspace import ACTIVATIONS, Workspace
 from pio.loading.weights import Weights
-from pio.machine import thread_count
 from pio.memory.budget import MemoryBudget
 from pio.memory.fit import require_free
 from pio.ops.sampling import Sampler
+from pio.plugin.device_choice import device_of, rehearsed, rehearsed_cache
+from pio.plugin.placing import Needs
 from pio.store.disk_store import buffer_bytes
 
 BuildModel = Callable[[Any, Source, RuntimeConfig, MemoryBudget], Decoder]
@@ -68,39 +69,42 @@ def assemble(
 
 def rehearse(
     build: BuildModel, config: DecoderConfig, weights: Weights, runtime: RuntimeConfig, quantization: Quantization
-) -> tuple[int, str]:
+) -> tuple[int, str, Needs]:
     """Refuse what will not fit the limit or the machine, before any weight is read or converted.
 
     What layers compute in and the cache are made for it, which costs nothing as long as nobody writes there.
 
     Returns:
-        The bytes of the weights as they will be held, and what to call them.
+        The bytes of the weights as they will be held, what to call them, and what the model needs of a GPU.
 
     Raises:
         OutOfMemoryError: It does not fit.
     """
-    source = Rehearsal(weights, workspace_of(runtime, None), **source_options(runtime, quantization))
+    census, options = Census(), source_options(runtime, quantization)
+    device, likewise = device_of(runtime), rehearsed(runtime)
+    source = Rehearsal(weights, workspace_of(likewise, None), placement=census, **options)
     weights.rehearsing = True
     try:
-        model, _ = assemble(build, config, weights, source, runtime, MemoryBudget(UNLIMITED))
+        model, _ = assemble(build, config, weights, source, likewise, MemoryBudget(UNLIMITED))
     finally:
         weights.rehearsing = False
-    held, options = source.inventory, runtime.quantize if quantization.forms else None
+    held = source.inventory
     what = "the weights"
-    if options is not None:
-        what += f" with quantize={options!r}"
+    if quantization.forms:
+        what += f" with quantize={runtime.quantize!r}"
     elif runtime.dtype is not None:
         what += f" as {runtime.dtype} (none with dtype=None)"
     budget = MemoryBudget(UNLIMITED if runtime.memory_limit is None else runtime.memory_limit)
     budget.reserve(held.total, what)
     remedy = "choose a smaller model or a format of fewer bits, or let pio quantize write a folder that is mapped"
-    device = model.device
-    require_free(sum(held.made.values()), f"{what} take", remedy, device)
-    if runtime.memory_limit is not None:
+    on_gpu, device_bytes = device.stream is not None, 0
+    if not on_gpu:
+        require_free(sum(held.made.values()), f"{what} take", remedy)
+    if runtime.memory_limit is not None or on_gpu:
         budget.reserve(model.workspace.nbytes, ACTIVATIONS)
         if model.encoder is not None:
             budget.reserve(model.encoder.least_bytes, "the smallest picture")
-        cache = reserve_cache(model, runtime)
+        cache = reserve_cache(model, runtime) if device.stream is None else rehearsed_cache(model, runtime)
         remedies = "max_batch_sequences or prefix_cache" if cache.state_bytes else "context_length"
         budget.reserve(cache.nbytes, f"the cache (smaller with cache_tokens, {remedies})")
         if runtime.prefix_cache_path is not None:
@@ -108,8 +112,10 @@ def rehearse(
         speculation = speculation_of(runtime, cache, model.max_positions)
         if speculation is not None:
             budget.reserve(speculation.nbytes, DRAFTS)
-        Sampler(model.vocab_size, budget, device=model.device)
-    return held.total, what
+        sampler = Sampler(model.vocab_size, budget, device=device)
+        picture = 0 if model.encoder is None else model.encoder.least_bytes
+        device_bytes = model.workspace.nbytes + picture + cache.nbytes + sampler.nbytes
+    return held.total, what, Needs.of(census, held.total, device_bytes)
 
 
 def reserve_cache(model: Decoder, runtime: RuntimeConfig) -> Cache:
@@ -212,25 +218,6 @@ def workspace_of(runtime: RuntimeConfig, budget: MemoryBudget | None) -> Workspa
     device = device_of(runtime)
     round_inputs = runtime.activation_dtype == "bfloat16"
     return Workspace(runtime.batch_tokens, budget, device=device, round_inputs=round_inputs)
-
-
-def device_of(runtime: RuntimeConfig) -> Device:
-    """Return where a model is to run; on the CPU with no more threads than there are cores.
-
-    Raises:
-        ConfigError: It is to have threads on a GPU.
-        DeviceError: There is no such GPU, no driver, or one that is too old.
-    """
-    device = best_device() if runtime.device == "auto" else Device(runtime.device)
-    if device.stream is None:
-        usable = thread_count()
-        return Device("cpu", min(runtime.threads or usable, usable))
-    if runtime.threads is not None:
-        raise ConfigError(
-            f"threads={runtime.threads} says nothing on {device}, where the GPU computes; leave it out, or use "
-            "device='cpu'"
-        )
-    return device
 
 
 def source_options(runtime: RuntimeConfig, quantization: Quantization) -> dict[str, Any]:

@@ -46,6 +46,7 @@ def disk_options(
     model: tuple[type, dict[str, Any], Weights],
     check: Callable[[], object],
     device: Device,
+    computed: tuple[int, ...] = (),
 ) -> DiskOptions | None:
     """Return where what of a model is kept; None where nothing is.
 
@@ -55,6 +56,7 @@ def disk_options(
         model: Class of its plugin, what config.json holds, and its weights.
         check: Called between any two pieces of weights that are read; what it raises ends that.
         device: Where the model runs.
+        computed: Layers whose experts the CPU computes for a model on a GPU.
 
     Raises:
         ConfigError: Nobody can tell the model apart.
@@ -62,4 +64,4 @@ def disk_options(
     """
     if folder is None:
         return None
-    return DiskOptions(folder, runtime.prefix_cache_disk, identity(*model, runtime, folder, check, device))
+    return DiskOptions(folder, runtime.prefix_cache_disk, identity(*model, runtime, folder, check, device, computed))

@@ -22,6 +22,7 @@ from pio.loading.weights import Weights
 from pio.memory.budget import MemoryBudget
 from pio.memory.refusal import memory_errors
 from pio.plugin import registry
+from pio.plugin.device_choice import placed
 from pio.plugin.earlier import plugin_code
 from pio.plugin.loaded_model import LoadedModel
 from pio.plugin.manifest import PluginManifest
@@ -267,8 +268,12 @@ class Lifecycle(ABC):
         packing = shown.counting(f"quantizing to {self.runtime.quantize}", lambda: weights.matrices)
         check = partial(self._loads.check, load)
         with plugin_code(type(self)):
-            made = checkpoint, config, weights, self.runtime, self.build_model, packing, prompts, check
-            loaded = LoadedModel(*made, self.media_processor, type(self))
+            more = self.build_model, packing, prompts, check, self.media_processor, type(self)
+
+            def make(runtime: RuntimeConfig, whole: bool) -> LoadedModel:
+                return LoadedModel(checkpoint, config, weights, runtime, *more, whole)
+
+            loaded = placed(make, self.runtime)
         loaded.prompts.call_format = self.call_format
         self._metadata = ModelMetadata.of(self.manifest, self._path, loaded)
         self._loaded = loaded

@@ -11,8 +11,11 @@ from pio.config.decoder import DecoderConfig
 from pio.config.runtime import RuntimeConfig
 from pio.engine.batch_manager import BatchManager
 from pio.layers.decoder import Decoder
+from pio.layers.placement import Placement
+from pio.layers.quantization import Quantization
 from pio.layers.source import Source
 from pio.layers.warm_up import warm_up
+from pio.layers.workspace import Workspace
 from pio.loading.checkpoint import Checkpoint
 from pio.loading.weights import Weights
 from pio.memory import step
@@ -34,8 +37,10 @@ from pio.plugin.assembly import (
     with_draft_room,
     workspace_of,
 )
+from pio.plugin.device_choice import device_of
 from pio.plugin.disk_options import check_disk, disk_folder, disk_options
 from pio.plugin.media_processor import MediaProcessor, check_seeing
+from pio.plugin.placing import check_options, place
 from pio.plugin.prompts import Prompts
 from pio.structured.grammars import Grammars
 from pio.text.chat_template import ChatTemplate
@@ -71,6 +76,7 @@ class LoadedModel:
         check: Callable[[], object] = lambda: None,
         media: MakeProcessor | None = None,
         plugin: type = object,
+        whole: bool = False,
     ) -> None:
         """Put a model together.
 
@@ -85,6 +91,7 @@ class LoadedModel:
             check: Called between any two steps that may take long; what it raises ends the building.
             media: Makes what reads pictures, of folder, config, tokenizer and options; None for text alone.
             plugin: Class of the plugin that builds the model.
+            whole: Whether a GPU must have room for all of it.
 
         Raises:
             CheckpointError: Weights and config contradict each other, or a file is damaged.
@@ -105,29 +112,24 @@ class LoadedModel:
             processor = processor.updated(runtime)
         elif media is not None:
             processor = media(checkpoint, config, tokenizer, runtime)
-        check_seeing(runtime, processor)
-        if processor is not None:
-            template.modalities |= frozenset(processor.modalities)
         self.generation_config = generation_defaults(checkpoint, config, tokenizer)
         ends = end_tokens(checkpoint, config, tokenizer)
-        literal = runtime.literal_messages
-        self.prompts = Prompts(str(checkpoint.path), tokenizer, template, literal=literal, media=processor)
+        self.prompts = _prompts(checkpoint, tokenizer, template, processor, runtime)
         self.weights = weights
         folder = disk_folder(runtime)
         budget = MemoryBudget(runtime.memory_limit or UNLIMITED)
         quantization = quantization_of(config, runtime, packing)
         workspace = workspace_of(runtime, budget)
-        own = runtime.dtype is not None or quantization.forms or not runtime.mmap  # not the files' pages alone
-        own = own or workspace.device.stream is not None
-        if runtime.memory_limit is not None or own:
-            budget.reserve(*rehearse(build, config, weights, runtime, quantization))
+        what = build, config, weights, runtime, quantization
+        placement = _placement(*what, workspace, budget, check, whole=whole)
         options = source_options(runtime, quantization)
-        self._source = Source(weights, workspace, check=check, **options)
+        self._source = Source(weights, workspace, check=check, placement=placement, **options)
         self.model, self._longest_context = assemble(build, config, weights, self._source, runtime, budget)
         self.context_length = self.prompts.most_tokens = self.model.max_positions
         check_stored(config, self._source.inventory)
         self.cache = reserve_cache(self.model, runtime)
-        disk = disk_options(folder, runtime, (plugin, checkpoint.config, weights), check, self.model.device)
+        named = plugin, checkpoint.config, weights
+        disk = disk_options(folder, runtime, named, check, self.model.device, placement.computed)
         _ = self.model.workspace.storage  # refused here rather than in the first step
         warm_up(self.model, self.cache, check)
         text = self.prompts if tokenizer else None
@@ -172,6 +174,12 @@ class LoadedModel:
         names = {"linear": "layers", "table": "tables", "tower": "tower"}
         return {names[role]: ", ".join(sorted(forms)) for role, forms in sorted(self._source.inventory.formats.items())}
 
+    @property
+    def offloaded(self) -> dict[str, tuple[int, ...]]:
+        """Layers of which weights do not lie on the model's GPU: ``copied`` and ``computed``."""
+        placement = self.model.placement
+        return {"copied": placement.copied, "computed": placement.computed}
+
     def check_weights(self) -> None:
         """Read all weights and check that they are numbers.
 
@@ -185,12 +193,15 @@ class LoadedModel:
 
         Raises:
             ConfigError: As when it was made.
+            DeviceError: There is no such device.
         """
         quantization_of(self.config, runtime, lambda _: None)
         check_seeing(runtime, self.prompts.media)
         context_length(runtime, self._longest_context)
+        device_of(runtime)
         check_prefixes(runtime, self.cache)
         check_disk(runtime)
+        check_options(runtime)
         with_draft_room(runtime, self.config)
 
     def close(self) -> None:
@@ -198,11 +209,49 @@ class LoadedModel:
         self.manager.close(partial(_give_back, self.model, self.cache))  # not before the last step, which may run still
 
 
+def _prompts(
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer | None,
+    template: ChatTemplate,
+    processor: MediaProcessor | None,
+    runtime: RuntimeConfig,
+) -> Prompts:
+    """Put together what prompts are made with; the options must be possible with it."""
+    check_seeing(runtime, processor)
+    if processor is not None:
+        template.modalities |= frozenset(processor.modalities)
+    literal = runtime.literal_messages
+    return Prompts(str(checkpoint.path), tokenizer, template, literal=literal, media=processor)
+
+
+def _placement(
+    build: BuildModel,
+    config: DecoderConfig,
+    weights: Weights,
+    runtime: RuntimeConfig,
+    quantization: Quantization,
+    workspace: Workspace,
+    budget: MemoryBudget,
+    check: Callable[[], object],
+    *,
+    whole: bool,
+) -> Placement:
+    """Return where weights are to lie, once it is certain that the model fits; the budget has them then."""
+    check_options(runtime)
+    own = runtime.dtype is not None or quantization.forms or not runtime.mmap  # not the files' pages alone
+    if runtime.memory_limit is None and not own and workspace.device.stream is None:
+        return Placement()
+    total, what, needs = rehearse(build, config, weights, runtime, quantization)
+    budget.reserve(total, what)
+    return place(needs, runtime, workspace, budget, check, whole)
+
+
 def _give_back(model: Decoder, cache: Cache) -> None:
     with step.paused():  # a finaliser may come by in the middle of another model's step, which has nothing of this one
         model.forget_steps()
         cache.free()
         model.workspace.free()
+        model.placement.free()
 
 
 def _check_weights(weights: Weights) -> None:

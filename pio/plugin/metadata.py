@@ -29,6 +29,9 @@ class ModelMetadata:
         formats: How matrices are held, such as ``{"layers": "int4", "tables": "int8"}``; tables are the embedding and
             the output head. Empty before the model is loaded.
         memory: Bytes of weights, cache and buffers; zero while not loaded.
+        device: Where it runs, such as ``"cuda:0"``; empty before it is loaded.
+        offloaded: Numbers of the layers of which weights do not lie on the model's GPU: those that are ``copied`` there
+            each time, and those whose experts are ``computed`` by the CPU.
     """
 
     name: str
@@ -44,6 +47,8 @@ class ModelMetadata:
     vocab_size: int
     formats: dict[str, str]
     memory: dict[str, int]
+    offloaded: dict[str, tuple[int, ...]]
+    device: str = ""
 
     @classmethod
     def of(cls, manifest: PluginManifest, path: str | None, loaded: LoadedModel | None) -> ModelMetadata:
@@ -62,4 +67,6 @@ class ModelMetadata:
             vocab_size=loaded.config.vocab_size if loaded else 0,
             formats=loaded.formats if loaded else {},
             memory=loaded.memory if loaded else {"weights": 0, "cache": 0, "buffers": 0},
+            device=str(loaded.model.device) if loaded else "",
+            offloaded=loaded.offloaded if loaded else {"copied": (), "computed": ()},
         )

@@ -22,7 +22,7 @@ from pio.system import HERE
 INDIFFERENT: Final = frozenset(
     "profile device mmap threads memory_limit context_length cache_tokens kv_cache_dtype prefill_chunk "
     "max_batch_sequences literal_messages max_pixels media_cache background allow_remote prefix_cache "
-    "prefix_cache_path prefix_cache_disk speculation max_draft_tokens progress".split()
+    "prefix_cache_path prefix_cache_disk speculation max_draft_tokens progress gpu_memory offloaded_experts".split()
 )
 
 
@@ -34,6 +34,7 @@ def identity(
     notes: Path,
     check: Callable[[], object],
     device: Device,
+    computed: tuple[int, ...] = (),
 ) -> bytes:
     """Return a digest of a model's weights and config, of the options that it runs with, and of all code that runs it.
 
@@ -50,6 +51,7 @@ def identity(
         notes: A folder where digests of weight files are noted.
         check: Called now and then; what it raises ends the work.
         device: Where it runs. Which GPU of a kind it is does not count; the CPU and all of them compute other bits.
+        computed: Layers whose experts the CPU computes for a model on a GPU, with last bits of its own.
 
     Raises:
         ConfigError: There are no sources of the code.
@@ -67,6 +69,8 @@ def identity(
     }
     if runtime.activation_dtype == "bfloat16" and device.stream is None:  # the one thing in which processors differ
         told["products"] = (HERE.machine, multiplies_bfloat16())
+    if computed:
+        told["computed"] = computed
     return sha256(json.dumps(told, sort_keys=True).encode()).digest()
 
 

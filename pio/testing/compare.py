@@ -11,7 +11,7 @@ from pio.tensor import Tensor
 
 def bits(x: Tensor) -> bytes:
     """Return the bytes of a tensor in row-major order: equal where every bit is."""
-    return x.contiguous().memoryview().tobytes()
+    return x.to("cpu").contiguous().memoryview().tobytes()
 
 
 def assert_close(found: Tensor | Any, expected: Any, *, relative: float = 0.0, absolute: Any = 0.0) -> None:

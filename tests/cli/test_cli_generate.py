@@ -153,7 +153,7 @@ def test_verbose_says_what_is_loaded_and_compiled(pio, model, arguments):
     ran = pio(*arguments, "-n", 2, "--threads", 1)
     assert ran.exit_code == 0
     *compiled, found, plugin, memory, kernels = ran.stderr.splitlines()
-    assert all(line.startswith("compiling ") for line in compiled)
+    assert all(line.startswith(("compiling ", "--device auto runs on the CPU: ")) for line in compiled)
     assert found == f"model: demo is {model.path}"
     assert plugin == "plugin: qwen3_0_6b runs 5.77 M parameters in bfloat16 on 1 thread"
     assert memory.startswith("memory: weights 11.5 MB, cache ") and memory.endswith(", for a context of 2048 tokens")

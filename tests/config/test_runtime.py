@@ -5,6 +5,7 @@ import pytest
 
 import pio
 from pio.config.runtime import PROFILES, RuntimeConfig
+from pio.device import CUDA_KERNELS
 
 
 def test_a_profile_gives_defaults_and_options_win():
@@ -214,3 +215,30 @@ def test_the_prefix_cache_is_a_switch_or_a_size(given, found):
 def test_what_is_no_prefix_cache_is_refused(given):
     with pytest.raises(pio.ConfigError, match=r"prefix_cache is .*expected 'on' or True, 'off' or False, or bytes"):
         RuntimeConfig.from_options(prefix_cache=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "off"),
+    [
+        ("all", ("all",), 0),
+        ("none", ("none",), len(CUDA_KERNELS)),
+        ("-norm, -rope", ("-norm", "-rope"), 2),
+        (["norm"], ("norm",), len(CUDA_KERNELS) - 1),
+    ],
+)
+def test_kernels_of_a_gpu_are_named_or_left_out(given, kept, off):
+    config = RuntimeConfig.from_options(cuda_kernels=given)
+    assert config.cuda_kernels == kept and len(config.cuda_kernels_off) == off
+    assert config.updated(device="cpu").cuda_kernels == ("all",), "they say nothing there"
+    assert config.updated(device="cuda:1", cuda_kernels="-norm").cuda_kernels_off == {"norm"}
+
+
+@pytest.mark.parametrize("given", ["all,norm", "norm,-rope", "nrom", "", "-all", [], ["none", "all"]])
+def test_what_names_no_kernels_of_a_gpu(given):
+    with pytest.raises(pio.ConfigError, match="cuda_kernels is"):
+        RuntimeConfig.from_options(cuda_kernels=given)
+
+
+def test_threads_go_where_a_gpu_comes():
+    assert RuntimeConfig.from_options(threads=3).updated(device="cuda").threads is None
+    assert RuntimeConfig.from_options(threads=3).updated(device="cpu").threads == 3

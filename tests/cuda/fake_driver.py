@@ -1,22 +1,25 @@
 """A driver of GPUs that there are not: it answers what pio asks, runs kernels by the interpreter, and sees misuse.
 
-Work waits in its stream until somebody waits for it, so that whoever reads too early finds rubbish. An error of pio's
-is a ``Misuse``, which is none of its own errors: it ends the test.
+Work waits in its stream until somebody waits for it, so that whoever reads too early finds rubbish. Where work of two
+streams touches the same memory and nothing makes the one wait for the other, that is an error, whatever comes of it.
+An error of pio's is a ``Misuse``, which is none of its own errors: it ends the test.
 """
 
 from __future__ import annotations
 
+import bisect
 import ctypes
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from order import Order, Stamp
 from ptx import Memory, Module
 
-from pio.cuda.driver import Facts
+from pio.cuda.driver import NO_PINNED, Facts
 from pio.errors import DeviceError, OutOfMemoryError
 
 RUBBISH = 0xA5  # what fresh memory is full of
@@ -43,21 +46,27 @@ class Block:
     alive: bool = True  # as far as work goes that was asked for
 
 
+Touched = tuple[Iterable[int], Iterable[int]]  # addresses in memory that work has read, and those it has written
+Work = Callable[[], Touched]
+NOTHING: Touched = ((), ())
+
+
 @dataclass
 class Queue:
     """A stream."""
 
     gpu: int
-    work: list[Callable[[], None]] = field(default_factory=list)
-    recorded: list[Callable[[], None]] | None = None
+    handle: int
+    work: list[tuple[Stamp, Work]] = field(default_factory=list[tuple[Stamp, Work]])
+    recorded: list[tuple[str, Work]] | None = None
 
 
 @dataclass
 class Event:
-    """A mark in a stream: how much of it is before."""
+    """A mark in a stream."""
 
     queue: Queue
-    count: int
+    stamp: Stamp
     done: bool = False
 
 
@@ -83,6 +92,9 @@ class FakeDriver:
         gpus: What GPUs there are; a test may bend them.
         lost: What every call says, where a test has taken the GPUs away.
         calls: Names of the calls so far.
+        pinned: Bytes of this process that GPUs may be let read by themselves.
+        sent: Bytes of all copies to GPUs that were asked for so far.
+        most: The most bytes of each GPU's memory that were in use at once.
         spare: Bytes of each GPU that were freed, and that this process keeps from others.
     """
 
@@ -91,15 +103,20 @@ class FakeDriver:
         self.gpus = list(gpus) or [facts()]
         self.lost = ""
         self.calls: list[str] = []
+        self.pinned = 1 << 40
+        self.sent = 0
+        self.most = [0] * len(self.gpus)
         self.spare = [0] * len(self.gpus)
         self._version = version
         self._memories = [Memory() for _ in self.gpus]
         self._blocks: dict[int, Block] = {}
+        self._starts: list[int] = []
         self._pinned: dict[int, Any] = {}
         self._queues: dict[int, Queue] = {}
         self._events: dict[int, Event] = {}
         self._kernels: dict[int, Kernel] = {}
-        self._graphs: dict[int, list[Callable[[], None]]] = {}
+        self._graphs: dict[int, list[tuple[str, Work]]] = {}
+        self._order = Order()
         self._handles = iter(range(1000, 10**9))
         self._entered = threading.local()
         self._lock = threading.RLock()
@@ -139,7 +156,7 @@ class FakeDriver:
 
     def stream(self) -> int:
         gpu, handle = self._begin("stream"), next(self._handles)
-        self._queues[handle] = Queue(gpu)
+        self._queues[handle] = Queue(gpu, handle)
         return handle
 
     def end_stream(self, stream: int) -> None:
@@ -154,21 +171,23 @@ class FakeDriver:
         if queue.recorded is not None:
             raise Misuse("somebody waits for a stream that is recorded")
         self._run(queue)
+        self._order.waited(stream)
 
     def wait_all(self) -> None:
         gpu = self._begin("wait_all")
-        for queue in self._queues.values():
+        for handle, queue in self._queues.items():
             if queue.gpu == gpu:
                 self._run(queue)
+                self._order.waited(handle)
 
     def event(self, stream: int) -> int:
         queue, handle = self._queue("event", stream), next(self._handles)
-        event = Event(queue, len(queue.work))
 
-        def reach() -> None:
+        def reach() -> Touched:
             event.done = True
+            return NOTHING
 
-        self._put(queue, reach)
+        event = Event(queue, self._put(queue, "an event", reach))
         self._events[handle] = event
         return handle
 
@@ -176,15 +195,23 @@ class FakeDriver:
         self._begin("wait_event")
         mark = self._event(event)
         if stream in FOREIGN:  # whose work nobody sees: it is done at once
-            self._run(mark.queue)
+            self._reach(mark)
             return
-        self._put(self._queue("wait_event", stream), lambda: None if mark.done else self._run(mark.queue))
+        queue = self._queue("wait_event", stream)
+        self._put(queue, "a wait", lambda: self._reach(mark))
+        self._order.follow(stream, mark.stamp)
 
     def await_event(self, event: int) -> None:
         self._begin("await_event")
         mark = self._event(event)
+        self._reach(mark)
+        self._order.reached(mark.stamp)
+
+    def _reach(self, mark: Event) -> Touched:
+        """Do as much as is before a mark and no more, so that what nobody waits for is not there."""
         while not mark.done:
             self._step(mark.queue)
+        return NOTHING
 
     def end_event(self, event: int) -> None:
         self._begin("end_event")
@@ -210,8 +237,10 @@ class FakeDriver:
         address += -address % ALIGNMENT
         ctypes.memset(address, RUBBISH, nbytes)
         self._blocks[address] = Block(nbytes, queue.gpu, buffer)
+        bisect.insort(self._starts, address)
+        self.most[queue.gpu] = max(self.most[queue.gpu], self._used(queue.gpu))
         memory = self._memories[queue.gpu]
-        self._put(queue, lambda: memory.add(address, nbytes) and None)
+        self._put(queue, "an allocation", lambda: ((), (memory.add(address, nbytes),)))
         return address
 
     def free(self, address: int, stream: int) -> None:
@@ -224,14 +253,17 @@ class FakeDriver:
         self.spare[queue.gpu] += block.nbytes
         memory = self._memories[queue.gpu]
 
-        def forget() -> None:
+        def forget() -> Touched:
             memory.remove(address)
             ctypes.memset(address, RUBBISH, block.nbytes)
+            return (), (address,)
 
-        self._put(queue, forget)
+        self._put(queue, "freeing memory", forget)
 
     def allocate_host(self, nbytes: int) -> int:
         self._begin("allocate_host")
+        if sum(map(len, self._pinned.values())) + nbytes > self.pinned:
+            raise OutOfMemoryError(NO_PINNED.format(nbytes))
         buffer = ctypes.create_string_buffer(nbytes)
         self._pinned[ctypes.addressof(buffer)] = buffer
         return ctypes.addressof(buffer)
@@ -249,19 +281,21 @@ class FakeDriver:
         self._check(queue, target, nbytes)
         if not any(at <= source and source + nbytes <= at + len(b) for at, b in self._pinned.items()):
             raise Misuse("a copy reads memory that the system may move: it is not from allocate_host")
+        self.sent += nbytes
         before = ctypes.string_at(source, nbytes)
 
-        def move() -> None:
+        def move() -> Touched:
             if ctypes.string_at(source, nbytes) != before:
                 raise Misuse("memory changed before a copy from it was done")
             ctypes.memmove(target, source, nbytes)
+            return (), (target,)
 
-        self._put(queue, move)
+        self._put(queue, "a copy from here", move)
 
     def copy_out(self, target: int, source: int, nbytes: int, stream: int) -> None:
         queue = self._queue("copy_out", stream)
         self._check(queue, source, nbytes)
-        self._put(queue, lambda: ctypes.memmove(target, source, nbytes) and None)
+        self._put(queue, "a copy to here", lambda: (((source,), ()), ctypes.memmove(target, source, nbytes))[0])
 
     def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
         queue = self._queue("copy", stream)
@@ -269,12 +303,12 @@ class FakeDriver:
         self._check(queue, source, nbytes)
         if source < target + nbytes and target < source + nbytes:
             raise Misuse("a copy within the GPU overlaps")
-        self._put(queue, lambda: ctypes.memmove(target, source, nbytes) and None)
+        self._put(queue, "a copy", lambda: (((source,), (target,)), ctypes.memmove(target, source, nbytes))[0])
 
     def fill(self, address: int, value: int, nbytes: int, stream: int) -> None:
         queue = self._queue("fill", stream)
         self._check(queue, address, nbytes)
-        self._put(queue, lambda: ctypes.memset(address, value, nbytes) and None)
+        self._put(queue, "a fill", lambda: (((), (address,)), ctypes.memset(address, value, nbytes))[0])
 
     def _check(self, queue: Queue, address: int, nbytes: int) -> None:
         """Raise unless that is memory of the queue's GPU, as far as work goes that was asked for by now."""
@@ -301,7 +335,12 @@ class FakeDriver:
             raise Misuse(f"there is no kernel {kernel}, or it was loaded for less than {shared} bytes of shared memory")
         arguments = struct.unpack(f"={letters}", values)
         memory = self._memories[queue.gpu]
-        self._put(queue, lambda: loaded.module.launch(loaded.entry, grid, block, arguments, shared, memory=memory))
+
+        def run() -> Touched:
+            loaded.module.launch(loaded.entry, grid, block, arguments, shared, memory=memory)
+            return memory.read, memory.written
+
+        self._put(queue, f"the kernel {loaded.entry}", run)
 
     def begin_graph(self, stream: int) -> None:
         queue = self._queue("begin_graph", stream)
@@ -320,8 +359,8 @@ class FakeDriver:
         queue = self._queue("run_graph", stream)
         if graph not in self._graphs:
             raise Misuse(f"there is no graph {graph}")
-        for work in self._graphs[graph]:
-            self._put(queue, work)
+        for what, work in self._graphs[graph]:
+            self._put(queue, what, work)
 
     def end_graph_run(self, graph: int) -> None:
         self._begin("end_graph_run")
@@ -362,8 +401,13 @@ class FakeDriver:
             raise Misuse(f"{call}: stream {stream} is of cuda:{queue.gpu}, and the thread has entered cuda:{gpu}")
         return queue
 
-    def _put(self, queue: Queue, work: Callable[[], None]) -> None:
-        (queue.work if queue.recorded is None else queue.recorded).append(work)
+    def _put(self, queue: Queue, what: str, work: Work) -> Stamp:
+        if queue.recorded is not None:
+            queue.recorded.append((what, work))
+            return Stamp(what, queue.handle, 0, {})
+        stamp = self._order.ask(queue.handle, what)
+        queue.work.append((stamp, work))
+        return stamp
 
     def _run(self, queue: Queue) -> None:
         while queue.work:
@@ -371,5 +415,14 @@ class FakeDriver:
 
     def _step(self, queue: Queue) -> None:
         with self._lock:
-            if queue.work:
-                queue.work.pop(0)()
+            if not queue.work:
+                return
+            stamp, work = queue.work.pop(0)
+            reads, writes = (set(map(self._start, touched)) for touched in work())
+            if wrong := self._order.touch(stamp, reads, writes):
+                raise Misuse(wrong)
+
+    def _start(self, address: int) -> int:
+        """Return where the block begins that has this address."""
+        place = bisect.bisect_right(self._starts, address) - 1
+        return self._starts[place]

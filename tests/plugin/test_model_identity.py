@@ -19,7 +19,7 @@ from pio.errors import ConfigError
 from pio.plugin import TextModelPlugin
 from pio.plugin.model_identity import INDIFFERENT, identity
 
-COUNTED = {"dtype", "quantize", "quantize_policy", "activation_dtype"}
+COUNTED = {"dtype", "quantize", "quantize_policy", "activation_dtype", "cuda_kernels"}
 
 
 class Weights:
@@ -43,7 +43,8 @@ def told(
 def test_options_are_listed_as_indifferent_or_count(tmp_path: Path) -> None:
     assert RuntimeConfig.model_fields.keys() >= INDIFFERENT | COUNTED and not INDIFFERENT & COUNTED
     plain = told(tmp_path)
-    for options in ({"quantize": "int8"}, {"dtype": "float32"}, {"activation_dtype": "bfloat16"}):
+    counted = ({"quantize": "int8"}, {"dtype": "float32"}, {"activation_dtype": "bfloat16"}, {"cuda_kernels": "-norm"})
+    for options in counted:
         assert told(tmp_path, **options) != plain
     assert told(tmp_path, quantize="int4") != told(tmp_path, quantize="int4", quantize_policy="uniform")
     same = {

@@ -15,9 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pio.errors import DeviceError
 from pio.kernels import _image, _watch
 from pio.kernels._image import CudaName, Name
+from pio.kernels._missing import MissingKernel, NoCompiler
 from pio.shelter import import_whole
 
 SUFFIX: Final = ".cuda"
@@ -53,7 +53,9 @@ def find(name: Name, architecture: str) -> Kept:
         architecture: ``sm_90a`` for machine code, ``compute_90a`` for PTX.
 
     Raises:
-        DeviceError: There is no such kernel, or it has to be compiled and numba-cuda is not installed.
+        MissingKernel: There is no such kernel.
+        NoCompiler: It has to be compiled, and numba-cuda is not installed.
+        Exception: The compiler or the linker fails.
     """
     file = _file(name, architecture)
     content = None if file is None else _image.read_item(*file)
@@ -113,17 +115,14 @@ def _version(package: str) -> str:
 
 def _compile(name: Name, architecture: str) -> Kept:
     module = name.module.removeprefix(f"{_HERE}.")
-    absent = DeviceError(
-        f"the operation {name.full} has no kernel for GPUs yet ({module}.{name.name}); "
-        'call it with tensors that were moved by .to("cpu")'
-    )
+    absent = MissingKernel(f"the operation {name.full} has no kernel for GPUs yet ({module}.{name.name})")
     if not Path(__file__).with_name(f"{module}.py").exists():
         raise absent
     try:
         import_whole("numba.cuda")
         import_whole("numba_cuda")
     except ImportError as error:
-        raise DeviceError('a GPU\'s kernels have to be compiled, which takes pip install "numba-cuda[cu13]"') from error
+        raise NoCompiler('a GPU\'s kernels have to be compiled, which takes pip install "numba-cuda[cu13]"') from error
     kernel = getattr(import_whole(name.module), name.name, None)
     if kernel is not None and name.dtype:
         try:

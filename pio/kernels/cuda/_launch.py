@@ -6,12 +6,18 @@ take, over how many threads they split, says nothing here: the grid is as large 
 
 from __future__ import annotations
 
+import logging
 import struct
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+from pio.errors import OutOfMemoryError
 from pio.kernels import jobs
 from pio.kernels._image import Name
+from pio.kernels._missing import MissingKernel, NoCompiler
 from pio.kernels.cuda import _kept
+
+_MOST: Final = 300  # characters of a compiler's message
+_log: Final = logging.getLogger("pio")
 
 
 class Target(Protocol):
@@ -41,6 +47,10 @@ class Target(Protocol):
         """Return the handle of a kernel."""
         ...
 
+    def wait(self) -> None:
+        """Wait until all is done; raises where the GPU cannot be used any more."""
+        ...
+
     def launch(self, launch: Any) -> None:
         """Put a kernel into the stream: handle, grid, block, shared bytes, letters and values of its parameters."""
         ...
@@ -68,18 +78,39 @@ class Kernels:
         """Name it; nothing is loaded yet."""
         self._module, self._name, self._target = module, name, target
         self._made: dict[str, Kernel] = {}
+        self._failed: dict[str, str] = {}  # why there is none
 
     def __getitem__(self, dtype: str) -> Kernel | jobs.Absent:
-        """Return the kernel for an element type; while kernels are listed, what stands for one that is not kept yet."""
+        """Return the kernel for an element type; while kernels are listed, what stands for one that is not kept yet.
+
+        Raises:
+            MissingKernel: It cannot be made for this GPU; the first time that is logged as a warning, too.
+        """
         found = self._made.get(dtype)
         if found is None:
             name = Name(self._module, self._name, dtype)
+            if dtype in self._failed:
+                raise MissingKernel(self._failed[dtype])
             if jobs.is_listing():
                 wanted = _kept.Source(name, self._target.architecture)
                 if not wanted.is_kept():
                     return jobs.Absent(wanted)
-            found = self._made[dtype] = Kernel(name, self._target)
+            found = self._made[dtype] = self._make(name)
         return found
+
+    def _make(self, name: Name) -> Kernel:
+        try:
+            return Kernel(name, self._target)
+        except (OutOfMemoryError, MemoryError, NoCompiler):
+            raise
+        except Exception as error:  # whatever a compiler, a linker or a driver says of this kernel
+            self._target.wait()  # a GPU that is lost says so here, and it was not the kernel
+            why = f"the kernel {name.full} cannot be made for {self._target.architecture}: {_first_words(error)}"
+            if isinstance(error, MissingKernel):
+                why = str(error)
+            self._failed[name.dtype] = why
+            _log.warning("%s; what needs it runs on the CPU, over copies, which is slow", why)
+            raise MissingKernel(why) from error
 
     def __call__(self, *values: Any) -> None:
         """Call the kernel, which there is only one of."""
@@ -104,3 +135,9 @@ class Kernel:
         launch = (*self._fixed, self._pack(*values[: self._count]))
         jobs.record_launch(self._name, self._target, launch)
         self._target.launch(launch)
+
+
+def _first_words(error: Exception) -> str:
+    """Return what an error says, on one line: compilers explain themselves on many."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said[:_MOST]}{'…' * (len(said) > _MOST)}"

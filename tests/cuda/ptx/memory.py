@@ -90,6 +90,8 @@ class Memory:
         self._starts: list[int] = []
         self._regions: list[Region] = []
         self.watches_writes = False  # of one block into what another reads or writes
+        self.read: set[int] = set()  # where the regions begin that the launch has read
+        self.written: set[int] = set()
 
     def add(self, address: int, nbytes: int, *, writable: bool = True, name: str = "", owner: object = None) -> int:
         """Register memory and return its address; owner is kept alive. The same region may be added again."""
@@ -126,6 +128,7 @@ class Memory:
     def begin_launch(self, watches_writes: bool) -> None:
         """Forget who wrote what."""
         self.watches_writes = watches_writes
+        self.read, self.written = set[int](), set[int]()
         for region in self._regions:
             region.writers = None
 
@@ -145,6 +148,7 @@ class Memory:
             except IndexError:
                 pass
             else:
+                self.read.add(region.start)
                 if region.writers is not None and blocks is not None:
                     self._check_reads(region, site, rows, blocks)
                 return found
@@ -170,6 +174,7 @@ class Memory:
             except IndexError:
                 pass
             else:
+                self.written.add(region.start)
                 if self.watches_writes and blocks is not None:
                     self._note_writes(region, site, rows, blocks)
                 if ordinary:
@@ -184,6 +189,7 @@ class Memory:
             mine = Site(site.width, site.count, True, region)
             part = None if blocks is None else blocks[lanes]
             if region.start % site.size:
+                self.written.add(region.start)
                 for n in np.flatnonzero(lanes):
                     place = int(address[n]) - region.start
                     region.bytes[place : place + site.size] = np.atleast_1d(value[n]).view("u1")
@@ -193,6 +199,7 @@ class Memory:
     def _load_bytes(self, site: Site, region: Region, address: Array, blocks: Array | None) -> Array:
         if region.start % site.size == 0:
             return self.load(site, address, blocks)
+        self.read.add(region.start)
         places = (address - region.base).astype("i8")[:, None] + np.arange(site.size)
         found = region.bytes[places].view(UNSIGNED[site.width])
         return found if site.count > 1 else found[:, 0]
