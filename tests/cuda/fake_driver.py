@@ -61,6 +61,16 @@ class Event:
     done: bool = False
 
 
+class DeviceMemory(Memory):
+    """Memory of a GPU: what a kernel that the driver launches may touch.
+
+    Attributes:
+        is_a_gpu: It is.
+    """
+
+    is_a_gpu = True
+
+
 @dataclass
 class Kernel:
     """A kernel that was loaded."""
@@ -91,7 +101,7 @@ class FakeDriver:
         self.lost = ""
         self.calls: list[str] = []
         self._version = version
-        self._memories = [Memory() for _ in self.gpus]
+        self._memories = [DeviceMemory() for _ in self.gpus]
         self._blocks: dict[int, Block] = {}
         self._pinned: dict[int, Any] = {}
         self._queues: dict[int, Queue] = {}

@@ -22,7 +22,7 @@ from pio.kernels.cuda._jit import CudaKernel
 TABLE = Path(__file__).parent / "resources.json"
 COPIES = ("float32_to_float32", "float32_to_bfloat16", "float16_to_int8", "int64_to_float16", "uint8_to_uint8")
 KINDS = ("float32", "float16", "bfloat16", "rounded", *FORMATS, *COPIES)
-PRIVATE = ("_linears", "_packing")  # modules that operations do not name, but launch kernels of
+PRIVATE = ("_linears",)  # modules that operations do not name, but launch kernels of
 LINKER = "nvidia-nvjitlink"
 
 
