@@ -59,8 +59,13 @@ def kernels() -> dict[str, str]:
     found = {}
     for name, kernel in resource_table.kernels():
         module = kernel.name.module.removeprefix("pio.kernels.cuda.")
-        found[f"{module}.{kernel.name.full}"] = name
+        found[_public(f"{module}.{kernel.name.full}")] = name
     return found
+
+
+def _public(name: str) -> str:
+    """Return a name without the mark of private modules, in which one of two devices may have its kernel."""
+    return name.removeprefix("_")
 
 
 def measured(runs: Mapping[str, Mapping[str, set[str]]]) -> dict[str, Row]:
@@ -69,7 +74,7 @@ def measured(runs: Mapping[str, Mapping[str, set[str]]]) -> dict[str, Row]:
     table: dict[str, dict[str, set[str]]] = {name: {column: set() for column in COLUMNS} for name in names.values()}
     for test, found in runs.items():
         file = test.partition("::")[0]
-        alone, operation, cpu = (found.get(how, set()) for how in (ALONE, OPERATION, CPU))
+        alone, operation, cpu = ({*map(_public, found.get(how, ()))} for how in (ALONE, OPERATION, CPU))
         for seen in (alone | operation) & names.keys():
             row = table[names[seen]]
             if seen in cpu:

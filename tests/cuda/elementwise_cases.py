@@ -53,7 +53,11 @@ CASES = {
 }
 for dtype in FLOATS:
     CASES |= {
-        f"rms_norm {dtype}": Case(lambda x, _, w: ops.rms_norm(x, w, 1e-5), norm_arguments(dtype), 1e-6),
+        f"rms_norm {dtype}": Case(
+            lambda x, w: ops.rms_norm(x, w, 1e-5),
+            lambda dtype=dtype: (numbers(3, 70), numbers(70, seed=3, dtype=dtype)),
+            1e-6,
+        ),
         f"fused_add_rms_norm {dtype}": Case(fused_add_rms_norm, norm_arguments(dtype), 1e-6),
         f"gated_rms_norm {dtype}": Case(lambda x, y, w: ops.gated_rms_norm(x, y, w, 1e-5), norm_arguments(dtype), 1e-6),
         f"layer_norm {dtype}": Case(
