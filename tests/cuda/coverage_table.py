@@ -30,7 +30,7 @@ WRITE = "write the table anew: python tests/cuda/coverage_table.py"
 Row = dict[str, list[str]]
 
 # Kernels that no test runs, and why that is right.
-EXCEPTIONS: dict[str, str] = {}
+EXCEPTIONS = {"head_linear.head_linear[rounded]": "no operation has it, for matrices of heads meet rows as they are"}
 
 HEAD = """# Kernels for NVIDIA GPUs
 

@@ -16,13 +16,14 @@ from typing import Any
 from pio.kernels._formats import FORMATS
 from pio.kernels._per_dtype import PerDtype
 from pio.kernels.cuda import __path__ as folder
-from pio.kernels.cuda._compiler import ARCHITECTURES
+from pio.kernels.cuda import _kept
+from pio.kernels.cuda._compiler import ARCHITECTURES, to_cubin
 from pio.kernels.cuda._jit import CudaKernel
 
 TABLE = Path(__file__).parent / "resources.json"
 COPIES = ("float32_to_float32", "float32_to_bfloat16", "float16_to_int8", "int64_to_float16", "uint8_to_uint8")
 KINDS = ("float32", "float16", "bfloat16", "rounded", *FORMATS, *COPIES)
-PRIVATE = ("_linears",)  # modules that operations do not name, but launch kernels of
+PRIVATE = ("_linears", "_packing")  # modules that operations do not name, but launch kernels of
 LINKER = "nvidia-nvjitlink"
 
 
@@ -51,7 +52,8 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
 
 def measured(kernel: CudaKernel, architecture: str) -> dict[str, int]:
     """Return what a kernel takes on an architecture."""
-    found = kernel.cubin(architecture)[1]
+    text = _kept.find(kernel.name, architecture.replace("sm_", "compute_")).code.decode()  # shared by processes
+    found = to_cubin(text, architecture)[1]
     shared = found.shared + kernel.shape.shared
     return {"registers": found.registers, "spilled": found.spilled, "stack": found.stack, "shared": shared}
 

@@ -36,7 +36,8 @@ def test_what_runs_is_noted_where_it_runs(monkeypatch, driver):
     assert runs.now == {OPERATION: {"elementwise.add"}}
     ops.add(x, x)
     run(elementwise.mul, out, x, x, x.size)
-    assert runs.now == {OPERATION: {"elementwise.add"}, CPU: {"elementwise.add"}, ALONE: {"elementwise.mul"}}
+    assert "elementwise.add" in runs.now.pop(CPU)  # beside what has it done in parts
+    assert runs.now == {OPERATION: {"elementwise.add"}, ALONE: {"elementwise.mul"}}
 
 
 def test_a_name_is_read_from_the_entry():

@@ -9,7 +9,7 @@ from test_cuda_norm import numbers
 from pio import ops
 from pio.kernels import sizes
 from pio.kernels._formats import FORMATS
-from pio.kernels.cuda import packing
+from pio.kernels.cuda import _packing
 from pio.ops.quantized import packed_shape
 from pio.tensor import Tensor
 
@@ -18,7 +18,7 @@ def packed(form, w, multiprocessors=2):
     """What the kernel makes of a matrix, and the row that float16 cannot hold."""
     rows, k = w.shape
     out, scratch = Tensor.zeros(packed_shape(w.shape, form), "uint8"), Tensor.zeros((sizes.PACKING_FLOATS,))
-    run(packing.pack[form], out, w, scratch, 0, rows, k, reading=(w,), multiprocessors=multiprocessors)
+    run(_packing.pack[form], out, w, scratch, 0, rows, k, reading=(w,), multiprocessors=multiprocessors)
     return out, int(scratch.tolist()[64])
 
 

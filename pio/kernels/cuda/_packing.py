@@ -1,4 +1,4 @@
-"""A group of an output into its quantized block, as ``pio.kernels.packing``, to the bit: a warp takes one.
+"""Weights into quantized blocks, as ``pio.kernels.packing``, to the bit: a warp takes a group of an output.
 
 Lane i of sixteen holds numbers i and 16 + i of a group; the other sixteen hold the same, so that all know the result.
 Of two products that are added the first is not rounded by itself, as the CPU's compiler has it on x86.
@@ -7,11 +7,13 @@ Of two products that are added the first is not rounded by itself, as the CPU's 
 from __future__ import annotations
 
 from pio.kernels._formats import BLOCK as OUTPUTS
-from pio.kernels._formats import FORMATS, GROUP
+from pio.kernels._formats import FORMATS, GROUP, PAIR
 from pio.kernels._jit import PerDtype
-from pio.kernels.cuda._jit import device_function, device_function_per_dtype
-from pio.kernels.cuda.ptx import WARP, fma, load, single, store, thread_index
+from pio.kernels.cuda._jit import cuda_kernel_per_dtype, device_function, device_function_per_dtype
+from pio.kernels.cuda.ptx import WARP, block_index, fma, get_f32, grid_size, load, put_f32, single, store, thread_index
 from pio.kernels.cuda.ptx_lanes import (
+    any_thread,
+    float_bits,
     half,
     nearest,
     put_u8,
@@ -22,8 +24,11 @@ from pio.kernels.cuda.ptx_lanes import (
 )
 from pio.kernels.sizes import LARGEST_FLOAT16
 
+BLOCK = 256  # threads
+WARPS = BLOCK // WARP
 TRIES = 9  # scales to either side of the largest weight's own
 SHIFT = 1 / 80  # how far each is from the next, relative
+BAD = 4 * 2 * GROUP  # where scratch says which row float16 cannot hold
 
 get_f16, put_f16 = load["float16"], store["float16"]
 pair_bytes = PerDtype(lambda name: FORMATS[name].pair_bytes)
@@ -146,3 +151,48 @@ def pack_group(pair: int, g: int, o: int, a: float, b: float) -> None:
         if lane < 16 and lane & 4 == 0:
             put_u8(at + 64 * (lane // 8) + lane % 4, p | high_p << 4)
             put_u8(at + 64 * (2 + lane // 8) + lane % 4, q | high_q << 4)
+
+
+@device_function
+def report_too_large(scratch: int, w: int, rows: int, k: int) -> None:
+    """Write the first row, counted from 1, with a number that float16 cannot hold; one block looks at all of them.
+
+    Shapes: w float32 (rows, k); scratch float32 (80,).
+    """
+    for r in range(rows):
+        bad, i = 0, thread_index()
+        while i < k:
+            if float_bits(get_f32(w + 4 * (r * k + i))) & 0x7FFFFFFF > float_bits(single(LARGEST_FLOAT16)):
+                bad = 1
+            i += BLOCK
+        if any_thread(bad) != 0:
+            if thread_index() == 0:
+                put_f32(scratch + BAD, single(r + 1))
+            return
+
+
+@cuda_kernel_per_dtype(block=BLOCK)
+def pack(out: int, w: int, scratch: int, first: int, rows: int, k: int) -> None:
+    """Quantize rows of weights into blocks, from block ``first`` on.
+
+    stored = round((w - minimum) / scale) + offset; scale and minimum such that a group loses least in squares
+
+    Shapes: w float32 (rows, k); out (blocks, pairs, bytes) as ``_formats`` lays it out, zeros where it is written;
+    scratch float32 (80,) or more, zeros, where [64] becomes the first row, counted from 1, with a number that float16
+    cannot hold. Missing rows and groups stay zero.
+    """
+    groups, pairs = (k + GROUP - 1) // GROUP, (k + PAIR - 1) // PAIR
+    unit, half_lane = block_index() * WARPS + thread_index() // WARP, thread_index() % 16
+    while unit < rows * groups:
+        r = unit // groups
+        at = (unit - r * groups) * GROUP
+        left, source = min(k - at, GROUP), w + 4 * (r * k + at)
+        # what is missing meets zeros: it must not widen the range
+        a, b = get_f32(source + 4 * (half_lane % left)), get_f32(source + 4 * ((16 + half_lane) % left))
+        zero = single(0.0)
+        if max(largest_of(a, b), largest_of(zero - a, zero - b)) <= single(LARGEST_FLOAT16):
+            pair = out + pair_bytes * ((first + r // OUTPUTS) * pairs + at // PAIR)
+            pack_group(pair, at // GROUP % 2, r % OUTPUTS, a, b)
+        unit += grid_size() * WARPS
+    if block_index() == 0:
+        report_too_large(scratch, w, rows, k)
