@@ -14,11 +14,13 @@ import table_cases
 from operation_case import check_close, integers, lies_anywhere, numbers, placed
 
 from pio import ops
+from pio.device import Device
 from pio.errors import DeviceError, NumericalError, TensorError
 from pio.kernels import _compilers, _image
 from pio.kernels._image import Name
 from pio.kernels.cuda import _kept
 from pio.ops import attention, compilation
+from pio.ops.penalties import Penalties
 from pio.ops.sampling import Choice, Sampler
 from pio.ops.slices import Slices
 from pio.tensor import Tensor
@@ -106,6 +108,19 @@ def test_a_weight_that_cannot_be_packed_is_told_as_the_cpu_tells_it(driver, form
         with pytest.raises(NumericalError) as there:
             ops.pack(weight.to("cuda"), form)
         assert str(there.value) == str(here.value)
+
+
+def test_tokens_are_chosen_as_on_the_cpu(driver):
+    chosen, logits, vocab = [], numbers(5, 307), 307
+    for device in ("cpu", "cuda"):
+        edited = Penalties([3, 9], 4, vocab, repetition=1.3, presence=0.2, bias={7: 1.5})
+        options = ({}, {"top_k": 9}, {"top_p": 0.8, "logprobs": 3}, {"min_p": 0.1}, {"penalties": edited})
+        choices = [Choice(0.0 if i == 0 else 0.7, **how) for i, how in enumerate(options)]
+        for row, choice in enumerate(choices):
+            choice.aim(4 - row, 0.37)
+        Sampler(vocab, device=Device(device)).sample(logits.to(device), choices)
+        chosen.append([(choice.token, [token for token, _ in choice.likeliest]) for choice in choices])
+    assert chosen[0] == chosen[1] and all(token >= 0 for token, _ in chosen[0])
 
 
 def test_tokens_are_not_chosen_from_logits_that_lie_elsewhere(driver):
