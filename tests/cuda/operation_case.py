@@ -64,8 +64,8 @@ def placed(value: Any, device: str) -> Any:
 
 def _batch(sequences: Sequences, device: str) -> Slices:
     made = Slices(len(sequences), max(len(blocks) for _, _, blocks, *_ in sequences), device=on_device(device))
-    for *values, tentative in sequences:
-        made.append(*values, tentative=tentative)
+    for tokens, past, blocks, slot, source, tentative in sequences:
+        made.append(tokens, past, blocks, slot, source, tentative=tentative)
     made.send()
     return made
 
