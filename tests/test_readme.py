@@ -137,4 +137,4 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     assert first == "pip install . && pio generate" and "pip install . && timeout 300 pio generate" in script
     assert tests in script
     environments = re.findall(r'-m venv "\$scratch/(\w+)"', script)
-    assert environments == ["venv", "first", "tests"]  # each step that the README names in one of its own
+    assert environments == ["venv", "first", "tests", "cuda"]  # what the README names, and an extra, in their own

@@ -70,6 +70,16 @@ class Event:
     done: bool = False
 
 
+class DeviceMemory(Memory):
+    """Memory of a GPU: what a kernel that the driver launches may touch.
+
+    Attributes:
+        is_a_gpu: It is.
+    """
+
+    is_a_gpu = True
+
+
 @dataclass
 class Kernel:
     """A kernel that was loaded."""
@@ -108,7 +118,7 @@ class FakeDriver:
         self.most = [0] * len(self.gpus)
         self.spare = [0] * len(self.gpus)
         self._version = version
-        self._memories = [Memory() for _ in self.gpus]
+        self._memories = [DeviceMemory() for _ in self.gpus]
         self._blocks: dict[int, Block] = {}
         self._starts: list[int] = []
         self._pinned: dict[int, Any] = {}

@@ -21,6 +21,7 @@ from ptx import Memory, Module
 
 from pio.dtypes import int64
 from pio.kernels._per_dtype import PerDtype
+from pio.kernels.cuda import _kept
 from pio.kernels.cuda._jit import CudaKernel
 from pio.tensor import Tensor
 
@@ -29,8 +30,19 @@ ARCHITECTURE = "sm_90a"
 
 @cache
 def _module(kernel: CudaKernel, architecture: str) -> tuple[Module, str]:
+    """Return what the compiler made of a kernel: of those of pio as it is kept on disk, for all processes of a run."""
+    if _is_known(kernel):
+        kept = _kept.find(kernel.name, architecture.replace("sm_", "compute_"))
+        return Module(kept.code.decode()), kept.entry
     text, entry = kernel.ptx(architecture)
     return Module(text), entry
+
+
+def _is_known(kernel: CudaKernel) -> bool:
+    """Return whether the kernel is found by its name: a test may have made it."""
+    module, name, dtype = kernel.name
+    found = getattr(import_module(module), name, None) if module.startswith("pio.kernels.cuda.") else None
+    return (found[dtype] if isinstance(found, PerDtype) else found) is kernel
 
 
 def run(

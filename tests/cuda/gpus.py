@@ -23,6 +23,7 @@ def having(driver: FakeDriver) -> Generator[FakeDriver]:
     before = gpus.driver
     gpus.driver = lambda: gpus.checked(driver)
     _forget()
+    gc.freeze()  # what there is by now, compilers above all, need not be looked through behind each test
     try:
         yield driver
         gc.collect()
@@ -32,6 +33,7 @@ def having(driver: FakeDriver) -> Generator[FakeDriver]:
                     made.stream.close()
             assert driver.left() == {}
     finally:
+        gc.unfreeze()
         gpus.driver = before
         _forget()
 

@@ -16,7 +16,8 @@ from typing import Any
 from pio.kernels._formats import FORMATS
 from pio.kernels._per_dtype import PerDtype
 from pio.kernels.cuda import __path__ as folder
-from pio.kernels.cuda._compiler import ARCHITECTURES
+from pio.kernels.cuda import _kept
+from pio.kernels.cuda._compiler import ARCHITECTURES, to_cubin
 from pio.kernels.cuda._jit import CudaKernel
 
 TABLE = Path(__file__).parent / "resources.json"
@@ -51,7 +52,8 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
 
 def measured(kernel: CudaKernel, architecture: str) -> dict[str, int]:
     """Return what a kernel takes on an architecture."""
-    found = kernel.cubin(architecture)[1]
+    text = _kept.find(kernel.name, architecture.replace("sm_", "compute_")).code.decode()  # shared by processes
+    found = to_cubin(text, architecture)[1]
     shared = found.shared + kernel.shape.shared
     return {"registers": found.registers, "spilled": found.spilled, "stack": found.stack, "shared": shared}
 

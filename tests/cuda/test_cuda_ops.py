@@ -1,134 +1,64 @@
-"""Every operation whose kernel GPUs have, called as a program calls it, beside the CPU: each argument in its place."""
-
-import math
+"""Every operation that GPUs have, called as a program calls it, beside the CPU: each argument in its place."""
 
 import pytest
 
 pytest.importorskip("numba_cuda", reason='kernels for GPUs take numba-cuda: pip install "numba-cuda[cu13]"')
 
-from gpu_case import relative_error
+import cache_cases
+import elementwise_cases
+import expert_cases
+import linear_cases
+import picture_cases
+import state_cases
+import table_cases
+from operation_case import check_close, integers, lies_anywhere, numbers, placed
 
 from pio import ops
-from pio.errors import DeviceError, TensorError
-from pio.kernels import _compilers, _image, launcher
+from pio.device import Device
+from pio.errors import DeviceError, NumericalError, TensorError
+from pio.kernels import _compilers, _image
 from pio.kernels._image import Name
 from pio.kernels.cuda import _kept
 from pio.ops import attention, compilation
-from pio.ops.head_linear import pack_heads
+from pio.ops.penalties import Penalties
+from pio.ops.sampling import Choice, Sampler
 from pio.ops.slices import Slices
 from pio.tensor import Tensor
 
-
-def numbers(*shape, seed=1, dtype="float32"):
-    values = [((i * 7919 + seed * 104729) % 2003 - 1001) / 500 for i in range(math.prod(shape))]
-    return Tensor.from_list(values, dtype).reshape(*shape)
-
-
-def moved(value):
-    """Return tensors, and what has some, on the GPU."""
-    if isinstance(value, (Tensor, ops.PackedWeight)):
-        return value.to("cuda")
-    return [moved(each) for each in value] if isinstance(value, list) else value
+MODULES = (
+    elementwise_cases, table_cases, linear_cases, picture_cases, expert_cases, state_cases, cache_cases,
+)  # fmt: skip
+CASES = {name: case for module in MODULES for name, case in module.CASES.items()}
+NO_CASES = {  # what operations are called with, what runs others, and what moves no number by itself
+    "Choices", "ExpertWeights", "PackedWeight", "Pages", "Program", "Window", "recording", "host_call",
+    "attention_scratch", "latent_scratch", "absorbed_weights", "copy",
+}  # fmt: skip
+WITHIN_OTHERS = {"write_cache", "write_latent_cache"}  # in cases of what reads them
 
 
-def close(found, wanted, within):
-    """Raise unless the results of both devices agree; several where an operation has several."""
-    if isinstance(wanted, Tensor):
-        assert found.device == "cuda:0" and found.shape == wanted.shape and found.dtype is wanted.dtype
-        if wanted.dtype.is_float:
-            assert relative_error(found.to("cpu"), wanted.reshape(-1).tolist()) <= within
-        else:
-            assert found.tolist() == wanted.tolist()
-        return
-    for one, other in zip(found, wanted, strict=True):
-        close(one, other, within)
-
-
-def linears(x, weights, biases):
-    outs = [Tensor.empty((x.shape[0], w.shape[0]), device=x.device) for w in weights]
-    ops.linears(x, weights, outs, biases)
-    return outs
-
-
-def quantized_linears(x, weights):
-    outs = [Tensor.empty((x.shape[0], w.shape[0]), device=x.device) for w in weights]
-    ops.quantized_linears(x, weights, outs)
-    return outs
-
-
-X, Y, ROW = numbers(3, 70), numbers(3, 70, seed=2), numbers(70, seed=3)
-HEADS = numbers(3, 2, 36)
-HALF = numbers(70, seed=4, dtype="float16")
-W = numbers(37, 70, seed=5, dtype="bfloat16")
-IDS = Tensor.from_list([2, 0, 2, 1], "int64")
-PICTURE = Tensor.from_list([(i * 37) % 256 for i in range(9 * 11 * 3)], "uint8").reshape(9, 11, 3)
-
-CASES = {
-    "add": (lambda x, y: ops.add(x, y), (X, Y), 0),
-    "mul": (lambda x, y: ops.mul(x, y), (X, Y), 0),
-    "silu": (lambda x: ops.silu(x), (X,), 1e-6),
-    "gelu_tanh": (lambda x: ops.gelu(x), (X,), 1e-6),
-    "gelu": (lambda x: ops.gelu(x, approximate="none"), (X,), 1e-6),
-    "swiglu": (lambda x, y: ops.swiglu(x[:, 4:39], y[:, 35:]), (X, Y), 1e-6),
-    "sigmoid_gate": (lambda x, y: ops.sigmoid_gate(x, y), (HEADS, numbers(3, 2, 36, seed=7)), 1e-6),
-    "softmax": (lambda x: ops.softmax(x), (X,), 1e-6),
-    "rms_norm": (lambda x, w: ops.rms_norm(x, w, 1e-5), (X, HALF), 1e-6),
-    "fused_add_rms_norm": (
-        lambda x, y, w: (ops.fused_add_rms_norm(x, r := y.clone(), w, 1e-5), r),
-        (X, Y, ROW),
-        1e-6,
-    ),
-    "gated_rms_norm": (lambda x, y, w: ops.gated_rms_norm(x, y, w, 1e-5), (X, Y, HALF), 1e-6),
-    "layer_norm": (lambda x, w, b: ops.layer_norm(x, w, b, 1e-5), (X, ROW, numbers(70, seed=8)), 1e-6),
-    "linear": (lambda x, w: ops.linear(x, w), (X, W), 1e-5),
-    "linear with bias": (lambda x, w, b: ops.linear(x, w, b), (X, W, numbers(37, seed=9, dtype="bfloat16")), 1e-5),
-    "linears": (linears, (X, [W, numbers(5, 70, dtype="bfloat16")], [None, None]), 1e-5),
-    "bfloat16_linear": (lambda x, w: ops.bfloat16_linear(x, w), (X, W), 1e-5),
-    "quantized_linear": (lambda x, w: ops.quantized_linear(x, w), (X, ops.pack(W, "int4")), 1e-5),
-    "quantized_linears": (
-        quantized_linears,
-        (X, [ops.pack(W, "int8"), ops.pack(numbers(5, 70, seed=6), "int8")]),
-        1e-5,
-    ),
-    "unpack": (lambda w, i: ops.unpack(w, i), (ops.pack(W, "int8"), IDS), 0),
-    "gather": (lambda t, i: ops.gather(t, i), (W, IDS), 0),
-    "gather_by_value": (lambda x, k: ops.gather_by_value(x, k, 2), (numbers(4, 9), IDS), 0),
-    "scatter_add": (lambda o, i, v: ops.scatter_add(o.clone(), i, v), (X, IDS, numbers(4, 70, seed=3)), 1e-6),
-    "top_k": (lambda x: ops.top_k(x, 5), (numbers(3, 150),), 0),
-    "copy": (lambda x: x[:, ::2].clone(), (numbers(300, 3),), 0),
-    "astype": (lambda x: x.astype("bfloat16"), (X,), 0),
-    "rope_table": (
-        lambda p, f: ops.rope_table(p, f),
-        (Tensor.from_list([0, 5, 700], "int32"), Tensor.from_list([1.0, 0.25, 0.01])),
-        1e-6,
-    ),
-    "rope": (lambda x, c, s: ops.rope(x.clone(), c, s), (HEADS, numbers(3, 9), numbers(3, 9, seed=2)), 1e-6),
-    "conv2d": (
-        lambda x, w, b: ops.conv2d(x, w, b, padding=1, stride=2),
-        (numbers(3, 7, 9), numbers(4, 3, 3, 2, seed=2), numbers(4, seed=3)),
-        1e-5,
-    ),
-    "add_grid_embedding": (
-        lambda x, t: ops.add_grid_embedding(x.clone(), t, (2, 4), merge=2),
-        (numbers(8, 6), numbers(9, 6, seed=2)),
-        1e-5,
-    ),
-    "image_rgb": (lambda x: ops.image_rgb(x), (PICTURE[:, :, :1].contiguous(),), 0),
-    "image_rgb of floats": (lambda x: ops.image_rgb(x), (Tensor.full((2, 3, 3), 0.5),), 0),
-    "image_resize": (lambda x: ops.image_resize(x, 5, 7), (PICTURE,), 0),
-    "scaled_dot_product_attention": (
-        lambda q, k, v: ops.scaled_dot_product_attention(q, k, v),
-        (numbers(2, 2, 4), numbers(3, 1, 4, seed=2), numbers(3, 1, 4, seed=3)),
-        1e-3,
-    ),
-}
+def test_every_operation_is_a_case():
+    cased = {name.partition(" ")[0] for name in CASES}
+    assert set(ops.__all__) - NO_CASES - WITHIN_OTHERS - cased == set()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_an_operation(driver, name):
-    act, values, within = CASES[name]
-    wanted = act(*values)
-    close(act(*moved(list(values))), wanted, within)
+    case = CASES[name]
+    wanted = case.act(*placed(list(case.make()), "cpu"))
+    check_close(case.act(*placed(list(case.make()), "cuda")), wanted, case.within)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_argument_of_another_device(driver, name):
+    """One typed error that names both devices and the way out, whichever argument it is."""
+    case = CASES[name]
+    values = list(case.make())
+    places = [i for i, value in enumerate(values) if lies_anywhere(value)]
+    for place in places if len(places) > 1 else ():
+        given = [placed(value, "cpu" if i == place else "cuda") for i, value in enumerate(values)]
+        with pytest.raises(DeviceError, match="an operation runs on one device") as raised:
+            case.act(*given)
+        assert "cuda:0" in str(raised.value) and "cpu" in str(raised.value)
 
 
 def test_a_batch_is_sent_to_the_gpu(driver):
@@ -153,11 +83,49 @@ def test_a_batch_is_sent_to_the_gpu(driver):
 
 
 def test_an_index_out_of_range_is_found_before_it_is_read(driver):
-    table = numbers(4, 6).to("cuda")
+    table, out = numbers(4, 6).to("cuda"), Tensor.zeros((2, 3), device="cuda")
+    wrong = Tensor.from_list([3, 4, -1], "int32", "cuda")
     with pytest.raises(TensorError, match=r"gather: indices\[1\] is 4, expected 0 to 3"):
-        ops.gather(table, Tensor.from_list([3, 4, -1], "int32", "cuda"))
-    with pytest.raises(TensorError, match=r"scatter_add: indices\[0\] is 2, expected 0 to 1"):
-        ops.scatter_add(Tensor.zeros((2, 2), device="cuda"), IDS.to("cuda"), Tensor.zeros((4, 2), device="cuda"))
+        ops.gather(table, wrong)
+    with pytest.raises(TensorError, match=r"unpack: indices\[2\] is -1, expected 0 to 4"):
+        ops.unpack(ops.pack(numbers(5, 6), "int8").to("cuda"), wrong)
+    at, rows = integers(1, 2, 0).to("cuda"), Tensor.zeros((3, 3), device="cuda")
+    with pytest.raises(TensorError, match=r"scatter_add: indices\[1\] is 2, expected 0 to 1"):
+        ops.scatter_add(out, at, rows)
+    with pytest.raises(TensorError, match=r"scatter_add_by_index: indices\[1\] is 2, expected 0 to 1"):
+        ops.scatter_add_by_index(out, at, rows, Tensor.zeros((3,), device="cuda"))
+    assert out.tolist() == [[0] * 3] * 2
+
+
+@pytest.mark.parametrize("form", ["int8", "int4", "int4_zero_point"])
+def test_a_weight_that_cannot_be_packed_is_told_as_the_cpu_tells_it(driver, form):
+    large, infinite = numbers(7, 70), numbers(7, 70)
+    large[5, 69:].fill_(-7e4)
+    infinite[2, 3:4].fill_(float("inf"))
+    for weight in (large, infinite):
+        with pytest.raises(NumericalError) as here:
+            ops.pack(weight, form)
+        with pytest.raises(NumericalError) as there:
+            ops.pack(weight.to("cuda"), form)
+        assert str(there.value) == str(here.value)
+
+
+def test_tokens_are_chosen_as_on_the_cpu(driver):
+    chosen, logits, vocab = [], numbers(5, 307), 307
+    for device in ("cpu", "cuda"):
+        edited = Penalties([3, 9], 4, vocab, repetition=1.3, presence=0.2, bias={7: 1.5})
+        options = ({}, {"top_k": 9}, {"top_p": 0.8, "logprobs": 3}, {"min_p": 0.1}, {"penalties": edited})
+        choices = [Choice(0.0 if i == 0 else 0.7, **how) for i, how in enumerate(options)]
+        for row, choice in enumerate(choices):
+            choice.aim(4 - row, 0.37)
+        Sampler(vocab, device=Device(device)).sample(logits.to(device), choices)
+        chosen.append([(choice.token, [token for token, _ in choice.likeliest]) for choice in choices])
+    assert chosen[0] == chosen[1] and all(token >= 0 for token, _ in chosen[0])
+
+
+def test_tokens_are_not_chosen_from_logits_that_lie_elsewhere(driver):
+    with pytest.raises(DeviceError, match="cuda:0"):
+        Sampler(9).sample(numbers(1, 9).to("cuda"), [Choice()])
 
 
 def test_a_kernel_is_kept_and_found_without_the_compiler(driver, monkeypatch):
@@ -185,9 +153,3 @@ def test_kernels_are_listed_and_compiled_by_other_processes(driver, tmp_path, mo
         ops.add(x, x)
     assert listed == []
     assert ops.add(x, x).tolist() == [[2 * v for v in row] for row in x.tolist()]
-
-
-def test_pack_heads_needs_the_cpu(driver):
-    assert launcher.module("norm").on(Tensor.zeros(1).device) is not None
-    with pytest.raises(DeviceError):
-        pack_heads(numbers(1, 2, 32).to("cuda"), "int8")
