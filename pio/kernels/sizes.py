@@ -57,8 +57,9 @@ CHAINS: Final = 12 if WIDE else 6  # accumulators that fit into registers beside
 GPU_COUNTERS: Final = 8192
 GPU_ROWS, GPU_LATENT_ROWS = 16, 24
 GPU_BLOCKS: Final = 2
-GPU_SLOTS: Final = 32  # results of runs of positions that are kept for each multiprocessor: work for sixteen rounds
-GPU_LEAST_SLOTS: Final = 8 * 176  # as many runs as eight heads have of 262,144 positions, however small the GPU is
+# Results of runs of positions that are kept: for each multiprocessor, and at least as many as a token has of 262,144
+# positions, where eight heads have their own keys, or where latents are met by up to 48 heads.
+GPU_SLOTS, GPU_LATENT_SLOTS = (32, 8 * 176), (16, 2 * 176)
 
 # What a GPU's shared memory and registers hold: heads of attention, rows of latents with their key, of floats whole
 # pieces of eight numbers, keys of the delta rule, groups of experts.
@@ -127,13 +128,14 @@ def int8_latent_block(rank: int, rope_dim: int) -> int:
     return BLOCK // OUTPUTS * (pairs_of(rank) + pairs_of(rope_dim)) * KEY_PAIR
 
 
-def gpu_attention_floats(rows: int, width: int, multiprocessors: int) -> int:
+def gpu_attention_floats(width: int, multiprocessors: int, *, latent: bool = False) -> int:
     """Return how many float32 of scratch attention needs on a GPU, however long sequences are.
 
     Args:
-        rows: GPU_ROWS, or GPU_LATENT_ROWS.
         width: Of a head's outputs.
         multiprocessors: Of the GPU.
+        latent: Whether it is attention over latents.
     """
-    slots = GPU_BLOCKS * multiprocessors + max(GPU_SLOTS * multiprocessors, GPU_LEAST_SLOTS)
-    return GPU_COUNTERS + slots * rows * (width + 2)
+    each, least = GPU_LATENT_SLOTS if latent else GPU_SLOTS
+    slots = GPU_BLOCKS * multiprocessors + max(each * multiprocessors, least)
+    return GPU_COUNTERS + slots * (GPU_LATENT_ROWS if latent else GPU_ROWS) * (width + 2)

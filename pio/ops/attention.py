@@ -51,7 +51,7 @@ def attention_scratch_shape(head_dim: int, device: Device | None = None) -> tupl
     """
     stream = on_device(device).stream
     if stream is not None:
-        return gpu_scratch_shape(sizes.GPU_ROWS, head_dim, stream.multiprocessors)
+        return gpu_scratch_shape(head_dim, stream.multiprocessors)
     width = value_width(head_dim)
     int8 = max(sizes.int8_attention_bytes(head_dim, width), sizes.int8_full_attention_bytes(head_dim, width))
     floats = max(sizes.attention_floats(head_dim, width), -(-int8 // 4))
@@ -65,9 +65,9 @@ def attention_scratch(head_dim: int, device: Device | None = None) -> Tensor:
     return scratch
 
 
-def gpu_scratch_shape(rows: int, width: int, multiprocessors: int) -> tuple[int, int]:
+def gpu_scratch_shape(width: int, multiprocessors: int, *, latent: bool = False) -> tuple[int, int]:
     """Return the shape of scratch for attention on a GPU, see ``sizes.gpu_attention_floats``."""
-    floats = -(-sizes.gpu_attention_floats(rows, width, multiprocessors) // sizes.PARTS)
+    floats = -(-sizes.gpu_attention_floats(width, multiprocessors, latent=latent) // sizes.PARTS)
     return sizes.PARTS, -(-floats // 16) * 16
 
 

@@ -41,7 +41,7 @@ def latent_scratch_shape(rank: int, rope_dim: int, device: Device | None = None)
     """
     stream = on_device(device).stream
     if stream is not None:
-        return gpu_scratch_shape(sizes.GPU_LATENT_ROWS, rank, stream.multiprocessors)
+        return gpu_scratch_shape(rank, stream.multiprocessors, latent=True)
     floats = max(sizes.latent_floats(rank, rope_dim), -(-sizes.int8_latent_bytes(rank, rope_dim) // 4))
     return sizes.PARTS * on_device(device).threads, -(-floats // 16) * 16
 

@@ -93,11 +93,16 @@ def test_runs_follow_each_other():
 
 @pytest.mark.parametrize("multiprocessors", [1, 28, 132])
 def test_scratch_holds_a_split_sequence_of_any_length(multiprocessors):
-    """262,144 positions of eight key/value heads of 256 with up to sixteen queries each, in no more than 100 MB."""
-    parts, floats = gpu_scratch_shape(sizes.GPU_ROWS, 256, multiprocessors)
+    """262,144 positions of eight key/value heads of 256 with up to sixteen queries each, in no more than 100 MB;
+    of latents of 512 with 48 heads, in no more than 128 MB.
+    """
+    parts, floats = gpu_scratch_shape(256, multiprocessors)
     blocks = sizes.GPU_COUNTERS + sizes.GPU_BLOCKS * multiprocessors * sizes.GPU_ROWS * 258
     runs = run_of.py_func((262_144 - 1) // STRETCH) + 1
     assert blocks + runs * 8 * 16 * 258 <= parts * floats <= 25_000_000
+    parts, floats = gpu_scratch_shape(512, multiprocessors, latent=True)
+    blocks = sizes.GPU_COUNTERS + sizes.GPU_BLOCKS * multiprocessors * sizes.GPU_LATENT_ROWS * 514
+    assert blocks + runs * 48 * 514 <= parts * floats <= 32_000_000
 
 
 LONG = [(8_500, 0, "bfloat16"), (33_551, 2_100, "float16"), (262_144, 2_500, "bfloat16"), (33_551, 4_000, "int8")]

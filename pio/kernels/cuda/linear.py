@@ -53,8 +53,8 @@ BLOCK = SPLITS * WARP  # threads
 BLOCKS = 2  # of a multiprocessor
 OUTPUTS = 16  # of a unit of few rows
 DOWN = 128  # outputs of a tile of many rows: warps are four by two
-# Shared memory: sums of sixteen rows by thirty-two outputs of every stretch, in lines of 36, or stages of many rows; then
-# a desk, see ``_desk``.
+# Shared memory: sums of sixteen rows by thirty-two outputs of every stretch, in lines of 36, or stages of many rows.
+# Behind it is a desk, see ``_desk``.
 FEW_DESK, DESK = 18 << 10, 48 << 10
 FEW_SHARED, SHARED = FEW_DESK + DESK_BYTES, DESK + DESK_BYTES
 
