@@ -42,8 +42,9 @@ class DeviceFunction:
         py_func: The function.
     """
 
-    def __init__(self, fn: Callable[..., Any]) -> None:
+    def __init__(self, fn: Callable[..., Any], inline: bool = False) -> None:
         self.py_func = fn
+        self._inline = inline
         self._made: dict[str, Any] = {}
 
     def __call__(self, *_: Any) -> Any:
@@ -54,7 +55,8 @@ class DeviceFunction:
         """Return what stands for it in a kernel for an architecture."""
         found = self._made.get(architecture)
         if found is None:
-            found = self._made[architecture] = _compiler.device_dispatcher(_resolved(self.py_func, architecture))
+            fn = _resolved(self.py_func, architecture)
+            found = self._made[architecture] = _compiler.device_dispatcher(fn, self._inline)
         return found
 
 
@@ -112,6 +114,14 @@ def by_rows(name: str, few: PerDtype[CudaKernel], many: PerDtype[CudaKernel]) ->
 def device_function(fn: F) -> F:
     """Declare a function that kernels call."""
     return DeviceFunction(fn)  # pyright: ignore[reportReturnType]
+
+
+def inlined_device_function(fn: F) -> F:
+    """Declare a function that is large, and yet must not be called: it has no registers beside the kernel's.
+
+    Others are inlined too, as far as each architecture's compiler thinks that worth it.
+    """
+    return DeviceFunction(fn, inline=True)  # pyright: ignore[reportReturnType]
 
 
 def device_function_per_dtype(fn: F) -> PerDtype[F]:

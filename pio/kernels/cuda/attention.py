@@ -243,7 +243,7 @@ def store_floats(keys: int, values: int, head: int, slot: int, k: int, v: int, h
 store_position = in_format(store_floats, quantized_cache.store_position)
 
 
-@cuda_kernel_per_dtype(block=256, blocks=4)
+@cuda_kernel_per_dtype(block=256, blocks=3)
 def write_cache(
     keys: int, values: int, k: int, v: int, batch: int, scratch: int, stride: int, kv_heads: int, head_dim: int
 ) -> None:
