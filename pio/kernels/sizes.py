@@ -52,6 +52,19 @@ CONV_COLUMNS: Final = 4 * LANES  # outputs of a convolution beside each other
 CONV_PARTS: Final = 4  # pieces for each thread that convolves, with scratch of their own
 CHAINS: Final = 12 if WIDE else 6  # accumulators that fit into registers beside two operands, and hide the latency
 
+# Of attention on a GPU: how many pieces of work of a batch blocks may share at once, each with a counter of those that
+# are done, zero between launches; queries of a piece, of latents more; blocks that a multiprocessor has.
+GPU_COUNTERS: Final = 8192
+GPU_ROWS, GPU_LATENT_ROWS = 16, 24
+GPU_BLOCKS: Final = 2
+# Results of runs of positions that are kept: for each multiprocessor, and at least as many as a token has of 262,144
+# positions, where eight heads have their own keys, or where latents are met by up to 48 heads.
+GPU_SLOTS, GPU_LATENT_SLOTS = (32, 8 * 176), (16, 2 * 176)
+
+# What a GPU's shared memory and registers hold: heads of attention, rows of latents with their key, of floats whole
+# pieces of eight numbers, keys of the delta rule, groups of experts.
+GPU_HEAD_DIM, GPU_LATENT_ROW, GPU_LATENT_STEP, GPU_DELTA_DIM, GPU_GROUPS = 512, 1728, 8, 256, 2048
+
 
 def size_of(dtype: str) -> int:
     """Return the bytes of one element."""
@@ -113,3 +126,16 @@ def int8_latent_bytes(rank: int, rope_dim: int) -> int:
 def int8_latent_block(rank: int, rope_dim: int) -> int:
     """Return the bytes of a cache block of one layer."""
     return BLOCK // OUTPUTS * (pairs_of(rank) + pairs_of(rope_dim)) * KEY_PAIR
+
+
+def gpu_attention_floats(width: int, multiprocessors: int, *, latent: bool = False) -> int:
+    """Return how many float32 of scratch attention needs on a GPU, however long sequences are.
+
+    Args:
+        width: Of a head's outputs.
+        multiprocessors: Of the GPU.
+        latent: Whether it is attention over latents.
+    """
+    each, least = GPU_LATENT_SLOTS if latent else GPU_SLOTS
+    slots = GPU_BLOCKS * multiprocessors + max(each * multiprocessors, least)
+    return GPU_COUNTERS + slots * (GPU_LATENT_ROWS if latent else GPU_ROWS) * (width + 2)

@@ -66,9 +66,9 @@ def capability(architecture: str) -> tuple[int, int] | tuple[int, int, str]:
     return (int(major), int(minor), own) if own else (int(major), int(minor))
 
 
-def device_dispatcher(fn: Callable[..., Any]) -> Any:
-    """Return what a kernel calls in place of a function."""
-    return cuda.jit(device=True)(fn)
+def device_dispatcher(fn: Callable[..., Any], inline: bool) -> Any:
+    """Return what a kernel calls in place of a function; with ``inline`` it is part of the kernel in any case."""
+    return cuda.jit(device=True, forceinline=inline)(fn)
 
 
 def to_ptx(fn: Callable[..., Any], letters: str, architecture: str, block: int, blocks: int) -> tuple[str, str]:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pio.kernels._image import Name
 from pio.kernels._jit import name_of, parameters
 from pio.kernels._per_dtype import PerDtype, specialise
 from pio.kernels.cuda import _compiler
 from pio.kernels.cuda._compiler import Resources
+from pio.kernels.cuda._variants import VARIANTS, ByRows
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,8 +42,9 @@ class DeviceFunction:
         py_func: The function.
     """
 
-    def __init__(self, fn: Callable[..., Any]) -> None:
+    def __init__(self, fn: Callable[..., Any], inline: bool = False) -> None:
         self.py_func = fn
+        self._inline = inline
         self._made: dict[str, Any] = {}
 
     def __call__(self, *_: Any) -> Any:
@@ -53,7 +55,8 @@ class DeviceFunction:
         """Return what stands for it in a kernel for an architecture."""
         found = self._made.get(architecture)
         if found is None:
-            found = self._made[architecture] = _compiler.device_dispatcher(_resolved(self.py_func, architecture))
+            fn = _resolved(self.py_func, architecture)
+            found = self._made[architecture] = _compiler.device_dispatcher(fn, self._inline)
         return found
 
 
@@ -85,9 +88,40 @@ class CudaKernel:
         return _compiler.to_cubin(self.ptx(architecture)[0], architecture)
 
 
+class Variants(NamedTuple):
+    """What stands for a kernel that is two.
+
+    Attributes:
+        by: How a launch chooses.
+        kernels: Both, of few rows and of many.
+    """
+
+    by: ByRows
+    kernels: tuple[CudaKernel, CudaKernel]
+
+    def taken(self, *values: Any) -> list[CudaKernel]:
+        """Return those that a launch with these arguments takes, in order."""
+        names = self.by.taken(values)
+        return [kernel for name, kernel in zip(self.by.names, self.kernels, strict=True) if name in names]
+
+
+def by_rows(name: str, few: PerDtype[CudaKernel], many: PerDtype[CudaKernel]) -> PerDtype[Variants]:
+    """Declare what stands for two kernels, for each element type, by its name in ``_variants``."""
+    by = VARIANTS[f"{__package__}.{name}"]
+    return PerDtype(lambda dtype: Variants(by, (few[dtype], many[dtype])))
+
+
 def device_function(fn: F) -> F:
     """Declare a function that kernels call."""
     return DeviceFunction(fn)  # pyright: ignore[reportReturnType]
+
+
+def inlined_device_function(fn: F) -> F:
+    """Declare a function that is large, and yet must not be called: it has no registers beside the kernel's.
+
+    Others are inlined too, as far as each architecture's compiler thinks that worth it.
+    """
+    return DeviceFunction(fn, inline=True)  # pyright: ignore[reportReturnType]
 
 
 def device_function_per_dtype(fn: F) -> PerDtype[F]:

@@ -31,7 +31,7 @@ from pio.kernels._delta_record import (
     VALUE_DIM,
 )
 from pio.kernels.cuda._fragments import no_sums
-from pio.kernels.cuda._jit import cuda_kernel, cuda_kernel_per_dtype, device_function
+from pio.kernels.cuda._jit import cuda_kernel, cuda_kernel_per_dtype, device_function, inlined_device_function
 from pio.kernels.cuda._reduce import warp_sum
 from pio.kernels.cuda._slices import in_order, past_of, sequences_of, slot_of, source_of, start_of, tentative_of
 from pio.kernels.cuda._state_rows import dot_rows, learn_rows, load_state_rows, store_state_rows
@@ -177,7 +177,7 @@ def recall(low, high, t, more):  # type: ignore[no-untyped-def]
     return dot_rows(found, high, key_rows(t) + 4 * WARPS * ROWS) if more != 0 else found
 
 
-@device_function
+@inlined_device_function
 def walk_slice(
     out: int, q: int, k: int, v: int, decay: int, scales: int, source: int, own: int, learned: int, tokens: int,
     columns: int, fresh: int, shape: int,
@@ -256,7 +256,7 @@ def keep_tokens(k: int, decay: int, row: int, tokens: int, h: int, shape: int) -
         i += THREADS
 
 
-@device_function
+@inlined_device_function
 def walk_sequence(
     out: int, q: int, k: int, v: int, decay: int, scales: int, state: int, batch: int, shape: int, s: int, unit: int
 ) -> None:
