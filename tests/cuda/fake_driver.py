@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -59,6 +60,8 @@ class Event:
     queue: Queue
     count: int
     done: bool = False
+    timed: bool = False
+    reached: float = 0.0
 
 
 @dataclass
@@ -157,11 +160,26 @@ class FakeDriver:
                 self._run(queue)
 
     def event(self, stream: int) -> int:
-        queue, handle = self._queue("event", stream), next(self._handles)
-        event = Event(queue, len(queue.work))
+        return self._mark("event", stream, timed=False)
+
+    def timer(self, stream: int) -> int:
+        return self._mark("timer", stream, timed=True)
+
+    def elapsed(self, first: int, last: int) -> float:
+        self._begin("elapsed")
+        marks = self._event(first), self._event(last)
+        if not all(mark.timed and mark.done for mark in marks):
+            raise Misuse("a time is asked for of marks that were not reached, or that know none")
+        return marks[1].reached - marks[0].reached
+
+    def _mark(self, call: str, stream: int, *, timed: bool) -> int:
+        queue, handle = self._queue(call, stream), next(self._handles)
+        if timed and queue.recorded is not None:
+            raise Misuse("a mark that knows its time is recorded")
+        event = Event(queue, len(queue.work), timed=timed)
 
         def reach() -> None:
-            event.done = True
+            event.done, event.reached = True, time.perf_counter()
 
         self._put(queue, reach)
         self._events[handle] = event
