@@ -45,16 +45,11 @@ def cache_layout(format: DType | str, blocks: int, kv_heads: int, head_dim: int)
 
 
 def attention_scratch_shape(head_dim: int, device: Device | None = None) -> tuple[int, int]:
-    """Return the shape of ``attention_scratch``, for a model that takes it from memory of its own.
-
-    A GPU has more by the number of its multiprocessors: there stretches of a long sequence are computed side by side as
-    far as it holds what they leave.
-    """
-    there, width = on_device(device), value_width(head_dim)
+    """Return the shape of ``attention_scratch``, for a model that takes it from memory of its own."""
+    width = value_width(head_dim)
     int8 = max(sizes.int8_attention_bytes(head_dim, width), sizes.int8_full_attention_bytes(head_dim, width))
     floats = max(sizes.attention_floats(head_dim, width), -(-int8 // 4))
-    each = 1 if there.stream is None else there.stream.multiprocessors
-    return sizes.PARTS * there.threads, each * (-(-floats // 16) * 16)
+    return sizes.PARTS * on_device(device).threads, -(-floats // 16) * 16
 
 
 def attention_scratch(head_dim: int, device: Device | None = None) -> Tensor:

@@ -35,11 +35,9 @@ def latent_layout(format: DType | str, blocks: int, rank: int, rope_dim: int) ->
 
 
 def latent_scratch_shape(rank: int, rope_dim: int, device: Device | None = None) -> tuple[int, int]:
-    """Return the shape of ``latent_scratch``, for a model that takes it from memory of its own; of a GPU see there."""
-    there = on_device(device)
+    """Return the shape of ``latent_scratch``, for a model that takes it from memory of its own."""
     floats = max(sizes.latent_floats(rank, rope_dim), -(-sizes.int8_latent_bytes(rank, rope_dim) // 4))
-    each = 1 if there.stream is None else there.stream.multiprocessors
-    return sizes.PARTS * there.threads, each * (-(-floats // 16) * 16)
+    return sizes.PARTS * on_device(device).threads, -(-floats // 16) * 16
 
 
 def latent_scratch(rank: int, rope_dim: int, device: Device | None = None) -> Tensor:

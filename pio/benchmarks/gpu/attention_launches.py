@@ -25,7 +25,7 @@ def attention(form: CacheFormat, heads: int, kv_heads: int, head_dim: int, lengt
     group, narrow = heads // kv_heads, ceil(head_dim / 16) <= 16
     most = QUERIES * (2 if narrow else 1)
     pieces = ceil(group / most) * kv_heads
-    room = _room(attention_scratch_shape(head_dim, Device("cpu", 1)), sms)
+    room = _room(attention_scratch_shape(head_dim, Device("cpu", 1)))
     stretch = STRETCH * form.position_bytes / kv_heads
     return _attention("attention.attention", form, pieces, min(most, group), head_dim, length, sms, room, stretch)
 
@@ -33,7 +33,7 @@ def attention(form: CacheFormat, heads: int, kv_heads: int, head_dim: int, lengt
 def latent_attention(form: CacheFormat, heads: int, rank: int, rope: int, length: int, sms: int) -> Launch:
     """Return the launch that attends for one token to ``length`` latents."""
     rows = min(heads, 3 * QUERIES)
-    room = _room(latent_scratch_shape(rank, rope, Device("cpu", 1)), sms)
+    room = _room(latent_scratch_shape(rank, rope, Device("cpu", 1)))
     stretch = STRETCH * form.position_bytes
     pieces, kernel = ceil(heads / rows), "latent_attention.latent_attention"
     return _attention(kernel, form, pieces, rows, rank, length, sms, room, stretch)
@@ -68,9 +68,9 @@ def _attention(
     )
 
 
-def _room(shape: tuple[int, int], sms: int) -> int:
-    """Return the bytes of scratch: on a GPU there are more than on one thread of a CPU by its multiprocessors."""
-    return 4 * shape[0] * shape[1] * sms
+def _room(shape: tuple[int, int]) -> int:
+    """Return the bytes of scratch."""
+    return 4 * shape[0] * shape[1]
 
 
 def write_cache(form: CacheFormat, kv_heads: int) -> Launch:
