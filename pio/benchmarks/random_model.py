@@ -137,7 +137,7 @@ class RandomWeights:
         tensor = Tensor(storage, storage.address, self._dtype, shape, row_major(shape))
         if len(shape) == 1:
             return tensor.fill_(1.0)
-        _repeat(self._block(shape[-1]), tensor)
+        repeat(self._block(shape[-1]), tensor)
         return tensor
 
     def _reserve(self, nbytes: int) -> Storage:
@@ -149,7 +149,7 @@ class RandomWeights:
         return Storage(at, nbytes, owner)
 
 
-def _repeat(block: Tensor, out: Tensor) -> None:
+def repeat(block: Tensor, out: Tensor) -> None:
     """Fill a tensor with a block again and again."""
     done = min(block.nbytes, out.nbytes)
     ctypes.memmove(out.address, block.address, done)

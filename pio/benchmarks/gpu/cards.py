@@ -8,7 +8,7 @@ from typing import Final
 from pio.errors import ConfigError
 
 READ_SHARE: Final = 0.92  # of the bandwidth on the data sheet that a kernel which does nothing but read reaches
-MMA_SHARE: Final = {9: 0.62}  # of the peak that mma.sync reaches, by the capability; wgmma alone reaches all of Hopper's
+MMA_SHARE: Final = {9: 0.62}  # of the peak that mma.sync reaches, by the capability: all of Hopper's takes wgmma
 
 
 @dataclass(frozen=True, slots=True)

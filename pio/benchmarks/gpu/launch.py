@@ -73,7 +73,7 @@ class Launch:
         """Return the seconds that it takes at least, from its first instruction to its last.
 
         Blocks take items in turns. A turn ends when the longest of three things does: the bytes of all its items at the
-        GPU's bandwidth; those of a multiprocessor by its port; the waits of one item. A last turn may be short of items.
+        GPU's bandwidth; those of a multiprocessor by its port; the waits of one item. The last turn may have few items.
         """
         blocks = self.blocks(card)
         whole, left = divmod(self.items, blocks)
