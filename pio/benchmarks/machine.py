@@ -29,7 +29,8 @@ class Machine:
             buffer_bytes: Size of the buffer; at most a quarter of the free memory is taken.
             arithmetic: What is multiplied: float32, bfloat16, or int8, which quantized layers compute with.
         """
-        free = available_memory()
+        stream = device.stream
+        free = available_memory() if stream is None else stream.begin().room()[0]
         nbytes = buffer_bytes if free is None else min(buffer_bytes, free // 4)
         self._buffer = Tensor.empty((max(1, nbytes // 4),), device=device).fill_(1.0)
         self._device = device
@@ -54,9 +55,20 @@ class Machine:
 
     def _read(self) -> None:
         roofline.read_all(self._buffer)
+        self._wait()
+
+    def _wait(self) -> None:
+        """Wait for what a GPU was asked for."""
+        if self._device.stream is not None:
+            self._device.stream.wait()
 
     def _compute(self) -> int:
-        if self._arithmetic == "int8" and roofline.multiplies_tiles():
+        done = self._products()
+        self._wait()
+        return done
+
+    def _products(self) -> int:
+        if self._arithmetic == "int8" and self._device.stream is None and roofline.multiplies_tiles():
             return roofline.tile_all(self._rounds, device=self._device)[1]
         if self._arithmetic == "int8":
             return roofline.dot_all(self._rounds, device=self._device)[1]

@@ -1,6 +1,6 @@
 """What the roofline on paper knows of kernels: ``python tests/cuda/roofline_table.py``, behind ``resource_table.py``.
 
-It writes ``pio/benchmarks/gpu/kernels.json`` from the kernels' shapes and from ``resources.json``; a test compares them.
+It writes ``pio/benchmarks/gpu/kernels.json`` from kernels' shapes and from ``resources.json``; a test compares them.
 """
 
 from __future__ import annotations

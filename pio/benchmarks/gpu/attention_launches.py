@@ -7,70 +7,66 @@ from typing import Any, Final
 
 from pio.benchmarks.gpu.launch import Launch
 from pio.cache.format import CacheFormat
-from pio.device import Device
-from pio.ops.attention import attention_scratch_shape
-from pio.ops.latent_attention import latent_scratch_shape
 
 STRETCH: Final = 256  # positions that a block takes at once, each of its four warps a quarter
+RUNS: Final = ((32, 1), (64, 2), (128, 4))  # up to which stretch a run has so many; behind the last one eight
+LONG: Final = 8
 WARPS: Final = 4
 QUERIES: Final = 8  # of a tile of tensor cores
 FLIGHT: Final = 4 << 10  # bytes that a warp asks for before it waits
 SEARCH: Final = 9  # waits until a block knows what it works on: the batch's record, where it begins, its table
-JOIN: Final = 6  # waits until a stretch is written, counted, and joined with the others by the last block
+JOIN: Final = 6  # waits until a run is written, counted, and joined with the others by the last block
 COLUMNS: Final = 32  # of a recurrent state that a block has
 
 
 def attention(form: CacheFormat, heads: int, kv_heads: int, head_dim: int, length: int, sms: int) -> Launch:
     """Return the launch that attends for one token to ``length`` positions of a paged cache."""
-    group, narrow = heads // kv_heads, ceil(head_dim / 16) <= 16
-    most = QUERIES * (2 if narrow else 1)
-    pieces = ceil(group / most) * kv_heads
-    room = _room(attention_scratch_shape(head_dim, Device("cpu", 1)))
-    stretch = STRETCH * form.position_bytes / kv_heads
-    return _attention("attention.attention", form, pieces, min(most, group), head_dim, length, sms, room, stretch)
+    group, most = heads // kv_heads, QUERIES * (2 if ceil(head_dim / 16) <= 16 else 1)
+    pieces, rows = ceil(group / most) * kv_heads, min(most, group)
+    each = form.position_bytes / kv_heads
+    return _attention("attention.attention", form, (pieces, rows, head_dim), each, length, sms)
 
 
 def latent_attention(form: CacheFormat, heads: int, rank: int, rope: int, length: int, sms: int) -> Launch:
     """Return the launch that attends for one token to ``length`` latents."""
+    del rope  # it is among the bytes of a position
     rows = min(heads, 3 * QUERIES)
-    room = _room(latent_scratch_shape(rank, rope, Device("cpu", 1)))
-    stretch = STRETCH * form.position_bytes
     pieces, kernel = ceil(heads / rows), "latent_attention.latent_attention"
-    return _attention(kernel, form, pieces, rows, rank, length, sms, room, stretch)
+    return _attention(kernel, form, (pieces, rows, rank), form.position_bytes, length, sms)
+
+
+def runs_of(stretches: int) -> tuple[int, int]:
+    """Return into how many runs so many stretches are cut, and of how many the longest of them is."""
+    count, before, longest = 0, 0, 0
+    for end, each in (*RUNS, (stretches, LONG)):
+        here = min(end, stretches) - before
+        if here > 0:
+            count, longest, before = count + ceil(here / each), max(longest, min(each, here)), before + here
+    return count, longest
 
 
 def _attention(
-    kernel: str,
-    form: CacheFormat,
-    pieces: int,
-    rows: int,
-    width: int,
-    length: int,
-    sms: int,
-    room: int,
-    stretch: float,
+    kernel: str, form: CacheFormat, shape: tuple[int, int, int], position: float, length: int, sms: int
 ) -> Launch:
-    """Deal pieces, or their stretches where scratch has room for what these leave, as ``find_piece`` does."""
-    stretches, apart = ceil(length / STRETCH), 4 * rows * (width + 2)
-    split = stretches > 1 and pieces < 4 * sms and pieces * stretches * apart <= room
-    walked = 1 if split else stretches
-    waits = ceil(stretch / WARPS / FLIGHT)  # keys come from memory; values, asked for meanwhile, are near by then
+    """Deal pieces to blocks, or runs of their stretches where there are few pieces, as ``find_piece`` does."""
+    pieces, rows, width = shape
+    stretches = ceil(length / STRETCH)
+    runs, longest = runs_of(stretches)
+    split = runs > 1 and pieces < 4 * sms
+    walked = longest if split else stretches
+    items, nbytes = pieces * runs if split else pieces, pieces * length * position
+    waits = ceil(STRETCH * position / WARPS / FLIGHT)  # keys come from memory; values, asked for meanwhile, are near
     return Launch(
         f"{kernel}[{form.dtype.name}]",
-        f"attention to {length} positions{'' if split or stretches == 1 else ', stretches one after another'}",
-        items=pieces * stretches if split else pieces,
-        item_bytes=stretch * (1 if split else length / STRETCH),
-        nbytes=pieces * length * stretch / STRETCH,
+        f"attention to {length} positions",
+        items=items,
+        item_bytes=nbytes / items,
+        nbytes=nbytes,
         far=walked * max(1, ceil(waits / 2)),
         near=SEARCH + (JOIN if split else 2) + walked * (6 + ceil(waits / 2)),
         flight=FLIGHT,
         products=2 * 2 * QUERIES * ceil(rows / QUERIES) * pieces * length * width,
     )
-
-
-def _room(shape: tuple[int, int]) -> int:
-    """Return the bytes of scratch."""
-    return 4 * shape[0] * shape[1]
 
 
 def write_cache(form: CacheFormat, kv_heads: int) -> Launch:

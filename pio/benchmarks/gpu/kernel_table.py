@@ -17,6 +17,13 @@ TABLE: Final = Path(__file__).with_name("kernels.json")
 RESERVED: Final = 1 << 10  # bytes of shared memory that the system takes of each block
 WARP: Final = 32
 UNIT: Final = 256  # registers are given to a warp in such numbers
+# Kernels that are two by how many rows there are, and the one that a token of an answer takes.
+FEW: Final = {
+    "_linears.linears": "_linears.few_linears",
+    "experts.experts_linear": "experts.few_experts",
+    "head_linear.head_linear": "head_linear.few_heads",
+    "head_linear.quantized_head_linear": "head_linear.few_quantized_heads",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,9 @@ def taken(kernel: str, architecture: str) -> Taken:
     Raises:
         KeyError: There is no such kernel.
     """
-    row = _table()[kernel]
+    name, bracket, kind = kernel.partition("[")
+    few = f"{FEW.get(name, name)}{bracket}{kind}"
+    row = _table()[few if few in _table() else kernel]
     found = row["registers"].get(architecture)
     block, blocks = row["block"], row["blocks"]
     most = min(65_536 // (block * blocks), 255) // 8 * 8  # the compiler is told how many blocks are to fit

@@ -44,7 +44,7 @@ def _model(check: Check, name: str, raw: dict[str, Any], quantize: str | None) -
     layers, of = _layers(check, raw, quantize), raw["num_hidden_layers"]
     shape = cut(raw, layers)
     label = name if layers == of else f"{name}, {layers} of {of} layers"
-    options = _options(prompt + answer) | {"device": str(check.device)}
+    options: dict[str, Any] = _options(prompt + answer) | {"device": str(check.device)}
     began = time.perf_counter()
     with random_model(shape, quantize=quantize, **options) as model:
         yield Finding(f"{label}: load with random weights", time.perf_counter() - began, "s")
@@ -114,7 +114,7 @@ def logits(check: Check) -> Iterator[Finding]:
 
 
 def _logits(raw: dict[str, Any], quantize: str | None, device: str, tokens: int, chunk: int) -> Tensor:
-    options = _options(tokens + 1) | {"device": device, "prefill_chunk": chunk}
+    options: dict[str, Any] = _options(tokens + 1) | {"device": device, "prefill_chunk": chunk}
     with random_model(raw, quantize=quantize, **options) as model:
         return model.logits(token_ids(model, tokens)).to("cpu")
 
