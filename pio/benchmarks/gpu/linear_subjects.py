@@ -17,6 +17,7 @@ from pio.tensor import Tensor
 
 WITHIN: Final = {"bfloat16": 1e-5, "float16": 1e-5, "float32": 1e-5}
 FINE: Final = 2e-6  # where products are exact and float32 sums are in another order
+TURNED: Final = 2e-3  # where what these give is rounded again, which a last bit may turn
 DIFFERENT: Final = 5  # matrices of experts that differ; the others are copies, as quantizing takes long
 
 
@@ -79,7 +80,7 @@ def experts(shapes: Shapes) -> Iterator[Subject]:
             within, widths = WITHIN.get(form, FINE), f"of {sizes.count}, {sizes.hidden} by {sizes.inner}"
             for tokens in (1, shapes.chunk):
                 name = f"experts {form}, {tokens} x {sizes.chosen} {widths}"
-                yield Subject(name, partial(_experts, sizes, form, tokens), within)
+                yield Subject(name, partial(_experts, sizes, form, tokens), TURNED if form in FORMATS else 2 * within)
             name = f"gate and up {form}, {sizes.chosen} {widths}"
             yield Subject(name, partial(_gate_and_up, sizes, form), within, decodes=True)
 
