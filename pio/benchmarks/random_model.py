@@ -100,6 +100,8 @@ class RandomWeights:
             made = pack(self._made(shape))
             self._packed[shape] = made
             return made
+        if first.data.device.stream is not None:
+            return PackedWeight(first.data.clone(), first.form.name, shape)
         storage = self._reserve(first.nbytes)
         ctypes.memmove(storage.address, first.data.address, first.nbytes)
         data = Tensor(storage, storage.address, first.data.dtype, first.data.shape, row_major(first.data.shape))

@@ -41,6 +41,7 @@ SMALL = {
     "num_key_value_heads": 2,
     "head_dim": 32,
     "vocab_size": 1024,
+    "eos_token_id": 7,
     "max_position_embeddings": 512,
 }
 EXPERTS = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 96}

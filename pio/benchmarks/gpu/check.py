@@ -39,11 +39,6 @@ class Finding:
     wrong: bool = False
 
     @classmethod
-    def at_least(cls, what: str, value: float, unit: str, aim: float) -> Finding:
-        """Return one that is to be large."""
-        return cls(what, value, unit, f"at least {aim:g}", value >= aim)
-
-    @classmethod
     def right(cls, what: str, error: float, within: float) -> Finding:
         """Return an error that must be small; NaN is none."""
         fine = error <= within
@@ -113,6 +108,18 @@ class Check:
         for item in items:
             if not self.over(item.name):
                 yield item
+
+    def speed(self, what: str, value: float, unit: str, aim: float) -> Finding:
+        """Return a finding that is to be large, where sizes are such that speeds say something."""
+        if not self.shapes.timed:
+            return Finding(what, value, unit)
+        return Finding(what, value, unit, f"at least {aim:g}", value >= aim)
+
+    def short(self, what: str, value: float, unit: str, aim: float) -> Finding:
+        """Return one that is to be small, likewise."""
+        if not self.shapes.timed:
+            return Finding(what, value, unit)
+        return Finding(what, value, unit, f"at most {aim:g}", value <= aim)
 
     def seconds(self, work: Callable[[], object], times: int = TIMES) -> float:
         """Return how long the GPU takes for something that was run once before; the shortest of some times.

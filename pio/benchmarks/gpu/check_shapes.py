@@ -66,6 +66,7 @@ class Shapes:
         models: config.json and format of each model.
         context: Tokens of a model's prompt, of its answer.
         peers: Which models are also run by other libraries.
+        timed: Whether sizes are so large that times say something.
         layers: Of a model whose logits are compared with the CPU's.
     """
 
@@ -90,6 +91,7 @@ class Shapes:
     layers: int
     models: Mapping[str, tuple[dict[str, Any], str | None]] = field(hash=False)
     peers: tuple[str, ...] = ()
+    timed: bool = True
 
 
 REAL: Final = Shapes(
@@ -158,4 +160,5 @@ SMALL: Final = Shapes(
     context=(5, 3),
     layers=1,
     models={"tiny": (_TINY, None)},
+    timed=False,
 )

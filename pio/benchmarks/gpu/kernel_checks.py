@@ -123,7 +123,7 @@ def reads(check: Check) -> Iterator[Finding]:
         work = subject.make(numbers)
         seconds = _seconds(check, work)
         share = 100 * work.nbytes / seconds / check.bandwidth
-        yield Finding.at_least(f"{subject.name}: {1e6 * seconds:.1f} µs", share, "% of bandwidth", READ_AIM)
+        yield check.speed(f"{subject.name}: {1e6 * seconds:.1f} µs", share, "% of bandwidth", READ_AIM)
     Numbers.forget()
 
 
@@ -151,7 +151,7 @@ def prefill(check: Check) -> Iterator[Finding]:
             seconds = _seconds(check, work)
             peak = check.products["int8" if form.startswith("int") else "bfloat16"]
             share = 100 * 2 * work.products / seconds / peak
-            yield Finding.at_least(f"{subject.name}: {1e6 * seconds:.0f} µs", share, "% of peak", PRODUCT_AIM)
+            yield check.speed(f"{subject.name}: {1e6 * seconds:.0f} µs", share, "% of peak", PRODUCT_AIM)
     Numbers.forget()
 
 
