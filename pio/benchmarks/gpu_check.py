@@ -19,6 +19,7 @@ from pio.benchmarks.gpu.check import Check, Finding, Part, PartReport, run_part
 from pio.benchmarks.gpu.check_shapes import REAL, SMALL, Shapes
 from pio.benchmarks.gpu.gpu_facts import facts, launches, peaks
 from pio.benchmarks.gpu.kernel_checks import agreement, independence, prefill, reads, repeats
+from pio.benchmarks.gpu.kernel_compilation import compiled
 from pio.benchmarks.gpu.model_checks import checkpoints, logits, models
 from pio.benchmarks.gpu.other_processes import peers, start
 from pio.benchmarks.gpu.text_table import text_table
@@ -28,18 +29,19 @@ from pio.errors import ConfigError, PioError
 # In this order, each with how many of 100 parts of the time it may take beside what those before it left over.
 PARTS: Final[dict[str, tuple[Part, int]]] = {
     "facts": (facts, 1),
-    "peaks": (peaks, 3),
-    "launches": (launches, 2),
-    "independence": (independence, 5),
-    "repeats": (repeats, 8),
-    "logits": (logits, 12),
+    "compiled": (compiled, 8),
+    "peaks": (peaks, 2),
+    "launches": (launches, 1),
+    "independence": (independence, 4),
+    "repeats": (repeats, 6),
+    "agreement": (agreement, 18),
+    "logits": (logits, 10),
     "reads": (reads, 12),
-    "prefill": (prefill, 5),
-    "models": (models, 24),
-    "start": (start, 5),
-    "checkpoints": (checkpoints, 3),
-    "peers": (peers, 8),
-    "agreement": (agreement, 12),
+    "prefill": (prefill, 4),
+    "models": (models, 22),
+    "start": (start, 4),
+    "checkpoints": (checkpoints, 2),
+    "peers": (peers, 6),
 }
 
 

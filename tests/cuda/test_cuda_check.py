@@ -13,12 +13,15 @@ from gpus import having
 
 from pio import ops
 from pio.benchmarks import gpu_check
-from pio.benchmarks.gpu import first_token, kernel_checks, other_processes
+from pio.benchmarks import machine as machines
+from pio.benchmarks.gpu import first_token, kernel_checks, kernel_compilation, other_processes
 from pio.benchmarks.gpu.check import Check, Finding, run_part
 from pio.benchmarks.gpu.check_shapes import REAL, SMALL
+from pio.benchmarks.gpu.numbers import Numbers
 from pio.benchmarks.gpu.subject import Subject, Work, relative_error
 from pio.device import Device
 from pio.errors import ConfigError, DeviceError
+from pio.ops import roofline
 from pio.tensor import Tensor
 
 
@@ -38,6 +41,30 @@ def test_facts(roomy):
     found = findings("facts")
     assert found["multiprocessors"].value == 1 and "Fake GPU" in found["GPU"].value
     assert found["CUDA that the driver serves"].value == "13.0" and found["torch"].value
+
+
+def test_kernels_are_compiled_before_all_else(roomy, monkeypatch):
+    listed = []
+    monkeypatch.setattr(kernel_compilation.compilation, "compile_missing", listed.extend)
+    found = findings("compiled")
+    assert found["kernels that were not compiled"].value == len({kernel.source.name for kernel in listed})
+    assert not Numbers._blocks  # nothing that was only listed is computed with
+
+
+def test_operations_that_measure_do_what_they_say(roomy, monkeypatch):
+    device = Device("cuda")
+    sums = roofline.read_all(Tensor.full((1003,), 2.0, device="cuda"))
+    assert sum(sums.tolist()) == 2006.0 and sums.shape == (8,)
+    sums, operations = roofline.fma_all(3, 1.0, 0.0, device=device)
+    assert sums.tolist() == [256 * (8 * block + 28) for block in range(8)] and operations == 2 * 3 * 8 * 256 * 8
+    sums, operations = roofline.pair_all(2, device=device)
+    assert sums.tolist() == [4 * 256 * (28 + 8 * 2 * 32)] * 4 and operations == 2 * 2 * 8 * 2048 * 8 * 4
+    sums, operations = roofline.dot_all(1, device=device)
+    assert sums.tolist() == [4 * 256 * 32 * 36] * 2 and operations == 2 * 8 * 4096 * 8 * 2
+    monkeypatch.setattr(machines, "ROUNDS", 1)
+    monkeypatch.setattr(machines, "SECONDS", 0.0)
+    machine = machines.Machine(device, 1 << 12, arithmetic="int8")
+    assert machine.bandwidth() > 0 and machine.operations() > 0 and machine.buffer_bytes == 1 << 12
 
 
 def test_peaks_and_launches(roomy):

@@ -23,14 +23,15 @@ WAYS: Final = 4  # launches of each run in a graph, at least
 
 
 def subjects(shapes: Shapes) -> Iterator[Subject]:
-    """Return everything that is computed, what takes least first."""
-    yield from rows(shapes)
-    yield from recurrences(shapes)
-    yield from attention(shapes)
-    yield from latent_attention(shapes)
-    yield from head_linears(shapes)
-    yield from experts(shapes)
-    yield from linears(shapes)
+    """Return everything that is computed, of each kind one in turn: where time is short all kinds have been met."""
+    kinds = [make(shapes) for make in (linears, attention, experts, recurrences, latent_attention, head_linears, rows)]
+    while kinds:
+        for kind in list(kinds):
+            found = next(kind, None)
+            if found is None:
+                kinds.remove(kind)
+            else:
+                yield found
 
 
 def agreement(check: Check) -> Iterator[Finding]:

@@ -23,8 +23,8 @@ DIFFERENT: Final = 5  # matrices of experts that differ; the others are copies, 
 
 def linears(shapes: Shapes) -> Iterator[Subject]:
     """Return layers at every width, form and number of rows."""
-    for form in shapes.forms:
-        for n, k in shapes.widths:
+    for n, k in shapes.widths:
+        for form in shapes.forms:
             for rows in shapes.rows:
                 yield linear(form, n, k, rows)
     for form in ("bfloat16", "int8"):

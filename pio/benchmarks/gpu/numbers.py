@@ -39,6 +39,7 @@ class Numbers:
     def forget(cls) -> None:
         """Let go of what is kept for others."""
         cls._packed.clear()
+        cls._blocks.clear()
 
     def floats(self, *shape: int, seed: int = 1, dtype: str = "float32") -> Tensor:
         """Return floats of deviation one."""
