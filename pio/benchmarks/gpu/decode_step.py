@@ -21,6 +21,7 @@ from pio.plugin import TextModelPlugin, registry
 from pio.plugin.manifest import import_object
 
 BLOCK: Final = 256  # threads that share what has no shape of its own
+MATRICES: Final = ("_linears.", "experts.", "head_linear.")  # modules whose kernels read matrices
 STOPS: Final = 2  # times that a step waits for the GPU to say that indices are in range
 
 
@@ -104,13 +105,16 @@ class DecodeStep:
         return found
 
     def weights_bytes(self) -> int:
-        """Return what all weights take in memory, to a thousandth: norms and what else stays as stored among them."""
-        config, held = self.config, self.held
-        tables = config.vocab_size * config.hidden_size
-        count = 1 if config.tie_word_embeddings else 2
-        rest = config.parameters - count * tables
-        share = matrix_bytes(held.layers, 16, 64) / (16 * 64)
-        return int(rest * share) + count * matrix_bytes(held.tables, config.vocab_size, config.hidden_size)
+        """Return what all weights take in memory but for vectors: what is launched reads them, of experts a part."""
+        config = self.config
+        experts = config.experts / config.num_experts_per_tok if isinstance(config, ExpertsConfig) else 1.0
+        count = 0.0
+        for launch in self.launches:
+            if launch.kernel.startswith(MATRICES):
+                count += launch.times * launch.nbytes * (experts if launch.kernel.startswith("experts.") else 1.0)
+        if not config.tie_word_embeddings:
+            count += matrix_bytes(self.held.tables, config.vocab_size, config.hidden_size)
+        return round(count)
 
     def cache_bytes(self) -> float:
         """Return what the cache of ``length`` positions takes, states of recurrent layers included."""
