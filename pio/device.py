@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -12,8 +13,9 @@ from pio.machine import thread_count
 if TYPE_CHECKING:
     from pio.cuda.stream import Stream
 
+_log: Final = logging.getLogger("pio")
 DLPACK_TYPES: Final = {"cpu": 1, "cuda": 2}  # the kinds of devices there are, with DLPack's numbers for them
-_CUDA: Final = re.compile(r"cuda(?::(0|[1-9]\d{0,3}))?")
+CUDA: Final = re.compile(r"cuda(?::(0|[1-9]\d{0,3}))?")  # names of NVIDIA GPUs, with their number
 _MOVED: Final = {
     "ALIGNMENT": "pio.memory.allocation",
     "Allocation": "pio.memory.allocation",
@@ -61,7 +63,7 @@ class Device(str):
         Raises:
             DeviceError: There is no such device, or no thread; or a GPU has no driver, an old one, or is too old.
         """
-        gpu = _CUDA.fullmatch(name)
+        gpu = CUDA.fullmatch(name)
         if name != "cpu" and gpu is None:
             raise DeviceError(f"unknown device {name!r}; there are 'cpu', 'cuda' and 'cuda:1': use device='cpu'")
         if threads is not None and (threads < 1 or gpu is not None):
@@ -110,6 +112,24 @@ _made: dict[tuple[str, int], Device] = {}
 def default_device() -> Device:
     """Return the device of tensors that are made without one: the CPU, with all cores that this process may use."""
     return Device("cpu")
+
+
+def best_device() -> Device:
+    """Return the first GPU where one can be used, else the default device; a log message says why it is that.
+
+    Why there is no GPU is looked at once.
+    """
+    try:
+        found = Device("cuda")
+    except (DeviceError, ImportError) as error:
+        return _without_gpu(str(error))
+    return found
+
+
+@cache
+def _without_gpu(why: str) -> Device:
+    _log.info("device=auto runs on the CPU: %s", why)
+    return default_device()
 
 
 def on_device(device: str | None) -> Device:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pio.device import Device
 from pio.dtypes import int32, int64
-from pio.errors import CapacityError
+from pio.errors import CapacityError, TensorError
 from pio.memory.allocation import ALIGNMENT
 from pio.ops._check import check
 from pio.ops.slices import Slices, as_array
@@ -160,6 +160,17 @@ class Batch(Slices):
         self.append(count, past_length, block_table, slot, source, tentative=tentative)
         self.num_tokens = first + count
         self.num_outputs += outputs
+
+    def check_tokens(self, vocab_size: int) -> None:
+        """Look whether all tokens are in a vocabulary, here rather than where they are looked up.
+
+        Raises:
+            TensorError: One is not.
+        """
+        tokens = self._tokens[: self.num_tokens]
+        if self.num_tokens and not 0 <= min(tokens) <= max(tokens) < vocab_size:
+            at = next(i for i, token in enumerate(tokens) if not 0 <= token < vocab_size)
+            raise TensorError(f"batch: tokens[{at}] is {tokens[at]}, expected 0 to {vocab_size - 1}")
 
     def turn(self, first: int, positions: Sequence[Sequence[int]]) -> None:
         """Give tokens that were added other rotary positions than those of a text.

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator
 from pio import dtypes
 from pio.config.described_fields import DescribedFields
 from pio.config.sizes import parse_size
+from pio.device import CUDA
 from pio.dtypes import DType
 from pio.errors import ConfigError
 from pio.loading.address import begins_addresses
@@ -66,8 +67,9 @@ class RuntimeConfig(DescribedFields, frozen=True):
     steps, inputs of bfloat16 layers rounded); memory_efficient (small cache and buffers); accuracy (keys and values
     kept in float32)."""
 
-    device: Literal["auto", "cpu"] = "auto"
-    """Where to run; auto takes the best there is."""
+    device: str = "auto"
+    """Where to run: cpu, cuda (the first NVIDIA GPU), cuda:1 and so on, which take ``pip install "pio[cuda]"``; auto
+    takes the first GPU where there is one that can be used, and else the CPU."""
 
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     """Convert the weights when loading; None keeps them as stored, mapped from the file. What corrects a
@@ -166,6 +168,13 @@ class RuntimeConfig(DescribedFields, frozen=True):
     @classmethod
     def _name(cls, value: Any) -> Any:
         return dtypes.full_name(value) if isinstance(value, (DType, str)) else value
+
+    @field_validator("device", mode="after")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if value not in ("auto", "cpu") and CUDA.fullmatch(value) is None:
+            raise ValueError("expected auto, cpu, cuda or a GPU by its number, such as cuda:1")
+        return "cuda:0" if value == "cuda" else value
 
     @field_validator("background", mode="after")
     @classmethod

@@ -100,6 +100,12 @@ class Stream:
         driver.fill(address, 0, max(nbytes, 1), self.handle)
         return address
 
+    def room(self) -> int:
+        """Return how many bytes of the GPU's memory are free, what was given back by now among them."""
+        driver = self.begin()
+        driver.wait(self.handle)
+        return driver.room()[0]
+
     def drop_later(self, release: Callable[[], object]) -> None:
         """Call this at the next call; from any thread at any moment."""
         self._dropped.append(release)

@@ -76,11 +76,7 @@ class Model(Protocol):
 
 
 class Runner:
-    """Owns what steps reuse: the batch and the sampler's scratch.
-
-    Attributes:
-        nbytes: Bytes of the scratch.
-    """
+    """Owns what steps reuse: the batch and the sampler's scratch."""
 
     def __init__(
         self,
@@ -99,8 +95,12 @@ class Runner:
         if cache.state_slots > max_sequences:  # prompts may be cut at the end of each block
             slices += max_sequences + max_tokens // cache.block_size
         self._batch = model.new_batch(max_tokens, slices, blocks, model.max_batch_outputs)
-        self._sampler = Sampler(model.vocab_size, budget)
-        self.nbytes = self._sampler.nbytes
+        self._sampler = Sampler(model.vocab_size, budget, device=self._batch.record.device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the scratch."""
+        return self._sampler.nbytes
 
     def forward(self, plan: Collection[Sequence]) -> Tensor:
         """Compute the planned tokens; the logits of those that need them."""

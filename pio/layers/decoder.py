@@ -200,7 +200,7 @@ class Decoder:
 
     def new_batch(self, tokens: int, sequences: int, blocks: int, outputs: int) -> Batch:
         """Return an empty batch for so many tokens, sequences, cache blocks of each and rows of logits."""
-        return Batch(tokens, sequences, blocks, outputs, axes=self.axes, levels=self.levels)
+        return Batch(tokens, sequences, blocks, outputs, axes=self.axes, levels=self.levels, device=self.device)
 
     def forward(self, batch: Batch, cache: Cache) -> Tensor:
         """Compute the batch's tokens.
@@ -215,7 +215,9 @@ class Decoder:
             RecordingError: A block does what could not run again; nothing is kept of the step.
             TensorError: Shapes do not fit, or numbers that are read as indices are out of range.
         """
+        batch.check_tokens(self.vocab_size)
         begin_step(cache, batch)
+        batch.send()
         shape = batch.num_tokens, batch.num_outputs  # how many sequences they are of is read when the step runs
         if self._recorded_for != (batch, cache):
             self._recorded_for, self._programs = (batch, cache), {}
@@ -250,7 +252,7 @@ class Decoder:
         """
         tokens = batch.num_tokens
         x, _ = self._stream(tokens)
-        self.embed_tokens(batch.tokens[:tokens], x)
+        self.embed_tokens(batch.tokens[:tokens], x, trusted=True)  # ``forward`` has looked at them
         return ops.place_rows(x, batch.embeddings[:tokens])
 
     def hidden_states(self, batch: Batch, cache: Cache) -> Tensor:
@@ -270,7 +272,7 @@ class Decoder:
         last.mix(x, normed, batch, cache)
         rows = self._outputs(0)[0][:count]
         if count:
-            ops.gather(x, batch.output_rows[:count], out=rows)
+            ops.gather(x, batch.output_rows[:count], out=rows, trusted=True)  # by ``Batch.add``
             last.feed(rows, self._stream(count)[1])
         return rows
 

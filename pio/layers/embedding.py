@@ -22,11 +22,11 @@ class Embedding:
         self.weight = source.matrix("weight", rows, width, "table")  # (vocab, hidden)
         self.name = source.full_name("weight")
 
-    def __call__(self, tokens: Tensor, out: Tensor) -> Tensor:
-        """Look tokens up.
+    def __call__(self, tokens: Tensor, out: Tensor, *, trusted: bool = False) -> Tensor:
+        """Look tokens up; ``trusted`` ones are known to be in the vocabulary (``ops.gather``).
 
         Shapes: tokens int32 (T,), out float32 (T, hidden).
         """
         if isinstance(self.weight, PackedWeight):
-            return ops.unpack(self.weight, tokens, out=out)
-        return ops.gather(self.weight, tokens, out=out)
+            return ops.unpack(self.weight, tokens, out=out, trusted=trusted)
+        return ops.gather(self.weight, tokens, out=out, trusted=trusted)

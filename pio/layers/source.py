@@ -155,7 +155,7 @@ class Source:
         """Return the tensor of that name below the prefix."""
         self.check()
         full = self.full_name(name)
-        tensor = self.weights.take(full, shape).to(self.device)
+        tensor = self._placed(full, self.weights.take(full, shape))
         if self.dtype is not None and tensor.dtype is not self.dtype:
             self.inventory.note(full, prod(shape) * self.dtype.itemsize)
             return self._converted(full, tensor, self.dtype)
@@ -175,7 +175,7 @@ class Source:
         form = self.quantization.forms.get(role)
         if found is not None:
             self.inventory.note(full, found.nbytes, stored=found.nbytes)
-            found = found.to(self.device)
+            found = PackedWeight(self._placed(full, found.data), found.form.name, found.shape)
         elif form is not None:
             self.inventory.note(full, prod(packed_shape(shape, form)))
             found = self._packed(full, shape, form)
@@ -189,7 +189,7 @@ class Source:
         """Return what a model makes of the tensor of that name and keeps in its place."""
         self.check()
         full = self.full_name(name)
-        stored = self.weights.take(full, recipe.shape).to(self.device)
+        stored = self._placed(full, self.weights.take(full, recipe.shape))
         dtype = self.dtype or stored.dtype
         shared = bool(recipe.views) and dtype is stored.dtype
         nbytes = [dtype.itemsize * sum(map(prod, shapes)) for shapes in (recipe.new, recipe.views)]
@@ -219,7 +219,7 @@ class Source:
             self.inventory.formats.setdefault("linear", set()).update(map(_form, parts))
             return [*parts]
         self.check()
-        form, stored = like.form.name, self.weights.take(full, recipe.shape).to(self.device)
+        form, stored = like.form.name, self._placed(full, self.weights.take(full, recipe.shape))
         self.inventory.note(full, sum(prod(packed_shape(packed_heads_shape(part), form)) for part in recipe.parts))
         packed = self._packed_heads(full, stored, recipe, form)
         self.weights.let_go(full)
@@ -228,6 +228,13 @@ class Source:
         return [*packed]
 
     # How weights become what is held; a rehearsal makes nothing
+
+    def _placed(self, full: str, stored: Tensor) -> Tensor:
+        """A tensor where operations run; a GPU's copy leaves the file's pages to others."""
+        found = stored.to(self.device)
+        if self.device.stream is not None:
+            self.weights.let_go(full)
+        return found
 
     def _converted(self, full: str, tensor: Tensor, dtype: DType) -> Tensor:
         what = f"the weights as {dtype} (none with dtype=None)"

@@ -35,7 +35,8 @@ def warm_up(model: Decoder, cache: Cache, check: Callable[[], object] = lambda: 
     compilation.compile_missing(jobs, check)
     check()
     _run(small, cache)
-    sampler, logits = Sampler(model.vocab_size), Tensor.zeros((1, model.vocab_size))
+    device = model.device
+    sampler, logits = Sampler(model.vocab_size, device=device), Tensor.zeros((1, model.vocab_size), device=device)
     sampler.sample(logits, [Choice()])
 
 
@@ -47,6 +48,7 @@ def _run(model: Decoder, cache: Cache) -> None:
     tentative = bool(cache.state_bytes) and tentative_tokens(cache) >= _TOKENS
     batch.add([0] * _TOKENS, 0, [0], 1, tentative=tentative)
     begin_step(cache, batch)
+    batch.send()
     with ops.recording():
         row = model.hidden_states(batch, cache)  # (1, hidden)
         model.norm(row, row)

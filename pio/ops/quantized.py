@@ -167,13 +167,16 @@ def pack(weight: Tensor, form: str, *, out: Tensor | None = None) -> PackedWeigh
     return PackedWeight(data, form, (rows, columns))
 
 
-def unpack(packed: PackedWeight, indices: Tensor | None = None, *, out: Tensor | None = None) -> Tensor:
+def unpack(
+    packed: PackedWeight, indices: Tensor | None = None, *, out: Tensor | None = None, trusted: bool = False
+) -> Tensor:
     """Return rows of a packed matrix as float32: an embedding, or the whole matrix.
 
     Args:
         packed: (rows, columns).
         indices: int32 or int64 (n,), which rows; all by default.
         out: float32 (n, columns); made when not given.
+        trusted: Whether the caller knows that all indices are in range, as for ``gather``.
 
     Raises:
         TensorError: Shapes or dtypes do not fit, or an index is out of range.
@@ -182,7 +185,7 @@ def unpack(packed: PackedWeight, indices: Tensor | None = None, *, out: Tensor |
     rows, columns = packed.shape
     n, wide, at = rows, 0, 0
     if indices is not None:
-        n, wide = check_indices("unpack", indices, rows)
+        n, wide = check_indices("unpack", indices, rows, trusted=trusted)
         at = indices.address
     out = result("unpack", out, (n, columns), device=packed.data.device)
     check_apart("unpack", "out", out, packed=packed.data, indices=indices)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+from pio.device import Device, on_device
 from pio.dtypes import int32
-from pio.errors import ConfigError, NumericalError, TensorError
+from pio.errors import ConfigError, DeviceError, NumericalError, TensorError
 from pio.kernels import _sampling_record as fields
 from pio.kernels import launcher, sizes
 from pio.memory import step
@@ -16,6 +17,7 @@ from pio.memory.allocation import ALIGNMENT
 from pio.memory.arena import Arena
 from pio.memory.budget import MemoryBudget
 from pio.ops._check import check
+from pio.ops._sent_choices import SentChoices
 from pio.ops.penalties import Penalties
 from pio.tensor import Tensor
 
@@ -23,6 +25,7 @@ kernels = launcher.module("sampling")
 # How many candidates are put in order to find a nucleus of unknown size, before all of them are.
 RUNGS: Final = (256, 4096)
 MAX_INT64: Final = 2**63 - 1
+TOGETHER: Final = 16  # tokens that a GPU chooses at once, each with scratch of its own
 
 
 class Choice:
@@ -91,6 +94,25 @@ class Choice:
         last = first + 2 * self.record[fields.NUM_LIKELIEST // 8]
         return tuple(zip(self.record[first:last:2], self._floats[first + 1 : last : 2], strict=True))
 
+    def named(self) -> Iterable[tuple[int, int, int]]:
+        """Return where the record names memory: the field, and address and bytes of what it names."""
+        penalties = self.penalties
+        if penalties is None:
+            return
+        seen = 4 * penalties.seen
+        yield fields.IDS, penalties.ids.address, seen
+        yield fields.COUNTS, penalties.counts.address, seen
+        yield fields.BIAS_IDS, penalties.bias_ids.address, penalties.bias_ids.nbytes
+        yield fields.BIASES, penalties.biases.address, penalties.biases.nbytes
+        mask = None if penalties.bans is None else penalties.bans.mask
+        if mask is not None:
+            yield fields.MASK, mask.address, 4 * len(mask.words)
+
+    def lists(self) -> Sequence[array[int]]:
+        """Return the lists of tokens, int32, that the record names by way of a table."""
+        bans = None if self.penalties is None else self.penalties.bans
+        return () if bans is None else bans.lists
+
     def refusal(self, logits: Tensor) -> ConfigError | NumericalError:
         """Return the error that says why no token could be chosen: its row is broken, or all that it allows is banned.
 
@@ -99,7 +121,7 @@ class Choice:
         """
         row = self.record[_ROW]
         banned = self.token == fields.NOTHING_LEFT and self.penalties is not None and self.penalties.bans is not None
-        if not banned or max(logits[row].memoryview()) == -math.inf:
+        if not banned or max(logits[row].to("cpu").memoryview()) == -math.inf:
             return _not_finite(logits, row)
         return ConfigError(
             "suppress_tokens, begin_suppress_tokens, bad_words_ids, min_new_tokens, no_repeat_ngram_size and "
@@ -139,50 +161,70 @@ class Sampler:
 
     Attributes:
         vocab_size: Length of a row of logits.
-        nbytes: Bytes of its scratch.
+        device: Where the logits lie.
     """
 
-    def __init__(self, vocab_size: int, budget: MemoryBudget | None = None) -> None:
+    def __init__(self, vocab_size: int, budget: MemoryBudget | None = None, *, device: Device | None = None) -> None:
         """Make the scratch.
 
         Args:
             vocab_size: Length of a row of logits.
             budget: Counts the memory.
+            device: Where the logits lie; the default one if None.
 
         Raises:
             OutOfMemoryError: The budget or the system refuses.
         """
-        self.vocab_size = vocab_size
-        blocks = -(-vocab_size // sizes.MAXIMA)
-        nbytes = 3 * _whole_lines(4 * vocab_size) + 2 * _whole_lines(4 * blocks)
-        arena = Arena(nbytes, budget=budget, what="the sampler's scratch")
-        self.nbytes = nbytes
-        row, maxima, sums = arena.take((vocab_size,)), arena.take((blocks,)), arena.take((blocks,))
-        values, ids = arena.take((vocab_size,)), arena.take((vocab_size,), int32)
+        self.vocab_size, self.device = vocab_size, on_device(device)
+        stream, blocks = self.device.stream, -(-vocab_size // sizes.MAXIMA)
+        # on a GPU each block of the grid chooses a token by itself
+        self._together = MAX_INT64 if stream is None else min(stream.multiprocessors, TOGETHER)
+        rows = 1 if stream is None else self._together
+        nbytes = 3 * _whole_lines(4 * rows * vocab_size) + 2 * _whole_lines(4 * rows * blocks)
+        arena = Arena(nbytes, budget=budget, what="the sampler's scratch", device=self.device)
+        self._sent = None if stream is None else SentChoices(self.device, budget)
+        row, maxima, sums = (arena.take((rows, n)) for n in (vocab_size, blocks, blocks))
+        values, ids = arena.take((rows, vocab_size)), arena.take((rows, vocab_size), int32)
         self._arena = arena
         self._scratch = row.address, maxima.address, sums.address, values.address, ids.address
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the scratch."""
+        return self._arena.capacity + (0 if self._sent is None else self._sent.nbytes)
 
     def sample(self, logits: Tensor, choices: Sequence[Choice]) -> None:
         """Choose the token of each of these, from the row that it aims at; what else is chosen changes nothing.
 
         Args:
-            logits: float32 (rows, vocabulary).
+            logits: float32 (rows, vocabulary), on the sampler's device.
             choices: None of them twice.
 
         Raises:
             TensorError: The logits have another shape, or not that row.
-            DeviceError: They lie on a GPU.
+            DeviceError: They lie on another device.
         """
         step.refuse("chooses tokens", "tokens are chosen behind the step, when its logits are complete")
         check("sampling", "logits", logits, (None, self.vocab_size))
-        logits.storage.check_readable("the choice of tokens")
-        records, rows = array("q"), logits.shape[0]
+        if logits.device != self.device:
+            raise DeviceError(
+                f"sampling: logits lie on {logits.device}, and this sampler chooses on {self.device}; make a sampler "
+                "for that device"
+            )
+        rows = logits.shape[0]
         for choice in choices:
             if not 0 <= choice.record[_ROW] < rows:
                 raise TensorError(f"sampling: row {choice.record[_ROW]} is outside logits of shape {logits.shape}")
-            records.append(choice.address)
-        address, count = records.buffer_info()
-        kernels.sample(address, count, logits.address, self.vocab_size, *self._scratch, *RUNGS)
+        records = array("q", [choice.address for choice in choices])
+        address, sent = records.buffer_info()[0], self._sent
+        if sent is not None:
+            address = sent.send(choices)
+        sample = kernels.on(self.device).sample
+        for first in range(0, len(choices), self._together):
+            count = min(self._together, len(choices) - first)
+            sample(address + 8 * first, count, logits.address, self.vocab_size, *self._scratch, *RUNGS)
+        if sent is not None:
+            sent.receive(choices)
         for choice in choices:
             choice.token = choice.record[_TOKEN]
 
@@ -194,7 +236,7 @@ def _whole_lines(nbytes: int) -> int:
 def _not_finite(logits: Tensor, row: int) -> NumericalError:
     """The error that names the first bad element."""
     found = "nothing but -inf"
-    for token, value in enumerate(logits[row].memoryview()):
+    for token, value in enumerate(logits[row].to("cpu").memoryview()):
         if math.isnan(value) or value == math.inf:
             found = f"{value} for token id {token}"
             break

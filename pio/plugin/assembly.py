@@ -10,7 +10,7 @@ from pio.cache.protocol import Cache, check_offered, tentative_tokens
 from pio.config.decoder import DecoderConfig
 from pio.config.runtime import DENSE_DRAFT, EXPERTS_DRAFT, RuntimeConfig
 from pio.config.sizes import size_text
-from pio.device import Device
+from pio.device import Device, best_device
 from pio.engine.drafts.gate import MeasuredGate
 from pio.engine.drafts.speculation import DRAFTS, SHARE, Speculation
 from pio.engine.drafts.suffix_drafter import SuffixDrafter, running_bytes
@@ -94,7 +94,8 @@ def rehearse(
     budget = MemoryBudget(UNLIMITED if runtime.memory_limit is None else runtime.memory_limit)
     budget.reserve(held.total, what)
     remedy = "choose a smaller model or a format of fewer bits, or let pio quantize write a folder that is mapped"
-    require_free(sum(held.made.values()), f"{what} take", remedy)
+    device = model.device
+    require_free(sum(held.made.values()), f"{what} take", remedy, device)
     if runtime.memory_limit is not None:
         budget.reserve(model.workspace.nbytes, ACTIVATIONS)
         if model.encoder is not None:
@@ -107,7 +108,7 @@ def rehearse(
         speculation = speculation_of(runtime, cache, model.max_positions)
         if speculation is not None:
             budget.reserve(speculation.nbytes, DRAFTS)
-        Sampler(model.vocab_size, budget)
+        Sampler(model.vocab_size, budget, device=model.device)
     return held.total, what
 
 
@@ -123,7 +124,8 @@ def reserve_cache(model: Decoder, runtime: RuntimeConfig) -> Cache:
     try:
         check_offered(cache)
         remedy = "ask for fewer with context_length or cache_tokens"
-        require_free(cache.nbytes, f"a cache of {tokens} tokens takes", remedy)
+        if model.device.stream is None:  # a GPU has given the memory by now, or refused
+            require_free(cache.nbytes, f"a cache of {tokens} tokens takes", remedy)
     except PioError:
         if hasattr(cache, "free"):  # one that is refused may lack even this
             cache.free()
@@ -206,11 +208,29 @@ def speculation_of(runtime: RuntimeConfig, cache: Cache, context: int) -> Specul
 
 
 def workspace_of(runtime: RuntimeConfig, budget: MemoryBudget | None) -> Workspace:
-    """Return what the model computes in, with the threads that it is to have: no more than there are cores."""
-    usable = thread_count()
-    device = Device("cpu", min(runtime.threads or usable, usable))
+    """Return what the model computes in, on the device and with the threads that it is to have."""
+    device = device_of(runtime)
     round_inputs = runtime.activation_dtype == "bfloat16"
     return Workspace(runtime.batch_tokens, budget, device=device, round_inputs=round_inputs)
+
+
+def device_of(runtime: RuntimeConfig) -> Device:
+    """Return where a model is to run; on the CPU with no more threads than there are cores.
+
+    Raises:
+        ConfigError: It is to have threads on a GPU.
+        DeviceError: There is no such GPU, no driver, or one that is too old.
+    """
+    device = best_device() if runtime.device == "auto" else Device(runtime.device)
+    if device.stream is None:
+        usable = thread_count()
+        return Device("cpu", min(runtime.threads or usable, usable))
+    if runtime.threads is not None:
+        raise ConfigError(
+            f"threads={runtime.threads} says nothing on {device}, where the GPU computes; leave it out, or use "
+            "device='cpu'"
+        )
+    return device
 
 
 def source_options(runtime: RuntimeConfig, quantization: Quantization) -> dict[str, Any]:
@@ -218,7 +238,7 @@ def source_options(runtime: RuntimeConfig, quantization: Quantization) -> dict[s
     return {
         "dtype": None if runtime.dtype is None else dtypes.dtype(runtime.dtype),
         "quantization": quantization,
-        "inventory": Inventory(mapped=runtime.mmap),
+        "inventory": Inventory(mapped=runtime.mmap and device_of(runtime).stream is None),
     }
 
 

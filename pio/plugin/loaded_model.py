@@ -116,11 +116,13 @@ class LoadedModel:
         folder = disk_folder(runtime)
         budget = MemoryBudget(runtime.memory_limit or UNLIMITED)
         quantization = quantization_of(config, runtime, packing)
+        workspace = workspace_of(runtime, budget)
         own = runtime.dtype is not None or quantization.forms or not runtime.mmap  # not the files' pages alone
+        own = own or workspace.device.stream is not None
         if runtime.memory_limit is not None or own:
             budget.reserve(*rehearse(build, config, weights, runtime, quantization))
         options = source_options(runtime, quantization)
-        self._source = Source(weights, workspace_of(runtime, budget), check=check, **options)
+        self._source = Source(weights, workspace, check=check, **options)
         self.model, self._longest_context = assemble(build, config, weights, self._source, runtime, budget)
         self.context_length = self.prompts.most_tokens = self.model.max_positions
         check_stored(config, self._source.inventory)

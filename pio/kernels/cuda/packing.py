@@ -1,10 +1,11 @@
-"""Rows of packed weights as float32, as ``pio.kernels.packing`` writes them: an embedding."""
+"""Weights into quantized blocks and back, as ``pio.kernels.packing``; rows of them as float32 are an embedding."""
 
 from __future__ import annotations
 
 from pio.kernels._formats import BLOCK, FORMATS, GROUP, PAIR
 from pio.kernels._per_dtype import PerDtype
 from pio.kernels.cuda._jit import cuda_kernel_per_dtype
+from pio.kernels.cuda._packing import pack as pack
 from pio.kernels.cuda._quads import store_four_of
 from pio.kernels.cuda.gather import index_at
 from pio.kernels.cuda.ptx import block_index, block_size, fma, grid_size, load, single, thread_index
