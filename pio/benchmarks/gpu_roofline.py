@@ -49,7 +49,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kv-cache-dtype", choices=("float32", "float16", "bfloat16", "int8"), help="of the cache")
     parser.add_argument("--gpu", action="append", help=f"{', '.join(CARDS)}; may be repeated")
     parser.add_argument("--gap", type=float, default=1e6 * usual.gap, help="microseconds between kernels of a graph")
-    parser.add_argument("--stop", type=float, default=1e6 * usual.stop, help="microseconds of a wait within a step")
     parser.add_argument("--host", type=float, default=1e6 * usual.host, help="microseconds between steps")
     parser.add_argument("--kernels", action="store_true", help="also each kind of launch")
     parser.add_argument("--json", action="store_true", help="one JSON value in the place of tables")
@@ -64,7 +63,7 @@ def _positive(text: str) -> int:
 
 
 def _found(given: argparse.Namespace) -> list[dict[str, Any]]:
-    assumed = Assumed(1e-6 * given.gap, 1e-6 * given.stop, 1e-6 * given.host)
+    assumed = Assumed(1e-6 * given.gap, 1e-6 * given.host)
     cards = [card(name) for name in given.gpu or DEFAULT_GPUS]
     return [
         {

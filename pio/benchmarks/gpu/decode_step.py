@@ -22,7 +22,6 @@ from pio.plugin.manifest import import_object
 
 BLOCK: Final = 256  # threads that share what has no shape of its own
 MATRICES: Final = ("_linears.", "experts.", "head_linear.")  # modules whose kernels read matrices
-STOPS: Final = 2  # times that a step waits for the GPU to say that indices are in range
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,6 @@ class DecodeStep:
         config: The model's.
         held: How its numbers are kept.
         launches: Kinds of launches, in the order in which they first come.
-        stops: Times that the step waits for the GPU before its end.
     """
 
     def __init__(self, raw: Mapping[str, Any], held: Held, length: int, multiprocessors: int) -> None:
@@ -81,7 +79,7 @@ class DecodeStep:
         manifest, _ = registry.choose(dict(raw), None)
         plugin: type[TextModelPlugin] = import_object(manifest.plugin)
         self.config: Any = plugin.config_class.from_checkpoint(dict(raw))
-        self.held, self.stops, self._length, self._sms = held, STOPS, length, multiprocessors
+        self.held, self._length, self._sms = held, length, multiprocessors
         found: Counter[Launch] = Counter()
         for launch in self._all():
             found[replace(launch, times=1)] += launch.times
@@ -127,7 +125,6 @@ class DecodeStep:
 
     def _all(self) -> Iterator[Launch]:
         config, held, hidden = self.config, self.held, self.config.hidden_size
-        yield self._check()
         kernel = "gather.gather" if held.tables == held.stored else "packing.unpack"
         row = matrix_bytes(held.tables, 1 if held.tables == held.stored else 16, hidden)
         yield Launch(f"{kernel}[{held.tables}]", "embedding", ceil(hidden / BLOCK), nbytes=row, far=1, near=3)
@@ -137,16 +134,12 @@ class DecodeStep:
             yield self._norm(hidden)
             yield from self._mixer(i)
             if i == config.num_hidden_layers - 1:
-                yield self._check()
                 yield Launch("gather.gather[float32]", "row whose logits are wanted", ceil(hidden / BLOCK), near=3)
             yield self._norm(hidden)
             yield from self._feed(i)
         yield self._norm(hidden)
         yield from linears("output head", held.tables, [config.vocab_size], hidden)
         yield Launch("sampling.sample", "choice of the token", 1, near=8 + ceil(config.vocab_size / 2048))
-
-    def _check(self) -> Launch:
-        return Launch("gather.stop_outside", "check of indices", 1, near=4)
 
     def _norm(self, width: int, rows: int = 1, what: str = "norm") -> Launch:
         """A row takes a block of 512 threads, or a warp where it is short."""

@@ -61,15 +61,20 @@ def _table() -> dict[str, Any]:
     return json.loads(TABLE.read_text("utf-8"))
 
 
+def launched(kernel: str) -> str:
+    """Return what is launched for a token where an operation asks for a kernel: of one that is two, that of few rows."""
+    name, bracket, kind = kernel.partition("[")
+    few = f"{FEW.get(name, name)}{bracket}{kind}"
+    return few if few in _table() else kernel
+
+
 def taken(kernel: str, architecture: str) -> Taken:
     """Return what a kernel takes, such as ``"_linears.linears[int4]"`` on ``"sm_90a"``.
 
     Raises:
         KeyError: There is no such kernel.
     """
-    name, bracket, kind = kernel.partition("[")
-    few = f"{FEW.get(name, name)}{bracket}{kind}"
-    row = _table()[few if few in _table() else kernel]
+    row = _table()[launched(kernel)]
     found = row["registers"].get(architecture)
     block, blocks = row["block"], row["blocks"]
     most = min(65_536 // (block * blocks), 255) // 8 * 8  # the compiler is told how many blocks are to fit

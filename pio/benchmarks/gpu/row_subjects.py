@@ -9,6 +9,7 @@ from pio import ops
 from pio.benchmarks.gpu.check_shapes import Shapes
 from pio.benchmarks.gpu.numbers import Numbers
 from pio.benchmarks.gpu.subject import Subject, Work
+from pio.ops.sampling import Choice, Sampler
 from pio.tensor import Tensor
 
 Act: TypeAlias = Callable[[], "Tensor | tuple[Tensor, ...]"]
@@ -138,7 +139,20 @@ def _tables(rows: int, n: int, width: int) -> dict[str, tuple[Callable[[Numbers]
         out, chosen, values = numbers.floats(min(n, 4096), width), ids(numbers), numbers.floats(rows, width, seed=2)
         return lambda: ops.scatter_add(out.clone(), chosen, values)
 
-    return {"gather": (gather, 0.0), "unpack": (unpack, 0.0), "top_k": (likeliest, 0.0), "scatter_add": (scatter, 0.0)}
+    def chosen(numbers: Numbers) -> Act:
+        logits, sampler = numbers.floats(rows, n), Sampler(n, device=numbers.device)
+        choices = [Choice(0.7 if i % 2 else 0.0, top_k=40, top_p=0.95) for i in range(rows)]
+        for i, choice in enumerate(choices):
+            choice.aim(i, (i * 0.37 + 0.11) % 1.0)
+
+        def act() -> Tensor:
+            sampler.sample(logits, choices)
+            return Tensor.from_list([choice.token for choice in choices], "int32")
+
+        return act
+
+    made = {"gather": gather, "unpack": unpack, "top_k": likeliest, "scatter_add": scatter, "sampling": chosen}
+    return {name: (make, 0.0) for name, make in made.items()}
 
 
 def _conv2d(numbers: Numbers) -> Act:

@@ -17,12 +17,10 @@ class Assumed:
 
     Attributes:
         gap: From the end of a kernel in a graph to the first instruction of the next, which needs its results.
-        stop: To wait for the GPU within a step, look at what it found, and launch the next graph.
         host: Between steps: to choose what runs, send the batch, take the token, and hand it out.
     """
 
     gap: float = 1.2e-6
-    stop: float = 12e-6
     host: float = 100e-6
 
 
@@ -34,7 +32,7 @@ class TokenTime:
         floor: Its bytes at the speed at which a kernel can read at best.
         work: All kernels, one behind the other, without what lies between them.
         graph: With the gaps between them.
-        step: With the waits in a step and the host's part.
+        step: With the host's part.
     """
 
     floor: float
@@ -47,7 +45,7 @@ class TokenTime:
         """Return the times of a step on a GPU."""
         work = sum(launch.times * launch.seconds(card) for launch in step.launches)
         graph = work + step.count * assumed.gap
-        return cls(step.nbytes / card.reads, work, graph, graph + step.stops * assumed.stop + assumed.host)
+        return cls(step.nbytes / card.reads, work, graph, graph + assumed.host)
 
 
 def fits(step: DecodeStep, card: Card) -> bool:
