@@ -2,11 +2,16 @@
 
 import json
 import math
+import shutil
 import time
+from dataclasses import replace
+from inspect import signature
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("numba_cuda", reason='kernels for GPUs take numba-cuda: pip install "numba-cuda[cu13]"')
+pytest.importorskip("cuda.bindings", reason='kernels for GPUs take numba-cuda: pip install "numba-cuda[cu13]"')
 
 from fake_driver import FakeDriver, Misuse, facts
 from gpus import having
@@ -14,11 +19,13 @@ from gpus import having
 from pio import ops
 from pio.benchmarks import gpu_check
 from pio.benchmarks import machine as machines
-from pio.benchmarks.gpu import first_token, kernel_checks, kernel_compilation, other_processes
+from pio.benchmarks.gpu import first_token, kernel_checks, kernel_compilation, model_checks, other_processes
 from pio.benchmarks.gpu.check import Check, Finding, run_part
 from pio.benchmarks.gpu.check_shapes import REAL, SMALL
 from pio.benchmarks.gpu.numbers import Numbers
 from pio.benchmarks.gpu.subject import Subject, Work, relative_error
+from pio.cuda.bindings import Bindings
+from pio.cuda.driver import Driver
 from pio.device import Device
 from pio.errors import ConfigError, DeviceError
 from pio.ops import roofline
@@ -83,6 +90,35 @@ def test_results_and_their_bits(roomy, part):
 def test_shares_of_the_peaks(roomy, part):
     found = findings(part)
     assert found and all(0 < each.value < math.inf and not each.wrong for each in found.values())
+
+
+def test_whole_models(roomy):
+    found = findings("models") | findings("logits")
+    assert found["tiny: the same answer beside others"].fine and found["tiny: answer of 3 behind 5"].value > 0
+    assert found["tiny, 1 layers: logits against the CPU's"].value < 1e-3
+
+
+def test_models_are_cut_to_the_memory():
+    with having(FakeDriver(facts(nbytes=200_000))):
+        assert model_checks._layers(Check(Device("cuda"), SMALL), *SMALL.models["tiny"]) == 1
+    with having(FakeDriver()):
+        assert model_checks._layers(Check(Device("cuda"), SMALL), *SMALL.models["tiny"]) == 2
+
+
+def test_checkpoints(roomy, tmp_path):
+    golden, bare = Path(__file__).parents[1] / "golden" / "qwen3" / "tied_gqa2", tmp_path / "bare"
+    shutil.copytree(golden, tmp_path / "short")
+    shutil.copytree(golden, bare, ignore=shutil.ignore_patterns("expected"))
+    file = tmp_path / "short" / "expected" / "greedy.json"
+    asked = json.loads(file.read_text("utf-8"))
+    asked["prompts"] = [{**prompt, "greedy": prompt["greedy"][:2]} for prompt in asked["prompts"][:2]]
+    file.write_text(json.dumps(asked), "utf-8")
+    folders, shapes = [tmp_path / "short", bare], replace(SMALL, context=(3, 1))
+    (report,) = gpu_check.check("cuda", shapes, parts=["checkpoints"], minutes=60, checkpoints=folders)
+    assert not report.failed, report
+    found = {each.what: each for each in report.findings}
+    assert found["short: greedy answers"].fine and found["short: logits of 2 tokens"].fine
+    assert found["bare: logits against the CPU's"].fine
 
 
 def test_what_is_computed_at_real_sizes_has_names_of_its_own():
@@ -160,6 +196,13 @@ def test_work_is_timed_by_marks_in_the_stream(roomy):
     roomy.end_stream(stream)
     with pytest.raises(DeviceError, match="stream"):
         Check(Device("cpu"), SMALL).seconds(lambda: None)
+
+
+def test_all_drivers_answer_the_same_calls():
+    for name, asked in vars(Driver).items():
+        if not name.startswith("_"):
+            for driver in (Bindings, FakeDriver):
+                assert signature(getattr(driver, name)).parameters.keys() == signature(asked).parameters.keys(), name
 
 
 def test_a_first_token(capsys):

@@ -62,7 +62,7 @@ def _table() -> dict[str, Any]:
 
 
 def launched(kernel: str) -> str:
-    """Return what is launched for a token where an operation asks for a kernel: of one that is two, that of few rows."""
+    """Return what a token launches where an operation asks for a kernel: of one that is two, that of few rows."""
     name, bracket, kind = kernel.partition("[")
     few = f"{FEW.get(name, name)}{bracket}{kind}"
     return few if few in _table() else kernel
