@@ -52,6 +52,18 @@ CONV_COLUMNS: Final = 4 * LANES  # outputs of a convolution beside each other
 CONV_PARTS: Final = 4  # pieces for each thread that convolves, with scratch of their own
 CHAINS: Final = 12 if WIDE else 6  # accumulators that fit into registers beside two operands, and hide the latency
 
+# Of attention on a GPU: how many pieces of work of a batch blocks may share at once, each with a counter of those that
+# are done, zero between launches; queries of a piece, of latents more; blocks that a multiprocessor has.
+GPU_COUNTERS: Final = 8192
+GPU_ROWS, GPU_LATENT_ROWS = 16, 24
+GPU_BLOCKS: Final = 2
+GPU_SLOTS: Final = 32  # results of runs of positions that are kept for each multiprocessor: work for sixteen rounds
+GPU_LEAST_SLOTS: Final = 8 * 176  # as many runs as eight heads have of 262,144 positions, however small the GPU is
+
+# What a GPU's shared memory and registers hold: heads of attention, rows of latents with their key, of floats whole
+# pieces of eight numbers, keys of the delta rule, groups of experts.
+GPU_HEAD_DIM, GPU_LATENT_ROW, GPU_LATENT_STEP, GPU_DELTA_DIM, GPU_GROUPS = 512, 1728, 8, 256, 2048
+
 
 def size_of(dtype: str) -> int:
     """Return the bytes of one element."""
@@ -113,3 +125,15 @@ def int8_latent_bytes(rank: int, rope_dim: int) -> int:
 def int8_latent_block(rank: int, rope_dim: int) -> int:
     """Return the bytes of a cache block of one layer."""
     return BLOCK // OUTPUTS * (pairs_of(rank) + pairs_of(rope_dim)) * KEY_PAIR
+
+
+def gpu_attention_floats(rows: int, width: int, multiprocessors: int) -> int:
+    """Return how many float32 of scratch attention needs on a GPU, however long sequences are.
+
+    Args:
+        rows: GPU_ROWS, or GPU_LATENT_ROWS.
+        width: Of a head's outputs.
+        multiprocessors: Of the GPU.
+    """
+    slots = GPU_BLOCKS * multiprocessors + max(GPU_SLOTS * multiprocessors, GPU_LEAST_SLOTS)
+    return GPU_COUNTERS + slots * rows * (width + 2)

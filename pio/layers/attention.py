@@ -10,7 +10,7 @@ from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding
 from pio.layers.source import Source
 from pio.layers.workspace import Rooms
-from pio.ops.attention import attention_scratch_shape
+from pio.ops.attention import attention_scratch_shape, begin_scratch
 from pio.tensor import Tensor
 
 
@@ -45,7 +45,13 @@ def attention_rooms(source: Source, heads: int, kv_heads: int, head_dim: int) ->
         {"q": query, "k": key, "v": key, "attended": query},
         HeadViews,
         fixed={"scratch": attention_scratch_shape(head_dim, source.device)},
+        begin=begin_attention,
     )
+
+
+def begin_attention(made: dict[str, Tensor]) -> None:
+    """Make the scratch that rooms of attention have ready for its first launch."""
+    begin_scratch(made["scratch"])
 
 
 class GroupedQueryAttention:

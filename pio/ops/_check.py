@@ -48,3 +48,19 @@ def check_float(op: str, name: str, x: Tensor, shape: tuple[int | None, ...]) ->
 def split(elements: int, device: Device) -> int:
     """Return over how many threads of a device to split work on that many elements: as many as are worth it."""
     return max(1, min(device.threads, elements // MIN_PART))
+
+
+def check_gpu_limit(op: str, what: str, found: int, most: int, device: Device) -> None:
+    """Raise a TensorError if a size is more than kernels of a GPU take; those of the CPU take any.
+
+    Args:
+        op: Operation.
+        what: Name of the size.
+        found: The size.
+        most: The largest that there is a kernel for.
+        device: Where the operation runs.
+    """
+    if device.stream is not None and found > most:
+        raise TensorError(
+            f"{op}: {what} is {found}, of which a GPU takes {most} at most; move the tensors by .to('cpu')"
+        )

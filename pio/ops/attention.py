@@ -8,7 +8,7 @@ from pio.device import Device, on_device
 from pio.dtypes import DType
 from pio.errors import TensorError
 from pio.kernels import launcher, sizes
-from pio.ops._check import check, split
+from pio.ops._check import check, check_gpu_limit, split
 from pio.ops._overlap import check_apart, check_same_device
 from pio.ops._record import record
 from pio.ops._tensors import check_writable
@@ -45,7 +45,13 @@ def cache_layout(format: DType | str, blocks: int, kv_heads: int, head_dim: int)
 
 
 def attention_scratch_shape(head_dim: int, device: Device | None = None) -> tuple[int, int]:
-    """Return the shape of ``attention_scratch``, for a model that takes it from memory of its own."""
+    """Return the shape of ``attention_scratch``, for a model that takes it from memory of its own.
+
+    It is the same for any length of sequences. Of a GPU's ``begin_scratch`` must make the beginning zero.
+    """
+    stream = on_device(device).stream
+    if stream is not None:
+        return gpu_scratch_shape(sizes.GPU_ROWS, head_dim, stream.multiprocessors)
     width = value_width(head_dim)
     int8 = max(sizes.int8_attention_bytes(head_dim, width), sizes.int8_full_attention_bytes(head_dim, width))
     floats = max(sizes.attention_floats(head_dim, width), -(-int8 // 4))
@@ -54,7 +60,21 @@ def attention_scratch_shape(head_dim: int, device: Device | None = None) -> tupl
 
 def attention_scratch(head_dim: int, device: Device | None = None) -> Tensor:
     """Return the scratch that ``paged_attention`` needs on a device, so that a model can make it once."""
-    return Tensor.empty(attention_scratch_shape(head_dim, device), device=device)
+    scratch = Tensor.empty(attention_scratch_shape(head_dim, device), device=device)
+    begin_scratch(scratch)
+    return scratch
+
+
+def gpu_scratch_shape(rows: int, width: int, multiprocessors: int) -> tuple[int, int]:
+    """Return the shape of scratch for attention on a GPU, see ``sizes.gpu_attention_floats``."""
+    floats = -(-sizes.gpu_attention_floats(rows, width, multiprocessors) // sizes.PARTS)
+    return sizes.PARTS, -(-floats // 16) * 16
+
+
+def begin_scratch(scratch: Tensor) -> None:
+    """Make the counters zero that a GPU keeps in the scratch of attention; every launch leaves them zero."""
+    if scratch.device.stream is not None:
+        scratch.reshape(scratch.size)[: sizes.GPU_COUNTERS].fill_(0.0)
 
 
 def write_cache(keys: Tensor, values: Tensor, k: Tensor, v: Tensor, batch: Slices, scratch: Tensor) -> None:
@@ -106,7 +126,7 @@ def _check_cache(op: str, keys: Tensor, values: Tensor, head_dim: int) -> str:
 def _check_scratch(op: str, scratch: Tensor, head_dim: int, **others: Tensor) -> None:
     """Raise a TensorError if scratch was made for narrower heads, is read-only or shares memory with others."""
     parts, floats = scratch.shape
-    wanted = attention_scratch_shape(head_dim)[1]
+    wanted = attention_scratch_shape(head_dim, scratch.device)[1]
     if parts < sizes.PARTS or floats < wanted:
         raise TensorError(
             f"{op}: scratch has shape {scratch.shape}, heads of width {head_dim} need "
@@ -138,7 +158,7 @@ def paged_attention(
         values: Likewise.
         batch: Where each token belongs; its keys and values are in the cache already.
         scratch: From ``attention_scratch``; its first axis says over how many threads to split,
-            with PARTS rows for each. Must not share memory with the others.
+            with PARTS rows for each. Must not share memory with the others, nor be used by two streams at once.
         out: float32 (T, heads, head_dim).
         scale: Factor of the scores; 1 / sqrt(head_dim) by default.
         causal: Whether a token sees only positions up to its own.
@@ -148,11 +168,13 @@ def paged_attention(
         ``out``. A token's bits do not depend on the rest of the batch or on threads.
 
     Raises:
-        TensorError: Shapes, dtypes or formats do not fit, or what is written is read-only or shares memory.
+        TensorError: Shapes, dtypes or formats do not fit, what is written is read-only or shares memory, or on a GPU
+            head_dim is above 512.
     """
     check("attention", "q", q, (None, None, None))
     check("attention", "scratch", scratch, (None, None))
     _, heads, head_dim = q.shape
+    check_gpu_limit("attention", "head_dim", head_dim, sizes.GPU_HEAD_DIM, q.device)
     format = _check_cache("attention", keys, values, head_dim)
     kv_heads = keys.shape[1]
     check("attention", "out", out, q.shape)
@@ -168,7 +190,7 @@ def paged_attention(
     factor = 1.0 / math.sqrt(head_dim) if scale is None else float(scale)
     shape = record(4 * floats, kv_heads, heads // kv_heads, head_dim, int(causal), window or 0, factor, device=q.device)
     at = out.address, q.address, keys.address, values.address, batch.record.address, scratch.address, shape.address
-    if format == "int8" and not causal and window is None and q.device.stream is None:
+    if format == "int8" and not causal and window is None:
         full.on(q.device).full_attention(*at, parts // sizes.PARTS)
     else:
         kernels.on(q.device).attention[format](*at, parts // sizes.PARTS)

@@ -21,7 +21,10 @@ SERIAL = (
 )
 # Kernels that take seconds to compile, those that take longest first: they begin before all others, so that no process
 # is left with one of them when there is nothing to do for the rest.
-LONGEST = ("attention", "latent_attention", "gated_delta", "sample", "experts_linear", "linears", "head_linear")
+LONGEST = (
+    *("attention", "latent_attention", "gated_delta", "sample", "experts_linear", "linears", "head_linear"),
+    *("many_experts", "many_linears", "few_experts", "few_linears"),  # what GPUs have in place of two of them
+)
 COMPILER_BYTES = 512 << 20  # free memory for each process that compiles
 
 

@@ -10,7 +10,7 @@ from pio.dtypes import DType, bfloat16, float32, int32, int64, uint8
 from pio.errors import TensorError
 from pio.kernels import launcher, sizes
 from pio.memory import step
-from pio.ops._check import FLOATS, check, split
+from pio.ops._check import FLOATS, check, check_gpu_limit, split
 from pio.ops._overlap import check_apart, check_outs_apart, check_same_device
 from pio.ops._record import record
 from pio.ops._tensors import check_writable
@@ -167,7 +167,8 @@ def route(
         ``out``, filled. A token's choice depends on nothing but its logits; among equals the lower expert is taken.
 
     Raises:
-        TensorError: Shapes or dtypes do not fit, the groups do not divide the experts, or what is written is read-only.
+        TensorError: Shapes or dtypes do not fit, the groups do not divide the experts, what is written is read-only, or
+            on a GPU there are more than 2048 groups.
     """
     op = "route"
     check(op, "logits", logits, (None, None))
@@ -183,6 +184,7 @@ def route(
             f"{op}: groups={groups} and kept_groups={kept_groups} of {experts} experts, expected groups that divide "
             "the experts and 1 to groups of them kept"
         )
+    check_gpu_limit(op, "groups", groups, sizes.GPU_GROUPS, logits.device)
     if not 1 <= k <= experts // groups * kept_groups:
         raise TensorError(f"{op}: k={k} is out of range, expected 1 to {experts // groups * kept_groups} experts")
     scratch = route_scratch(experts, groups, logits.device) if scratch is None else scratch
@@ -279,7 +281,7 @@ def expert_linears(
     fields += [0] * (4 - len(fields))
     form = sizes.ROUNDED if rounds else first.form
     multiply = kernels.on(x.device).experts_linear[form]
-    multiply(lines, choices.starts.address, *fields, len(first), n, width, line, x.device.threads)
+    multiply(lines, choices.starts.address, *fields, tokens, len(first), n, width, line, x.device.threads)
 
 
 def add_choices(out: Tensor, y: Tensor, places: Tensor, weights: Tensor) -> Tensor:

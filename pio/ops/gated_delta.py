@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pio.errors import TensorError
 from pio.kernels import launcher, sizes
-from pio.ops._check import check, check_float, check_tensor, split
+from pio.ops._check import check, check_float, check_gpu_limit, check_tensor, split
 from pio.ops._overlap import check_apart, check_same_device, check_same_or_apart
 from pio.ops._record import record
 from pio.ops._tensors import check_writable, head_strides, result, row_stride
@@ -104,12 +104,14 @@ def gated_delta(
         ``out``. A token's bits do not depend on the rest of the batch, on how its sequence was cut or on threads.
 
     Raises:
-        TensorError: Shapes, strides or dtypes do not fit, or a result shares memory with another argument.
+        TensorError: Shapes, strides or dtypes do not fit, a result shares memory with another argument, or on a GPU dim
+            is above 256.
     """
     ldq, head_q = head_strides("gated_delta", "q", q)
     if len(q.shape) != 3:
         raise TensorError(f"gated_delta: q has shape {q.shape}, expected (tokens, key_heads, dim)")
     tokens, key_heads, dim = q.shape
+    check_gpu_limit("gated_delta", "dim", dim, sizes.GPU_DELTA_DIM, q.device)
     ldk, head_k = head_strides("gated_delta", "k", k, q.shape)
     ldv, head_v = head_strides("gated_delta", "v", v)
     if len(v.shape) != 3 or v.shape[0] != tokens:

@@ -6,11 +6,11 @@ from pio.device import Device, on_device
 from pio.dtypes import DType
 from pio.errors import TensorError
 from pio.kernels import launcher, sizes
-from pio.ops._check import check, check_tensor, split
+from pio.ops._check import check, check_gpu_limit, check_tensor, split
 from pio.ops._overlap import check_apart, check_same_device
 from pio.ops._record import record
 from pio.ops._tensors import check_writable, head_strides, row_stride
-from pio.ops.attention import BLOCK_SIZE
+from pio.ops.attention import BLOCK_SIZE, begin_scratch, gpu_scratch_shape
 from pio.ops.pages import check_pages, stored_type
 from pio.ops.slices import Slices
 from pio.tensor import Tensor
@@ -35,14 +35,22 @@ def latent_layout(format: DType | str, blocks: int, rank: int, rope_dim: int) ->
 
 
 def latent_scratch_shape(rank: int, rope_dim: int, device: Device | None = None) -> tuple[int, int]:
-    """Return the shape of ``latent_scratch``, for a model that takes it from memory of its own."""
+    """Return the shape of ``latent_scratch``, for a model that takes it from memory of its own.
+
+    It is the same for any length of sequences. Of a GPU's ``attention.begin_scratch`` must make the beginning zero.
+    """
+    stream = on_device(device).stream
+    if stream is not None:
+        return gpu_scratch_shape(sizes.GPU_LATENT_ROWS, rank, stream.multiprocessors)
     floats = max(sizes.latent_floats(rank, rope_dim), -(-sizes.int8_latent_bytes(rank, rope_dim) // 4))
     return sizes.PARTS * on_device(device).threads, -(-floats // 16) * 16
 
 
 def latent_scratch(rank: int, rope_dim: int, device: Device | None = None) -> Tensor:
     """Return the scratch that ``latent_attention`` needs on a device, so that a model can make it once."""
-    return Tensor.empty(latent_scratch_shape(rank, rope_dim, device), device=device)
+    scratch = Tensor.empty(latent_scratch_shape(rank, rope_dim, device), device=device)
+    begin_scratch(scratch)
+    return scratch
 
 
 def write_latent_cache(cache: Tensor, latent: Tensor, key: Tensor, batch: Slices) -> None:
@@ -101,7 +109,8 @@ def latent_attention(
         ``out``. A token's bits do not depend on the rest of the batch or on threads.
 
     Raises:
-        TensorError: Shapes, strides, dtypes or the format do not fit, or what is written is read-only or shares memory.
+        TensorError: Shapes, strides, dtypes or the format do not fit, what is written is read-only or shares memory, or
+            on a GPU a row of the cache is wider than 1728 or, of floats, no multiple of 8.
     """
     op = "latent_attention"
     ld_latent, head_latent = head_strides(op, "q_latent", q_latent)
@@ -114,12 +123,13 @@ def latent_attention(
     if 0 in (heads, rank, rope_dim):
         raise TensorError(f"{op}: q_latent {q_latent.shape} or q_rope {q_rope.shape} has no heads, or heads of width 0")
     format = _check_cache(op, cache, rank, rope_dim)
+    _check_row(op, format, sizes.latent_width(rank) + rope_dim, q_latent.device)
     check(op, "out", out, q_latent.shape)
     check_writable(op, "out", out)
     check_apart(op, "out", out, q_latent=q_latent, q_rope=q_rope, cache=cache)
     check(op, "scratch", scratch, (None, None))
     parts, floats = scratch.shape
-    wanted = latent_scratch_shape(rank, rope_dim)[1]
+    wanted = latent_scratch_shape(rank, rope_dim, scratch.device)[1]
     if parts < sizes.PARTS or floats < wanted:
         raise TensorError(
             f"{op}: scratch has shape {scratch.shape}, expected ({sizes.PARTS} x threads, {wanted}); "
@@ -134,6 +144,16 @@ def latent_attention(
     at = out.address, *inputs, scratch.address, shape.address
     kernels.on(q_latent.device).latent_attention[format](*at, parts // sizes.PARTS)
     return out
+
+
+def _check_row(op: str, format: str, width: int, device: Device) -> None:
+    """Raise a TensorError if a row of a cache is none that kernels of a GPU take."""
+    check_gpu_limit(op, "a latent with its key", width, sizes.GPU_LATENT_ROW, device)
+    if device.stream is not None and format != "int8" and width % sizes.GPU_LATENT_STEP:
+        raise TensorError(
+            f"{op}: a latent with its key is {width} numbers, of which a GPU takes a multiple of "
+            f"{sizes.GPU_LATENT_STEP} where they are floats; use a cache of int8, or move the tensors by .to('cpu')"
+        )
 
 
 def _check_cache(op: str, cache: Tensor, rank: int, rope_dim: int) -> str:

@@ -7,10 +7,11 @@ import random
 import struct
 from collections.abc import Sequence
 
-from gpu_case import run
+from gpu_case import bytes_of, run
 
 from pio import ops
 from pio.dtypes import DType, uint8
+from pio.kernels import sizes
 from pio.kernels.cuda import attention
 from pio.kernels.cuda._jit import CudaKernel
 from pio.ops.attention import BLOCK_SIZE as BLOCK
@@ -46,6 +47,15 @@ def held_record(*values: float) -> Tensor:
     """A record that kernels read, as a tensor."""
     packed = struct.pack("".join("d" if type(v) is float else "q" for v in values), *values)
     return Tensor.from_list(list(packed), "uint8")
+
+
+def scratch_with(room: int, rows: int, width: int, multiprocessors: int) -> Tensor:
+    """Scratch of attention with so many bytes for runs of split sequences; what has to be zero is, the rest is not."""
+    blocks = sizes.GPU_BLOCKS * multiprocessors
+    floats = sizes.GPU_COUNTERS + blocks * rows * (width + 2) + room // 4
+    scratch = Tensor.full((-(-floats // 4) * 4,), math.nan)
+    scratch[: sizes.GPU_COUNTERS].fill_(0.0)
+    return scratch
 
 
 class Case:
@@ -101,18 +111,19 @@ class Case:
         self, *parts: tuple[int, int, int], causal: bool = True, window: int = 0, room: int = 0,
         multiprocessors: int = 1, kernel: CudaKernel | None = None,
     ) -> Tensor:  # fmt: skip
-        """Run the GPU's kernel; room is how many bytes of scratch it has for stretches."""
+        """Run the GPU's kernel; room is how many bytes of scratch it has for runs of split sequences."""
         q = self.gather(self.q, parts)
         batch, out = self.batch(*parts), Tensor.full(q.shape, 7.0)
-        scratch = Tensor.empty((max(room, 4) // 4,))
+        scratch = scratch_with(room, sizes.GPU_ROWS, self.head_dim, multiprocessors)
         factor = self.head_dim**-0.5
-        shape = held_record(room // 4, self.kv_heads, self.group, self.head_dim, int(causal), window, factor)
+        shape = held_record(scratch.nbytes // 4, self.kv_heads, self.group, self.head_dim, int(causal), window, factor)
         keys, values = self.keys, self.values
         run(
             kernel or attention.attention[self.format], out, q, keys, values, batch.record, scratch, shape,
             reading=(q, keys, values),
             multiprocessors=multiprocessors,
         )  # fmt: skip
+        assert bytes_of(scratch)[: 4 * sizes.GPU_COUNTERS] == bytes(4 * sizes.GPU_COUNTERS)
         return out
 
     def wanted(self, *parts: tuple[int, int, int], causal: bool = True, window: int = 0) -> list[float]:
@@ -123,3 +134,19 @@ class Case:
             q, *self.pages(), self.batch(*parts), self.scratch, out=out, causal=causal, window=window or None
         )
         return out.reshape(-1).tolist()
+
+
+class FarCase(Case):
+    """A sequence so long that its keys and values are few ones, met again and again; queries are of its last tokens."""
+
+    def __init__(self, length: int, kv_heads: int, group: int, head_dim: int, format: str) -> None:
+        super().__init__([9 * BLOCK], kv_heads, group, head_dim, format)
+        self.fill()
+        rng = random.Random(length)
+        self.first = length - self.q[0].shape[0]
+        self.tables[0] = [rng.choice(self.tables[0]) for _ in range(-(-length // BLOCK))]
+
+    def gather(self, of: list[Tensor], parts: Sequence[tuple[int, int, int]]) -> Tensor:
+        """The rows of a batch's tokens, of queries those of the last ones."""
+        before = self.first if of is self.q and hasattr(self, "first") else 0
+        return super().gather(of, [(s, first - before, last - before) for s, first, last in parts])

@@ -21,7 +21,7 @@ from ptx import Memory, Module
 
 from pio.dtypes import int64
 from pio.kernels._per_dtype import PerDtype
-from pio.kernels.cuda._jit import CudaKernel
+from pio.kernels.cuda._jit import CudaKernel, Variants
 from pio.tensor import Tensor
 
 ARCHITECTURE = "sm_90a"
@@ -34,7 +34,7 @@ def _module(kernel: CudaKernel, architecture: str) -> tuple[Module, str]:
 
 
 def run(
-    kernel: CudaKernel,
+    kernel: CudaKernel | Variants,
     *values: Tensor | float,
     touching: Sequence[Tensor] = (),
     reading: Sequence[Tensor] = (),
@@ -44,7 +44,7 @@ def run(
     """Run a kernel to its end.
 
     Args:
-        kernel: What to run.
+        kernel: What to run; of several that stand for one those that a launch takes.
         values: Its arguments; a tensor stands for its address, and may be read and written.
         touching: Tensors that the kernel finds by itself, such as by addresses in a record.
         reading: Those of all tensors that it must not write.
@@ -63,9 +63,14 @@ def run(
             memory.add(storage.address, storage.nbytes, writable=id(storage) not in protected, owner=tensor)
     for value in values:
         arguments.append(value.address if isinstance(value, Tensor) else value)
-    module, entry = _module(kernel, architecture)
-    shape = kernel.shape
-    module.launch(entry, multiprocessors * shape.blocks, shape.block, arguments, shape.shared, memory=memory)
+    for each in _taken(kernel, arguments):
+        module, entry = _module(each, architecture)
+        shape = each.shape
+        module.launch(entry, multiprocessors * shape.blocks, shape.block, arguments, shape.shared, memory=memory)
+
+
+def _taken(kernel: CudaKernel | Variants, values: Sequence[Any]) -> list[CudaKernel]:
+    return kernel.taken(*values) if isinstance(kernel, Variants) else [kernel]
 
 
 def relative_error(found: Tensor, wanted: Sequence[float]) -> float:
@@ -134,12 +139,13 @@ class Operations:
             return partial(self._run, kernel)
         return PerDtype(lambda dtype: partial(self._run, kernel[dtype]))
 
-    def _run(self, kernel: CudaKernel, *values: float) -> None:
+    def _run(self, kernel: CudaKernel | Variants, *values: float) -> None:
         memory = Memory()
         for address, (nbytes, owner) in self._held.items():
             if nbytes:
                 memory.add(address, nbytes, writable=True, owner=owner)
-        module, entry = _module(kernel, ARCHITECTURE)
-        shape, grid = kernel.shape, self._multiprocessors * kernel.shape.blocks
-        taken = [*values[: len(kernel.letters)]]  # a last one would say over how many threads a CPU splits
-        module.launch(entry, grid, shape.block, taken, shape.shared, memory=memory)
+        for each in _taken(kernel, values):
+            module, entry = _module(each, ARCHITECTURE)
+            shape, grid = each.shape, self._multiprocessors * each.shape.blocks
+            given = [*values[: len(each.letters)]]  # a last one would say over how many threads a CPU splits
+            module.launch(entry, grid, shape.block, given, shape.shared, memory=memory)

@@ -3,11 +3,15 @@
 from itertools import pairwise
 
 import pytest
-from attention_case import Case
+from attention_case import Case, FarCase
 from gpu_case import bytes_of, relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pio.kernels import sizes
+from pio.kernels.cuda._runs import first_of, run_of
+from pio.kernels.cuda._stretches import STRETCH
+from pio.ops.attention import gpu_scratch_shape
 from pio.testing.reference.attention import attention
 from pio.testing.strategies import FLOATS
 
@@ -75,3 +79,38 @@ def test_by_its_definition():
     wanted = attention(case.q[0][70:].tolist(), case.k[0].tolist(), case.v[0].tolist(), window=33)
     found = case.attend((0, 70, 77), window=33)
     assert relative_error(found, [x for token in wanted for head in token for x in head]) < 1e-5
+
+
+def test_runs_follow_each_other():
+    at, found = 0, []
+    for run in range(200):
+        assert first_of.py_func(run) == at and run_of.py_func(at) == run
+        at = first_of.py_func(run + 1)
+        assert run_of.py_func(at - 1) == run
+        found.append(at - first_of.py_func(run))
+    assert sorted(set(found)) == [1, 2, 4, 8] and found == sorted(found)
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 28, 132])
+def test_scratch_holds_a_split_sequence_of_any_length(multiprocessors):
+    """262,144 positions of eight key/value heads of 256 with up to sixteen queries each, in no more than 100 MB."""
+    parts, floats = gpu_scratch_shape(sizes.GPU_ROWS, 256, multiprocessors)
+    blocks = sizes.GPU_COUNTERS + sizes.GPU_BLOCKS * multiprocessors * sizes.GPU_ROWS * 258
+    runs = run_of.py_func((262_144 - 1) // STRETCH) + 1
+    assert blocks + runs * 8 * 16 * 258 <= parts * floats <= 25_000_000
+
+
+LONG = [(8_500, 0, "bfloat16"), (33_551, 2_100, "float16"), (262_144, 2_500, "bfloat16"), (33_551, 4_000, "int8")]
+
+
+@pytest.mark.parametrize(("length", "window", "format"), LONG)
+def test_long_sequences_have_the_same_bits_however_they_are_split(length, window, format):
+    """Runs of one, two, four and eight stretches, whole and cut by a window, by one block and by several."""
+    case = FarCase(length, 2, 3, 256 if window == 2_500 else 24, format)
+    part = (0, length - 6, length)
+    alone = case.attend(part, window=window)
+    assert relative_error(alone, case.wanted(part, window=window)) < ERRORS.get(format, 2e-4)
+    split = case.attend(part, window=window, room=8 << 20, multiprocessors=3)
+    assert bytes_of(split) == bytes_of(alone)
+    cut = [case.attend((0, length - 6 + a, length - 6 + b), window=window, room=8 << 20) for a, b in ((0, 1), (1, 6))]
+    assert b"".join(map(bytes_of, cut)) == bytes_of(alone)

@@ -6,12 +6,13 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from attention_case import garbage, held_record, joined, some
+from attention_case import garbage, held_record, joined, scratch_with, some
 from gpu_case import bytes_of, relative_error, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pio import ops
+from pio.kernels import sizes
 from pio.kernels.cuda import latent_attention
 from pio.ops.attention import BLOCK_SIZE as BLOCK
 from pio.ops.latent_attention import latent_layout, latent_scratch
@@ -63,12 +64,12 @@ class Latents:
         run(latent_attention.write_latents[self.format], *values, reading=(latent, key))
 
     def attend(self, *parts: Part, room: int = 0, multiprocessors: int = 1) -> Tensor:
-        """Run the GPU's kernel; room is how many bytes of scratch it has for stretches."""
+        """Run the GPU's kernel; room is how many bytes of scratch it has for runs of split sequences."""
         q, wide = self.gather(self.q, parts), self.rank + self.rope
         batch, out = self.batch(*parts), Tensor.full((q.shape[0], self.heads, self.rank), 7.0)
         near, scale = self.heads * wide, wide**-0.5
-        shape = held_record(room // 4, near, wide, near, wide, self.heads, self.rank, self.rope, scale)
-        scratch = Tensor.empty((max(room, 4) // 4,))
+        scratch = scratch_with(room, sizes.GPU_LATENT_ROWS, self.rank, multiprocessors)
+        shape = held_record(scratch.nbytes // 4, near, wide, near, wide, self.heads, self.rank, self.rope, scale)
         values = out, q, q[:, :, self.rank :], self.cache, batch.record, scratch, shape
         kernel = latent_attention.latent_attention[self.format]
         run(kernel, *values, reading=(q, self.cache, shape), multiprocessors=multiprocessors)

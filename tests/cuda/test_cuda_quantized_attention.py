@@ -81,12 +81,25 @@ def test_a_prompt_cut_anywhere_gives_the_same_bits():
         assert bytes_of(part) == bytes_of(whole[first:last].clone())
 
 
-def test_full_attention_beside_the_cpu():
-    case = Case([150, 33], 2, 3, 72, "int8")
+@pytest.mark.parametrize(("lengths", "group", "head_dim"), [((150, 33), 3, 72), ((300, 128, 1), 10, 40)])
+def test_full_attention_beside_the_cpu(lengths, group, head_dim):
+    """Both round probabilities by spans of 128 positions, which begin at multiples of 128."""
+    case = Case(lengths, 2, group, head_dim, "int8")
     case.fill()
-    parts = [(0, 0, 150), (1, 0, 33)]
+    parts = [(s, max(0, length - 40), length) for s, length in enumerate(lengths)]
     found = case.attend(*parts, causal=False, kernel=full_attention)
-    # a window, however wide, makes the CPU round probabilities by block too; else it does so by four blocks at once
-    assert relative_error(found, case.wanted(*parts, causal=False, window=1000)) < ERROR
-    assert relative_error(found, case.wanted(*parts, causal=False)) < 2e-2
-    assert bytes_of(found) == bytes_of(case.attend(*parts, causal=False, multiprocessors=3))
+    wanted = case.wanted(*parts, causal=False)
+    assert relative_error(found, wanted) < ERROR
+    # a window, however wide, makes both round by blocks of 32, which is another result
+    assert relative_error(case.attend(*parts, causal=False), wanted) > 10 * ERROR
+    again = case.attend(*parts, causal=False, kernel=full_attention, room=1 << 20, multiprocessors=3)
+    assert bytes_of(found) == bytes_of(again)
+
+
+@pytest.mark.parametrize("where", ["k", "v"])
+def test_what_is_no_number_spoils_all_of_its_sequence(where):
+    case = Case([140, 9], 1, 2, 64, "int8")
+    getattr(case, where)[0][35:36, 0:1, 3:4].fill_(math.nan)
+    case.write((0, 0, 140), (1, 0, 9))
+    found = case.attend((0, 133, 140), (1, 0, 9), causal=False, kernel=full_attention).tolist()
+    assert [any(math.isnan(x) for head in token for x in head) for token in found] == [True] * 7 + [False] * 9

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pio.kernels._image import Name
 from pio.kernels._jit import name_of, parameters
 from pio.kernels._per_dtype import PerDtype, specialise
 from pio.kernels.cuda import _compiler
 from pio.kernels.cuda._compiler import Resources
+from pio.kernels.cuda._variants import VARIANTS, ByRows
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -83,6 +84,29 @@ class CudaKernel:
     def cubin(self, architecture: str) -> tuple[bytes, Resources]:
         """Return its machine code for an architecture, and what that takes."""
         return _compiler.to_cubin(self.ptx(architecture)[0], architecture)
+
+
+class Variants(NamedTuple):
+    """What stands for a kernel that is two.
+
+    Attributes:
+        by: How a launch chooses.
+        kernels: Both, of few rows and of many.
+    """
+
+    by: ByRows
+    kernels: tuple[CudaKernel, CudaKernel]
+
+    def taken(self, *values: Any) -> list[CudaKernel]:
+        """Return those that a launch with these arguments takes, in order."""
+        names = self.by.taken(values)
+        return [kernel for name, kernel in zip(self.by.names, self.kernels, strict=True) if name in names]
+
+
+def by_rows(name: str, few: PerDtype[CudaKernel], many: PerDtype[CudaKernel]) -> PerDtype[Variants]:
+    """Declare what stands for two kernels, for each element type, by its name in ``_variants``."""
+    by = VARIANTS[f"{__package__}.{name}"]
+    return PerDtype(lambda dtype: Variants(by, (few[dtype], many[dtype])))
 
 
 def device_function(fn: F) -> F:

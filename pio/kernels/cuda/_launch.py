@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from pio.kernels import jobs
 from pio.kernels._image import Name
 from pio.kernels.cuda import _kept
+from pio.kernels.cuda._variants import VARIANTS, ByRows
 
 
 class Target(Protocol):
@@ -67,11 +68,14 @@ class Kernels:
     def __init__(self, module: str, name: str, target: Target) -> None:
         """Name it; nothing is loaded yet."""
         self._module, self._name, self._target = module, name, target
-        self._made: dict[str, Kernel] = {}
+        self._made: dict[str, Kernel | Chosen] = {}
+        self._by = VARIANTS.get(f"{module}.{name}")
 
-    def __getitem__(self, dtype: str) -> Kernel | jobs.Absent:
+    def __getitem__(self, dtype: str) -> Kernel | Chosen | jobs.Absent:
         """Return the kernel for an element type; while kernels are listed, what stands for one that is not kept yet."""
         found = self._made.get(dtype)
+        if found is None and self._by is not None:
+            found = self._made[dtype] = Chosen(self._by, self._module, dtype, self._target)
         if found is None:
             name = Name(self._module, self._name, dtype)
             if jobs.is_listing():
@@ -84,6 +88,20 @@ class Kernels:
     def __call__(self, *values: Any) -> None:
         """Call the kernel, which there is only one of."""
         self[""](*values)
+
+
+class Chosen:
+    """Two kernels that stand for one, see ``_variants``; one that no launch has taken is not loaded."""
+
+    def __init__(self, by: ByRows, module: str, dtype: str, target: Target) -> None:
+        """Name them; nothing is loaded yet."""
+        self._by, self._dtype = by, dtype
+        self._kernels = {name: Kernels(module, name, target) for name in by.names}
+
+    def __call__(self, *values: Any) -> None:
+        """Call the one that is for as many rows; while kernels are listed both, for another step has other rows."""
+        for name in self._by.names if jobs.is_listing() else self._by.taken(values):
+            self._kernels[name][self._dtype](*values)
 
 
 class Kernel:

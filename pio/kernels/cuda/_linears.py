@@ -1,4 +1,7 @@
-"""Linear layers of one input, as ``pio.kernels._linears``: all outputs of all matrices are units of one launch."""
+"""Linear layers of one input, as ``pio.kernels._linears``: all outputs of all matrices are units of one launch.
+
+Of few rows another kernel is launched than of many, see ``_variants``.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,25 @@ from typing import Any
 
 from pio.kernels._formats import FORMATS, PAIR, RECORD, START
 from pio.kernels._jit import PerDtype
-from pio.kernels.cuda._jit import cuda_kernel_per_dtype, device_function
-from pio.kernels.cuda.linear import BLOCK, BLOCKS, SHARED, STEP, float_unit, float_units
+from pio.kernels.cuda._jit import by_rows, cuda_kernel_per_dtype, device_function, device_function_per_dtype
+from pio.kernels.cuda.linear import (
+    BLOCK,
+    BLOCKS,
+    FEW_SHARED,
+    SHARED,
+    STEP,
+    few_float_unit,
+    few_float_units,
+    many_float_unit,
+    many_float_units,
+)
 from pio.kernels.cuda.ptx import block_index, get_i64, grid_size
-from pio.kernels.cuda.quantized_linear import quantized_unit, quantized_units
+from pio.kernels.cuda.quantized_linear import (
+    few_quantized_unit,
+    few_quantized_units,
+    many_quantized_unit,
+    many_quantized_units,
+)
 from pio.kernels.sizes import ROUNDED
 
 # What is known of a matrix, int64: addresses of outputs, of weights and of a bias, 0 for none; how many outputs.
@@ -40,27 +58,74 @@ def _row(kind: str) -> Any:
 
 
 row_bytes = PerDtype(_row)  # of activations as this kind of matrix meets them
-units: PerDtype[Any] = PerDtype(lambda kind: quantized_units if kind in FORMATS else float_units[kind])
-do_unit: PerDtype[Any] = PerDtype(lambda kind: (quantized_unit if kind in FORMATS else float_unit)[kind])
 
 
-@cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=SHARED)
-def linears(x: int, matrices: int, count: int, rows: int, k: int, add: int) -> None:
-    """Compute linear layers of one input.
+def units_of(key: str) -> Any:
+    """Return how many units of work a matrix is: ``"few/int4"`` for few rows of that kind."""
+    how, _, kind = key.partition("/")
+    if how == "few":
+        return few_quantized_units if kind in FORMATS else few_float_units
+    return many_quantized_units if kind in FORMATS else many_float_units[kind]
+
+
+def unit_of(key: str) -> Any:
+    """Return what does one of these units."""
+    how, _, kind = key.partition("/")
+    if how == "few":
+        return (few_quantized_unit if kind in FORMATS else few_float_unit)[kind]
+    return (many_quantized_unit if kind in FORMATS else many_float_unit)[kind]
+
+
+units, do_unit = PerDtype(units_of), PerDtype(unit_of)
+row = PerDtype(lambda key: row_bytes[key.partition("/")[2]])
+
+
+def halves(made: PerDtype[Any]) -> tuple[PerDtype[Any], PerDtype[Any]]:
+    """Return what is made for few rows of a kind, and what is made for many."""
+    return PerDtype(lambda kind: made[f"few/{kind}"]), PerDtype(lambda kind: made[f"many/{kind}"])
+
+
+@device_function_per_dtype
+def multiply_all(x: int, matrices: int, count: int, rows: int, k: int, add: int) -> None:
+    """Compute linear layers of one input, by the units of few rows or of many.
 
     yi[r, c] = sum_k x[r, k] * wi[c, k] (+ yi[r, c] if add) (+ biasi[c] if biasi is not 0)
 
-    Shapes: x (rows, k) and wi (ni, k) as the kind of matrix has them; yi float32 (rows, ni); matrices int64 (count, 4),
-    the fields above. A row's bits depend on nothing but the row. No y may overlap x.
+    Shapes: as ``few_linears``.
     """
     unit, i = block_index(), 0
     while i < count:
         matrix = matrices + MATRIX * i
-        n = get_i64(matrix + N)
-        own = units(rows, n)
-        while unit < own:
-            y, w, bias = get_i64(matrix + Y), get_i64(matrix + W), get_i64(matrix + BIAS)
-            do_unit(y, x, w, bias, unit, rows, n, k, n, row_bytes(k), add)
+        own = units(rows, get_i64(matrix + N))
+        if unit < own:  # what is known of the matrix is read anew for each unit: no registers hold it meanwhile
+            y, w, bias, n = get_i64(matrix + Y), get_i64(matrix + W), get_i64(matrix + BIAS), get_i64(matrix + N)
+            do_unit(y, x, w, bias, unit, rows, n, k, n, row(k), add)
             unit += grid_size()
-        unit -= own
-        i += 1
+        else:
+            unit -= own
+            i += 1
+
+
+multiply_few, multiply_many = halves(multiply_all)
+
+
+@cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=FEW_SHARED)
+def few_linears(x: int, matrices: int, count: int, rows: int, k: int, add: int) -> None:
+    """Compute linear layers of one input of up to FEW rows, see ``multiply_all``.
+
+    Shapes: x (rows, k) and wi (ni, k) as the kind of matrix has them; yi float32 (rows, ni); matrices int64 (count, 4),
+    the fields above. A row's bits depend on nothing but the row. No y may overlap x.
+    """
+    multiply_few(x, matrices, count, rows, k, add)
+
+
+@cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=SHARED)
+def many_linears(x: int, matrices: int, count: int, rows: int, k: int, add: int) -> None:
+    """Compute linear layers of one input of more rows, see ``multiply_all``; a row's bits are those of few rows.
+
+    Shapes: as ``few_linears``.
+    """
+    multiply_many(x, matrices, count, rows, k, add)
+
+
+linears = by_rows("_linears.linears", few_linears, many_linears)

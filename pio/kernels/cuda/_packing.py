@@ -171,7 +171,7 @@ def report_too_large(scratch: int, w: int, rows: int, k: int) -> None:
             return
 
 
-@cuda_kernel_per_dtype(block=BLOCK)
+@cuda_kernel_per_dtype(block=BLOCK, blocks=2)
 def pack(out: int, w: int, scratch: int, first: int, rows: int, k: int) -> None:
     """Quantize rows of weights into blocks, from block ``first`` on.
 

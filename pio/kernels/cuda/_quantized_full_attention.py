@@ -1,7 +1,6 @@
 """Attention over int8 in which every query sees all of its sequence, as ``pio.kernels._quantized_full_attention``.
 
-Here it is the walk of ``attention``: probabilities are quantized by query and block, not by four blocks at once, which
-is a little more exact than on a CPU and costs nothing more.
+Here it is the walk of ``attention``, but that probabilities are quantized by four blocks at once, as on a CPU.
 """
 
 from __future__ import annotations
@@ -9,12 +8,13 @@ from __future__ import annotations
 from pio.kernels.cuda._float_attention import SHARED
 from pio.kernels.cuda._jit import cuda_kernel
 from pio.kernels.cuda._stretches import THREADS
-from pio.kernels.cuda.attention import attend_batch
+from pio.kernels.cuda.attention import SPAN, attend_batch
+from pio.kernels.sizes import GPU_BLOCKS
 
-attend_int8 = attend_batch["int8"]
+attend_int8 = attend_batch[SPAN]
 
 
-@cuda_kernel(block=THREADS, blocks=2, shared=SHARED)
+@cuda_kernel(block=THREADS, blocks=GPU_BLOCKS, shared=SHARED)
 def full_attention(out: int, q: int, keys: int, values: int, batch: int, scratch: int, shape: int) -> None:
     """Attend for a batch of sequences, of which every token sees every position.
 

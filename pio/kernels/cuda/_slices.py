@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 def in_format(floats: PerDtype[T], int8: T) -> PerDtype[T]:
-    """Choose by the format of a cache: what there is for each type of floats, or what there is for int8."""
-    return PerDtype(lambda kind: int8 if kind == "int8" else floats[kind])
+    """Choose by the format of a cache: what there is for each type of floats, or what there is for any kind of int8."""
+    return PerDtype(lambda kind: int8 if kind.startswith("int8") else floats[kind])
 
 
 @device_function

@@ -2,7 +2,7 @@
 
 A block takes up to ROWS queries that see the keys of one head, and walks stretches of STRETCH positions, each with its
 own largest score and sum; its four warps have a quarter of a stretch each. Stretches begin at multiples of STRETCH, are
-computed alike whoever computes them, and join in order of position: so a query's bits depend on its sequence alone.
+computed alike whoever computes them, and join as ``_runs`` says: so a query's bits depend on its sequence alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pio.kernels.cuda._fragments import QUERIES, largest_two, total_two
 from pio.kernels.cuda._jit import device_function
 from pio.kernels.cuda._words import (
     atomic_add,
-    counters,
     fence,
     get_others_f32,
     get_shared_i32,
@@ -51,19 +50,24 @@ SKIP = -1.0  # in place of what a stretch grows by, where a query sees nothing o
 
 # Shared memory of a block, in bytes: sums of a chunk of a quarter, rows apart so that banks differ; then of each row
 # its first position and the one behind its last, where its result goes, a unit of its scores, the largest and the sum
-# so far, what these are to be multiplied by; of each warp and row the largest and the sum; a flag.
+# so far, what these are to be multiplied by, and what is put aside during a run of stretches: the largest, the sum and
+# where the result goes; of each warp and row the largest and the sum; a flag.
 STAGE_ROW = 4 * (CHUNK + 4)
 STAGE_BYTES = WARPS * QUERIES * STAGE_ROW
-FIRST, LAST, PLACE, UNIT, MOST, TOTAL, SHRINK, GROW = (STAGE_BYTES + 4 * ROWS * i for i in range(8))
-MAXIMA = STAGE_BYTES + 8 * 4 * ROWS
+ROW_FIELDS = 11
+FIRST, LAST, PLACE, UNIT, MOST, TOTAL, SHRINK, GROW, OUTER_MOST, OUTER_TOTAL, OUTER_PLACE = (
+    STAGE_BYTES + 4 * ROWS * i for i in range(ROW_FIELDS)
+)
+MAXIMA = STAGE_BYTES + ROW_FIELDS * 4 * ROWS
 SUMS = MAXIMA + 4 * WARPS * ROWS
 FLAG = SUMS + 4 * WARPS * ROWS
 # What a block works on, int64 each: a sequence, the table of its blocks, its key/value head; the first of its rows and
-# how many; the first position that any of them sees, and the one behind the last; where outputs go; where those of all
-# stretches go, 0 for nowhere, how far apart, and how many; the stretch to take, a counter of those who are done. Then
-# how far the block has come in the batch: items, bytes of scratch and counters of all sequences before this one.
+# how many; the first position that any of them sees, and the one behind the last; the slot where outputs of a run go;
+# where those of all runs go, 0 for nowhere, how far apart, and how many; the run to take, the address of a counter of
+# those who are done. Then how far the block has come in the batch: items, bytes of scratch and counters of sequences
+# before this one.
 WORK = FLAG + 16
-SEQUENCE, TABLE, HEAD, ROW, COUNT, OLDEST, END, INTO, SLOTS, APART, STRETCHES, ONLY, COUNTER, ITEMS, USED, COUNTED = (
+SEQUENCE, TABLE, HEAD, ROW, COUNT, OLDEST, END, INTO, SLOTS, APART, RUNS, ONLY, COUNTER, ITEMS, USED, COUNTED = (
     WORK + 8 * i for i in range(16)
 )
 QUERY_AREA = WORK + 8 * 16  # queries are behind all else
@@ -246,7 +250,7 @@ def finish_rows(into: int, rows: int, n: int) -> None:
 
 @device_function
 def keep_part(slot: int, rows: int, n: int) -> None:
-    """Write the largest scores and the sums of a stretch behind its outputs.
+    """Write the largest scores and the sums of a run behind its outputs.
 
     Shapes: slot float32 (rows, n), and then (2, rows).
     """
@@ -257,13 +261,13 @@ def keep_part(slot: int, rows: int, n: int) -> None:
         put_f32(to + 4 * rows, get_shared_f32(at + TOTAL))
 
 
-AT_ONCE = 32  # stretches whose outputs are joined together
+AT_ONCE = 32  # runs whose outputs are joined together
 FACTORS = 0  # where their factors are staged: float32 (AT_ONCE, ROWS, 2)
 
 
 @device_function
 def join_parts(into: int, slots: int, count: int, apart: int, rows: int, n: int) -> None:
-    """Join the outputs of stretches that several blocks have computed, in order, and divide them by their sums.
+    """Join the outputs of runs that several blocks have computed, in order, and divide them by their sums.
 
     Shapes: into as in ``add_chunk``, whose rows have been begun anew; slots (count,) as in ``keep_part``, ``apart``
     bytes one behind the other. The stage of ``add_chunk`` is overwritten.
@@ -300,14 +304,14 @@ def join_parts(into: int, slots: int, count: int, apart: int, rows: int, n: int)
 
 @device_function
 def all_there(counter: int, count: int) -> bool:
-    """Count this block, and say whether it is the last of as many; then the counter is zero again."""
+    """Count this block, and say whether it is the last of as many; then the counter, at that address, is zero again."""
     fence()
     syncthreads()
     flag = shared_memory() + FLAG
     if thread_index() == 0:
-        before = atomic_add(counters() + 4 * counter, 1)
+        before = atomic_add(counter, 1)
         if before == count - 1:
-            atomic_add(counters() + 4 * counter, -count)
+            atomic_add(counter, -count)
         put_shared_i32(flag, before)
     syncthreads()
     fence()

@@ -1,4 +1,4 @@
-"""Primitives of kernels that attend and keep state: bits, bytes, words of shared memory, fences and counters.
+"""Primitives of kernels that attend and keep state: bits, bytes, words of shared memory, fences.
 
 They are declared as those in ``ptx``.
 """
@@ -9,12 +9,12 @@ They are declared as those in ``ptx``.
 # pyright: reportAttributeAccessIssue=false, reportReturnType=false
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from llvmlite import ir
 from numba import types
 
-from pio.kernels.cuda.ptx import F16, F32, GLOBAL, I8, I32, I64, SHARED, primitive
+from pio.kernels.cuda.ptx import F16, F32, I8, I32, I64, SHARED, primitive
 from pio.kernels.cuda.ptx import _asm as asm
 from pio.kernels.cuda.ptx import _four as four_words
 from pio.kernels.cuda.ptx import _load as load_at
@@ -90,23 +90,6 @@ def _atomic_add(b: Any, address: Any, value: Any) -> Any:
 @primitive(int64, int64, int64, emit=_atomic_add)
 def atomic_add(address: int, value: int) -> int:
     """Add to a number of 32 bits, without a break; the number before."""
-
-
-COUNTERS: Final = 8192  # numbers of 32 bits that a kernel keeps
-
-
-def _counters(b: Any) -> Any:
-    module, name, ty = b.module, "pio_counters", ir.ArrayType(I32, COUNTERS)
-    found = module.globals.get(name)
-    if found is None:
-        found = ir.GlobalVariable(module, ty, name, addrspace=GLOBAL)
-        found.linkage, found.align, found.initializer = "internal", 16, ir.Constant(ty, None)
-    return b.ptrtoint(found, I64)
-
-
-@primitive(int64, emit=_counters)
-def counters() -> int:
-    """The address of COUNTERS numbers of the kernel's own, zero when it is loaded; launches find what they left."""
 
 
 @primitive(int64, int64, emit=lambda b, a: b.sext(load_at(b, a, I32, 4, SHARED), I64))

@@ -1,20 +1,22 @@
 """Attention over a paged cache, as ``pio.kernels.attention``: causal, grouped queries, sliding window.
 
 A piece is up to sixteen queries of a sequence that see the same key/value head, token by token. Where there are few
-pieces to a long sequence, blocks take its stretches instead, and whoever ends last joins what they have left in
+pieces to a long sequence, blocks take its runs of stretches instead, and whoever ends last joins what they have left in
 scratch; else one block walks all stretches of a piece. Both do the same with each stretch and join them in the same
-order, see ``_stretches``, so a query's bits do not depend on what else is in the batch, how the prompt was cut, or on
-the GPU. How keys and values lie, and what is computed of them, is the business of the cache's format.
+order, see ``_runs``, so a query's bits do not depend on what else is in the batch, how the prompt was cut, or on the
+GPU. How keys and values lie, and what is computed of them, is the business of the cache's format.
 """
 
 from __future__ import annotations
 
 from pio.kernels._attention_record import CAUSAL, GROUP, HEAD_DIM, KV_HEADS, SCRATCH, WINDOW
+from pio.kernels._per_dtype import PerDtype
 from pio.kernels.cuda import _float_attention as floats
 from pio.kernels.cuda import quantized_attention as int8
 from pio.kernels.cuda import quantized_cache
 from pio.kernels.cuda._fragments import QUERIES
 from pio.kernels.cuda._jit import cuda_kernel_per_dtype, device_function, device_function_per_dtype
+from pio.kernels.cuda._runs import begin_run, end_run, first_of, run_of
 from pio.kernels.cuda._slices import in_format, past_of, sequence_of, sequences_of, start_of, table_of
 from pio.kernels.cuda._stretches import (
     APART,
@@ -30,10 +32,10 @@ from pio.kernels.cuda._stretches import (
     ONLY,
     ROW,
     ROWS,
+    RUNS,
     SEQUENCE,
     SLOTS,
     STRETCH,
-    STRETCHES,
     TABLE,
     THREADS,
     USED,
@@ -47,7 +49,7 @@ from pio.kernels.cuda._stretches import (
     put_work,
     work,
 )
-from pio.kernels.cuda._words import COUNTERS, get_shared_i32, put_shared_i32
+from pio.kernels.cuda._words import get_shared_i32, put_shared_i32
 from pio.kernels.cuda.ptx import (
     WARP,
     block_index,
@@ -61,10 +63,13 @@ from pio.kernels.cuda.ptx import (
     syncthreads,
     thread_index,
 )
-from pio.kernels.sizes import BLOCK, PARTS
+from pio.kernels.sizes import BLOCK, GPU_BLOCKS, PARTS
+from pio.kernels.sizes import GPU_COUNTERS as COUNTERS
 
 put_queries = in_format(floats.put_queries, int8.put_queries)
-take_stretch = in_format(floats.take_stretch, int8.take_stretch)
+SPAN = "int8/span"  # a cache of int8 whose queries see all of their sequence
+spans = PerDtype(lambda kind: int8.take_stretch["span" if kind == SPAN else "block"])
+take_stretch = PerDtype(lambda kind: (spans if kind in ("int8", SPAN) else floats.take_stretch)[kind])
 steps_of, head_row, STEPS = floats.steps_of, floats.query_row, floats.STEPS
 
 
@@ -83,29 +88,32 @@ def oldest_of(shape: int, position: int) -> int:
 
 @device_function
 def find_piece(batch: int, scratch: int, shape: int, item: int) -> bool:
-    """Find piece number ``item`` of the work of a batch, or stretch of one, and note it; return whether there is one.
+    """Find piece number ``item`` of the work of a batch, or run of one, and note it; return whether there is one.
 
     It looks from where the one before was: numbers only grow.
 
     Shapes: as in ``attention``. One thread does it.
     """
     kv_heads, group, n = get_i64(shape + KV_HEADS), get_i64(shape + GROUP), get_i64(shape + HEAD_DIM)
-    room, most, used, counted = PARTS * get_i64(shape + SCRATCH), rows_of(shape), work(USED), work(COUNTED)
+    most, used, counted = rows_of(shape), work(USED), work(COUNTED)
+    own = 4 * most * (n + 2)  # bytes of a block's slot
+    slots = scratch + 4 * COUNTERS + grid_size() * own
+    room = scratch + PARTS * get_i64(shape + SCRATCH) - slots
     s, before = work(SEQUENCE), work(ITEMS)
     while s < sequences_of(batch):
         count, past = (start_of(batch, s + 1) - start_of(batch, s)) * group, past_of(batch, s)
         if count <= 0:
             s += 1
             continue
-        tiles, begin = (count + most - 1) // most, oldest_of(shape, past) // STRETCH
+        tiles, begin = (count + most - 1) // most, run_of(oldest_of(shape, past) // STRETCH)
         pieces, apart = tiles * kv_heads, 4 * min(most, count) * (n + 2)
-        stretches = (past + count // group - 1) // STRETCH + 1 - begin
-        size = pieces * stretches * apart
-        split = stretches > 1 and pieces < 2 * grid_size() and used + size <= room and counted + pieces <= COUNTERS
-        items = pieces * stretches if split else pieces
+        runs = run_of((past + count // group - 1) // STRETCH) + 1 - begin
+        size = pieces * runs * apart
+        split = runs > 1 and pieces < 2 * grid_size() and used + size <= room and counted + pieces <= COUNTERS
+        items = pieces * runs if split else pieces
         if item < before + items:
             mine = item - before
-            piece = mine // stretches if split else mine
+            piece, run = mine % pieces, runs - 1 - mine // pieces  # the longest runs come first
             row = (tiles - 1 - piece // kv_heads) * most  # the ones that see most come first
             rows, length = min(most, count - row), past + count // group
             note_work(s, before, used, counted)
@@ -115,12 +123,12 @@ def find_piece(batch: int, scratch: int, shape: int, item: int) -> bool:
             put_work(COUNT, rows)
             put_work(OLDEST, oldest_of(shape, past + row // group))
             put_work(END, past + (row + rows - 1) // group + 1 if get_i64(shape + CAUSAL) != 0 else length)
-            put_work(SLOTS, scratch + used + piece * stretches * apart if split else 0)
+            put_work(SLOTS, slots + used + piece * runs * apart if split else 0)
             put_work(APART, apart)
-            put_work(STRETCHES, stretches)
-            put_work(ONLY, begin + mine % stretches if split else -1)
-            put_work(COUNTER, counted + piece)
-            put_work(INTO, scratch + used + mine * apart if split else 0)
+            put_work(RUNS, runs)
+            put_work(ONLY, begin + run)
+            put_work(COUNTER, scratch + 4 * (counted + piece))
+            put_work(INTO, slots + used + (piece * runs + run) * apart if split else slots - (block_index() + 1) * own)
             return True
         before += items
         s += 1
@@ -147,9 +155,9 @@ def begin_rows(batch: int, shape: int, apart: int) -> None:
 
 @device_function_per_dtype
 def attend_piece(out: int, q: int, keys: int, values: int, batch: int, shape: int) -> None:
-    """Attend for the piece that the block works on: over all its stretches, or over one.
+    """Attend for the piece that the block works on: over all its stretches, or over one run.
 
-    Shapes: as in ``attention``. The outputs of one stretch go to a slot, and the last block that is done joins them.
+    Shapes: as in ``attention``. The outputs of one run go to a slot, and the last block that is done joins them.
     """
     split = int(work(SLOTS) != 0)
     begin_rows(batch, shape, split)
@@ -157,20 +165,30 @@ def attend_piece(out: int, q: int, keys: int, values: int, batch: int, shape: in
     syncthreads()
     stretch, last, fresh = work(OLDEST) // STRETCH, (work(END) - 1) // STRETCH + 1, 1
     if split != 0:
-        stretch, last = max(stretch, work(ONLY)), min(last, work(ONLY) + 1)
+        stretch, last = max(stretch, first_of(work(ONLY))), min(last, first_of(work(ONLY) + 1))
+    inside = 0  # whether a run has begun that goes to the block's slot
     while stretch < last:
-        take_stretch(work(INTO) if split != 0 else out, keys, values, shape, stretch * STRETCH, fresh)
-        fresh = 0
+        behind = min(first_of(run_of(stretch) + 1), last)
+        aside = 1 if split == 0 and first_of(run_of(stretch) + 1) - first_of(run_of(stretch)) > 1 else 0
+        if aside > inside:
+            begin_run()
+        into = work(INTO) if split + aside != 0 else out
+        take_stretch(into, keys, values, shape, stretch * STRETCH, fresh if aside == 0 else 1 - inside)
         stretch += 1
+        inside = aside if stretch < behind else 0
+        if aside > inside:
+            end_run(out, work(INTO), work(COUNT), get_i64(shape + HEAD_DIM), fresh)
+        if inside == 0:
+            fresh = 0
     if work(SLOTS) == 0:
         finish_rows(out, work(COUNT), get_i64(shape + HEAD_DIM))
     else:
         syncthreads()
         keep_part(work(INTO), work(COUNT), get_i64(shape + HEAD_DIM))
-        if all_there(work(COUNTER), work(STRETCHES)):
+        if all_there(work(COUNTER), work(RUNS)):
             begin_rows(batch, shape, 0)
             syncthreads()
-            join_parts(out, work(SLOTS), work(STRETCHES), work(APART), work(COUNT), get_i64(shape + HEAD_DIM))
+            join_parts(out, work(SLOTS), work(RUNS), work(APART), work(COUNT), get_i64(shape + HEAD_DIM))
 
 
 @device_function_per_dtype
@@ -193,7 +211,7 @@ def attend_batch(out: int, q: int, keys: int, values: int, batch: int, scratch: 
         item += grid_size()
 
 
-@cuda_kernel_per_dtype(block=THREADS, blocks=2, shared=floats.SHARED)
+@cuda_kernel_per_dtype(block=THREADS, blocks=GPU_BLOCKS, shared=floats.SHARED)
 def attention(out: int, q: int, keys: int, values: int, batch: int, scratch: int, shape: int) -> None:
     """Attend for a batch of sequences over their paged caches.
 
@@ -201,9 +219,9 @@ def attention(out: int, q: int, keys: int, values: int, batch: int, scratch: int
 
     Shapes: q, out float32 (T, kv_heads * group, head_dim); keys, values (blocks, kv_heads, ...) as the cache's format
     keeps them; batch the record of ``_slices``, shape that of ``_attention_record``; scratch PARTS times the bytes that
-    shape says, in which stretches of long sequences are kept as far as they fit: rows * (head_dim + 2) float32 each,
-    where rows are up to sixteen. head_dim is at most 512. Sums in float32. Launches that run at the same time must not
-    share the kernel's counters.
+    shape says: counters, int32 (COUNTERS,), zero before and behind a launch; a slot for each block, float32
+    (rows, head_dim + 2) where rows are up to sixteen; then such slots for runs of long sequences, as far as they fit.
+    head_dim is at most 512. Sums in float32.
     """
     attend_batch(out, q, keys, values, batch, scratch, shape)
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from pio.kernels.cuda._jit import cuda_kernel, cuda_kernel_per_dtype, device_function
-from pio.kernels.cuda._linears import do_unit, units
-from pio.kernels.cuda.linear import BLOCK, BLOCKS, SHARED
+from pio.kernels._per_dtype import PerDtype
+from pio.kernels.cuda._jit import (
+    by_rows,
+    cuda_kernel,
+    cuda_kernel_per_dtype,
+    device_function,
+    device_function_per_dtype,
+)
+from pio.kernels.cuda._linears import do_unit, halves, units
+from pio.kernels.cuda._variants import FEW
+from pio.kernels.cuda.linear import BLOCK, BLOCKS, FEW_SHARED, SHARED
 from pio.kernels.cuda.ptx import (
     WARP,
     block_index,
@@ -21,6 +29,9 @@ from pio.kernels.cuda.ptx import (
     thread_index,
 )
 from pio.kernels.cuda.ptx_lanes import ballot, ones, shuffle_from_i32, store_words
+
+least = PerDtype(lambda key: 1 if key.startswith("few/") else FEW + 1)  # rows of the experts that are looked at
+largest = PerDtype(lambda key: FEW if key.startswith("few/") else 1 << 31)
 
 
 @cuda_kernel
@@ -59,18 +70,15 @@ def sums_up_to(x: int) -> int:
     return x
 
 
-@cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=SHARED)
-def experts_linear(
+@device_function_per_dtype
+def multiply_experts(
     x: int, starts: int, y0: int, w0: int, y1: int, w1: int, experts: int, n: int, k: int, line: int
 ) -> None:
-    """Multiply each expert's rows by its one or two matrices.
+    """Multiply each expert's rows by its one or two matrices, where it has few rows, or where it has many.
 
     yi[r, c] = sum_k x[r, k] * wi[e, c, k],  starts[e] <= r < starts[e + 1]
 
-    Shapes: x (rows, line) bytes, sorted by expert: float32, quantized or rounded, as the kernel's kind of matrix meets
-    it; starts int32 (experts + 1,); wi int64 (experts,), addresses of matrices (n, k) of the kernel's kind, w1 0 for
-    none; yi float32 (rows, n). Sums as in the dense layer of that kind: a row's bits depend on nothing but the row. No
-    y may overlap x. Each warp looks at 32 experts at once to find the one whose unit it is.
+    Shapes: as ``few_experts``. Each warp looks at 32 experts at once to find the one whose unit it is.
     """
     lane, matrices = thread_index() % WARP, 2 if w1 != 0 else 1
     unit, first = block_index(), 0
@@ -80,7 +88,7 @@ def experts_linear(
         if e < experts:
             row = get_i32(starts + 4 * e)
             rows = get_i32(starts + 4 * e + 4) - row
-        own = matrices * units(rows, n) if rows > 0 else 0
+        own = matrices * units(rows, n) if least <= rows <= largest else 0
         end = sums_up_to(own)
         total = shuffle_from_i32(end, WARP - 1)
         if unit < total:
@@ -96,6 +104,37 @@ def experts_linear(
         else:
             unit -= total
             first += WARP
+
+
+multiply_few, multiply_many = halves(multiply_experts)
+
+
+@cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=FEW_SHARED)
+def few_experts(
+    x: int, starts: int, y0: int, w0: int, y1: int, w1: int, most: int, experts: int, n: int, k: int, line: int
+) -> None:
+    """Multiply the rows of each expert that has up to FEW by its one or two matrices, see ``multiply_experts``.
+
+    Shapes: x (rows, line) bytes, sorted by expert: float32, quantized or rounded, as the kernel's kind of matrix meets
+    it; starts int32 (experts + 1,); wi int64 (experts,), addresses of matrices (n, k) of the kernel's kind, w1 0 for
+    none; yi float32 (rows, n). No expert has more than ``most`` rows. Sums as in the dense layer of that kind: a row's
+    bits depend on nothing but the row. No y may overlap x.
+    """
+    multiply_few(x, starts, y0, w0, y1, w1, experts, n, k, line)
+
+
+@cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=SHARED)
+def many_experts(
+    x: int, starts: int, y0: int, w0: int, y1: int, w1: int, most: int, experts: int, n: int, k: int, line: int
+) -> None:
+    """Multiply the rows of each expert that has more than FEW, see ``multiply_experts``.
+
+    Shapes: as ``few_experts``.
+    """
+    multiply_many(x, starts, y0, w0, y1, w1, experts, n, k, line)
+
+
+experts_linear = by_rows("experts.experts_linear", few_experts, many_experts)
 
 
 @cuda_kernel

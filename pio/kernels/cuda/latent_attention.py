@@ -1,7 +1,7 @@
 """Latent attention over a paged cache, as ``pio.kernels.latent_attention``: all heads read the same numbers, once.
 
 Work is dealt as in ``attention``: a piece is up to ROWS queries of a sequence, heads of tokens, and where there are few
-pieces to a long sequence, blocks take its stretches. A query's bits depend on its sequence alone.
+pieces to a long sequence, blocks take its runs. A query's bits depend on its sequence alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pio.kernels.cuda import _float_latent as floats
 from pio.kernels.cuda import quantized_latent as int8
 from pio.kernels.cuda._fragments import QUERIES
 from pio.kernels.cuda._jit import cuda_kernel_per_dtype, device_function, device_function_per_dtype
+from pio.kernels.cuda._runs import begin_run, end_run, first_of, run_of
 from pio.kernels.cuda._slices import in_format, past_of, sequence_of, sequences_of, start_of, table_of
 from pio.kernels.cuda._stretches import (
     APART,
@@ -24,10 +25,10 @@ from pio.kernels.cuda._stretches import (
     ONLY,
     ROW,
     ROWS,
+    RUNS,
     SEQUENCE,
     SLOTS,
     STRETCH,
-    STRETCHES,
     TABLE,
     THREADS,
     USED,
@@ -41,7 +42,7 @@ from pio.kernels.cuda._stretches import (
     put_work,
     work,
 )
-from pio.kernels.cuda._words import COUNTERS, get_shared_i32, put_shared_i32
+from pio.kernels.cuda._words import get_shared_i32, put_shared_i32
 from pio.kernels.cuda.ptx import (
     WARP,
     block_index,
@@ -56,7 +57,8 @@ from pio.kernels.cuda.ptx import (
     syncthreads,
     thread_index,
 )
-from pio.kernels.sizes import BLOCK, PARTS
+from pio.kernels.sizes import BLOCK, GPU_BLOCKS, PARTS
+from pio.kernels.sizes import GPU_COUNTERS as COUNTERS
 
 put_queries = in_format(floats.put_queries, int8.put_queries)
 take_stretch = in_format(floats.take_stretch, int8.take_stretch)
@@ -65,29 +67,31 @@ steps_of, LATENT_STEPS = floats.steps_of, floats.LATENT_STEPS
 
 @device_function
 def find_piece(batch: int, scratch: int, shape: int, item: int) -> bool:
-    """Find piece number ``item`` of the work of a batch, or stretch of one, and note it; return whether there is one.
+    """Find piece number ``item`` of the work of a batch, or run of one, and note it; return whether there is one.
 
     It looks from where the one before was: numbers only grow.
 
     Shapes: as in ``latent_attention``. One thread does it.
     """
-    heads, n = get_i64(shape + HEADS), get_i64(shape + RANK)
-    room, used, counted = PARTS * get_i64(shape + SCRATCH), work(USED), work(COUNTED)
+    heads, n, used, counted = get_i64(shape + HEADS), get_i64(shape + RANK), work(USED), work(COUNTED)
     most = QUERIES * min(ROWS // QUERIES, LATENT_STEPS // steps_of(shape))
+    own = 4 * most * (n + 2)  # bytes of a block's slot
+    slots = scratch + 4 * COUNTERS + grid_size() * own
+    room = scratch + PARTS * get_i64(shape + SCRATCH) - slots
     s, before = work(SEQUENCE), work(ITEMS)
     while s < sequences_of(batch):
         count, past = (start_of(batch, s + 1) - start_of(batch, s)) * heads, past_of(batch, s)
         if count <= 0:
             s += 1
             continue
-        pieces, stretches = (count + most - 1) // most, (past + count // heads - 1) // STRETCH + 1
+        pieces, runs = (count + most - 1) // most, run_of((past + count // heads - 1) // STRETCH) + 1
         apart = 4 * min(most, count) * (n + 2)
-        size = pieces * stretches * apart
-        split = stretches > 1 and pieces < 2 * grid_size() and used + size <= room and counted + pieces <= COUNTERS
-        items = pieces * stretches if split else pieces
+        size = pieces * runs * apart
+        split = runs > 1 and pieces < 2 * grid_size() and used + size <= room and counted + pieces <= COUNTERS
+        items = pieces * runs if split else pieces
         if item < before + items:
             mine = item - before
-            piece = mine // stretches if split else mine
+            piece, run = mine % pieces, runs - 1 - mine // pieces  # the longest runs come first
             row = (pieces - 1 - piece) * most  # the ones that see most come first
             rows = min(most, count - row)
             note_work(s, before, used, counted)
@@ -95,12 +99,12 @@ def find_piece(batch: int, scratch: int, shape: int, item: int) -> bool:
             put_work(ROW, row)
             put_work(COUNT, rows)
             put_work(END, past + (row + rows - 1) // heads + 1)
-            put_work(SLOTS, scratch + used + piece * stretches * apart if split else 0)
+            put_work(SLOTS, slots + used + piece * runs * apart if split else 0)
             put_work(APART, apart)
-            put_work(STRETCHES, stretches)
-            put_work(ONLY, mine % stretches if split else -1)
-            put_work(COUNTER, counted + piece)
-            put_work(INTO, scratch + used + mine * apart if split else 0)
+            put_work(RUNS, runs)
+            put_work(ONLY, run)
+            put_work(COUNTER, scratch + 4 * (counted + piece))
+            put_work(INTO, slots + used + (piece * runs + run) * apart if split else slots - (block_index() + 1) * own)
             return True
         before += items
         s += 1
@@ -132,23 +136,33 @@ def attend_piece(out: int, q_latent: int, q_rope: int, latents: int, batch: int,
     syncthreads()
     stretch, last, fresh = 0, (work(END) - 1) // STRETCH + 1, 1
     if split != 0:
-        stretch, last = work(ONLY), min(last, work(ONLY) + 1)
+        stretch, last = first_of(work(ONLY)), min(last, first_of(work(ONLY) + 1))
+    inside = 0  # whether a run has begun that goes to the block's slot
     while stretch < last:
-        take_stretch(work(INTO) if split != 0 else out, latents, shape, stretch * STRETCH, fresh)
-        fresh = 0
+        behind = min(first_of(run_of(stretch) + 1), last)
+        aside = 1 if split == 0 and first_of(run_of(stretch) + 1) - first_of(run_of(stretch)) > 1 else 0
+        if aside > inside:
+            begin_run()
+        into = work(INTO) if split + aside != 0 else out
+        take_stretch(into, latents, shape, stretch * STRETCH, fresh if aside == 0 else 1 - inside)
         stretch += 1
+        inside = aside if stretch < behind else 0
+        if aside > inside:
+            end_run(out, work(INTO), work(COUNT), get_i64(shape + RANK), fresh)
+        if inside == 0:
+            fresh = 0
     if work(SLOTS) == 0:
         finish_rows(out, work(COUNT), get_i64(shape + RANK))
     else:
         syncthreads()
         keep_part(work(INTO), work(COUNT), get_i64(shape + RANK))
-        if all_there(work(COUNTER), work(STRETCHES)):
+        if all_there(work(COUNTER), work(RUNS)):
             begin_rows(batch, shape, 0)
             syncthreads()
-            join_parts(out, work(SLOTS), work(STRETCHES), work(APART), work(COUNT), get_i64(shape + RANK))
+            join_parts(out, work(SLOTS), work(RUNS), work(APART), work(COUNT), get_i64(shape + RANK))
 
 
-@cuda_kernel_per_dtype(block=THREADS, blocks=2, shared=floats.SHARED)
+@cuda_kernel_per_dtype(block=THREADS, blocks=GPU_BLOCKS, shared=floats.SHARED)
 def latent_attention(out: int, q_latent: int, q_rope: int, latents: int, batch: int, scratch: int, shape: int) -> None:
     """Attend for a batch of sequences over their paged latents.
 
@@ -156,8 +170,9 @@ def latent_attention(out: int, q_latent: int, q_rope: int, latents: int, batch: 
 
     Shapes: q_latent float32 (T, heads, rank) and q_rope float32 (T, heads, rope_dim), with gaps as shape says; out
     float32 (T, heads, rank); latents (blocks, ...) as the cache's format keeps them; batch the record of ``_slices``,
-    shape that of ``_latent_record``; scratch as in ``attention.attention``, rows * (rank + 2) float32 a stretch. A row
-    of a latent and its key has at most 1728 numbers, of floats a multiple of eight. Sums in float32.
+    shape that of ``_latent_record``; scratch as in ``attention.attention``, with slots float32 (rows, rank + 2) where
+    rows are up to 24. A row of a latent and its key has at most 1728 numbers, of floats a multiple of eight. Sums in
+    float32.
     """
     item = block_index()
     if thread_index() == 0:

@@ -11,6 +11,7 @@ in the same order, so that a row's bits do not depend on its neighbours.
 from __future__ import annotations
 
 from pio.kernels._jit import PerDtype
+from pio.kernels.cuda._desk import DESK_BYTES, leave, leave_sources, recall, sources
 from pio.kernels.cuda._jit import device_function, device_function_per_dtype
 from pio.kernels.cuda._sums import add as add_sums
 from pio.kernels.cuda._sums import zeros as no_sums
@@ -50,10 +51,12 @@ from pio.kernels.sizes import ROUNDED
 SPLITS = 8  # stretches of k, of a warp each where rows are few
 BLOCK = SPLITS * WARP  # threads
 BLOCKS = 2  # of a multiprocessor
-FEW = 32  # rows that are few
 OUTPUTS = 16  # of a unit of few rows
 DOWN = 128  # outputs of a tile of many rows: warps are four by two
-SHARED = 48 << 10  # bytes
+# Shared memory: sums of sixteen rows by thirty-two outputs of every stretch, in lines of 36, or stages of many rows; then
+# a desk, see ``_desk``.
+FEW_DESK, DESK = 18 << 10, 48 << 10
+FEW_SHARED, SHARED = FEW_DESK + DESK_BYTES, DESK + DESK_BYTES
 
 few_zeros = PerDtype(lambda key: no_sums[str(4 * kind_of(key)[2])])
 many_zeros, add_many = (PerDtype(lambda kind, of=of: of[str(8 * KINDS[kind].across)]) for of in (no_sums, add_sums))
@@ -63,7 +66,7 @@ outputs_stage = PerDtype(lambda kind: DOWN * line(KINDS[kind].weight))  # bytes 
 stage_bytes = PerDtype(
     lambda kind: DOWN * line(KINDS[kind].weight) + 2 * 8 * KINDS[kind].across * line(KINDS[kind].input)
 )
-stages = PerDtype(lambda kind: min(SHARED // stage_bytes[kind], 4))
+stages = PerDtype(lambda kind: min(DESK // stage_bytes[kind], 4))
 wait_stage = PerDtype(lambda kind: wait_copies[str(stages[kind] - 2)])
 wait_all = wait_copies["0"]
 few_1, few_2 = (PerDtype(lambda kind, n=n: few_rows[f"{kind}/{n}"]) for n in (1, 2))
@@ -103,6 +106,7 @@ def few_rows(
     row, eight = lane // 4, 8 * (lane % 4)
     low, high = w + weight_bytes * k * min(c0 + row, n - 1), w + weight_bytes * k * min(c0 + row + 8, n - 1)
     xs = row_addresses(x, row, rows, ldx)
+    leave(shared_memory() + FEW_DESK, y, bias, c0, rows, n)
     length = stretch(k)
     at, last = warp * length, min((warp + 1) * length, k)
     whole = last if (w | x | ldx | weight_bytes * k) & 15 == 0 else 0
@@ -119,6 +123,7 @@ def few_rows(
     place, size = shared_memory(), 8 * tiles_of * FEW_LINE
     put_few(place + 4 * (warp * size + 2 * (lane % 4) * FEW_LINE + row), sums)
     syncthreads()
+    y, bias, c0, rows, n = recall(place + FEW_DESK)
     i = thread_index()
     while i < OUTPUTS * 8 * tiles_of:
         r, c = i // OUTPUTS, i % OUTPUTS
@@ -165,8 +170,10 @@ def copy_lines(
 
 
 @device_function_per_dtype
-def fill(stage: int, x: int, w: int, c0: int, r0: int, at: int, rows: int, n: int, k: int, ldx: int) -> None:
-    """Begin to bring a step of a tile to shared memory: rows of weights, then of activations."""
+def fill(stage: int, at: int, k: int) -> None:
+    """Begin to bring a step of a tile to shared memory: rows of weights, then of activations, as the desk says."""
+    x, w, r0, ldx = sources(shared_memory() + DESK)
+    _, _, c0, rows, n = recall(shared_memory() + DESK)
     together = 1 if (w | x | ldx | weight_bytes * k) & 15 == 0 else 0
     left = k - at
     copy_lines(
@@ -197,6 +204,9 @@ def many_rows(
     lane, down, across = thread_index() % WARP, thread_index() // WARP % 4, thread_index() // WARP // 4
     row, four = lane // 4, lane % 4
     place, depth = shared_memory(), int(stages)
+    leave(place + DESK, y, bias, c0, rows, n)
+    leave_sources(place + DESK, x, w, r0, ldx)
+    syncthreads()
     own_w = STEP * weight_bytes * (32 * down + row) + (32 * four ^ (row & 1) * 16 if weight_bytes == 4 else 16 * four)
     own_x = STEP * input_bytes * (many_across * across + row) + (
         32 * four ^ (row & 1) * 16 if input_bytes == 4 else 16 * four
@@ -204,7 +214,7 @@ def many_rows(
     steps, left = (k + STEP - 1) // STEP, stretch(k) // STEP
     for i in range(depth - 1):
         if i < steps:
-            fill(place + i * stage_bytes, x, w, c0, r0, STEP * i, rows, n, k, ldx)
+            fill(place + i * stage_bytes, STEP * i, k)
         end_copies()
     sums, total = many_zeros(), many_zeros()
     i, stage, free = 0, 0, depth - 1
@@ -212,7 +222,7 @@ def many_rows(
         wait_stage()
         syncthreads()
         if i + depth - 1 < steps:
-            fill(place + free * stage_bytes, x, w, c0, r0, STEP * (i + depth - 1), rows, n, k, ldx)
+            fill(place + free * stage_bytes, STEP * (i + depth - 1), k)
         end_copies()
         at = place + stage * stage_bytes
         sums = many_step(sums, at + own_w, at + outputs_stage + own_x)
@@ -226,6 +236,8 @@ def many_rows(
     syncthreads()
     put_many(place + 4 * ((many_across * across + 2 * four) * MANY_LINE + 32 * down + row), total)
     syncthreads()
+    y, bias, c0, rows, n = recall(place + DESK)
+    _, _, r0, _ = sources(place + DESK)
     i = thread_index()
     while i < 2 * many_across * DOWN:
         r, c = i // DOWN, i % DOWN
@@ -236,29 +248,41 @@ def many_rows(
     syncthreads()
 
 
-@device_function_per_dtype
-def float_units(rows: int, n: int) -> int:
-    """Return how many units of work a matrix is."""
-    if rows <= FEW:
-        return (n + OUTPUTS - 1) // OUTPUTS
-    return (n + DOWN - 1) // DOWN * ((rows + 2 * many_across - 1) // (2 * many_across))
+@device_function
+def few_float_units(rows: int, n: int) -> int:
+    """Return how many units of work a matrix is for up to FEW rows: one for each sixteen of them."""
+    return (n + OUTPUTS - 1) // OUTPUTS * ((rows + 15) // 16)
 
 
 @device_function_per_dtype
-def float_unit(
+def few_float_unit(
     y: int, x: int, w: int, bias: int, unit: int, rows: int, n: int, k: int, ldy: int, ldx: int, add: int
 ) -> None:
-    """Do one unit of ``float_units``.
+    """Do one unit of ``few_float_units``.
 
     Shapes: as ``few_rows``.
     """
     if rows <= 8:
         few_1(y, x, w, bias, OUTPUTS * unit, rows, n, k, ldy, ldx, add)
-    elif rows <= FEW:
-        r = 0
-        while r < rows:
-            few_2(y + 4 * r * ldy, x + r * ldx, w, bias, OUTPUTS * unit, rows - r, n, k, ldy, ldx, add)
-            r += 16
     else:
-        tiles = (rows + 2 * many_across - 1) // (2 * many_across)
-        many_rows(y, x, w, bias, DOWN * (unit // tiles), 2 * many_across * (unit % tiles), rows, n, k, ldy, ldx, add)
+        passes = (rows + 15) // 16
+        r = unit % passes * 16  # blocks beside each other read the same weights
+        few_2(y + 4 * r * ldy, x + r * ldx, w, bias, OUTPUTS * (unit // passes), rows - r, n, k, ldy, ldx, add)
+
+
+@device_function_per_dtype
+def many_float_units(rows: int, n: int) -> int:
+    """Return how many units of work a matrix is for more rows."""
+    return (n + DOWN - 1) // DOWN * ((rows + 2 * many_across - 1) // (2 * many_across))
+
+
+@device_function_per_dtype
+def many_float_unit(
+    y: int, x: int, w: int, bias: int, unit: int, rows: int, n: int, k: int, ldy: int, ldx: int, add: int
+) -> None:
+    """Do one unit of ``many_float_units``.
+
+    Shapes: as ``few_rows``.
+    """
+    tiles = (rows + 2 * many_across - 1) // (2 * many_across)
+    many_rows(y, x, w, bias, DOWN * (unit // tiles), 2 * many_across * (unit % tiles), rows, n, k, ldy, ldx, add)

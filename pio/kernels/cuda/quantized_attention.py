@@ -1,7 +1,8 @@
 """One stretch of attention over a paged cache of int8, which lies as ``pio.kernels.quantized_cache`` says.
 
 Integer products for scores and for values, as on a CPU: queries are quantized by groups of 32, and the scales of values
-go into the probabilities, which are quantized to 0..127 by query and block of positions.
+go into the probabilities, which are quantized to 0..127 by query and block of positions; where every query sees all of
+its sequence, by query and span of four blocks, which two warps share.
 """
 
 # numba-cuda comes without type stubs, and tiles are tuples whose lengths depend on the kernel
@@ -11,6 +12,7 @@ from __future__ import annotations
 from pio.kernels._attention_record import HEAD_DIM, KV_HEADS, SCALE
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import GROUP, PAIR
+from pio.kernels._per_dtype import PerDtype
 from pio.kernels.cuda._float_attention import CHANCES, chances_of, query_row, see
 from pio.kernels.cuda._fragments import QUERIES, load_rows, no_sums, store_tile
 from pio.kernels.cuda._integer_fragments import (
@@ -25,7 +27,7 @@ from pio.kernels.cuda._integer_fragments import (
     put_shared_i8,
     weigh,
 )
-from pio.kernels.cuda._jit import device_function
+from pio.kernels.cuda._jit import device_function, device_function_per_dtype
 from pio.kernels.cuda._stretches import (
     CHUNK,
     COUNT,
@@ -45,6 +47,7 @@ from pio.kernels.cuda._stretches import (
     prefetch_lines,
     put_maxima,
     put_sums,
+    put_two,
     work,
 )
 from pio.kernels.cuda._words import (
@@ -85,7 +88,9 @@ GROUPS = 16  # of all tiles of a block
 SCALES = QUERY_AREA + GROUPS * GROUP_BYTES  # of a row's groups, behind the queries of all tiles
 CHANCE_ROW = 2 * BLOCK  # bytes of a query's probabilities in a quarter
 CHANCE_TILE = QUERIES * CHANCE_ROW + 4 * 2 * QUERIES  # of a tile, and a scale for each of its two blocks
+PEAKS = CHANCES + 2 * WARPS * CHANCE_TILE  # of each warp and row, behind the probabilities of both tiles
 load_words_of_rows = load_rows["bfloat16"]
+spans = PerDtype(lambda kind: int(kind == "span"))  # whether probabilities are quantized by span
 
 
 @device_function
@@ -147,17 +152,37 @@ def scores_of(half: int, o: int, n: int, more: int) -> tuple[tuple[float, ...], 
 
 
 @device_function
-def quantize_chances(stage: int, weighed) -> None:  # type: ignore[no-untyped-def]
-    """Quantize a warp's probabilities times scales of values, by query and block of positions.
+def put_peaks(tile: int, weighed) -> None:  # type: ignore[no-untyped-def]
+    """Note the largest of a warp's probabilities times scales of values, of the queries of a tile."""
+    x, y = largest_or_nan(weighed)
+    for bit in range(2, 5):
+        x, y = maximum_or_nan(x, shuffle_xor(x, 1 << bit)), maximum_or_nan(y, shuffle_xor(y, 1 << bit))
+    put_two(PEAKS, tile, x, y)
+
+
+@device_function
+def span_peak(tile: int, query: int) -> float:
+    """The largest that the two warps of a span have noted of a query."""
+    first = shared_memory() + PEAKS + 4 * (ROWS * (thread_index() // WARP // 2 * 2) + QUERIES * tile + query)
+    return maximum_or_nan(get_shared_f32(first), get_shared_f32(first + 4 * ROWS))
+
+
+@device_function_per_dtype
+def quantize_chances(stage: int, tile: int, weighed) -> None:  # type: ignore[no-untyped-def]
+    """Quantize a warp's probabilities times scales of values, by query and block of positions, or by span.
 
     c = round(127 x / max x), scaled by max x / 127
 
-    Shapes: stage (QUERIES, 2 BLOCK) bytes, and then scales float32 (QUERIES, 2), of the warp's own.
+    Shapes: stage (QUERIES, 2 BLOCK) bytes, and then scales float32 (QUERIES, 2), of the warp's own. By span all warps
+    have noted their peaks before.
     """
     lane = thread_index() % WARP
-    x, y = largest_or_nan(weighed)
-    for bit in range(2, 4):  # of a block's four octets
-        x, y = maximum_or_nan(x, shuffle_xor(x, 1 << bit)), maximum_or_nan(y, shuffle_xor(y, 1 << bit))
+    if spans != 0:
+        x, y = span_peak(tile, 2 * (lane % 4)), span_peak(tile, 2 * (lane % 4) + 1)
+    else:
+        x, y = largest_or_nan(weighed)
+        for bit in range(2, 4):  # of a block's four octets
+            x, y = maximum_or_nan(x, shuffle_xor(x, 1 << bit)), maximum_or_nan(y, shuffle_xor(y, 1 << bit))
     least, top = single(SMALLEST), single(LARGEST)
     place = stage + 2 * (lane % 4) * CHANCE_ROW + 8 * (lane // 4)
     put_bytes(place, weighed, CHANCE_ROW, top / maximum(x, least), top / maximum(y, least))
@@ -165,6 +190,9 @@ def quantize_chances(stage: int, weighed) -> None:  # type: ignore[no-untyped-de
         scale = stage + QUERIES * CHANCE_ROW + 4 * (4 * (lane % 4) + lane // 16)
         put_shared_f32(scale, x * single(1.0 / LARGEST))
         put_shared_f32(scale + 8, y * single(1.0 / LARGEST))
+
+
+quantize_blocks = quantize_chances["block"]
 
 
 @device_function
@@ -185,12 +213,13 @@ def block_of(position: int, oldest: int, end: int) -> int:
     return get_i32(work(TABLE) + 4 * min(max(position // BLOCK, oldest // BLOCK), (end - 1) // BLOCK))
 
 
-@device_function
+@device_function_per_dtype
 def take_stretch(into: int, keys: int, values: int, shape: int, start: int, fresh: int) -> None:
     """Let a block's rows see a stretch.
 
     Shapes: into as in ``add_chunk``; keys (blocks, kv_heads, key_bytes) and values (blocks, kv_heads, value_bytes);
-    positions oldest <= j < end are all that any row sees. Sums of blocks in float32, in order of position.
+    positions oldest <= j < end are all that any row sees. Sums of blocks in float32, in order of position. The kind is
+    "block" or "span".
     """
     lane, warp, oldest, end = thread_index() % WARP, thread_index() // WARP, work(OLDEST), work(END)
     n, kv_heads, rows = get_i64(shape + HEAD_DIM), get_i64(shape + KV_HEADS), work(COUNT)
@@ -214,11 +243,17 @@ def take_stretch(into: int, keys: int, values: int, shape: int, start: int, fres
     stage = shared_memory() + CHANCES + 2 * CHANCE_TILE * warp
     chances = chances_of(low, 0)
     put_sums(0, chances)
-    quantize_chances(stage, weigh(low, chances, scales))
+    low = weigh(low, chances, scales)
     chances = chances_of(high, 1)
     put_sums(1, chances)
+    high = weigh(high, chances, scales)
+    if spans != 0:
+        put_peaks(0, low)
+        put_peaks(1, high)
+        syncthreads()
+    quantize_chances(stage, 0, low)
     if more > 0:
-        quantize_chances(stage + CHANCE_TILE, weigh(high, chances, scales))
+        quantize_chances(stage + CHANCE_TILE, 1, high)
     syncthreads()
     join_stretch(rows)
     here = values + (block_of(first, oldest, end) * kv_heads + work(HEAD)) * value_step

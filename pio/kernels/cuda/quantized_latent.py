@@ -61,7 +61,7 @@ from pio.kernels.cuda.quantized_attention import (
     HIGHEST,
     LOWEST,
     add_block,
-    quantize_chances,
+    quantize_blocks,
 )
 from pio.kernels.cuda.quantized_cache import (
     KEY_GROUP,
@@ -191,15 +191,15 @@ def take_stretch(into: int, latents: int, shape: int, start: int, fresh: int) ->
     stage = shared_memory() + CHANCES + 3 * CHANCE_TILE * warp
     chances = chances_of(a, 0)
     put_sums(0, chances)
-    quantize_chances(stage, weigh(a, chances, scales))
+    quantize_blocks(stage, 0, weigh(a, chances, scales))
     chances = chances_of(b, 1)
     put_sums(1, chances)
     if tiles > 1:
-        quantize_chances(stage + CHANCE_TILE, weigh(b, chances, scales))
+        quantize_blocks(stage + CHANCE_TILE, 1, weigh(b, chances, scales))
     chances = chances_of(c, 2)
     put_sums(2, chances)
     if tiles > 2:
-        quantize_chances(stage + 2 * CHANCE_TILE, weigh(c, chances, scales))
+        quantize_blocks(stage + 2 * CHANCE_TILE, 2, weigh(c, chances, scales))
     syncthreads()
     join_stretch(rows)
     here = latents + get_i32(work(TABLE) + 4 * min(first // BLOCK, final)) * size

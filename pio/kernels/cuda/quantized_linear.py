@@ -5,10 +5,11 @@ from __future__ import annotations
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import FORMATS, PAIR, RECORD, START
 from pio.kernels._jit import PerDtype
+from pio.kernels.cuda._desk import leave, leave_sources, recall, sources
 from pio.kernels.cuda._jit import device_function, device_function_per_dtype
 from pio.kernels.cuda._sums import add as add_sums
 from pio.kernels.cuda._sums import zeros as no_sums
-from pio.kernels.cuda.linear import BLOCK, FEW, SHARED, SPLITS, finish
+from pio.kernels.cuda.linear import BLOCK, DESK, FEW_DESK, SPLITS, finish
 from pio.kernels.cuda.ptx import WARP, get_f32, get_shared_f32, shared_memory, single, syncthreads, thread_index
 from pio.kernels.cuda.ptx_lanes import copy_async, end_copies, wait_copies
 from pio.kernels.cuda.quantized_tiles import (
@@ -40,7 +41,7 @@ many_zeros, add_many = no_sums[str(ROW_SUMS * ACROSS)], add_sums[str(ROW_SUMS * 
 finish_f32 = finish["float32"]
 weights_stage = PerDtype(lambda name: BLOCKS * FORMATS[name].pair_bytes)
 stage_bytes = PerDtype(lambda name: BLOCKS * FORMATS[name].pair_bytes + ROWS * RECORD)
-stages = PerDtype(lambda name: min(SHARED // stage_bytes[name], 4))
+stages = PerDtype(lambda name: min(DESK // stage_bytes[name], 4))
 wait_stage = PerDtype(lambda name: wait_copies[str(stages[name] - 2)])
 wait_all = wait_copies["0"]
 few_1, few_2 = (PerDtype(lambda name, n=n: few_rows[f"{name}/{n}"]) for n in (1, 2))
@@ -66,6 +67,7 @@ def few_rows(
     lane, warp = thread_index() % WARP, thread_index() // WARP
     g, t = lane // 4, lane % 4
     pairs = pairs_of(k)
+    leave(shared_memory() + FEW_DESK, y, bias, c0, rows, n)
     block = w + min(c0 // OUTPUTS + g // 4, (n - 1) // OUTPUTS) * (pairs * pair_bytes)
     stored, header = block + header_bytes + g % 4 * 16 + t * four_bytes, block + g % 4 * 8
     own, ends = row_offsets(g, rows, ldx, START + 8 * t), end_offsets(2 * t, rows, ldx, START + PAIR)
@@ -81,6 +83,7 @@ def few_rows(
     place, size = shared_memory(), 8 * tiles_of * FEW_LINE
     put_few(place + 4 * (warp * size + 2 * t * FEW_LINE + 4 * g), sums)
     syncthreads()
+    y, bias, c0, rows, n = recall(place + FEW_DESK)
     i = thread_index()
     while i < WIDE * 8 * tiles_of:
         r, c = i // WIDE, i % WIDE
@@ -94,8 +97,13 @@ def few_rows(
 
 
 @device_function_per_dtype
-def fill(stage: int, x: int, w: int, c0: int, r0: int, p: int, rows: int, n: int, pairs: int, ldx: int) -> None:
-    """Begin to bring a pair of a tile to shared memory: blocks of weights, then records; zeros for what is missing."""
+def fill(stage: int, p: int, pairs: int) -> None:
+    """Begin to bring a pair of a tile to shared memory: blocks of weights, then records; zeros for what is missing.
+
+    The desk says of which tile.
+    """
+    x, w, r0, ldx = sources(shared_memory() + DESK)
+    _, _, c0, rows, n = recall(shared_memory() + DESK)
     blocks, chunks = (n + OUTPUTS - 1) // OUTPUTS, int(pair_bytes) // 16
     i = thread_index()
     while i < BLOCKS * chunks:
@@ -126,6 +134,9 @@ def many_rows(
     lane, down, across = thread_index() % WARP, thread_index() // WARP % 4, thread_index() // WARP // 4
     g, t = lane // 4, lane % 4
     place, depth, pairs = shared_memory(), int(stages), pairs_of(k)
+    leave(place + DESK, y, bias, c0, rows, n)
+    leave_sources(place + DESK, x, w, r0, ldx)
+    syncthreads()
     block = (2 * down + g // 4) * pair_bytes
     stored, header = block + header_bytes + g % 4 * 16 + t * four_bytes, block + g % 4 * 8
     own = weights_stage + (8 * ACROSS * across + g) * RECORD + 8 * t
@@ -133,7 +144,7 @@ def many_rows(
     length = (pairs + SPLITS - 1) // SPLITS
     for i in range(depth - 1):
         if i < pairs:
-            fill(place + i * stage_bytes, x, w, c0, r0, i, rows, n, pairs, ldx)
+            fill(place + i * stage_bytes, i, pairs)
         end_copies()
     sums, total = many_zeros(), many_zeros()
     i, stage, free, left = 0, 0, depth - 1, length
@@ -141,7 +152,7 @@ def many_rows(
         wait_stage()
         syncthreads()
         if i + depth - 1 < pairs:
-            fill(place + free * stage_bytes, x, w, c0, r0, i + depth - 1, rows, n, pairs, ldx)
+            fill(place + free * stage_bytes, i + depth - 1, pairs)
         end_copies()
         at = place + stage * stage_bytes
         sums = many_pair(sums, at + stored, at + header, at + own, at + end)
@@ -155,6 +166,8 @@ def many_rows(
     syncthreads()
     put_many(place + 4 * ((8 * ACROSS * across + 2 * t) * MANY_LINE + WIDE * down + 4 * g), total)
     syncthreads()
+    y, bias, c0, rows, n = recall(place + DESK)
+    x, _, r0, ldx = sources(place + DESK)
     i = thread_index()
     while i < ROWS * DOWN:
         r, c = i // DOWN, i % DOWN
@@ -166,28 +179,40 @@ def many_rows(
 
 
 @device_function
-def quantized_units(rows: int, n: int) -> int:
-    """Return how many units of work a matrix is."""
-    if rows <= FEW:
-        return (n + WIDE - 1) // WIDE
-    return (n + DOWN - 1) // DOWN * ((rows + ROWS - 1) // ROWS)
+def few_quantized_units(rows: int, n: int) -> int:
+    """Return how many units of work a matrix is for up to FEW rows: one for each sixteen of them."""
+    return (n + WIDE - 1) // WIDE * ((rows + 15) // 16)
 
 
 @device_function_per_dtype
-def quantized_unit(
+def few_quantized_unit(
     y: int, x: int, w: int, bias: int, unit: int, rows: int, n: int, k: int, ldy: int, ldx: int, add: int
 ) -> None:
-    """Do one unit of ``quantized_units``.
+    """Do one unit of ``few_quantized_units``.
 
     Shapes: as ``few_rows``.
     """
     if rows <= 8:
         few_1(y, x, w, bias, WIDE * unit, rows, n, k, ldy, ldx, add)
-    elif rows <= FEW:
-        r = 0
-        while r < rows:
-            few_2(y + 4 * r * ldy, x + r * ldx, w, bias, WIDE * unit, rows - r, n, k, ldy, ldx, add)
-            r += 16
     else:
-        tiles = (rows + ROWS - 1) // ROWS
-        many_rows(y, x, w, bias, DOWN * (unit // tiles), ROWS * (unit % tiles), rows, n, k, ldy, ldx, add)
+        passes = (rows + 15) // 16
+        r = unit % passes * 16  # blocks beside each other read the same weights
+        few_2(y + 4 * r * ldy, x + r * ldx, w, bias, WIDE * (unit // passes), rows - r, n, k, ldy, ldx, add)
+
+
+@device_function
+def many_quantized_units(rows: int, n: int) -> int:
+    """Return how many units of work a matrix is for more rows."""
+    return (n + DOWN - 1) // DOWN * ((rows + ROWS - 1) // ROWS)
+
+
+@device_function_per_dtype
+def many_quantized_unit(
+    y: int, x: int, w: int, bias: int, unit: int, rows: int, n: int, k: int, ldy: int, ldx: int, add: int
+) -> None:
+    """Do one unit of ``many_quantized_units``.
+
+    Shapes: as ``few_rows``.
+    """
+    tiles = (rows + ROWS - 1) // ROWS
+    many_rows(y, x, w, bias, DOWN * (unit // tiles), ROWS * (unit % tiles), rows, n, k, ldy, ldx, add)

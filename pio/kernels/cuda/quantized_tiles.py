@@ -38,29 +38,24 @@ def form_of(key: str) -> tuple[Format, int]:
     return FORMATS[name], int(tiles or 1)
 
 
-class Pair(NamedTuple):
-    """What a lane reads of a pair of groups of four outputs: for each group words of numbers, scales, minima."""
+class Group(NamedTuple):
+    """What a lane reads of a group of four outputs: words of numbers, scales, minima if there are any."""
 
-    numbers: list[Words]
-    scales: list[Words]
-    minima: list[Words]
+    numbers: Words
+    scales: Words
+    minima: Words
 
 
-def _read(b: Any, form: Format, stored: Any, header: Any, space: int) -> Pair:
-    """Read a pair: ``stored`` is where a lane's numbers begin, ``header`` where its scales do."""
+def _read(b: Any, form: Format, stored: Any, header: Any, space: int, g: int) -> Group:
+    """Read a group of a pair: ``stored`` is where a lane's numbers begin, ``header`` where its scales do."""
     eighths = 8 // form.bits * 4  # inputs of a row of sixteen bytes
-    found = Pair([], [], [])
-    for g in range(2):
-        own: Words = []
-        for i in range(8 // eighths):
-            place = b.add(stored, i64(g * form.group_bytes + 64 * i))
-            own += read_once(b, place) if space == GLOBAL else read_words(b, place, 4, space)
-        found.numbers.append(own)
-    for g in range(2):
-        found.scales.append(_halves(b, b.add(header, i64(2 * BLOCK * g)), space))
-        if form.minima:
-            found.minima.append(_halves(b, b.add(header, i64(2 * BLOCK * (2 + g))), space))
-    return found
+    own: Words = []
+    for i in range(8 // eighths):
+        place = b.add(stored, i64(g * form.group_bytes + 64 * i))
+        own += read_once(b, place) if space == GLOBAL else read_words(b, place, 4, space)
+    scales = _halves(b, b.add(header, i64(2 * BLOCK * g)), space)
+    minima = _halves(b, b.add(header, i64(2 * BLOCK * (2 + g))), space) if form.minima else []
+    return Group(own, scales, minima)
 
 
 def _halves(b: Any, address: Any, space: int) -> Words:
@@ -123,13 +118,14 @@ def _rows(b: Any, inputs: list[Any], ends: list[Any], space: int) -> Rows:
     return Rows(lambda g, j: words[g], lambda g, j: [[row[g], row[2 + g]] for row in both])
 
 
-def _add_pair(b: Any, form: Format, sums: Words, tiles: int, pair: Pair, rows: Rows) -> Words:
-    """Add a pair of groups to the sums of some tiles, eight of each."""
+def _add_pair(b: Any, form: Format, sums: Words, tiles: int, read: Callable[[int], Group], rows: Rows) -> Words:
+    """Add a pair of groups, each of which is read when it is met, to the sums of some tiles, eight of each."""
     total = list(sums)
     for g in range(2):
-        stored, scales = _bytes(b, form, pair.numbers[g]), _wide(b, pair.scales[g])
+        group = read(g)
+        stored, scales = _bytes(b, form, group.numbers), _wide(b, group.scales)
         bits = [b.bitcast(scale, I32) for scale in scales]
-        minima = _wide(b, pair.minima[g]) if form.minima else []
+        minima = _wide(b, group.minima) if form.minima else []
         for j in range(tiles):
             x, ends = rows.inputs(g, j), rows.ends(g, j)
             begin = [i32(MAGIC) if form.minima else b.add(end, i32(MAGIC)) for _, end in ends]
@@ -152,15 +148,16 @@ def _few_pairs(key: str, count: int) -> Any:
     def emit(b: Any, sums: Any, stored: Any, header: Any, x: Any, rows: Any, ends: Any, p: Any) -> Words:
         found, own, others = numbers(b, sums), numbers(b, rows), numbers(b, ends)
         first = b.mul(p, i64(form.pair_bytes))
-        pairs: list[Pair] = []
+        pairs: list[list[Group]] = []
         for i in range(count):  # all of them are asked for before one is met
             place = b.add(first, i64(i * form.pair_bytes))
-            pairs.append(_read(b, form, b.add(stored, place), b.add(header, place), GLOBAL))
+            at = b.add(stored, place), b.add(header, place)
+            pairs.append([_read(b, form, *at, GLOBAL, g) for g in range(2)])
         for i, pair in enumerate(pairs):
             at = b.add(x, b.add(b.mul(p, i64(RECORD)), i64(RECORD * i)))
             inputs, both = ([b.add(at, b.zext(row, I64)) for row in some] for some in (own, others))
             places = _rows(b, inputs, both, GLOBAL)
-            found = _add_pair(b, form, found, tiles, pair, places)
+            found = _add_pair(b, form, found, tiles, pair.__getitem__, places)
         return found
 
     size = ROW_SUMS * tiles
@@ -171,7 +168,7 @@ def _few_pairs(key: str, count: int) -> Any:
 
 def _ahead(key: str) -> int:
     form, tiles = form_of(key)
-    return 16 // form.bits if tiles == 1 else 1  # registers hold no more
+    return (2 if form.bits == 8 or form.minima else 3) if tiles == 1 else 1  # registers hold no more
 
 
 ahead = PerDtype(_ahead)  # pairs whose weights are asked for together
@@ -204,8 +201,12 @@ def _many_pair(name: str) -> Any:
     def emit(b: Any, sums: Any, stored: Any, header: Any, row: Any, end: Any) -> Words:
         inputs = [b.add(row, i64(8 * RECORD * j)) for j in range(ACROSS)]
         ends = [b.add(end, i64(RECORD * (8 * j + i))) for j in range(ACROSS) for i in range(2)]
-        pair = _read(b, form, stored, header, SHARED)
-        return _add_pair(b, form, numbers(b, sums), ACROSS, pair, _rows(b, inputs, ends, SHARED))
+        rows = _rows(b, inputs, ends, SHARED)
+
+        def read(g: int) -> Group:
+            return _read(b, form, stored, header, SHARED, g)
+
+        return _add_pair(b, form, numbers(b, sums), ACROSS, read, rows)
 
     size = ROW_SUMS * ACROSS
     made = primitive((float32,) * size, floats(size), *[int64] * 4, emit=emit)

@@ -35,12 +35,11 @@ from pio.kernels.cuda.ptx import (
     thread_index,
 )
 from pio.kernels.cuda.ptx_lanes import ballot, divide, get_shared_i32, ones, put_shared_i32, shuffle_xor_i32
+from pio.kernels.sizes import GPU_GROUPS as GROUPS_AT_MOST
 
 BLOCK = 128  # threads that choose for a row
-GROUPS_AT_MOST = 2048  # of experts; their sums lie in shared memory
 SUMS = 16  # lanes that sum a row, as on the CPU
 TOGETHER = 1024  # scores that are summed in float32
-
 SORTERS = 256  # threads that sort choices
 WARPS = SORTERS // WARP
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.protocol import Cache
+from pio.layers.attention import begin_attention
 from pio.layers.linear import Linear, together
 from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding
@@ -154,7 +155,7 @@ class MultiHeadLatentAttention:
         }
         fixed = {"scratch": latent_scratch_shape(s.rank, s.rope, source.device)}
         view = partial(LatentViews, sizes=s)
-        self._rooms = source.workspace.rooms("latent attention", shapes, view, fixed=fixed)
+        self._rooms = source.workspace.rooms("latent attention", shapes, view, fixed=fixed, begin=begin_attention)
 
     def __call__(self, x: Tensor, residual: Tensor, batch: Batch, cache: Cache) -> None:
         """Attend and add the output to the residual stream; the cache gains the batch's latents and keys.
