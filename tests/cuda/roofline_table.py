@@ -18,7 +18,7 @@ def rows() -> dict[str, dict[str, Any]]:
     resources = json.loads(resource_table.TABLE.read_text("utf-8"))["kernels"]
     found: dict[str, dict[str, Any]] = {}
     for name, kernel in sorted(resource_table.kernels()):
-        shape, measured = kernel.shape, resources[name]
+        shape, measured = kernel.shape, resources.get(name, {})  # a new one has to be measured first
         found[name] = {
             "block": shape.block,
             "blocks": shape.blocks,
