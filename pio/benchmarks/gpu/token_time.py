@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pio.benchmarks.gpu.cards import Card
 from pio.benchmarks.gpu.decode_step import DecodeStep
+from pio.benchmarks.gpu.kernel_table import launched
 
 BESIDE: Final = 0.8e9  # bytes that CUDA's context, kernels, workspace and buffers take, about
 
@@ -76,7 +77,7 @@ def kernel_rows(step: DecodeStep, card: Card) -> list[dict[str, Any]]:
         found = launch.taken(card)
         rows.append(
             {
-                "kernel": launch.kernel,
+                "kernel": launched(launch.kernel),
                 "what": launch.what,
                 "launches": launch.times,
                 "items": launch.items,
