@@ -144,7 +144,11 @@ class Bindings:
 
     def room(self) -> tuple[int, int]:
         free, total = _value(cu.cuMemGetInfo())
-        return int(free), int(total)
+        pool = _value(cu.cuDeviceGetDefaultMemPool(_value(cu.cuCtxGetDevice())))
+        kinds = cu.CUmemPool_attribute
+        taken = (kinds.CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, kinds.CU_MEMPOOL_ATTR_USED_MEM_CURRENT)
+        reserved, used = (int(_value(cu.cuMemPoolGetAttribute(pool, which))) for which in taken)
+        return int(free) + reserved - used, int(total)  # the pool keeps what was given back, and gives it again
 
     def stream(self) -> int:
         made = _value(cu.cuStreamCreate(cu.CUstream_flags.CU_STREAM_NON_BLOCKING.value))

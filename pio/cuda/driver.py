@@ -61,7 +61,7 @@ class Driver(Protocol):
         ...
 
     def room(self) -> tuple[int, int]:
-        """Return how many bytes of the context's GPU are free, and how many there are."""
+        """Return how many bytes of the context's GPU are free, those given back among them, and how many there are."""
         ...
 
     def stream(self) -> int:

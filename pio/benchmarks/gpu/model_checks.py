@@ -86,7 +86,7 @@ def _layers(check: Check, raw: dict[str, Any], quantize: str | None) -> int:
     """Return how many layers fit on the GPU; what is not quantized there also passes through this machine's memory."""
     stream, count = check.device.stream, int(raw["num_hidden_layers"])
     assert stream is not None
-    free, here = [stream.begin().room()[0]], available_memory()
+    free, here = [stream.room()], available_memory()
     if quantize is None and here is not None:
         free.append(here)
     held = Held.of("bfloat16", quantize)
