@@ -56,17 +56,20 @@ def small(name):
 
 
 @contextmanager
-def decoding(raw: dict[str, Any], names: list[str], **options: Any) -> Generator[tuple[Any, Counter[str]]]:
+def decoding(
+    raw: dict[str, Any], names: list[str], prompt: int = 40, **options: Any
+) -> Generator[tuple[Any, Counter[str]]]:
     """Yield a model with random weights, and how often each kernel runs in a token that it decodes.
 
     Args:
         raw: What config.json holds.
         names: To which somebody adds the name of each kernel that a step records.
+        prompt: Tokens behind which it comes.
         options: Of the runtime.
     """
     options = {"context_length": 512, "prefix_cache": False, "speculation": "off", **options}
     with random_model(raw, **options) as model:
-        ids = token_ids(model, 40)
+        ids = token_ids(model, prompt)
         model.generate(ids, max_new_tokens=1, temperature=0.0)
         before = len(names)
         model.generate(ids, max_new_tokens=2, temperature=0.0, ignore_eos=True)

@@ -31,11 +31,11 @@ def test_launches_are_those_on_paper(name, quantize, monkeypatch):
     options = {"device": "cuda", "quantize": quantize, "context_length": 64, "prefill_chunk": 64}
     with (
         having(FakeDriver(facts(nbytes=256 << 20))) as driver,
-        decoding(raw, names, **options) as (model, found),
+        decoding(raw, names, prompt=3, **options) as (model, found),
     ):
         driver.calls.clear()
-        model.generate([1, 2, 3], max_new_tokens=3, temperature=0.0, ignore_eos=True)
-        assert driver.calls.count("run_graph") >= 2  # the tokens behind the first
-    made = DecodeStep(raw, Held.of("bfloat16", quantize), 41, 1)
+        model.generate([1, 2, 3], max_new_tokens=2, temperature=0.0, ignore_eos=True)
+        assert driver.calls.count("run_graph") == 2  # one for each token, and nothing else
+    made = DecodeStep(raw, Held.of("bfloat16", quantize), 4, 1)
     wanted = Counter({plain(launched(kernel)): count for kernel, count in made.kernels().items()})
     assert found + Counter({"sample": 1}) == wanted
