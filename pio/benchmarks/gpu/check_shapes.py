@@ -147,7 +147,7 @@ SMALL: Final = Shapes(
     caches=("float16", "int8"),
     heads=((4, 2, 24),),
     latents=(3, 40, 8, 24, 16),
-    lengths=(5, 300),
+    lengths=(300,),
     chunk=3,
     experts=(Experts(5, 2, 72, 40), Experts(4, 2, 40, 24, logistic=True)),
     delta=Delta(2, 4, 16, 24, 3),
