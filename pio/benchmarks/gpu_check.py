@@ -140,4 +140,4 @@ def _row(part: str, found: Finding) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
