@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 BUFFER = 1 << 30  # bytes, many times any cache; a quarter of the memory where that is less
 SECONDS = 0.1  # of one measurement of arithmetic
+ROUNDS = 1 << 12  # of products that are tried first
 
 
 class Machine:
@@ -34,7 +35,7 @@ class Machine:
         self._buffer = Tensor.empty((max(1, nbytes // 4),), device=device).fill_(1.0)
         self._device = device
         self._arithmetic = arithmetic
-        self._rounds = 1 << 12
+        self._rounds = ROUNDS
         while seconds(self._compute) < SECONDS / 4:
             self._rounds *= 2
         self._rounds *= 4

@@ -100,6 +100,8 @@ class RandomWeights:
             made = pack(self._made(shape))
             self._packed[shape] = made
             return made
+        if first.data.device.stream is not None:
+            return PackedWeight(first.data.clone(), first.form.name, shape)
         storage = self._reserve(first.nbytes)
         ctypes.memmove(storage.address, first.data.address, first.nbytes)
         data = Tensor(storage, storage.address, first.data.dtype, first.data.shape, row_major(first.data.shape))
@@ -137,7 +139,7 @@ class RandomWeights:
         tensor = Tensor(storage, storage.address, self._dtype, shape, row_major(shape))
         if len(shape) == 1:
             return tensor.fill_(1.0)
-        _repeat(self._block(shape[-1]), tensor)
+        repeat(self._block(shape[-1]), tensor)
         return tensor
 
     def _reserve(self, nbytes: int) -> Storage:
@@ -149,7 +151,7 @@ class RandomWeights:
         return Storage(at, nbytes, owner)
 
 
-def _repeat(block: Tensor, out: Tensor) -> None:
+def repeat(block: Tensor, out: Tensor) -> None:
     """Fill a tensor with a block again and again."""
     done = min(block.nbytes, out.nbytes)
     ctypes.memmove(out.address, block.address, done)

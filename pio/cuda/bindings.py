@@ -179,6 +179,14 @@ class Bindings:
     def await_event(self, event: int) -> None:
         _ok(cu.cuEventSynchronize(cu.CUevent(event))[0], "finish its work")
 
+    def timer(self, stream: int) -> int:
+        event = _value(cu.cuEventCreate(cu.CUevent_flags.CU_EVENT_DEFAULT.value))
+        _ok(cu.cuEventRecord(event, cu.CUstream(stream))[0])
+        return int(event)
+
+    def elapsed(self, first: int, last: int) -> float:
+        return float(_value(cu.cuEventElapsedTime(cu.CUevent(first), cu.CUevent(last)))) / 1e3
+
     def end_event(self, event: int) -> None:
         _ok(cu.cuEventDestroy(cu.CUevent(event))[0])
 

@@ -100,6 +100,14 @@ class Driver(Protocol):
         """Wait until that mark is reached."""
         ...
 
+    def timer(self, stream: int) -> int:
+        """Return a mark behind what is in a stream by now, which knows when it was reached."""
+        ...
+
+    def elapsed(self, first: int, last: int) -> float:
+        """Return the seconds between two such marks, both of which are reached."""
+        ...
+
     def end_event(self, event: int) -> None:
         """Give a mark back."""
         ...

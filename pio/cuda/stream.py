@@ -213,6 +213,27 @@ class Stream:
         """
         self.begin().wait(self.handle)
 
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Return how long the GPU takes for what a function asks of it, and wait for that.
+
+        What else is asked of the stream meanwhile counts too.
+
+        Raises:
+            DeviceError: Something went wrong in it.
+        """
+        first = self.begin().timer(self.handle)
+        try:
+            work()
+            driver = self.begin()
+            last = driver.timer(self.handle)
+            try:
+                driver.await_event(last)
+                return driver.elapsed(first, last)
+            finally:
+                driver.end_event(last)
+        finally:
+            self.gpu.enter().end_event(first)
+
     def let_follow(self, other: int) -> None:
         """Let a stream, such as another library's, go on only when all is done that was asked of this one by now."""
         driver = self.begin()

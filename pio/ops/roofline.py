@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pio.device import Device, on_device
 from pio.dtypes import int64
-from pio.errors import DeviceError, TensorError
+from pio.errors import TensorError
 from pio.kernels import launcher, sizes
 from pio.ops._check import check
 from pio.tensor import Tensor
 
 kernels = launcher.module("roofline")
+# As pio/kernels/cuda/roofline.py has them: blocks of a multiprocessor, chains of a thread or of a warp, and of what
+# tensor cores do the products in one instruction of a warp.
+BLOCKS: Final = {"read_all": 8, "fma_all": 8, "pair_all": 4, "dot_all": 2}
+THREADS: Final = 256  # of a block
+CHAINS: Final = 8
+PAIR_PRODUCTS, DOT_PRODUCTS = 16 * 8 * 16, 16 * 8 * 32
 
 
 def read_all(x: Tensor) -> Tensor:
@@ -19,14 +27,15 @@ def read_all(x: Tensor) -> Tensor:
         x: float32 (n,).
 
     Returns:
-        The sum of each thread's part, but for up to 127 elements at its end; float32 (threads,).
+        The sum of each thread's part, but for up to 127 elements at its end; float32 (threads,). On a GPU those of all
+        blocks, which together leave out nothing.
 
     Raises:
         TensorError: x is not a vector of float32.
     """
     check("read_all", "x", x, (None,))
-    sums = Tensor.empty((_threads("read_all", x.device),), device=x.device)
-    kernels.read_all(sums.address, x.address, x.size, sums.size)
+    sums = Tensor.empty((_parts("read_all", x.device),), device=x.device)
+    kernels.on(x.device).read_all(sums.address, x.address, x.size, sums.size)
     return sums
 
 
@@ -37,20 +46,22 @@ def fma_all(rounds: int, x: float, y: float, *, device: Device | None = None) ->
         rounds: Multiply-adds of each chain.
         x: Factor.
         y: Summand.
-        device: All of its threads do this.
+        device: All of its threads do this, or all blocks of a GPU.
 
     Returns:
-        The sum of what each thread's chains end with, float32 (threads,), and the floating-point operations done, two
-        for each multiply-add.
+        The sum of what each thread's chains end with, float32 (threads,), on a GPU of each block's, and the
+        floating-point operations done, two for each multiply-add.
 
     Raises:
         TensorError: ``rounds`` is negative.
     """
     if rounds < 0:
         raise TensorError(f"fma_all: rounds is {rounds}, expected 0 or more")
-    sums = Tensor.empty((_threads("fma_all", device),), device=device)
-    kernels.fma_all(sums.address, rounds, x, y, sums.size)
-    return sums, 2 * rounds * sizes.CHAINS * sizes.LANES * sums.size
+    there = on_device(device)
+    sums = Tensor.empty((_parts("fma_all", there),), device=there)
+    kernels.on(there).fma_all(sums.address, rounds, x, y, sums.size)
+    each = sizes.CHAINS * sizes.LANES if there.stream is None else CHAINS * THREADS
+    return sums, 2 * rounds * each * sums.size
 
 
 def dot_all(rounds: int, start: int = 1, *, device: Device | None = None) -> tuple[Tensor, int]:
@@ -59,19 +70,23 @@ def dot_all(rounds: int, start: int = 1, *, device: Device | None = None) -> tup
     Args:
         rounds: Steps of each chain; one multiplies 64 bytes, 128 where processors multiply matrices of them.
         start: The first byte.
-        device: All of its threads do this.
+        device: All of its threads do this, or all blocks of a GPU.
 
     Returns:
         The sum of what each thread's chains end with, int64 (threads,), and the operations done, two for each product.
+        On a GPU those of each block, by its tensor cores.
 
     Raises:
         TensorError: ``rounds`` is negative.
     """
     if rounds < 0:
         raise TensorError(f"dot_all: rounds is {rounds}, expected 0 or more")
-    sums = Tensor.empty((_threads("dot_all", device),), int64, device)
-    kernels.dot_all(sums.address, rounds, start, sums.size)
-    return sums, 2 * rounds * sizes.CHAINS * sizes.LANES * sizes.LANE_PRODUCTS * sums.size
+    there = on_device(device)
+    sums = Tensor.empty((_parts("dot_all", there),), int64, there)
+    kernels.on(there).dot_all(sums.address, rounds, start, sums.size)
+    if there.stream is None:
+        return sums, 2 * rounds * sizes.CHAINS * sizes.LANES * sizes.LANE_PRODUCTS * sums.size
+    return sums, 2 * rounds * CHAINS * DOT_PRODUCTS * (THREADS // 32) * sums.size
 
 
 def multiplies_tiles() -> bool:
@@ -85,7 +100,7 @@ def tile_all(rounds: int, start: int = 1, *, device: Device | None = None) -> tu
     Args:
         rounds: Steps; one multiplies four pairs of tiles of 16 rows of 64 bytes.
         start: The first byte.
-        device: All of its threads do this.
+        device: All of its threads do this, or all blocks of a GPU.
 
     Returns:
         The sum of what each thread's tiles end with, int64 (threads,), and the operations done, two for each product.
@@ -111,25 +126,22 @@ def pair_all(rounds: int, x: float = 1.0, *, device: Device | None = None) -> tu
         device: All of its threads do this.
 
     Returns:
-        The sum of what each thread's chains end with, float32 (threads,), and the operations done, two a product.
+        The sum of what each thread's chains end with, float32 (threads,), and the operations done, two a product. On
+        a GPU those of each block, by its tensor cores.
 
     Raises:
         TensorError: ``rounds`` is negative.
     """
     if rounds < 0:
         raise TensorError(f"pair_all: rounds is {rounds}, expected 0 or more")
-    sums = Tensor.empty((_threads("pair_all", device),), device=device)
-    kernels.pair_all(sums.address, rounds, x, sums.size)
-    return sums, 2 * rounds * sizes.CHAINS * 2 * sizes.LANES * sums.size
-
-
-def _threads(op: str, device: Device | None) -> int:
-    """Return how many threads take part.
-
-    Raises:
-        DeviceError: It is a GPU.
-    """
     there = on_device(device)
-    if there.stream is not None:
-        raise DeviceError(f"{op} measures a CPU, by its threads, and {there} is none; give device='cpu'")
-    return there.threads
+    sums = Tensor.empty((_parts("pair_all", there),), device=there)
+    kernels.on(there).pair_all(sums.address, rounds, x, sums.size)
+    if there.stream is None:
+        return sums, 2 * rounds * sizes.CHAINS * 2 * sizes.LANES * sums.size
+    return sums, 2 * rounds * CHAINS * PAIR_PRODUCTS * (THREADS // 32) * sums.size
+
+
+def _parts(op: str, device: Device) -> int:
+    """Return how many threads of a CPU take part, or blocks of a GPU."""
+    return device.threads if device.stream is None else BLOCKS[op] * device.stream.multiprocessors

@@ -11,6 +11,7 @@ import bisect
 import ctypes
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -68,6 +69,8 @@ class Event:
     queue: Queue
     stamp: Stamp
     done: bool = False
+    timed: bool = False
+    reached: float = 0.0
 
 
 class DeviceMemory(Memory):
@@ -191,13 +194,28 @@ class FakeDriver:
                 self._order.waited(handle)
 
     def event(self, stream: int) -> int:
-        queue, handle = self._queue("event", stream), next(self._handles)
+        return self._mark("event", stream, timed=False)
+
+    def timer(self, stream: int) -> int:
+        return self._mark("timer", stream, timed=True)
+
+    def elapsed(self, first: int, last: int) -> float:
+        self._begin("elapsed")
+        marks = self._event(first), self._event(last)
+        if not all(mark.timed and mark.done for mark in marks):
+            raise Misuse("a time is asked for of marks that were not reached, or that know none")
+        return marks[1].reached - marks[0].reached
+
+    def _mark(self, call: str, stream: int, *, timed: bool) -> int:
+        queue, handle = self._queue(call, stream), next(self._handles)
+        if timed and queue.recorded is not None:
+            raise Misuse("a mark that knows its time is recorded")
 
         def reach() -> Touched:
-            event.done = True
+            event.done, event.reached = True, time.perf_counter()
             return NOTHING
 
-        event = Event(queue, self._put(queue, "an event", reach))
+        event = Event(queue, self._put(queue, "an event", reach), timed=timed)
         self._events[handle] = event
         return handle
 
