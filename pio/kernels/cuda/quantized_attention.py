@@ -177,7 +177,7 @@ def quantize_chances(stage: int, tile: int, weighed) -> None:  # type: ignore[no
     have noted their peaks before.
     """
     lane = thread_index() % WARP
-    if spans != 0:
+    if spans != 0:  # pyright: ignore[reportUnnecessaryComparison]
         x, y = span_peak(tile, 2 * (lane % 4)), span_peak(tile, 2 * (lane % 4) + 1)
     else:
         x, y = largest_or_nan(weighed)
@@ -247,7 +247,7 @@ def take_stretch(into: int, keys: int, values: int, shape: int, start: int, fres
     chances = chances_of(high, 1)
     put_sums(1, chances)
     high = weigh(high, chances, scales)
-    if spans != 0:
+    if spans != 0:  # pyright: ignore[reportUnnecessaryComparison]
         put_peaks(0, low)
         put_peaks(1, high)
         syncthreads()
