@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pio.kernels._per_dtype import PerDtype
 from pio.kernels.cuda._jit import (
     by_rows,
@@ -30,8 +32,8 @@ from pio.kernels.cuda.ptx import (
 )
 from pio.kernels.cuda.ptx_lanes import ballot, ones, shuffle_from_i32, store_words
 
-least = PerDtype(lambda key: 1 if key.startswith("few/") else FEW + 1)  # rows of the experts that are looked at
-largest = PerDtype(lambda key: FEW if key.startswith("few/") else 1 << 31)
+least: PerDtype[Any] = PerDtype(lambda key: 1 if key.startswith("few/") else FEW + 1)  # rows of experts that count
+largest: PerDtype[Any] = PerDtype(lambda key: FEW if key.startswith("few/") else 1 << 31)
 
 
 @cuda_kernel
