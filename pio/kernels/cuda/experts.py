@@ -90,7 +90,7 @@ def multiply_experts(
         if e < experts:
             row = get_i32(starts + 4 * e)
             rows = get_i32(starts + 4 * e + 4) - row
-        own = matrices * units(rows, n) if least <= rows <= largest else 0
+        own = matrices * units(rows, n) if int(least) <= rows <= int(largest) else 0
         end = sums_up_to(own)
         total = shuffle_from_i32(end, WARP - 1)
         if unit < total:
