@@ -70,7 +70,6 @@ def experts_linear(
     w0: int,
     y1: int,
     w1: int,
-    most: int,
     experts: int,
     n: int,
     k: int,
@@ -84,7 +83,7 @@ def experts_linear(
 
     Shapes: x (rows, line) bytes, sorted by expert: float32, quantized or rounded, as the kernel's kind of matrix meets
     it; starts int32 (experts + 1,); wi int64 (experts,), addresses of matrices (n, k) of the kernel's kind, w1 0 for
-    none; yi float32 (rows, n). No expert has more than ``most`` rows, by which GPUs choose a kernel. Sums as in the
+    none; yi float32 (rows, n). Sums as in the
     dense layer of that kind: a row's bits depend on nothing but the row. No y may overlap x.
     """
     step = int(block_rows)

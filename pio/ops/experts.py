@@ -283,7 +283,9 @@ def expert_linears(
     fields += [0] * (4 - len(fields))
     form = sizes.ROUNDED if rounds else first.form
     multiply = kernels.on(x.device).experts_linear[form]
-    multiply(lines, choices.starts.address, *fields, tokens, len(first), n, width, line, x.device.threads)
+    # behind the sizes is how many threads a CPU splits over; a GPU chooses kernels by how many rows an expert may have
+    last = x.device.threads if x.device.stream is None else tokens
+    multiply(lines, choices.starts.address, *fields, len(first), n, width, line, last)
 
 
 def add_choices(out: Tensor, y: Tensor, places: Tensor, weights: Tensor) -> Tensor:

@@ -78,7 +78,14 @@ def run(
     for each in _taken(kernel, arguments):
         module, entry = _module(each, architecture)
         shape = each.shape
-        module.launch(entry, multiprocessors * shape.blocks, shape.block, arguments, shape.shared, memory=memory)
+        module.launch(
+            entry,
+            multiprocessors * shape.blocks,
+            shape.block,
+            arguments[: len(each.letters)],
+            shape.shared,
+            memory=memory,
+        )
 
 
 def _taken(kernel: CudaKernel | Variants, values: Sequence[Any]) -> list[CudaKernel]:

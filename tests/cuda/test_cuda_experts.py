@@ -53,7 +53,7 @@ def test_experts_linear(kind, tokens, k, experts, n, width, two):
     held = [m.data if kind in FORMATS else m for w in weights for m in w.matrices]
     kernel = kernels.experts_linear[kind]
     reading = (lines, choices.starts, *held, *(w.addresses for w in weights))
-    run(kernel, lines, choices.starts, *fields[:4], experts, n, width, line, reading=reading)
+    run(kernel, lines, choices.starts, *fields[:4], experts, n, width, line, tokens, reading=reading)
     wanted = [Tensor.zeros((rows, n)) for _ in weights]
     ops.expert_linears(x, choices, weights, wanted, grouped=True, rounds=kind == ROUNDED)
     for found, expected in zip(outs, wanted, strict=True):
@@ -66,7 +66,7 @@ def test_a_row_has_the_bits_of_a_linear_layer_whatever_the_gpu():
     x, starts = numbers(tokens * k, width), choices.starts.tolist()
     outs = [Tensor.full((tokens * k, n), math.nan) for _ in range(2)]
     for out, processors in zip(outs, (1, 3), strict=True):
-        at = x, choices.starts, out, weights.addresses, 0, 0, experts, n, width, 4 * width
+        at = x, choices.starts, out, weights.addresses, 0, 0, experts, n, width, 4 * width, tokens
         run(kernels.experts_linear["bfloat16"], *at, touching=weights.matrices, multiprocessors=processors)
     assert bytes_of(outs[0]) == bytes_of(outs[1])
     for e, (first, last) in enumerate(pairwise(starts)):

@@ -20,7 +20,7 @@ class ByRows(NamedTuple):
     Attributes:
         few: Name of the kernel for up to FEW rows.
         many: Name of the one for more.
-        rows: Which parameter says how many rows there are at most.
+        rows: Which value of a call says how many rows there are at most; it may be the one behind the parameters.
         mixed: Whether there may be parts of few rows among many: then the kernel for few takes these, before the
             other one takes the rest.
     """
@@ -44,7 +44,7 @@ class ByRows(NamedTuple):
 
 VARIANTS: Final = {
     "pio.kernels.cuda._linears.linears": ByRows("few_linears", "many_linears", rows=3),
-    "pio.kernels.cuda.experts.experts_linear": ByRows("few_experts", "many_experts", rows=6, mixed=True),
+    "pio.kernels.cuda.experts.experts_linear": ByRows("few_experts", "many_experts", rows=10, mixed=True),
     "pio.kernels.cuda.head_linear.head_linear": ByRows("few_heads", "many_heads", rows=3),
     "pio.kernels.cuda.head_linear.quantized_head_linear": ByRows("few_quantized_heads", "many_quantized_heads", rows=3),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pio.kernels._per_dtype import PerDtype
 from pio.kernels.cuda._jit import (
     by_rows,
@@ -30,8 +32,8 @@ from pio.kernels.cuda.ptx import (
 )
 from pio.kernels.cuda.ptx_lanes import ballot, ones, shuffle_from_i32, store_words
 
-least = PerDtype(lambda key: 1 if key.startswith("few/") else FEW + 1)  # rows of the experts that are looked at
-largest = PerDtype(lambda key: FEW if key.startswith("few/") else 1 << 31)
+least: PerDtype[Any] = PerDtype(lambda key: 1 if key.startswith("few/") else FEW + 1)  # rows of experts that count
+largest: PerDtype[Any] = PerDtype(lambda key: FEW if key.startswith("few/") else 1 << 31)
 
 
 @cuda_kernel
@@ -88,7 +90,7 @@ def multiply_experts(
         if e < experts:
             row = get_i32(starts + 4 * e)
             rows = get_i32(starts + 4 * e + 4) - row
-        own = matrices * units(rows, n) if least <= rows <= largest else 0  # pyright: ignore[reportOperatorIssue]
+        own = matrices * units(rows, n) if int(least) <= rows <= int(largest) else 0
         end = sums_up_to(own)
         total = shuffle_from_i32(end, WARP - 1)
         if unit < total:
@@ -111,13 +113,13 @@ multiply_few, multiply_many = halves(multiply_experts)
 
 @cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=FEW_SHARED)
 def few_experts(
-    x: int, starts: int, y0: int, w0: int, y1: int, w1: int, most: int, experts: int, n: int, k: int, line: int
+    x: int, starts: int, y0: int, w0: int, y1: int, w1: int, experts: int, n: int, k: int, line: int
 ) -> None:
     """Multiply the rows of each expert that has up to FEW by its one or two matrices, see ``multiply_experts``.
 
     Shapes: x (rows, line) bytes, sorted by expert: float32, quantized or rounded, as the kernel's kind of matrix meets
     it; starts int32 (experts + 1,); wi int64 (experts,), addresses of matrices (n, k) of the kernel's kind, w1 0 for
-    none; yi float32 (rows, n). No expert has more than ``most`` rows. Sums as in the dense layer of that kind: a row's
+    none; yi float32 (rows, n). Sums as in the dense layer of that kind: a row's
     bits depend on nothing but the row. No y may overlap x.
     """
     multiply_few(x, starts, y0, w0, y1, w1, experts, n, k, line)
@@ -125,7 +127,7 @@ def few_experts(
 
 @cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=SHARED)
 def many_experts(
-    x: int, starts: int, y0: int, w0: int, y1: int, w1: int, most: int, experts: int, n: int, k: int, line: int
+    x: int, starts: int, y0: int, w0: int, y1: int, w1: int, experts: int, n: int, k: int, line: int
 ) -> None:
     """Multiply the rows of each expert that has more than FEW, see ``multiply_experts``.
 

@@ -6,7 +6,7 @@ its sequence, by query and span of four blocks, which two warps share.
 """
 
 # numba-cuda comes without type stubs, and tiles are tuples whose lengths depend on the kernel
-# pyright: reportUnknownVariableType=false
+# pyright: reportUnknownVariableType=false, reportUnnecessaryComparison=false
 from __future__ import annotations
 
 from pio.kernels._attention_record import HEAD_DIM, KV_HEADS, SCALE
