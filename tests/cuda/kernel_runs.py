@@ -110,6 +110,7 @@ class Plugin:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._runs, self._patch = folder, Runs(), pytest.MonkeyPatch()
+        self._failed = False  # the process that hands tests to others runs none, and hears of all
         watch(self._patch, self._runs)
 
     @pytest.hookimpl(wrapper=True)
