@@ -15,6 +15,7 @@ from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import RECORD, START
 from pio.kernels._jit import kernel
 from pio.kernels._llvm import LINE
+from pio.kernels._paired_scores import paired_scores
 from pio.kernels._rows import fill_f32, scale_row
 from pio.kernels._slices import past_of, sequences_of, start_of, table_of, turn_of
 from pio.kernels.exponential import coarse_exp
@@ -28,7 +29,7 @@ from pio.kernels.quantized_attention import (
     max_rows,
     pairs_of,
 )
-from pio.kernels.quantized_tiles import quantized_tile
+from pio.kernels.quantized_tiles import PAIRED, quantized_tile
 from pio.kernels.simd import (
     LANES,
     fma,
@@ -47,10 +48,11 @@ from pio.kernels.simd import (
     sum_lanes,
 )
 from pio.kernels.sizes import AMX, BLOCK, KEY_PAIR, PARTS, ROWS, SPAN, SPAN_CHANCE, STARTS
-from pio.kernels.tiles import prefetch
+from pio.kernels.tiles import prefetch, prefetch_near
 from pio.kernels.values_tiles import span_tile
 
 WIDE_ROW = 4 * SPAN * BLOCK  # bytes of a query's scores
+NEAR = PAIRED and not AMX  # whether tiles are so fast that they would wait for the second-level cache
 quantize_row_int8 = quantize_row["int8"]
 # blocks of a cache lie anywhere: the next ones are asked for by name
 scores_eight, scores_four, scores_one = (quantized_tile(rows, ahead=False)["int8"] for rows in (8, 4, 1))
@@ -75,6 +77,11 @@ def span_scores(scores: int, q: int, addresses: int, starts: int, blocks: int, r
             done = ROWS
     for b in range(blocks):
         keys = get_i64(addresses + 8 * b)
+        if PAIRED:
+            if done == 0:
+                ahead = get_i64(addresses + 8 * (b + 1 if b + 1 < blocks else 2 * SPAN))
+                paired_scores(scores + 4 * b * BLOCK, q, keys, rows, pairs, wide, ahead)
+                continue
         for j in range(HALVES):
             at, at_keys, r = scores + 4 * (b * BLOCK + OUTPUTS * j), keys + j * half, done
             prefetch(get_i64(addresses + 8 * (2 * SPAN + b)) + j * half, half)
@@ -133,7 +140,10 @@ def weigh_span(
         total, peak = splat(0.0), splat(0.0)
         for b in range(blocks):
             scales, place = get_i64(addresses + 8 * (SPAN + b)) + BLOCK * width, at + 4 * b * BLOCK
-            prefetch(get_i64(addresses + 8 * (3 * SPAN + b)) + r * share, share)
+            if NEAR:
+                prefetch_near(get_i64(addresses + 8 * (SPAN + b)) + r * share, share)
+            else:
+                prefetch(get_i64(addresses + 8 * (3 * SPAN + b)) + r * share, share)
             low, high = coarse_exp(load_f32(place) - base), coarse_exp(load_f32(place + 4 * LANES) - base)
             total = total + low + high
             low, high = low * load_f32(scales), high * load_f32(scales + 4 * LANES)
@@ -234,6 +244,8 @@ def attend_piece(
     peaks = sums + 4 * ROWS * LANES
     starts = peaks + 4 * ROWS * LANES
     scaled = starts + pairs * STARTS
+    for r in range(rows):  # rows of other heads lie between them: each would be waited for
+        prefetch(q + 4 * head_dim * (((t + r // heads) * kv_heads + kv) * group + h + r % heads), 4 * head_dim)
     fill_f32(acc, rows * width, 0.0)
     fill_f32(sums, 2 * ROWS * LANES, 0.0)
     fill_f32(state, 2 * ROWS, -math.inf)

@@ -92,13 +92,14 @@ def quantized_tile(rows: int, dot: str = DOT, ahead: bool = True) -> PerDtype[Ti
 
 
 @cache
-def paired_tile(rows: int, dot: str = DOT) -> PerDtype[Tile]:
+def paired_tile(rows: int, dot: str = DOT, level: int = 2) -> PerDtype[Tile]:
     """Return the tile of ``quantized_tile`` for two blocks of outputs that lie one behind the other.
 
     It takes ``(y, x, w, pairs, ldy, count, add, ahead, share)``: as there, of 16 < count <= 32 outputs. While it
-    computes a pair of groups, it asks for the next ``share`` bytes from ``ahead`` on, 0 for none. Not for ARM.
+    computes a pair of groups, it asks for the next ``share`` bytes from ``ahead`` on, 0 for none, to be in the cache of
+    that level. Not for ARM.
     """
-    return PerDtype(lambda name: _paired_tile(rows, FORMATS[name], dot))
+    return PerDtype(lambda name: _paired_tile(rows, FORMATS[name], dot, level))
 
 
 def unpacked(b: Any, at: Any, bits: int) -> list[Any]:
@@ -199,7 +200,7 @@ def _quantized_tile(rows: int, form: Format, dot: str, ahead: bool) -> Tile:
     return tile
 
 
-def _paired_tile(rows: int, form: Format, dot: str) -> Tile:
+def _paired_tile(rows: int, form: Format, dot: str, level: int) -> Tile:
     one = _quantized_tile(1, form, dot, False)
 
     def emit(
@@ -215,7 +216,7 @@ def _paired_tile(rows: int, form: Format, dot: str) -> Tile:
             at_w = [_at(b, block, (loop.index, form.pair_bytes)) for block in blocks]
             first = b.add(ahead, b.mul(loop.index, share))
             with cgutils.for_range_slice(b, ll.i64_const(0), share, ll.i64_const(ll.LINE), ll.I64) as (at, _):
-                ll.prefetch(b, b.add(first, at))
+                ll.prefetch(b, b.add(first, at), level)
             for g in range(2):
                 _add_group(b, form, DOTS[dot], g, at_x, at_w, sums)
         _put(b, sums[0], y, ldy, ll.i64_const(BLOCK), add)
