@@ -17,7 +17,8 @@ from pio.kernels._processor import AMX
 from pio.kernels.bfloat16_linear import bfloat16_columns
 from pio.kernels.linear import linear_columns
 from pio.kernels.parallel import FINE, parallel_kernel_per_dtype
-from pio.kernels.quantized_linear import FEW, quantized_columns
+from pio.kernels import quantized_linear as quantized
+from pio.kernels.quantized_linear import quantized_columns
 from pio.kernels.quantized_tiles import PAIRED
 from pio.kernels.simd import get_i64
 from pio.kernels.sizes import ROUNDED
@@ -73,7 +74,7 @@ multiply = PerDtype(_outputs)
 unit = PerDtype(_unit)  # outputs that are dealt to parts together: whole tiles, so that only the last meets an edge
 # Units that many rows meet together, and how many rows do.
 most = PerDtype(lambda kind: 1 if kind not in FORMATS else BLOCKS if AMX else 2 if PAIRED else 1)
-MANY: Final = LEAST if AMX else FEW
+MANY: Final = LEAST if AMX else quantized.MANY
 
 
 @kernel

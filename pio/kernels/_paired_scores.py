@@ -24,14 +24,18 @@ def paired_scores(scores: int, q: int, keys: int, rows: int, pairs: int, wide: i
     Shapes: scores float32 (rows, BLOCK), row stride wide; q (rows, 16 + 80 pairs) bytes; keys and ahead (2, pairs,
     1088) bytes. Sums as in ``quantized_tiles``.
     """
-    row, half, tiles, r = START + pairs * RECORD, pairs * KEY_PAIR, (rows + MANY - 1) // MANY, 0
+    row, half, r = START + pairs * RECORD, pairs * KEY_PAIR, 0
+    tiles = max((rows + FEW) // MANY, 1)  # eight and nine rows are two of four
     share = (2 * KEY_PAIR + tiles * LINE - 1) // (tiles * LINE) * LINE
-    while r + MANY <= rows:
-        many_scores(scores + 4 * r * wide, q + r * row, keys, pairs, wide, BLOCK, 0, ahead, share)
-        r, ahead = r + MANY, ahead + pairs * share
     while r + FEW <= rows:
-        few_scores(scores + 4 * r * wide, q + r * row, keys, pairs, wide, BLOCK, 0, ahead, share)
-        r, ahead = r + FEW, ahead + pairs * share
+        left = rows - r
+        if left < MANY or 2 * FEW <= left < FEW + MANY:
+            few_scores(scores + 4 * r * wide, q + r * row, keys, pairs, wide, BLOCK, 0, ahead, share)
+            r += FEW
+        else:
+            many_scores(scores + 4 * r * wide, q + r * row, keys, pairs, wide, BLOCK, 0, ahead, share)
+            r += MANY
+        ahead += pairs * share
     while r < rows:
         one_scores(scores + 4 * r * wide, q + r * row, keys, pairs, wide, OUTPUTS, 0)
         one_scores(scores + 4 * (r * wide + OUTPUTS), q + r * row, keys + half, pairs, wide, OUTPUTS, 0)

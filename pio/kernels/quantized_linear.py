@@ -11,13 +11,15 @@ from pio.kernels.linear import add_bias
 from pio.kernels.quantized_tiles import PAIRED, paired_tile, quantized_tile
 from pio.kernels.simd import WIDE
 
-# Twelve sums hide the latency of a product: six rows of two blocks, whose integers and floats fill the registers.
-ROWS, FEW = (6, 4) if PAIRED else (8, 4) if WIDE else (4, 2)
+ROWS, FEW = (8, 4) if WIDE else (4, 2)
+PAIR_ROWS = 6  # twelve sums hide the latency of a product; with their integers they fill the registers
+PAIR_FEW = 4
+MANY = 2 * PAIR_ROWS  # rows that compute for longer than memory takes to bring the next blocks: two at once are worth it
 CACHE = 1 << 19  # bytes of activations that stay in the second-level cache while all weights pass by
 MOST_AHEAD = 1 << 18  # bytes of weights that it has room for beside them, and beside those that are met now
 
 tile_rows, tile_few, tile_one = quantized_tile(ROWS), quantized_tile(FEW), quantized_tile(1)
-pair_rows, pair_few = paired_tile(ROWS), paired_tile(FEW)
+pair_rows, pair_few = paired_tile(PAIR_ROWS), paired_tile(PAIR_FEW)
 add_bias_f32 = add_bias["float32"]
 pair_bytes = PerDtype(lambda name: FORMATS[name].pair_bytes)
 
@@ -30,20 +32,23 @@ def paired_columns(
 
     While rows meet two blocks, the next two are asked for, a share with each tile.
 
-    Shapes: as in ``quantized_columns``; rows at least FEW.
+    Shapes: as in ``quantized_columns``; rows at least MANY.
     """
     row, block = START + pairs * RECORD, pair_bytes * pairs
-    tiles, c = (rows + ROWS - 1) // ROWS, first
+    tiles, c = (rows + PAIR_FEW) // PAIR_ROWS, first  # of six or four rows: eight and nine are two of four
     share = (2 * pair_bytes + tiles * LINE - 1) // (tiles * LINE) * LINE if 2 * block <= MOST_AHEAD else 0
     while c + 2 <= last:
         r, at_w, at_y, count = 0, w + c * block, y + 4 * BLOCK * c, min(n - BLOCK * c, 2 * BLOCK)
         ahead = at_w + 2 * block
-        while r + ROWS <= rows:
-            pair_rows(at_y + 4 * r * ldy, x + r * row, at_w, pairs, ldy, count, add, ahead, share)
-            r, ahead = r + ROWS, ahead + pairs * share
-        while r + FEW <= rows:
-            pair_few(at_y + 4 * r * ldy, x + r * row, at_w, pairs, ldy, count, add, ahead, share)
-            r, ahead = r + FEW, ahead + pairs * share
+        while r + PAIR_FEW <= rows:
+            left = rows - r
+            if left < PAIR_ROWS or 2 * PAIR_FEW <= left < PAIR_FEW + PAIR_ROWS:
+                pair_few(at_y + 4 * r * ldy, x + r * row, at_w, pairs, ldy, count, add, ahead, share)
+                r += PAIR_FEW
+            else:
+                pair_rows(at_y + 4 * r * ldy, x + r * row, at_w, pairs, ldy, count, add, ahead, share)
+                r += PAIR_ROWS
+            ahead += pairs * share
         while r < rows:
             tile_one(at_y + 4 * r * ldy, x + r * row, at_w, pairs, ldy, BLOCK, add)
             tile_one(at_y + 4 * (r * ldy + BLOCK), x + r * row, at_w + block, pairs, ldy, count - BLOCK, add)
@@ -70,7 +75,7 @@ def quantized_columns(
     for r0 in range(done, rows, step):
         r1, begin = min(r0 + step, rows), first
         if PAIRED:
-            if r1 - r0 >= FEW:
+            if r1 - r0 >= MANY:
                 begin = paired_columns(y + 4 * r0 * ldy, x + r0 * row, w, first, last, r1 - r0, n, pairs, ldy, add)
         for c in range(begin, last):
             r, at_w, at_y, count = r0, w + c * block, y + 4 * BLOCK * c, min(n - BLOCK * c, BLOCK)
