@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pio.kernels import bfloat16_linear, linear
+from pio.kernels import quantized_linear as quantized
 from pio.kernels._amx_linear import LEAST
 from pio.kernels._amx_tile import BLOCKS
 from pio.kernels._formats import BLOCK, FORMATS, PAIR
@@ -17,7 +18,6 @@ from pio.kernels._processor import AMX
 from pio.kernels.bfloat16_linear import bfloat16_columns
 from pio.kernels.linear import linear_columns
 from pio.kernels.parallel import FINE, parallel_kernel_per_dtype
-from pio.kernels import quantized_linear as quantized
 from pio.kernels.quantized_linear import quantized_columns
 from pio.kernels.quantized_tiles import PAIRED
 from pio.kernels.simd import get_i64

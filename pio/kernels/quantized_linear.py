@@ -14,7 +14,9 @@ from pio.kernels.simd import WIDE
 ROWS, FEW = (8, 4) if WIDE else (4, 2)
 PAIR_ROWS = 6  # twelve sums hide the latency of a product; with their integers they fill the registers
 PAIR_FEW = 4
-MANY = 2 * PAIR_ROWS  # rows that compute for longer than memory takes to bring the next blocks: two at once are worth it
+MANY = (
+    2 * PAIR_ROWS
+)  # rows that compute for longer than memory takes to bring the next blocks: two at once are worth it
 CACHE = 1 << 19  # bytes of activations that stay in the second-level cache while all weights pass by
 MOST_AHEAD = 1 << 18  # bytes of weights that it has room for beside them, and beside those that are met now
 

@@ -113,7 +113,13 @@ def _for_vectors(b: Any, width: Any, walk: Callable[[Any, int], None]) -> None:
 
 
 def _add_products(
-    b: Any, product: Callable[..., Any], sums: Sequence[Sequence[Any]], chances: Sequence[Any], v: Any, width: Any, d: Any
+    b: Any,
+    product: Callable[..., Any],
+    sums: Sequence[Sequence[Any]],
+    chances: Sequence[Any],
+    v: Any,
+    width: Any,
+    d: Any,
 ) -> list[list[Any]]:
     """Add a block's products to int32 sums of the numbers from d on, by vector of sixteen and row."""
     sums = [[*beside] for beside in sums]
