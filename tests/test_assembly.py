@@ -13,7 +13,7 @@ import pytest
 from pio.kernels import _atomics
 from pio.kernels._amx_tile import matrix_tile
 from pio.kernels._formats import FORMATS
-from pio.kernels.quantized_tiles import quantized_tile
+from pio.kernels.quantized_tiles import paired_tile, quantized_tile
 from pio.kernels.simd import JIT
 from pio.kernels.tiles import dot_tile, outer_tile, pair_tile
 from pio.kernels.values_tiles import span_tile, values_tile
@@ -127,6 +127,16 @@ def test_outer_products_and_dot_products_spill_nothing_on_arm(cpu):
 )
 def test_x86_multiplies_with_its_own(form, dot, cpu, instruction, vectors):
     assert loop(quantized_tile(2, dot)[form], cpu).count(instruction) >= 2 * GROUPS * FOURS * vectors
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("cpu", ["cascadelake", "sapphirerapids"])
+def test_two_blocks_share_what_is_read_of_a_row_and_stay_in_registers(form, cpu):
+    rows = 6
+    found = loop(paired_tile(rows, "vnni")[form], cpu)
+    assert found.count("vpdpbusd") == 2 * GROUPS * FOURS * rows and found.stack <= 5
+    ones = loop(quantized_tile(rows, "vnni")[form], cpu)
+    assert found.loads - ones.loads < GROUPS * FOURS * rows / 2  # twice the products
 
 
 @pytest.mark.parametrize("form", FORMATS)

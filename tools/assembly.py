@@ -30,7 +30,7 @@ from pio.kernels._formats import FORMATS
 from pio.kernels._jit import CONTRACT
 from pio.kernels._quarters import ARM
 from pio.kernels.quantized_latent import latents_tile
-from pio.kernels.quantized_tiles import quantized_tile
+from pio.kernels.quantized_tiles import paired_tile, quantized_tile
 from pio.kernels.tiles import dot_tile, outer_tile, pair_tile
 from pio.kernels.values_tiles import span_tile, values_tile
 
@@ -83,6 +83,10 @@ def tiles(processor: Processor) -> Iterator[tuple[str, int, Any]]:
         yield "values", rows, values_tile(rows, processor.dot)
         yield "values of a span", rows, span_tile(rows, processor.dot)
         yield "latents", rows, latents_tile(rows, processor.dot)
+    if processor.dot == "vnni":
+        for rows in (4, 6):
+            for form in FORMATS:
+                yield f"{form} x 2", rows, paired_tile(rows, processor.dot)[form]
     for rows, columns in ((1, 1), (2, 2), (4, 6)):
         yield f"pairs x {columns}", rows, pair_tile(rows, columns, processor.pairs)
         for dtype in ("float32", "bfloat16"):

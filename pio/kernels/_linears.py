@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pio.kernels import bfloat16_linear, linear
+from pio.kernels import quantized_linear as quantized
 from pio.kernels._amx_linear import LEAST
 from pio.kernels._amx_tile import BLOCKS
 from pio.kernels._formats import BLOCK, FORMATS, PAIR
@@ -18,6 +19,7 @@ from pio.kernels.bfloat16_linear import bfloat16_columns
 from pio.kernels.linear import linear_columns
 from pio.kernels.parallel import FINE, parallel_kernel_per_dtype
 from pio.kernels.quantized_linear import quantized_columns
+from pio.kernels.quantized_tiles import PAIRED
 from pio.kernels.simd import get_i64
 from pio.kernels.sizes import ROUNDED
 
@@ -70,7 +72,9 @@ def _unit(kind: str) -> int:
 
 multiply = PerDtype(_outputs)
 unit = PerDtype(_unit)  # outputs that are dealt to parts together: whole tiles, so that only the last meets an edge
-most = PerDtype(lambda kind: BLOCKS if AMX and kind in FORMATS else 1)  # units that many rows meet together
+# Units that many rows meet together, and how many rows do.
+most = PerDtype(lambda kind: 1 if kind not in FORMATS else BLOCKS if AMX else 2 if PAIRED else 1)
+MANY: Final = LEAST if AMX else quantized.MANY
 
 
 @kernel
@@ -94,7 +98,7 @@ def linears(x: int, matrices: int, count: int, rows: int, k: int, add: int, part
     Shapes: x (rows, k) and wi (ni, k) as the kind of matrix has them; yi float32 (rows, ni); matrices int64 (count, 4),
     the fields above. A row's bits depend on nothing but the row. No y may overlap x.
     """
-    step, together = int(unit), int(most) if rows >= LEAST else 1
+    step, together = int(unit), int(most) if rows >= MANY else 1
     while together > 1 and FINE * units_of(matrices, count, step) < 2 * together * parts:
         together //= 2  # each thread is to have two pieces at least
     step *= together

@@ -15,8 +15,9 @@ from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import RECORD, START
 from pio.kernels._jit import kernel
 from pio.kernels._llvm import LINE
+from pio.kernels._paired_scores import paired_scores
 from pio.kernels._rows import fill_f32, scale_row
-from pio.kernels._slices import past_of, sequences_of, start_of, table_of, turn_of
+from pio.kernels._slices import past_of, sequences_of, start_of, table_of
 from pio.kernels.exponential import coarse_exp
 from pio.kernels.parallel import parallel_kernel
 from pio.kernels.quantize import quantize_row
@@ -28,7 +29,7 @@ from pio.kernels.quantized_attention import (
     max_rows,
     pairs_of,
 )
-from pio.kernels.quantized_tiles import quantized_tile
+from pio.kernels.quantized_tiles import PAIRED, quantized_tile
 from pio.kernels.simd import (
     LANES,
     fma,
@@ -47,10 +48,11 @@ from pio.kernels.simd import (
     sum_lanes,
 )
 from pio.kernels.sizes import AMX, BLOCK, KEY_PAIR, PARTS, ROWS, SPAN, SPAN_CHANCE, STARTS
-from pio.kernels.tiles import prefetch
+from pio.kernels.tiles import prefetch, prefetch_near
 from pio.kernels.values_tiles import span_tile
 
 WIDE_ROW = 4 * SPAN * BLOCK  # bytes of a query's scores
+NEAR = PAIRED and not AMX  # whether tiles are so fast that they would wait for the second-level cache
 quantize_row_int8 = quantize_row["int8"]
 # blocks of a cache lie anywhere: the next ones are asked for by name
 scores_eight, scores_four, scores_one = (quantized_tile(rows, ahead=False)["int8"] for rows in (8, 4, 1))
@@ -75,6 +77,11 @@ def span_scores(scores: int, q: int, addresses: int, starts: int, blocks: int, r
             done = ROWS
     for b in range(blocks):
         keys = get_i64(addresses + 8 * b)
+        if PAIRED:
+            if done == 0:
+                ahead = get_i64(addresses + 8 * (b + 1 if b + 1 < blocks else 2 * SPAN))
+                paired_scores(scores + 4 * b * BLOCK, q, keys, rows, pairs, wide, ahead)
+                continue
         for j in range(HALVES):
             at, at_keys, r = scores + 4 * (b * BLOCK + OUTPUTS * j), keys + j * half, done
             prefetch(get_i64(addresses + 8 * (2 * SPAN + b)) + j * half, half)
@@ -133,7 +140,10 @@ def weigh_span(
         total, peak = splat(0.0), splat(0.0)
         for b in range(blocks):
             scales, place = get_i64(addresses + 8 * (SPAN + b)) + BLOCK * width, at + 4 * b * BLOCK
-            prefetch(get_i64(addresses + 8 * (3 * SPAN + b)) + r * share, share)
+            if NEAR:
+                prefetch_near(get_i64(addresses + 8 * (SPAN + b)) + r * share, share)
+            else:
+                prefetch(get_i64(addresses + 8 * (3 * SPAN + b)) + r * share, share)
             low, high = coarse_exp(load_f32(place) - base), coarse_exp(load_f32(place + 4 * LANES) - base)
             total = total + low + high
             low, high = low * load_f32(scales), high * load_f32(scales + 4 * LANES)
@@ -234,6 +244,8 @@ def attend_piece(
     peaks = sums + 4 * ROWS * LANES
     starts = peaks + 4 * ROWS * LANES
     scaled = starts + pairs * STARTS
+    for r in range(rows):  # rows of other heads lie between them: each would be waited for
+        prefetch(q + 4 * head_dim * (((t + r // heads) * kv_heads + kv) * group + h + r % heads), 4 * head_dim)
     fill_f32(acc, rows * width, 0.0)
     fill_f32(sums, 2 * ROWS * LANES, 0.0)
     fill_f32(state, 2 * ROWS, -math.inf)
@@ -269,27 +281,62 @@ def attend_piece(
         scale_row(place, acc + 4 * r * width, head_dim, 1.0 / total if total != 0.0 else math.nan)
 
 
+@kernel
+def pieces_before(cost: int, each: int, pieces: int) -> int:
+    """Return how many of a sequence's pieces begin before a cost, counted from where the sequence begins.
+
+    Shapes: none; each is what a piece costs.
+    """
+    return min(max((cost + each - 1) // each, 0), pieces)
+
+
+@kernel
+def pieces_across(batch: int, s: int, shape: int) -> int:
+    """Return into how many pieces the queries of a sequence and of one key/value head are cut.
+
+    Shapes: batch and shape as in ``full_attention``.
+    """
+    group, tokens = get_i64(shape + GROUP), start_of(batch, s + 1) - start_of(batch, s)
+    step = max(1, ROWS // group)
+    return (tokens + step - 1) // step * ((group + ROWS - 1) // ROWS)
+
+
+@kernel
+def blocks_of(batch: int, s: int) -> int:
+    """Return how many cache blocks each query of a sequence walks: what a piece of it costs.
+
+    Shapes: batch as in ``full_attention``.
+    """
+    length = past_of(batch, s) + start_of(batch, s + 1) - start_of(batch, s)
+    return max(1, (length + BLOCK - 1) // BLOCK)
+
+
 @parallel_kernel(parts_per_thread=PARTS)
 def full_attention(
     out: int, q: int, keys: int, values: int, batch: int, scratch: int, shape: int, part: int, parts: int
 ) -> None:
-    """Attend for a batch of sequences, of which every token sees every position, pieces dealt to the parts in turn.
+    """Attend for a batch of sequences, of which every token sees every position, split over threads by cost.
 
     out[t, h] = softmax(scale * q[t, h] . keys[j], all j of the sequence) @ values[j]
 
-    Shapes: as in ``attention.attention``, of int8. A piece is up to ROWS queries of a key/value head.
+    Shapes: as in ``attention.attention``, of int8. A piece is up to ROWS queries of a key/value head. Those of a head
+    are a part's own as far as can be: what all of them read stays in the second-level cache.
     """
     kv_heads, group = get_i64(shape + KV_HEADS), get_i64(shape + GROUP)
     work = (scratch + part * get_i64(shape + SCRATCH) + 63) // 64 * 64
-    piece, turn, step = -1, turn_of(part, parts), max(1, ROWS // group)
+    step, turns = max(1, ROWS // group), (group + ROWS - 1) // ROWS
+    total = 0
+    for s in range(sequences_of(batch)):
+        total += blocks_of(batch, s) * kv_heads * pieces_across(batch, s, shape)
+    low, high = part * total // parts, (part + 1) * total // parts
     if AMX:
         begin_sixteen()
     for s in range(sequences_of(batch)):
-        for kv in range(kv_heads):  # before tokens: what all of them read stays in the second-level cache
-            for t in range(start_of(batch, s), start_of(batch, s + 1), step):
-                for h in range(0, group, ROWS):
-                    piece += 1
-                    if piece % parts == turn:
-                        attend_piece(out, q, keys, values, batch, work, shape, s, t, kv, h)
+        each, across, first = blocks_of(batch, s), pieces_across(batch, s, shape), start_of(batch, s)
+        pieces = kv_heads * across
+        for piece in range(pieces_before(low, each, pieces), pieces_before(high, each, pieces)):
+            kv, t, h = piece // across, piece % across // turns * step, piece % turns * ROWS
+            attend_piece(out, q, keys, values, batch, work, shape, s, first + t, kv, h)
+        low, high = low - each * pieces, high - each * pieces
     if AMX:
         end_sixteen()

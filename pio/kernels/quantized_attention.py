@@ -17,11 +17,12 @@ from pio.kernels._attention_shape import FEW, HEAD_DIM, SCALE, WINDOW, width_of
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import PAIR, RECORD, START
 from pio.kernels._jit import kernel
+from pio.kernels._paired_scores import paired_scores
 from pio.kernels._rows import fill_f32, scale_row
 from pio.kernels.exponential import exp
 from pio.kernels.quantize import quantize_row
 from pio.kernels.quantized_cache import LARGEST, SMALLEST
-from pio.kernels.quantized_tiles import quantized_tile
+from pio.kernels.quantized_tiles import PAIRED, quantized_tile
 from pio.kernels.simd import (
     LANES,
     VEC,
@@ -68,14 +69,17 @@ def max_rows(address: int) -> Vec:
 
 
 @kernel
-def score_rows(scores: int, q: int, keys: int, rows: int, pairs: int) -> None:
+def score_rows(scores: int, q: int, keys: int, rows: int, pairs: int, ahead: int) -> None:
     """Multiply quantized queries by a cache block's keys.
 
     scores[r, j] = q[r] . keys[j]
 
-    Shapes: scores float32 (rows, BLOCK); q (rows, 16 + 80 pairs) bytes; keys (2, pairs, 1088) bytes. Sums as in
-    ``quantized_tiles``.
+    Shapes: scores float32 (rows, BLOCK); q (rows, 16 + 80 pairs) bytes; keys (2, pairs, 1088) bytes, likewise those
+    that are met next. Sums as in ``quantized_tiles``.
     """
+    if PAIRED:
+        paired_scores(scores, q, keys, rows, pairs, BLOCK, ahead)
+        return
     row, half = START + pairs * RECORD, pairs * KEY_PAIR
     for j in range(HALVES):
         at, at_keys, r = scores + 4 * OUTPUTS * j, keys + j * half, 0
@@ -323,7 +327,8 @@ def take_block(
                 put_i64(peaks, keys + page * key_step)  # nobody else needs that memory by now
                 sixteen_scores(scores, queries, peaks, peaks + 4 * ROWS * LANES, 1, pairs)
                 continue
-        score_rows(scores + 4 * first * BLOCK, queries + first * record, keys + (page + i) * key_step, per, pairs)
+        here, ahead = keys + (page + i) * key_step, keys + following * key_step
+        score_rows(scores + 4 * first * BLOCK, queries + first * record, here, per, pairs, ahead)
     block_maxima(state + 4 * ROWS, scores, at, left, window, span, tokens, heads)
     advance(state)
     for i in range(span):
@@ -334,14 +339,14 @@ def take_block(
             prefetch(values + following * value_step, value_step)
         scales, at_sums, column = at_values + BLOCK * width, sums + 4 * first * LANES, state + 4 * first
         weigh_rows(at_scores, at_acc, at_sums, peaks, column, scales, at, left, window, tokens, heads, width)
-        here = chances + CHANCE * first
-        quantize_chances(here, at_scores, peaks, column, per)
+        at_chances = chances + CHANCE * first
+        quantize_chances(at_chances, at_scores, peaks, column, per)
         if AMX:
             if per == ROWS:
                 put_i64(peaks, at_values)
                 sixteen_values(work, chances, peaks, 1, width)
                 continue
-        add_values(at_acc, here, at_values, per, width)
+        add_values(at_acc, at_chances, at_values, per, width)
 
 
 @kernel

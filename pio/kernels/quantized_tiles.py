@@ -4,6 +4,9 @@ A tile multiplies rows of quantized activations by one block of 16 outputs. The 
 adds its groups in their order to one float32 accumulator, so that a row's bits are the same in every tile. Four bytes
 of weights times four of activations, added to an int32 lane, are one instruction with AVX-512 VNNI, three with AVX2,
 and a handful elsewhere. ARM has tiles of its own, see ``_quarters``.
+
+Where the products are one instruction, what a tile of one block waits for is reading: each of a row's numbers comes
+from memory for sixteen products of four. A tile of two blocks reads it once for both, see ``paired_tile``.
 """
 
 # numba and llvmlite come without type stubs
@@ -35,6 +38,7 @@ I8X64, I16X32 = ir.VectorType(ll.I8, 64), ir.VectorType(ll.I16, 32)
 I8X32, I16X16, I32X8 = ir.VectorType(ll.I8, 32), ir.VectorType(ll.I16, 16), ir.VectorType(ll.I32, 8)
 
 AHEAD: Final = 12  # pairs between the one that is computed and the one that is asked for
+PAIRED: Final = DOT == "vnni"  # whether tiles of two blocks are faster: they need thirty-two registers
 
 
 def _dot_vnni(b: Any, acc: Any, w: Any, x: Any, bits: int) -> Any:
@@ -87,6 +91,17 @@ def quantized_tile(rows: int, dot: str = DOT, ahead: bool = True) -> PerDtype[Ti
     return PerDtype(lambda name: _quantized_tile(rows, FORMATS[name], dot, ahead))
 
 
+@cache
+def paired_tile(rows: int, dot: str = DOT, level: int = 2) -> PerDtype[Tile]:
+    """Return the tile of ``quantized_tile`` for two blocks of outputs that lie one behind the other.
+
+    It takes ``(y, x, w, pairs, ldy, count, add, ahead, share)``: as there, of 16 < count <= 32 outputs. While it
+    computes a pair of groups, it asks for the next ``share`` bytes from ``ahead`` on, 0 for none, to be in the cache of
+    that level. Not for ARM.
+    """
+    return PerDtype(lambda name: _paired_tile(rows, FORMATS[name], dot, level))
+
+
 def unpacked(b: Any, at: Any, bits: int) -> list[Any]:
     """Sixteen outputs' next stored numbers, four inputs a vector: two vectors of nibbles or one of bytes."""
     raw = ll.load(b, at, I8X64, 1)
@@ -113,27 +128,41 @@ class _WholeTile:
 
     def add_group(self, b: Any, g: int, x: list[Any], w: Any, totals: list[Any]) -> None:
         """Add one group of a pair to the totals."""
-        rows, form, offsets = self._rows, self._form, PAIR + 8 + 4 * g
-        part = [ir.Constant(ll.I32X16, [0] * 16)] * rows
-        if not form.minima:
-            starts = [ll.load(b, _at(b, row, (offsets, 1)), ll.I32, 4) for row in x]
-            part = [ll.splat(b, start) for start in starts]
-        for q in range(form.group_bytes // 64):
-            vectors = unpacked(b, _at(b, w, (form.header_bytes + g * form.group_bytes + 64 * q, 1)), form.bits)
-            for i, vector in enumerate(vectors):
-                inputs = GROUP * g + 4 * (q * len(vectors) + i)
-                for r in range(rows):
-                    four = ll.load(b, _at(b, x[r], (inputs, 1)), ll.I32, 4)
-                    part[r] = self._product(b, part[r], vector, b.bitcast(ll.splat(b, four), I8X64), form.bits)
-        scale = ll.load_as(b, _at(b, w, (2 * BLOCK * g, 1)), "float16")
-        for r in range(rows):
-            exponent = ll.splat(b, ll.load(b, _at(b, x[r], (PAIR + 4 * g, 1)), ll.I32, 4))
+        _add_group(b, self._form, self._product, g, x, [w], [totals])
+
+
+def _add_group(
+    b: Any, form: Format, product: Callable[..., Any], g: int, x: list[Any], w: list[Any], totals: list[list[Any]]
+) -> None:
+    """Add one group of a pair to the totals, which are places by block and row."""
+    offsets, start = PAIR + 8 + 4 * g, [ir.Constant(ll.I32X16, [0] * 16)] * len(x)
+    if not form.minima:
+        start = [_every_lane(b, row, offsets, ll.I32) for row in x]
+    parts = [[*start] for _ in w]
+    for q in range(form.group_bytes // 64):
+        at = form.header_bytes + g * form.group_bytes + 64 * q
+        vectors = [unpacked(b, _at(b, block, (at, 1)), form.bits) for block in w]
+        for i, beside in enumerate(zip(*vectors, strict=True)):
+            inputs = GROUP * g + 4 * (q * len(vectors[0]) + i)
+            for r, row in enumerate(x):
+                four = b.bitcast(_every_lane(b, row, inputs, ll.I32), I8X64)
+                for part, vector in zip(parts, beside, strict=True):
+                    part[r] = product(b, part[r], vector, four, form.bits)
+    scales = [ll.load_as(b, _at(b, block, (2 * BLOCK * g, 1)), "float16") for block in w]
+    least = [ll.load_as(b, _at(b, block, (2 * BLOCK * (2 + g), 1)), "float16") for block in w if form.minima]
+    for r, row in enumerate(x):
+        exponent = _every_lane(b, row, PAIR + 4 * g, ll.I32)
+        for j, scale in enumerate(scales):
             factor = b.bitcast(b.add(b.bitcast(scale, ll.I32X16), exponent), ll.F32X16)
-            value = ll.fma(b, b.sitofp(part[r], ll.F32X16), factor, b.load(totals[r]))
+            value = ll.fma(b, b.sitofp(parts[j][r], ll.F32X16), factor, b.load(totals[j][r]))
             if form.minima:
-                least = ll.load_as(b, _at(b, w, (2 * BLOCK * (2 + g), 1)), "float16")
-                value = ll.fma(b, least, ll.splat(b, ll.load(b, _at(b, x[r], (offsets, 1)), ll.F32, 4)), value)
-            b.store(value, totals[r])
+                value = ll.fma(b, least[j], _every_lane(b, row, offsets, ll.F32), value)
+            b.store(value, totals[j][r])
+
+
+def _every_lane(b: Any, row: Any, offset: int, ty: Any) -> Any:
+    """What lies so many bytes behind an address, in all lanes."""
+    return ll.splat(b, ll.load(b, _at(b, row, (offset, 1)), ty, 4))
 
 
 def _quantized_tile(rows: int, form: Format, dot: str, ahead: bool) -> Tile:
@@ -167,6 +196,38 @@ def _quantized_tile(rows: int, form: Format, dot: str, ahead: bool) -> Tile:
                 old = (ctypes.c_float * count).from_address(place)
                 sums = sums + type(sums)([*old, *[0.0] * (BLOCK - count)])
             store_part_f32(place, sums, count)
+
+    return tile
+
+
+def _paired_tile(rows: int, form: Format, dot: str, level: int) -> Tile:
+    one = _quantized_tile(1, form, dot, False)
+
+    def emit(
+        b: Any, y: Any, x: Any, w: Any, pairs: Any, ldy: Any, count: Any, add: Any, ahead: Any, share: Any
+    ) -> None:
+        stride = b.add(b.mul(pairs, ll.i64_const(RECORD)), ll.i64_const(START))
+        begin = [ll.own(b, _at(b, x, (stride, r))) for r in range(rows)]
+        blocks = [w, ll.own(b, _at(b, w, (pairs, form.pair_bytes)))]
+        starts = [ll.splat(b, ll.load(b, row, ll.F32, 4)) for row in begin]
+        sums = [[cgutils.alloca_once_value(b, start) for start in starts] for _ in blocks]
+        with cgutils.for_range(b, pairs, intp=ll.I64) as loop:
+            at_x = [_at(b, row, (START, 1), (loop.index, RECORD)) for row in begin]
+            at_w = [_at(b, block, (loop.index, form.pair_bytes)) for block in blocks]
+            first = b.add(ahead, b.mul(loop.index, share))
+            with cgutils.for_range_slice(b, ll.i64_const(0), share, ll.i64_const(ll.LINE), ll.I64) as (at, _):
+                ll.prefetch(b, b.add(first, at), level)
+            for g in range(2):
+                _add_group(b, form, DOTS[dot], g, at_x, at_w, sums)
+        _put(b, sums[0], y, ldy, ll.i64_const(BLOCK), add)
+        _put(b, sums[1], _at(b, y, (4 * BLOCK, 1)), ldy, b.sub(count, ll.i64_const(BLOCK)), add)
+
+    @primitive(void, *[int64] * 9, emit=emit)
+    def tile(y: int, x: int, w: int, pairs: int, ldy: int, count: int, add: int, ahead: int, share: int) -> None:
+        for r in range(rows):
+            row, place = x + r * (START + pairs * RECORD), y + 4 * r * ldy
+            one(place, row, w, pairs, ldy, BLOCK, add)
+            one(place + 4 * BLOCK, row, w + pairs * form.pair_bytes, pairs, ldy, count - BLOCK, add)
 
     return tile
 

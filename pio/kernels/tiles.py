@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 from llvmlite import ir
@@ -233,11 +233,16 @@ def _outer_tile(rows: int, vectors: int, dtype: str, together: int) -> Tile:
     return tile
 
 
-def _emit_prefetch(b: Any, address: Any, n: Any) -> None:
+def _emit_prefetch(b: Any, address: Any, n: Any, level: int = 2) -> None:
     with cgutils.for_range_slice(b, ll.i64_const(0), n, ll.i64_const(ll.LINE), ll.I64) as (at, _):
-        ll.prefetch(b, b.add(address, at))
+        ll.prefetch(b, b.add(address, at), level)
 
 
 @primitive(void, int64, int64, emit=_emit_prefetch)
 def prefetch(address: int, n: int) -> None:
     """Ask for n bytes to be in the second-level cache soon: many more can be on their way there than to the first."""
+
+
+@primitive(void, int64, int64, emit=partial(_emit_prefetch, level=1))
+def prefetch_near(address: int, n: int) -> None:
+    """Ask for n bytes to be in the first-level cache soon: few, and next to be read."""

@@ -15,7 +15,7 @@ from pio.kernels._formats import EXPONENT, FORMATS, PAIR, RECORD, START
 from pio.kernels._jit import CONTRACT, OPTIONS
 from pio.kernels._processor import compiles_for
 from pio.kernels._quarters import ARM
-from pio.kernels.quantized_tiles import DOT, quantized_tile
+from pio.kernels.quantized_tiles import DOT, paired_tile, quantized_tile
 from pio.kernels.simd import JIT
 from pio.tensor import Tensor
 from pio.testing.compare import assert_close, bits
@@ -148,3 +148,39 @@ def test_a_start_that_is_not_finite_reaches_every_output_of_its_row(form, bad):
         compiled(3, dot, form.name)(y.address, at_x.address, at_w.address, 2, 16, 16, 0)
         first, middle, last = y.tolist()
         assert all(map(math.isfinite, first + last)) and not any(map(math.isfinite, middle))
+
+
+@functools.cache
+def compiled_pair(rows, dot, form):
+    tile = paired_tile(rows, dot)[form]
+
+    @njit(**OPTIONS, fastmath=CONTRACT)
+    def run(y, x, w, pairs, ldy, count, add, ahead, share):
+        tile(y, x, w, pairs, ldy, count, add, ahead, share)
+
+    if JIT:
+        run.compile((types.int64,) * 9)
+    return run
+
+
+@pytest.mark.parametrize("rows", [4, 6])
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+@given(data=st.data(), pairs=st.integers(0, 4), count=st.integers(17, 32), add=st.booleans(), extreme=st.booleans())
+def test_two_blocks_at_once_are_one_after_the_other_to_the_bit(rows, form, data, pairs, count, add, extreme):
+    source = random.Random(data.draw(st.integers(0, 999)))
+    x = records(source, rows, pairs, form, extreme)
+    w = block(source, pairs, form, extreme) + block(source, pairs, form)
+    at_x, at_w = (Tensor.from_buffer(bytearray(b"-" + part), "uint8")[1:] for part in (x, w))
+    y = data.draw(views(data.draw(tensors((rows, count)))))
+    before, wide = y.clone(), y.storage.memoryview().tobytes()
+    for i, outputs in enumerate((16, count - 16)):
+        place, at = y.address + 64 * i, at_w.address + i * pairs * form.pair_bytes
+        compiled(rows, "portable", form.name)(place, at_x.address, at, pairs, y.strides[0], outputs, int(add))
+    expected = bits(y)
+    ahead, share = data.draw(st.sampled_from(((at_w.address, 64), (0, 192), (0, 0))))  # any address will do
+    for dot in (dot for dot in HERE if dot not in ARM):
+        y.copy_(before)
+        run = compiled_pair(rows, dot, form.name)
+        run(y.address, at_x.address, at_w.address, pairs, y.strides[0], count, int(add), ahead, share)
+        assert around(y, before) == wide
+        assert bits(y) == expected, dot
