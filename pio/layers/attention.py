@@ -44,7 +44,7 @@ def attention_rooms(source: Source, heads: int, kv_heads: int, head_dim: int) ->
         "attention",
         {"q": query, "k": key, "v": key, "attended": query},
         HeadViews,
-        fixed={"scratch": attention_scratch_shape(head_dim, source.device)},
+        fixed={"scratch": attention_scratch_shape(head_dim, source.runs_on)},
         begin=begin_attention,
     )
 

@@ -79,7 +79,7 @@ def _router_rooms(source: Source, routing: Routing) -> Rooms[RouterViews]:
     """Ask for what a router computes in, and for the choices."""
     k, experts = routing.k, routing.experts
     shapes = {"logits": (experts,), "ids": (k,), "weights": (k,), "order": (k,), "places": (k,)}
-    fixed = {"starts": (experts + 1,), "scratch": route_scratch_shape(experts, routing.groups, source.device)}
+    fixed = {"starts": (experts + 1,), "scratch": route_scratch_shape(experts, routing.groups, source.runs_on)}
     kinds = {"ids": int32, "order": int32, "places": int32, "starts": int32}
     return source.workspace.rooms("router", shapes, RouterViews, fixed=fixed, kinds=kinds)
 

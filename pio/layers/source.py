@@ -150,6 +150,11 @@ class Source:
         """Where weights are put, for operations to run there."""
         return self.workspace.device
 
+    @property
+    def runs_on(self) -> Device:
+        """Where steps run, on whose kind it depends how much scratch they need: there, but for a rehearsal."""
+        return self.workspace.runs_on
+
     def __truediv__(self, name: str | int) -> Source:
         """Return the source one name further down."""
         return replace(self, prefix=self.full_name(str(name)))

@@ -78,6 +78,7 @@ class Workspace:
     Attributes:
         tokens: Most tokens of a step.
         device: Where it lies.
+        runs_on: Where steps run: there, or where those of the model that is only rehearsed here would.
         rounds_inputs: Whether inputs are rounded to bfloat16 where weights are bfloat16.
     """
 
@@ -88,6 +89,7 @@ class Workspace:
         *,
         device: Device | None = None,
         round_inputs: bool = False,
+        runs_on: Device | None = None,
     ) -> None:
         """Begin without any room.
 
@@ -96,9 +98,11 @@ class Workspace:
             budget: Counts the memory.
             device: Where it lies; the default one if None.
             round_inputs: Whether inputs of layers with bfloat16 weights are rounded to bfloat16.
+            runs_on: Whose steps it is counted for, where it is never made; that device if None.
         """
         self.tokens = tokens
         self.device = on_device(device)
+        self.runs_on = self.device if runs_on is None else runs_on
         self.rounds_inputs = round_inputs
         self._budget = budget
         self._sizes: dict[tuple[str, str], int] = {}

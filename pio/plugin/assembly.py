@@ -82,7 +82,7 @@ def rehearse(
     """
     census, options = Census(), source_options(runtime, quantization)
     device, likewise = device_of(runtime), rehearsed(runtime)
-    source = Rehearsal(weights, workspace_of(likewise, None), placement=census, **options)
+    source = Rehearsal(weights, workspace_of(likewise, None, device), placement=census, **options)
     weights.rehearsing = True
     try:
         model, _ = assemble(build, config, weights, source, likewise, MemoryBudget(UNLIMITED))
@@ -213,11 +213,11 @@ def speculation_of(runtime: RuntimeConfig, cache: Cache, context: int) -> Specul
     return Speculation(drafter, MeasuredGate(), runtime.max_draft_tokens)
 
 
-def workspace_of(runtime: RuntimeConfig, budget: MemoryBudget | None) -> Workspace:
-    """Return what the model computes in, on the device and with the threads that it is to have."""
+def workspace_of(runtime: RuntimeConfig, budget: MemoryBudget | None, runs_on: Device | None = None) -> Workspace:
+    """Return what the model computes in, on the device and with the threads that it is to have, or as if on another."""
     device = device_of(runtime)
     round_inputs = runtime.activation_dtype == "bfloat16"
-    return Workspace(runtime.batch_tokens, budget, device=device, round_inputs=round_inputs)
+    return Workspace(runtime.batch_tokens, budget, device=device, round_inputs=round_inputs, runs_on=runs_on)
 
 
 def source_options(runtime: RuntimeConfig, quantization: Quantization) -> dict[str, Any]:

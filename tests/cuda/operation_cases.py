@@ -130,13 +130,13 @@ def _paged(format: str) -> Callable[[There], Result]:
 
 
 def _latent(there: There) -> Result:
-    kind, shape = latent_layout("float16", BLOCKS, 40, 6)
+    kind, shape = latent_layout("float16", BLOCKS, 40, 8)
     cache = Pages.of(Tensor.zeros(shape, kind, there.device), "float16")
     batch = there.batch((7, 0, [3, 1], 0, False), (2, 16, [2, 4], 1, False))
-    rows, out = there.numbers(9, 46, seed=3), there.empty(9, 3, 40)
+    rows, out = there.numbers(9, 48, seed=3), there.empty(9, 3, 40)
     ops.write_latent_cache(cache, rows[:, :40], rows[:, 40:], batch)
-    q = there.numbers(9, 3, 46, seed=4)
-    scratch = ops.latent_scratch(40, 6, there.device)
+    q = there.numbers(9, 3, 48, seed=4)
+    scratch = ops.latent_scratch(40, 8, there.device)
     ops.latent_attention(q[:, :, :40], q[:, :, 40:], cache, batch, scratch, out=out, scale=0.2)
     return [out, cache]
 

@@ -153,7 +153,7 @@ class MultiHeadLatentAttention:
             "attended": (s.heads, s.rank),
             "values": (s.heads, s.value),
         }
-        fixed = {"scratch": latent_scratch_shape(s.rank, s.rope, source.device)}
+        fixed = {"scratch": latent_scratch_shape(s.rank, s.rope, source.runs_on)}
         view = partial(LatentViews, sizes=s)
         self._rooms = source.workspace.rooms("latent attention", shapes, view, fixed=fixed, begin=begin_attention)
 
