@@ -77,6 +77,8 @@ def bench(
     profile: options.Profile = None,
     device: options.Device = None,
     cuda_kernels: options.CudaKernels = None,
+    gpu_memory: options.GpuMemory = None,
+    offloaded_experts: options.OffloadedExperts = None,
     threads: options.Threads = None,
     context_length: options.ContextLength = None,
     dtype: options.Dtype = None,
@@ -107,9 +109,8 @@ def bench(
         check_sight(str(config or model), ["image"], registry.choose(raw, plugin)[0].modalities)
     alone = shape or ((pictures or callers or copy) and not workload)
     workloads = () if alone else _workloads(raw, plugin, workload or [])
-    asked: dict[str, Any] = {"workloads": workloads, "pictures": pictures, "callers": callers}
-    asked |= _copy(copy, new_tokens, given)
-    plan = Plan(**shape, rounds=rounds, buffer_bytes=buffer_mb * 1_000_000, **asked)
+    asked: dict[str, Any] = {"pictures": pictures, "callers": callers, **_copy(copy, new_tokens, given)}
+    plan = Plan(**shape, rounds=rounds, buffer_bytes=buffer_mb * 1_000_000, workloads=workloads, **asked)
     given = _with_room(plan, given, raw)
     report = _measure(model, plan, given) if config is None else _measure_random(raw, config, layers, plan, given)
     (_write if json else show)(report)

@@ -60,6 +60,8 @@ def chat(
     profile: options.Profile = None,
     device: options.Device = None,
     cuda_kernels: options.CudaKernels = None,
+    gpu_memory: options.GpuMemory = None,
+    offloaded_experts: options.OffloadedExperts = None,
     threads: options.Threads = None,
     context_length: options.ContextLength = None,
     dtype: options.Dtype = None,

@@ -66,6 +66,8 @@ def generate(
     profile: options.Profile = None,
     device: options.Device = None,
     cuda_kernels: options.CudaKernels = None,
+    gpu_memory: options.GpuMemory = None,
+    offloaded_experts: options.OffloadedExperts = None,
     threads: options.Threads = None,
     context_length: options.ContextLength = None,
     dtype: options.Dtype = None,
@@ -92,8 +94,6 @@ def generate(
     chat = chat or bool(seen or asking)
     _check_together(given, gap, seen)
     fields = options.sampling_fields(given)
-    if seen:
-        require_sight(model, [one.kind for one in seen], plugin)
     text = "" if gap else read_prompt(model, prompt, named=_is_named(context))
     shown = text is None
     if text is None:
@@ -141,7 +141,7 @@ def _seen(given: dict[str, Any]) -> list[Seen]:
 
 
 def _check_together(given: dict[str, Any], gap: dict[str, str], seen: list[Seen]) -> None:
-    """Refuse options that contradict each other."""
+    """Refuse options that contradict each other, and pictures and videos for a model that does not see."""
     if given["logprobs"] is not None and not given["json"]:
         raise ConfigError("--logprobs only shows in JSON; add --json")
     if given["json"] and given["echo"] is not None:
@@ -154,6 +154,8 @@ def _check_together(given: dict[str, Any], gap: dict[str, str], seen: list[Seen]
         raise ConfigError("--prefix and --suffix take the place of a prompt; give them without one, and without --chat")
     if given["literal_messages"] and not (given["chat"] or gap or seen or given["tools"]):
         raise ConfigError("--literal-messages is for messages and gaps; add --chat, or leave it out")
+    if seen:
+        require_sight(given["model"], [one.kind for one in seen], given["plugin"])
 
 
 def _note(result: Generation, line: str | None) -> None:

@@ -85,6 +85,21 @@ CudaKernels: TypeAlias = Annotated[
         help="Which kernels run on a GPU, such as -norm,-rope: all but these; others run on the CPU over copies.",
     ),
 ]
+GpuMemory: TypeAlias = Annotated[
+    str | None,
+    _runtime(
+        "--gpu-memory",
+        metavar="SIZE",
+        help="What weights, cache and activations may take on a GPU, such as 10GiB; other layers stay here.",
+    ),
+]
+OffloadedExperts: TypeAlias = Annotated[
+    str | None,
+    _runtime(
+        "--offloaded-experts",
+        help="Experts that do not fit on a GPU: copy, compute (by the CPU), or auto, which measures.",
+    ),
+]
 Threads: TypeAlias = Annotated[int | None, _runtime("--threads", help="Over how many threads to split.")]
 ContextLength: TypeAlias = Annotated[
     int | None, _runtime("--context-length", help="Tokens of prompt and answer together.")
@@ -213,6 +228,8 @@ _RUNTIME_FIELDS = (
     "profile",
     "device",
     "cuda_kernels",
+    "gpu_memory",
+    "offloaded_experts",
     "threads",
     "context_length",
     "dtype",

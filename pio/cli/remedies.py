@@ -32,7 +32,10 @@ def speak_of(parameters: Iterable[Any]) -> None:
 
 
 def as_options(message: str) -> str:
-    """Return a message with arguments such as ``memory_limit=5`` and ``memory_limit`` as options of the command."""
+    """Return a message with arguments such as ``memory_limit=5`` and ``memory_limit`` as options of the command.
+
+    What stands in quotes is a value, whatever it is called.
+    """
     message = message.replace(_DOWNLOAD, "").removesuffix(" or None")
     if not _options:
         return message
@@ -42,7 +45,7 @@ def as_options(message: str) -> str:
     message = re.sub(rf"(?<![\w./=-])({names})={_VALUE}", _given, message)
     message = re.sub(rf"^({names})(?= is )", lambda found: _options[found[1]], message)
     message = re.sub(
-        r"(?<![\w./=-])[a-z]+_[a-z_]+(?![\w./=(])", lambda found: _options.get(found[0], found[0]), message
+        r"(?<![\w./='-])[a-z]+_[a-z_]+(?![\w./=(])", lambda found: _options.get(found[0], found[0]), message
     )
     return message
 

@@ -10,6 +10,7 @@ import typer
 
 from pio.cli import options
 from pio.cli.console import mark, note, write
+from pio.cli.remedies import as_options
 from pio.errors import PioError
 
 Check: TypeAlias = tuple[str, Callable[[], object]]
@@ -21,13 +22,15 @@ def verify(
     ] = None,
     device: options.Device = None,
     cuda_kernels: options.CudaKernels = None,
+    gpu_memory: options.GpuMemory = None,
+    offloaded_experts: options.OffloadedExperts = None,
     verbose: options.Verbose = False,
 ) -> None:
     """Check plugins (their code is there and complete) and models (their files are whole, their weights numbers)."""
     from pio.cli.checks import manifest_checks, model_checks, plugin_checks
     from pio.plugin import registry
 
-    given = options.runtime_options({"device": device, "cuda_kernels": cuda_kernels})
+    given = options.runtime_options(dict(locals()))
     installed, broken = registry.manifests(), registry.problems()
     failed = 0
     for name in names or [*installed, *broken, "demo"]:
@@ -49,7 +52,7 @@ def _run(checks: Generator[Check]) -> int:
             try:
                 found: Any = check()
             except Exception as error:  # what a plugin's code raises when it is imported, too
-                problem = str(error) if isinstance(error, PioError) else f"{type(error).__name__}: {error}"
+                problem = as_options(str(error)) if isinstance(error, PioError) else f"{type(error).__name__}: {error}"
                 write(f"  {mark('failed')} {title}: {' '.join(problem.split())}\n")
                 return 1
             write(f"  {mark('ok')} {title}{f': {found}' if isinstance(found, str) else ''}\n")

@@ -62,6 +62,8 @@ def warmup(
     ] = None,
     device: options.Device = None,
     cuda_kernels: options.CudaKernels = None,
+    gpu_memory: options.GpuMemory = None,
+    offloaded_experts: options.OffloadedExperts = None,
     quantize: options.Quantize = None,
     quantize_policy: options.QuantizePolicy = None,
     activation_dtype: options.ActivationDtype = None,
@@ -70,7 +72,7 @@ def warmup(
 ) -> None:
     """Compile kernels for this machine, once; they are kept on disk."""
     given = options.runtime_options({n: value for n, value in locals().items() if n != "progress"})
-    own = [name for name in given if name in ("quantize", "quantize_policy", "activation_dtype")]
+    own = [name for name in given if name not in ("device", "cuda_kernels")]
     if own and not models:
         option = own[0].replace("_", "-")
         raise ConfigError(f"--{option} is for models that are named; without one, every kind is warmed up")

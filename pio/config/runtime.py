@@ -205,7 +205,7 @@ class RuntimeConfig(DescribedFields, frozen=True):
         for name in value:
             if name.removeprefix("-") not in CUDA_KERNELS:
                 near = get_close_matches(name.removeprefix("-"), CUDA_KERNELS, 1)
-                hint = f"did you mean {near[0]}" if near else f"there are {', '.join(CUDA_KERNELS)}"
+                hint = f"did you mean {near[0]}" if near else f"there are {', '.join(map(repr, CUDA_KERNELS))}"
                 raise ValueError(f"expected all or none alone, or names of kernels, and {name!r} is none; {hint}")
         if len({name.startswith("-") for name in value}) != 1:
             raise ValueError("expected names of kernels that run on a GPU, or with a minus of those that do not")

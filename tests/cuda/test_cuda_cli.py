@@ -36,6 +36,20 @@ def test_commands_that_load_models(driver, command):
     assert ran.exit_code == 0 and driver.calls.count("allocate") and "launch" not in driver.calls
 
 
+@pytest.mark.parametrize("command", ["generate", "chat", "bench", "verify", "warmup"])
+def test_layers_that_do_not_fit(driver, command):
+    given = ["demo", *(["def f(", "-n", 1] if command == "generate" else [])]
+    ran = pio(command, *given, *NOTHING_THERE, "--gpu-memory", "1KiB", "--offloaded-experts", "copy")
+    assert re.search("cuda:0: cache, activations and weights take .* give more --gpu-memory", ran.output)
+    assert ran.exit_code == 1
+
+
+@pytest.mark.parametrize("option", [("--gpu-memory", "1GiB"), ("--offloaded-experts", "copy")])
+def test_a_warm_up_of_everything_has_no_layers_elsewhere(driver, option):
+    ran = pio("warmup", *NOTHING_THERE, *option)
+    assert ran.exit_code == 1 and f"{option[0]} is for models that are named" in ran.stderr
+
+
 @pytest.mark.parametrize("command", ["generate", "chat", "bench"])
 @pytest.mark.parametrize(
     ("options", "words"),
@@ -47,6 +61,9 @@ def test_commands_that_load_models(driver, command):
             ("--device", "cpu", "--cuda-kernels", "-norm"),
             "--cuda-kernels says nothing with --device 'cpu'; leave it out",
         ),
+        (("--device", "cpu", "--gpu-memory", "1GiB"), "--gpu-memory says nothing with --device 'cpu'; leave it out"),
+        (("--gpu-memory", "much"), "'much'"),
+        (("--offloaded-experts", "move"), "--offloaded-experts is 'move': expected 'auto', 'copy' or 'compute'"),
     ],
 )
 def test_what_cannot_be(driver, command, options, words):
