@@ -184,7 +184,9 @@ def _gpus() -> Finding:
     try:
         version("numba-cuda")
     except PackageNotFoundError:
-        return Finding("GPUs", found, "advice", 'their kernels have to be compiled: pip install "numba-cuda[cu13]"')
+        return Finding(
+            "GPUs", found, "advice", 'their kernels have to be compiled: pip install "numba-cuda[cu13]>=0.30,<0.31"'
+        )
     return Finding("GPUs", found)
 
 

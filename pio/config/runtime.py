@@ -69,8 +69,8 @@ class RuntimeConfig(DescribedFields, frozen=True):
 
     device: str = "auto"
     """Where to run: cpu, cuda (the first NVIDIA GPU), cuda:1 and so on, which take
-    ``pip install "numba-cuda[cu13]"``; auto takes the first GPU where there is one that can be used and the model fits,
-    and else, or with ``threads``, the CPU; a line of the log says why."""
+    ``pip install "numba-cuda[cu13]>=0.30,<0.31"``; auto takes the first GPU where there is one that can be used and the
+    model fits, and else, or with ``threads``, the CPU; a line of the log says why."""
 
     cuda_kernels: tuple[str, ...] = ("all",)
     """Which kernels run on a GPU: all; none; the names of those that do (norm, rope); or with a minus of those that do

@@ -18,7 +18,9 @@ from pio.errors import DeviceError, OutOfMemoryError
 try:
     from cuda.bindings import driver as cu
 except ImportError as error:
-    raise DeviceError('a GPU takes packages that are not installed: pip install "numba-cuda[cu13]"') from error
+    raise DeviceError(
+        'a GPU takes packages that are not installed: pip install "numba-cuda[cu13]>=0.30,<0.31"'
+    ) from error
 
 MOST_PARAMETERS: Final = 64
 _NO_DRIVER: Final = (
@@ -34,6 +36,13 @@ _LOST: Final = (
     cu.CUresult.CUDA_ERROR_ECC_UNCORRECTABLE,
     cu.CUresult.CUDA_ERROR_NVLINK_UNCORRECTABLE,
     cu.CUresult.CUDA_ERROR_ILLEGAL_ADDRESS,
+    cu.CUresult.CUDA_ERROR_MISALIGNED_ADDRESS,
+    cu.CUresult.CUDA_ERROR_INVALID_ADDRESS_SPACE,
+    cu.CUresult.CUDA_ERROR_ILLEGAL_INSTRUCTION,
+    cu.CUresult.CUDA_ERROR_INVALID_PC,
+    cu.CUresult.CUDA_ERROR_HARDWARE_STACK_ERROR,
+    cu.CUresult.CUDA_ERROR_ASSERT,
+    cu.CUresult.CUDA_ERROR_LAUNCH_TIMEOUT,
     cu.CUresult.CUDA_ERROR_LAUNCH_FAILED,
 )  # behind these a process gets nothing more done on the GPU
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from time import perf_counter
 from typing import Any, Final, NamedTuple
@@ -18,6 +19,7 @@ from pio.errors import DeviceError, OutOfMemoryError
 from pio.memory.sizes import format_bytes
 
 _lock: Final = threading.RLock()
+_recording: Final = threading.RLock()  # nobody may wait for all of a GPU while a graph is recorded there
 
 
 class Launch(NamedTuple):
@@ -91,7 +93,7 @@ class Stream:
         """
         driver = self.begin()
         try:
-            address = driver.allocate(max(nbytes, 1), self.handle)
+            address = self._allocated(driver, max(nbytes, 1))
         except OutOfMemoryError as error:
             free, total = driver.room()
             raise OutOfMemoryError(
@@ -102,6 +104,14 @@ class Stream:
         self.held[address] = nbytes
         driver.fill(address, 0, max(nbytes, 1), self.handle)
         return address
+
+    def _allocated(self, driver: Driver, nbytes: int) -> int:
+        try:
+            return driver.allocate(nbytes, self.handle)
+        except OutOfMemoryError:  # what was given back may not be there yet, or lie in pieces of other sizes
+            driver.wait(self.handle)
+            driver.trim()
+            return driver.allocate(nbytes, self.handle)
 
     def room(self) -> int:
         """Return how many bytes of the GPU's memory are free, what was given back by now among them."""
@@ -140,7 +150,8 @@ class Stream:
     def _free(self, address: int, shared: bool) -> None:
         driver = self.gpu.enter()
         if shared:
-            driver.wait_all()
+            with _recording:
+                driver.wait_all()
         self.held.pop(address)
         driver.free(address, self.handle)
 
@@ -286,11 +297,15 @@ class Graph:
         driver = stream.gpu.enter()
         own = driver.stream()
         try:
-            driver.begin_graph(own)
-            try:
-                for kernel, grid, block, shared, letters, values in launches:
-                    driver.launch(kernel, grid, block, shared, own, letters, values)
-            finally:
+            with _recording:
+                driver.begin_graph(own)
+                try:
+                    for kernel, grid, block, shared, letters, values in launches:
+                        driver.launch(kernel, grid, block, shared, own, letters, values)
+                except BaseException:
+                    with suppress(DeviceError):  # it has the reason already
+                        driver.end_graph_run(driver.end_graph(own))
+                    raise
                 self._handle = driver.end_graph(own)
         finally:
             driver.end_stream(own)

@@ -10,6 +10,7 @@ from pio.cache.protocol import Cache, check_offered, tentative_tokens
 from pio.config.decoder import DecoderConfig
 from pio.config.runtime import DENSE_DRAFT, EXPERTS_DRAFT, RuntimeConfig
 from pio.config.sizes import size_text
+from pio.device import Device
 from pio.engine.drafts.gate import MeasuredGate
 from pio.engine.drafts.speculation import DRAFTS, SHARE, Speculation
 from pio.engine.drafts.suffix_drafter import SuffixDrafter, running_bytes

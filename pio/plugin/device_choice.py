@@ -33,15 +33,15 @@ def placed(make: Callable[[RuntimeConfig, bool], T], runtime: RuntimeConfig) -> 
     """
     if runtime.device != "auto":
         return make(runtime, False)
-    why = f"threads={runtime.threads} is for the CPU" if runtime.threads else ""
-    try:
-        gpu = usable_gpu()
-        if not why:
-            whole = not {"gpu_memory", "offloaded_experts"} & runtime.model_fields_set
+    if runtime.threads:
+        why = f"threads={runtime.threads} is for the CPU"
+    else:
+        try:
+            gpu, whole = usable_gpu(), not {"gpu_memory", "offloaded_experts"} & runtime.model_fields_set
             return make(runtime.model_copy(update={"device": str(gpu)}), whole)
-    except (DeviceError, OutOfMemoryError) as error:
-        why = str(error)
-        _let_go(error)
+        except (DeviceError, OutOfMemoryError) as error:
+            why = str(error)
+            _let_go(error)
     _log.info("device=auto runs on the CPU: %s", why)
     return make(runtime.updated(device="cpu"), False)
 

@@ -188,6 +188,8 @@ class FakeDriver:
 
     def wait_all(self) -> None:
         gpu = self._begin("wait_all")
+        if any(queue.recorded is not None for queue in self._queues.values() if queue.gpu == gpu):
+            raise Misuse("somebody waits for all of a GPU while a stream there is recorded")
         for handle, queue in self._queues.items():
             if queue.gpu == gpu:
                 self._run(queue)

@@ -285,7 +285,9 @@ def test_a_compiler_that_is_not_installed(driver, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "numba.cuda", None)
     monkeypatch.setattr(_kept, "_file", lambda *_: None)
     x = There(Device("cuda"))(numbers(3, 6))
-    with pytest.raises(DeviceError, match=r'have to be compiled, which takes pip install "numba-cuda\[cu13\]"'):
+    with pytest.raises(
+        DeviceError, match=r'have to be compiled, which takes pip install "numba-cuda\[cu13\]>=0.30,<0.31"'
+    ):
         ops.add(x, x)
 
 

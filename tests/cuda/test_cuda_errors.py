@@ -46,7 +46,7 @@ def test_without_the_packages():
             print(error, Tensor.zeros(3).tolist())
         """
     )
-    assert 'pip install "numba-cuda[cu13]"' in said and "[0.0, 0.0, 0.0]" in said
+    assert 'pip install "numba-cuda[cu13]>=0.30,<0.31"' in said and "[0.0, 0.0, 0.0]" in said
 
 
 def test_without_a_driver():

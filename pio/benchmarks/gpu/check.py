@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +90,7 @@ class Check:
         checkpoints: Folders of models with expected answers, or without.
         until: When the part that runs has to end.
         left_out: What it had no time for.
+        lost: In which part the GPU was lost to this process; empty while it is not.
     """
 
     device: Device
@@ -95,10 +98,11 @@ class Check:
     checkpoints: Sequence[Path] = ()
     until: float = float("inf")
     left_out: list[str] = field(default_factory=list[str])
+    lost: str = ""
 
-    def over(self, what: str) -> bool:
-        """Return whether there is no time left for something, and note it then."""
-        late = time.monotonic() >= self.until
+    def over(self, what: str, needed: float = 0.0) -> bool:
+        """Return whether there is no time left for something that needs so many seconds, and note it then."""
+        late = time.monotonic() + needed >= self.until
         if late:
             self.left_out.append(what)
         return late
@@ -157,10 +161,40 @@ def run_part(name: str, part: Part, check: Check, seconds: float) -> PartReport:
     """Run a part, whatever becomes of it, for about so many seconds."""
     report, began = PartReport(name), time.monotonic()
     check.until, check.left_out = began + seconds, report.left_out
-    try:
-        for found in part(check):
-            report.findings.append(found)
-    except Exception as error:  # the next part may be all right
-        report.error = f"{type(error).__name__}: {error}"
+    if check.lost:
+        report.left_out.append(f"all of it, for the GPU was lost in {check.lost}")
+        return report
+    with _warnings() as said:
+        try:
+            for found in part(check):
+                report.findings.append(found)
+        except Exception as error:  # the next part may be all right
+            report.error = f"{type(error).__name__}: {error}"
+            if _is_lost(check.device):
+                check.lost = name
+    report.findings += [Finding("a warning", text, fine=False, wrong=True) for text in said]
     report.seconds = time.monotonic() - began
     return report
+
+
+def _is_lost(device: Device) -> bool:
+    """Return whether nothing more can be done there."""
+    try:
+        if device.stream is not None:
+            device.stream.wait()
+    except DeviceError:
+        return True
+    return False
+
+
+@contextmanager
+def _warnings() -> Generator[list[str]]:
+    """Note what pio warns of meanwhile, such as a kernel that cannot be made, in whose place the CPU computes."""
+    said, handler = list[str](), logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())
+    log = logging.getLogger("pio")
+    log.addHandler(handler)
+    try:
+        yield said
+    finally:
+        log.removeHandler(handler)

@@ -16,6 +16,7 @@ from pio.system import HERE
 
 START_AIM: Final = 3.0  # seconds until a process whose kernels are compiled has a token
 SLOWEST: Final = 240.0  # seconds that a process may take
+LEAST: Final = 30.0  # that there must be for one
 
 # Random weights of a config in transformers: {model_type, ...fields}, a prompt of so many tokens, an answer of so many.
 TRANSFORMERS: Final = """
@@ -48,7 +49,7 @@ print(json.dumps({"prompt": prompt / first, "decode": answer / max(whole - first
 def start(check: Check) -> Iterator[Finding]:
     """Start processes that load the demo model and answer: the first may have to compile kernels."""
     for what in ("a new process", "another, with compiled kernels"):
-        if check.over(f"first token of {what}"):
+        if check.over(f"first token of {what}", LEAST):
             continue
         began = time.perf_counter()
         found = _asked(check, ["-m", "pio.benchmarks.gpu.first_token", "demo", str(check.device)])
@@ -68,7 +69,7 @@ def peers(check: Check) -> Iterator[Finding]:
         return
     device = str(check.device) if check.device.stream is not None else "cpu"
     for name in check.shapes.peers or tuple(check.shapes.models)[:1]:
-        if check.over(f"transformers, {name}"):
+        if check.over(f"transformers, {name}", LEAST):
             continue
         prompt, answer = check.shapes.context
         asked = {"config": check.shapes.models[name][0], "device": device, "prompt": prompt, "answer": answer}
@@ -83,7 +84,7 @@ def _asked(check: Check, arguments: list[str]) -> dict[str, Any]:
     Raises:
         PioError: It failed, or took too long.
     """
-    allowed = max(1.0, min(SLOWEST, check.until - time.monotonic()))
+    allowed = max(LEAST, min(SLOWEST, check.until - time.monotonic()))
     try:
         done = subprocess.run(
             [sys.executable, *arguments],

@@ -122,7 +122,9 @@ def _compile(name: Name, architecture: str) -> Kept:
         import_whole("numba.cuda")
         import_whole("numba_cuda")
     except ImportError as error:
-        raise NoCompiler('a GPU\'s kernels have to be compiled, which takes pip install "numba-cuda[cu13]"') from error
+        raise NoCompiler(
+            'a GPU\'s kernels have to be compiled, which takes pip install "numba-cuda[cu13]>=0.30,<0.31"'
+        ) from error
     kernel = getattr(import_whole(name.module), name.name, None)
     if kernel is not None and name.dtype:
         try:
