@@ -73,7 +73,7 @@ def test_an_order_finds_its_kernel(kernel):
 
 @pytest.mark.parametrize("name", compilation.LONGEST)
 def test_what_is_said_to_take_long_is_a_kernel(name):
-    assert [path for path in (ROOT / "pio" / "kernels").glob("*.py") if f"\ndef {name}(" in path.read_text("utf-8")]
+    assert [path for path in (ROOT / "pio" / "kernels").rglob("*.py") if f"\ndef {name}(" in path.read_text("utf-8")]
 
 
 def test_what_takes_longest_begins_first(monkeypatch):
