@@ -88,7 +88,8 @@ class HybridPlacement(Placement):
                 "time the model is built"
             )
         self._used[item] = at + rounded(weight.nbytes)
-        ctypes.memmove(self._turns.image(item) + at, weight.contiguous().address, weight.nbytes)
+        whole = weight.contiguous()  # which may be a copy, and has to live until it is read
+        ctypes.memmove(self._turns.image(item) + at, whole.address, whole.nbytes)
         return Tensor(buffer, buffer.address + at, weight.dtype, weight.shape, row_major(weight.shape))
 
     def experts(self, source: S, make: Callable[[S], SizedExpertsBlock]) -> ExpertsBlock:

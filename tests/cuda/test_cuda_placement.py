@@ -193,13 +193,13 @@ def test_auto_goes_on_where_a_load_fails_half_way(driver, monkeypatch, caplog, w
 
 
 def test_a_model_too_large_for_a_gpu_takes_nothing_from_another(wanted):
-    with having(FakeDriver(facts(nbytes=3_000_000))) as driver, load(device="cuda") as model:
+    with having(FakeDriver(facts(nbytes=6_000_000))) as driver, load(device="cuda") as model:
         before = sum(Device("cuda").stream.held.values())
         with pytest.raises(OutOfMemoryError, match=r"cuda:0: cache, .* may be used; give .*cache_tokens"):
-            load(device="cuda", cache_tokens=1 << 13)
+            load(device="cuda", cache_tokens=1 << 15)
         assert driver.most[0] < before + 500_000
         with pytest.raises(OutOfMemoryError):
-            model.update(cache_tokens=1 << 13)
+            model.update(cache_tokens=1 << 15)
         assert answer(model) == wanted  # loaded as it was
 
 
