@@ -71,7 +71,7 @@ class _Here:
         return [view[index * nbytes : (index + 1) * nbytes] for view, nbytes in self._views]
 
     def put(self, index: int, rooms: Sequence[memoryview]) -> None:
-        pass
+        pass  # they are the block itself
 
 
 class _OnGpu:

@@ -325,13 +325,3 @@ def _pack_bf16(b: Any, low: Any, high: Any) -> Any:
 @primitive(int32, float32, float32, emit=_pack_bf16)
 def pack_bf16(low: float, high: float) -> int:
     """Two numbers rounded to bfloat16, in one word."""
-
-
-@primitive(float32, int32, emit=lambda b, w: b.bitcast(b.shl(w, ir.Constant(I32, 16)), F32))
-def low_bf16(word: int) -> float:
-    """The first bfloat16 of a word, as float32."""
-
-
-@primitive(float32, int32, emit=lambda b, w: b.bitcast(b.and_(w, ir.Constant(I32, -1 << 16)), F32))
-def high_bf16(word: int) -> float:
-    """The second bfloat16 of a word, as float32."""

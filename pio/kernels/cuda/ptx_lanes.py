@@ -116,11 +116,6 @@ def get_u16(address: int) -> int:
     """Read sixteen bits."""
 
 
-@primitive(void, int64, int64, emit=lambda b, a, v: store(b, a, b.trunc(v, I16), 2))
-def put_u16(address: int, value: int) -> None:
-    """Write the lower sixteen bits."""
-
-
 @primitive(void, int64, int64, emit=lambda b, a, v: store(b, a, b.trunc(v, I16), 2, SHARED))
 def put_shared_u16(address: int, value: int) -> None:
     """Write the lower sixteen bits to shared memory."""
