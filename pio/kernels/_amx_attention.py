@@ -23,7 +23,7 @@ from pio.kernels._formats import FORMATS, GROUP, PAIR, RECORD, START
 from pio.kernels._rows import scale_row
 from pio.kernels.quantized_tiles import group_python
 from pio.kernels.simd import get_f32, get_i32, get_i64, int64, primitive, put_i32, splat, store_f32, void
-from pio.kernels.sizes import BLOCK, KEY_PAIR, ROWS, STARTS
+from pio.kernels.sizes import BLOCK, KEY_PAIR, ROWS, TILE_STARTS
 from pio.kernels.values_tiles import add_row_python
 
 HALVES: Final = BLOCK // OUTPUTS
@@ -63,7 +63,7 @@ def _memory(b: Any, tiles: int) -> Any:
 def _emit_starts(b: Any, starts: Any, q: Any, pairs: Any) -> None:
     row = ll.at(b, ll.i64_const(START), (pairs, RECORD))
     with cgutils.for_range(b, pairs, intp=ll.I64) as loop:
-        known = ll.at(b, starts, (loop.index, STARTS))
+        known = ll.at(b, starts, (loop.index, TILE_STARTS))
         for r in range(ROWS):
             query = ll.at(b, q, (row, r))
             record = ll.at(b, query, (START, 1), (loop.index, RECORD), (PAIR, 1))
@@ -77,10 +77,10 @@ def _emit_starts(b: Any, starts: Any, q: Any, pairs: Any) -> None:
 
 @primitive(void, *[int64] * 3, emit=_emit_starts)
 def start_scores(starts: int, q: int, pairs: int) -> None:
-    """Write what ``scores_tile`` has to know of sixteen quantized queries, STARTS bytes for each pair of groups."""
+    """Write what ``scores_tile`` has to know of sixteen quantized queries, TILE_STARTS bytes for each pair."""
     for p in range(pairs):
         for r in range(ROWS):
-            query, known = q + r * (START + pairs * RECORD), starts + p * STARTS
+            query, known = q + r * (START + pairs * RECORD), starts + p * TILE_STARTS
             record = query + START + p * RECORD + PAIR
             for g in range(2):
                 for o in range(OUTPUTS):
@@ -173,7 +173,7 @@ class _Scores:
 
     def _multiply(self, block: Any, pair: Any, half: int, g: int) -> None:
         b, sums = self._b, _SUMS[half][g]
-        amx.load(b, sums, ll.at(b, self._starts, (pair, STARTS), (TILE * g, 1)), ll.i64_const(LINE))
+        amx.load(b, sums, ll.at(b, self._starts, (pair, TILE_STARTS), (TILE * g, 1)), ll.i64_const(LINE))
         keys = ll.at(b, self._keys(block, pair, half), (KEYS.header_bytes + KEYS.group_bytes * g, 1))
         amx.load(b, _RIGHT, keys, ll.i64_const(amx.WIDTH))
         amx.multiply(b, sums, _LEFT[g], _RIGHT, unsigned=True)
@@ -185,7 +185,7 @@ class _Scores:
         """Add a pair's integer sums, times the scales of keys and queries, to scores, or to what these start from."""
         b, header = self._b, self._keys(block, pair, half)
         scales = [ll.load_as(b, ll.at(b, header, (2 * OUTPUTS * g, 1)), "float16") for g in range(2)]
-        known = ll.at(b, self._starts, (pair, STARTS))
+        known = ll.at(b, self._starts, (pair, TILE_STARTS))
         scores = ll.at(b, self._scores, (block, 4 * BLOCK), (LINE * half, 1))
         for r in range(ROWS):
             place = ll.at(b, scores, (self._line * r, 1))

@@ -22,8 +22,9 @@ BLOCK: Final = 32  # positions of a cache block: two vectors of scores
 PARTS: Final = 4  # pieces for each thread, with scratch of their own: who is held up leaves the rest to others
 ROWS: Final = 16  # queries that walk the cache together; their state stays in the first-level cache
 SPAN: Final = 4  # blocks that queries who see everything take at once
-# Bytes for each pair of all queries, where tiles of AMX multiply them: what sums start from, and exponents.
-STARTS: Final = (2 * ROWS + 3) * 4 * LANES if AMX else 0
+# Bytes for each pair of all queries that tiles of AMX multiply (what sums start from, exponents), and the room of them.
+TILE_STARTS: Final = (2 * ROWS + 3) * 4 * LANES
+STARTS: Final = TILE_STARTS if AMX else 0
 LATENT_STEP: Final = 2 * LANES  # a latent takes a multiple of so many numbers: values are walked two vectors at a time
 LATENT_ROWS: Final = (
     20  # queries that walk the cache together: a block is read, and widened to float32, for all of them
