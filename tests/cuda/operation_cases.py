@@ -10,10 +10,11 @@ from pio import ops
 from pio.cache.batch import Batch
 from pio.device import Device
 from pio.ops import attention
-from pio.ops.experts import Choices, ExpertWeights, route_scratch
+from pio.ops.expert_weights import ExpertWeights
 from pio.ops.gated_delta import state_shape
 from pio.ops.latent_attention import latent_layout
 from pio.ops.pages import Pages
+from pio.ops.routing import Choices, route_scratch
 from pio.ops.window import Window, desks_shape, window_shapes
 from pio.tensor import Tensor
 
