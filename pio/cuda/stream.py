@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pio.cuda.driver import Driver
 from pio.cuda.gpu import Gpu, gpu
-from pio.cuda.graph import Graph, Launch, recording
 from pio.cuda.pinned import Pinned
 from pio.cuda.stage import Stage
 from pio.cuda.turns import Turns
@@ -19,6 +19,18 @@ from pio.errors import DeviceError, OutOfMemoryError
 from pio.memory.sizes import format_bytes
 
 _lock: Final = threading.RLock()
+_recording: Final = threading.RLock()  # nobody may wait for all of a GPU while a graph is recorded there
+
+
+class Launch(NamedTuple):
+    """A kernel's launch, as ``Driver.launch`` takes it."""
+
+    kernel: int
+    grid: int
+    block: int
+    shared: int
+    letters: str
+    values: bytes
 
 
 class Stream:
@@ -138,7 +150,7 @@ class Stream:
     def _free(self, address: int, shared: bool) -> None:
         driver = self.gpu.enter()
         if shared:
-            with recording:
+            with _recording:
                 driver.wait_all()
         self.held.pop(address)
         driver.free(address, self.handle)
@@ -274,6 +286,39 @@ class Stream:
         self._stage.close()
         self._closed = True
         driver.end_stream(self.handle)
+
+
+class Graph:
+    """Launches that are done in one call of the driver."""
+
+    def __init__(self, stream: Stream, launches: Sequence[Launch]) -> None:
+        """Record them, in a stream of its own, so that nothing that other threads do gets between them."""
+        self._stream = stream
+        driver = stream.gpu.enter()
+        own = driver.stream()
+        try:
+            with _recording:
+                driver.begin_graph(own)
+                try:
+                    for kernel, grid, block, shared, letters, values in launches:
+                        driver.launch(kernel, grid, block, shared, own, letters, values)
+                except BaseException:
+                    with suppress(DeviceError):  # it has the reason already
+                        driver.end_graph_run(driver.end_graph(own))
+                    raise
+                self._handle = driver.end_graph(own)
+        finally:
+            driver.end_stream(own)
+
+    def run(self) -> None:
+        """Do them when all before them is done."""
+        stream = self._stream
+        stream.begin().run_graph(self._handle, stream.handle)
+
+    def __del__(self) -> None:
+        handle, stream = getattr(self, "_handle", 0), self._stream
+        if handle:
+            stream.drop_later(lambda: stream.gpu.enter().end_graph_run(handle))
 
 
 @cache

@@ -13,9 +13,8 @@ pytest.importorskip("numba_cuda", reason='kernels for GPUs take numba-cuda: pip 
 from fake_driver import FakeDriver, Misuse, facts
 from gpus import having
 
-from pio.cuda.graph import Launch
 from pio.cuda.stage import STEP, Stage
-from pio.cuda.stream import Stream
+from pio.cuda.stream import Launch, Stream
 from pio.device import Device, default_device
 from pio.dtypes import ALL, float32, int32
 from pio.errors import DeviceError, OutOfMemoryError, TensorError
