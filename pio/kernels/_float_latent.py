@@ -1,7 +1,8 @@
 """Latent attention over a paged cache of floats: the part of the walk in ``latent_attention`` that knows how they lie.
 
 A cache block holds BLOCK positions as rows: the latent, zeros up to a whole number of STEP, then the rotated key that
-all heads share. A score is a dot product with the whole row; the value is the latent, the row's beginning.
+all heads share, zeros up to a whole number of KEY_STEP. A score is a dot product with the whole row; the value is the
+latent, the row's beginning.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pio.kernels._jit import kernel, kernel_per_dtype
 from pio.kernels._latent_shape import HEAD_LATENT, HEAD_ROPE, RANK, ROPE_DIM, SCALE, take_query
 from pio.kernels._rows import fill_f32, round_row, scale_row
 from pio.kernels.simd import LANES, WIDE, get_f32, get_f64, get_i64, itemsize, put_f32, splat, store_part
-from pio.kernels.sizes import BLOCK
+from pio.kernels.sizes import BLOCK, KEY_STEP
 from pio.kernels.sizes import LATENT_ROWS as ROWS
 from pio.kernels.sizes import LATENT_STEP as STEP
 from pio.kernels.tiles import dot_tile, outer_tile, prefetch
@@ -114,20 +115,29 @@ def values_of(shape: int) -> int:
 
 
 @kernel
+def row_of(shape: int) -> int:
+    """Return how many numbers a row has.
+
+    Shapes: shape int64, the record of ``_latent_shape``.
+    """
+    return values_of(shape) + (get_i64(shape + ROPE_DIM) + KEY_STEP - 1) // KEY_STEP * KEY_STEP
+
+
+@kernel
 def state_of(work: int, shape: int) -> int:
     """Return where the largest scores and the sums of all rows lie in ``work``.
 
     Shapes: work as in ``begin_rows``.
     """
-    return work + 4 * ROWS * (2 * values_of(shape) + get_i64(shape + ROPE_DIM) + BLOCK)
+    return work + 4 * ROWS * (values_of(shape) + row_of(shape) + BLOCK)
 
 
 @kernel_per_dtype
 def begin_rows(work: int, rows: int, shape: int) -> None:
     """Have seen nothing yet: outputs are zero, so are sums, and the largest score is below every number.
 
-    Shapes: work float32 (latent_floats,), whose parts are outputs (ROWS, values), queries (ROWS, values + rope_dim),
-    scores (ROWS, BLOCK), and for each row its largest score and its sum.
+    Shapes: work float32 (latent_floats,), whose parts are outputs (ROWS, values), queries (ROWS, width), scores (ROWS,
+    BLOCK), and for each row its largest score and its sum.
     """
     state = state_of(work, shape)
     fill_f32(work, rows * values_of(shape), 0.0)
@@ -144,22 +154,24 @@ def put_queries(work: int, first: int, count: int, latent: int, rope: int, shape
     ``first`` on; work as in ``begin_rows``.
     """
     rank, values, rope_dim = get_i64(shape + RANK), values_of(shape), get_i64(shape + ROPE_DIM)
+    width = row_of(shape)
     for r in range(count):
-        row = work + 4 * ROWS * values + 4 * (first + r) * (values + rope_dim)
+        row = work + 4 * ROWS * values + 4 * (first + r) * width
         at_latent, at_rope = latent + 4 * r * get_i64(shape + HEAD_LATENT), rope + 4 * r * get_i64(shape + HEAD_ROPE)
         take_query(row, at_latent, at_rope, rank, values, rope_dim, get_f64(shape + SCALE))
+        fill_f32(row + 4 * (values + rope_dim), width - values - rope_dim, 0.0)
 
 
 @kernel_per_dtype
 def take_block(work: int, latents: int, page: int, after: int, at: int, tokens: int, heads: int, shape: int) -> None:
     """Let all rows see a cache block.
 
-    Shapes: work as in ``begin_rows``; latents (blocks, BLOCK, values + rope_dim) of the kernel's type; page and after
+    Shapes: work as in ``begin_rows``; latents (blocks, BLOCK, width) of the kernel's type; page and after
     count this block and the next; at is how far the first token's position is behind the block's first. Sums in
     float32.
     """
     values, rows, count = values_of(shape), tokens * heads, min(BLOCK, at + tokens)
-    width = values + get_i64(shape + ROPE_DIM)
+    width = row_of(shape)
     q, size = work + 4 * ROWS * values, itemsize * BLOCK * width
     scores, state = q + 4 * ROWS * width, state_of(work, shape)
     here, following = latents + page * size, latents + after * size
@@ -190,9 +202,11 @@ def store_position(latents: int, page: int, slot: int, latent: int, key: int, ra
 
     Shapes: latent float32 (rank,); key float32 (rope_dim,); latents, page as in ``take_block``; slot < BLOCK.
     """
-    values = (rank + STEP - 1) // STEP * STEP
-    row = latents + itemsize * (page * BLOCK + slot) * (values + rope_dim)
+    values, keys = (rank + STEP - 1) // STEP * STEP, (rope_dim + KEY_STEP - 1) // KEY_STEP * KEY_STEP
+    row = latents + itemsize * (page * BLOCK + slot) * (values + keys)
     round_row(row, latent, rank)
     for i in range(rank, values, LANES):
         store_part(row + itemsize * i, splat(0.0), min(LANES, values - i))
     round_row(row + itemsize * values, key, rope_dim)
+    if keys > rope_dim:
+        store_part(row + itemsize * (values + rope_dim), splat(0.0), keys - rope_dim)

@@ -26,6 +26,7 @@ SPAN: Final = 4  # blocks that queries who see everything take at once
 TILE_STARTS: Final = (2 * ROWS + 3) * 4 * LANES
 STARTS: Final = TILE_STARTS if AMX else 0
 LATENT_STEP: Final = 2 * LANES  # a latent takes a multiple of so many numbers: values are walked two vectors at a time
+KEY_STEP: Final = 8  # and the key behind it a multiple of so many: sixteen bytes divide where a row begins
 LATENT_ROWS: Final = (
     20  # queries that walk the cache together: a block is read, and widened to float32, for all of them
 )
@@ -62,9 +63,9 @@ GPU_BLOCKS: Final = 2
 # positions, where eight heads have their own keys, or where latents are met by up to 48 heads.
 GPU_SLOTS, GPU_LATENT_SLOTS = (32, 8 * 176), (16, 2 * 176)
 
-# What a GPU's shared memory and registers hold: heads of attention, rows of latents with their key, of floats whole
-# pieces of eight numbers, keys of the delta rule, groups of experts.
-GPU_HEAD_DIM, GPU_LATENT_ROW, GPU_LATENT_STEP, GPU_DELTA_DIM, GPU_GROUPS = 512, 1728, 8, 256, 2048
+# What a GPU's shared memory and registers hold: heads of attention, rows of latents with their key, keys of
+# the delta rule, groups of experts.
+GPU_HEAD_DIM, GPU_LATENT_ROW, GPU_DELTA_DIM, GPU_GROUPS = 512, 1728, 256, 2048
 
 
 def size_of(dtype: str) -> int:
@@ -112,10 +113,15 @@ def latent_width(rank: int) -> int:
     return -(-rank // LATENT_STEP) * LATENT_STEP
 
 
+def latent_row(rank: int, rope_dim: int) -> int:
+    """Return how many numbers a row of floats has: a latent and a key, each with zeros behind it."""
+    return latent_width(rank) + -(-rope_dim // KEY_STEP) * KEY_STEP
+
+
 def latent_floats(rank: int, rope_dim: int) -> int:
     """Return how many float32 of scratch one part needs: queries, outputs, scores, running maxima and sums."""
     values = latent_width(rank)
-    return LATENT_ROWS * (values + rope_dim + values + BLOCK + 2) + LANES
+    return LATENT_ROWS * (latent_row(rank, rope_dim) + values + BLOCK + 2) + LANES
 
 
 def int8_latent_bytes(rank: int, rope_dim: int) -> int:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pio import ops
 from pio.layers.placement import SizedExpertsBlock
-from pio.ops.experts import Choices
+from pio.ops.routing import Choices
 from pio.tensor import Tensor
 
 Part = tuple[int, int]  # where it begins in a layer's memory, and its bytes

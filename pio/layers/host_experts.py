@@ -14,7 +14,7 @@ from pio.layers.source import Source
 from pio.memory.layout import Shape, row_major
 from pio.memory.storage import Storage
 from pio.ops import compilation
-from pio.ops.experts import Choices
+from pio.ops.routing import Choices
 from pio.tensor import Tensor
 
 

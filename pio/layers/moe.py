@@ -10,8 +10,10 @@ from pio.dtypes import int32, uint8
 from pio.errors import CheckpointError, TensorError
 from pio.layers.source import Source
 from pio.layers.workspace import Rooms
-from pio.ops.experts import Choices, ExpertWeights, most_row_bytes, route_scratch_shape
+from pio.ops.expert_weights import ExpertWeights
+from pio.ops.experts import most_row_bytes
 from pio.ops.quantized import PackedWeight
+from pio.ops.routing import Choices, route_scratch_shape
 from pio.tensor import Tensor
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from pio.device import Device
-from pio.ops.experts import Choices
+from pio.ops.routing import Choices
 from pio.tensor import Tensor
 
 STEP = 256  # bytes to whose multiples weights are placed

@@ -9,7 +9,8 @@ from pio.ops.commit import commit_delta, commit_inputs
 from pio.ops.conv import conv1d, conv2d
 from pio.ops.copy import copy
 from pio.ops.elementwise import add, mul
-from pio.ops.experts import Choices, ExpertWeights, add_choices, expert_linears, route
+from pio.ops.expert_weights import ExpertWeights
+from pio.ops.experts import add_choices, expert_linears
 from pio.ops.gated_delta import delta_gates, gated_delta
 from pio.ops.gather import add_rows, gather, gather_by_value, place_rows, scatter_add, scatter_add_by_index
 from pio.ops.grid_embedding import add_grid_embedding
@@ -26,6 +27,7 @@ from pio.ops.program import Program, host_call, recording
 from pio.ops.quantized import PackedWeight, pack, quantized_linear, quantized_linears, unpack
 from pio.ops.reduce import first_non_finite
 from pio.ops.rope import rope, rope_table
+from pio.ops.routing import Choices, route
 from pio.ops.softmax import softmax
 from pio.ops.top_k import top_k
 from pio.ops.window import Window

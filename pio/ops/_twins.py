@@ -20,7 +20,7 @@ from pio.memory.allocation import ALIGNMENT
 from pio.memory.layout import offsets, runs, span
 from pio.memory.storage import Storage
 from pio.ops._used import limits, used_rows
-from pio.ops.experts import ExpertWeights
+from pio.ops.expert_weights import ExpertWeights
 from pio.ops.pages import Pages
 from pio.ops.quantized import PackedWeight
 from pio.ops.slices import Slices

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from pio.kernels import _batch_record as fields
 from pio.kernels import sizes
-from pio.ops.experts import Choices
 from pio.ops.quantized import BLOCK
+from pio.ops.routing import Choices
 from pio.ops.slices import Slices
 from pio.tensor import Tensor
 

@@ -21,8 +21,8 @@ kernels = launcher.module("latent_attention")
 def latent_layout(format: DType | str, blocks: int, rank: int, rope_dim: int) -> tuple[DType, tuple[int, ...]]:
     """Return how a layer's cache of that format is kept: the elements' type, and its shape.
 
-    Floats are (blocks, BLOCK_SIZE, rank + rope_dim): a row for each position, of the latent and the key that heads
-    share, with zeros between the two up to a multiple of 32. int8 has scales beside its numbers, so a block is plain
+    Floats are (blocks, BLOCK_SIZE, row): a row for each position, of the latent, with zeros up to a multiple of 32, and
+    the key that heads share, with zeros up to a multiple of 8. int8 has scales beside its numbers, so a block is plain
     bytes: 17 for each 16 numbers, both parts rounded up to a multiple of 64.
 
     Raises:
@@ -31,7 +31,7 @@ def latent_layout(format: DType | str, blocks: int, rank: int, rope_dim: int) ->
     stored = stored_type("latents", format)
     if str(format) == "int8":
         return stored, (blocks, sizes.int8_latent_block(rank, rope_dim))
-    return stored, (blocks, BLOCK_SIZE, sizes.latent_width(rank) + rope_dim)
+    return stored, (blocks, BLOCK_SIZE, sizes.latent_row(rank, rope_dim))
 
 
 def latent_scratch_shape(rank: int, rope_dim: int, device: Device | None = None) -> tuple[int, int]:
@@ -110,7 +110,7 @@ def latent_attention(
 
     Raises:
         TensorError: Shapes, strides, dtypes or the format do not fit, what is written is read-only or shares memory, or
-            on a GPU a row of the cache is wider than 1728 or, of floats, no multiple of 8.
+            on a GPU a row of the cache is wider than 1728.
     """
     op = "latent_attention"
     ld_latent, head_latent = head_strides(op, "q_latent", q_latent)
@@ -123,7 +123,9 @@ def latent_attention(
     if 0 in (heads, rank, rope_dim):
         raise TensorError(f"{op}: q_latent {q_latent.shape} or q_rope {q_rope.shape} has no heads, or heads of width 0")
     format = _check_cache(op, cache, rank, rope_dim)
-    _check_row(op, format, sizes.latent_width(rank) + rope_dim, q_latent.device)
+    check_gpu_limit(
+        op, "a latent with its key", sizes.latent_row(rank, rope_dim), sizes.GPU_LATENT_ROW, q_latent.device
+    )
     check(op, "out", out, q_latent.shape)
     check_writable(op, "out", out)
     check_apart(op, "out", out, q_latent=q_latent, q_rope=q_rope, cache=cache)
@@ -139,21 +141,12 @@ def latent_attention(
     check_same_device(op, "out", out, "batch", batch.record)
     check_apart(op, "scratch", scratch, out=out, q_latent=q_latent, q_rope=q_rope, cache=cache)
     strides = ld_latent, head_latent, ld_rope, head_rope
-    shape = record(4 * floats, *strides, heads, rank, rope_dim, float(scale), device=q_latent.device)
+    as_heads = 4 * floats, 1, heads, rank, 1, 0, float(scale)  # one head of keys, causal, no window
+    shape = record(*as_heads, *strides, rope_dim, device=q_latent.device)
     inputs = q_latent.address, q_rope.address, cache.address, batch.record.address
     at = out.address, *inputs, scratch.address, shape.address
     kernels.on(q_latent.device).latent_attention[format](*at, parts // sizes.PARTS)
     return out
-
-
-def _check_row(op: str, format: str, width: int, device: Device) -> None:
-    """Raise a TensorError if a row of a cache is none that kernels of a GPU take."""
-    check_gpu_limit(op, "a latent with its key", width, sizes.GPU_LATENT_ROW, device)
-    if device.stream is not None and format != "int8" and width % sizes.GPU_LATENT_STEP:
-        raise TensorError(
-            f"{op}: a latent with its key is {width} numbers, of which a GPU takes a multiple of "
-            f"{sizes.GPU_LATENT_STEP} where they are floats; use a cache of int8, or move the tensors by .to('cpu')"
-        )
 
 
 def _check_cache(op: str, cache: Tensor, rank: int, rope_dim: int) -> str:

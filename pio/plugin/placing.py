@@ -19,7 +19,7 @@ from pio.layers.workspace import Workspace
 from pio.memory.budget import MemoryBudget
 from pio.memory.fit import require_free
 from pio.memory.sizes import format_bytes
-from pio.ops.experts import Choices
+from pio.ops.routing import Choices
 from pio.tensor import Tensor
 
 SMALL = 1 << 20  # bytes of sizes, tables and batches that lie on a GPU beside what is counted

@@ -13,7 +13,7 @@ from pio.ops.pages import STORED, Pages
 from pio.tensor import Tensor
 
 KV_HEADS, HEADS, DIM, BLOCKS = 2, 6, 21, 5
-RANK, ROPE = 51, 24  # a row of floats is a multiple of 8, as GPUs take them
+RANK, ROPE = 51, 21
 PAST, TOKENS = (37, 5), (3, 2)
 TABLES = [3, 0, 4], [2]
 FIRST = Sequences(tuple((past, 0, table, 0, None, False) for past, table in zip(PAST, TABLES, strict=True)))

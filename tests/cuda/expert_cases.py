@@ -6,7 +6,8 @@ from operation_case import Case, numbers
 
 from pio import ops
 from pio.kernels._formats import FORMATS
-from pio.ops.experts import Choices, ExpertWeights
+from pio.ops.expert_weights import ExpertWeights
+from pio.ops.routing import Choices
 from pio.tensor import Tensor
 from pio.testing.strategies import FLOATS
 

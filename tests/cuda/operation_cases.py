@@ -10,10 +10,11 @@ from pio import ops
 from pio.cache.batch import Batch
 from pio.device import Device
 from pio.ops import attention
-from pio.ops.experts import Choices, ExpertWeights, route_scratch
+from pio.ops.expert_weights import ExpertWeights
 from pio.ops.gated_delta import state_shape
 from pio.ops.latent_attention import latent_layout
 from pio.ops.pages import Pages
+from pio.ops.routing import Choices, route_scratch
 from pio.ops.window import Window, desks_shape, window_shapes
 from pio.tensor import Tensor
 
@@ -30,6 +31,16 @@ def numbers(*shape: int, seed: int = 1, dtype: str = "float32") -> Tensor:
 def integers(*values: int, dtype: str = "int32") -> Tensor:
     """Return a vector."""
     return Tensor.from_list(list(values), dtype)
+
+
+def said(value: Any) -> Any:
+    """Return what is to be equal on both devices, to the bit: NaN too."""
+    if isinstance(value, ops.PackedWeight):
+        return value.form.name, value.shape, said(value.data)
+    if not isinstance(value, Tensor):
+        return value
+    here = value.to("cpu").contiguous()
+    return here.dtype.name, here.shape, here.memoryview().tobytes()
 
 
 class There:

@@ -17,7 +17,8 @@ from pio.kernels._formats import FORMATS
 from pio.kernels.cuda import experts as kernels
 from pio.kernels.cuda import routing
 from pio.kernels.sizes import ROUNDED
-from pio.ops.experts import Choices, ExpertWeights
+from pio.ops.expert_weights import ExpertWeights
+from pio.ops.routing import Choices
 from pio.tensor import Tensor
 
 

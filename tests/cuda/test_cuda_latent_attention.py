@@ -69,7 +69,8 @@ class Latents:
         batch, out = self.batch(*parts), Tensor.full((q.shape[0], self.heads, self.rank), 7.0)
         near, scale = self.heads * wide, wide**-0.5
         scratch = scratch_with(room, sizes.GPU_LATENT_ROWS, self.rank, multiprocessors)
-        shape = held_record(scratch.nbytes // 4, near, wide, near, wide, self.heads, self.rank, self.rope, scale)
+        as_heads = scratch.nbytes // 4, 1, self.heads, self.rank, 1, 0, scale
+        shape = held_record(*as_heads, near, wide, near, wide, self.rope)
         values = out, q, q[:, :, self.rank :], self.cache, batch.record, scratch, shape
         kernel = latent_attention.latent_attention[self.format]
         run(kernel, *values, reading=(q, self.cache, shape), multiprocessors=multiprocessors)
@@ -97,7 +98,7 @@ def test_write_latents(format, lengths, rank, rope):
 @settings(max_examples=4)
 @given(
     lengths=st.lists(st.integers(1, 90), min_size=1, max_size=3), heads=st.integers(1, 25),
-    rank=st.one_of(st.just(512), st.integers(1, 150)), rope=st.sampled_from([8, 24, 64]), data=st.data(),
+    rank=st.one_of(st.just(512), st.integers(1, 150)), rope=st.integers(1, 70), data=st.data(),
 )  # fmt: skip
 def test_beside_the_cpu(format, lengths, heads, rank, rope, data):
     case = Latents(lengths, heads, rank, rope, format)

@@ -11,9 +11,9 @@ from pio.kernels.cuda._float_attention import DEPTH, STEPS
 from pio.kernels.cuda._float_latent import LATENT_STEPS
 from pio.kernels.sizes import GPU_DELTA_DIM, GPU_GROUPS, GPU_HEAD_DIM, GPU_LATENT_ROW
 from pio.ops.attention import attention_scratch, cache_layout
-from pio.ops.experts import Choices
 from pio.ops.gated_delta import state_shape
 from pio.ops.latent_attention import latent_layout, latent_scratch
+from pio.ops.routing import Choices
 from pio.ops.slices import Slices
 from pio.tensor import Tensor
 
@@ -66,10 +66,6 @@ CASES = {
     "latents": (
         lambda device: attend_latent(GPU_LATENT_ROW - 32, 40, device),
         "latent_attention: a latent with its key is 1736, of which a GPU takes 1728",
-    ),
-    "odd latents": (
-        lambda device: attend_latent(64, 20, device),
-        "latent_attention: a latent with its key is 84 numbers, of which a GPU takes a multiple of 8",
     ),
     "keys": (lambda device: walk(GPU_DELTA_DIM + 1, device), "gated_delta: dim is 257, of which a GPU takes 256"),
     "groups": (lambda device: choose(GPU_GROUPS + 1, device), "route: groups is 2049, of which a GPU takes 2048"),

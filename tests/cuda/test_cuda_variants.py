@@ -11,7 +11,8 @@ from pio.kernels import _image, jobs
 from pio.kernels._image import Name
 from pio.kernels.cuda._variants import FEW, VARIANTS
 from pio.ops import compilation
-from pio.ops.experts import Choices, ExpertWeights
+from pio.ops.expert_weights import ExpertWeights
+from pio.ops.routing import Choices
 from pio.tensor import Tensor
 
 

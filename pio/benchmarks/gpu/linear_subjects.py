@@ -11,8 +11,9 @@ from pio.benchmarks.gpu.check_shapes import Experts, Shapes
 from pio.benchmarks.gpu.numbers import Matrix, Numbers, copied
 from pio.benchmarks.gpu.subject import Subject, Work
 from pio.ops.bfloat16 import rounded_bytes
-from pio.ops.experts import most_row_bytes, route_scratch
+from pio.ops.experts import most_row_bytes
 from pio.ops.quantized import FORMATS, record_bytes
+from pio.ops.routing import route_scratch
 from pio.tensor import Tensor
 
 # Tensor cores cut off where they add, so that errors of long sums of one sign add up.

@@ -19,43 +19,36 @@ from pio.kernels.cuda._fragments import (
     left_words,
     load_rows,
     no_sums,
-    powers,
     put_chances,
-    seen_scores,
     split_words,
-    store_tile,
 )
 from pio.kernels.cuda._jit import device_function, device_function_per_dtype
 from pio.kernels.cuda._stretches import (
     CHUNK,
     COUNT,
     END,
-    FIRST,
     HEAD,
-    LAST,
     LOG2_E,
     OLDEST,
     QUARTER,
     QUERY_AREA,
     ROWS,
     SHRINK,
-    STAGE_ROW,
     TABLE,
     THREADS,
     UNIT,
     WARPS,
-    add_chunk,
-    base_of,
+    chances_of,
     join_stretch,
     prefetch_lines,
     put_maxima,
     put_sums,
-    stretch_most,
+    see,
+    stage_tile,
     work,
 )
 from pio.kernels.cuda._words import (
     bits_of,
-    get_shared_i32,
     load_shared_words,
     magnitude,
     maximum,
@@ -96,6 +89,12 @@ def steps_of(n: int) -> int:
 
 
 @device_function
+def queries_of(shape: int) -> int:
+    """Queries of a piece: fewer where heads are so wide that shared memory does not hold more."""
+    return 2 * QUERIES if 2 * steps_of(get_i64(shape + HEAD_DIM)) <= STEPS else QUERIES
+
+
+@device_function
 def query_row(shape: int, token: int, kv: int, row: int) -> int:
     """Which head of all tokens row ``row`` of a key/value head is, counted from a token on."""
     group = get_i64(shape + GROUP)
@@ -103,40 +102,49 @@ def query_row(shape: int, token: int, kv: int, row: int) -> int:
 
 
 @device_function_per_dtype
-def put_units(q: int, shape: int, token: int, kv: int, row: int, rows: int) -> None:
-    """Choose a power of two that brings each query into the middle of what float16 holds, and a unit of its scores.
+def put_unit(r: int, rows: int, most: float) -> None:
+    """Choose a power of two that brings a query into the middle of what float16 holds, and a unit of its scores.
 
-    Other types need none: they reach as far as float32 does. A warp takes every fourth row.
+    Other types need none: they reach as far as float32 does. A warp does it, whose lanes know the largest number of
+    theirs.
     """
+    at, exponent = shared_memory() + 4 * r, 127
+    if narrow != 0 and r < rows:
+        for bit in range(5):
+            most = maximum(most, shuffle_xor(most, 1 << bit))
+        size = bits_of(most) >> EXPONENT
+        if 0 < size < 255:
+            exponent = min(max(261 - size, 1), 253)
+    if thread_index() % WARP == 0:
+        put_shared_f32(at + SHRINK, of_bits(exponent << EXPONENT))
+        put_shared_f32(at + UNIT, of_bits((254 - exponent) << EXPONENT) * single(LOG2_E))
+
+
+@device_function_per_dtype
+def put_units(q: int, shape: int, token: int, row: int, rows: int) -> None:
+    """Choose powers of two and units of all queries; a warp takes every fourth row."""
     lane, r = thread_index() % WARP, thread_index() // WARP
     n, scale = get_i64(shape + HEAD_DIM), single(get_f64(shape + SCALE))
     while r < ROWS:
-        at, exponent = shared_memory() + 4 * r, 127
+        most = single(0.0)
         if narrow != 0 and r < rows:
-            place, most, i = q + 4 * n * query_row(shape, token, kv, row + r), single(0.0), lane
+            place, i = q + 4 * n * query_row(shape, token, work(HEAD), row + r), lane
             while i < n:
                 most = maximum(most, magnitude(get_f32(place + 4 * i) * scale))
                 i += WARP
-            for bit in range(5):
-                most = maximum(most, shuffle_xor(most, 1 << bit))
-            size = bits_of(most) >> EXPONENT
-            if 0 < size < 255:
-                exponent = min(max(261 - size, 1), 253)
-        if lane == 0:
-            put_shared_f32(at + SHRINK, of_bits(exponent << EXPONENT))
-            put_shared_f32(at + UNIT, of_bits((254 - exponent) << EXPONENT) * single(LOG2_E))
+        put_unit(r, rows, most)
         r += WARPS
 
 
 @device_function_per_dtype
-def put_queries(q: int, shape: int, token: int, kv: int, row: int, rows: int) -> None:
+def put_queries(q: int, q_rope: int, shape: int, token: int, row: int, rows: int) -> None:
     """Lay out the queries of a block as words of right factors, in shared memory.
 
-    Shapes: q float32 (T, heads, head_dim); words (tiles, steps, 32, 4): of a lane four neighbours of its query, as
-    rounded numbers and as what is left.
+    Shapes: q float32 (T, heads, head_dim), q_rope not used; words (tiles, steps, 32, 4): of a lane four neighbours of
+    its query, as rounded numbers and as what is left.
     """
     n, scale = get_i64(shape + HEAD_DIM), single(get_f64(shape + SCALE))
-    put_units(q, shape, token, kv, row, rows)
+    put_units(q, shape, token, row, rows)
     syncthreads()
     steps = steps_of(n)
     tiles = (rows + QUERIES - 1) // QUERIES
@@ -145,7 +153,7 @@ def put_queries(q: int, shape: int, token: int, kv: int, row: int, rows: int) ->
         r, first = i // WARP // steps * QUERIES + i % WARP // 4, DEPTH * (i // WARP % steps) + 4 * (i % 4)
         factor = get_shared_f32(shared_memory() + SHRINK + 4 * r) * scale
         left = n - first if r < rows else 0
-        place = q + 4 * (n * query_row(shape, token, kv, row + min(r, rows - 1)) + first)
+        place = q + 4 * (n * query_row(shape, token, work(HEAD), row + min(r, rows - 1)) + first)
         a, b = number(place, left, scale, factor), number(place + 4, left - 1, scale, factor)
         c, d = number(place + 8, left - 2, scale, factor), number(place + 12, left - 3, scale, factor)
         high0, low0 = split_words(a, b)
@@ -204,23 +212,6 @@ def add_step(low, high, left, right, steps, more):  # type: ignore[no-untyped-de
         h0, h1, l0, l1 = load_shared_words(right + steps * STEP_BYTES)
         high = add_product(high, left, h0, h1, l0, l1)
     return low, high
-
-
-@device_function
-def see(scores, tile, position):  # type: ignore[no-untyped-def]
-    """Hide what the queries of a tile do not see, and bring scores to powers of two."""
-    at = shared_memory() + 4 * (QUERIES * tile + 2 * (thread_index() % 4))
-    first0, first1 = get_shared_i32(at + FIRST), get_shared_i32(at + FIRST + 4)
-    last0, last1 = get_shared_i32(at + LAST), get_shared_i32(at + LAST + 4)
-    unit0, unit1 = get_shared_f32(at + UNIT), get_shared_f32(at + UNIT + 4)
-    return seen_scores(scores, position, unit0, unit1, first0, last0, first1, last1)
-
-
-@device_function
-def chances_of(scores, tile):  # type: ignore[no-untyped-def]
-    """Probabilities above the largest score of the stretch."""
-    row = QUERIES * tile + 2 * (thread_index() % 4)
-    return powers(scores, base_of(stretch_most(row)), base_of(stretch_most(row + 1)))
 
 
 @device_function_per_dtype
@@ -298,13 +289,6 @@ def take_stretch(into: int, keys: int, values: int, shape: int, start: int, fres
                 two = rows_of(at, begin + 4 * i + 2, bottom, top, row)
                 a, b = add_values(a, b, one, right + 2 * RIGHT * i, max(more, 0))
                 a, b = add_values(a, b, two, right + 2 * RIGHT * i + RIGHT, max(more, 0))
-        stage = shared_memory() + (QUERIES * warp + 2 * (lane % 4)) * STAGE_ROW + 32 * (lane // 4)
-        store_tile(stage, a, STAGE_ROW)
-        syncthreads()
-        add_chunk(into, 0, chunk, rows, n, fresh)
-        syncthreads()
+        stage_tile(into, a, 0, chunk, rows, n, fresh)
         if more > 0:
-            store_tile(stage, b, STAGE_ROW)
-            syncthreads()
-            add_chunk(into, 1, chunk, rows, n, fresh)
-            syncthreads()
+            stage_tile(into, b, 1, chunk, rows, n, fresh)

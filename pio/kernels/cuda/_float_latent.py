@@ -19,7 +19,7 @@ from pio.kernels._latent_record import (
     TOKEN_LATENT,
     TOKEN_ROPE,
 )
-from pio.kernels.cuda._float_attention import DEPTH, EXPONENT, STEP_BYTES, chances_of, narrow, see
+from pio.kernels.cuda._float_attention import DEPTH, STEP_BYTES, narrow, put_unit
 from pio.kernels.cuda._fragments import (
     QUERIES,
     RIGHT,
@@ -31,30 +31,28 @@ from pio.kernels.cuda._fragments import (
     put_chances,
     row_words,
     split_words,
-    store_tile,
 )
 from pio.kernels.cuda._jit import device_function, device_function_per_dtype
 from pio.kernels.cuda._stretches import (
     CHUNK,
     COUNT,
     END,
-    LOG2_E,
     QUARTER,
     QUERY_AREA,
     ROWS,
     SHRINK,
-    STAGE_ROW,
     TABLE,
     THREADS,
-    UNIT,
     WARPS,
-    add_chunk,
+    chances_of,
     join_stretch,
     put_maxima,
     put_sums,
+    see,
+    stage_tile,
     work,
 )
-from pio.kernels.cuda._words import bits_of, load_shared_words, magnitude, maximum, of_bits, store_shared_words
+from pio.kernels.cuda._words import load_shared_words, magnitude, maximum, store_shared_words
 from pio.kernels.cuda.ptx import (
     WARP,
     get_f32,
@@ -63,14 +61,12 @@ from pio.kernels.cuda.ptx import (
     get_i64,
     get_shared_f32,
     itemsize,
-    put_shared_f32,
     shared_memory,
-    shuffle_xor,
     single,
     syncthreads,
     thread_index,
 )
-from pio.kernels.sizes import BLOCK
+from pio.kernels.sizes import BLOCK, KEY_STEP
 
 STEP = 2 * DEPTH  # numbers of a row that a lane's loads bring
 LATENT_STEPS = 108  # steps of DEPTH of all tiles of a block: three tiles of rows of 576
@@ -87,9 +83,21 @@ def values_of(shape: int) -> int:
 
 
 @device_function
+def row_of(shape: int) -> int:
+    """Return how many numbers a row has."""
+    return values_of(shape) + (get_i64(shape + ROPE_DIM) + KEY_STEP - 1) // KEY_STEP * KEY_STEP
+
+
+@device_function
 def steps_of(shape: int) -> int:
     """Return how many instructions a row takes: an even number."""
-    return (values_of(shape) + get_i64(shape + ROPE_DIM) + STEP - 1) // STEP * 2
+    return (row_of(shape) + STEP - 1) // STEP * 2
+
+
+@device_function
+def queries_of(shape: int) -> int:
+    """Queries of a piece: fewer where latents are so wide that shared memory does not hold more."""
+    return QUERIES * min(ROWS // QUERIES, LATENT_STEPS // steps_of(shape))
 
 
 @device_function
@@ -121,25 +129,18 @@ def rope_of(q: int, shape: int, token: int, row: int) -> int:
 
 @device_function_per_dtype
 def put_units(q_latent: int, q_rope: int, shape: int, token: int, row: int, rows: int) -> None:
-    """Choose a power of two for each query, and a unit of its scores, as ``_float_attention.put_units``."""
+    """Choose powers of two and units of all queries; a warp takes every fourth row."""
     lane, r, values = thread_index() % WARP, thread_index() // WARP, values_of(shape)
     width, scale = values + get_i64(shape + ROPE_DIM), single(get_f64(shape + SCALE))
     while r < ROWS:
-        at, exponent = shared_memory() + 4 * r, 127
+        most = single(0.0)
         if narrow != 0 and r < rows:
             latent, rope = latent_of(q_latent, shape, token, row + r), rope_of(q_rope, shape, token, row + r)
-            most, d = single(0.0), lane
+            d = lane
             while d < width:
                 most = maximum(most, magnitude(query_number(latent, rope, d, values, shape) * scale))
                 d += WARP
-            for bit in range(5):
-                most = maximum(most, shuffle_xor(most, 1 << bit))
-            size = bits_of(most) >> EXPONENT
-            if 0 < size < 255:
-                exponent = min(max(261 - size, 1), 253)
-        if lane == 0:
-            put_shared_f32(at + SHRINK, of_bits(exponent << EXPONENT))
-            put_shared_f32(at + UNIT, of_bits((254 - exponent) << EXPONENT) * single(LOG2_E))
+        put_unit(r, rows, most)
         r += WARPS
 
 
@@ -223,26 +224,15 @@ def add_values(a, b, c, right, at, i, last, row, tiles):  # type: ignore[no-unty
     return a, b, c
 
 
-@device_function
-def stage_tile(into, sums, tile, chunk, rows, n, fresh):  # type: ignore[no-untyped-def]
-    """Add a chunk of a tile's sums to its outputs; all threads of the block must call it."""
-    lane, warp = thread_index() % WARP, thread_index() // WARP
-    store_tile(shared_memory() + (QUERIES * warp + 2 * (lane % 4)) * STAGE_ROW + 32 * (lane // 4), sums, STAGE_ROW)
-    syncthreads()
-    add_chunk(into, tile, chunk, rows, n, fresh)
-    syncthreads()
-
-
 @device_function_per_dtype
-def take_stretch(into: int, latents: int, shape: int, start: int, fresh: int) -> None:
+def take_stretch(into: int, latents: int, _: int, shape: int, start: int, fresh: int) -> None:
     """Let a block's rows see a stretch.
 
-    Shapes: into as in ``add_chunk``; latents (blocks, BLOCK, values + rope_dim) of the kernel's type, a multiple of
-    eight. Sums in float32.
+    Shapes: into as in ``add_chunk``; latents (blocks, BLOCK, width) of the kernel's type. Sums in float32.
     """
     lane, warp, values = thread_index() % WARP, thread_index() // WARP, values_of(shape)
     rows, end = work(COUNT), work(END)
-    width, tiles, first = values + get_i64(shape + ROPE_DIM), (rows + QUERIES - 1) // QUERIES, start + QUARTER * warp
+    width, tiles, first = row_of(shape), (rows + QUERIES - 1) // QUERIES, start + QUARTER * warp
     a, b, c, position, row = no_sums(), no_sums(), no_sums(), first + 8 * (lane // 4), itemsize * width
     if first < end:
         page = get_i32(work(TABLE) + 4 * min(position // BLOCK, (end - 1) // BLOCK))

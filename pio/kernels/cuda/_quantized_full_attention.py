@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pio.kernels.cuda._float_attention import SHARED
 from pio.kernels.cuda._jit import cuda_kernel
+from pio.kernels.cuda._pieces import SPAN, attend_batch
 from pio.kernels.cuda._stretches import THREADS
-from pio.kernels.cuda.attention import SPAN, attend_batch
 from pio.kernels.sizes import GPU_BLOCKS
 
 attend_int8 = attend_batch[SPAN]
@@ -22,4 +22,4 @@ def full_attention(out: int, q: int, keys: int, values: int, batch: int, scratch
 
     Shapes: as in ``attention.attention``, of int8; shape says that nothing is causal and that there is no window.
     """
-    attend_int8(out, q, keys, values, batch, scratch, shape)
+    attend_int8(out, q, 0, keys, values, batch, scratch, shape)

@@ -5,16 +5,15 @@ own largest score and sum; its four warps have a quarter of a stretch each. Stre
 computed alike whoever computes them, and join as ``_runs`` says: so a query's bits depend on its sequence alone.
 """
 
+# numba-cuda comes without type stubs, and tiles are tuples whose lengths depend on the kernel
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import math
 
-from pio.kernels.cuda._fragments import QUERIES, largest_two, total_two
+from pio.kernels.cuda._fragments import QUERIES, largest_two, powers, seen_scores, store_tile, total_two
 from pio.kernels.cuda._jit import device_function
 from pio.kernels.cuda._words import (
-    atomic_add,
-    fence,
-    get_others_f32,
     get_shared_i32,
     get_shared_i64,
     maximum,
@@ -168,6 +167,23 @@ def base_of(most: float) -> float:
 
 
 @device_function
+def see(scores, tile, position):  # type: ignore[no-untyped-def]
+    """Hide what the queries of a tile do not see, and bring scores to powers of two."""
+    at = shared_memory() + 4 * (QUERIES * tile + 2 * (thread_index() % 4))
+    first0, first1 = get_shared_i32(at + FIRST), get_shared_i32(at + FIRST + 4)
+    last0, last1 = get_shared_i32(at + LAST), get_shared_i32(at + LAST + 4)
+    unit0, unit1 = get_shared_f32(at + UNIT), get_shared_f32(at + UNIT + 4)
+    return seen_scores(scores, position, unit0, unit1, first0, last0, first1, last1)
+
+
+@device_function
+def chances_of(scores, tile):  # type: ignore[no-untyped-def]
+    """Probabilities above the largest score of the stretch."""
+    row = QUERIES * tile + 2 * (thread_index() % 4)
+    return powers(scores, base_of(stretch_most(row)), base_of(stretch_most(row + 1)))
+
+
+@device_function
 def join(row: int, most: float, total: float) -> None:
     """Let a row's largest score and sum see those of a stretch, and note what joins the outputs of both.
 
@@ -232,6 +248,16 @@ def add_chunk(into: int, tile: int, chunk: int, rows: int, n: int, fresh: int) -
 
 
 @device_function
+def stage_tile(into, sums, tile, chunk, rows, n, fresh):  # type: ignore[no-untyped-def]
+    """Add a chunk of a tile's sums to its outputs; all threads of the block must call it."""
+    lane, warp = thread_index() % WARP, thread_index() // WARP
+    store_tile(shared_memory() + (QUERIES * warp + 2 * (lane % 4)) * STAGE_ROW + 32 * (lane // 4), sums, STAGE_ROW)
+    syncthreads()
+    add_chunk(into, tile, chunk, rows, n, fresh)
+    syncthreads()
+
+
+@device_function
 def finish_rows(into: int, rows: int, n: int) -> None:
     """Divide the outputs of all rows by their sums; a thread finds what it has written itself in ``add_chunk``.
 
@@ -246,73 +272,3 @@ def finish_rows(into: int, rows: int, n: int) -> None:
             while d < n:
                 put_f32(place + 4 * d, get_f32(place + 4 * d) * factor)
                 d += 16
-
-
-@device_function
-def keep_part(slot: int, rows: int, n: int) -> None:
-    """Write the largest scores and the sums of a run behind its outputs.
-
-    Shapes: slot float32 (rows, n), and then (2, rows).
-    """
-    row = thread_index()
-    if row < rows:
-        at, to = shared_memory() + 4 * row, slot + 4 * (rows * n + row)
-        put_f32(to, get_shared_f32(at + MOST))
-        put_f32(to + 4 * rows, get_shared_f32(at + TOTAL))
-
-
-AT_ONCE = 32  # runs whose outputs are joined together
-FACTORS = 0  # where their factors are staged: float32 (AT_ONCE, ROWS, 2)
-
-
-@device_function
-def join_parts(into: int, slots: int, count: int, apart: int, rows: int, n: int) -> None:
-    """Join the outputs of runs that several blocks have computed, in order, and divide them by their sums.
-
-    Shapes: into as in ``add_chunk``, whose rows have been begun anew; slots (count,) as in ``keep_part``, ``apart``
-    bytes one behind the other. The stage of ``add_chunk`` is overwritten.
-    """
-    place, thread = shared_memory(), thread_index()
-    begin = 0
-    while begin < count:
-        here = min(AT_ONCE, count - begin)
-        if thread < rows:
-            for i in range(here):
-                at = slots + (begin + i) * apart + 4 * (rows * n + thread)
-                join(thread, get_others_f32(at), get_others_f32(at + 4 * rows))
-                to = place + FACTORS + 8 * (ROWS * i + thread)
-                put_shared_f32(to, get_shared_f32(place + SHRINK + 4 * thread))
-                put_shared_f32(to + 4, get_shared_f32(place + GROW + 4 * thread))
-        syncthreads()
-        e = thread
-        while e < rows * n:
-            row = e // n
-            to = into + 4 * (n * get_shared_i32(place + PLACE + 4 * row) + e % n)
-            total, at = single(0.0) if begin == 0 else get_f32(to), slots + begin * apart + 4 * e
-            for i in range(here):
-                factors = place + FACTORS + 8 * (ROWS * i + row)
-                total = joined(
-                    total, get_others_f32(at + i * apart), get_shared_f32(factors), get_shared_f32(factors + 4)
-                )
-            if begin + here == count:
-                total = total * reciprocal(get_shared_f32(place + TOTAL + 4 * row))
-            put_f32(to, total)
-            e += THREADS
-        syncthreads()
-        begin += AT_ONCE
-
-
-@device_function
-def all_there(counter: int, count: int) -> bool:
-    """Count this block, and say whether it is the last of as many; then the counter, at that address, is zero again."""
-    fence()
-    syncthreads()
-    flag = shared_memory() + FLAG
-    if thread_index() == 0:
-        before = atomic_add(counter, 1)
-        if before == count - 1:
-            atomic_add(counter, -count)
-        put_shared_i32(flag, before)
-    syncthreads()
-    fence()
-    return get_shared_i32(flag) == count - 1

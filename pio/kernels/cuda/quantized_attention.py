@@ -13,8 +13,8 @@ from pio.kernels._attention_record import HEAD_DIM, KV_HEADS, SCALE
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import GROUP, PAIR
 from pio.kernels._per_dtype import PerDtype
-from pio.kernels.cuda._float_attention import CHANCES, chances_of, query_row, see
-from pio.kernels.cuda._fragments import QUERIES, load_rows, no_sums, store_tile
+from pio.kernels.cuda._float_attention import CHANCES, query_row
+from pio.kernels.cuda._fragments import QUERIES, load_rows, no_sums
 from pio.kernels.cuda._integer_fragments import (
     add_group,
     add_values,
@@ -38,16 +38,17 @@ from pio.kernels.cuda._stretches import (
     QUARTER,
     QUERY_AREA,
     ROWS,
-    STAGE_ROW,
     TABLE,
     UNIT,
     WARPS,
-    add_chunk,
+    chances_of,
     join_stretch,
     prefetch_lines,
     put_maxima,
     put_sums,
     put_two,
+    see,
+    stage_tile,
     work,
 )
 from pio.kernels.cuda._words import (
@@ -100,27 +101,50 @@ def groups_of(n: int) -> int:
 
 
 @device_function
-def put_queries(q: int, shape: int, token: int, kv: int, row: int, rows: int) -> None:
+def put_group(x: float, r: int, group: int, groups: int, scales: int) -> None:
+    """Quantize a group of a row's query, of which each lane of a warp has a number, and lay it out."""
+    lane = thread_index() % WARP
+    bits = scale_bits(warp_maximum(magnitude(x)), LOWEST, HIGHEST)
+    number = round_to_int(x * inverse_of(bits)) if bits >= 0 else 0
+    word = (r // QUERIES * groups + group) * GROUP_BYTES + 8 * (4 * (r % QUERIES) + lane % 16 // 4)
+    put_shared_i8(shared_memory() + QUERY_AREA + word + 4 * (lane // 16) + lane % 4, number)
+    if lane == 0:
+        put_shared_f32(scales + 4 * (r * groups + group), of_bits(bits if bits >= 0 else 0x7FC00000))
+
+
+@device_function
+def put_units() -> None:
+    """Note that scores of all rows are numbers already, and only become powers of two."""
+    if thread_index() < ROWS:
+        put_shared_f32(shared_memory() + UNIT + 4 * thread_index(), single(LOG2_E))
+
+
+@device_function
+def put_queries(q: int, q_rope: int, shape: int, token: int, row: int, rows: int) -> None:
     """Quantize the queries of a block, and lay them out as words of right factors; a warp takes a group of a row.
 
-    Shapes: q float32 (T, heads, head_dim); words (tiles, groups, 32, 2), scales float32 (rows, groups).
+    Shapes: q float32 (T, heads, head_dim), q_rope not used; words (tiles, groups, 32, 2), scales float32 (rows,
+    groups).
     """
     lane, n, scale = thread_index() % WARP, get_i64(shape + HEAD_DIM), single(get_f64(shape + SCALE))
     groups, i = groups_of(n), thread_index() // WARP
     padded = (rows + QUERIES - 1) // QUERIES * QUERIES
     while i < padded * groups:
         r, group = i // groups, i % groups
-        place, d = q + 4 * n * query_row(shape, token, kv, row + min(r, rows - 1)), GROUP * group + lane
+        place, d = q + 4 * n * query_row(shape, token, work(HEAD), row + min(r, rows - 1)), GROUP * group + lane
         x = get_f32(place + 4 * d) * scale if d < n and r < rows else single(0.0)
-        bits = scale_bits(warp_maximum(magnitude(x)), LOWEST, HIGHEST)
-        number = round_to_int(x * inverse_of(bits)) if bits >= 0 else 0
-        word = (r // QUERIES * groups + group) * GROUP_BYTES + 8 * (4 * (r % QUERIES) + lane % 16 // 4)
-        put_shared_i8(shared_memory() + QUERY_AREA + word + 4 * (lane // 16) + lane % 4, number)
-        if lane == 0:
-            put_shared_f32(shared_memory() + SCALES + 4 * i, of_bits(bits if bits >= 0 else 0x7FC00000))
+        put_group(x, r, group, groups, shared_memory() + SCALES)
         i += WARPS
-    if thread_index() < ROWS:
-        put_shared_f32(shared_memory() + UNIT + 4 * thread_index(), single(LOG2_E))
+    put_units()
+
+
+@device_function
+def add_tile(sums, numbers, scales, word, scale, groups):  # type: ignore[no-untyped-def]
+    """Add the products of a group and the queries of a tile, whose words and scales lie there."""
+    return add_group(
+        sums, numbers, scales, get_shared_word(word), get_shared_word(word + 4), get_shared_f32(scale),
+        get_shared_f32(scale + 4 * groups),
+    )  # fmt: skip
 
 
 @device_function
@@ -136,16 +160,9 @@ def scores_of(half: int, o: int, n: int, more: int) -> tuple[tuple[float, ...], 
         place = pair + KEY_HEADER + g * KEY_GROUP + 4 * OUTPUTS * (lane % 4) + 4 * o
         numbers = load_words_of_rows(place, place + 16, place + 16 * OUTPUTS, place + 16 * OUTPUTS + 16)
         scales = load_halves(pair + 2 * (OUTPUTS * g + o))
-        low = add_group(
-            low, numbers, scales, get_shared_word(word), get_shared_word(word + 4), get_shared_f32(scale),
-            get_shared_f32(scale + 4 * groups),
-        )  # fmt: skip
+        low = add_tile(low, numbers, scales, word, scale, groups)
         if more > 0:
-            to, by = word + groups * GROUP_BYTES, scale + 4 * QUERIES * groups
-            high = add_group(
-                high, numbers, scales, get_shared_word(to), get_shared_word(to + 4), get_shared_f32(by),
-                get_shared_f32(by + 4 * groups),
-            )  # fmt: skip
+            high = add_tile(high, numbers, scales, word + groups * GROUP_BYTES, scale + 4 * QUERIES * groups, groups)
         word += GROUP_BYTES
         scale += 4
     return low, high
@@ -267,13 +284,6 @@ def take_stretch(into: int, keys: int, values: int, shape: int, start: int, fres
             a = add_block(add_block(a, one, stage, 0), two, stage, 1)
             if more > 0:
                 b = add_block(add_block(b, one, stage + CHANCE_TILE, 0), two, stage + CHANCE_TILE, 1)
-        place = shared_memory() + (QUERIES * warp + 2 * (lane % 4)) * STAGE_ROW + 32 * (lane // 4)
-        store_tile(place, a, STAGE_ROW)
-        syncthreads()
-        add_chunk(into, 0, chunk, rows, n, fresh)
-        syncthreads()
+        stage_tile(into, a, 0, chunk, rows, n, fresh)
         if more > 0:
-            store_tile(place, b, STAGE_ROW)
-            syncthreads()
-            add_chunk(into, 1, chunk, rows, n, fresh)
-            syncthreads()
+            stage_tile(into, b, 1, chunk, rows, n, fresh)

@@ -11,16 +11,12 @@ from __future__ import annotations
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import GROUP, PAIR
 from pio.kernels._latent_record import RANK, ROPE_DIM, SCALE
-from pio.kernels.cuda._float_attention import chances_of, see
-from pio.kernels.cuda._float_latent import latent_of, query_number, rope_of, stage_tile
+from pio.kernels.cuda._float_latent import latent_of, query_number, rope_of
 from pio.kernels.cuda._fragments import QUERIES, load_rows, no_sums
 from pio.kernels.cuda._integer_fragments import (
-    add_group,
-    get_shared_word,
     load_halves,
     load_turned,
     no_scales,
-    put_shared_i8,
     weigh,
 )
 from pio.kernels.cuda._jit import device_function
@@ -28,16 +24,16 @@ from pio.kernels.cuda._stretches import (
     CHUNK,
     COUNT,
     END,
-    LOG2_E,
     QUARTER,
     QUERY_AREA,
-    ROWS,
     TABLE,
-    UNIT,
     WARPS,
+    chances_of,
     join_stretch,
     put_maxima,
     put_sums,
+    see,
+    stage_tile,
     work,
 )
 from pio.kernels.cuda._words import as_f16, magnitude, maximum, maximum_or_nan, of_bits, put_i8, round_to_int
@@ -47,8 +43,6 @@ from pio.kernels.cuda.ptx import (
     get_f64,
     get_i32,
     get_i64,
-    get_shared_f32,
-    put_shared_f32,
     shared_memory,
     single,
     store,
@@ -58,18 +52,17 @@ from pio.kernels.cuda.ptx import (
 from pio.kernels.cuda.quantized_attention import (
     CHANCE_TILE,
     GROUP_BYTES,
-    HIGHEST,
-    LOWEST,
     add_block,
+    add_tile,
+    put_group,
+    put_units,
     quantize_blocks,
 )
 from pio.kernels.cuda.quantized_cache import (
     KEY_GROUP,
     KEY_HEADER,
     LARGEST,
-    inverse_of,
     number_or_zero,
-    scale_bits,
     warp_maximum,
 )
 from pio.kernels.sizes import BLOCK, KEY_PAIR
@@ -110,24 +103,9 @@ def put_queries(q_latent: int, q_rope: int, shape: int, token: int, row: int, ro
         x = query_number(latent, rope, GROUP * group + lane, width, shape) * scale
         if r >= rows:
             x = single(0.0)
-        bits = scale_bits(warp_maximum(magnitude(x)), LOWEST, HIGHEST)
-        number = round_to_int(x * inverse_of(bits)) if bits >= 0 else 0
-        word = (r // QUERIES * groups + group) * GROUP_BYTES + 8 * (4 * (r % QUERIES) + lane % 16 // 4)
-        put_shared_i8(shared_memory() + QUERY_AREA + word + 4 * (lane // 16) + lane % 4, number)
-        if lane == 0:
-            put_shared_f32(shared_memory() + SCALES + 4 * i, of_bits(bits if bits >= 0 else 0x7FC00000))
+        put_group(x, r, group, groups, shared_memory() + SCALES)
         i += WARPS
-    if thread_index() < ROWS:
-        put_shared_f32(shared_memory() + UNIT + 4 * thread_index(), single(LOG2_E))
-
-
-@device_function
-def add_tile(sums, numbers, scales, word, scale, groups):  # type: ignore[no-untyped-def]
-    """Add the products of a group and the queries of a tile, whose words and scales lie there."""
-    return add_group(
-        sums, numbers, scales, get_shared_word(word), get_shared_word(word + 4), get_shared_f32(scale),
-        get_shared_f32(scale + 4 * groups),
-    )  # fmt: skip
+    put_units()
 
 
 @device_function
@@ -164,7 +142,7 @@ def values_of(block: int, pair: int, pairs: int) -> tuple[int, ...]:
 
 
 @device_function
-def take_stretch(into: int, latents: int, shape: int, start: int, fresh: int) -> None:
+def take_stretch(into: int, latents: int, _: int, shape: int, start: int, fresh: int) -> None:
     """Let a block's rows see a stretch.
 
     Shapes: into as in ``add_chunk``; latents (blocks, 2, pairs, 1088) bytes. Sums of blocks in float32, in order.
