@@ -166,8 +166,9 @@ def qk_norm_rope(
     """
     heads, half = get_i64(shape + HEADS), get_i64(shape + HALF)
     each = heads + get_i64(shape + KV_HEADS)
-    for r in range(part * tokens * each // parts, (part + 1) * tokens * each // parts):
-        t, h = r // each, r % each
+    first, last = part * tokens * each // parts, (part + 1) * tokens * each // parts
+    t, h = first // each, first % each
+    for _ in range(first, last):
         at_cos, at_sin = cos + 4 * t * half, sin + 4 * t * half
         if h < heads:
             row = q + 4 * (t * get_i64(shape + TOKEN_Q) + h * get_i64(shape + HEAD_Q))
@@ -176,3 +177,6 @@ def qk_norm_rope(
         else:
             row = k + 4 * (t * get_i64(shape + TOKEN_K) + (h - heads) * get_i64(shape + HEAD_K))
             turn_head(row, row, k_weight, at_cos, at_sin, shape)
+        h += 1
+        if h == each:
+            t, h = t + 1, 0
