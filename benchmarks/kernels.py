@@ -354,15 +354,33 @@ class Rope:
     def setup(self) -> None:
         self.positions = Tensor.from_list(list(range(PREFILL)), int32)
         self.frequencies = Tensor.from_list([1e6 ** (-i / 64) for i in range(HEAD_DIM // 2)])
-        self.x = random_tensor(PREFILL, HEADS, HEAD_DIM)
+        self.x, self.k = random_tensor(PREFILL, HEADS, HEAD_DIM), random_tensor(PREFILL, HEADS // 2, HEAD_DIM)
+        self.norms = tuple(random_tensor(HEAD_DIM, kind="bfloat16", seed=seed) for seed in (1, 2))
         self.cos, self.sin = ops.rope_table(self.positions, self.frequencies)
         self.time_rope()
+        self.time_qk_norm_rope()
 
     def time_rope_table(self) -> None:
         ops.rope_table(self.positions, self.frequencies, out_cos=self.cos, out_sin=self.sin)
 
     def time_rope(self) -> None:
         ops.rope(self.x, self.cos, self.sin)
+
+    def time_qk_norm_rope(self) -> None:
+        ops.qk_norm_rope(self.x, self.k, self.cos, self.sin, norms=self.norms)
+
+
+class AddGated:
+    params = (DECODE, PREFILL)
+
+    def setup(self, rows: int) -> None:
+        self.out, self.y, self.x = (random_tensor(rows, HIDDEN, seed=seed) for seed in (1, 2, 3))
+        self.weight = random_tensor(1, HIDDEN, kind="bfloat16")
+        self.scratch = Tensor.empty((rows,))
+        self.time_add_gated(rows)
+
+    def time_add_gated(self, rows: int) -> None:
+        ops.add_gated(self.out, self.y, self.x, self.weight, scratch=self.scratch)
 
 
 class Softmax:

@@ -20,6 +20,7 @@ DLPACK_TYPES: Final = {"cpu": 1, "cuda": 2}  # the kinds of devices there are, w
 # What of the kernels for GPUs can be switched off by itself, see ``Device.without``: all that operations call there.
 CUDA_KERNELS: Final = (
     "activation",
+    "add_gated",
     "attention",
     "bfloat16_linear",
     "causal_conv",

@@ -10,6 +10,7 @@ from pio.kernels.parallel import parallel_kernel_per_dtype
 from pio.kernels.simd import (
     LANES,
     fma,
+    get_i64,
     itemsize,
     load,
     load_f32,
@@ -23,6 +24,10 @@ from pio.kernels.simd import (
 PARTS = 4  # pieces for each thread: finer ones would read too little of each token at once
 BLOCK = 4 * LANES  # channels beside each other
 CHUNK = 1024  # channels that walk the tokens together: what they read again stays in the first-level cache
+# What is known of a part of the inputs, int64: where it begins; width of a head, and of all of them; how far tokens and
+# heads lie apart, in elements. The channels are the heads of all parts, one after the other.
+X, DIM, CHANNELS, TOKEN, HEAD = (8 * i for i in range(5))
+INPUT = 40  # bytes
 
 
 @kernel
@@ -135,10 +140,23 @@ def conv_columns(
             conv_lanes(to + 4 * c, old + 4 * c, new + 4 * c, weight + itemsize * c, past, width, n, channels, ldx)
 
 
+@kernel
+def part_of(inputs: int, c: int) -> tuple[int, int]:
+    """Return the part that a channel lies in, and the first channel of it.
+
+    Shapes: inputs int64 (parts, 5), the fields above.
+    """
+    first = 0
+    while c - first >= get_i64(inputs + CHANNELS):
+        first += get_i64(inputs + CHANNELS)
+        inputs += INPUT
+    return inputs, first
+
+
 @parallel_kernel_per_dtype(parts_per_thread=PARTS)
 def causal_conv(
     out: int,
-    x: int,
+    inputs: int,
     weight: int,
     state: int,
     window: int,
@@ -146,7 +164,6 @@ def causal_conv(
     channels: int,
     width: int,
     ldo: int,
-    ldx: int,
     part: int,
     parts: int,
 ) -> None:
@@ -156,11 +173,11 @@ def causal_conv(
     token is the state in its source, or zero where its past is 0; then the state in its slot becomes the sequence's
     last width - 1 inputs. That of a tentative sequence stays as it is, and the window keeps its inputs from its row on.
 
-    Shapes: x, out float32 (T, channels), token strides ldx, ldo; weight (width, channels) of the kernel's type; state
-    float32 (slots, width - 1, channels); window float32 (width - 1 + W, channels), of which the first width - 1 rows
-    are zeros that stand for the inputs before a first token; batch the record of ``_slices``. Sums in float32 in the
-    order of j. Each part does the sequences one after the other, so that a source may be the slot of one before. out
-    must not be x.
+    Shapes: inputs int64 (parts, 5), the fields above, of float32 (T, channels); out float32 (T, channels), token stride
+    ldo; weight (width, channels) of the kernel's type; state float32 (slots, width - 1, channels); window float32
+    (width - 1 + W, channels), of which the first width - 1 rows are zeros that stand for the inputs before a first
+    token; batch the record of ``_slices``. Sums in float32 in the order of j. Each part does the sequences one after
+    the other, so that a source may be the slot of one before. out must not be an input.
     """
     blocks = (channels + BLOCK - 1) // BLOCK
     begin, end = part * blocks // parts * BLOCK, min(channels, (part + 1) * blocks // parts * BLOCK)
@@ -179,11 +196,16 @@ def causal_conv(
                 clear_columns(own, before, begin, end, channels)
         elif source != own:
             copy_columns(own, source, before, begin, end, channels, channels)
-        to, at_x = out + 4 * start * ldo, x + 4 * start * ldx
-        for first in range(begin, end, CHUNK):
-            last = min(end, first + CHUNK)
+        to, first = out + 4 * start * ldo, begin
+        while first < end:
+            x, before_part = part_of(inputs, first)
+            dim, ldx = get_i64(x + DIM), get_i64(x + TOKEN)
+            head = (first - before_part) // dim
+            last = min(end, first + CHUNK, before_part + (head + 1) * dim)
+            at_x = get_i64(x + X) + 4 * (start * ldx + head * (get_i64(x + HEAD) - dim) - before_part)
             conv_columns(to, at_x, weight, own, tokens, first, last, channels, width, ldo, ldx)
             if row >= 0:
                 copy_columns(kept, at_x, tokens, first, last, channels, ldx)
             else:
                 keep_last(own, at_x, tokens, before, first, last, channels, ldx)
+            first = last

@@ -25,8 +25,9 @@ from pio.kernels.simd import (
 )
 
 # The record of a gated norm's sizes, int64 but the last, a float64: heads and their width; how far tokens lie apart in
-# out, x and gate, and heads in gate; what is added to the mean square.
-HEADS, DIM, TOKEN_OUT, TOKEN_X, TOKEN_GATE, HEAD_GATE, EPS = (8 * i for i in range(7))
+# out, x and gate; heads of a group in gate, and how far groups and heads lie apart there; what is added to the mean
+# square.
+HEADS, DIM, TOKEN_OUT, TOKEN_X, TOKEN_GATE, EACH, GROUP_GATE, HEAD_GATE, EPS = (8 * i for i in range(9))
 
 
 @kernel
@@ -193,15 +194,17 @@ def gated_rms_norm(out: int, x: int, gate: int, weight: int, rows: int, shape: i
     out[r, c] = x[r, c] / sqrt(mean(x[r] ** 2) + eps) * weight[c] * silu(gate[r, c])
 
     Shapes: row r is head r % heads of token r // heads; x, gate, out float32 (tokens, heads, dim), with gaps between
-    tokens, and in gate between heads, as shape says, int64 (7,), the record above; weight (dim,) of the kernel's type.
+    tokens, and in gate between heads, as shape says, int64 (9,), the record above; weight (dim,) of the kernel's type.
     Sums in float32. out may be x or gate.
     """
     heads, dim, eps = get_i64(shape + HEADS), get_i64(shape + DIM), get_f64(shape + EPS)
+    each = get_i64(shape + EACH)
     for r in range(part * rows // parts, (part + 1) * rows // parts):
         t, h = r // heads, r % heads
         row = x + 4 * (t * get_i64(shape + TOKEN_X) + h * dim)
         scale = 1.0 / math.sqrt(sum_squares(row, dim) / dim + eps)
-        at_gate = gate + 4 * (t * get_i64(shape + TOKEN_GATE) + h * get_i64(shape + HEAD_GATE))
+        gate_head = h // each * get_i64(shape + GROUP_GATE) + h % each * get_i64(shape + HEAD_GATE)
+        at_gate = gate + 4 * (t * get_i64(shape + TOKEN_GATE) + gate_head)
         scale_gated_row(out + 4 * (t * get_i64(shape + TOKEN_OUT) + h * dim), row, weight, at_gate, dim, scale)
 
 

@@ -1,4 +1,4 @@
-"""Rotary position embedding: the table of rotations and the rotation in place."""
+"""Rotary position embedding: the table of rotations, and the rotation of heads, which may be normalised before it."""
 
 # numba and llvmlite come without type stubs
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportUnknownMemberType=false
@@ -9,15 +9,18 @@ import math
 from numba import types
 
 from pio.kernels import _llvm as ll
-from pio.kernels._jit import kernel
-from pio.kernels.parallel import parallel_kernel
+from pio.kernels._jit import kernel, kernel_per_dtype
+from pio.kernels.norm import scale_row, sum_squares
+from pio.kernels.parallel import parallel_kernel, parallel_kernel_per_dtype
 from pio.kernels.simd import (
     LANES,
     VEC,
     Vec,
     fma,
     get_f32,
+    get_f64,
     get_i32,
+    get_i64,
     load_f32,
     load_part_f32,
     primitive,
@@ -26,6 +29,12 @@ from pio.kernels.simd import (
     store_f32,
     store_part_f32,
 )
+
+# The record of the heads that turn, int64 but the last, a float64: heads of queries and of keys, their width, and how
+# many pairs of each turn; how far tokens and heads lie apart in out, q and k; whether pairs are side by side; what is
+# added to weights, and to the mean square.
+HEADS, KV_HEADS, DIM, HALF, TOKEN_OUT, HEAD_OUT = (8 * i for i in range(6))
+TOKEN_Q, HEAD_Q, TOKEN_K, HEAD_K, INTERLEAVED, OFFSET, EPS = (8 * i for i in range(6, 13))
 
 
 # Of two products in one sum a compiler may round either alone, and those of two processors choose otherwise.
@@ -120,41 +129,54 @@ def rotate_pairs(x: int, cos: int, sin: int, half: int) -> None:
         put_f32(x + 8 * i + 4, two_products_f32(b, c, a, s))
 
 
-@kernel
-def rope_rows(
-    x: int, cos: int, sin: int, first: int, last: int, heads: int, head_x: int, half: int, ldx: int, interleaved: int
-) -> None:
-    """Rotate the first 2 * half elements of every head by the angles of its token.
+@kernel_per_dtype
+def turn_head(out: int, x: int, weight: int, cos: int, sin: int, shape: int) -> None:
+    """Normalise a head where it has a weight, and rotate its first 2 * half elements.
 
-    Shapes: x float32 (T, heads, 2 * half or more), first <= t < last, token stride ldx, head stride head_x, in place;
-    cos, sin float32 (T, half).
+    out[i] = x[i] / sqrt(mean(x ** 2) + eps) * (offset + weight[i]), or x[i] where weight is 0; then pairs are rotated
+
+    Shapes: x, out float32 (dim,); weight (dim,) of the kernel's type; cos, sin float32 (half,); shape the record above.
+    Sums in float32. out may be x.
     """
-    for t in range(first, last):
-        for head in range(heads):
-            row = x + 4 * (t * ldx + head * head_x)
-            if interleaved != 0:
-                rotate_pairs(row, cos + 4 * t * half, sin + 4 * t * half, half)
-            else:
-                rotate_halves(row, cos + 4 * t * half, sin + 4 * t * half, half)
+    dim, half = get_i64(shape + DIM), get_i64(shape + HALF)
+    if weight != 0:
+        scale = 1.0 / math.sqrt(sum_squares(x, dim) / dim + get_f64(shape + EPS))
+        scale_row(out, x, weight, dim, scale, get_i64(shape + OFFSET))
+    elif out != x:
+        for i in range(dim):
+            put_f32(out + 4 * i, get_f32(x + 4 * i))
+    if get_i64(shape + INTERLEAVED) != 0:
+        rotate_pairs(out, cos, sin, half)
+    else:
+        rotate_halves(out, cos, sin, half)
 
 
-@parallel_kernel
-def rope(
-    x: int,
-    cos: int,
-    sin: int,
-    rows: int,
-    heads: int,
-    head_x: int,
-    half: int,
-    ldx: int,
-    interleaved: int,
-    part: int,
+@parallel_kernel_per_dtype
+def qk_norm_rope(
+    out: int, q: int, k: int, q_weight: int, k_weight: int, cos: int, sin: int, tokens: int, shape: int, part: int,
     parts: int,
-) -> None:
-    """Rotate every head by the angles of its token, tokens split over threads.
+) -> None:  # fmt: skip
+    """Normalise heads of queries and keys where they have weights, and rotate them; heads split over threads.
 
-    Shapes: as ``rope_rows``.
+    out[t, h] = rotated(q[t, h] / rms(q[t, h]) * (offset + q_weight), t), and so k in place; only rotated where the
+    weight is 0
+
+    Shapes: out, q float32 (T, heads, dim), k float32 (T, kv_heads, dim), with gaps as shape says, the record above;
+    weights (dim,) of the kernel's type, or 0; cos, sin float32 (T, half). Sums in float32. out may be q.
     """
-    first, last = part * rows // parts, (part + 1) * rows // parts
-    rope_rows(x, cos, sin, first, last, heads, head_x, half, ldx, interleaved)
+    heads, half = get_i64(shape + HEADS), get_i64(shape + HALF)
+    each = heads + get_i64(shape + KV_HEADS)
+    first, last = part * tokens * each // parts, (part + 1) * tokens * each // parts
+    t, h = first // each, first % each
+    for _ in range(first, last):
+        at_cos, at_sin = cos + 4 * t * half, sin + 4 * t * half
+        if h < heads:
+            row = q + 4 * (t * get_i64(shape + TOKEN_Q) + h * get_i64(shape + HEAD_Q))
+            to = out + 4 * (t * get_i64(shape + TOKEN_OUT) + h * get_i64(shape + HEAD_OUT))
+            turn_head(to, row, q_weight, at_cos, at_sin, shape)
+        else:
+            row = k + 4 * (t * get_i64(shape + TOKEN_K) + (h - heads) * get_i64(shape + HEAD_K))
+            turn_head(row, row, k_weight, at_cos, at_sin, shape)
+        h += 1
+        if h == each:
+            t, h = t + 1, 0

@@ -6,7 +6,6 @@ from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.protocol import Cache
 from pio.layers.linear import Linear, together
-from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding
 from pio.layers.source import Source
 from pio.layers.workspace import Rooms
@@ -54,6 +53,11 @@ def begin_attention(made: dict[str, Tensor]) -> None:
     begin_scratch(made["scratch"])
 
 
+def head_norms(source: Source, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Take the weights of the norms of queries and of keys."""
+    return (source / "q_norm").take("weight", head_dim), (source / "k_norm").take("weight", head_dim)
+
+
 class GroupedQueryAttention:
     """Attention whose query heads share key and value heads, mostly with a norm on each head of q and k.
 
@@ -92,8 +96,8 @@ class GroupedQueryAttention:
         self.k_proj = Linear(source / "k_proj", kv_heads * head_dim, hidden, bias=bias)
         self.v_proj = Linear(source / "v_proj", kv_heads * head_dim, hidden, bias=bias)
         self.o_proj = Linear(source / "o_proj", hidden, heads * head_dim, bias=bias)
-        self.q_norm = RMSNorm(source / "q_norm", head_dim, eps) if qk_norm else None
-        self.k_norm = RMSNorm(source / "k_norm", head_dim, eps) if qk_norm else None
+        self.norms = head_norms(source, head_dim) if qk_norm else None
+        self.eps = eps
         self.rotary = rotary
         self.layer = layer
         self.window = window
@@ -107,12 +111,8 @@ class GroupedQueryAttention:
         tokens = x.shape[0]
         a, (cos, sin) = self._rooms(tokens), self.rotary.tables(tokens)
         together(x, (self.q_proj, self.k_proj, self.v_proj), (a.q_rows, a.k_rows, a.v_rows))
-        if self.q_norm is not None:
-            self.q_norm(a.q, a.q)
-        if self.k_norm is not None:
-            self.k_norm(a.k, a.k)
-        ops.rope(a.q, cos, sin)  # (T, heads, head_dim)
-        ops.rope(a.k, cos, sin)  # (T, kv_heads, head_dim)
+        # (T, heads, head_dim) and (T, kv_heads, head_dim)
+        ops.qk_norm_rope(a.q, a.k, cos, sin, norms=self.norms, eps=self.eps)
         keys, values = cache.layer(self.layer)
         ops.write_cache(keys, values, a.k, a.v, batch, a.scratch)
         ops.paged_attention(a.q, keys, values, batch, a.scratch, out=a.attended, window=self.window)

@@ -2,6 +2,7 @@
 
 from pio.ops._elsewhere import cover
 from pio.ops.activation import gelu, sigmoid_gate, silu, swiglu
+from pio.ops.add_gated import add_gated
 from pio.ops.attention import attention_scratch, paged_attention, scaled_dot_product_attention, write_cache
 from pio.ops.bfloat16 import bfloat16_linear, bfloat16_linears
 from pio.ops.causal_conv import causal_conv
@@ -26,7 +27,7 @@ from pio.ops.pages import Pages
 from pio.ops.program import Program, host_call, recording
 from pio.ops.quantized import PackedWeight, pack, quantized_linear, quantized_linears, unpack
 from pio.ops.reduce import first_non_finite
-from pio.ops.rope import rope, rope_table
+from pio.ops.rope import qk_norm_rope, rope, rope_table
 from pio.ops.routing import Choices, route
 from pio.ops.softmax import softmax
 from pio.ops.top_k import top_k
@@ -42,6 +43,7 @@ __all__ = [
     "absorbed_weights",
     "add",
     "add_choices",
+    "add_gated",
     "add_grid_embedding",
     "add_rows",
     "attention_scratch",
@@ -78,6 +80,7 @@ __all__ = [
     "pack_heads",
     "paged_attention",
     "place_rows",
+    "qk_norm_rope",
     "quantized_linear",
     "quantized_linears",
     "recording",

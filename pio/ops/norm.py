@@ -120,7 +120,8 @@ def gated_rms_norm(
 
     Args:
         x: float32 (rows, dim) or (tokens, heads, dim); there may be gaps between rows or tokens.
-        gate: float32, of x's shape; there may be gaps between heads too.
+        gate: float32, of x's shape; there may be gaps between heads too. Or (tokens, groups, heads of a group, dim),
+            with gaps between groups.
         weight: float32, float16 or bfloat16 (dim,).
         eps: Added to the mean square.
         out: float32, of x's shape, gaps allowed as in x; made when not given. It may be x or gate.
@@ -135,21 +136,35 @@ def gated_rms_norm(
     if len(x.shape) not in (2, 3):
         raise TensorError(f"gated_rms_norm: x has shape {x.shape}, expected (rows, dim) or (tokens, heads, dim)")
     dim, heads = x.shape[-1], x.shape[1] if len(x.shape) == 3 else 1
-    ldx, (ldg, head_g) = row_stride("gated_rms_norm", "x", x), head_strides("gated_rms_norm", "gate", gate, x.shape)
+    ldx, gate_strides = row_stride("gated_rms_norm", "x", x), _gate_strides(gate, x.shape)
     check_float("gated_rms_norm", "weight", weight, (dim,))
     if out is None:
         out = Tensor.empty(x.shape, device=x.device)
     check_writable("gated_rms_norm", "out", out)
     ldo = row_stride("gated_rms_norm", "out", out, x.shape)
-    check_same_or_apart("gated_rms_norm", "out", out, x=x, gate=gate)
+    check_same_or_apart("gated_rms_norm", "out", out, x=x)
+    (check_same_or_apart if len(gate.shape) == len(x.shape) else check_apart)("gated_rms_norm", "out", out, gate=gate)
     check_apart("gated_rms_norm", "out", out, weight=weight)
     if not x.size:
         return out
     parts = split(4 * x.size, x.device)  # an exponential costs as much as some sums
-    shape = record(heads, dim, ldo, ldx, ldg, head_g, float(eps), device=x.device)
+    shape = record(heads, dim, ldo, ldx, *gate_strides, float(eps), device=x.device)
     at = out.address, x.address, gate.address, weight.address
     kernels.on(x.device).gated_rms_norm[weight.dtype.name](*at, x.size // dim, shape.address, parts)
     return out
+
+
+def _gate_strides(gate: Tensor, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Return how far tokens of a gate lie apart, how many heads are a group, how far groups and heads are apart."""
+    check_tensor("gated_rms_norm", "gate", gate)
+    if len(gate.shape) != 4 or len(shape) != 3:
+        token, head = head_strides("gated_rms_norm", "gate", gate, shape)
+        return token, max(1, shape[-2] if len(shape) == 3 else 1), 0, head
+    tokens, groups, each, dim = gate.shape
+    if (tokens, groups * each, dim) != shape:
+        raise TensorError(f"gated_rms_norm: gate has shape {gate.shape}, expected groups of heads of {shape}")
+    head_strides("gated_rms_norm", "gate", gate[:, 0])
+    return gate.strides[0], each, gate.strides[1], gate.strides[2]
 
 
 def layer_norm(

@@ -44,6 +44,11 @@ CASES = {
     "sigmoid_gate": Case(ops.sigmoid_gate, lambda: (numbers(3, 2, 36), numbers(3, 2, 36, seed=7)), 1e-6),
     "softmax": Case(ops.softmax, lambda: (numbers(3, 70),), 1e-6),
     "rope": Case(ops.rope, lambda: (numbers(3, 2, 36), numbers(3, 9), numbers(3, 9, seed=2)), 1e-6),
+    "rope of queries and keys": Case(
+        lambda q, k, cos, sin: ops.qk_norm_rope(q[:, :, 4:], k, cos, sin, interleaved=True),
+        lambda: (numbers(3, 2, 36), numbers(3, 1, 32, seed=3), numbers(3, 9), numbers(3, 9, seed=2)),
+        1e-6,
+    ),
     "rope_table": Case(
         ops.rope_table,
         lambda: (Tensor.from_list([0, 5, 700], "int32"), Tensor.from_list([1.0, 0.25, 0.01])),
@@ -60,6 +65,20 @@ for dtype in FLOATS:
         ),
         f"fused_add_rms_norm {dtype}": Case(fused_add_rms_norm, norm_arguments(dtype), 1e-6),
         f"gated_rms_norm {dtype}": Case(lambda x, y, w: ops.gated_rms_norm(x, y, w, 1e-5), norm_arguments(dtype), 1e-6),
+        f"qk_norm_rope {dtype}": Case(
+            lambda q, k, cos, sin, *norms: ops.qk_norm_rope(q, k, cos, sin, norms=norms, eps=1e-5),
+            lambda dtype=dtype: (
+                *(numbers(3, heads, 36, seed=heads) for heads in (4, 2)),
+                *(numbers(3, 9, seed=seed) for seed in (5, 6)),
+                *(numbers(36, seed=seed, dtype=dtype) for seed in (7, 8)),
+            ),
+            1e-6,
+        ),
+        f"add_gated {dtype}": Case(
+            ops.add_gated,
+            lambda dtype=dtype: (*pair(), numbers(3, 40, seed=5), numbers(1, 40, seed=6, dtype=dtype)),
+            1e-6,
+        ),
         f"layer_norm {dtype}": Case(
             lambda x, w, b: ops.layer_norm(x, w, b, 1e-5),
             lambda dtype=dtype: (numbers(3, 70), numbers(70, dtype=dtype), numbers(70, seed=8, dtype=dtype)),

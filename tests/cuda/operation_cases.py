@@ -251,6 +251,8 @@ CASES: dict[str, Callable[[There], Result]] = {
     "place_rows": _rows(ops.place_rows),
     "quantized_linear": _add_linear,
     "quantized_linears": _quantized_linears,
+    "add_gated": _plain(ops.add_gated, numbers(3, 36), numbers(3, 36, seed=2), X, numbers(1, 70, seed=3)),
+    "qk_norm_rope": _plain(ops.qk_norm_rope, HEADS, HEADS, numbers(3, 9), numbers(3, 9, seed=2)),
     "rms_norm": _plain(ops.rms_norm, X, HALF, 1e-5),
     "rope": _plain(ops.rope, HEADS, numbers(3, 9), numbers(3, 9, seed=2)),
     "rope_table": _plain(ops.rope_table, integers(0, 5, 700), Tensor.from_list([1.0, 0.25, 0.01])),

@@ -48,9 +48,22 @@ def test_gated_rms_norm(dtype, tokens, heads, dim, gap):
     wide = numbers(tokens, heads, dim + gap, seed=3)
     out = Tensor.full((tokens, heads, dim), 7.0)
     token, head = heads * dim, dim + gap
-    shape = words(heads, dim, token, token, heads * head, head, 1e-5)
+    shape = words(heads, dim, token, token, heads * head, heads, 0, head, 1e-5)
     run(norm.gated_rms_norm[dtype], out, x, wide, weight, tokens * heads, shape, reading=(x, wide, weight, shape))
     wanted = ops.gated_rms_norm(x, wide[:, :, :dim], weight, 1e-5)
+    assert relative_error(out, wanted.reshape(-1).tolist()) < 1e-6
+
+
+@settings(max_examples=6)
+@given(tokens=st.integers(1, 4), groups=st.integers(1, 3), each=st.integers(1, 3), dim=DIMS, gap=st.integers(0, 5))
+def test_gated_rms_norm_of_gates_in_groups(tokens, groups, each, dim, gap):
+    heads, width = groups * each, each * dim + gap
+    x, weight, wide = numbers(tokens, heads, dim), numbers(dim, seed=2), numbers(tokens, groups, width, seed=3)
+    out = Tensor.full((tokens, heads, dim), 7.0)
+    shape = words(heads, dim, heads * dim, heads * dim, groups * width, each, width, dim, 1e-5)
+    run(norm.gated_rms_norm["float32"], out, x, wide, weight, tokens * heads, shape, reading=(x, wide, weight, shape))
+    gate = wide[:, :, : each * dim].contiguous().reshape(tokens, heads, dim)
+    wanted = ops.gated_rms_norm(x, gate, weight, 1e-5)
     assert relative_error(out, wanted.reshape(-1).tolist()) < 1e-6
 
 

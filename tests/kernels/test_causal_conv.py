@@ -74,6 +74,28 @@ def test_bits_do_not_depend_on_batch_chunks_or_threads(data, shape, threads):
         assert bits(state[slots[i]]) == bits(states[i][0])
 
 
+@given(
+    data=st.data(),
+    width=st.integers(1, 8),
+    shapes=st.lists(sizes((1, 4), (1, 150)), min_size=1, max_size=3),
+    threads=THREADS,
+)
+def test_channels_may_be_heads_of_several_tensors(data, width, shapes, threads):
+    tokens, group = 7, sum(dim for _, dim in shapes) + 3
+    wide = data.draw(tensors((tokens, max(heads for heads, _ in shapes), group))).to(Device("cpu", threads))
+    parts, first = [], 1
+    for heads, dim in shapes:  # as in a projection that has a head's query, key and values side by side
+        parts.append(wide[:, :heads, first : first + dim])
+        first += dim
+    rows = [[v for part in parts for head in part[t].tolist() for v in head] for t in range(tokens)]
+    x, batch = Tensor.from_list(rows), batch_of((1, 3, 4), (0, 0, 2), (2, 5, 1))
+    weight, state = data.draw(tensors((width, x.shape[1]))), data.draw(tensors((3, width - 1, x.shape[1])))
+    before = state.clone()
+    expected = bits(ops.causal_conv(x, weight, before, batch))
+    assert bits(ops.causal_conv(parts, weight, state, batch)) == expected
+    assert bits(state) == bits(before)
+
+
 @given(data=st.data(), shape=sizes((1, 8), (1, 200)), past=st.integers(0, 1), threads=THREADS)
 def test_a_sequence_that_is_cut_within_a_batch_leaves_its_state_there(data, shape, past, threads):
     width, channels = shape
@@ -117,7 +139,13 @@ def test_no_tokens_change_nothing():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": [1.0]}, "x is a list, expected a pio.Tensor"),
+        ({"x": 1.0}, "x is a float, expected a pio.Tensor"),
+        ({"x": [1.0]}, r"x\[0\] is a float, expected a pio.Tensor"),
+        (
+            {"x": [Tensor.zeros((2, 1, 5)), Tensor.zeros((3, 1, 5))]},
+            r"x\[1\] has shape \(3, 1, 5\), expected \(2, heads",
+        ),
+        ({"x": [Tensor.zeros((2, 5))]}, r"x\[0\] has shape \(2, 5\), expected \(2, heads"),
         ({"weight": [1.0]}, "weight is a list, expected a pio.Tensor"),
         ({"state": [1.0]}, "state is a list, expected a pio.Tensor"),
         ({"out": [1.0]}, "out is a list, expected a pio.Tensor"),

@@ -109,6 +109,17 @@ def test_gated_rms_norm(data, dtype, shape, eps, threads, target):
     assert out is None or found is out
 
 
+@given(data=st.data(), shape=sizes((1, 5), (1, 4), (1, 3), (2, 40)), threads=THREADS)
+def test_gated_rms_norm_of_gates_in_groups(data, shape, threads):
+    tokens, groups, each, dim = shape
+    x, weight = data.draw(tensors((tokens, groups * each, dim))), data.draw(tensors((dim,)))
+    gate = data.draw(tensors((tokens, groups, each + 2, dim)))[:, :, 1 : 1 + each]
+    expected = bits(ops.gated_rms_norm(x, gate.contiguous().reshape(tokens, groups * each, dim), weight, 1e-6))
+    assert bits(ops.gated_rms_norm(x.to(Device("cpu", threads)), gate, weight, 1e-6)) == expected
+    with pytest.raises(TensorError, match=r"gate has shape .*, expected groups of heads of"):
+        ops.gated_rms_norm(x, gate[:, :, :, : dim - 1], weight, 1e-6)
+
+
 @given(data=st.data(), shape=sizes((1, 5), (1, 4), (1, 40)), threads=THREADS)
 def test_gated_rms_norm_of_heads_with_gaps(data, shape, threads):
     tokens, heads, dim = shape

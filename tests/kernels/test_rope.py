@@ -8,7 +8,7 @@ from pio import ops
 from pio.device import Device
 from pio.errors import TensorError
 from pio.tensor import Tensor
-from pio.testing.compare import assert_close
+from pio.testing.compare import assert_close, bits
 from pio.testing.reference import rope as reference
 from pio.testing.strategies import sizes, tensors
 
@@ -142,6 +142,53 @@ def test_products_of_turned_heads_depend_on_their_distance_alone(data, half, int
     )
 
 
+WEIGHTS = st.sampled_from((None, "float32", "float16", "bfloat16"))
+
+
+@given(
+    data=st.data(), shape=sizes((1, 5), (1, 4), (1, 3), (2, 75)), kind=WEIGHTS, zero_centred=st.booleans(),
+    interleaved=st.booleans(), elsewhere=st.booleans(), threads=THREADS,
+)  # fmt: skip
+def test_qk_norm_rope(data, shape, kind, zero_centred, interleaved, elsewhere, threads):
+    tokens, heads, kv_heads, dim = shape
+    half = data.draw(st.integers(0, dim // 2))
+    wide = data.draw(tensors((tokens, heads, 2 * dim + 3))).to(Device("cpu", threads))
+    k = data.draw(tensors((tokens, kv_heads + 1, dim)))
+    norms = kind and tuple(data.draw(tensors((dim,))).astype(kind) for _ in range(2))
+    cos, sin = ops.rope_table(Tensor.from_list(list(range(7, 7 + tokens)), "int32"), frequencies(half))
+    q, keys = wide[:, :, 3 : 3 + dim], k[:, 1:]
+    outside = [x.tolist() for x in (wide[:, :, :3], wide[:, :, 3 + dim :], k[:, :1])]
+    weights = [[x + zero_centred for x in w.tolist()] for w in norms] if norms else (None, None)
+    expected = [
+        reference.qk_norm_rope(x.tolist(), w, cos.tolist(), sin.tolist(), 1e-5, interleaved)
+        for x, w in zip((q, keys), weights, strict=True)
+    ]
+    apart = [x.contiguous() for x in (q.clone(), keys.clone())]
+    for x, w in zip(apart, norms or (), strict=False):
+        ops.rms_norm(x, w, 1e-5, out=x, zero_centred=zero_centred)
+    for x in apart:
+        ops.rope(x, cos, sin, interleaved=interleaved)
+    out = Tensor.zeros((tokens, heads, dim)) if elsewhere else q
+    found = ops.qk_norm_rope(
+        q, keys, cos, sin, norms=norms, eps=1e-5, zero_centred=zero_centred, interleaved=interleaved, out_q=out
+    )
+    assert found[0] is out and found[1] is keys
+    for x, right, alike in zip(found, expected, apart, strict=True):
+        most = max(abs(v) for token in right for head in token for v in head)
+        assert_close(x, right, absolute=4e-6 * most + 1e-12)
+        assert bits(x.contiguous()) == bits(alike), "not what the two operations give"
+    assert [x.tolist() for x in (wide[:, :, :3], wide[:, :, 3 + dim :], k[:, :1])] == outside
+
+
+def test_norms_of_two_types():
+    q, k = Tensor.full((3, 2, 6), 2.0), Tensor.full((3, 1, 6), 3.0)
+    cos, sin = ops.rope_table(Tensor.from_list([1, 2, 3], "int32"), frequencies(3))
+    norms = Tensor.full((6,), 1.5, "bfloat16"), Tensor.full((6,), 1.001)
+    wanted = [ops.rope(ops.rms_norm(x, w, 1e-6), cos, sin) for x, w in zip((q, k), norms, strict=True)]
+    found = ops.qk_norm_rope(q, k, cos, sin, norms=norms)
+    assert [bits(x) for x in found] == [bits(x) for x in wanted]
+
+
 def test_position_zero_turns_nothing():
     x = Tensor.from_list([[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]])
     ops.rope(x, *ops.rope_table(Tensor.zeros((1,), "int32"), frequencies(3)))
@@ -159,6 +206,26 @@ def test_position_zero_turns_nothing():
 def test_rope_refuses_shapes_that_do_not_fit(shape, table, message):
     with pytest.raises(TensorError, match=message):
         ops.rope(Tensor.zeros(shape), Tensor.zeros(table), Tensor.zeros(table))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"q": (2, 6)}, r"q has shape \(2, 6\), expected \(tokens, heads, head_dim\)"),
+        ({"k": (3, 1, 6)}, r"k has shape \(3, 1, 6\), expected \(2, heads, 6\)"),
+        ({"k": (2, 1, 4)}, r"k has shape \(2, 1, 4\), expected \(2, heads, 6\)"),
+        ({"cos": (2, 4), "sin": (2, 4)}, "cos has 4 angles a token, expected at most head_dim / 2 = 3"),
+        ({"out_q": (2, 1, 6)}, r"out_q has shape \(2, 1, 6\), expected \(2, 3, 6\)"),
+        ({"norms": ((6,), (5,))}, r"norms\[1\] has shape \(5,\), expected \(6\)"),
+    ],
+)
+def test_qk_norm_rope_refuses_shapes_that_do_not_fit(given, message):
+    shapes = {"q": (2, 3, 6), "k": (2, 1, 6), "cos": (2, 3), "sin": (2, 3)} | given
+    made = {name: Tensor.zeros(shape) for name, shape in shapes.items() if name != "norms"}
+    if "norms" in shapes:
+        made["norms"] = tuple(map(Tensor.zeros, shapes["norms"]))
+    with pytest.raises(TensorError, match=message):
+        ops.qk_norm_rope(**made)
 
 
 def test_rope_refuses_other_types_and_gaps():

@@ -88,12 +88,10 @@ def recurrence(config: Any, stored: str) -> list[Launch]:
     width = config.linear_conv_kernel_dim
     conv = channels * (2 * 4 * (width - 1) + 2 * width)
     groups = ceil(channels / 128)
-    copies = Launch("copy.copy[float32_to_float32]", "queries, keys, values and gates apart", 8, near=3, times=4)
     return [
-        copies,
         Launch("gated_delta.delta_gates[float32]", "gates of the recurrence", 1, near=3),
         Launch(
-            f"causal_conv.causal_conv[{stored}]", "convolution", groups, conv / groups, conv, far=2, near=8, flight=128
+            f"causal_conv.causal_conv[{stored}]", "convolution", groups, conv / groups, conv, far=2, near=11, flight=128
         ),
         Launch("gated_delta.head_scales", "lengths of queries and keys", ceil(keys / 8), near=6),
         Launch(
@@ -106,5 +104,5 @@ def recurrence(config: Any, stored: str) -> list[Launch]:
             near=SEARCH + 8,
             flight=16 * 128,
         ),
-        Launch(f"norm.gated_rms_norm[{stored}]", "norm of the recurrence", values, near=4),
+        Launch(f"norm.gated_rms_norm[{stored}]", "norm of the recurrence", values, near=5),
     ]

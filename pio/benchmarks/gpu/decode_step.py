@@ -146,6 +146,12 @@ class DecodeStep:
         items = rows if width > 512 else ceil(rows / 16)
         return Launch(f"norm.rms_norm[{self.held.stored}]", what, items, near=3)
 
+    def _turn(self, heads: int, *, normed: bool) -> Launch:
+        """A head of queries or keys takes one of four warps; what is normalised is read once more behind the sum."""
+        kind, what = (self.held.stored, "norms and turns") if normed else ("float32", "turns")
+        kernel = f"rope.qk_norm_rope[{kind}]"
+        return Launch(kernel, f"{what} of queries and keys", ceil(heads / 4), near=5 if normed else 3)
+
     def _elements(self, kernel: str, what: str, count: int, near: int = 2) -> Launch:
         return Launch(kernel, what, ceil(count / (4 * BLOCK)), near=near)
 
@@ -169,11 +175,7 @@ class DecodeStep:
         heads, pairs, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
         outputs = [heads * dim * (2 if gated else 1), pairs * dim, pairs * dim]
         yield from linears("queries, keys, values", form, outputs, config.hidden_size)
-        if config.qk_norm:
-            yield self._norm(dim, heads, "norm of queries")
-            yield self._norm(dim, pairs, "norm of keys")
-        yield self._elements("rope.rope", "turn of queries", 2 * heads * dim, near=3)
-        yield self._elements("rope.rope", "turn of keys", 2 * pairs * dim, near=3)
+        yield self._turn(heads + pairs, normed=config.qk_norm)
         length = self._length if window is None else min(window, self._length)
         yield write_cache(self._format(), pairs)
         yield attention(self._format(), heads, pairs, dim, length, self._sms)
@@ -191,8 +193,7 @@ class DecodeStep:
             yield self._norm(config.q_lora_rank, what="norm of a latent")
             yield from linears("queries", form, [queries], config.q_lora_rank)
         yield self._norm(rank, what="norm of a latent")
-        yield self._elements("rope.rope", "turn of queries", 2 * heads * rope, near=3)
-        yield self._elements("rope.rope", "turn of the key", 2 * rope, near=3)
+        yield self._turn(heads + 1, normed=False)
         yield write_latents(self._format())
         yield from head_linears("queries for latents", form, heads, rank, nope)
         yield latent_attention(self._format(), heads, rank, rope, self._length, self._sms)
@@ -218,9 +219,9 @@ class DecodeStep:
         if config.shared_width:
             yield from self._swiglu(config.shared_width, "shared expert")
             if config.model_type == "qwen3_next":
-                yield from linears("gate of the shared expert", self.held.stored, [1], config.hidden_size)
-                yield self._elements("activation.sigmoid_gate", "gate of the shared expert", 1)
-                yield self._elements("experts.add_choices", "shared expert", 4 * config.hidden_size)
+                kernel, hidden = f"add_gated.add_gated[{self.held.stored}]", config.hidden_size
+                row = matrix_bytes(self.held.stored, 1, hidden)  # each block reads all of it
+                yield Launch(kernel, "gate and sum", ceil(hidden / (4 * BLOCK)), row, row, far=1, near=3)
 
     def _swiglu(self, width: int, what: str = "feed-forward block") -> Iterator[Launch]:
         form, hidden = self.held.layers, self.config.hidden_size

@@ -73,7 +73,18 @@ def _norms(rows: int, width: int) -> dict[str, tuple[Callable[[Numbers], Act], f
         x, weight, bias = numbers.floats(rows, width), numbers.floats(width, seed=2), numbers.floats(width, seed=5)
         return lambda: ops.layer_norm(x, weight, bias, 1e-6)
 
-    made = {"rms_norm": rms, "fused_add_rms_norm": fused, "gated_rms_norm": gated, "layer_norm": layer}
+    def behind_gate(numbers: Numbers) -> Act:
+        out, y, x = (numbers.floats(rows, width, seed=seed) for seed in (6, 7, 8))
+        weight = numbers.floats(1, width, seed=9, dtype="bfloat16")
+        return lambda: ops.add_gated(out.clone(), y, x, weight)
+
+    made = {
+        "rms_norm": rms,
+        "fused_add_rms_norm": fused,
+        "gated_rms_norm": gated,
+        "layer_norm": layer,
+        "add_gated": behind_gate,
+    }
     return {name: (make, 2e-6) for name, make in made.items()}
 
 
@@ -105,20 +116,23 @@ def _activations(rows: int, inner: int) -> dict[str, tuple[Callable[[Numbers], A
 
 
 def _turns(rows: int, shape: tuple[int, int, int]) -> dict[str, tuple[Callable[[Numbers], Act], float]]:
-    heads, _, dim = shape
+    heads, kv_heads, dim = shape
+
+    def table(numbers: Numbers) -> tuple[Tensor, Tensor]:
+        positions = numbers.whole(*(977 * i % 32_749 for i in range(rows)))
+        frequencies = Tensor.from_list([10_000.0 ** (-2 * i / dim) for i in range(dim // 2)]).to(numbers.device)
+        return positions, frequencies
 
     def rope(numbers: Numbers) -> Act:
-        x, half = numbers.floats(rows, heads, dim), dim // 2
-        positions = numbers.whole(*(977 * i % 32_749 for i in range(rows)))
-        frequencies = Tensor.from_list([10_000.0 ** (-2 * i / dim) for i in range(half)]).to(numbers.device)
+        x, angles = numbers.floats(rows, heads, dim), table(numbers)
+        return lambda: ops.rope(x.clone(), *ops.rope_table(*angles))
 
-        def act() -> Tensor:
-            cos, sin = ops.rope_table(positions, frequencies)
-            return ops.rope(x.clone(), cos, sin)
+    def normed(numbers: Numbers) -> Act:
+        q, k, angles = numbers.floats(rows, heads, dim), numbers.floats(rows, kv_heads, dim), table(numbers)
+        one, other = (numbers.floats(dim, seed=seed, dtype="bfloat16") for seed in (2, 3))
+        return lambda: ops.qk_norm_rope(q.clone(), k.clone(), *ops.rope_table(*angles), norms=(one, other))
 
-        return act
-
-    return {"rope": (rope, 2e-6)}
+    return {"rope": (rope, 2e-6), "qk_norm_rope": (normed, 2e-6)}
 
 
 def _tables(rows: int, n: int, width: int) -> dict[str, tuple[Callable[[Numbers], Act], float]]:

@@ -9,7 +9,7 @@ from pio.kernels.cuda.ptx import fma, get_f64, get_i64, reciprocal, single, squa
 from pio.kernels.cuda.ptx_scalars import divide, quotient, single_of
 
 # The record of a gated norm's sizes, as ``pio.kernels.norm`` has it.
-HEADS, DIM, TOKEN_OUT, TOKEN_X, TOKEN_GATE, HEAD_GATE, EPS = (8 * i for i in range(7))
+HEADS, DIM, TOKEN_OUT, TOKEN_X, TOKEN_GATE, EACH, GROUP_GATE, HEAD_GATE, EPS = (8 * i for i in range(9))
 BLOCK = 512
 SHARED = 4 * 32
 
@@ -163,7 +163,7 @@ def gated_rms_norm(out: int, x: int, gate: int, weight: int, rows: int, shape: i
     out[r, c] = x[r, c] / sqrt(mean(x[r] ** 2) + eps) * weight[c] * silu(gate[r, c])
 
     Shapes: row r is head r % heads of token r // heads; x, gate, out float32 (tokens, heads, dim), with gaps between
-    tokens, and in gate between heads, as shape says, int64 (7,), the record above; weight (dim,) of the kernel's type.
+    tokens, and in gate between heads, as shape says, int64 (9,), the record above; weight (dim,) of the kernel's type.
     Sums in float32. out may be x or gate.
     """
     heads, dim, eps = get_i64(shape + HEADS), get_i64(shape + DIM), get_f64(shape + EPS)
@@ -173,7 +173,10 @@ def gated_rms_norm(out: int, x: int, gate: int, weight: int, rows: int, shape: i
         h = r - t * heads
         row = x + 4 * (t * get_i64(shape + TOKEN_X) + h * dim)
         scale = inverse_root(sum_squares(row, dim, lane, team), dim, eps)
-        at_gate = gate + 4 * (t * get_i64(shape + TOKEN_GATE) + h * get_i64(shape + HEAD_GATE))
+        group = quotient(h, get_i64(shape + EACH))
+        inner = h - group * get_i64(shape + EACH)
+        gate_head = group * get_i64(shape + GROUP_GATE) + inner * get_i64(shape + HEAD_GATE)
+        at_gate = gate + 4 * (t * get_i64(shape + TOKEN_GATE) + gate_head)
         to = out + 4 * (t * get_i64(shape + TOKEN_OUT) + h * dim)
         scale_gated_row(to, row, weight, at_gate, dim, scale, lane, team)
         r += step

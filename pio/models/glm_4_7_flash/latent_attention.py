@@ -170,8 +170,7 @@ class MultiHeadLatentAttention:
             together(x, (self.q_proj, self.kv_proj), (m.q_latent, m.made))
             self.q_b_proj(self.q_norm(m.q_latent, m.q_latent), m.q)
         self.kv_norm(m.latent, m.latent)
-        for heads in (m.q_rope, m.key_head):
-            ops.rope(heads, cos, sin, interleaved=self.interleaved)
+        ops.qk_norm_rope(m.q_rope, m.key_head, cos, sin, interleaved=self.interleaved)
         ops.write_latent_cache(latents, m.latent, m.key, batch)
         self._each_head(m.q_key, self.to_latent, m.asked)  # (T, heads, rank)
         ops.latent_attention(m.asked, m.q_rope, latents, batch, m.scratch, out=m.attended, scale=self.scale)

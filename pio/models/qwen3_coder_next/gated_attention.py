@@ -7,20 +7,19 @@ from functools import partial
 from pio import ops
 from pio.cache.batch import Batch
 from pio.cache.protocol import Cache
-from pio.layers.attention import attention_rooms
+from pio.layers.attention import attention_rooms, head_norms
 from pio.layers.linear import Linear, together
-from pio.layers.norm import RMSNorm
 from pio.layers.rotary import RotaryEmbedding
 from pio.layers.source import Source
 from pio.tensor import Tensor
 
 
 def _queries_and_gates(made: dict[str, Tensor], heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What the projection writes, (T, heads * 2 * head_dim), and queries and gates in it, (T * heads, head_dim)."""
+    """What the projection writes, (T, heads * 2 * head_dim), and queries and gates in it, (T, heads, head_dim)."""
     rows = made["projected"]
     dim = rows.shape[1] // (2 * heads)
-    both = rows.reshape(rows.shape[0] * heads, 2 * dim)
-    return rows, both[:, :dim], both[:, dim:]
+    both = rows.reshape(rows.shape[0], heads, 2 * dim)
+    return rows, both[:, :, :dim], both[:, :, dim:]
 
 
 class GatedAttention:
@@ -57,14 +56,13 @@ class GatedAttention:
         self.k_proj = Linear(source / "k_proj", kv_heads * head_dim, hidden, bias=bias)
         self.v_proj = Linear(source / "v_proj", kv_heads * head_dim, hidden, bias=bias)
         self.o_proj = Linear(source / "o_proj", hidden, heads * head_dim, bias=bias)
-        self.q_norm = RMSNorm(source / "q_norm", head_dim, eps, zero_centred=True)
-        self.k_norm = RMSNorm(source / "k_norm", head_dim, eps, zero_centred=True)
+        self.norms = head_norms(source, head_dim)  # zero-centred
+        self.eps = eps
         self.layer = layer
         self.rotary = rotary
         self._rooms = attention_rooms(source, heads, kv_heads, head_dim)
         shapes, view = {"projected": (2 * heads * head_dim,)}, partial(_queries_and_gates, heads=heads)
         self._projected = source.workspace.rooms("queries and their gates", shapes, view)
-        self._dim = head_dim
 
     def __call__(self, x: Tensor, residual: Tensor, batch: Batch, cache: Cache) -> None:
         """Attend and add the gated output to the residual stream; the cache gains the batch's keys and values.
@@ -75,12 +73,10 @@ class GatedAttention:
         a, (cos, sin) = self._rooms(tokens), self.rotary.tables(tokens)
         projected, queries, gates = self._projected(tokens)
         together(x, (self.q_proj, self.k_proj, self.v_proj), (projected, a.k_rows, a.v_rows))
-        self.q_norm(queries, a.q.reshape(-1, self._dim))  # (T * heads, head_dim)
-        ops.rope(a.q, cos, sin)  # (T, heads, head_dim)
-        ops.rope(self.k_norm(a.k, a.k), cos, sin)  # (T, kv_heads, head_dim)
+        # (T, heads, head_dim) and (T, kv_heads, head_dim)
+        ops.qk_norm_rope(queries, a.k, cos, sin, norms=self.norms, eps=self.eps, zero_centred=True, out_q=a.q)
         keys, values = cache.layer(self.layer)
         ops.write_cache(keys, values, a.k, a.v, batch, a.scratch)
         ops.paged_attention(a.q, keys, values, batch, a.scratch, out=a.attended)
-        attended = a.attended.reshape(-1, self._dim)  # (T * heads, head_dim)
-        ops.sigmoid_gate(attended, gates, out=attended)
+        ops.sigmoid_gate(a.attended, gates, out=a.attended)  # (T, heads, head_dim)
         self.o_proj(a.attended_rows, residual, add=True)

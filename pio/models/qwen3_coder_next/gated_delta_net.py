@@ -60,16 +60,15 @@ class DeltaViews:
     Attributes:
         projected: What the input projection writes, (T, key_heads * group); of each key head's group its query, its
             key, its values and their gates lie side by side.
-        parts: Where in ``projected`` queries, keys, values and gates are, and where each goes; both (T, key_heads, n).
+        inputs: Queries, keys and values there, as the convolution takes them, each (T, key_heads, n).
         ba: Of both gates' projections, (T, 2 heads).
         b: (T, heads).
         a: (T, heads).
-        mixed: Queries, keys and values as the convolution takes them, (T, channels).
         convolved: (T, channels).
         q: Of the convolved, (T, key_heads, dim).
         k: (T, key_heads, dim).
         v: (T, heads, value_dim).
-        z: Gates of the output, (T, heads, value_dim).
+        z: Gates of the output, in ``projected``, (T, key_heads, values of a key head, value_dim).
         core: What the recurrence gives, (T, heads, value_dim).
         core_rows: The same, (T, heads * value_dim).
         beta: (T, heads).
@@ -78,23 +77,14 @@ class DeltaViews:
     """
 
     def __init__(self, cut: dict[str, Tensor], s: DeltaShape) -> None:
-        tokens = cut["z"].shape[0]
-        self.projected, self.ba, self.mixed, self.convolved = (
-            cut[name] for name in ("projected", "ba", "mixed", "convolved")
-        )
+        tokens = cut["core"].shape[0]
+        self.projected, self.ba, self.convolved = (cut[name] for name in ("projected", "ba", "convolved"))
         self.b, self.a = self.ba[:, : s.heads], self.ba[:, s.heads :]
         each = s.values // s.key_heads
         group = self.projected.reshape(tokens, s.key_heads, 2 * s.dim + 2 * each)
-        self.z = cut["z"].reshape(tokens, s.heads, s.value_dim)
-        to = [
-            _heads(self.mixed[:, : s.keys], s.key_heads),
-            _heads(self.mixed[:, s.keys : 2 * s.keys], s.key_heads),
-            _heads(self.mixed[:, 2 * s.keys :], s.key_heads),
-            cut["z"].reshape(tokens, s.key_heads, each),
-        ]
-        ends = [0, s.dim, 2 * s.dim, 2 * s.dim + each, 2 * s.dim + 2 * each]
-        found = [group[:, :, first:last] for first, last in pairwise(ends)]
-        self.parts = list(zip(found, to, strict=True))
+        ends = [0, s.dim, 2 * s.dim, 2 * s.dim + each]
+        self.inputs = [group[:, :, first:last] for first, last in pairwise(ends)]
+        self.z = _groups(group[:, :, 2 * s.dim + each :], s.heads // s.key_heads)
         self.q = _heads(self.convolved[:, : s.keys], s.key_heads)
         self.k = _heads(self.convolved[:, s.keys : 2 * s.keys], s.key_heads)
         self.v = _heads(self.convolved[:, 2 * s.keys :], s.heads)
@@ -132,9 +122,7 @@ class GatedDeltaNet:
         shapes = {
             "projected": (2 * s.keys + 2 * s.values,),
             "ba": (2 * s.heads,),
-            "mixed": (s.channels,),
             "convolved": (s.channels,),
-            "z": (s.values,),
             "core": (s.values,),
             "beta": (s.heads,),
             "decay": (s.heads,),
@@ -150,12 +138,10 @@ class GatedDeltaNet:
         m = self._rooms(x.shape[0])
         self.in_proj_qkvz(x, m.projected)
         ops.linear(x, self.in_proj_ba, out=m.ba)
-        for found, to in m.parts:
-            ops.copy(to, found)
         ops.delta_gates(m.b, m.a, self.a_log, self.dt_bias, out_beta=m.beta, out_decay=m.decay)
         inputs, state, *kept = cache.layer(self.layer)
         window = kept[0] if kept else None
-        ops.causal_conv(m.mixed, self.conv1d, inputs, batch, out=m.convolved, window=window)
+        ops.causal_conv(m.inputs, self.conv1d, inputs, batch, out=m.convolved, window=window)
         gates = m.decay, m.beta
         ops.gated_delta(m.q, m.k, m.v, *gates, state, batch, out=m.core, scratch=m.scratch, window=window)
         ops.gated_rms_norm(m.core, m.z, self.norm, self.eps, out=m.core)
@@ -167,6 +153,13 @@ def _heads(x: Tensor, heads: int) -> Tensor:
     tokens, width = x.shape
     dim = width // heads
     return Tensor(x.storage, x.address, x.dtype, (tokens, heads, dim), (x.strides[0], dim, 1))
+
+
+def _groups(x: Tensor, each: int) -> Tensor:
+    """Heads of which several lie side by side, a view: (T, groups, each * dim) with gaps to (T, groups, each, dim)."""
+    tokens, groups, width = x.shape
+    dim = width // each
+    return Tensor(x.storage, x.address, x.dtype, (tokens, groups, each, dim), (*x.strides[:2], dim, 1))
 
 
 def _taps_apart(weight: Tensor) -> list[Tensor]:

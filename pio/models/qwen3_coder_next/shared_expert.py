@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pio import ops
-from pio.dtypes import int32
 from pio.layers.linear import Linear, together
 from pio.layers.mlp import gate_and_up
 from pio.layers.moe import SparseMoE
@@ -16,25 +15,13 @@ class SharedViews:
 
     Attributes:
         down: (T, hidden).
-        ones: Ones, (T, 1).
-        logits: Of the gate, (T, 1).
-        weights: How far the gate lets each token, (T, 1).
-        places: int32 (T, 1): each token's row is its own.
+        scratch: Of the gate, (T,).
     """
 
-    __slots__ = ("down", "logits", "ones", "places", "weights")
+    __slots__ = ("down", "scratch")
 
     def __init__(self, made: dict[str, Tensor]) -> None:
-        self.down, self.ones, self.logits, self.weights, self.places = (
-            made[name] for name in ("down", "ones", "logits", "weights", "places")
-        )
-
-
-def _fill(made: dict[str, Tensor]) -> None:
-    """Write what never changes."""
-    made["ones"].fill_(1.0)
-    places = made["places"]
-    places.copy_(Tensor.from_list([[t] for t in range(len(places))], int32))
+        self.down, self.scratch = made["down"], made["gate"].reshape(-1)
 
 
 class SharedMoE:
@@ -55,9 +42,7 @@ class SharedMoE:
         self.down_proj = Linear(shared / "down_proj", hidden, inner)
         self.shared_expert_gate = (source / "shared_expert_gate").take("weight", 1, hidden)  # as stored: one row
         self._gate_and_up = gate_and_up(source, inner)
-        column = (1,)
-        shapes = {"down": (hidden,), "ones": column, "logits": column, "weights": column, "places": column}
-        self._rooms = source.workspace.rooms("shared expert", shapes, SharedViews, kinds={"places": int32}, begin=_fill)
+        self._rooms = source.workspace.rooms("shared expert", {"down": (hidden,), "gate": (1,)}, SharedViews)
 
     def __call__(self, x: Tensor, residual: Tensor) -> None:
         """Add the experts' outputs to the residual stream.
@@ -69,6 +54,4 @@ class SharedMoE:
         together(x, (self.gate_proj, self.up_proj), (gate, up))  # (T, inner)
         ops.swiglu(gate, up, out=gate)
         self.down_proj(gate, m.down)  # (T, hidden)
-        ops.linear(x, self.shared_expert_gate, out=m.logits)  # (T, 1)
-        ops.sigmoid_gate(m.ones, m.logits, out=m.weights)
-        ops.add_choices(residual, m.down, m.places, m.weights)
+        ops.add_gated(residual, m.down, x, self.shared_expert_gate, scratch=m.scratch)

@@ -43,8 +43,7 @@ class VisionAttention:
         """
         a, rows = self._rooms(x.shape[0]), q.reshape(x.shape)
         together(x, (self.q, self.k, self.v), (rows, a.k_rows, a.v_rows))
-        ops.rope(q, *turns)
-        ops.rope(a.k, *turns)
+        ops.qk_norm_rope(q, a.k, *turns)
         ops.write_cache(keys, values, a.k, a.v, batch, a.scratch)
 
     def __call__(self, q: Tensor, residual: Tensor, keys: Pages, values: Pages, batch: Slices) -> None:

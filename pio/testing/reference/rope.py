@@ -40,6 +40,21 @@ def rope(
     ]
 
 
+def qk_norm_rope(
+    heads: Heads, weight: Sequence[float] | None, cos: Sequence[Sequence[float]], sin: Sequence[Sequence[float]],
+    eps: float, interleaved: bool = False,
+) -> list[list[list[float]]]:  # fmt: skip
+    """Return queries or keys turned, where there is a weight behind a norm of each head by its root mean square."""
+    if weight is not None:
+        heads = [[_normed(head, weight, eps) for head in token] for token in heads]
+    return rope(heads, cos, sin, interleaved)
+
+
+def _normed(head: Sequence[float], weight: Sequence[float], eps: float) -> list[float]:
+    root = math.sqrt(math.fsum(x * x for x in head) / len(head) + eps)
+    return [x / root * w for x, w in zip(head, weight, strict=True)]
+
+
 def _turn(head: Sequence[float], turns: Sequence[complex], interleaved: bool) -> list[float]:
     out = list(head)
     for i, turn in enumerate(turns):
