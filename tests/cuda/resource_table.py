@@ -52,7 +52,7 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
 
 def measured(kernel: CudaKernel, architecture: str) -> dict[str, int]:
     """Return what a kernel takes on an architecture."""
-    text = _kept.find(kernel.name, architecture.replace("sm_", "compute_")).code.decode()  # shared by processes
+    text = _kept.find(kernel.name, architecture.replace("sm_", "compute_")).code.decode()  # for tests that run it
     found = to_cubin(text, architecture)[1]
     shared = found.shared + kernel.shape.shared
     return {"registers": found.registers, "spilled": found.spilled, "stack": found.stack, "shared": shared}

@@ -21,6 +21,8 @@ REGISTERS = 65536  # of a multiprocessor
 SHARED = 99 << 10  # bytes that a block may have on the architectures that have least
 # Kernels that may keep some registers in memory, each with why: none of them may run in a step that decodes.
 EXCEPTIONS: dict[str, str] = {}
+# What kernels of a module share is compiled once.
+MODULES = sorted({name.partition(".")[0] for name, _ in resource_table.kernels()})
 
 
 def excepted(name):
@@ -58,13 +60,14 @@ def test_shared_memory_is_what_every_architecture_has(table):
         assert max(taken["shared"] for taken in row.values()) <= SHARED, name
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_kernels_take_what_the_table_says(architecture, request, table):
-    if architecture != "sm_90a" and not request.config.getoption("--long"):
-        pytest.skip("one architecture is enough for every day; --long takes all")
+@pytest.mark.parametrize("module", MODULES)
+def test_kernels_take_what_the_table_says(module, table):
     for name, kernel in resource_table.kernels():
-        taken, known = resource_table.measured(kernel, architecture), table["kernels"][name][architecture]
-        assert taken["spilled"] == 0 or excepted(name), name
-        assert taken["registers"] * kernel.shape.block <= REGISTERS, name
-        if table[resource_table.LINKER] == resource_table.linker():
-            assert taken == known, f"{name}; {WRITE}"
+        if name.partition(".")[0] != module:
+            continue
+        for architecture in ARCHITECTURES:
+            taken, known = resource_table.measured(kernel, architecture), table["kernels"][name][architecture]
+            assert taken["spilled"] == 0 or excepted(name), (name, architecture)
+            assert taken["registers"] * kernel.shape.block <= REGISTERS, (name, architecture)
+            if table[resource_table.LINKER] == resource_table.linker():
+                assert taken == known, f"{name} for {architecture}; {WRITE}"

@@ -126,7 +126,11 @@ class Check:
         return Finding(what, value, unit, f"at most {aim:g}", value <= aim)
 
     def seconds(self, work: Callable[[], object], times: int = TIMES) -> float:
-        """Return how long the GPU takes for something that was run once before; the shortest of some times.
+        """Return how long the GPU takes for something that was run once before.
+
+        Args:
+            work: What it is.
+            times: How often it runs, of which the shortest counts; once where sizes are too small for times.
 
         Raises:
             DeviceError: There is no GPU to ask.
@@ -134,7 +138,7 @@ class Check:
         stream = self.device.stream
         if stream is None:
             raise DeviceError(f"{self.device} has no stream whose work could be timed; give device='cuda'")
-        return max(min(stream.seconds(work) for _ in range(times)), 1e-9)
+        return max(min(stream.seconds(work) for _ in range(times if self.shapes.timed else 1)), 1e-9)
 
     @cached_property
     def bandwidth(self) -> float:

@@ -22,7 +22,7 @@ from pio.tensor import Tensor
 
 READ_AIM, PRODUCT_AIM = 75.0, 40.0  # percent
 WAYS: Final = 4  # launches of each run in a graph, at least
-AGAIN: Final = 8  # such graphs one behind the other, so that the GPU has work while Python asks for more
+AGAIN: Final = 8  # such graphs one behind the other, so that the GPU has work while Python asks for more; if timed
 PARTS: Final = {"bfloat16": 2}  # products of tensor cores for one: activations are a sum of two numbers of bfloat16
 
 
@@ -164,7 +164,7 @@ def prefill(check: Check) -> Iterator[Finding]:
 
 def _seconds(check: Check, work: Work) -> float:
     """Return the seconds of one run, of many in a graph that take their matrices in turn."""
-    times = max(1, WAYS // len(work.runs))
+    times, rounds = max(1, WAYS // len(work.runs)), AGAIN if check.shapes.timed else 1
     for run in work.runs:
         run()
     with ops.recording() as program:
@@ -174,7 +174,7 @@ def _seconds(check: Check, work: Work) -> float:
     program.run()
 
     def again() -> None:
-        for _ in range(AGAIN):
+        for _ in range(rounds):
             program.run()
 
-    return check.seconds(again) / (AGAIN * times * len(work.runs))
+    return check.seconds(again) / (rounds * times * len(work.runs))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cached_property, partial
 from types import FunctionType
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,7 +14,6 @@ from pio.kernels._image import Name
 from pio.kernels._jit import name_of, parameters
 from pio.kernels._per_dtype import PerDtype, specialise
 from pio.kernels.cuda import _compiler
-from pio.kernels.cuda._compiler import Resources
 from pio.kernels.cuda._variants import VARIANTS, ByRows
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,19 +44,15 @@ class DeviceFunction:
     def __init__(self, fn: Callable[..., Any], inline: bool = False) -> None:
         self.py_func = fn
         self._inline = inline
-        self._made: dict[str, Any] = {}
 
     def __call__(self, *_: Any) -> Any:
         """Say that Python cannot call it; kernels call what stands for it."""
         raise TypeError(f"{self.py_func.__name__} is a function of kernels for GPUs, which Python cannot call")
 
-    def compiled(self, architecture: str) -> Any:
-        """Return what stands for it in a kernel for an architecture."""
-        found = self._made.get(architecture)
-        if found is None:
-            fn = _resolved(self.py_func, architecture)
-            found = self._made[architecture] = _compiler.device_dispatcher(fn, self._inline)
-        return found
+    @cached_property
+    def dispatcher(self) -> Any:
+        """What stands for it in a kernel."""
+        return _compiler.device_dispatcher(_resolved(self.py_func), self._inline)
 
 
 class CudaKernel:
@@ -76,16 +71,14 @@ class CudaKernel:
         self.py_func = fn
         self.__doc__, self.__module__ = fn.__doc__, fn.__module__
 
-    @cache  # noqa: B019  # kernels live as long as the process
+    @cached_property
+    def llvm(self) -> tuple[str, ...]:
+        """Its LLVM code, which is the same for all architectures."""
+        return _compiler.to_llvm(_resolved(self.py_func), self.letters, self.shape.block, self.shape.blocks)
+
     def ptx(self, architecture: str) -> tuple[str, str]:
         """Return its PTX for an architecture such as ``sm_90a``, and the name of the entry."""
-        fn = _resolved(self.py_func, architecture)
-        return _compiler.to_ptx(fn, self.letters, architecture, self.shape.block, self.shape.blocks)
-
-    @cache  # noqa: B019
-    def cubin(self, architecture: str) -> tuple[bytes, Resources]:
-        """Return its machine code for an architecture, and what that takes."""
-        return _compiler.to_cubin(self.ptx(architecture)[0], architecture)
+        return _compiler.to_ptx(self.llvm, architecture)
 
 
 class Variants(NamedTuple):
@@ -150,12 +143,12 @@ def cuda_kernel_per_dtype(fn: Any = None, *, block: int = 256, blocks: int = 4, 
     return PerDtype(lambda dtype: cuda_kernel(specialise(fn, dtype), block=block, blocks=blocks, shared=shared))
 
 
-def _resolved(fn: Callable[..., Any], architecture: str) -> Callable[..., Any]:
-    """Return a function whose names of device functions stand for what is compiled for an architecture."""
+def _resolved(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function whose names of device functions stand for what kernels call in their place."""
     scope = dict(fn.__globals__)
     for name in fn.__code__.co_names:
         if isinstance(value := scope.get(name), DeviceFunction):
-            scope[name] = value.compiled(architecture)
+            scope[name] = value.dispatcher
     made = FunctionType(fn.__code__, scope, fn.__name__, fn.__defaults__, fn.__closure__)
     made.__module__, made.__qualname__, made.__annotations__ = fn.__module__, fn.__qualname__, fn.__annotations__
     return made

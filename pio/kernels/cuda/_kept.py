@@ -137,7 +137,9 @@ def _compile(name: Name, architecture: str) -> Kept:
     try:
         kind, _, target = architecture.partition("_")
         text, entry = kernel.ptx(f"sm_{target}")
-        code = text.encode() if kind == "compute" else kernel.cubin(architecture)[0]
+        code = text.encode()
+        if kind != "compute":
+            code, _ = import_whole(f"{_HERE}._compiler").to_cubin(text, architecture)
     finally:
         _watch.say_finished(name.full)
     shape = kernel.shape

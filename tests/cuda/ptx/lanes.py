@@ -59,6 +59,7 @@ class Lanes:
         self.count = self.size
         self.lanes: Array | None = None
         self.whole = True
+        self._complete: tuple[Array, Array | None] = self.mask, np.arange(self.warps)
         self.pcs = np.zeros(self.size, "i8")
         self.status = np.zeros(self.size, "u1")
         self.barrier = np.zeros(self.size, "i8")  # the barrier that a lane waits at
@@ -129,6 +130,15 @@ class Lanes:
     def active(self, array: Array) -> Array:
         """Return the elements of active lanes."""
         return array if self.lanes is None else array[self.lanes]
+
+    def complete_warps(self) -> Array | None:
+        """Return the numbers of active warps if all their lanes are active, else None."""
+        mask, found = self._complete
+        if mask is not self.mask:
+            there = np.flatnonzero(self.by_warp(self.mask).any(axis=1))
+            found = there if len(there) * WARP == self.count else None
+            self._complete = self.mask, found
+        return found
 
     def put(self, slot: int, value: Array) -> None:
         """Write a register of the active lanes; value is over all lanes."""

@@ -81,6 +81,8 @@ def _has_tiny(value: Array) -> bool:
 
 def narrow(value: Array, error: Array | float, mode: str, dtype: str = "f4") -> Array:
     """Round doubles, of which error is missing, to a narrower float: rn, rz, rm (down) or rp (up)."""
+    if mode == "rn" and not isinstance(error, np.ndarray) and error == 0:
+        return value.astype(dtype)
     missing = np.broadcast_to(np.asarray(error), value.shape)
     if mode == "rn":
         return to_odd(value, missing).astype(dtype)

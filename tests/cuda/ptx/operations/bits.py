@@ -92,6 +92,9 @@ def permute(d: Decoder) -> Step:
     d.take_type("b32")
     mode = d.take(*_MODES)
     table = np.array([_MODES[mode](n) for n in range(4)], "u4") if mode else None
+    control = d.literal(3)
+    if control is not None and not mode and not control & 0x8888:
+        return d.computed(_chosen(control), d.target(0, "u4"), d.source(1, "u4"), d.source(2, "u4"))
 
     def function(a: Array, b: Array, control: Array) -> Array:
         both = (b.astype("u8") << np.uint64(32) | a).view("u1").reshape(-1, 8)
@@ -103,6 +106,22 @@ def permute(d: Decoder) -> Step:
         return np.ascontiguousarray(np.where(digits & 8, signs, chosen)).reshape(-1).view("u4")
 
     return d.computed(function, d.target(0, "u4"), *[d.source(n, "u4") for n in (1, 2, 3)])
+
+
+def _chosen(control: int) -> Callable[[Array, Array], Array]:
+    """Return a choice of bytes that is known before, none of them a sign; two that stay side by side go together."""
+    digits = [control >> 4 * n & 7 for n in range(4)]
+    pairs = all(low % 2 == 0 and high == low + 1 for low, high in (digits[:2], digits[2:]))
+    part, places = ("u2", [digits[0] // 2, digits[2] // 2]) if pairs else ("u1", digits)
+    count = len(places)
+
+    def function(a: Array, b: Array) -> Array:
+        found = np.empty((len(a), count), part)
+        for n, place in enumerate(places):
+            found[:, n] = (a if place < count else b).view(part)[place % count :: count]
+        return found.view("u4")[:, 0]
+
+    return function
 
 
 @operation("bfe")

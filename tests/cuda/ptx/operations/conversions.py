@@ -111,10 +111,11 @@ def _to_float(
 
 def _rounded(x: Array, target: Type, mode: str, sat: bool, relu: bool) -> Array:
     """Round numbers to the bits of a float."""
+    error: Array | float = 0.0
+    if x.dtype == np.dtype("f4") and target.is_half and mode == "rn" and not sat and not relu:
+        return formats.nearest16(x, target.kind)
     if x.dtype.kind in "iu":
         x, error = _whole_as_double(x, target, mode)
-    else:
-        error = np.zeros(1)
     if target.name == "f64":
         found = x.astype("f8") if not sat else saturate(x.astype("f8"))
         return found.view("u8")
@@ -123,7 +124,7 @@ def _rounded(x: Array, target: Type, mode: str, sat: bool, relu: bool) -> Array:
         return np.where(np.isnan(found), NAN32, found).view("u4")
     value = x.astype("f8")
     if sat:
-        value, error = saturate(value), np.zeros(1)
+        value, error = saturate(value), 0.0
     if relu:
         value = np.where(value < 0, 0.0, value)
     if target.name == "f32":
@@ -132,11 +133,11 @@ def _rounded(x: Array, target: Type, mode: str, sat: bool, relu: bool) -> Array:
     return formats.narrow16(value, error, target.kind, mode)
 
 
-def _whole_as_double(x: Array, target: Type, mode: str) -> tuple[Array, Array]:
+def _whole_as_double(x: Array, target: Type, mode: str) -> tuple[Array, Array | float]:
     """Return whole numbers as doubles, and what is missing from those of 64 bits."""
     value = x.astype("f8")
     if x.dtype.itemsize < 8:
-        return value, np.zeros(1)
+        return value, 0.0
     exact = [int(n) for n in x.tolist()]
     error = np.array([n - int(v) for n, v in zip(exact, value.tolist(), strict=True)], "f8")
     if target.name == "f64" and mode != "rn":
@@ -172,6 +173,11 @@ def _packs(d: Decoder) -> Step:
     d.need(3)
     kind = target.kind.removesuffix("x2")
 
+    def nearest(a: Array, b: Array) -> Array:
+        both = np.empty((len(a), 2), "u2")
+        both[:, 0], both[:, 1] = formats.nearest16(b, kind), formats.nearest16(a, kind)
+        return both.view("u4")[:, 0]
+
     def packed(a: Array, b: Array) -> Array:
         both = np.empty((len(a), 2), "u2")
         for column, x in ((0, b), (1, a)):
@@ -179,7 +185,8 @@ def _packs(d: Decoder) -> Step:
             both[:, column] = formats.narrow16(np.where(value < 0, 0.0, value) if relu else value, 0.0, kind, mode)
         return both.view("u4")[:, 0]
 
-    return d.computed(packed, d.target(0, "u4"), d.source(1, "f4"), d.source(2, "f4"))
+    function = nearest if mode == "rn" and not relu else packed
+    return d.computed(function, d.target(0, "u4"), d.source(1, "f4"), d.source(2, "f4"))
 
 
 def _relu(bits: Array) -> Array:

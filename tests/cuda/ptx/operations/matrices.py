@@ -23,12 +23,12 @@ Array = np.ndarray[Any, Any]
 
 def whole_warps(s: Lanes) -> Array:
     """Return the numbers of active warps, all of whose lanes must be active."""
-    active = s.by_warp(s.mask)
-    there = active.any(axis=1)
-    if not active[there].all():
-        lane = int(np.flatnonzero(there)[active[there].all(axis=1).argmin()]) * WARP
-        raise BarrierFault(f"warp {lane // WARP} of the batch does this without some of its lanes", 0)
-    return np.flatnonzero(there)
+    found = s.complete_warps()
+    if found is None:
+        active = s.by_warp(s.mask)
+        warp = int((active.any(axis=1) & ~active.all(axis=1)).argmax())
+        raise BarrierFault(f"warp {warp} of the batch does this without some of its lanes", 0)
+    return found
 
 
 def _decode(d: Decoder, operand: int) -> tuple[int, bool, str]:

@@ -16,7 +16,7 @@ from ..decoder import Decoder, Step, Values, operation
 from ..formats import FP8, narrow16, widen
 from ..geometry import WARP
 from ..lanes import Lanes
-from ..rounding import NAN32
+from ..rounding import canonical
 from .matrices import whole_warps
 from .warps import aligned
 
@@ -89,7 +89,7 @@ def mma(d: Decoder) -> Step:
     finish = _finish(result, saturates)
 
     def work(v: Values, s: Lanes) -> None:
-        warps = whole_warps(s)
+        warps = slice(None) if s.count == s.size else whole_warps(s)
         words = [np.stack([s.by_warp(v[slot])[warps] for slot in part], axis=1) for part in parts]
         product = np.matmul(left(words[0], a), right(words[1], b))
         found = finish(spread(product), words[2])
@@ -135,7 +135,7 @@ def _finish(result: str, saturates: bool) -> Callable[[Array, Array], Array]:
 
     def single(product: Array, words: Array) -> Array:
         total = (product + words.view("f4")).astype("f4")
-        return np.where(np.isnan(total), NAN32, total).view("u4")
+        return canonical(total.reshape(-1)).view("u4").reshape(words.shape)
 
     def half(product: Array, words: Array) -> Array:
         warps = len(words)

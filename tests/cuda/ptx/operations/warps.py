@@ -11,7 +11,7 @@ from ..barriers import meet
 from ..decoder import RESCHEDULE, Decoder, Step, Values, operation
 from ..geometry import WARP
 from ..lanes import Lanes
-from ..operands import Immediate
+from ..operands import Immediate, Sink
 
 Array = np.ndarray[Any, Any]
 _LANE = np.arange(WARP, dtype="u4")
@@ -26,6 +26,9 @@ def together(d: Decoder, members: int, known: int | None, work: Callable[[Values
 
     def action(v: Values, s: Lanes) -> int | None:
         if s.count == s.size and (known == _EVERY or np.bitwise_and.reduce(v[members]) == _EVERY):
+            work(v, s)
+            return None
+        if known == _EVERY and s.complete_warps() is not None:  # nobody waits for anybody
             work(v, s)
             return None
         met = meet(s, pc, v[members])
@@ -88,7 +91,7 @@ def shfl(d: Decoder) -> Step:
     if not mode:
         raise d.unknown()
     first, second = d.pair(0)
-    target, flag = d.target(first, "u4"), d.target(second, "?")
+    target, flag = d.target(first, "u4"), -1 if isinstance(second, Sink) else d.target(second, "?")
     a, b, c = (d.source(n, "u4") for n in (1, 2, 3))
     lane = _LANE.astype("i8")
     known = [d.literal(2), d.literal(3)]
@@ -99,17 +102,18 @@ def shfl(d: Decoder) -> Step:
     def work(v: Values, s: Lanes) -> None:
         values = s.by_warp(v[a])
         if fixed is not None:
-            source, there = fixed
-            found, flags = values[:, source], np.broadcast_to(there, values.shape)
+            source, flags = fixed
+            found = values.take(source, axis=1)
         else:
             source, flags = _partners(mode, lane, s.by_warp(v[b]), s.by_warp(v[c]))
             found = np.take_along_axis(values, source, axis=1)
         if s.count != s.size:
             active = s.by_warp(s.mask)
-            source = np.broadcast_to(source, values.shape)
-            found = np.where(np.take_along_axis(active, source, axis=1), found, POISON)
+            there = active.take(source, axis=1) if fixed else np.take_along_axis(active, source, axis=1)
+            found = np.where(there, found, POISON)
         s.put(target, found.reshape(-1))
-        s.put(flag, flags.reshape(-1))
+        if flag >= 0:
+            s.put(flag, np.broadcast_to(flags, values.shape).reshape(-1))
 
     return together(d, d.source(4, "u4"), d.literal(4), work)
 
