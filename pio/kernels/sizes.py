@@ -67,6 +67,11 @@ GPU_SLOTS, GPU_LATENT_SLOTS = (32, 8 * 176), (16, 2 * 176)
 # the delta rule, groups of experts.
 GPU_HEAD_DIM, GPU_LATENT_ROW, GPU_DELTA_DIM, GPU_GROUPS = 512, 1728, 256, 2048
 
+# Rows of activations that each block of a GPU which multiplies them quantizes itself, and the room of their records in
+# its shared memory: as many as cost less than a kernel that quantizes them before, see ``docs/gpu.md``.
+GPU_OWN_ROWS: Final = 4
+GPU_OWN_BYTES: Final = GPU_OWN_ROWS * (START + 1536 // PAIR * RECORD)
+
 
 def size_of(dtype: str) -> int:
     """Return the bytes of one element."""
@@ -76,6 +81,11 @@ def size_of(dtype: str) -> int:
 def pairs_of(n: int) -> int:
     """Return how many pairs of groups hold that many numbers."""
     return -(-n // PAIR)
+
+
+def gpu_own(rows: int, k: int) -> bool:
+    """Return whether blocks of a GPU quantize that many rows of k numbers themselves."""
+    return rows <= GPU_OWN_ROWS and rows * (START + pairs_of(k) * RECORD) <= GPU_OWN_BYTES
 
 
 def attention_floats(head_dim: int, value_dim: int) -> int:

@@ -26,6 +26,7 @@ SERIAL = (
 LONGEST = (
     *("attention", "latent_attention", "gated_delta", "sample", "experts_linear", "linears", "head_linear"),
     *("many_experts", "many_linears", "few_experts", "few_linears"),  # what GPUs have in place of two of them
+    *("quantizing_experts", "quantizing_linears"),
 )
 COMPILER_BYTES = 512 << 20  # free memory for each process that compiles
 

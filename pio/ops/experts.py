@@ -8,6 +8,7 @@ from pio.dtypes import bfloat16, int32, uint8
 from pio.errors import TensorError
 from pio.kernels import launcher, sizes
 from pio.ops._check import check, split
+from pio.ops._linears import Quantizing
 from pio.ops._overlap import check_apart, check_outs_apart, check_same_device
 from pio.ops._tensors import check_writable
 from pio.ops.bfloat16 import rounded_bytes
@@ -54,7 +55,8 @@ def expert_linears(
         outs: float32 (tokens * k, n), in the order of the choices. None shares memory with x or another.
         grouped: Whether x is in the order of the choices already.
         rounds: Whether rows are rounded to bfloat16 before they meet bfloat16 matrices.
-        scratch: uint8, at least ``expert_row_bytes`` for each token and each choice; made when not given.
+        scratch: uint8, at least ``expert_row_bytes`` for each token and each choice; made when not given and needed,
+            as it is not for packed weights and a few tokens on a GPU.
 
     Raises:
         TensorError: Shapes or dtypes do not fit, or what is written is read-only or shares memory.
@@ -73,33 +75,58 @@ def expert_linears(
     for each in weights:
         check_same_device(op, "x", x, "weights", each.addresses)
     rounds = rounds and first.form == bfloat16.name
-    line = expert_row_bytes(first, rounds=rounds)
-    needed = line * (rows if grouped else tokens + rows)
-    if scratch is None:
-        scratch = Tensor.empty((needed,), uint8, device=x.device)
-    check(op, "scratch", scratch, (None,), uint8)
-    check_writable(op, "scratch", scratch)
-    if scratch.size < needed:
-        raise TensorError(f"{op}: scratch has {scratch.size} bytes, expected at least {needed}")
-    check_apart(op, "scratch", scratch, x=x)
+    quantizing = Quantizing.of(tokens, width, x.device) if first.packed else Quantizing(own=False, before=True)
+    needed = expert_row_bytes(first, rounds=rounds) * (rows if grouped else tokens + rows)
+    scratch = _scratch(op, x, scratch, needed, quantizing)
     for out in outs:
         check(op, "out", out, (rows, n))
         check_writable(op, "out", out)
         check_apart(op, "out", out, x=x, scratch=scratch)
     check_outs_apart(op, outs)
-    lines = _lines(x, first, scratch.address, rounds)
+    fields = [value for w, out in zip(weights, outs, strict=True) for value in (out.address, w.addresses.address)]
+    fields += [0] * (4 - len(fields))
+    if quantizing.own:
+        at = x.address, choices.starts.address, 0 if grouped else choices.order.address
+        kernels.on(x.device).quantizing_experts[first.form](*at, *fields, len(first), n, width, k)
+    if quantizing.before:
+        _sort_and_multiply(x, choices, first, fields, scratch.address, grouped=grouped, rounds=rounds)
+
+
+def _scratch(op: str, x: Tensor, scratch: Tensor | None, needed: int, quantizing: Quantizing) -> Tensor:
+    """Return the bytes that rows go to in another form or order; none are made where the kernel itself brings them."""
+    if scratch is None:
+        return Tensor.empty((needed if quantizing.before else 0,), uint8, device=x.device)
+    check(op, "scratch", scratch, (None,), uint8)
+    check_writable(op, "scratch", scratch)
+    if scratch.size < needed:
+        raise TensorError(f"{op}: scratch has {scratch.size} bytes, expected at least {needed}")
+    check_apart(op, "scratch", scratch, x=x)
+    return scratch
+
+
+def _sort_and_multiply(
+    x: Tensor,
+    choices: Choices,
+    weights: ExpertWeights,
+    fields: Sequence[int],
+    scratch: int,
+    *,
+    grouped: bool,
+    rounds: bool,
+) -> None:
+    """Bring rows into their form and into the order of experts, and multiply them."""
+    (n, width), (tokens, k), rows = weights.shape, choices.ids.shape, choices.order.size
+    line, lines = expert_row_bytes(weights, rounds=rounds), _lines(x, weights, scratch, rounds)
     if not grouped:
-        to = scratch.address + line * tokens
+        to = scratch + line * tokens
         parts = split(rows * line // 4, x.device)
         kernels.on(x.device).gather_choices(to, lines, choices.order.address, rows, k, line, parts)
         lines = to
-    fields = [value for w, out in zip(weights, outs, strict=True) for value in (out.address, w.addresses.address)]
-    fields += [0] * (4 - len(fields))
-    form = sizes.ROUNDED if rounds else first.form
+    form = sizes.ROUNDED if rounds else weights.form
     multiply = kernels.on(x.device).experts_linear[form]
     # behind the sizes is how many threads a CPU splits over; a GPU chooses kernels by how many rows an expert may have
     last = x.device.threads if x.device.stream is None else tokens
-    multiply(lines, choices.starts.address, *fields, len(first), n, width, line, last)
+    multiply(lines, choices.starts.address, *fields, len(weights), n, width, line, last)
 
 
 def add_choices(out: Tensor, y: Tensor, places: Tensor, weights: Tensor) -> Tensor:

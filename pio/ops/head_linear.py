@@ -6,6 +6,7 @@ from pio.errors import TensorError
 from pio.kernels import launcher
 from pio.kernels._formats import BLOCK
 from pio.ops._check import FLOATS, check_float, check_tensor, split
+from pio.ops._linears import Quantizing
 from pio.ops._overlap import check_apart
 from pio.ops._tensors import head_strides, result, scratch_rows
 from pio.ops.quantized import WORK, PackedWeight, pack, record_bytes
@@ -32,7 +33,7 @@ def head_linear(
         out: float32 (T, heads, n); made when not given, for a packed weight with n rounded up to a multiple of 16.
             Must not share memory with x.
         scratch: uint8, at least T * heads * ``record_bytes(k)``, for the quantized rows; made when not given. Must not
-            share memory with x. Not used where the weight is not packed.
+            share memory with x. Not used where the weight is not packed, nor for a few rows on a GPU.
 
     Returns:
         float32 (T, heads, n). A row's bits do not depend on the other rows or on threads.
@@ -70,20 +71,20 @@ def _packed_head_linear(x: Tensor, weight: PackedWeight, out: Tensor | None, scr
     n = out.shape[2] if out is not None and out.ndim == 3 and -(-out.shape[2] // BLOCK) * BLOCK == each else each
     out = result(op, out, (rows, heads, n), device=x.device)
     ldx, head_x = x.strides[0], x.strides[1]
-    records = _records(x, scratch)
+    quantizing = Quantizing.of(rows, k, x.device)
+    needed = quantizing.before or scratch is not None
+    records = scratch_rows(op, x, scratch, heads * record_bytes(k) if needed else 0)
     check_apart(op, "out", out, x=x, weight=weight.data, scratch=records)
     check_apart(op, "scratch", records, weight=weight.data)
-    parts = split(WORK * x.size, x.device)
-    kernels.on(x.device).quantize_heads[form](records.address, x.address, rows, heads, k, ldx, head_x, parts)
-    at = out.address, records.address, weight.data.address
-    multiply = kernels.on(x.device).quantized_head_linear[form]
-    multiply(*at, rows, heads, n, weight.data.shape[1], x.device.threads)
+    here, packed = kernels.on(x.device), weight.data.address
+    if quantizing.own:
+        here.quantizing_heads[form](out.address, x.address, packed, rows, heads, n, k, ldx, head_x)
+    if quantizing.before:
+        parts = split(WORK * x.size, x.device)
+        here.quantize_heads[form](records.address, x.address, rows, heads, k, ldx, head_x, parts)
+        multiply = here.quantized_head_linear[form]
+        multiply(out.address, records.address, packed, rows, heads, n, weight.data.shape[1], x.device.threads)
     return out
-
-
-def _records(x: Tensor, scratch: Tensor | None) -> Tensor:
-    """Return the bytes that the quantized rows of all heads go to."""
-    return scratch_rows("head_linear", x, scratch, x.shape[1] * record_bytes(x.shape[2]))
 
 
 def pack_heads(weight: Tensor, form: str) -> PackedWeight:

@@ -9,8 +9,9 @@ from pio.dtypes import float32, uint8
 from pio.errors import NumericalError, TensorError
 from pio.kernels import launcher, sizes
 from pio.kernels._formats import BLOCK, FORMATS, GROUP, PAIR, RECORD, START, Format
+from pio.kernels.sizes import gpu_own as gpu_own
 from pio.ops._check import check, check_float, check_tensor, split
-from pio.ops._linears import Matrix, multiply
+from pio.ops._linears import Matrix, Quantizing, multiply
 from pio.ops._overlap import check_apart, check_outs_apart
 from pio.ops._tensors import check_writable, result, scratch_rows
 from pio.ops.gather import check_indices
@@ -214,8 +215,8 @@ def quantized_linear(
         bias: float32 (n,).
         out: float32 (rows, n); made when not given, zero where ``add`` is set. Must not share memory with x.
         add: Add to what ``out`` holds: a residual connection.
-        scratch: uint8, at least rows * ``record_bytes(k)``, for the quantized rows; made when not given. Must not
-            share memory with the others.
+        scratch: uint8, at least rows * ``record_bytes(k)``, for the quantized rows; made when not given and needed,
+            as for more than a few rows on a GPU. Must not share memory with the others.
 
     Returns:
         float32 (rows, n). A row's bits do not depend on the other rows or on threads.
@@ -227,14 +228,12 @@ def quantized_linear(
     _check_packed(op, "weight", weight)
     n, k = weight.shape
     check(op, "x", x, (None, k))
-    rows = x.shape[0]
     if out is None:
-        out = (Tensor.zeros if add else Tensor.empty)((rows, n), device=x.device)
-    records = scratch_rows(op, x, scratch, record_bytes(x.shape[1]))
+        out = (Tensor.zeros if add else Tensor.empty)((x.shape[0], n), device=x.device)
+    quantizing = Quantizing.of(x.shape[0], x.shape[1], x.device)
+    records = _records(op, x, scratch, quantizing)
     matrix = _product(op, x, records, weight, bias, out)
-    form = weight.form.name
-    quantize.on(x.device).quantize[form](records.address, x.address, rows, k, split(WORK * x.size, x.device))
-    multiply(form, records.address, [matrix], rows, k, x.device, add=add)
+    _quantize_and_multiply(weight.form.name, x, records, [matrix], quantizing, add=add)
     return out
 
 
@@ -272,14 +271,30 @@ def quantized_linears(
             quantized_linear(x, weight, bias, out=out, scratch=scratch)
         return
     check(op, "x", x, (None, weights[0].shape[1]))
-    rows, k = x.shape
-    records = scratch_rows(op, x, scratch, record_bytes(x.shape[1]))
+    quantizing = Quantizing.of(x.shape[0], x.shape[1], x.device)
+    records = _records(op, x, scratch, quantizing)
     matrices: list[Matrix] = []
     for weight, out, bias in zip(weights, outs, given, strict=True):
         matrices.append(_product(op, x, records, weight, bias, out))
     check_outs_apart(op, outs)
-    quantize.on(x.device).quantize[form.name](records.address, x.address, rows, k, split(WORK * x.size, x.device))
-    multiply(form.name, records.address, matrices, rows, k, x.device, add=False)
+    _quantize_and_multiply(form.name, x, records, matrices, quantizing, add=False)
+
+
+def _records(op: str, x: Tensor, scratch: Tensor | None, quantizing: Quantizing) -> Tensor:
+    """Return the bytes that quantized rows go to; none are made where the kernel that multiplies quantizes them."""
+    needed = quantizing.before or scratch is not None
+    return scratch_rows(op, x, scratch, record_bytes(x.shape[1]) if needed else 0)
+
+
+def _quantize_and_multiply(
+    form: str, x: Tensor, records: Tensor, matrices: Sequence[Matrix], quantizing: Quantizing, *, add: bool
+) -> None:
+    rows, k = x.shape
+    if quantizing.own:
+        multiply(form, x.address, matrices, rows, k, x.device, add=add, own=True)
+    if quantizing.before:
+        quantize.on(x.device).quantize[form](records.address, x.address, rows, k, split(WORK * x.size, x.device))
+        multiply(form, records.address, matrices, rows, k, x.device, add=add)
 
 
 def _product(op: str, x: Tensor, records: Tensor, weight: PackedWeight, bias: Tensor | None, out: Tensor) -> Matrix:

@@ -15,6 +15,7 @@ from pio.benchmarks.gpu.cards import CARDS, Card, card
 from pio.benchmarks.gpu.decode_step import DecodeStep, Held
 from pio.benchmarks.gpu.kernel_table import Taken, taken
 from pio.benchmarks.gpu.launch import Launch
+from pio.benchmarks.gpu.linear_launches import experts, linears, quantizing
 from pio.benchmarks.gpu.published import PUBLISHED, USUAL
 from pio.benchmarks.gpu.token_time import Assumed, TokenTime, fits
 from pio.benchmarks.measure import cache_per_token, weights_per_token
@@ -37,6 +38,26 @@ def step(raw, quantize=None, length=300, sms=132):
     return DecodeStep(raw, Held.of("bfloat16", quantize), length, sms)
 
 
+# What a CPU launches in the place of a kernel that quantizes the rows which it multiplies.
+APART = {
+    "_linears.quantizing_linears": ("quantize.quantize", "_linears.linears"),
+    "experts.quantizing_experts": ("quantize.quantize", "experts.experts_linear"),
+    "head_linear.quantizing_heads": ("head_linear.quantize_heads", "head_linear.quantized_head_linear"),
+}
+
+
+def on_a_cpu(kernels):
+    """Return how often a CPU runs each kernel, which quantizes and gathers rows by kernels of their own."""
+    found = Counter()
+    for kernel, count in kernels.items():
+        name, bracket, form = kernel.partition("[")
+        for each in APART.get(name, (name,)):
+            found[plain(f"{each}{bracket}{form}")] += count
+        if name == "experts.quantizing_experts":
+            found["gather_choices"] += count // 2  # of gate and up, not of down
+    return found
+
+
 @compiled
 @pytest.mark.parametrize("quantize", [None, "int4"])
 @pytest.mark.parametrize("name", CUT)
@@ -50,7 +71,7 @@ def test_launches_and_bytes_are_those_of_a_recorded_step(name, quantize, monkeyp
         weights, cache = weights_per_token(model), cache_per_token(model, plan)
         held = model.loaded.memory["weights"]
     made = step(raw, quantize)
-    wanted = Counter({plain(kernel): count for kernel, count in made.kernels().items()})
+    wanted = on_a_cpu(made.kernels())
     del wanted["sample"]  # chosen behind the step
     assert found == wanted
     moved = sum(x.times * x.nbytes for x in made.launches if x.kernel.startswith(("attention.", "latent_att")))
@@ -126,6 +147,26 @@ def test_bytes_waits_and_tails():
 )
 def test_long_sequences_are_cut_into_runs(stretches, runs, longest):
     assert runs_of(stretches) == (runs, longest)
+
+
+def test_waits_before_the_first_item_are_those_of_a_launch():
+    made = launch(items=4 * SWIGLU + 1, near=3)
+    assert replace(made, before=5).seconds(MADE) == pytest.approx(made.seconds(MADE) + 5e-7)
+
+
+@pytest.mark.parametrize(("k", "waits"), [(1, 2), (1024, 2), (1025, 3), (2048, 3), (4096, 5), (5120, 7)])
+def test_a_row_is_quantized_by_rounds_of_two_pairs_a_warp(k, waits):
+    assert quantizing(k) == waits
+
+
+def test_a_row_that_has_no_room_is_quantized_before():
+    few, many = (linears("made up", "int4", [64], k) for k in (6144, 6208))
+    assert [each.kernel for each in few] == ["_linears.quantizing_linears[int4]"]
+    assert [each.kernel for each in many] == ["quantize.quantize[int4]", "_linears.linears[int4]"]
+    assert [each.kernel for each in linears("made up", "bfloat16", [64], 64)] == ["_linears.linears[bfloat16]"]
+    sorted_first, down = (experts("made up", "int8", 64, 6208, 3, matrices) for matrices in (2, 1))
+    assert [each.kernel for each in sorted_first[:2]] == ["quantize.quantize[int8]", "experts.gather_choices"]
+    assert [each.items for each in down] == [3 * 13, 6]
 
 
 def test_products_bound_what_reads_little():

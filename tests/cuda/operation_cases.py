@@ -108,7 +108,7 @@ def _rounded_linears(there: There) -> Result:
 
 
 def _quantized_linears(there: There) -> Result:
-    x, outs = there.numbers(3, 70), [there.empty(3, 37), there.empty(3, 5)]
+    x, outs = there.numbers(5, 70), [there.empty(5, 37), there.empty(5, 5)]  # more rows than blocks quantize
     ops.quantized_linears(x, [there(ops.pack(numbers(n, 70, seed=n), "int8")) for n in (37, 5)], outs)
     return outs
 
@@ -121,9 +121,9 @@ def _add_linear(there: There) -> Result:
 
 
 def _head_linear(there: There) -> Result:
-    x, weight = there.numbers(3, 2, 33), numbers(2, 19, 33, seed=4)
+    x, weight = there.numbers(5, 2, 33), numbers(2, 19, 33, seed=4)
     packed = there(ops.pack_heads(weight, "int8"))
-    return [ops.head_linear(x, there(weight)), ops.head_linear(x, packed, out=there.empty(3, 2, 19))]
+    return [ops.head_linear(x, there(weight)), ops.head_linear(x, packed, out=there.empty(5, 2, 19))]
 
 
 def _paged(format: str) -> Callable[[There], Result]:

@@ -33,7 +33,7 @@ def wanted(kind, x, w, bias=None):
     return ops.bfloat16_linear(x, w, bias) if kind == ROUNDED else ops.linear(x, w, bias)
 
 
-def multiply_rows(kind, met, shape, weights, biases=None, outs=None, multiprocessors=2):
+def multiply_rows(kind, met, shape, weights, biases=None, outs=None, multiprocessors=2, kernel=None):
     """Run linear layers of one input; add where outputs are given; weights with how many outputs they have."""
     (rows, k), add = shape, outs is not None
     biases = biases or [None] * len(weights)
@@ -46,7 +46,7 @@ def multiply_rows(kind, met, shape, weights, biases=None, outs=None, multiproces
         "int64",
     )
     reading = [met, matrices, *(w for w, _ in weights), *(b for b in biases if b is not None)]
-    kernel = _linears.linears[kind]
+    kernel = kernel or _linears.linears[kind]
     sizes = len(weights), rows, k, int(add)
     run(kernel, met, matrices, *sizes, touching=outs, reading=reading, multiprocessors=multiprocessors)
     return outs

@@ -100,6 +100,7 @@ SEVERAL = {
     "gather_by_value": ("count_value", "find_value", "gather"),
     "scatter_add": ("stop_outside", "scatter_add"),
     "quantized_linears": ("quantize", "few_linears"),
+    "quantized_linear": ("quantizing_linears",),
     "head_linear": ("quantize_heads", "few_quantized_heads"),
 }
 

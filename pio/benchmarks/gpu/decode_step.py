@@ -11,7 +11,7 @@ from typing import Any, Final
 from pio import dtypes
 from pio.benchmarks.gpu.attention_launches import attention, latent_attention, recurrence, write_cache, write_latents
 from pio.benchmarks.gpu.launch import Launch
-from pio.benchmarks.gpu.linear_launches import experts, head_linears, linears, matrix_bytes, quantized
+from pio.benchmarks.gpu.linear_launches import experts, head_linears, linears, matrix_bytes
 from pio.cache.format import CacheFormat
 from pio.config.decoder import DecoderConfig
 from pio.config.experts import ExpertsConfig
@@ -235,13 +235,7 @@ class DecodeStep:
         yield from linears("router", self.held.stored, [config.experts], hidden)
         yield Launch("routing.route", "choice of experts", 1, near=10 + chosen)
         yield Launch("routing.group_by_expert", "tokens by expert", config.experts, near=4)
-        packed = form not in ("float32", "float16", "bfloat16")
-        if packed:
-            yield quantized("experts", form, hidden)
-        yield self._elements("experts.gather_choices", "rows of experts", chosen * hidden, near=3)
-        yield experts("experts, gate and up", form, inner, hidden, chosen, 2)
+        yield from experts("experts, gate and up", form, inner, hidden, chosen, 2)
         yield self._elements("activation.swiglu", "experts", 4 * chosen * inner)
-        if packed:
-            yield quantized("experts", form, inner, chosen)
-        yield experts("experts, down", form, hidden, inner, chosen, 1)
+        yield from experts("experts, down", form, hidden, inner, chosen, 1)
         yield self._elements("experts.add_choices", "experts", 4 * hidden, near=2 + chosen)

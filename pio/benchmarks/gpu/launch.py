@@ -25,6 +25,8 @@ class Launch:
         nbytes: Of all items.
         far: Waits for memory of an item that come one behind the other.
         near: Waits for the second-level cache, and for other warps, of the launch and of an item, likewise.
+        beside: Waits likewise that go on while an item waits for memory the first time.
+        once: Whether only the first item of a block has these.
         flight: Bytes that a warp asks for before it waits.
         products: Multiply-adds of tensor cores, those of rows that are not there included.
         arithmetic: Of what type they are.
@@ -38,6 +40,8 @@ class Launch:
     nbytes: float = 0.0
     far: int = 0
     near: int = 2
+    beside: int = 0
+    once: bool = False
     flight: int = 0
     products: float = 0.0
     arithmetic: str = "bfloat16"
@@ -78,11 +82,16 @@ class Launch:
         blocks = self.blocks(card)
         whole, left = divmod(self.items, blocks)
         turns = whole * self._turn(blocks, card) + (self._turn(left, card) if left else 0.0)
+        turns += self._longer(card) if self.once else 0.0
         speed = card.multiplies * TENSOR[self.arithmetic]
         shares = min(self.items, card.multiprocessors) / card.multiprocessors  # of all tensor cores
         return max(turns, 2 * self.products / (speed * shares))
 
+    def _longer(self, card: Card) -> float:
+        """Return by how much what goes on beside the first wait for memory takes longer than that."""
+        return max(self.beside * card.near - card.far * min(self.far, 1), 0.0)
+
     def _turn(self, items: int, card: Card) -> float:
-        waits = self.far * card.far + self.near * card.near
+        waits = self.far * card.far + self.near * card.near + (0.0 if self.once else self._longer(card))
         together = ceil(items / card.multiprocessors) * self.item_bytes / card.port
         return max(waits, items * self.item_bytes / card.reads, together)

@@ -10,6 +10,7 @@ from typing import Any
 from pio.kernels._formats import FORMATS, PAIR, RECORD, START
 from pio.kernels._jit import PerDtype
 from pio.kernels.cuda._jit import by_rows, cuda_kernel_per_dtype, device_function, device_function_per_dtype
+from pio.kernels.cuda._own_rows import OWN_SHARED, own_records, quantize_own
 from pio.kernels.cuda.linear import (
     BLOCK,
     BLOCKS,
@@ -23,10 +24,12 @@ from pio.kernels.cuda.linear import (
 )
 from pio.kernels.cuda.ptx import block_index, get_i64, grid_size
 from pio.kernels.cuda.quantized_linear import (
+    ask_for_unit,
     few_quantized_unit,
     few_quantized_units,
     many_quantized_unit,
     many_quantized_units,
+    own_quantized_unit,
 )
 from pio.kernels.sizes import ROUNDED
 
@@ -61,9 +64,12 @@ row_bytes = PerDtype(_row)  # of activations as this kind of matrix meets them
 
 
 def units_of(key: str) -> Any:
-    """Return how many units of work a matrix is: ``"few/int4"`` for few rows of that kind."""
+    """Return how many units of work a matrix is: ``"few/int4"`` for few rows of that kind.
+
+    ``"own/int4"`` is for rows, even fewer, that blocks quantize themselves.
+    """
     how, _, kind = key.partition("/")
-    if how == "few":
+    if how in ("own", "few"):
         return few_quantized_units if kind in FORMATS else few_float_units
     return many_quantized_units if kind in FORMATS else many_float_units[kind]
 
@@ -71,6 +77,8 @@ def units_of(key: str) -> Any:
 def unit_of(key: str) -> Any:
     """Return what does one of these units."""
     how, _, kind = key.partition("/")
+    if how == "own":
+        return own_quantized_unit[kind]
     if how == "few":
         return (few_quantized_unit if kind in FORMATS else few_float_unit)[kind]
     return (many_quantized_unit if kind in FORMATS else many_float_unit)[kind]
@@ -85,6 +93,37 @@ def halves(made: PerDtype[Any]) -> tuple[PerDtype[Any], PerDtype[Any]]:
     return PerDtype(lambda kind: made[f"few/{kind}"]), PerDtype(lambda kind: made[f"many/{kind}"])
 
 
+@device_function
+def ask_nothing(w: int, unit: int, n: int, k: int) -> None:
+    """Leave weights to the loads that read them."""
+
+
+@device_function
+def rows_there(at: int, x: int, rows: int, k: int) -> int:
+    """Return where rows are that came in their form."""
+    return x
+
+
+@device_function_per_dtype
+def rows_here(at: int, x: int, rows: int, k: int) -> int:
+    """Return where rows are that the block quantizes, before its first unit.
+
+    Shapes: x float32 (rows, k).
+    """
+    if at == 0:
+        for r in range(rows):
+            quantize_own(r, x + 4 * r * k, k)
+    return own_records()
+
+
+def _own(made: PerDtype[Any], other: Any) -> PerDtype[Any]:
+    """Return what is made for rows of a kind that blocks quantize, and what there is for others."""
+    return PerDtype(lambda key: made[key[4:]] if key.startswith("own/") else other)
+
+
+ask, rows_at = _own(ask_for_unit, ask_nothing), _own(rows_here, rows_there)
+
+
 @device_function_per_dtype
 def multiply_all(x: int, matrices: int, count: int, rows: int, k: int, add: int) -> None:
     """Compute linear layers of one input, by the units of few rows or of many.
@@ -93,13 +132,15 @@ def multiply_all(x: int, matrices: int, count: int, rows: int, k: int, add: int)
 
     Shapes: as ``few_linears``.
     """
-    unit, i = block_index(), 0
+    unit, i, at = block_index(), 0, 0
     while i < count:
         matrix = matrices + MATRIX * i
         own = units(rows, get_i64(matrix + N))
         if unit < own:  # what is known of the matrix is read anew for each unit: no registers hold it meanwhile
             y, w, bias, n = get_i64(matrix + Y), get_i64(matrix + W), get_i64(matrix + BIAS), get_i64(matrix + N)
-            do_unit(y, x, w, bias, unit, rows, n, k, n, row(k), add)
+            ask(w, unit, n, k)
+            at = rows_at(at, x, rows, k)
+            do_unit(y, at, w, bias, unit, rows, n, k, n, row(k), add)
             unit += grid_size()
         else:
             unit -= own
@@ -107,6 +148,7 @@ def multiply_all(x: int, matrices: int, count: int, rows: int, k: int, add: int)
 
 
 multiply_few, multiply_many = halves(multiply_all)
+multiply_own = PerDtype(lambda kind: multiply_all[f"own/{kind}"])
 
 
 @cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=FEW_SHARED)
@@ -126,6 +168,16 @@ def many_linears(x: int, matrices: int, count: int, rows: int, k: int, add: int)
     Shapes: as ``few_linears``.
     """
     multiply_many(x, matrices, count, rows, k, add)
+
+
+@cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=OWN_SHARED)
+def quantizing_linears(x: int, matrices: int, count: int, rows: int, k: int, add: int) -> None:
+    """Quantize rows, each block for itself, and compute linear layers of them, see ``multiply_all``.
+
+    Shapes: as ``few_linears``, but x float32 (rows, k), so few that ``sizes.gpu_own``. The bits are those of rows that
+    were quantized before.
+    """
+    multiply_own(x, matrices, count, rows, k, add)
 
 
 linears = by_rows("_linears.linears", few_linears, many_linears)

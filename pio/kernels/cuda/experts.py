@@ -12,7 +12,8 @@ from pio.kernels.cuda._jit import (
     device_function,
     device_function_per_dtype,
 )
-from pio.kernels.cuda._linears import do_unit, halves, units
+from pio.kernels.cuda._linears import ask, do_unit, halves, quantized_row, units
+from pio.kernels.cuda._own_rows import OWN_SHARED, own_records, quantize_own
 from pio.kernels.cuda._variants import FEW
 from pio.kernels.cuda.linear import BLOCK, BLOCKS, FEW_SHARED, SHARED
 from pio.kernels.cuda.ptx import (
@@ -31,9 +32,12 @@ from pio.kernels.cuda.ptx import (
     thread_index,
 )
 from pio.kernels.cuda.ptx_lanes import ballot, ones, shuffle_from_i32, store_words
+from pio.kernels.sizes import GPU_OWN_ROWS
 
-least: PerDtype[Any] = PerDtype(lambda key: 1 if key.startswith("few/") else FEW + 1)  # rows of experts that count
-largest: PerDtype[Any] = PerDtype(lambda key: FEW if key.startswith("few/") else 1 << 31)
+COUNTED = {"own": (1, GPU_OWN_ROWS), "few": (1, FEW), "many": (FEW + 1, 1 << 31)}  # rows of experts that count
+least: PerDtype[Any] = PerDtype(lambda key: COUNTED[key.partition("/")[0]][0])
+largest: PerDtype[Any] = PerDtype(lambda key: COUNTED[key.partition("/")[0]][1])
+rows_of: PerDtype[Any] = PerDtype(lambda key: rows_here[key[4:]] if key.startswith("own/") else rows_there)
 
 
 @cuda_kernel
@@ -72,9 +76,40 @@ def sums_up_to(x: int) -> int:
     return x
 
 
+@device_function
+def rows_there(x: int, first: int, rows: int, order: int, choices: int, k: int, line: int) -> int:
+    """Return where rows of an expert are that lie sorted by expert."""
+    return x + first * line
+
+
+@device_function_per_dtype
+def rows_here(x: int, first: int, rows: int, order: int, choices: int, k: int, line: int) -> int:
+    """Quantize the rows of an expert, of the tokens that chose it, or by the order of experts; return where they are.
+
+    Shapes: as ``quantizing_experts``.
+    """
+    for r in range(rows):
+        row = first + r
+        if order != 0:
+            row = get_i32(order + 4 * row) // choices
+        quantize_own(r, x + 4 * row * k, k)
+    return own_records()
+
+
 @device_function_per_dtype
 def multiply_experts(
-    x: int, starts: int, y0: int, w0: int, y1: int, w1: int, experts: int, n: int, k: int, line: int
+    x: int,
+    starts: int,
+    order: int,
+    y0: int,
+    w0: int,
+    y1: int,
+    w1: int,
+    experts: int,
+    n: int,
+    k: int,
+    line: int,
+    choices: int,
 ) -> None:
     """Multiply each expert's rows by its one or two matrices, where it has few rows, or where it has many.
 
@@ -101,7 +136,9 @@ def multiply_experts(
             if inside >= half:
                 y, w, inside = y1, w1, inside - half
             at_w = get_i64(w + 8 * (first + at))
-            do_unit(y + 4 * its_row * n, x + its_row * line, at_w, 0, inside, its_rows, n, k, n, line, 0)
+            ask(at_w, inside, n, k)
+            at_x = rows_of(x, its_row, its_rows, order, choices, k, line)
+            do_unit(y + 4 * its_row * n, at_x, at_w, 0, inside, its_rows, n, k, n, line, 0)
             unit += grid_size()
         else:
             unit -= total
@@ -109,6 +146,7 @@ def multiply_experts(
 
 
 multiply_few, multiply_many = halves(multiply_experts)
+multiply_own = PerDtype(lambda kind: multiply_experts[f"own/{kind}"])
 
 
 @cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=FEW_SHARED)
@@ -122,7 +160,7 @@ def few_experts(
     none; yi float32 (rows, n). Sums as in the dense layer of that kind: a row's
     bits depend on nothing but the row. No y may overlap x.
     """
-    multiply_few(x, starts, y0, w0, y1, w1, experts, n, k, line)
+    multiply_few(x, starts, 0, y0, w0, y1, w1, experts, n, k, line, 1)
 
 
 @cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=SHARED)
@@ -133,7 +171,20 @@ def many_experts(
 
     Shapes: as ``few_experts``.
     """
-    multiply_many(x, starts, y0, w0, y1, w1, experts, n, k, line)
+    multiply_many(x, starts, 0, y0, w0, y1, w1, experts, n, k, line, 1)
+
+
+@cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=OWN_SHARED)
+def quantizing_experts(
+    x: int, starts: int, order: int, y0: int, w0: int, y1: int, w1: int, experts: int, n: int, k: int, choices: int
+) -> None:
+    """Quantize the rows of each expert, each block for itself, and multiply them, see ``multiply_experts``.
+
+    Shapes: as ``few_experts``, but x float32 (rows, k), sorted by expert, if order is 0; else (tokens, k), and row r is
+    that of token order[r] // choices, int32 (rows,). There are so few tokens that ``sizes.gpu_own``. The bits are those
+    of rows that were quantized before.
+    """
+    multiply_own(x, starts, order, y0, w0, y1, w1, experts, n, k, quantized_row(k), choices)
 
 
 experts_linear = by_rows("experts.experts_linear", few_experts, many_experts)

@@ -6,11 +6,13 @@ from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import PAIR, RECORD, START
 from pio.kernels._per_dtype import PerDtype
 from pio.kernels.cuda._jit import by_rows, cuda_kernel_per_dtype, device_function_per_dtype
-from pio.kernels.cuda._linears import do_unit, halves, units
+from pio.kernels.cuda._linears import do_unit, halves, quantized_row, units
+from pio.kernels.cuda._own_rows import OWN_SHARED, own_records, quantize_own
 from pio.kernels.cuda.linear import BLOCK, BLOCKS, FEW_SHARED, SHARED
 from pio.kernels.cuda.ptx import block_index, grid_size
 from pio.kernels.cuda.quantize import BLOCK as QUANTIZE_BLOCK
 from pio.kernels.cuda.quantize import chunks_of, quantize_some
+from pio.kernels.cuda.quantized_linear import ask_for_unit, few_quantized_units, own_quantized_unit
 from pio.kernels.cuda.quantized_tiles import pair_bytes
 from pio.kernels.cuda.tiles import weight_bytes
 
@@ -120,6 +122,27 @@ def many_quantized_heads(y: int, x: int, w: int, rows: int, heads: int, n: int, 
     Shapes: as ``few_quantized_heads``.
     """
     quantized_many(y, x, w, rows, heads, n, pairs)
+
+
+@cuda_kernel_per_dtype(block=BLOCK, blocks=BLOCKS, shared=OWN_SHARED)
+def quantizing_heads(y: int, x: int, w: int, rows: int, heads: int, n: int, k: int, ldx: int, head_x: int) -> None:
+    """Quantize each head's rows, each block for itself, and multiply them by its own packed matrix.
+
+    y[r, h, c] = sum_k x[r, h, k] * w[h, c, k]
+
+    Shapes: x float32 (rows, heads, k), strides of rows and heads ldx and head_x, so few rows that ``sizes.gpu_own``; w
+    and y as ``few_quantized_heads``. The bits are those of rows that were quantized before. y must not overlap x.
+    """
+    each, unit, line = few_quantized_units(rows, n), block_index(), quantized_row(k)
+    matrix = (n + OUTPUTS - 1) // OUTPUTS * ((k + PAIR - 1) // PAIR) * pair_bytes
+    while unit < heads * each:
+        head = unit // each
+        own, at_w = unit - head * each, w + head * matrix
+        ask_for_unit(at_w, own, n, k)
+        for r in range(rows):
+            quantize_own(r, x + 4 * (r * ldx + head * head_x), k)
+        own_quantized_unit(y + 4 * head * n, own_records(), at_w, 0, own, rows, n, k, heads * n, line, 0)
+        unit += grid_size()
 
 
 quantized_head_linear = by_rows("head_linear.quantized_head_linear", few_quantized_heads, many_quantized_heads)

@@ -5,31 +5,23 @@ from __future__ import annotations
 from pio.kernels._formats import EXPONENT, FORMATS, GROUP, PAIR, RECORD, START
 from pio.kernels._jit import PerDtype
 from pio.kernels.cuda._jit import cuda_kernel_per_dtype, device_function, device_function_per_dtype
-from pio.kernels.cuda.ptx import WARP, block_index, get_f32, grid_size, put_f32, put_i32, single, thread_index
-from pio.kernels.cuda.ptx_lanes import any_thread, bits_float, float_bits, nearest, put_u8, shuffle_xor_i32, to_single
+from pio.kernels.cuda._scales import BIAS, TOO_LARGE, larger, magnitude, power_of, whole_of
+from pio.kernels.cuda.ptx import WARP, block_index, get_f32, grid_size, put_i32, single, thread_index
+from pio.kernels.cuda.ptx_lanes import any_thread, bits_float, float_bits, put_u8, shuffle_xor_i32, to_single
 
 BLOCK = 256  # threads
 PAIRS = BLOCK // WARP  # of a block at once, one of each warp
-BIAS = 127  # of a float32's exponent
 NAN = 0x7FC00000
-LOWEST, HIGHEST = -102, 112  # exponents of scales, so that the product with any scale of weights is a normal float32
-TOO_LARGE = ((BIAS + 6 + HIGHEST) << EXPONENT) + (0x7F << 16)  # bits from which on a number is none, or beyond
 
 offset = PerDtype(lambda name: FORMATS[name].offset)
 minima = PerDtype(lambda name: int(FORMATS[name].minima))
 
 
 @device_function
-def magnitude(x: float) -> int:
-    """The bits of a number without its sign: as integers they have the order of magnitudes, and NaN is the largest."""
-    return float_bits(x) & 0x7FFFFFFF
-
-
-@device_function
 def warp_max(x: int) -> int:
     """The largest integer of the lanes of a warp."""
     for bit in range(5):
-        x = max(x, shuffle_xor_i32(x, 1 << bit))
+        x = larger(x, shuffle_xor_i32(x, 1 << bit))
     return x
 
 
@@ -42,6 +34,12 @@ def warp_total(x: int) -> int:
 
 
 @device_function_per_dtype
+def end_of(total: int, power: int) -> int:
+    """What the weights' offset adds up to in a group: its 32 bits, by the sum of what is kept."""
+    return float_bits(bits_float(power) * to_single(total)) if int(minima) == 1 else -int(offset) * total
+
+
+@device_function_per_dtype
 def quantize_group(record: int, g: int, lane: int, x: float) -> None:
     """Quantize a group, a number of each lane; what holds no number, or too large a one, becomes zeros.
 
@@ -50,19 +48,13 @@ def quantize_group(record: int, g: int, lane: int, x: float) -> None:
     Shapes: record as ``_formats`` lays it out, of which group g is written.
     """
     largest = warp_max(magnitude(x))
-    power = ((largest + (1 << 16)) & (255 << EXPONENT)) - (6 << EXPONENT)
-    if largest >= TOO_LARGE:
-        power = BIAS << EXPONENT
-    power = max(power, (BIAS + LOWEST) << EXPONENT)
-    whole = 0 if largest >= TOO_LARGE else nearest(x * bits_float((2 * BIAS << EXPONENT) - power))
+    power = power_of(largest)
+    whole = whole_of(x, largest, power)
     put_u8(record + GROUP * g + lane, whole)
     total = warp_total(whole)
     if lane == 0:
         put_i32(record + PAIR + 4 * g, power - (BIAS << EXPONENT))
-        if int(minima) == 1:
-            put_f32(record + PAIR + 8 + 4 * g, bits_float(power) * to_single(total))
-        else:
-            put_i32(record + PAIR + 8 + 4 * g, -int(offset) * total)
+        put_i32(record + PAIR + 8 + 4 * g, end_of(total, power))
 
 
 @device_function_per_dtype

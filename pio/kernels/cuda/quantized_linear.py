@@ -7,8 +7,10 @@ from pio.kernels._formats import FORMATS, PAIR, RECORD, START
 from pio.kernels._jit import PerDtype
 from pio.kernels.cuda._desk import leave, leave_sources, recall, sources
 from pio.kernels.cuda._jit import device_function, device_function_per_dtype
+from pio.kernels.cuda._own_rows import own_start
 from pio.kernels.cuda._sums import add as add_sums
 from pio.kernels.cuda._sums import zeros as no_sums
+from pio.kernels.cuda._words import prefetch
 from pio.kernels.cuda.linear import BLOCK, DESK, FEW_DESK, SPLITS, finish
 from pio.kernels.cuda.ptx import WARP, get_f32, get_shared_f32, shared_memory, single, syncthreads, thread_index
 from pio.kernels.cuda.ptx_lanes import copy_async, end_copies, wait_copies
@@ -45,12 +47,28 @@ stages = PerDtype(lambda name: min(DESK // stage_bytes[name], 4))
 wait_stage = PerDtype(lambda name: wait_copies[str(stages[name] - 2)])
 wait_all = wait_copies["0"]
 few_1, few_2 = (PerDtype(lambda name, n=n: few_rows[f"{name}/{n}"]) for n in (1, 2))
+own_1 = PerDtype(lambda name: few_rows[f"{name}/1/own"])
 
 
 @device_function
 def pairs_of(k: int) -> int:
     """Pairs of groups of a row."""
     return (k + PAIR - 1) // PAIR
+
+
+@device_function
+def start_there(x: int, r: int, ldx: int) -> float:
+    """From what the sums of a row start that was quantized before."""
+    return get_f32(x + r * ldx)
+
+
+@device_function
+def start_here(x: int, r: int, ldx: int) -> float:
+    """From what the sums of a row start that the block has quantized."""
+    return own_start(r)
+
+
+start_of = PerDtype(lambda key: start_here if key.endswith("/own") else start_there)
 
 
 @device_function_per_dtype
@@ -61,8 +79,9 @@ def few_rows(
 
     y[r, c] = sum_k x[r, k] * w[c, k] (+ y[r, c] if add) (+ bias[c] if bias is not 0)
 
-    Shapes: x (rows, 16 + 80 pairs) bytes, a row every ldx, and w (blocks, pairs, bytes) as ``_formats`` lays them out;
-    bias float32 (n,); y float32 (rows, n), a row every ldy numbers.
+    Shapes: x (rows, 16 + 80 pairs) bytes, a row every ldx, in shared memory where the block has quantized them, and w
+    (blocks, pairs, bytes) as ``_formats`` lays them out; bias float32 (n,); y float32 (rows, n), a row every ldy
+    numbers.
     """
     lane, warp = thread_index() % WARP, thread_index() // WARP
     g, t = lane // 4, lane % 4
@@ -91,7 +110,7 @@ def few_rows(
             total = single(0.0)
             for split in range(SPLITS):
                 total = total + get_shared_f32(place + 4 * (split * size + r * FEW_LINE + c))
-            finish_f32(y + 4 * (r * ldy + c0 + c), total + get_f32(x + r * ldx), bias, c0 + c, add)
+            finish_f32(y + 4 * (r * ldy + c0 + c), total + start_of(x, r, ldx), bias, c0 + c, add)
         i += BLOCK
     syncthreads()
 
@@ -198,6 +217,34 @@ def few_quantized_unit(
         passes = (rows + 15) // 16
         r = unit % passes * 16  # blocks beside each other read the same weights
         few_2(y + 4 * r * ldy, x + r * ldx, w, bias, WIDE * (unit // passes), rows - r, n, k, ldy, ldx, add)
+
+
+@device_function_per_dtype
+def ask_for_unit(w: int, unit: int, n: int, k: int) -> None:
+    """Ask for all weights of a unit of few rows that are to be quantized meanwhile: loads wait for them once.
+
+    Shapes: w as ``few_rows``. Each warp asks for those that it is to read.
+    """
+    lane, warp, pairs = thread_index() % WARP, thread_index() // WARP, pairs_of(k)
+    p = warp * ((pairs + SPLITS - 1) // SPLITS)
+    nbytes = (min(p + (pairs + SPLITS - 1) // SPLITS, pairs) - p) * pair_bytes
+    for i in range(2):
+        first = w + (min(2 * unit + i, (n - 1) // OUTPUTS) * pairs + p) * pair_bytes
+        at = 128 * lane
+        while nbytes > 0 and at < nbytes + 127:  # the last byte too: a stretch may begin amid a line of the cache
+            prefetch(first + min(at, nbytes - 1))
+            at += 128 * WARP
+
+
+@device_function_per_dtype
+def own_quantized_unit(
+    y: int, x: int, w: int, bias: int, unit: int, rows: int, n: int, k: int, ldy: int, ldx: int, add: int
+) -> None:
+    """Do one unit of ``few_quantized_units``, of rows that the block has quantized, see ``_own_rows``.
+
+    Shapes: as ``few_rows``.
+    """
+    own_1(y, x, w, bias, WIDE * unit, rows, n, k, ldy, ldx, add)
 
 
 @device_function

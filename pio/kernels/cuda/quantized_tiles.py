@@ -33,9 +33,9 @@ tiles_of = PerDtype(lambda key: form_of(key)[1])
 
 
 def form_of(key: str) -> tuple[Format, int]:
-    """Return a format and how many tiles of eight rows: ``"int4/2"``."""
-    name, _, tiles = key.partition("/")
-    return FORMATS[name], int(tiles or 1)
+    """Return a format and how many tiles of eight rows: ``"int4/2"``, or ``"int4/1/own"`` of rows in shared memory."""
+    name, tiles, *_ = f"{key}/1".split("/")
+    return FORMATS[name], int(tiles)
 
 
 class Group(NamedTuple):
@@ -144,6 +144,7 @@ def _add_pair(b: Any, form: Format, sums: Words, tiles: int, read: Callable[[int
 
 def _few_pairs(key: str, count: int) -> Any:
     form, tiles = form_of(key)
+    space = SHARED if key.endswith("/own") else GLOBAL
 
     def emit(b: Any, sums: Any, stored: Any, header: Any, x: Any, rows: Any, ends: Any, p: Any) -> Words:
         found, own, others = numbers(b, sums), numbers(b, rows), numbers(b, ends)
@@ -156,7 +157,7 @@ def _few_pairs(key: str, count: int) -> Any:
         for i, pair in enumerate(pairs):
             at = b.add(x, b.add(b.mul(p, i64(RECORD)), i64(RECORD * i)))
             inputs, both = ([b.add(at, b.zext(row, I64)) for row in some] for some in (own, others))
-            places = _rows(b, inputs, both, GLOBAL)
+            places = _rows(b, inputs, both, space)
             found = _add_pair(b, form, found, tiles, pair.__getitem__, places)
         return found
 
