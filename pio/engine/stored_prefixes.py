@@ -9,13 +9,13 @@ from typing import Final, NamedTuple
 
 from pio.cache.protocol import Cache
 from pio.engine.cache_manager import CacheManager
-from pio.engine.prefix_reads import PrefixReads
+from pio.engine.prefix_reads import PrefixReads, room_bytes
 from pio.engine.prefix_writes import PrefixWrites
 from pio.engine.sequence import Sequence
 from pio.engine.stored_items import StoredItems
 from pio.errors import ConfigError
 from pio.memory.budget import MemoryBudget
-from pio.store.disk_store import DiskStore
+from pio.store.disk_store import DiskStore, buffer_bytes
 
 CLOSING: Final = 5.0  # seconds in which what is not written yet may be, when a model is closed
 
@@ -32,6 +32,28 @@ class DiskOptions(NamedTuple):
     folder: Path
     limit: int
     identity: bytes
+
+
+class DiskNeeds(NamedTuple):
+    """Bytes of memory that a cache on disk takes.
+
+    Attributes:
+        here: Of this process.
+        there: Of the GPU that the cache is on, if it is on one.
+    """
+
+    here: int
+    there: int
+
+    @classmethod
+    def of(cls, cache: Cache, *, on_gpu: bool) -> DiskNeeds:
+        """Say it of a cache that lies on a GPU, or is to: buffers here and there, and what is read comes here first.
+
+        Raises:
+            ConfigError: The cache does not show its memory.
+        """
+        buffers = buffer_bytes(max(cache.block_bytes, cache.state_bytes))
+        return cls(buffers + room_bytes(StoredItems(cache)), buffers) if on_gpu else cls(buffers, 0)
 
 
 class StoredPrefixes:
@@ -68,11 +90,13 @@ class StoredPrefixes:
         folder, limit, _ = options
         self._items = items = StoredItems(cache)
         largest, ways = max(items.block_bytes, items.state_bytes), items.state_bytes > 0
-        self.store = DiskStore(folder, manager.root, limit, largest, ways=ways, budget=budget)
+        self.store = DiskStore(folder, manager.root, limit, largest, ways=ways, budget=budget, device=items.device)
+        items.reserve(room_bytes(items), budget)
         self._manager = manager
         self._reads = PrefixReads(items, self.store, manager)
         self._writes = PrefixWrites(items, self.store, manager, limit)
         manager.on_release = self._writes.offer
+        manager.known.leaving = manager.states.kept.leaving = self._writes.lose
 
     @property
     def tokens(self) -> int:
@@ -134,7 +158,7 @@ class StoredPrefixes:
         while self._writes and self.store.keeps and self.store.wait(end - monotonic()):
             self._writes.write(idle=True, end=end)
         self.clear()
-        self._manager.on_release = None
+        self._manager.on_release = self._manager.known.leaving = self._manager.states.kept.leaving = None
         self.store.close(max(0.0, end - monotonic()))
 
     def clear(self) -> None:

@@ -12,7 +12,7 @@ import ctypes
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -184,7 +184,8 @@ class FakeDriver:
         if queue.recorded is not None:
             raise Misuse("somebody waits for a stream that is recorded")
         self._run(queue)
-        self._order.waited(stream)
+        with self._lock:
+            self._order.waited(stream)
 
     def wait_all(self) -> None:
         gpu = self._begin("wait_all")
@@ -195,7 +196,7 @@ class FakeDriver:
                 self._run(queue)
                 self._order.waited(handle)
 
-    def event(self, stream: int) -> int:
+    def event(self, stream: int, *, sleeps: bool = False) -> int:
         return self._mark("event", stream, timed=False)
 
     def timer(self, stream: int) -> int:
@@ -228,14 +229,16 @@ class FakeDriver:
             self._reach(mark)
             return
         queue = self._queue("wait_event", stream)
-        self._put(queue, "a wait", lambda: self._reach(mark))
-        self._order.follow(stream, mark.stamp)
+        with self._lock:
+            self._put(queue, "a wait", lambda: self._reach(mark))
+            self._order.follow(stream, mark.stamp)
 
     def await_event(self, event: int) -> None:
         self._begin("await_event")
         mark = self._event(event)
         self._reach(mark)
-        self._order.reached(mark.stamp)
+        with self._lock:
+            self._order.reached(mark.stamp)
 
     def _reach(self, mark: Event) -> Touched:
         """Do as much as is before a mark and no more, so that what nobody waits for is not there."""
@@ -334,6 +337,28 @@ class FakeDriver:
         if source < target + nbytes and target < source + nbytes:
             raise Misuse("a copy within the GPU overlaps")
         self._put(queue, "a copy", lambda: (((source,), (target,)), ctypes.memmove(target, source, nbytes))[0])
+
+    def copy_all(self, pieces: Sequence[tuple[int, int, int]], stream: int) -> None:
+        queue = self._queue("copy_all", stream)
+        if not pieces:
+            raise Misuse("no pieces are copied")
+        for target, source, nbytes in pieces:
+            self._check(queue, target, nbytes)
+            self._check(queue, source, nbytes)
+        written = sorted((target, target + nbytes) for target, _, nbytes in pieces)
+        read = [(source, source + nbytes) for _, source, nbytes in pieces]
+        ends = [end for _, end in written[:-1]]
+        if any(end > begin for end, (begin, _) in zip(ends, written[1:], strict=True)):
+            raise Misuse("pieces that are copied together are written over each other")
+        if any(low < end and begin < high for low, high in read for begin, end in written):
+            raise Misuse("a piece is copied from where another one is written")
+
+        def move() -> Touched:
+            for target, source, nbytes in pieces:
+                ctypes.memmove(target, source, nbytes)
+            return [source for _, source, _ in pieces], [target for target, _, _ in pieces]
+
+        self._put(queue, "a copy of pieces", move)
 
     def fill(self, address: int, value: int, nbytes: int, stream: int) -> None:
         queue = self._queue("fill", stream)
@@ -435,8 +460,9 @@ class FakeDriver:
         if queue.recorded is not None:
             queue.recorded.append((what, work))
             return Stamp(what, queue.handle, 0, {})
-        stamp = self._order.ask(queue.handle, what)
-        queue.work.append((stamp, work))
+        with self._lock:
+            stamp = self._order.ask(queue.handle, what)
+            queue.work.append((stamp, work))
         return stamp
 
     def _run(self, queue: Queue) -> None:
