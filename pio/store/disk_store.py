@@ -94,7 +94,9 @@ class DiskStore:
             self._free.extend(SegmentBuffer(segment, budget, device) for _ in range(buffers))
         except NoOutgoing as error:
             self._free.clear()
-            _log.warning("what is in %s is found, and nothing is added: %s", path, error)
+            _log.warning(
+                "what is in %s is found, and nothing is added: %s", path, str(error)
+            )  # whose frames hold buffers
         self._writing = bool(self._free)
         on_gpu = device is not None and device.stream is not None
         self.nbytes = outgoing_bytes(len(self._free) * segment, on_gpu=on_gpu)

@@ -12,6 +12,7 @@ import ctypes
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -125,6 +126,7 @@ class FakeDriver:
         self._blocks: dict[int, Block] = {}
         self._starts: list[int] = []
         self._pinned: dict[int, Any] = {}
+        self._copied: Counter[int] = Counter()  # copies under way from and to each of these
         self._queues: dict[int, Queue] = {}
         self._events: dict[int, Event] = {}
         self._kernels: dict[int, Kernel] = {}
@@ -305,19 +307,22 @@ class FakeDriver:
         self._begin("free_host")
         if address not in self._pinned:
             raise Misuse(f"{address:#x} is no memory that a GPU reads by itself")
-        if any(queue.work for queue in self._queues.values()):
-            raise Misuse("such memory is freed while work is under way")
+        if self._copied[address]:
+            raise Misuse("such memory is freed while a copy from or to it is under way")
         del self._pinned[address]
 
     def copy_in(self, target: int, source: int, nbytes: int, stream: int) -> None:
         queue = self._queue("copy_in", stream)
         self._check(queue, target, nbytes)
-        if not any(at <= source and source + nbytes <= at + len(b) for at, b in self._pinned.items()):
+        held = self._pinned_at(source, nbytes)
+        if not held:
             raise Misuse("a copy reads memory that the system may move: it is not from allocate_host")
         self.sent += nbytes
+        self._copied[held] += 1
         before = ctypes.string_at(source, nbytes)
 
         def move() -> Touched:
+            self._copied[held] -= 1
             if ctypes.string_at(source, nbytes) != before:
                 raise Misuse("memory changed before a copy from it was done")
             ctypes.memmove(target, source, nbytes)
@@ -328,7 +333,19 @@ class FakeDriver:
     def copy_out(self, target: int, source: int, nbytes: int, stream: int) -> None:
         queue = self._queue("copy_out", stream)
         self._check(queue, source, nbytes)
-        self._put(queue, "a copy to here", lambda: (((source,), ()), ctypes.memmove(target, source, nbytes))[0])
+        held = self._pinned_at(target, nbytes)
+        self._copied[held] += 1
+
+        def move() -> Touched:
+            ctypes.memmove(target, source, nbytes)
+            self._copied[held] -= 1
+            return (source,), ()
+
+        self._put(queue, "a copy to here", move)
+
+    def _pinned_at(self, address: int, nbytes: int) -> int:
+        """Return where the memory begins, from allocate_host, that these bytes are of; 0 where they are of none."""
+        return next((at for at, b in self._pinned.items() if at <= address and address + nbytes <= at + len(b)), 0)
 
     def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
         queue = self._queue("copy", stream)

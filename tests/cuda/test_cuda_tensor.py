@@ -282,7 +282,7 @@ def test_a_round_trip(driver):
 def test_the_driver_of_tests_sees_misuse(driver):
     stream = Device("cuda").stream
     gpu = stream.gpu.enter()
-    at, pinned = stream.allocate(512), gpu.allocate_host(64)
+    at, pinned, busy = stream.allocate(512), gpu.allocate_host(64), gpu.allocate_host(64)
     for act in (
         lambda: gpu.copy_in(at, ctypes.addressof(ctypes.create_string_buffer(64)), 64, stream.handle),
         lambda: gpu.copy_in(at + 480, pinned, 64, stream.handle),
@@ -293,7 +293,11 @@ def test_the_driver_of_tests_sees_misuse(driver):
         lambda: gpu.wait(99),
         lambda: gpu.end_event(99),
         lambda: gpu.end_graph(stream.handle),
-        lambda: gpu.free_host(pinned),  # a fill is under way
+        lambda: (gpu.copy_in(at, busy, 64, stream.handle), gpu.free_host(busy)),  # a copy is under way
+        lambda: gpu.copy_all([], stream.handle),
+        lambda: gpu.copy_all([(at, at + 64, 32), (at + 31, at + 96, 32)], stream.handle),
+        lambda: gpu.copy_all([(at, at + 64, 32), (at + 32, at + 16, 8)], stream.handle),
+        lambda: gpu.copy_all([(at, at + 500, 13)], stream.handle),
     ):
         with pytest.raises(Misuse):
             act()
@@ -308,6 +312,7 @@ def test_the_driver_of_tests_sees_misuse(driver):
             act()
     gpu.end_graph_run(gpu.end_graph(stream.handle))
     gpu.free_host(pinned)
+    gpu.free_host(busy)
     stream.drop(at)
     with pytest.raises(Misuse):
         threading_result(lambda: gpu.room())
