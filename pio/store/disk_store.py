@@ -94,9 +94,8 @@ class DiskStore:
             self._free.extend(SegmentBuffer(segment, budget, device) for _ in range(buffers))
         except NoOutgoing as error:
             self._free.clear()
-            _log.warning(
-                "what is in %s is found, and nothing is added: %s", path, str(error)
-            )  # whose frames hold buffers
+            refused = str(error)  # no more of it: its frames hold buffers
+            _log.warning("what is in %s is found, and nothing is added: %s", path, refused)
         self._writing = bool(self._free)
         on_gpu = device is not None and device.stream is not None
         self.nbytes = outgoing_bytes(len(self._free) * segment, on_gpu=on_gpu)
@@ -141,6 +140,10 @@ class DiskStore:
     def keeps(self) -> bool:
         """Whether anything more is written."""
         return self._writing and not self._writer.failures
+
+    def stop(self) -> None:
+        """Take nothing more; what was taken is written."""
+        self._writing = False
 
     def look(self) -> None:
         """Take in what was added to the folder, by other processes too, and let go of what was removed.
