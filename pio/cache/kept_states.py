@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 ON_THE_WAY: Final = 4  # so many times less is there of use in states that one longer way went on from
@@ -55,9 +55,13 @@ class KeptStates:
     States that exactly one other stands behind are mostly earlier turns of a conversation that has gone on: they are
     of use to those alone who part from it, and count less, unless that is likely there. So of a conversation that goes
     on those stay that are far apart, its beginning and the last.
+
+    Attributes:
+        leaving: Called with the key of states that are about to go, while they are still kept; None calls nobody.
     """
 
     def __init__(self) -> None:
+        self.leaving: Callable[[bytes], object] | None = None
         self._kept: dict[bytes, KeptState] = {}
         self._clock = 0
 
@@ -96,6 +100,8 @@ class KeptStates:
 
     def remove(self, key: bytes) -> KeptState:
         """Keep states no more."""
+        if self.leaving is not None:
+            self.leaving(key)
         state = self._kept.pop(key)
         for other in self._kept.values() if state.children else ():
             if other.parent is state:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class KnownBlocks:
@@ -15,6 +15,7 @@ class KnownBlocks:
 
     Attributes:
         tokens: Tokens that they had not to compute.
+        leaving: Called with the key of a block whose room is needed, while it is still known; None calls nobody.
     """
 
     def __init__(self) -> None:
@@ -22,6 +23,7 @@ class KnownBlocks:
         self._keys: dict[int, bytes] = {}
         self._kept: OrderedDict[int, None] = OrderedDict()  # what was held least recently comes first
         self.tokens = 0
+        self.leaving: Callable[[bytes], object] | None = None
 
     def __len__(self) -> int:
         """How many are known, held or not."""
@@ -71,9 +73,11 @@ class KnownBlocks:
 
     def evict(self) -> tuple[int, bytes]:
         """Forget the block that goes first, of those that are kept, and return it and its key."""
-        block, _ = self._kept.popitem(last=False)
-        key = self._keys.pop(block)
-        del self._blocks[key]
+        block = next(iter(self._kept))
+        key = self._keys[block]
+        if self.leaving is not None:
+            self.leaving(key)
+        del self._kept[block], self._keys[block], self._blocks[key]
         return block, key
 
     def clear(self) -> None:

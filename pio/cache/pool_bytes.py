@@ -1,4 +1,4 @@
-"""Bytes of blocks and slots, which lie in several tensors: in place where this process has them, copied for a GPU."""
+"""Bytes of blocks and slots, which lie in several tensors: where they are, and how others come there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ctypes
 from collections.abc import Sequence
 from typing import Protocol
 
-from pio.memory.storage import Storage
 from pio.tensor import Tensor
 
 
@@ -19,29 +18,29 @@ class PoolBytes(Protocol):
 
     nbytes: int
 
-    def copy_out(self, index: int, target: memoryview) -> None:
-        """Write a block's bytes, as all that was asked for by now leaves them, to memory of this process.
-
-        Args:
-            index: Which one.
-            target: As many bytes, writable.
+    def pieces(self, index: int) -> list[tuple[int, int]]:
+        """Return where a block's bytes lie on their device, tensor by tensor, and how many they are.
 
         Raises:
-            PioError: The tensors were freed.
+            PioError: The tensors were freed, and nothing keeps their memory.
         """
         ...
 
-    def rooms(self, index: int) -> list[memoryview]:
+    def rooms(self, index: int, spare: memoryview) -> list[memoryview]:
         """Return memory for other bytes of a block, tensor by tensor; what is written there counts once ``put`` ran.
 
-        Raises:
-            PioError: The tensors were freed.
-            OutOfMemoryError: There is no memory for it.
+        Args:
+            index: Which one.
+            spare: Memory of this process, as many bytes at least; it is taken where the block lies elsewhere.
         """
         ...
 
     def put(self, index: int, rooms: Sequence[memoryview]) -> None:
-        """Let a block hold what was written to the rooms that were made for it."""
+        """Let a block hold what was written to the rooms that were made for it, which are spare again.
+
+        Raises:
+            PioError: The tensors were freed.
+        """
         ...
 
 
@@ -59,15 +58,13 @@ class _Here:
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._views = [(t.storage.memoryview(t.address, t.nbytes), t.nbytes // t.shape[0]) for t in tensors]
-        self.nbytes = sum(nbytes for _, nbytes in self._views)
+        self._places = [(t.address, t.nbytes // t.shape[0]) for t in tensors]
+        self.nbytes = sum(nbytes for _, nbytes in self._places)
 
-    def copy_out(self, index: int, target: memoryview) -> None:
-        at = 0
-        for piece in self.rooms(index):
-            target[at : at + len(piece)] = piece
-            at += len(piece)
+    def pieces(self, index: int) -> list[tuple[int, int]]:
+        return [(address + index * nbytes, nbytes) for address, nbytes in self._places]
 
-    def rooms(self, index: int) -> list[memoryview]:
+    def rooms(self, index: int, spare: memoryview) -> list[memoryview]:
         return [view[index * nbytes : (index + 1) * nbytes] for view, nbytes in self._views]
 
     def put(self, index: int, rooms: Sequence[memoryview]) -> None:
@@ -75,7 +72,7 @@ class _Here:
 
 
 class _OnGpu:
-    """Memory of a GPU: rooms are memory of this process, from which a copy goes there and nobody waits."""
+    """Memory of a GPU: rooms are spare memory, from which a copy goes there and nobody waits."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         stream = tensors[0].device.stream
@@ -84,30 +81,16 @@ class _OnGpu:
         self._sizes = [tensor.nbytes // tensor.shape[0] for tensor in tensors]
         self.nbytes = sum(self._sizes)
 
-    def copy_out(self, index: int, target: memoryview) -> None:
-        at = _address(target)
-        pieces = list[tuple[int, int, int]]()
-        for source, nbytes in self._pieces(index):
-            pieces.append((at, source, nbytes))
-            at += nbytes
-        self._stream.copy_out_all(pieces)
-
-    def rooms(self, index: int) -> list[memoryview]:
-        whole = Storage.allocate(self.nbytes, what="what is read for a GPU").memoryview()
+    def rooms(self, index: int, spare: memoryview) -> list[memoryview]:
         found, at = list[memoryview](), 0
         for nbytes in self._sizes:
-            found.append(whole[at : at + nbytes])
+            found.append(spare[at : at + nbytes])
             at += nbytes
         return found
 
     def put(self, index: int, rooms: Sequence[memoryview]) -> None:
-        for (target, nbytes), room in zip(self._pieces(index), rooms, strict=True):
-            self._stream.copy_in(target, _address(room), nbytes)
+        for (target, nbytes), room in zip(self.pieces(index), rooms, strict=True):
+            self._stream.copy_in(target, ctypes.addressof(ctypes.c_char.from_buffer(room)), nbytes)
 
-    def _pieces(self, index: int) -> list[tuple[int, int]]:
-        """Where a block's bytes lie in each tensor, and how many they are."""
+    def pieces(self, index: int) -> list[tuple[int, int]]:
         return [(t.address + index * nbytes, nbytes) for t, nbytes in zip(self._tensors, self._sizes, strict=True)]
-
-
-def _address(view: memoryview) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(view))

@@ -178,8 +178,11 @@ class Bindings:
     def wait(self, stream: int) -> None:
         _ok(cu.cuStreamSynchronize(cu.CUstream(stream))[0], "finish its work")
 
-    def event(self, stream: int) -> int:
-        event = _value(cu.cuEventCreate(cu.CUevent_flags.CU_EVENT_DISABLE_TIMING.value))
+    def event(self, stream: int, *, sleeps: bool = False) -> int:
+        flags = cu.CUevent_flags.CU_EVENT_DISABLE_TIMING.value
+        if sleeps:
+            flags |= cu.CUevent_flags.CU_EVENT_BLOCKING_SYNC.value
+        event = _value(cu.cuEventCreate(flags))
         _ok(cu.cuEventRecord(event, cu.CUstream(stream))[0])
         return int(event)
 
@@ -227,6 +230,14 @@ class Bindings:
     def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
         into, out_of = cu.CUdeviceptr(target), cu.CUdeviceptr(source)
         _ok(cu.cuMemcpyDtoDAsync(into, out_of, nbytes, cu.CUstream(stream))[0])
+
+    def copy_all(self, pieces: Sequence[tuple[int, int, int]], stream: int) -> None:
+        targets, sources, sizes = zip(*pieces, strict=True)
+        into, out_of = [cu.CUdeviceptr(at) for at in targets], [cu.CUdeviceptr(at) for at in sources]
+        of_all = cu.CUmemcpyAttributes()
+        of_all.srcAccessOrder = cu.CUmemcpySrcAccessOrder.CU_MEMCPY_SRC_ACCESS_ORDER_STREAM
+        done = cu.cuMemcpyBatchAsync(into, out_of, list(sizes), len(sizes), [of_all], [0], 1, cu.CUstream(stream))
+        _ok(done[0])
 
     def fill(self, address: int, value: int, nbytes: int, stream: int) -> None:
         _ok(cu.cuMemsetD8Async(cu.CUdeviceptr(address), value, nbytes, cu.CUstream(stream))[0])

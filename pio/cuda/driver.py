@@ -109,8 +109,13 @@ class Driver(Protocol):
         """Wait until all work of a stream is done, and raise what went wrong in it."""
         ...
 
-    def event(self, stream: int) -> int:
-        """Return a mark behind what is in a stream by now."""
+    def event(self, stream: int, *, sleeps: bool = False) -> int:
+        """Return a mark behind what is in a stream by now.
+
+        Args:
+            stream: Which one.
+            sleeps: Whether a thread that waits for it sleeps; else it looks again and again, which takes a processor.
+        """
         ...
 
     def wait_event(self, stream: int, event: int) -> None:
@@ -163,6 +168,15 @@ class Driver(Protocol):
 
     def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
         """Copy within the GPU; the two must not overlap."""
+        ...
+
+    def copy_all(self, pieces: Sequence[tuple[int, int, int]], stream: int) -> None:
+        """Copy pieces within the GPU, in any order among them.
+
+        Args:
+            pieces: Of each the target, the source and its bytes; one at least, and none overlaps any other.
+            stream: In whose order all of them are copied.
+        """
         ...
 
     def fill(self, address: int, value: int, nbytes: int, stream: int) -> None:

@@ -14,6 +14,7 @@ from pio.cuda.gpu import Gpu, gpu
 from pio.cuda.pinned import Pinned
 from pio.cuda.stage import Stage
 from pio.cuda.turns import Turns
+from pio.cuda.write_back import WriteBack
 from pio.errors import DeviceError, OutOfMemoryError
 from pio.memory.sizes import format_bytes
 
@@ -189,6 +190,11 @@ class Stream:
         self.begin()
         return Turns(self, buffers, sizes)
 
+    def write_back(self, nbytes: int) -> WriteBack:
+        """Return a buffer by way of which bytes leave the GPU while it works; see ``WriteBack``."""
+        self.begin()
+        return WriteBack(self, nbytes)
+
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy within the GPU, between memory that does not overlap."""
         if nbytes:
@@ -262,7 +268,8 @@ class Stream:
         if self._closed:
             return
         driver = self.begin()
-        driver.wait(self.handle)
+        with _recording:
+            driver.wait_all()  # copies beside it, too, which read memory that is freed below
         self.kept.clear()
         self.begin()  # what that has dropped
         for address in list(self.held):

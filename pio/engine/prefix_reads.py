@@ -42,6 +42,11 @@ class Reading:
     parts: int = 0
 
 
+def room_bytes(items: StoredItems) -> int:
+    """Return the most bytes that are read side by side."""
+    return max(TOGETHER, 2 * items.largest)
+
+
 class PrefixReads:
     """Sequences that wait for what they begin with.
 

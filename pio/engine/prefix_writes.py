@@ -16,6 +16,7 @@ from pio.store.disk_store import DiskStore
 from pio.store.reader import Place
 from pio.store.segment import Item
 from pio.store.segment_buffer import SegmentBuffer
+from pio.store.writer import UNREADABLE
 
 _log = logging.getLogger("pio.engine")
 
@@ -27,8 +28,8 @@ class PrefixWrites:
     """Blocks and states that are known, and not on disk, of sequences that gave them back.
 
     A chain of blocks is written from its beginning, states behind the block that they stand behind, so that a process
-    that dies in between leaves what can be used. What is needed by others before it is copied is lost: that is done as
-    soon as nothing runs, or there is enough for a segment.
+    that dies in between leaves what can be used. They are copied as soon as nothing runs, or there is enough for a
+    segment, or others need the room of one of them; what these need while all buffers are being written is lost.
 
     States are as large as thousands of tokens, so not all that are kept in memory are written: the last ones on the
     way, the end of a prompt, the end of the first message, and those from which several ways go on; of these, each that
@@ -49,6 +50,7 @@ class PrefixWrites:
         self._items, self._store, self._manager = items, store, manager
         self._longest = max(0, limit - items.state_bytes) // items.block_bytes
         self._segment = max(store.segment_bytes, items.block_bytes)  # where one thing alone needs no more
+        self._full = self._segment - items.block_bytes  # bytes beyond which a segment has no room for another block
         self._least = items.state_bytes / TOKEN / manager.block_size  # blocks from states to states
         self._most = manager.num_blocks + manager.states.most  # that can be there at once
         self._queue: dict[tuple[str, bytes], bytes | None] = {}  # what, and the key of the block before it
@@ -108,29 +110,53 @@ class PrefixWrites:
             end: Of the time for it, by ``time.monotonic``, where the model is closed: then nothing waits, and no thread
                 is started.
         """
-        full, closing, self._blocked = self._segment - self._items.block_bytes, end < inf, False
-        while self._queue and (idle or closing or self._nbytes + self._held > full):
-            if closing and monotonic() >= end:
-                return
+        closing = end < inf
+        try:
+            if self._copy(everything=idle or closing, end=end) and self._open is not None:
+                self._due = min(self._due, monotonic() + DELAY)
+                if closing or self._held > self._full or (idle and monotonic() >= self._due):
+                    self._put(closing=closing)
+        except DeviceError as error:
+            self._give_up(error)
+
+    def lose(self, key: bytes) -> None:
+        """Copy what is queued, as far as there are buffers, if what others need the room of now is of it.
+
+        Args:
+            key: Of a block, or of the states behind one, which are there as long as this runs.
+        """
+        if (BLOCK, key) in self._queue or (STATES, key) in self._queue:
+            try:
+                self._copy(everything=True)
+            except DeviceError as error:
+                self._give_up(error)
+
+    def _copy(self, *, everything: bool, end: float = inf) -> bool:
+        """Copy what is queued, or of that whole segments; return whether there were buffers and time for it.
+
+        Raises:
+            DeviceError: It lies on a GPU that was lost.
+        """
+        self._blocked = False
+        while self._queue and (everything or self._nbytes + self._held > self._full):
+            if end < inf and monotonic() >= end:
+                return False
             if self._open is None:
                 self._open = self._store.take_buffer()
             if self._open is None:
                 if not self._store.keeps:
                     self.clear()
                 self._blocked = True
-                return
-            try:
-                self._fill(self._open)
-            except DeviceError as error:  # its memory is gone, and with it all that could be written
-                _log.warning("what was computed of prompts is not kept on disk, for it cannot be read: %s", error)
-                self.clear()
-                return
+                return False
+            self._fill(self._open)
             if self._queue or not len(self._open):  # it has no room for the next, or all that there was is lost
-                self._put(closing=closing)
-        if self._open is not None:
-            self._due = min(self._due, monotonic() + DELAY)
-            if closing or self._held > full or (idle and monotonic() >= self._due):
-                self._put(closing=closing)
+                self._put(closing=end < inf)
+        return True
+
+    def _give_up(self, error: DeviceError) -> None:
+        """Forget what is queued: its memory is gone, and with it all that could be written."""
+        _log.warning(UNREADABLE, error)
+        self.clear()
 
     def _worth_writing(self, sequence: Sequence, chain: tuple[bytes, ...]) -> tuple[set[bytes], int]:
         """Return behind which blocks states are to be written, and how many lead to the last that will be there."""
@@ -201,8 +227,12 @@ class PrefixWrites:
         """Copy into a buffer what is still there, where the block before it is on disk or on its way.
 
         Raises:
-            DeviceError: It lies on a GPU that was lost; the buffer holds nothing that is not whole.
+            DeviceError: It lies on a GPU that was lost; the buffer is to be cleared.
         """
+        self._add_to(buffer)
+        buffer.gather()
+
+    def _add_to(self, buffer: SegmentBuffer) -> None:
         items = self._items
         while self._queue:
             (what, key), before = next(iter(self._queue.items()))
@@ -213,8 +243,7 @@ class PrefixWrites:
                 if not beside or not buffer.has_room(self._size(what), len(kinds)):
                     return
                 for kind, pool in zip(kinds, [items.blocks] if what == BLOCK else items.states, strict=True):
-                    pool.copy_out(found, buffer.room(pool.nbytes))
-                    buffer.add(Item(kind, key, before), pool.nbytes)
+                    buffer.add(Item(kind, key, before), pool.pieces(found))
                 self._inside.add((what, key))
                 self._held += self._size(what)
             self._pop(what, key)

@@ -7,7 +7,10 @@ from typing import Final, TypeAlias, cast
 
 from pio.cache.pool_bytes import PoolBytes, pool_bytes
 from pio.cache.protocol import Cache, StoredStates
+from pio.device import Device
 from pio.errors import ConfigError
+from pio.memory.budget import MemoryBudget
+from pio.memory.storage import Storage
 from pio.store.disk_store import DiskStore
 from pio.store.reader import Place
 
@@ -28,6 +31,7 @@ class StoredItems:
     Attributes:
         block_bytes: Bytes of a block.
         state_bytes: Bytes of states, zero where a cache has none.
+        largest: Bytes of the largest item.
         kinds: Of the items of states, in their order.
     """
 
@@ -52,12 +56,29 @@ class StoredItems:
         sizes = [t.nbytes // t.shape[0] for t in self._cache.state_memory()] if cache.state_bytes else []
         self.state_bytes = sum(sizes)
         self._ends = _cut(sizes, max(PART, self.state_bytes // MOST_PARTS))
+        parts = zip([0, *self._ends], self._ends, strict=False)
+        self.largest = max([self.block_bytes, *(sum(sizes[begin:end]) for begin, end in parts)])
         self.kinds = [f"{STATES}{i}" for i in range(len(self._ends))]
         self._blocks: PoolBytes | None = None
         self._states: list[PoolBytes] = []
+        self._spare = memoryview(b"")
+
+    def reserve(self, nbytes: int, budget: MemoryBudget | None) -> None:
+        """Have memory for what is read side by side, where it cannot be read in place: for a GPU.
+
+        Raises:
+            OutOfMemoryError: The budget or the system refuses it.
+        """
+        if self.device.stream is not None:
+            self._spare = Storage.allocate(nbytes, budget=budget, what="what is read for a GPU").memoryview()
+
+    @property
+    def device(self) -> Device:
+        """Where the cache lies."""
+        return self._cache.block_memory()[0].device
 
     def clear(self) -> None:
-        """Let go of the memory, which views keep."""
+        """Let go of the memory of the cache, which views keep."""
         self._blocks, self._states = None, []
 
     @property
@@ -81,15 +102,16 @@ class StoredItems:
 
         Args:
             store: Where they are.
-            wanted: What is overwritten with what; in any case where memory is written in place.
+            wanted: What is overwritten with what, in any case where memory is written in place; elsewhere no more bytes
+                than there is memory for.
 
         Returns:
             How many of them, from the first on, were there and whole.
-
-        Raises:
-            OutOfMemoryError: There is no memory to read them into.
         """
-        rooms = [pool.rooms(index) for _, pool, index in wanted]
+        rooms, at = list[list[memoryview]](), 0
+        for _, pool, index in wanted:
+            rooms.append(pool.rooms(index, self._spare[at:]))
+            at += pool.nbytes
         done = store.read([(place, room) for (place, _, _), room in zip(wanted, rooms, strict=True)])
         for (_, pool, index), room in zip(wanted[:done], rooms, strict=False):
             pool.put(index, room)

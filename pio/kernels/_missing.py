@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pio.errors import DeviceError
+
+UNMADE: Final = "kernels that cannot be made"  # what a target keeps their names by, in a set
 
 
 class MissingKernel(DeviceError):

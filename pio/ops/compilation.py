@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pio.device import Device
 from pio.kernels import _compilers, _image, _processor, _settings, _watch, jobs
+from pio.kernels._missing import UNMADE
 from pio.kernels.jobs import Serial
 from pio.kernels.jobs import is_listing as is_listing
 from pio.kernels.jobs import listing as listing
@@ -92,6 +93,14 @@ def code_of(device: Device) -> str:
     from pio.kernels.cuda import _kept
 
     return f"{device.kind} {device.stream.architecture} {_kept.source_stamp()}"
+
+
+def unmade(device: Device) -> frozenset[str]:
+    """Return names of the kernels that could not be made for a GPU by now, in whose place the CPU's run.
+
+    These have last bits of their own. That a kernel cannot be made turns out when it is first wanted.
+    """
+    return frozenset() if device.stream is None else frozenset(device.stream.kept.get(UNMADE, ()))
 
 
 def helpers() -> tuple[int, bool]:

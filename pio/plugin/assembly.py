@@ -14,6 +14,7 @@ from pio.device import Device
 from pio.engine.drafts.gate import MeasuredGate
 from pio.engine.drafts.speculation import DRAFTS, SHARE, Speculation
 from pio.engine.drafts.suffix_drafter import SuffixDrafter, running_bytes
+from pio.engine.stored_prefixes import DiskNeeds
 from pio.errors import CheckpointError, ConfigError, PioError
 from pio.layers.decoder import Decoder
 from pio.layers.outline import Outline
@@ -28,7 +29,6 @@ from pio.memory.fit import require_free
 from pio.ops.sampling import Sampler
 from pio.plugin.device_choice import device_of, rehearsed, rehearsed_cache
 from pio.plugin.placing import Needs
-from pio.store.disk_store import buffer_bytes
 
 BuildModel = Callable[[Any, Source, RuntimeConfig, MemoryBudget], Decoder]
 UNLIMITED = 1 << 62
@@ -109,13 +109,15 @@ def rehearse(
         remedies = "max_batch_sequences or prefix_cache" if cache.state_bytes else "context_length"
         budget.reserve(cache.nbytes, f"the cache (smaller with cache_tokens, {remedies})")
         if runtime.prefix_cache_path is not None:
-            budget.reserve(buffer_bytes(max(cache.block_bytes, cache.state_bytes)), "buffers of prefix_cache_path")
+            disk = DiskNeeds.of(cache, on_gpu=on_gpu)
+            budget.reserve(sum(disk), "buffers of prefix_cache_path")
+            device_bytes += disk.there
         speculation = speculation_of(runtime, cache, model.max_positions)
         if speculation is not None:
             budget.reserve(speculation.nbytes, DRAFTS)
         sampler = Sampler(model.vocab_size, budget, device=device)
         picture = 0 if model.encoder is None else model.encoder.least_bytes
-        device_bytes = model.workspace.nbytes + picture + cache.nbytes + sampler.nbytes
+        device_bytes += model.workspace.nbytes + picture + cache.nbytes + sampler.nbytes
     return held.total, what, Needs.of(census, held.total, device_bytes)
 
 

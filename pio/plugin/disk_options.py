@@ -11,6 +11,7 @@ from pio.device import Device
 from pio.engine.stored_prefixes import DiskOptions
 from pio.errors import ConfigError
 from pio.loading.weights import Weights
+from pio.ops import compilation
 from pio.plugin.model_identity import identity
 from pio.store.folder import prepare
 
@@ -55,7 +56,7 @@ def disk_options(
         runtime: The options.
         model: Class of its plugin, what config.json holds, and its weights.
         check: Called between any two pieces of weights that are read; what it raises ends that.
-        device: Where the model runs.
+        device: Where the model runs, warmed up: by then most kernels are known that cannot be made for it.
         computed: Layers whose experts the CPU computes for a model on a GPU.
 
     Raises:
@@ -64,4 +65,6 @@ def disk_options(
     """
     if folder is None:
         return None
-    return DiskOptions(folder, runtime.prefix_cache_disk, identity(*model, runtime, folder, check, device, computed))
+    unmade = compilation.unmade(device)
+    told = identity(*model, runtime, folder, check, device, computed, unmade)
+    return DiskOptions(folder, runtime.prefix_cache_disk, told, lambda: compilation.unmade(device) == unmade)

@@ -128,10 +128,10 @@ class LoadedModel:
         self.context_length = self.prompts.most_tokens = self.model.max_positions
         check_stored(config, self._source.inventory)
         self.cache = reserve_cache(self.model, runtime)
-        named = plugin, checkpoint.config, weights
-        disk = disk_options(folder, runtime, named, check, self.model.device, placement.computed)
         _ = self.model.workspace.storage  # refused here rather than in the first step
         warm_up(self.model, self.cache, check)
+        named = plugin, checkpoint.config, weights
+        disk = disk_options(folder, runtime, named, check, self.model.device, placement.computed)
         text = self.prompts if tokenizer else None
         self.manager = BatchManager(
             self.model,

@@ -35,6 +35,7 @@ def identity(
     check: Callable[[], object],
     device: Device,
     computed: tuple[int, ...] = (),
+    unmade: frozenset[str] = frozenset(),
 ) -> bytes:
     """Return a digest of a model's weights and config, of the options that it runs with, and of all code that runs it.
 
@@ -52,6 +53,7 @@ def identity(
         check: Called now and then; what it raises ends the work.
         device: Where it runs. Which GPU of a kind it is does not count; the CPU and all of them compute other bits.
         computed: Layers whose experts the CPU computes for a model on a GPU, with last bits of its own.
+        unmade: Kernels of which the same is true, for they could not be made for this GPU.
 
     Raises:
         ConfigError: There are no sources of the code.
@@ -71,6 +73,8 @@ def identity(
         told["products"] = (HERE.machine, multiplies_bfloat16())
     if computed:
         told["computed"] = computed
+    if unmade:
+        told["unmade"] = sorted(unmade)
     return sha256(json.dumps(told, sort_keys=True).encode()).digest()
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
+from pio.device import Device
 from pio.errors import ConfigError
 from pio.memory.budget import MemoryBudget
+from pio.memory.outgoing import NoOutgoing, outgoing_bytes
 from pio.memory.sizes import format_bytes
 from pio.store.folder import SegmentFolder
 from pio.store.reader import Place, SegmentReader, Wanted
@@ -30,7 +32,7 @@ _log = logging.getLogger("pio.store")
 
 
 def buffer_bytes(largest: int) -> int:
-    """Return the bytes of memory that a store takes, whose largest piece that is written at once has so many."""
+    """Return the bytes of a store's buffers, whose largest piece that is written at once has so many."""
     return BUFFERS * SEGMENT if largest <= SEGMENT else largest
 
 
@@ -43,7 +45,7 @@ class DiskStore:
     what they remove is found no more, at the latest when it is read.
 
     Attributes:
-        nbytes: Bytes of the buffers.
+        nbytes: Bytes of the buffers, on a GPU of those there too.
         segment_bytes: Bytes that a segment should have, unless one thing alone needs more.
     """
 
@@ -56,6 +58,7 @@ class DiskStore:
         *,
         ways: bool = False,
         budget: MemoryBudget | None = None,
+        device: Device | None = None,
     ) -> None:
         """Look through a folder.
 
@@ -66,6 +69,7 @@ class DiskStore:
             largest: Bytes of the largest item, or of those that are of use only together.
             ways: Whether items are of use only as the way to others that stand beside one.
             budget: Counts the buffers.
+            device: Where items lie before they are written; the CPU if None.
 
         Raises:
             ConfigError: The limit leaves no room for a segment, or the folder is gone.
@@ -85,9 +89,16 @@ class DiskStore:
         self._pending: set[tuple[str, bytes]] = set()  # items that are being written
         self._writer = SegmentWriter(self._folder, limit, self._segments, ways=ways)
         buffers = buffer_bytes(largest) // segment if self._folder.writable else 0
-        self._free = [SegmentBuffer(segment, budget) for _ in range(buffers)]
-        self._writing = self._folder.writable
-        self.nbytes = buffers * segment
+        self._free = list[SegmentBuffer]()
+        try:
+            self._free.extend(SegmentBuffer(segment, budget, device) for _ in range(buffers))
+        except NoOutgoing as error:
+            self._free.clear()
+            refused = str(error)  # no more of it: its frames hold buffers
+            _log.warning("what is in %s is found, and nothing is added: %s", path, refused)
+        self._writing = bool(self._free)
+        on_gpu = device is not None and device.stream is not None
+        self.nbytes = outgoing_bytes(len(self._free) * segment, on_gpu=on_gpu)
         self._seen, self._next_look = -1, -inf
         try:
             self._look()
@@ -95,7 +106,8 @@ class DiskStore:
                 self._writer.make_room()
                 self._look()
             else:
-                _log.warning("%s cannot be written: what is there is found, and nothing is added", path)
+                if not self._folder.writable:
+                    _log.warning("%s cannot be written: what is there is found, and nothing is added", path)
                 self._writer.count()
         except OSError as error:
             raise ConfigError(f"prefix_cache_path={str(path)!r} cannot be used: {error.strerror or error}") from error
@@ -128,6 +140,10 @@ class DiskStore:
     def keeps(self) -> bool:
         """Whether anything more is written."""
         return self._writing and not self._writer.failures
+
+    def stop(self) -> None:
+        """Take nothing more; what was taken is written."""
+        self._writing = False
 
     def look(self) -> None:
         """Take in what was added to the folder, by other processes too, and let go of what was removed.
@@ -213,10 +229,19 @@ class DiskStore:
         Args:
             buffer: What ``take_buffer`` has returned.
             closing: Whether this may be the end of the interpreter, which starts no thread any more.
+
+        Raises:
+            DeviceError: It cannot be read any more, and is given back.
         """
         if not len(buffer):
             self._free.append(buffer)
             return
+        try:
+            buffer.bring()
+        except BaseException:
+            buffer.clear()
+            self._free.append(buffer)
+            raise
         self._pending.update(buffer.names)
         try:
             self._writer.write(buffer, closing=closing)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+from pio.errors import DeviceError
 from pio.store.eviction import Eviction
 from pio.store.folder import SegmentFolder
 from pio.store.segment import Segment
@@ -18,6 +19,8 @@ from pio.threads import start
 
 AGED: Final = 365 * 24 * 3600 * 10**9  # nanoseconds by which what need not stay seems older
 MAX_SEGMENTS: Final = 1 << 14  # whatever their size: a folder is listed whenever one is written
+
+UNREADABLE: Final = "what was computed of prompts is not kept on disk, for it cannot be read: %s"
 
 _log = logging.getLogger("pio.store")
 
@@ -158,6 +161,7 @@ class SegmentWriter:
         """Write what a buffer holds, and report of it."""
         segment, names, removed = None, buffer.names, list[str]()
         try:
+            buffer.wait()  # in any case: it may be filled again behind this
             segment = self._write(buffer, removed) if not self.failures else None
         except Exception as error:
             self.failures += 1
@@ -184,6 +188,9 @@ class SegmentWriter:
 
 def _say(folder: SegmentFolder, error: Exception) -> None:
     """Log why nothing more is written."""
+    if isinstance(error, DeviceError):  # with its memory all is gone that could be
+        _log.warning(UNREADABLE, error)
+        return
     remedy = "free space there, or give another prefix_cache_path"
     cause: object = error
     if isinstance(error, OSError):

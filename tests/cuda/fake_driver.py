@@ -12,6 +12,7 @@ import ctypes
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -124,6 +125,7 @@ class FakeDriver:
         self._blocks: dict[int, Block] = {}
         self._starts: list[int] = []
         self._pinned: dict[int, Any] = {}
+        self._copied: Counter[int] = Counter()  # copies under way from and to each of these
         self._queues: dict[int, Queue] = {}
         self._events: dict[int, Event] = {}
         self._kernels: dict[int, Kernel] = {}
@@ -179,7 +181,8 @@ class FakeDriver:
     def wait(self, stream: int) -> None:
         queue = self._queue("wait", stream)
         self._run(queue)
-        self._order.waited(stream)
+        with self._lock:
+            self._order.waited(stream)
 
     def wait_all(self) -> None:
         gpu = self._begin("wait_all")
@@ -188,7 +191,7 @@ class FakeDriver:
                 self._run(queue)
                 self._order.waited(handle)
 
-    def event(self, stream: int) -> int:
+    def event(self, stream: int, *, sleeps: bool = False) -> int:
         return self._mark("event", stream, timed=False)
 
     def timer(self, stream: int) -> int:
@@ -219,14 +222,16 @@ class FakeDriver:
             self._reach(mark)
             return
         queue = self._queue("wait_event", stream)
-        self._put(queue, "a wait", lambda: self._reach(mark))
-        self._order.follow(stream, mark.stamp)
+        with self._lock:
+            self._put(queue, "a wait", lambda: self._reach(mark))
+            self._order.follow(stream, mark.stamp)
 
     def await_event(self, event: int) -> None:
         self._begin("await_event")
         mark = self._event(event)
         self._reach(mark)
-        self._order.reached(mark.stamp)
+        with self._lock:
+            self._order.reached(mark.stamp)
 
     def _reach(self, mark: Event) -> Touched:
         """Do as much as is before a mark and no more, so that what nobody waits for is not there."""
@@ -291,19 +296,22 @@ class FakeDriver:
         self._begin("free_host")
         if address not in self._pinned:
             raise Misuse(f"{address:#x} is no memory that a GPU reads by itself")
-        if any(queue.work for queue in self._queues.values()):
-            raise Misuse("such memory is freed while work is under way")
+        if self._copied[address]:
+            raise Misuse("such memory is freed while a copy from or to it is under way")
         del self._pinned[address]
 
     def copy_in(self, target: int, source: int, nbytes: int, stream: int) -> None:
         queue = self._queue("copy_in", stream)
         self._check(queue, target, nbytes)
-        if not any(at <= source and source + nbytes <= at + len(b) for at, b in self._pinned.items()):
+        held = self._pinned_at(source, nbytes)
+        if not held:
             raise Misuse("a copy reads memory that the system may move: it is not from allocate_host")
         self.sent += nbytes
+        self._copied[held] += 1
         before = ctypes.string_at(source, nbytes)
 
         def move() -> Touched:
+            self._copied[held] -= 1
             if ctypes.string_at(source, nbytes) != before:
                 raise Misuse("memory changed before a copy from it was done")
             ctypes.memmove(target, source, nbytes)
@@ -314,7 +322,19 @@ class FakeDriver:
     def copy_out(self, target: int, source: int, nbytes: int, stream: int) -> None:
         queue = self._queue("copy_out", stream)
         self._check(queue, source, nbytes)
-        self._put(queue, "a copy to here", lambda: (((source,), ()), ctypes.memmove(target, source, nbytes))[0])
+        held = self._pinned_at(target, nbytes)
+        self._copied[held] += 1
+
+        def move() -> Touched:
+            ctypes.memmove(target, source, nbytes)
+            self._copied[held] -= 1
+            return (source,), ()
+
+        self._put(queue, "a copy to here", move)
+
+    def _pinned_at(self, address: int, nbytes: int) -> int:
+        """Return where the memory begins, from allocate_host, that these bytes are of; 0 where they are of none."""
+        return next((at for at, b in self._pinned.items() if at <= address and address + nbytes <= at + len(b)), 0)
 
     def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
         queue = self._queue("copy", stream)
@@ -323,6 +343,28 @@ class FakeDriver:
         if source < target + nbytes and target < source + nbytes:
             raise Misuse("a copy within the GPU overlaps")
         self._put(queue, "a copy", lambda: (((source,), (target,)), ctypes.memmove(target, source, nbytes))[0])
+
+    def copy_all(self, pieces: Sequence[tuple[int, int, int]], stream: int) -> None:
+        queue = self._queue("copy_all", stream)
+        if not pieces:
+            raise Misuse("no pieces are copied")
+        for target, source, nbytes in pieces:
+            self._check(queue, target, nbytes)
+            self._check(queue, source, nbytes)
+        written = sorted((target, target + nbytes) for target, _, nbytes in pieces)
+        read = [(source, source + nbytes) for _, source, nbytes in pieces]
+        ends = [end for _, end in written[:-1]]
+        if any(end > begin for end, (begin, _) in zip(ends, written[1:], strict=True)):
+            raise Misuse("pieces that are copied together are written over each other")
+        if any(low < end and begin < high for low, high in read for begin, end in written):
+            raise Misuse("a piece is copied from where another one is written")
+
+        def move() -> Touched:
+            for target, source, nbytes in pieces:
+                ctypes.memmove(target, source, nbytes)
+            return [source for _, source, _ in pieces], [target for target, _, _ in pieces]
+
+        self._put(queue, "a copy of pieces", move)
 
     def fill(self, address: int, value: int, nbytes: int, stream: int) -> None:
         queue = self._queue("fill", stream)
@@ -418,8 +460,9 @@ class FakeDriver:
         return queue
 
     def _put(self, queue: Queue, what: str, work: Work) -> Stamp:
-        stamp = self._order.ask(queue.handle, what)
-        queue.work.append((stamp, work))
+        with self._lock:
+            stamp = self._order.ask(queue.handle, what)
+            queue.work.append((stamp, work))
         return stamp
 
     def _run(self, queue: Queue) -> None:

@@ -16,6 +16,7 @@ from pio.device import Device
 from pio.dtypes import float16
 from pio.errors import DeviceError
 from pio.memory.budget import MemoryBudget
+from pio.memory.outgoing import outgoing
 from pio.tensor import Tensor
 
 SHAPES = (3, 5), (2, 4, 7)
@@ -58,16 +59,16 @@ def test_bytes_go_out_and_in_where_they_are_and_nowhere_else(driver, name):
     fill(there)
     own, copied = pool_bytes(here), pool_bytes(there)
     assert own.nbytes == copied.nbytes == sum(t.nbytes // t.shape[0] for t in here)
-    out = [memoryview(bytearray(own.nbytes + 3)) for _ in range(2)]
-    for pool, target in zip((own, copied), out, strict=True):
-        pool.copy_out(1, target[:-3])
-    assert out[0] == out[1] and out[1][-3:] == b"\0\0\0" and any(out[1])
+    out = [gone_out(pool, 1, tensors[0].device) for pool, tensors in ((own, here), (copied, there))]
+    assert out[0] == out[1] and any(out[1])
 
-    rooms = copied.rooms(2)
+    spare = memoryview(bytearray(b"\xee" * (own.nbytes + 3)))
+    rooms = copied.rooms(2, spare)
     at = 0
     for room in rooms:
         room[:] = out[0][at : at + len(room)]
         at += len(room)
+    assert spare == out[0] + b"\xee" * 3
     copied.put(2, rooms)
     for room in rooms:  # they may be used for something else at once
         room[:] = b"\xff" * len(room)
@@ -75,15 +76,24 @@ def test_bytes_go_out_and_in_where_they_are_and_nowhere_else(driver, name):
     assert all(lists([t[0], t[1]]) == lists([h[0], h[1]]) for t, h in zip(there, here, strict=True))
 
 
-def test_all_pieces_of_a_block_take_one_wait(driver):
+def gone_out(pool, index, device):
+    """Bytes of a block, behind three others of their buffer."""
+    buffer, pieces, at = outgoing(pool.nbytes + 3, device, None, "a test"), [], 3
+    for address, nbytes in pool.pieces(index):
+        pieces.append((at, address, nbytes))
+        at += nbytes
+    buffer.gather(pieces)
+    buffer.bring(at)
+    buffer.wait()
+    return bytes(buffer.view[3:])
+
+
+def test_bytes_that_go_in_are_waited_for_by_nobody(driver):
     pool = pool_bytes(make(Device("cuda")).block_memory())
-    rooms = pool.rooms(0)
+    rooms = pool.rooms(0, memoryview(bytearray(pool.nbytes)))
     driver.calls.clear()
     pool.put(1, rooms)
     assert driver.calls.count("copy_in") == 4 and "wait" not in driver.calls
-    driver.calls.clear()
-    pool.copy_out(1, memoryview(bytearray(pool.nbytes)))
-    assert (driver.calls.count("copy_out"), driver.calls.count("wait")) == (4, 1)
 
 
 def test_a_freed_cache_gives_nothing_out(driver):
@@ -92,9 +102,9 @@ def test_a_freed_cache_gives_nothing_out(driver):
     cache.free()
     for pool in pools:
         with pytest.raises(Exception, match="was freed"):
-            pool.copy_out(0, memoryview(bytearray(pool.nbytes)))
+            pool.pieces(0)
         with pytest.raises(Exception, match="was freed"):
-            pool.put(0, pool.rooms(0))
+            pool.put(0, pool.rooms(0, memoryview(bytearray(pool.nbytes))))
 
 
 def test_rows_that_are_placed_lie_where_the_batch_does(driver):

@@ -12,7 +12,6 @@ pytest.importorskip("numba_cuda", reason='kernels for GPUs take numba-cuda: pip 
 from gpu_models import DENSE, RECURRENT, SEEING, greedy, load, prompt
 
 import pio
-from pio.cache import pool_bytes
 from pio.device import Device
 from pio.errors import CancelledError, OutOfMemoryError
 from pio.ops._record import Record
@@ -128,24 +127,6 @@ def test_an_answer_that_is_cancelled_in_the_middle(driver):
         assert greedy(model, ids).token_ids == wanted
         stats = model.stats()
         assert stats.free_blocks == stats.blocks
-
-
-def test_a_gpu_that_is_lost_before_a_prompt_is_on_disk(driver, tmp_path, caplog, monkeypatch):
-    copy_out = pool_bytes._OnGpu.copy_out
-
-    def lose(*given):
-        driver.lost = "the GPU has fallen off the bus"
-        copy_out(*given)
-
-    monkeypatch.setattr(pool_bytes._OnGpu, "copy_out", lose)
-    with load(DENSE, "cpu") as here:
-        model = load(DENSE, prefix_cache_path=tmp_path / "kept")
-        ids = prompt(model, 3, 40)
-        wanted = greedy(model, ids, 1).token_ids
-        model.cleanup()
-        assert "is not kept on disk" in caplog.text and "fallen off the bus" in caplog.text
-        assert greedy(here, ids, 1).token_ids == wanted, "the CPU goes on"
-        assert not list((tmp_path / "kept").glob("*.safetensors"))
 
 
 def test_a_model_that_is_closed_in_the_middle_of_an_answer(driver):

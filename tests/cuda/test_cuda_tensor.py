@@ -192,7 +192,8 @@ def test_what_only_the_cpu_can_says_so(driver, act):
 def test_the_driver_of_tests_sees_misuse(driver):
     stream = Device("cuda").stream
     gpu = stream.gpu.enter()
-    at, pinned, unloaded = stream.allocate(512), gpu.allocate_host(64), Launch(5, 1, 1, 0, "", b"")
+    at, busy = stream.allocate(512), gpu.allocate_host(64)
+    pinned, unloaded = gpu.allocate_host(64), Launch(5, 1, 1, 0, "", b"")
     for act in (
         lambda: gpu.copy_in(at, ctypes.addressof(ctypes.create_string_buffer(64)), 64, stream.handle),
         lambda: gpu.copy_in(at + 480, pinned, 64, stream.handle),
@@ -205,7 +206,11 @@ def test_the_driver_of_tests_sees_misuse(driver):
         lambda: gpu.wait(99),
         lambda: gpu.end_event(99),
         lambda: gpu.end_graph(99),
-        lambda: gpu.free_host(pinned),  # a fill is under way
+        lambda: (gpu.copy_in(at, busy, 64, stream.handle), gpu.free_host(busy)),  # a copy is under way
+        lambda: gpu.copy_all([], stream.handle),
+        lambda: gpu.copy_all([(at, at + 64, 32), (at + 31, at + 96, 32)], stream.handle),
+        lambda: gpu.copy_all([(at, at + 64, 32), (at + 32, at + 16, 8)], stream.handle),
+        lambda: gpu.copy_all([(at, at + 500, 13)], stream.handle),
     ):
         with pytest.raises(Misuse):
             act()
@@ -215,6 +220,7 @@ def test_the_driver_of_tests_sees_misuse(driver):
         stream.wait()
     stream.wait()
     gpu.free_host(pinned)
+    gpu.free_host(busy)
     stream.drop(at)
     with pytest.raises(Misuse):
         threading_result(lambda: gpu.room())

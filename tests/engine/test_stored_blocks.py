@@ -9,6 +9,7 @@ import threading
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from pio.store import disk_store
 from pio.store.folder import SegmentFolder, prepare
 
 NOBODY: Any = None
+FOUND: Any = SimpleNamespace(begin=lambda: None)
 
 
 @pytest.fixture(autouse=True)
@@ -161,6 +163,65 @@ def test_when_what_fills_no_segment_is_written(folder: Path, monkeypatch: pytest
     assert write(idle=False) is None and kept.store.wait(STEP) and len(segments(folder)) == 2, "that fills a segment"
     kept.finish(())
     assert len(segments(folder)) == 2
+
+
+def test_what_others_need_the_room_of_is_written_before(folder: Path) -> None:
+    """Less than a segment, while others run: three blocks of four tokens, of which each sequence has one whole."""
+    cache = DiskToyCache(3)
+    manager = CacheManager(cache, 4)
+    kept = StoredPrefixes(DiskOptions(folder, LIMIT, b"toy"), manager, cache)
+
+    def run(token: int, blocks: int = 1) -> Sequence:
+        sequence = Sequence(NOBODY, array("i", [token] * (SIZE * blocks + 1)))
+        assert manager.admit(sequence, 0)
+        for block in sequence.blocks[:blocks]:
+            cache.blocks[block][:] = array("i", [token] * SIZE)
+        sequence.num_computed = SIZE * blocks
+        return sequence
+
+    manager.release(run(1))
+    manager.release(run(2))
+    kept.write(idle=False)
+    assert kept._writes and kept.rest() is None, "no segment yet"
+    third = run(3, blocks=2)
+    assert not kept._writes and not segments(folder), "copied, and waiting for more"
+    manager.release(third)
+    kept.finish(())
+    cache = DiskToyCache(9)
+    manager = CacheManager(cache, 4)
+    kept = StoredPrefixes(DiskOptions(folder, LIMIT, b"toy"), manager, cache)
+    for token in (1, 2):
+        sequence = Sequence(FOUND, array("i", [token] * (SIZE + 1)))
+        assert manager.admit(sequence, 0)
+        kept.begin(sequence, counted=True)
+        while kept.reading:
+            kept.advance()
+        assert sequence.num_computed == SIZE and cache.blocks[sequence.blocks[0]].tolist() == [token] * SIZE
+    kept.finish(())
+
+
+def test_a_model_that_computes_other_bits_than_its_identity_says(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fill(folder)
+    holds, cache, before = [True], DiskToyCache(40), segments(folder)
+    manager = CacheManager(cache, 4, identity=b"toy")
+    kept = StoredPrefixes(DiskOptions(folder, LIMIT, b"toy", lambda: holds[0]), manager, cache)
+    reading, other = (Sequence(FOUND, array("i", PROMPT)) for _ in range(2))
+    assert manager.admit(reading, 0) and manager.admit(other, 0)
+    kept.begin(reading, counted=True)
+    assert kept.reading and kept.unread(other, len(PROMPT)) == 2
+    running = Sequence(NOBODY, array("i", [9] * 9))
+    assert manager.admit(running, 0)
+    running.num_computed = 8
+    holds[0] = False
+    kept.advance()
+    assert not kept.reading and not reading.loading and reading.num_computed == 0
+    assert len(caplog.records) == 1 and "nothing more is read" in caplog.text
+    kept.begin(other, counted=True)
+    assert not kept.reading and kept.unread(other, len(PROMPT)) == len(PROMPT)
+    manager.release(running)
+    kept.write(idle=True)
+    kept.finish([other])
+    assert segments(folder) == before and len(caplog.records) == 1
 
 
 def test_what_waits_in_a_buffer_is_forgotten_with_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 import textwrap
@@ -48,8 +49,9 @@ def data(number: int) -> bytearray:
 
 def add(buffer: SegmentBuffer, item: Item, held: bytes | bytearray | memoryview) -> None:
     """Copy an item to a buffer."""
-    buffer.room(len(held))[:] = held
-    buffer.add(item, len(held))
+    memory = bytearray(held)
+    buffer.add(item, [(ctypes.addressof(ctypes.c_char.from_buffer(memory)), len(memory))])
+    buffer.gather()
 
 
 def put(store: DiskStore, *numbers: int, chain: bool = True) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from pio.errors import OutOfMemoryError
 from pio.kernels import jobs
 from pio.kernels._image import Name
-from pio.kernels._missing import MissingKernel, NoCompiler
+from pio.kernels._missing import UNMADE, MissingKernel, NoCompiler
 from pio.kernels.cuda import _kept
 from pio.kernels.cuda._variants import VARIANTS, ByRows
 
@@ -110,8 +110,10 @@ class Kernels:
         except Exception as error:  # whatever a compiler, a linker or a driver says of this kernel
             self._target.wait()  # a GPU that is lost says so here, and it was not the kernel
             why = f"the kernel {name.full} cannot be made for {self._target.architecture}: {_first_words(error)}"
-            if isinstance(error, MissingKernel):
+            if isinstance(error, MissingKernel):  # there is none anywhere
                 why = str(error)
+            else:
+                self._target.kept.setdefault(UNMADE, set()).add(name.full)
             self._failed[name.dtype] = why
             _log.warning("%s; what needs it runs on the CPU, over copies, which is slow", why)
             raise MissingKernel(why) from error
