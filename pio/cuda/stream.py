@@ -268,8 +268,7 @@ class Stream:
         if self._closed:
             return
         driver = self.begin()
-        with _recording:
-            driver.wait_all()  # copies beside it, too, which read memory that is freed below
+        driver.wait_all()  # copies beside it, too, which read memory that is freed below
         self.kept.clear()
         self.begin()  # what that has dropped
         for address in list(self.held):
