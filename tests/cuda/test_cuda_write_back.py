@@ -475,7 +475,7 @@ def test_memory_counts_and_is_given_back(driver, folder):
     budget = MemoryBudget(1 << 22)
     desk = Desk(folder, budget=budget)
     needs = DiskNeeds.of(desk.cache, on_gpu=True)
-    assert budget.used == sum(needs) == desk.store.nbytes + room_bytes(desk.kept._items)
+    assert budget.used == sum(needs) == desk.kept.nbytes == desk.store.nbytes + room_bytes(desk.kept._items)
     assert needs.there == buffer_bytes(desk.cache.block_bytes) == 2 * 2 * desk.cache.block_bytes
     desk.give_back(5, 6)
     desk.kept.write(idle=False)
