@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import gc
+import os
 import random
 import threading
 from array import array
@@ -175,6 +176,39 @@ def test_a_stream_that_is_closed_under_it(driver):
     with pytest.raises(DeviceError, match="was closed"):
         back.gather([(0, pool.address, 100)])
     driver.lost = "pinned memory of a closed stream stays until the process ends"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_child_of_the_process(driver):
+    """It is told so at once, and what the parent asked for comes there."""
+    pool = Pool()
+    back = pool.stream.write_back(100)
+    back.gather([(0, pool.address, 100)])
+    back.bring(100)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = []
+        for act in (back.wait, lambda: back.gather([(0, pool.address, 1)])):
+            try:
+                act()
+            except DeviceError as error:
+                said.append(str(error))
+        del back
+        gc.collect()
+        os.write(writing, "\n".join(said).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as pipe:
+        said = pipe.read().splitlines()
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(said) == 2 and all(
+        line.startswith("this process was forked from one that used the GPU") for line in said
+    )
+    back.wait()
+    assert bytes(back.view) == pool.bytes[:100]
+    pool.free()
 
 
 # The engine, without a model: somebody computes blocks, and gives them back
@@ -410,6 +444,17 @@ def test_a_gpu_that_is_lost_on_the_way(driver, folder, monkeypatch, caplog, lost
     desk.kept.write(idle=True)
     desk.kept.finish(())
     assert not segments(folder)
+
+
+def test_a_stream_that_is_closed_under_the_engine(driver, folder, caplog):
+    desk = Desk(folder)
+    desk.give_back(5, 6)
+    desk.device.stream.close()
+    desk.kept.write(idle=False)
+    assert "is not kept on disk, for it cannot be read: the stream of cuda:0 was closed" in caplog.text
+    desk.kept.finish(())
+    assert not segments(folder)
+    driver.lost = "pinned memory of a closed stream stays until the process ends"
 
 
 def test_a_disk_that_is_full(driver, folder, monkeypatch, caplog):
