@@ -75,6 +75,7 @@ LATER: dict[str, set[str]] = {
     "errors": {"engine"},  # an unfinished answer carries what there is of it
     "device": {"cuda"},  # only where one of that kind is made
     "memory/gpu_allocation": {"cuda"},
+    "memory/outgoing": {"cuda"},
     "loading/chat_template": {"text"},  # where it lay before
 }
 # The command line shows what the checker finds; nothing else that is installed may lean on the test kit.

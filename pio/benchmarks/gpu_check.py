@@ -1,8 +1,8 @@
 """Proves on a GPU what was built without one: ``python -m pio.benchmarks.gpu_check --out report.json``.
 
 Every kernel against the CPU's at real sizes, the same bits again and beside others, shares of the bandwidth and of the
-tensor cores' peak, launches, whole models with random weights, a new process's first token, other libraries where they
-are installed. A part that fails is reported, and the others go on. Nothing is fetched.
+tensor cores' peak, launches, what goes to disk, whole models with random weights, a new process's first token, other
+libraries where they are installed. A part that fails is reported, and the others go on. Nothing is fetched.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from pio.benchmarks.gpu.check import Check, Finding, Part, PartReport, run_part
 from pio.benchmarks.gpu.check_shapes import REAL, SMALL, Shapes
+from pio.benchmarks.gpu.disk_check import disk
 from pio.benchmarks.gpu.gpu_facts import facts, launches, peaks
 from pio.benchmarks.gpu.kernel_checks import agreement, independence, prefill, reads, repeats
 from pio.benchmarks.gpu.kernel_compilation import compiled
@@ -33,9 +34,10 @@ PARTS: Final[dict[str, tuple[Part, int]]] = {
     "compiled": (compiled, 8),
     "peaks": (peaks, 2),
     "launches": (launches, 1),
+    "disk": (disk, 1),
     "independence": (independence, 4),
     "repeats": (repeats, 6),
-    "agreement": (agreement, 18),
+    "agreement": (agreement, 17),
     "logits": (logits, 10),
     "sight": (sight, 4),
     "reads": (reads, 11),

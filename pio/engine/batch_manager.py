@@ -139,7 +139,7 @@ class BatchManager:
         runner = Runner(model, cache, max_tokens=tokens, max_sequences=sequences, max_length=longest, budget=budget)
         self._device, tower = runner.device, model.encoder
         self._encoder = None if tower is None else MediaEncoder(tower, media_cache, budget, self._device)
-        self.nbytes = runner.nbytes + (0 if stored is None else stored.store.nbytes)
+        self.nbytes = runner.nbytes + (0 if stored is None else stored.nbytes)
         self.nbytes += 0 if speculation is None else speculation.nbytes
         self.speculation = speculation
         self._budget = budget

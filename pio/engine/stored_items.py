@@ -73,6 +73,11 @@ class StoredItems:
             self._spare = Storage.allocate(nbytes, budget=budget, what="what is read for a GPU").memoryview()
 
     @property
+    def spare_bytes(self) -> int:
+        """Bytes of that memory."""
+        return len(self._spare)
+
+    @property
     def device(self) -> Device:
         """Where the cache lies."""
         return self._cache.block_memory()[0].device

@@ -104,6 +104,11 @@ class StoredPrefixes:
         manager.known.leaving = manager.states.kept.leaving = self._writes.lose
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it takes beside the cache."""
+        return self.store.nbytes + self._items.spare_bytes
+
+    @property
     def tokens(self) -> int:
         """Tokens of prompts that were read from disk, and not computed."""
         return self._reads.tokens

@@ -33,6 +33,7 @@ from pio.benchmarks.gpu.numbers import Numbers
 from pio.benchmarks.gpu.subject import Subject, Work, relative_error
 from pio.cuda.bindings import Bindings
 from pio.cuda.driver import Driver
+from pio.cuda.write_back import WriteBack
 from pio.device import Device
 from pio.errors import ConfigError, DeviceError
 from pio.ops import roofline
@@ -85,6 +86,16 @@ def test_peaks_and_launches(roomy):
     found = findings("peaks")
     assert all(each.value > 0 for each in found.values()) and len(found) == 3
     assert {"kernel in a graph", "graph of one kernel, and a wait for it"} < set(findings("launches"))
+
+
+def test_what_goes_to_disk(roomy, monkeypatch):
+    what = "segments as they were before they were written over"
+    found = findings("disk")
+    assert found[what].value == "3 of 3" and len(found) == 3
+    gather = WriteBack.gather
+    monkeypatch.setattr(WriteBack, "gather", lambda back, pieces: gather(back, pieces[:-1]))
+    (report,) = gpu_check.check("cuda", SMALL, parts=["disk"], minutes=60)
+    assert report.failed and report.findings[0].value == "0 of 3"
 
 
 @pytest.mark.parametrize("part", ["agreement", "repeats", "independence"])

@@ -13,7 +13,11 @@ from pio.cache.paged import PagedCache
 from pio.config.runtime import RuntimeConfig
 from pio.device import Device, default_device
 from pio.engine import prefix_writes, request_log
+from pio.kernels._missing import MissingKernel
+from pio.kernels.cuda import _kept, _launch
+from pio.ops import compilation
 from pio.plugin import TextModelPlugin
+from pio.plugin.disk_options import disk_options
 from pio.plugin.model_identity import identity
 
 EACH = pytest.mark.parametrize("case", [DENSE, RECURRENT])
@@ -66,6 +70,30 @@ def test_the_identity_of_a_model_says_where_it_runs(driver, tmp_path):
     driver.gpus[0] = replace(driver.gpus[0], capability=(8, 9))
     gpu.stream.gpu.facts = driver.gpus[0]
     assert told(gpu) != other, "another architecture has other machine code"
+
+
+def test_kernels_that_cannot_be_made_are_part_of_it_and_later_ones_end_it(driver, tmp_path, monkeypatch):
+    class Weights:
+        def digest(self, notes, check):
+            return "a"
+
+    def fails(name, architecture):
+        raise RuntimeError("no such machine code today")
+
+    def told():
+        model = TextModelPlugin, {}, Weights()
+        return disk_options(tmp_path, RuntimeConfig.from_options(device="cuda"), model, lambda: None, gpu)
+
+    gpu = Device("cuda")
+    first = told()
+    assert first.holds() and first.identity == told().identity and not compilation.unmade(default_device())
+    monkeypatch.setattr(_kept, "find", fails)
+    for name, dtype in (("rms_norm", "float32"), ("silu_mul", "")):
+        with pytest.raises(MissingKernel, match="no such machine code today"):
+            _launch.Kernels("pio.kernels.cuda.some", name, gpu.stream)[dtype]
+        assert not first.holds() and told().holds() and told().identity != first.identity
+        first = told()
+    assert compilation.unmade(gpu) == {"rms_norm_float32", "silu_mul"}
 
 
 def test_several_answers_share_a_prompt_and_copy_the_block_that_they_write_to(driver, monkeypatch):

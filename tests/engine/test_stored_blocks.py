@@ -200,9 +200,7 @@ def test_what_others_need_the_room_of_is_written_before(folder: Path) -> None:
     kept.finish(())
 
 
-def test_a_model_that_computes_other_bits_than_its_identity_says(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_model_that_computes_other_bits_than_it_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     fill(folder)
     holds, cache, before = [True], DiskToyCache(40), segments(folder)
     manager = CacheManager(cache, 4, identity=b"toy")
