@@ -149,9 +149,12 @@ def test_long_sequences_are_cut_into_runs(stretches, runs, longest):
     assert runs_of(stretches) == (runs, longest)
 
 
-def test_waits_before_the_first_item_are_those_of_a_launch():
-    made = launch(items=4 * SWIGLU + 1, near=3)
-    assert replace(made, before=5).seconds(MADE) == pytest.approx(made.seconds(MADE) + 5e-7)
+def test_what_goes_on_beside_the_first_wait_for_memory():
+    made = launch(items=4 * SWIGLU + 1, item_bytes=1, far=2, near=3)  # two turns
+    for waits in (0, 7, 10):
+        assert replace(made, beside=waits).seconds(MADE) == pytest.approx(made.seconds(MADE))
+    assert replace(made, beside=15).seconds(MADE) == pytest.approx(made.seconds(MADE) + 2 * 5e-7)
+    assert replace(made, beside=15, once=True).seconds(MADE) == pytest.approx(made.seconds(MADE) + 5e-7)
 
 
 @pytest.mark.parametrize(("k", "waits"), [(1, 2), (1024, 2), (1025, 3), (2048, 3), (4096, 5), (5120, 7)])

@@ -16,7 +16,6 @@ from pio.kernels import _image, jobs, sizes
 from pio.kernels._formats import FORMATS
 from pio.kernels.cuda import _linears, experts, head_linear
 from pio.ops import compilation
-from pio.ops.experts import Choices, ExpertWeights
 from pio.ops.quantized import record_bytes
 from pio.tensor import Tensor
 
@@ -167,11 +166,11 @@ def test_heads_launch_one_kernel_for_few_rows(launched):
 def test_experts_of_few_tokens_are_gathered_by_nobody(launched):
     tokens, k, count, n, width = sizes.GPU_OWN_ROWS + 1, 2, 5, 20, 70
     packed = [ops.pack(numbers(n, width, seed=e).to("cuda"), "int4") for e in range(count)]
-    weights, x = ExpertWeights(packed), numbers(tokens, width).to("cuda")
+    weights, x = ops.ExpertWeights(packed), numbers(tokens, width).to("cuda")
     found = []
     for first in (0, 1):
         logits = Tensor.from_list([[float(t * 7 * (e + 1) % 11) for e in range(count)] for t in range(first, tokens)])
-        some = ops.route(logits.to("cuda"), out=Choices.empty(tokens - first, k, count, x.device))
+        some = ops.route(logits.to("cuda"), out=ops.Choices.empty(tokens - first, k, count, x.device))
         out = Tensor.empty((some.order.size, n), device="cuda")
         launched.clear()
         ops.expert_linears(x[first:].clone(), some, [weights], [out])
