@@ -27,6 +27,8 @@ from pio.kernels._delta_record import (
     KEYS,
     LEARNED,
     ROOM,
+    TOKEN_A,
+    TOKEN_B,
     TOKEN_K,
     TOKEN_OUT,
     TOKEN_Q,
@@ -153,23 +155,41 @@ def delta_gates(
     delta_gate_rows(beta, decay, b, a, a_log, dt_bias, first, last, heads, ldb, lda)
 
 
-@parallel_kernel
-def head_scales(scales: int, q: int, k: int, tokens: int, shape: int, part: int, parts: int) -> None:
+@kernel
+def head_scales(scales: int, q: int, k: int, first: int, last: int, shape: int) -> None:
     """Compute the factors that bring queries and keys to length one, and queries by 1 / sqrt(dim) below it.
 
     scales[t, h, 0] = 1 / sqrt((sum(q[t, h] ** 2) + eps) * dim);  scales[t, h, 1] = 1 / sqrt(sum(k[t, h] ** 2) + eps)
 
-    Shapes: scales float32 (T, key_heads, 2); q, k float32 (T, key_heads, dim), with gaps as shape says. Sums in
-    float32. Rows split over threads.
+    Shapes: scales float32 (T, key_heads, 2), first <= t < last; q, k float32 (T, key_heads, dim), with gaps as shape
+    says. Sums in float32.
     """
     heads, dim, eps = get_i64(shape + KEY_HEADS), get_i64(shape + DIM), get_f64(shape + EPS)
-    rows = tokens * heads
-    for r in range(part * rows // parts, (part + 1) * rows // parts):
+    for r in range(first * heads, last * heads):
         t, h = r // heads, r % heads
         at_q = q + 4 * (t * get_i64(shape + TOKEN_Q) + h * get_i64(shape + HEAD_Q))
         put_f32(scales + 8 * r, 1.0 / math.sqrt((sum_squares(at_q, dim) + eps) * dim))
         at_k = k + 4 * (t * get_i64(shape + TOKEN_K) + h * get_i64(shape + HEAD_K))
         put_f32(scales + 8 * r + 4, 1.0 / math.sqrt(sum_squares(at_k, dim) + eps))
+
+
+@parallel_kernel_per_dtype
+def delta_factors(
+    scales: int, q: int, k: int, decay: int, b: int, a: int, a_log: int, dt_bias: int, tokens: int, shape: int,
+    part: int, parts: int,
+) -> None:  # fmt: skip
+    """Compute the numbers by which the delta rule multiplies, tokens split over threads: scales, and gates if wanted.
+
+    As ``head_scales`` does, and where decay is not 0 as ``delta_gate_rows`` does
+
+    Shapes: as those have them, beta behind decay as shape says.
+    """
+    first, last = part * tokens // parts, (part + 1) * tokens // parts
+    head_scales(scales, q, k, first, last, shape)
+    if decay != 0:
+        heads, ldb, lda = get_i64(shape + HEADS), get_i64(shape + TOKEN_B), get_i64(shape + TOKEN_A)
+        beta = decay + get_i64(shape + BETA)
+        delta_gate_rows(beta, decay, b, a, a_log, dt_bias, first, last, heads, ldb, lda)
 
 
 @kernel
@@ -267,7 +287,7 @@ def gated_delta(
     for each token t of a sequence and each head h, with S = state[slots[s], h], which begins as state[sources[s], h]
     (as zero where past[s] is 0):
     S *= decay[t, h];  S += outer(k[t, h'], beta[t, h] * (v[t, h] - k[t, h'] @ S));  out[t, h] = q[t, h'] @ S
-    where h' = h // (heads // key_heads), and q and k are scaled by ``head_scales``. The state of a tentative sequence
+    where h' = h // (heads // key_heads), and q and k are scaled by ``delta_factors``. The state of a tentative sequence
     stays as it is: its slices are walked on a copy, and the window keeps what ``commit`` needs from its row on.
 
     Shapes: q, k float32 (T, key_heads, dim), v, out float32 (T, heads, value_dim), with gaps as shape says; decay, beta

@@ -66,6 +66,20 @@ def delta_gates(
     return beta, decay
 
 
+def _check_gates(
+    op: str, beta: Tensor, decay: Tensor, b: Tensor, a: Tensor, a_log: Tensor, dt_bias: Tensor
+) -> tuple[int, int]:
+    """Check gates and what they are made of; return how far tokens of b and a lie apart."""
+    apart = row_stride(op, "b", b, beta.shape), row_stride(op, "a", a, beta.shape)
+    check_float(op, "a_log", a_log, beta.shape[1:])
+    check(op, "dt_bias", dt_bias, beta.shape[1:], a_log.dtype)
+    check_writable(op, "beta", beta)
+    check_writable(op, "decay", decay)
+    check_apart(op, "beta", beta, b=b, a=a, a_log=a_log, dt_bias=dt_bias, decay=decay)
+    check_apart(op, "decay", decay, b=b, a=a, a_log=a_log, dt_bias=dt_bias)
+    return apart
+
+
 def gated_delta(
     q: Tensor,
     k: Tensor,
@@ -75,6 +89,7 @@ def gated_delta(
     state: Tensor,
     batch: Slices,
     *,
+    gates: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
     eps: float = 1e-6,
     out: Tensor | None = None,
     scratch: Tensor | None = None,
@@ -94,6 +109,8 @@ def gated_delta(
         beta: float32 (T, heads), likewise.
         state: float32, as ``state_shape`` says; the slots of the batch's sequences are overwritten.
         batch: Where each token belongs, and in which slot the state of each sequence is.
+        gates: b, a, a_log and dt_bias of ``delta_gates``, where decay and beta are still to be made of them: they are
+            overwritten then, in the launch that makes other small numbers too.
         eps: Added to the sum of squares.
         out: float32 (T, heads, value_dim), gaps between tokens allowed; made when not given. It may be v itself.
         scratch: float32 (T, key_heads, 2), overwritten; made when not given.
@@ -137,11 +154,13 @@ def gated_delta(
     kept = _addresses(window, batch, state, key_heads, parts)
     if not v.size:
         return out
-    strides = ldo, ldq, head_q, ldk, head_k, ldv, head_v
-    apart = beta.address - decay.address
-    shape = record(heads, key_heads, dim, value_dim, *strides, apart, *kept, float(eps), device=q.device)
+    apart = (0, 0) if gates is None else _check_gates("gated_delta", beta, decay, *gates)
+    sizes_of = heads, key_heads, dim, value_dim, ldo, ldq, head_q, ldk, head_k, ldv, head_v
+    shape = record(*sizes_of, beta.address - decay.address, *kept, *apart, float(eps), device=q.device)
     here, few = kernels.on(q.device), split(2 * q.size, q.device)
-    here.head_scales(scales.address, q.address, k.address, tokens, shape.address, few)
+    factors = here.delta_factors["float32" if gates is None else gates[2].dtype.name]
+    made = (0,) * 5 if gates is None else (decay.address, *(x.address for x in gates))
+    factors(scales.address, q.address, k.address, *made, tokens, shape.address, few)
     inputs = q.address, k.address, v.address, decay.address, scales.address
     where = state.address, batch.record.address, shape.address
     here.gated_delta(out.address, *inputs, *where, parts)

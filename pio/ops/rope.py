@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pio.dtypes import int32
 from pio.errors import TensorError
 from pio.kernels import launcher
@@ -137,9 +139,10 @@ def qk_norm_rope(
     """
     op, out = "qk_norm_rope", q if out_q is None else out_q
     if norms is not None and norms[0].dtype is not norms[1].dtype:  # a kernel is made for one type of weights
-        more = {"eps": eps, "zero_centred": zero_centred, "interleaved": interleaved}
-        qk_norm_rope(q, k[:, :0], cos, sin, norms=(norms[0], norms[0]), out_q=out, **more)
-        return out, qk_norm_rope(k, k[:, :0], cos, sin, norms=(norms[1], norms[1]), **more)[0]
+        none = k[:, :0]
+        turn = partial(qk_norm_rope, cos=cos, sin=sin, eps=eps, zero_centred=zero_centred, interleaved=interleaved)
+        turn(q, none, norms=(norms[0], norms[0]), out_q=out)
+        return out, turn(k, none, norms=(norms[1], norms[1]))[0]
     rows, heads, dim = _check_heads(op, "q", q)
     check_writable(op, "q" if out is q else "out_q", out)
     _check_heads(op, "k", k, (rows, None, dim))

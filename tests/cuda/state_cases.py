@@ -59,6 +59,18 @@ def gated_delta(q, k, v, decay, beta, state, batch, kept):
     return out, state, kept.learned, kept.keys, kept.decay
 
 
+def gated_delta_of_gates(q, k, v, x, a_log, dt_bias, state, batch, kept):
+    decay, beta = (Tensor.full((TOKENS, HEADS), 7.0).to(q.device) for _ in range(2))
+    gates = x[:, 1 : 1 + HEADS], x[:, 6 : 6 + HEADS], a_log, dt_bias
+    return ops.gated_delta(q, k, v, decay, beta, state, batch, gates=gates, window=kept), decay, beta, state
+
+
+def gates_beside_delta(dtype):
+    """Return what the rule takes where its gates are still to be made."""
+    q, k, v, _, _, *rest = delta()
+    return q, k, v, *gates(dtype), *rest
+
+
 def convolution(dtype):
     states = numbers(SLOTS, WIDTH - 1, CHANNELS, seed=2)
     return numbers(TOKENS, CHANNELS + 3), numbers(WIDTH, CHANNELS, seed=3, dtype=dtype), states, SEQUENCES, window()
@@ -105,5 +117,8 @@ for fresh in (False, True):
 for dtype in FLOATS:
     CASES |= {
         f"delta_gates {dtype}": Case(delta_gates, lambda dtype=dtype: gates(dtype), 1e-6),
+        f"gated_delta of gates {dtype}": Case(
+            gated_delta_of_gates, lambda dtype=dtype: gates_beside_delta(dtype), 2e-6
+        ),
         f"causal_conv {dtype}": Case(causal_conv, lambda dtype=dtype: convolution(dtype), 1e-6),
     }

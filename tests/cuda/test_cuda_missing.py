@@ -96,7 +96,7 @@ def test_a_compiler_that_is_not_installed(driver, monkeypatch):
 SEVERAL = {
     "add_choices, expert_linears and route": ("route", "group_by_expert", "gather_choices", "few_experts"),
     "expert_linears of int8": ("quantize",),
-    "causal_conv, commit_delta, commit_inputs, delta_gates and gated_delta": ("head_scales", "gated_delta"),
+    "causal_conv, commit_delta, commit_inputs, delta_gates and gated_delta": ("delta_factors", "gated_delta"),
     "gather_by_value": ("count_value", "find_value", "gather"),
     "scatter_add": ("stop_outside", "scatter_add"),
     "quantized_linears": ("quantize", "few_linears"),

@@ -67,10 +67,11 @@ class Delta:
         shape = held_record(
             self.heads, self.key_heads, self.dim, self.value_dim, self.heads * self.value_dim, near, self.dim, near,
             self.dim, self.heads * self.value_dim, self.value_dim, beta.address - decay.address, ROOM,
-            w.learned.address, w.keys.address, w.decay.address, w.desks.address, 1e-6,
+            w.learned.address, w.keys.address, w.decay.address, w.desks.address, 0, 0, 1e-6,
         )  # fmt: skip
         tokens = last - first
-        run(gated_delta.head_scales, scales, q, k, tokens, shape, reading=(q, k, shape))
+        nothing = (0,) * 5
+        run(gated_delta.delta_factors["float32"], scales, q, k, *nothing, tokens, shape, reading=(q, k, shape))
         run(
             gated_delta.gated_delta, out, q, k, v, decay, scales, state, batch.record, shape,
             touching=(w.learned, w.keys, w.decay), reading=(self.q, self.k, self.v, gates, shape),
@@ -92,6 +93,28 @@ def test_gates(dtype):
     wanted = ops.delta_gates(b, a, rate, bias)
     for found, right in zip((beta, decay), wanted, strict=True):
         assert relative_error(found, flat(right)) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@settings(max_examples=4)
+@given(tokens=st.integers(1, 6), key_heads=st.integers(1, 5), group=st.integers(1, 8), dim=st.integers(1, 70))
+def test_gates_and_scales_at_once(dtype, tokens, key_heads, group, dim):
+    rng, heads = random.Random(tokens + dim), key_heads * group
+    q, k, whole = some(rng, tokens, key_heads, dim), some(rng, tokens, key_heads, dim), some(rng, tokens, 2 * heads + 3)
+    b, a = whole[:, 1 : 1 + heads], whole[:, 3 + heads :]
+    rate, bias = some(rng, heads).astype(dtype), some(rng, heads).astype(dtype)
+    made, scales = Tensor.full((2, tokens, heads), 7.0), Tensor.full((tokens, key_heads, 2), 7.0)
+    near, apart = key_heads * dim, 2 * heads + 3
+    sizes_ = heads, key_heads, dim, 1, heads, near, dim, near, dim, heads, 1, 4 * tokens * heads
+    shape = held_record(*sizes_, 0, 0, 0, 0, 0, apart, apart, 1e-6)
+    values = scales, q, k, made[0], b, a, rate, bias, tokens, shape
+    run(gated_delta.delta_factors[dtype], *values, reading=(q, k, whole, rate, bias, shape), multiprocessors=1)
+    beta, decay = ops.delta_gates(b, a, rate, bias)
+    assert relative_error(made[0], flat(decay)) < 1e-6
+    assert relative_error(made[1], flat(beta)) < 1e-6
+    lengths = [[sum(v * v for v in head) + 1e-6 for token in x.tolist() for head in token] for x in (q, k)]
+    wanted = [1 / root for pair in zip(*lengths, strict=True) for root in ((pair[0] * dim) ** 0.5, pair[1] ** 0.5)]
+    assert relative_error(scales, wanted) < 1e-6
 
 
 @settings(max_examples=6)

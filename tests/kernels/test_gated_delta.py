@@ -185,6 +185,27 @@ def test_no_tokens_change_nothing():
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+@given(data=st.data(), shape=sizes((1, 6), (1, 3), (1, 20), (1, 40)), threads=THREADS)
+def test_gates_that_are_made_on_the_way(data, dtype, shape, threads):
+    tokens, key_heads, group, dim = shape
+    heads = key_heads * group
+    q, k = (data.draw(tensors((tokens, key_heads, dim))) for _ in range(2))
+    v, b, a = (data.draw(tensors(part)) for part in ((tokens, heads, 3), (tokens, heads), (tokens, heads)))
+    rate, bias = (data.draw(tensors((heads,), dtype)) for _ in range(2))
+    batch, states = batch_of((1, 4, tokens)), [Tensor.full(state_shape(2, heads, dim, 3), 0.0) for _ in range(2)]
+    wanted = ops.delta_gates(b, a, rate, bias)
+    right = ops.gated_delta(q, k, v, wanted[1], wanted[0], states[0], batch)
+    decay, beta = Tensor.full((tokens, heads), 7.0), Tensor.full((tokens, heads), 7.0)
+    found = ops.gated_delta(
+        q.to(Device("cpu", threads)), k, v, decay, beta, states[1], batch, gates=(b, a, rate, bias)
+    )  # fmt: skip
+    for one, other in ((found, right), (beta, wanted[0]), (decay, wanted[1]), tuple(states)):
+        assert bits(one) == bits(other)
+    with pytest.raises(TensorError, match="gated_delta: dt_bias has shape"):
+        ops.gated_delta(q, k, v, decay, beta, states[1], batch, gates=(b, a, rate, bias.reshape(1, heads)))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 @given(data=st.data(), shape=sizes((0, 6), (1, 50)), threads=THREADS)
 def test_delta_gates(data, dtype, shape, threads):
     both = data.draw(tensors((shape[0], 2 * shape[1])))

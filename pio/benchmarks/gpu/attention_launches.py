@@ -89,11 +89,10 @@ def recurrence(config: Any, stored: str) -> list[Launch]:
     conv = channels * (2 * 4 * (width - 1) + 2 * width)
     groups = ceil(channels / 128)
     return [
-        Launch("gated_delta.delta_gates[float32]", "gates of the recurrence", 1, near=3),
         Launch(
             f"causal_conv.causal_conv[{stored}]", "convolution", groups, conv / groups, conv, far=2, near=11, flight=128
         ),
-        Launch("gated_delta.head_scales", "lengths of queries and keys", ceil(keys / 8), near=6),
+        Launch("gated_delta.delta_factors[float32]", "gates, lengths of queries and keys", 1 + ceil(keys / 8), near=6),
         Launch(
             "gated_delta.gated_delta",
             "recurrence",

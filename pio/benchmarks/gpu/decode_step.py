@@ -21,7 +21,7 @@ from pio.plugin import TextModelPlugin, registry
 from pio.plugin.manifest import import_object
 
 BLOCK: Final = 256  # threads that share what has no shape of its own
-MATRICES: Final = ("_linears.", "experts.", "head_linear.")  # modules whose kernels read matrices
+MATRICES: Final = ("_linears.", "experts.", "head_linear.", "add_gated.")  # modules whose kernels read matrices
 
 
 @dataclass(frozen=True, slots=True)

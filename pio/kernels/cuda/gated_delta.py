@@ -24,6 +24,8 @@ from pio.kernels._delta_record import (
     KEYS,
     LEARNED,
     ROOM,
+    TOKEN_A,
+    TOKEN_B,
     TOKEN_K,
     TOKEN_OUT,
     TOKEN_Q,
@@ -31,7 +33,13 @@ from pio.kernels._delta_record import (
     VALUE_DIM,
 )
 from pio.kernels.cuda._fragments import no_sums
-from pio.kernels.cuda._jit import cuda_kernel, cuda_kernel_per_dtype, device_function, inlined_device_function
+from pio.kernels.cuda._jit import (
+    cuda_kernel,
+    cuda_kernel_per_dtype,
+    device_function,
+    device_function_per_dtype,
+    inlined_device_function,
+)
 from pio.kernels.cuda._reduce import warp_sum
 from pio.kernels.cuda._slices import in_order, past_of, sequences_of, slot_of, source_of, start_of, tentative_of
 from pio.kernels.cuda._state_rows import dot_rows, learn_rows, load_state_rows, store_state_rows
@@ -55,6 +63,7 @@ from pio.kernels.cuda.ptx import (
     syncthreads,
     thread_index,
 )
+from pio.kernels.cuda.ptx_scalars import quotient
 from pio.kernels.sizes import SLICE as COLUMNS
 
 WARPS = 8
@@ -70,6 +79,22 @@ RECALLED = READ + 2 * PASS
 SHARED = RECALLED + 2 * PASS
 
 
+@device_function_per_dtype
+def put_gates(
+    beta: int, decay: int, b: int, a: int, a_log: int, dt_bias: int, n: int, heads: int, ldb: int, lda: int
+) -> None:
+    """Compute how much head n % heads learns from token n // heads and how much it keeps of what it knew.
+
+    Shapes: as in ``delta_gates``.
+    """
+    t = quotient(n, heads)
+    h = n - t * heads
+    x = get_f32(a + 4 * (t * lda + h)) + load(dt_bias + itemsize * h)
+    softplus = maximum(x, single(0.0)) + math.log1p(math.exp(-abs(x)))
+    put_f32(beta + 4 * n, single(1.0) / (single(1.0) + math.exp(-get_f32(b + 4 * (t * ldb + h)))))
+    put_f32(decay + 4 * n, math.exp(-math.exp(load(a_log + itemsize * h)) * softplus))
+
+
 @cuda_kernel_per_dtype
 def delta_gates(
     beta: int, decay: int, b: int, a: int, a_log: int, dt_bias: int, tokens: int, heads: int, ldb: int, lda: int
@@ -83,11 +108,7 @@ def delta_gates(
     """
     n = block_index() * block_size() + thread_index()
     while n < tokens * heads:
-        t, h = n // heads, n % heads
-        x = get_f32(a + 4 * (t * lda + h)) + load(dt_bias + itemsize * h)
-        softplus = maximum(x, single(0.0)) + math.log1p(math.exp(-abs(x)))
-        put_f32(beta + 4 * n, single(1.0) / (single(1.0) + math.exp(-get_f32(b + 4 * (t * ldb + h)))))
-        put_f32(decay + 4 * n, math.exp(-math.exp(load(a_log + itemsize * h)) * softplus))
+        put_gates(beta, decay, b, a, a_log, dt_bias, n, heads, ldb, lda)
         n += grid_size() * block_size()
 
 
@@ -105,8 +126,8 @@ def sum_squares(x: int, n: int) -> float:
     return warp_sum(total)
 
 
-@cuda_kernel
-def head_scales(scales: int, q: int, k: int, tokens: int, shape: int) -> None:
+@device_function
+def put_scales(scales: int, q: int, k: int, tokens: int, shape: int) -> None:
     """Compute the factors that bring queries and keys to length one, and queries by 1 / sqrt(dim) below it.
 
     scales[t, h, 0] = 1 / sqrt((sum(q[t, h] ** 2) + eps) * dim);  scales[t, h, 1] = 1 / sqrt(sum(k[t, h] ** 2) + eps)
@@ -125,6 +146,26 @@ def head_scales(scales: int, q: int, k: int, tokens: int, shape: int) -> None:
             put_f32(scales + 8 * r, single(1.0 / math.sqrt((float(by_q) + eps) * dim)))
             put_f32(scales + 8 * r + 4, single(1.0 / math.sqrt(float(by_k) + eps)))
         r += grid_size() * warps
+
+
+@cuda_kernel_per_dtype
+def delta_factors(
+    scales: int, q: int, k: int, decay: int, b: int, a: int, a_log: int, dt_bias: int, tokens: int, shape: int
+) -> None:
+    """Compute the numbers by which the delta rule multiplies: the scales of ``put_scales``, and gates if wanted.
+
+    And where decay is not 0 those of ``delta_gates``
+
+    Shapes: as those have them, beta behind decay as shape says, which also says how far tokens of b and a lie apart.
+    The first blocks begin with scales, the last ones with gates.
+    """
+    put_scales(scales, q, k, tokens, shape)
+    if decay != 0:
+        heads, ldb, lda = get_i64(shape + HEADS), get_i64(shape + TOKEN_B), get_i64(shape + TOKEN_A)
+        beta, n = decay + get_i64(shape + BETA), (grid_size() - 1 - block_index()) * block_size() + thread_index()
+        while n < tokens * heads:
+            put_gates(beta, decay, b, a, a_log, dt_bias, n, heads, ldb, lda)
+            n += grid_size() * block_size()
 
 
 @device_function
@@ -294,12 +335,12 @@ def gated_delta(out: int, q: int, k: int, v: int, decay: int, scales: int, state
     for each token t of a sequence and each head h, with S = state[slots[s], h], which begins as state[sources[s], h]
     (as zero where past[s] is 0):
     S *= decay[t, h];  S += outer(k[t, h'], beta[t, h] * (v[t, h] - k[t, h'] @ S));  out[t, h] = q[t, h'] @ S
-    where h' = h // (heads // key_heads), and q and k are scaled by ``head_scales``. The state of a tentative sequence
+    where h' = h // (heads // key_heads), and q and k are scaled by ``delta_factors``. The state of a tentative sequence
     stays as it is, and the window keeps what ``commit`` needs from its row on.
 
     Shapes: q, k float32 (T, key_heads, dim), v, out float32 (T, heads, value_dim), with gaps as shape says, dim at most
     DIMS; decay, beta float32 (T, heads); scales float32 (T, key_heads, 2); state float32 (slots, heads, slices, dim,
-    COLUMNS), where slices are as many as hold value_dim columns; batch the record of ``_slices``, shape int64 (18,),
+    COLUMNS), where slices are as many as hold value_dim columns; batch the record of ``_slices``, shape int64 (20,),
     that of ``_delta_record``, with learned float32 (heads, slices, W, COLUMNS), keys float32 (key_heads, W, dim), kept
     decay float32 (heads, W); desks are not used. Sums in float32. Where a source is another sequence's slot, a block
     does the sequences one after the other. out may be v.

@@ -138,12 +138,12 @@ class GatedDeltaNet:
         m = self._rooms(x.shape[0])
         self.in_proj_qkvz(x, m.projected)
         ops.linear(x, self.in_proj_ba, out=m.ba)
-        ops.delta_gates(m.b, m.a, self.a_log, self.dt_bias, out_beta=m.beta, out_decay=m.decay)
         inputs, state, *kept = cache.layer(self.layer)
         window = kept[0] if kept else None
         ops.causal_conv(m.inputs, self.conv1d, inputs, batch, out=m.convolved, window=window)
-        gates = m.decay, m.beta
-        ops.gated_delta(m.q, m.k, m.v, *gates, state, batch, out=m.core, scratch=m.scratch, window=window)
+        gates = m.b, m.a, self.a_log, self.dt_bias
+        given = m.q, m.k, m.v, m.decay, m.beta, state, batch
+        ops.gated_delta(*given, gates=gates, out=m.core, scratch=m.scratch, window=window)
         ops.gated_rms_norm(m.core, m.z, self.norm, self.eps, out=m.core)
         self.out_proj(m.core_rows, residual, add=True)
 
