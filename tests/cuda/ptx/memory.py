@@ -114,7 +114,7 @@ class Memory:
                 return address
             if address < other.start + other.nbytes and other.start < address + nbytes:
                 raise ValueError(f"memory at {address:#x} overlaps the region at {other.start:#x}")
-        raw = np.frombuffer((ctypes.c_uint8 * nbytes).from_address(address), "u1")
+        raw = np.frombuffer(memoryview((ctypes.c_uint8 * nbytes).from_address(address)), "u1")
         self._starts.insert(place, address)
         self._regions.insert(place, Region(address, nbytes, writable, name, raw, owner, self))
         return address

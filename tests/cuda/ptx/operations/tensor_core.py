@@ -27,7 +27,7 @@ _ROWS, _COLUMNS = 16, 8
 class Factor(NamedTuple):
     """How a register holds elements of a factor: how many, and what turns words into doubles."""
 
-    count: int
+    many: int
     read: Callable[[Array], Array]
 
 
@@ -78,9 +78,9 @@ def mma(d: Decoder) -> Step:
     allowed = ("s32",) if integer else ("f32", "f16") if first == "f16" else ("f32",)
     if b is None or second not in _PARTNERS.get(first, (first,)) or result != start or result not in allowed:
         raise d.unknown()
-    if depth not in _KNOWN[a.count] or (first.startswith("e") and depth != 32) or (saturates and not integer):
+    if depth not in _KNOWN[a.many] or (first.startswith("e") and depth != 32) or (saturates and not integer):
         raise d.unknown()
-    registers = depth // (4 * a.count)
+    registers = depth // (4 * a.many)
     parts = [[d.source(item, "u4") for item in d.vector(n)] for n in (1, 2, 3)]
     targets = [d.target(item, "u4") for item in d.vector(0)]
     packed = result == "f16"
@@ -113,14 +113,14 @@ def left(words: Array, factor: Factor) -> Array:
     Register r of lane 4 g + t holds elements from column (4 (r / 2) + t) count of row g + 8 (r mod 2).
     """
     registers, warps, _ = words.shape
-    elements = factor.read(words).reshape(registers // 2, 2, warps, 8, 4, factor.count)
+    elements = factor.read(words).reshape(registers // 2, 2, warps, 8, 4, factor.many)
     return elements.transpose(2, 1, 3, 0, 4, 5).reshape(warps, _ROWS, -1)
 
 
 def right(words: Array, factor: Factor) -> Array:
     """Gather the right factor, [warps, depth, 8]: as the left one, with columns for rows."""
     registers, warps, _ = words.shape
-    elements = factor.read(words).reshape(registers, warps, 8, 4, factor.count)
+    elements = factor.read(words).reshape(registers, warps, 8, 4, factor.many)
     return elements.transpose(1, 0, 3, 4, 2).reshape(warps, -1, _COLUMNS)
 
 
