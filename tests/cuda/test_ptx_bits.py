@@ -57,6 +57,8 @@ def test_bytes_are_chosen():
         return found
 
     check("prmt.b32 %d, %a, %b, %c;", chosen, [a, b, control], "u4")
+    for known in (0x5410, 0x7632, 0x1054, 0x7610, 0x2345, 0x3340, 0x0BA8):
+        check(f"prmt.b32 %d, %a, %b, {known};", lambda a, b, c=known: chosen(a, b, c), [a, b], "u4")
     check("prmt.b32.f4e %d, %a, %b, %c;", lambda a, b, c: (b << 32 | a) >> 8 * (c & 3), [a, b, control], "u4")
     check("prmt.b32.rc8 %d, %a, %b, %c;", lambda a, b, c: (a >> 8 * (c & 3) & 255) * 0x01010101, [a, b, control], "u4")
 

@@ -177,6 +177,15 @@ def test_blocks_that_write_what_others_read():
     run(code.format(what="st.volatile.global.u32 [%rd0], %r0; ld.relaxed.gpu.global.u32 %r1, [%rd0];"), [y], grid=3)
 
 
+def test_a_launch_forgets_who_wrote_in_the_last_one():
+    body = "ld.param.u32 %r1, [shift]; mov.u32 %r0, %ctaid.x; add.u32 %r0, %r0, %r1; and.b32 %r0, %r0, 7;"
+    body += "ld.param.u64 %rd0, [y]; mul.wide.u32 %rd1, %r0, 4; add.s64 %rd1, %rd0, %rd1; st.global.u32 [%rd1], %r0;"
+    module, memory, y = Module(kernel(body, ".u64 y,.u32 shift")), Memory(), np.zeros(9, "u4")
+    for shift in (0, 3, 5):  # each time another block writes there
+        module.launch("kernel", 8, 1, [memory.hold(y), shift], memory=memory)
+    assert y.tolist() == [*range(8), 0]
+
+
 LAST = """mov.u32 %r0, %ctaid.x; mov.u32 %r1, %nctaid.x; mul.wide.u32 %rd9, %r0, 4; add.s64 %rd2, %rd0, %rd9;
     mul.lo.u32 %r2, %r0, 10; st.global.u32 [%rd2], %r2; {fence} {atom} %r3, [%rd1], 1; add.u32 %r3, %r3, 1;
     setp.ne.u32 %p0, %r3, %r1; @%p0 exit; {fence} mov.u32 %r4, 0; mov.u32 %r5, 0;

@@ -213,7 +213,10 @@ class Decoder:
             v[target][...] = function(*[v[n] for n in sources])
 
         def masked(v: Values, s: Lanes) -> None:
-            np.copyto(v[target], function(*[v[n] for n in sources]), casting="unsafe", where=s.mask)
+            if 2 * s.count <= s.size:  # what takes several steps is worth gathering who takes part
+                v[target][s.lanes] = function(*[v[n][s.lanes] for n in sources])
+            else:
+                np.copyto(v[target], function(*[v[n] for n in sources]), casting="unsafe", where=s.mask)
 
         return Step(whole, masked)
 

@@ -144,7 +144,8 @@ def exactly(name: str, mode: str) -> Callable[..., Array]:
     """Return a function with a rounding that is not to nearest, lane for lane by fractions."""
 
     def one(*values: np.floating[Any]) -> np.floating[Any]:
-        near = _NEAR[name](*values)  # infinity, NaN and the signs of zeros are those of rounding to nearest
+        # Infinity, NaN and the signs of zeros are those of rounding to nearest.
+        near: np.floating[Any] = _NEAR[name](*values)
         if not all(np.isfinite(values)) or (name == "div" and values[1] == 0):
             return near
         exact = _EXACT[name](*[Fraction(float(value)) for value in values])

@@ -39,10 +39,15 @@ def nearest16(value: Array, kind: str) -> Array:
         odd += np.uint32(0x7FFF)
         odd += bits
         found = odd.view("u2")[1::2].copy()
+    return _with_nan(found, value, _HALF_NAN)
+
+
+def _with_nan(bits: Array, value: Array, nan: np.unsignedinteger[Any]) -> Array:
+    """Write, in place, what stands for NaN where a float32 is one."""
     total = value.dot(value)  # NaN only where there is one: squares have no sign
     if total != total:
-        found[np.isnan(value)] = _HALF_NAN
-    return found
+        bits[np.isnan(value)] = nan
+    return bits
 
 
 def _to_bfloat16(value: Array, error: Array | float, mode: str) -> Array:
@@ -63,9 +68,9 @@ def _to_bfloat16(value: Array, error: Array | float, mode: str) -> Array:
 
 def round_tf32(value: Array) -> Array:
     """Return float32 bits rounded to the 10 bits of tf32, ties away from zero (cvt.rna.tf32.f32)."""
-    bits = value.view("u4")
-    rounded = (bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
-    return np.where(np.isfinite(value), rounded, np.where(np.isnan(value), np.uint32(0x7FFFFFFF), bits))
+    rounded = value.view("u4") + np.uint32(0x1000)  # infinity stays what it is
+    rounded &= np.uint32(0xFFFFE000)
+    return _with_nan(rounded, value, np.uint32(0x7FFFFFFF))
 
 
 # 8 bits

@@ -156,5 +156,9 @@ class Lanes:
         """Return an array as [warps, 32]."""
         return array.reshape(self.warps, WARP)
 
+    def words_by_warp(self) -> Array:
+        """Return all registers of 32 bits as [registers, warps, 32]."""
+        return self.banks[4].reshape(-1, self.warps, WARP)
+
     def name(self, lane: int) -> str:
         return self.geometry.name(lane, self.first)

@@ -29,11 +29,21 @@ class Region:
     owner: object = None
     home: object = None  # the memory that knows it, as long as it does
     writers: Array | None = None  # the block that wrote each byte in this launch, plus 1
+    first: int = 0  # bytes from first to last have writers
+    last: int = 0
     base: Array = field(init=False)
     _rows: dict[tuple[int, int], Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.base = np.array(self.start, "u8")
+
+    def forget(self, blocks: Array | None = None) -> None:
+        """Forget which bytes were written, by some blocks or by all."""
+        if self.writers is not None:
+            part = self.writers[self.first : self.last]
+            part[slice(None) if blocks is None else np.isin(part, blocks + 1)] = 0
+        if blocks is None:
+            self.first = self.last = 0
 
     def rows(self, width: int, count: int) -> Array:
         """Return a view, shape [groups] or [groups, count], of unsigned integers.
@@ -104,7 +114,7 @@ class Memory:
                 return address
             if address < other.start + other.nbytes and other.start < address + nbytes:
                 raise ValueError(f"memory at {address:#x} overlaps the region at {other.start:#x}")
-        raw = np.frombuffer((ctypes.c_uint8 * nbytes).from_address(address), "u1")
+        raw = np.frombuffer(memoryview((ctypes.c_uint8 * nbytes).from_address(address)), "u1")
         self._starts.insert(place, address)
         self._regions.insert(place, Region(address, nbytes, writable, name, raw, owner, self))
         return address
@@ -130,13 +140,12 @@ class Memory:
         self.watches_writes = watches_writes
         self.read, self.written = set[int](), set[int]()
         for region in self._regions:
-            region.writers = None
+            region.forget()
 
     def publish(self, blocks: Array) -> None:
         """Let others touch what some blocks wrote."""
         for region in self._regions:
-            if region.writers is not None:
-                region.writers[np.isin(region.writers, blocks + 1)] = 0
+            region.forget(blocks)
 
     def load(self, site: Site, address: Array, blocks: Array | None) -> Array:
         """Return the elements at addresses, shape [lanes] or [lanes, count], as unsigned integers."""
@@ -149,7 +158,7 @@ class Memory:
                 pass
             else:
                 self.read.add(region.start)
-                if region.writers is not None and blocks is not None:
+                if region.last and blocks is not None:
                     self._check_reads(region, site, rows, blocks)
                 return found
         region = self._only(site, address)
@@ -252,6 +261,9 @@ class Memory:
         groups = region.writers[: region.nbytes // site.size * site.size].reshape(-1, site.size)
         self._check_reads(region, site, rows, blocks)
         groups[rows] = blocks[:, None] + 1
+        first, last = int(rows.min()) * site.size, (int(rows.max()) + 1) * site.size
+        region.first = min(region.first, first) if region.last else first
+        region.last = max(region.last, last)
 
     def _check_reads(self, region: Region, site: Site, rows: Array, blocks: Array) -> None:
         assert region.writers is not None

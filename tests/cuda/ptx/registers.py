@@ -73,6 +73,11 @@ class Registers:
             self.counts[nbytes] = self._rows[name] + 1
         return self._slot(Slot("register", dtype, self._rows[name]))
 
+    def rows(self, slots: list[int]) -> list[int]:
+        """Return the rows of some slots in the bank of their width; none if one of them is no register."""
+        found = [self.slots[slot] for slot in slots]
+        return [slot.place for slot in found] if all(slot.kind == "register" for slot in found) else []
+
     def constant(self, value: Immediate, dtype: str) -> int:
         """Return the slot of a literal; a float that is read as bits gives its bits."""
         return self._slot(Slot("constant", dtype, _bits(value, dtype)))

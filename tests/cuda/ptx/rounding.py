@@ -74,7 +74,7 @@ def fma32(a: Array, b: Array, c: Array, out: Array | None = None) -> Array:
 
 def _has_tiny(value: Array) -> bool:
     """Return whether a float32 array has subnormal values (or the least normal one)."""
-    bits = value.view("u4") & _MAGNITUDE
+    bits: Array = value.view("u4") & _MAGNITUDE
     bits -= _ONE
     return bool(np.count_nonzero(bits < _NORMAL))
 

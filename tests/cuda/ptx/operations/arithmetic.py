@@ -135,10 +135,7 @@ def mad(d: Decoder) -> Step:
     def whole(v: Values, s: Lanes) -> None:
         fma32(v[a], v[b], v[c], v[target])
 
-    def masked(v: Values, s: Lanes) -> None:
-        np.copyto(v[target], fma32(v[a], v[b], v[c]), where=s.mask)
-
-    return Step(whole, masked)
+    return Step(whole, d.computed(fma32, target, a, b, c).masked)
 
 
 def _integer_mad(d: Decoder, kind: Type) -> Step:

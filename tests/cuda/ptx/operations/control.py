@@ -113,10 +113,10 @@ def trap(d: Decoder) -> Step:
 def call(d: Decoder) -> Step:
     """Decode a call: arguments are copied into the parameters of the function, results back when it returns."""
     d.take("uni")
-    operands = list(d.operands)
-    results = operands.pop(0).items if isinstance(operands[0], Group) else ()
-    name = operands.pop(0)
-    arguments = operands.pop(0).items if operands and isinstance(operands[0], Group) else ()
+    first, rest = d.operands[0], d.operands
+    results, rest = (first.items, rest[1:]) if isinstance(first, Group) else ((), rest)
+    name, last = rest[0], rest[1] if len(rest) > 1 else None
+    arguments = last.items if isinstance(last, Group) else ()
     if not isinstance(name, Symbol):
         raise d.unknown()
     function = d.program.module.functions.get(name.name)

@@ -136,10 +136,11 @@ def _rounded(x: Array, target: Type, mode: str, sat: bool, relu: bool) -> Array:
 def _whole_as_double(x: Array, target: Type, mode: str) -> tuple[Array, Array | float]:
     """Return whole numbers as doubles, and what is missing from those of 64 bits."""
     value = x.astype("f8")
-    if x.dtype.itemsize < 8:
+    if x.dtype.itemsize < 8 or (target.name == "f64" and mode == "rn"):
         return value, 0.0
-    exact = [int(n) for n in x.tolist()]
-    error = np.array([n - int(v) for n, v in zip(exact, value.tolist(), strict=True)], "f8")
+    error = np.zeros(len(x))
+    large = np.flatnonzero(np.abs(value) >= 2.0**53)
+    error[large] = [n - int(v) for n, v in zip(x[large].tolist(), value[large].tolist(), strict=True)]
     if target.name == "f64" and mode != "rn":
         toward = {"rm": error < 0, "rp": error > 0}.get(mode)
         if toward is None:

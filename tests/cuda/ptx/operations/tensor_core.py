@@ -27,7 +27,7 @@ _ROWS, _COLUMNS = 16, 8
 class Factor(NamedTuple):
     """How a register holds elements of a factor: how many, and what turns words into doubles."""
 
-    count: int
+    many: int
     read: Callable[[Array], Array]
 
 
@@ -78,52 +78,60 @@ def mma(d: Decoder) -> Step:
     allowed = ("s32",) if integer else ("f32", "f16") if first == "f16" else ("f32",)
     if b is None or second not in _PARTNERS.get(first, (first,)) or result != start or result not in allowed:
         raise d.unknown()
-    if depth not in _KNOWN[a.count] or (first.startswith("e") and depth != 32) or (saturates and not integer):
+    if depth not in _KNOWN[a.many] or (first.startswith("e") and depth != 32) or (saturates and not integer):
         raise d.unknown()
-    registers = depth // (4 * a.count)
+    registers = depth // (4 * a.many)
     parts = [[d.source(item, "u4") for item in d.vector(n)] for n in (1, 2, 3)]
     targets = [d.target(item, "u4") for item in d.vector(0)]
     packed = result == "f16"
     if [len(part) for part in (*parts, targets)] != [2 * registers, registers, *([2, 2] if packed else [4, 4])]:
         raise d.unknown()
     finish = _finish(result, saturates)
+    gather = [_gather(d, part) for part in parts]
+    rows = np.array(d.program.registers.rows(targets))[:, None]
 
     def work(v: Values, s: Lanes) -> None:
-        warps = slice(None) if s.count == s.size else whole_warps(s)
-        words = [np.stack([s.by_warp(v[slot])[warps] for slot in part], axis=1) for part in parts]
-        product = np.matmul(left(words[0], a), right(words[1], b))
-        found = finish(spread(product), words[2])
-        for n, slot in enumerate(targets):
-            s.by_warp(v[slot])[warps] = found[:, n]
+        warps = whole_warps(s)
+        product = np.matmul(left(gather[0](v, s, warps), a), right(gather[1](v, s, warps), b))
+        s.words_by_warp()[rows, warps] = finish(spread(product), gather[2](v, s, warps))
 
     return aligned(d, work)
 
 
+def _gather(d: Decoder, slots: list[int]) -> Callable[[Values, Lanes, Array], Array]:
+    """Return what gives the words of some slots in some warps, [slots, warps, 32]."""
+    found = d.program.registers.rows(slots)
+    if not found:
+        return lambda v, s, warps: np.stack([s.by_warp(v[slot])[warps] for slot in slots])
+    rows = np.array(found)[:, None]
+    return lambda v, s, warps: s.words_by_warp()[rows, warps]
+
+
 def left(words: Array, factor: Factor) -> Array:
-    """Gather the left factor, [warps, 16, depth], of words [warps, registers, 32].
+    """Gather the left factor, [warps, 16, depth], of words [registers, warps, 32].
 
     Register r of lane 4 g + t holds elements from column (4 (r / 2) + t) count of row g + 8 (r mod 2).
     """
-    warps, registers, _ = words.shape
-    elements = factor.read(words).reshape(warps, registers // 2, 2, 8, 4, factor.count)
-    return elements.transpose(0, 2, 3, 1, 4, 5).reshape(warps, _ROWS, -1)
+    registers, warps, _ = words.shape
+    elements = factor.read(words).reshape(registers // 2, 2, warps, 8, 4, factor.many)
+    return elements.transpose(2, 1, 3, 0, 4, 5).reshape(warps, _ROWS, -1)
 
 
 def right(words: Array, factor: Factor) -> Array:
     """Gather the right factor, [warps, depth, 8]: as the left one, with columns for rows."""
-    warps, registers, _ = words.shape
-    elements = factor.read(words).reshape(warps, registers, 8, 4, factor.count)
-    return elements.transpose(0, 1, 3, 4, 2).reshape(warps, -1, _COLUMNS)
+    registers, warps, _ = words.shape
+    elements = factor.read(words).reshape(registers, warps, 8, 4, factor.many)
+    return elements.transpose(1, 0, 3, 4, 2).reshape(warps, -1, _COLUMNS)
 
 
 def spread(product: Array) -> Array:
-    """Spread a product [warps, 16, 8] over lanes, [warps, 4, 32].
+    """Spread a product [warps, 16, 8] over lanes, [4, warps, 32].
 
     Element i of lane 4 g + t is row g + 8 (i / 2), column 2 t + i mod 2.
     """
     warps = len(product)
     elements = product.reshape(warps, 2, 8, 4, 2)
-    return elements.transpose(0, 1, 4, 2, 3).reshape(warps, 4, WARP)
+    return elements.transpose(1, 4, 0, 2, 3).reshape(4, warps, WARP)
 
 
 def _finish(result: str, saturates: bool) -> Callable[[Array, Array], Array]:
@@ -138,9 +146,9 @@ def _finish(result: str, saturates: bool) -> Callable[[Array, Array], Array]:
         return canonical(total.reshape(-1)).view("u4").reshape(words.shape)
 
     def half(product: Array, words: Array) -> Array:
-        warps = len(words)
-        before = widen(np.ascontiguousarray(words).view("u2"), "f").reshape(warps, 2, WARP, 2)
-        total = product.reshape(warps, 2, 2, WARP).transpose(0, 1, 3, 2) + before
-        return narrow16(np.ascontiguousarray(total), 0.0, "f").view("u4").reshape(warps, 2, WARP)
+        warps = words.shape[1]
+        before = widen(words.view("u2"), "f").reshape(2, warps, WARP, 2)
+        total = product.reshape(2, 2, warps, WARP).transpose(0, 2, 3, 1) + before
+        return narrow16(np.ascontiguousarray(total), 0.0, "f").view("u4").reshape(2, warps, WARP)
 
     return {"s32": whole, "f32": single, "f16": half}[result]

@@ -107,7 +107,7 @@ def shfl(d: Decoder) -> Step:
         else:
             source, flags = _partners(mode, lane, s.by_warp(v[b]), s.by_warp(v[c]))
             found = np.take_along_axis(values, source, axis=1)
-        if s.count != s.size:
+        if s.complete_warps() is None:
             active = s.by_warp(s.mask)
             there = active.take(source, axis=1) if fixed else np.take_along_axis(active, source, axis=1)
             found = np.where(there, found, POISON)
