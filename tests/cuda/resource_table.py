@@ -23,15 +23,12 @@ from pio.kernels.cuda._jit import CudaKernel
 TABLE = Path(__file__).parent / "resources.json"
 COPIES = ("float32_to_float32", "float32_to_bfloat16", "float16_to_int8", "int64_to_float16", "uint8_to_uint8")
 KINDS = ("float32", "float16", "bfloat16", "rounded", *FORMATS, *COPIES)
-PRIVATE = ("_linears", "_packing")  # modules that operations do not name, but launch kernels of
 LINKER = "nvidia-nvjitlink"
 
 
 def kernels() -> Iterator[tuple[str, CudaKernel]]:
     """Return all kernels by name, those for each element type or format once for each."""
     for module in iter_modules(folder):
-        if module.name.startswith(("_", "ptx")) and module.name not in PRIVATE:
-            continue
         made = import_module(f"pio.kernels.cuda.{module.name}")
         for name, value in vars(made).items():
             for kind, kernel in _members(value):

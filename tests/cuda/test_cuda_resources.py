@@ -5,6 +5,7 @@ decoding needs does, whichever it is. An exception that is none any more has to 
 """
 
 import json
+import re
 
 import pytest
 
@@ -13,6 +14,7 @@ pytest.importorskip("numba_cuda", reason='kernels for GPUs take numba-cuda: pip 
 
 import resource_table
 
+from pio.kernels.cuda import _compiler, _jit
 from pio.kernels.cuda._compiler import ARCHITECTURES
 from pio.kernels.cuda._variants import VARIANTS
 
@@ -71,3 +73,34 @@ def test_kernels_take_what_the_table_says(module, table):
             assert taken["registers"] * kernel.shape.block <= REGISTERS, (name, architecture)
             if table[resource_table.LINKER] == resource_table.linker():
                 assert taken == known, f"{name} for {architecture}; {WRITE}"
+
+
+def untagged(text):
+    """Return a text without the tags of names, such as ``B4v257``: a length and as many characters."""
+    parts, at = [], 0
+    for tag in re.finditer(r"B(\d+)(?=v\d|cw)", text):
+        parts.append(text[at : tag.start()])
+        at = tag.end() + int(tag[1])
+    return "".join([*parts, text[at:]])
+
+
+@pytest.mark.parametrize("name", ["_linears.few_linears[bfloat16]", "norm.rms_norm[float32]", "softmax.softmax"])
+def test_llvm_code_does_not_depend_on_the_architecture_that_numba_is_told(name, monkeypatch):
+    kernel = dict(resource_table.kernels())[name]
+
+    def made(architecture):
+        """Modules, without what Numba's names say of options and of how much it has compiled."""
+        fresh = {}
+
+        def dispatcher(function):
+            if function not in fresh:
+                fresh[function] = _compiler.device_dispatcher(_jit._resolved(function.py_func), function._inline)
+            return fresh[function]
+
+        monkeypatch.setattr(_jit.DeviceFunction, "dispatcher", property(dispatcher))
+        monkeypatch.setattr(_compiler, "LEAST", architecture)
+        modules = _compiler.to_llvm(_jit._resolved(kernel.py_func), kernel.letters, kernel.shape.block, 2)
+        assert len(modules) > 1 and len(fresh) > 1
+        return sorted(re.sub(r"\$\d+", "", untagged(module)) for module in modules)
+
+    assert made(_compiler.LEAST) == made((12, 0, "a"))

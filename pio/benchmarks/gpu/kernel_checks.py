@@ -22,7 +22,7 @@ from pio.tensor import Tensor
 
 READ_AIM, PRODUCT_AIM = 75.0, 40.0  # percent
 WAYS: Final = 4  # launches of each run in a graph, at least
-AGAIN: Final = 8  # such graphs one behind the other, so that the GPU has work while Python asks for more; if timed
+AGAIN: Final = 8  # such graphs one behind the other, so that the GPU has work while Python asks for more; one untimed
 PARTS: Final = {"bfloat16": 2}  # products of tensor cores for one: activations are a sum of two numbers of bfloat16
 
 
