@@ -10,10 +10,20 @@ from pio.kernels._formats import EXPONENT, PAIR, RECORD, START
 from pio.kernels.cuda._jit import device_function, device_function_per_dtype
 from pio.kernels.cuda._quads import load_four_of
 from pio.kernels.cuda._scales import BIAS, TOO_LARGE, larger, magnitude, power_of, whole_of
-from pio.kernels.cuda._words import syncwarp
 from pio.kernels.cuda.linear import FEW_SHARED, SPLITS
-from pio.kernels.cuda.ptx import WARP, get_shared_f32, put_shared_f32, shared_memory, single, thread_index
-from pio.kernels.cuda.ptx_lanes import ballot, bits_float, put_shared_i32, shuffle_xor_i32
+from pio.kernels.cuda.ptx import (
+    WARP,
+    ballot,
+    get_shared_f32,
+    of_bits,
+    put_shared_f32,
+    put_shared_i32,
+    shared_memory,
+    shuffle_xor_i32,
+    single,
+    syncwarp,
+    thread_index,
+)
 from pio.kernels.cuda.quantize import NAN, end_of
 from pio.kernels.sizes import GPU_OWN_BYTES, GPU_OWN_ROWS
 
@@ -84,7 +94,7 @@ def quantize_own(r: int, x: int, k: int) -> None:
         i += 8 * PAIR
     bad = ballot(bad)
     if lane == 0:
-        put_shared_f32(shared_memory() + STARTS + 4 * (SPLITS * r + warp), bits_float(NAN if bad != 0 else 0))
+        put_shared_f32(shared_memory() + STARTS + 4 * (SPLITS * r + warp), of_bits(NAN if bad != 0 else 0))
     syncwarp()
 
 

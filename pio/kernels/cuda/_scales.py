@@ -13,8 +13,7 @@ from typing import Any
 from llvmlite import ir
 
 from pio.kernels._formats import EXPONENT
-from pio.kernels.cuda.ptx import F32, I32, I64, float32, int64, primitive
-from pio.kernels.cuda.ptx_lanes import asm, i32
+from pio.kernels.cuda.ptx.emit import F32, I32, I64, asm, float32, i32, int64, primitive
 
 BIAS = 127  # of a float32's exponent
 LOWEST, HIGHEST = -102, 112  # exponents of scales, so that the product with any scale of weights is a normal float32

@@ -6,8 +6,7 @@ from pio.kernels.cuda._jit import cuda_kernel_per_dtype, device_function_per_dty
 from pio.kernels.cuda._quads import load_four_of, load_four_weights, store_four_of
 from pio.kernels.cuda._reduce import block_sum
 from pio.kernels.cuda.exponential import sigmoid
-from pio.kernels.cuda.ptx import block_index, fma, grid_size, single, thread_index
-from pio.kernels.cuda.ptx_scalars import quotient
+from pio.kernels.cuda.ptx import block_index, fma, grid_size, quotient, single, thread_index
 
 BLOCK = 256
 COLUMNS = 4 * BLOCK  # of a row that a block takes at once

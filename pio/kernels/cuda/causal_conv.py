@@ -20,10 +20,10 @@ from pio.kernels.cuda.ptx import (
     itemsize,
     load,
     put_f32,
+    quotient,
     single,
     thread_index,
 )
-from pio.kernels.cuda.ptx_scalars import quotient
 
 CHUNK = 16  # tokens of a block; no less than the widest convolution has before its last
 # A part of the inputs, as ``pio.kernels.causal_conv`` has it.

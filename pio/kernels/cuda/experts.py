@@ -18,6 +18,7 @@ from pio.kernels.cuda._variants import FEW
 from pio.kernels.cuda.linear import BLOCK, BLOCKS, FEW_SHARED, SHARED
 from pio.kernels.cuda.ptx import (
     WARP,
+    ballot,
     block_index,
     block_size,
     fma,
@@ -26,12 +27,14 @@ from pio.kernels.cuda.ptx import (
     get_i64,
     grid_size,
     load_words,
+    ones,
     put_f32,
     put_i32,
+    shuffle_from_i32,
     single,
+    store_words,
     thread_index,
 )
-from pio.kernels.cuda.ptx_lanes import ballot, ones, shuffle_from_i32, store_words
 from pio.kernels.sizes import GPU_OWN_ROWS
 
 COUNTED = {"own": (1, GPU_OWN_ROWS), "few": (1, FEW), "many": (FEW + 1, 1 << 31)}  # rows of experts that count

@@ -6,8 +6,21 @@ from pio.kernels._formats import EXPONENT, FORMATS, GROUP, PAIR, RECORD, START
 from pio.kernels._jit import PerDtype
 from pio.kernels.cuda._jit import cuda_kernel_per_dtype, device_function, device_function_per_dtype
 from pio.kernels.cuda._scales import BIAS, TOO_LARGE, larger, magnitude, power_of, whole_of
-from pio.kernels.cuda.ptx import WARP, block_index, get_f32, grid_size, put_i32, single, thread_index
-from pio.kernels.cuda.ptx_lanes import any_thread, bits_float, float_bits, put_u8, shuffle_xor_i32, to_single
+from pio.kernels.cuda.ptx import (
+    WARP,
+    any_thread,
+    bits_of,
+    block_index,
+    get_f32,
+    grid_size,
+    of_bits,
+    put_i32,
+    put_u8,
+    shuffle_xor_i32,
+    single,
+    single_of,
+    thread_index,
+)
 
 BLOCK = 256  # threads
 PAIRS = BLOCK // WARP  # of a block at once, one of each warp
@@ -36,7 +49,7 @@ def warp_total(x: int) -> int:
 @device_function_per_dtype
 def end_of(total: int, power: int) -> int:
     """What the weights' offset adds up to in a group: its 32 bits, by the sum of what is kept."""
-    return float_bits(bits_float(power) * to_single(total)) if int(minima) == 1 else -int(offset) * total
+    return bits_of(of_bits(power) * single_of(total)) if int(minima) == 1 else -int(offset) * total
 
 
 @device_function_per_dtype

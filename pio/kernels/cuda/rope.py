@@ -24,10 +24,11 @@ from pio.kernels.cuda.ptx import (
     get_i64,
     grid_size,
     put_f32,
+    quotient,
     single,
+    single_of,
     thread_index,
 )
-from pio.kernels.cuda.ptx_scalars import quotient, single_of
 
 # The record of the heads that turn, as ``pio.kernels.rope`` has it.
 HEADS, KV_HEADS, DIM, HALF, TOKEN_OUT, HEAD_OUT = (8 * i for i in range(6))
