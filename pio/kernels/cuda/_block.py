@@ -6,9 +6,20 @@ All of them take the first SCRATCH bytes of shared memory; whoever uses them nex
 from __future__ import annotations
 
 from pio.kernels.cuda._jit import device_function
-from pio.kernels.cuda.ptx import WARP, block_size, shared_memory, syncthreads, thread_index
-from pio.kernels.cuda.ptx_scalars import get_shared_f64, get_shared_i64, put_shared_f64, put_shared_i64
-from pio.kernels.cuda.ptx_words import shuffle_up_f64, shuffle_xor_f64, shuffle_xor_i64
+from pio.kernels.cuda.ptx import (
+    WARP,
+    block_size,
+    get_shared_f64,
+    get_shared_i64,
+    put_shared_f64,
+    put_shared_i64,
+    shared_memory,
+    shuffle_up_f64,
+    shuffle_xor_f64,
+    shuffle_xor_i64,
+    syncthreads,
+    thread_index,
+)
 
 SCRATCH = 8 * 32
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pio.kernels.cuda._jit import device_function
-from pio.kernels.cuda._words import get_shared_i64, put_shared_i64
-from pio.kernels.cuda.ptx import thread_index
+from pio.kernels.cuda.ptx import get_shared_i64, put_shared_i64, thread_index
 
 # Fields, int64: addresses of outputs and of a bias; the first output; how many rows and outputs there are. Of a tile of
 # many rows also what brings its stages: addresses of inputs and of weights, the first row, bytes from row to row.

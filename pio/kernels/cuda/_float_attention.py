@@ -12,16 +12,6 @@ from __future__ import annotations
 
 from pio.kernels._attention_record import GROUP, HEAD_DIM, KV_HEADS, SCALE
 from pio.kernels._per_dtype import PerDtype
-from pio.kernels.cuda._fragments import (
-    QUERIES,
-    RIGHT,
-    add_product,
-    left_words,
-    load_rows,
-    no_sums,
-    put_chances,
-    split_words,
-)
 from pio.kernels.cuda._jit import device_function, device_function_per_dtype
 from pio.kernels.cuda._stretches import (
     CHUNK,
@@ -47,29 +37,29 @@ from pio.kernels.cuda._stretches import (
     stage_tile,
     work,
 )
-from pio.kernels.cuda._words import (
-    bits_of,
-    load_shared_words,
-    magnitude,
-    maximum,
-    of_bits,
-    store_shared_words,
-)
 from pio.kernels.cuda.ptx import (
     WARP,
+    bits_of,
     get_f32,
     get_f64,
     get_i32,
     get_i64,
     get_shared_f32,
     itemsize,
+    load_shared_words,
+    magnitude,
+    maximum,
+    of_bits,
     put_shared_f32,
     shared_memory,
     shuffle_xor,
     single,
+    store_shared_words,
     syncthreads,
     thread_index,
 )
+from pio.kernels.cuda.ptx.fragments import QUERIES, RIGHT, add_product, left_words, load_rows, put_chances, split_words
+from pio.kernels.cuda.ptx.score_tiles import no_sums
 from pio.kernels.sizes import BLOCK
 
 DEPTH = 16  # numbers of a head that meet in one instruction

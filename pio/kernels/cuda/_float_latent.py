@@ -20,18 +20,6 @@ from pio.kernels._latent_record import (
     TOKEN_ROPE,
 )
 from pio.kernels.cuda._float_attention import DEPTH, STEP_BYTES, narrow, put_unit
-from pio.kernels.cuda._fragments import (
-    QUERIES,
-    RIGHT,
-    add_product,
-    add_row_products,
-    left_words,
-    load_rows,
-    no_sums,
-    put_chances,
-    row_words,
-    split_words,
-)
 from pio.kernels.cuda._jit import device_function, device_function_per_dtype
 from pio.kernels.cuda._stretches import (
     CHUNK,
@@ -52,7 +40,6 @@ from pio.kernels.cuda._stretches import (
     stage_tile,
     work,
 )
-from pio.kernels.cuda._words import load_shared_words, magnitude, maximum, store_shared_words
 from pio.kernels.cuda.ptx import (
     WARP,
     get_f32,
@@ -61,11 +48,27 @@ from pio.kernels.cuda.ptx import (
     get_i64,
     get_shared_f32,
     itemsize,
+    load_shared_words,
+    magnitude,
+    maximum,
     shared_memory,
     single,
+    store_shared_words,
     syncthreads,
     thread_index,
 )
+from pio.kernels.cuda.ptx.fragments import (
+    QUERIES,
+    RIGHT,
+    add_product,
+    add_row_products,
+    left_words,
+    load_rows,
+    put_chances,
+    row_words,
+    split_words,
+)
+from pio.kernels.cuda.ptx.score_tiles import no_sums
 from pio.kernels.sizes import BLOCK, KEY_STEP
 
 STEP = 2 * DEPTH  # numbers of a row that a lane's loads bring

@@ -100,8 +100,9 @@ def _file(name: Name, architecture: str) -> tuple[Path, bytes] | None:
 def source_stamp() -> str:
     """Return a digest of everything that decides the code of kernels here, except the architecture."""
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    here = Path(__file__).parent
+    for source in sorted(here.rglob("*.py")):
+        digest.update(repr(source.relative_to(here).parts).encode() + b"\0" + source.read_bytes())
     digest.update(repr([_version(name) for name in COMPILERS]).encode() + sys.implementation.cache_tag.encode())
     return digest.hexdigest()
 

@@ -10,8 +10,7 @@ from pio.kernels.cuda._block import block_sum_f64
 from pio.kernels.cuda._jit import device_function
 from pio.kernels.cuda._selection import ELEMENTS, LANES, TOP, count_keys, index_of, key_of, rank
 from pio.kernels.cuda.exponential import exp
-from pio.kernels.cuda.ptx import block_size, get_f32, get_f64, single, thread_index
-from pio.kernels.cuda.ptx_scalars import times
+from pio.kernels.cuda.ptx import block_size, get_f32, get_f64, single, thread_index, times
 
 
 @device_function

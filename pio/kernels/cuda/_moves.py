@@ -11,8 +11,7 @@ from typing import Any
 from llvmlite import ir
 
 from pio.kernels._per_dtype import PerDtype
-from pio.kernels.cuda.ptx import F16, F32, I16, I32, I64, int64, primitive, void
-from pio.kernels.cuda.ptx_scalars import asm, load, store
+from pio.kernels.cuda.ptx.emit import F16, F32, I16, I32, I64, asm, int64, load_at, primitive, store_at, void
 from pio.kernels.sizes import INTEGERS, size_of
 
 
@@ -82,8 +81,8 @@ def _make_move(kind: str) -> Callable[[int, int], None]:
     source, target = pair(kind)
 
     def emit(b: Any, to: Any, at: Any) -> None:
-        raw = load(b, at, _stored(source), size_of(source))
-        store(b, to, _convert(b, raw, source, target), size_of(target))
+        raw = load_at(b, at, _stored(source), size_of(source))
+        store_at(b, to, _convert(b, raw, source, target), size_of(target))
 
     @primitive(void, int64, int64, emit=emit)
     def move(to: int, at: int) -> None:

@@ -10,16 +10,25 @@ from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import FORMATS, GROUP, PAIR
 from pio.kernels._jit import PerDtype
 from pio.kernels.cuda._jit import cuda_kernel_per_dtype, device_function, device_function_per_dtype
-from pio.kernels.cuda.ptx import WARP, block_index, fma, get_f32, grid_size, load, put_f32, single, store, thread_index
-from pio.kernels.cuda.ptx_lanes import (
+from pio.kernels.cuda.ptx import (
+    WARP,
     any_thread,
-    float_bits,
-    half,
-    nearest,
+    as_f16,
+    bits_of,
+    block_index,
+    fma,
+    get_f32,
+    grid_size,
+    load,
+    put_f32,
     put_u8,
     rint,
-    shuffle_xor_f32,
+    round_to_int,
+    shuffle_xor,
     shuffle_xor_i32,
+    single,
+    store,
+    thread_index,
     times,
 )
 from pio.kernels.sizes import LARGEST_FLOAT16
@@ -44,7 +53,7 @@ minima = PerDtype(lambda name: int(FORMATS[name].minima))
 def total(x: float) -> float:
     """The sum over sixteen lanes, by halving."""
     for bit in range(4):
-        x = x + shuffle_xor_f32(x, 8 >> bit)
+        x = x + shuffle_xor(x, 8 >> bit)
     return x
 
 
@@ -53,7 +62,7 @@ def largest_of(a: float, b: float) -> float:
     """The largest number of a group."""
     best = b if b > a else a
     for bit in range(4):
-        other = shuffle_xor_f32(best, 8 >> bit)
+        other = shuffle_xor(best, 8 >> bit)
         best = other if other > best else best
     return best
 
@@ -131,16 +140,16 @@ def pack_group(pair: int, g: int, o: int, a: float, b: float) -> None:
         shift = low if low > shift else shift
         if lane == 0:
             put_f16(at_shift, shift)
-        shift = half(shift)
+        shift = as_f16(shift)
     else:
         scale = best_scale(a, b, int(offset))
-    scale = half(scale)
+    scale = as_f16(scale)
     scale = single(1.0) if scale == single(0.0) else scale
     if lane == 0:
         put_f16(at_scale, scale)
     inverse, zero, top = single(1.0 / scale), single(float(offset)), single(float(most))
-    p = nearest(within(rint(times(a - shift, inverse)) + zero, single(0.0), top))
-    q = nearest(within(rint(times(b - shift, inverse)) + zero, single(0.0), top))
+    p = round_to_int(within(rint(times(a - shift, inverse)) + zero, single(0.0), top))
+    q = round_to_int(within(rint(times(b - shift, inverse)) + zero, single(0.0), top))
     at = pair + header_bytes + g * group_bytes + 4 * o
     if int(bits) == 8:
         if lane < 16:
@@ -162,7 +171,7 @@ def report_too_large(scratch: int, w: int, rows: int, k: int) -> None:
     for r in range(rows):
         bad, i = 0, thread_index()
         while i < k:
-            if float_bits(get_f32(w + 4 * (r * k + i))) & 0x7FFFFFFF > float_bits(single(LARGEST_FLOAT16)):
+            if bits_of(get_f32(w + 4 * (r * k + i))) & 0x7FFFFFFF > bits_of(single(LARGEST_FLOAT16)):
                 bad = 1
             i += BLOCK
         if any_thread(bad) != 0:

@@ -15,12 +15,16 @@ from pio.kernels.cuda._stretches import (
     join,
     joined,
 )
-from pio.kernels.cuda._words import atomic_add, fence, get_others_f32, get_shared_i32, put_shared_i32
 from pio.kernels.cuda.ptx import (
+    atomic_add,
+    fence,
     get_f32,
+    get_others_f32,
     get_shared_f32,
+    get_shared_i32,
     put_f32,
     put_shared_f32,
+    put_shared_i32,
     reciprocal,
     shared_memory,
     single,

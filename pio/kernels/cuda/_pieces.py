@@ -50,11 +50,12 @@ from pio.kernels.cuda._stretches import (
     put_work,
     work,
 )
-from pio.kernels.cuda._words import get_shared_i32, put_shared_i32
 from pio.kernels.cuda.ptx import (
     block_index,
     get_i64,
+    get_shared_i32,
     grid_size,
+    put_shared_i32,
     shared_memory,
     syncthreads,
     thread_index,

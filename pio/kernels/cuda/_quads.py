@@ -19,15 +19,19 @@ from pio.kernels.cuda.ptx import (
     grid_size,
     itemsize,
     load,
+    load_four,
+    load_quad,
+    maximum,
     put_f32,
     put_shared_f32,
+    quad_bytes,
     shared_memory,
     shuffle_xor,
     single,
+    store_four,
     syncthreads,
     thread_index,
 )
-from pio.kernels.cuda.ptx_scalars import load_four, load_quad, maximum, quad_bytes, store_four
 
 SHORT = 512
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 
-from pio.kernels.cuda._fragments import QUERIES
 from pio.kernels.cuda._jit import device_function
 from pio.kernels.cuda._stretches import (
     GROW,
@@ -30,17 +29,19 @@ from pio.kernels.cuda._stretches import (
     join,
     joined,
 )
-from pio.kernels.cuda._words import get_shared_i32, put_shared_i32
 from pio.kernels.cuda.ptx import (
     get_f32,
     get_shared_f32,
+    get_shared_i32,
     put_f32,
     put_shared_f32,
+    put_shared_i32,
     shared_memory,
     single,
     syncthreads,
     thread_index,
 )
+from pio.kernels.cuda.ptx.fragments import QUERIES
 
 
 @device_function

@@ -15,17 +15,23 @@ from pio.kernels.cuda._jit import device_function
 from pio.kernels.cuda._quads import block_max, load_four_of
 from pio.kernels.cuda.ptx import (
     WARP,
+    add_shared,
     block_size,
     get_f32,
+    get_shared_i32,
+    get_shared_i64,
+    maximum,
+    plus,
     put_f32,
+    put_shared_i32,
+    put_shared_i64,
+    rank_of,
     shared_memory,
     shuffle_xor,
     single,
     syncthreads,
     thread_index,
 )
-from pio.kernels.cuda.ptx_scalars import get_shared_i32, get_shared_i64, maximum, plus, put_shared_i32, put_shared_i64
-from pio.kernels.cuda.ptx_words import add_shared, rank_of
 
 ELEMENTS = 64  # that one maximum stands for, as on a CPU
 LANES = 16  # threads that take them

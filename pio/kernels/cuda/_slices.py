@@ -7,8 +7,16 @@ from typing import TypeVar
 from pio.kernels._batch_record import BLOCKS, PAST, SEQUENCES, SLOTS, SOURCES, STARTS, TABLES, TENTATIVE
 from pio.kernels._per_dtype import PerDtype
 from pio.kernels.cuda._jit import device_function
-from pio.kernels.cuda._words import get_shared_i32, put_shared_i32
-from pio.kernels.cuda.ptx import block_size, get_i32, get_i64, shared_memory, syncthreads, thread_index
+from pio.kernels.cuda.ptx import (
+    block_size,
+    get_i32,
+    get_i64,
+    get_shared_i32,
+    put_shared_i32,
+    shared_memory,
+    syncthreads,
+    thread_index,
+)
 
 T = TypeVar("T")
 

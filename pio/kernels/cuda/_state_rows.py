@@ -10,11 +10,8 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from pio.kernels.cuda._fragments import SUMS, TILE, parts
-from pio.kernels.cuda._words import load_at, store_at
-from pio.kernels.cuda.ptx import F32, I64, SHARED, primitive
-from pio.kernels.cuda.ptx import _asm as asm
-from pio.kernels.cuda.ptx import _four as four_words
+from pio.kernels.cuda.ptx.emit import F32, I64, SHARED, fused, load_at, primitive, read_words, store_at
+from pio.kernels.cuda.ptx.fragments import SUMS, TILE, parts
 from pio.kernels.sizes import SLICE as COLUMNS
 
 float32, int64, void = types.float32, types.int64, types.void
@@ -58,17 +55,13 @@ def store_state_rows(address, rows, count):  # type: ignore[no-untyped-def]
 
 def _numbers(b: Any, address: Any) -> list[Any]:
     """Sixteen numbers of shared memory."""
-    words = [word for i in range(4) for word in four_words(b, _at(b, address, 16 * i), SHARED)]
+    words = [word for i in range(4) for word in read_words(b, _at(b, address, 16 * i), 4, SHARED)]
     return [b.bitcast(word, F32) for word in words]
-
-
-def _fma(b: Any, x: Any, y: Any, z: Any) -> Any:
-    return asm(b, "fma.rn.f32 $0, $1, $2, $3;", "=f,f,f,f", F32, [x, y, z])
 
 
 def _emit_dot(b: Any, total: Any, rows: Any, address: Any) -> Any:
     for x, factor in zip(parts(b, rows, ROWS), _numbers(b, address), strict=True):
-        total = _fma(b, factor, x, total)
+        total = fused(b, factor, x, total)
     return total
 
 
@@ -79,7 +72,7 @@ def dot_rows(total, rows, address):  # type: ignore[no-untyped-def]
 
 def _emit_learn(b: Any, rows: Any, address: Any, kept: Any, lesson: Any) -> list[Any]:
     return [
-        _fma(b, factor, lesson, b.fmul(x, kept))
+        fused(b, factor, lesson, b.fmul(x, kept))
         for x, factor in zip(parts(b, rows, ROWS), _numbers(b, address), strict=True)
     ]
 

@@ -11,24 +11,21 @@ from __future__ import annotations
 
 import math
 
-from pio.kernels.cuda._fragments import QUERIES, largest_two, powers, seen_scores, store_tile, total_two
 from pio.kernels.cuda._jit import device_function
-from pio.kernels.cuda._words import (
-    get_shared_i32,
-    get_shared_i64,
-    maximum,
-    prefetch,
-    put_shared_i32,
-    put_shared_i64,
-)
 from pio.kernels.cuda.ptx import (
     WARP,
     exp2,
     fma,
     get_f32,
     get_shared_f32,
+    get_shared_i32,
+    get_shared_i64,
+    maximum,
+    prefetch,
     put_f32,
     put_shared_f32,
+    put_shared_i32,
+    put_shared_i64,
     reciprocal,
     shared_memory,
     shuffle_xor,
@@ -36,6 +33,8 @@ from pio.kernels.cuda.ptx import (
     syncthreads,
     thread_index,
 )
+from pio.kernels.cuda.ptx.fragments import QUERIES
+from pio.kernels.cuda.ptx.score_tiles import largest_two, powers, seen_scores, store_tile, total_two
 
 WARPS = 4
 THREADS = WARPS * WARP

@@ -11,8 +11,22 @@ from typing import Any, Final
 from llvmlite import ir
 
 from pio.kernels._per_dtype import PerDtype
-from pio.kernels.cuda.ptx import F32, I32, SHARED, float32, int64, primitive, void
-from pio.kernels.cuda.ptx_lanes import Words, asm, floats, i64, named, numbers, read_words
+from pio.kernels.cuda.ptx.emit import (
+    F32,
+    I32,
+    SHARED,
+    Words,
+    asm,
+    float32,
+    floats,
+    i64,
+    int64,
+    named,
+    numbers,
+    primitive,
+    read_words,
+    void,
+)
 
 
 def _zeros(key: str) -> Any:

@@ -6,8 +6,20 @@ from pio.kernels.cuda._jit import cuda_kernel, device_function
 from pio.kernels.cuda._quads import load_four_of, store_four_of
 from pio.kernels.cuda.exponential import exp, sigmoid
 from pio.kernels.cuda.exponential import silu as silu_of
-from pio.kernels.cuda.ptx import block_index, block_size, fma, grid_size, single, thread_index
-from pio.kernels.cuda.ptx_scalars import divide, maximum, minimum, plus, quotient, times
+from pio.kernels.cuda.ptx import (
+    block_index,
+    block_size,
+    divide,
+    fma,
+    grid_size,
+    maximum,
+    minimum,
+    plus,
+    quotient,
+    single,
+    thread_index,
+    times,
+)
 
 COLUMNS = 1024  # of a row that a block takes at once: four of each thread
 

@@ -14,13 +14,15 @@ from pio.kernels.cuda.ptx import (
     get_f32,
     get_i64,
     grid_size,
+    load_shared_four,
+    plus,
     put_shared_f32,
+    quotient,
     shared_memory,
     single,
     syncthreads,
     thread_index,
 )
-from pio.kernels.cuda.ptx_scalars import load_shared_four, plus, quotient
 
 BLOCK = 256
 TILE = 64  # outputs, and places: four times four of each thread

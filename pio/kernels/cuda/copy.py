@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pio.kernels.cuda._jit import cuda_kernel_per_dtype, device_function, device_function_per_dtype
 from pio.kernels.cuda._moves import alike, from_size, move, to_size
-from pio.kernels.cuda.ptx import block_index, block_size, get_i64, grid_size, thread_index
-from pio.kernels.cuda.ptx_scalars import move_sixteen, quotient
+from pio.kernels.cuda.ptx import block_index, block_size, get_i64, grid_size, move_sixteen, quotient, thread_index
 
 LONG = 128  # elements of a line that threads of a block take side by side
 AXIS = 24  # bytes of an axis in the record

@@ -27,19 +27,23 @@ from pio.kernels.cuda._selection import (
 from pio.kernels.cuda.exponential import exp, exp_f64
 from pio.kernels.cuda.ptx import (
     WARP,
+    bits_of,
     block_size,
     get_f32,
     get_f64,
     get_i64,
+    of_bits,
+    plus,
     put_f32,
+    put_shared_i64,
     shared_memory,
+    shifted_down,
     shuffle_xor,
     single,
     syncthreads,
     thread_index,
+    times,
 )
-from pio.kernels.cuda.ptx_scalars import plus, put_shared_i64, times
-from pio.kernels.cuda.ptx_words import bits_of, float_of, shifted_down
 
 NOWHERE = 1 << 62
 
@@ -167,7 +171,7 @@ def weight_at(i: int) -> float:
 
     Shapes: none.
     """
-    return float(float_of(shifted_down(key_at(i), 32)))
+    return float(of_bits(shifted_down(key_at(i), 32)))
 
 
 @device_function

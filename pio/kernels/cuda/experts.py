@@ -17,6 +17,7 @@ from pio.kernels.cuda._variants import FEW
 from pio.kernels.cuda.linear import BLOCK, BLOCKS, FEW_SHARED, SHARED
 from pio.kernels.cuda.ptx import (
     WARP,
+    ballot,
     block_index,
     block_size,
     fma,
@@ -25,12 +26,14 @@ from pio.kernels.cuda.ptx import (
     get_i64,
     grid_size,
     load_words,
+    ones,
     put_f32,
     put_i32,
+    shuffle_from_i32,
     single,
+    store_words,
     thread_index,
 )
-from pio.kernels.cuda.ptx_lanes import ballot, ones, shuffle_from_i32, store_words
 
 least: PerDtype[Any] = PerDtype(lambda key: 1 if key.startswith("few/") else FEW + 1)  # rows of experts that count
 largest: PerDtype[Any] = PerDtype(lambda key: FEW if key.startswith("few/") else 1 << 31)

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from pio.kernels.cuda._jit import device_function
-from pio.kernels.cuda.ptx import fma, single
-from pio.kernels.cuda.ptx_scalars import divide, fma_f64, maximum, plus, times, truncated
-from pio.kernels.cuda.ptx_words import power_of_two, times_power
+from pio.kernels.cuda.ptx import (
+    divide,
+    fma,
+    fma_f64,
+    maximum,
+    plus,
+    power_of_two,
+    single,
+    times,
+    times_power,
+    truncated,
+)
 
 LOWEST = -87.33654  # below it powers are no normal numbers of float32
 HIGHEST = 88.72283  # beyond it they are infinite

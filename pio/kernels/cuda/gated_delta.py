@@ -30,12 +30,10 @@ from pio.kernels._delta_record import (
     TOKEN_V,
     VALUE_DIM,
 )
-from pio.kernels.cuda._fragments import no_sums
 from pio.kernels.cuda._jit import cuda_kernel, cuda_kernel_per_dtype, device_function, inlined_device_function
 from pio.kernels.cuda._reduce import warp_sum
 from pio.kernels.cuda._slices import in_order, past_of, sequences_of, slot_of, source_of, start_of, tentative_of
 from pio.kernels.cuda._state_rows import dot_rows, learn_rows, load_state_rows, store_state_rows
-from pio.kernels.cuda._words import maximum
 from pio.kernels.cuda.ptx import (
     WARP,
     block_index,
@@ -48,6 +46,7 @@ from pio.kernels.cuda.ptx import (
     grid_size,
     itemsize,
     load,
+    maximum,
     put_f32,
     put_shared_f32,
     shared_memory,
@@ -55,6 +54,7 @@ from pio.kernels.cuda.ptx import (
     syncthreads,
     thread_index,
 )
+from pio.kernels.cuda.ptx.score_tiles import no_sums
 from pio.kernels.sizes import SLICE as COLUMNS
 
 WARPS = 8

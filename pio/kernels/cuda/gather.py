@@ -11,24 +11,22 @@ from pio.kernels.cuda.ptx import (
     get_f32,
     get_i32,
     get_i64,
+    get_shared_i32,
+    get_shared_i64,
     grid_size,
     itemsize,
+    lower_shared,
     put_f32,
     put_i32,
+    put_i64,
+    put_shared_i32,
+    put_shared_i64,
+    quotient,
     shared_memory,
     single,
     syncthreads,
     thread_index,
 )
-from pio.kernels.cuda.ptx_scalars import (
-    get_shared_i32,
-    get_shared_i64,
-    put_i64,
-    put_shared_i32,
-    put_shared_i64,
-    quotient,
-)
-from pio.kernels.cuda.ptx_words import lower_shared
 
 BLOCK = 256
 CLASSES = 16  # into which rows of a table are dealt

@@ -10,10 +10,14 @@ from pio.kernels.cuda.ptx import (
     fma,
     grid_size,
     itemsize,
+    plus,
+    quotient,
     single,
     thread_index,
+    times,
+    times_f64,
+    truncated,
 )
-from pio.kernels.cuda.ptx_scalars import plus, quotient, times, times_f64, truncated
 
 
 @device_function

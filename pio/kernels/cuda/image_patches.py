@@ -8,12 +8,13 @@ from pio.kernels.cuda.ptx import (
     block_size,
     get_f64,
     get_i64,
+    get_u8,
     grid_size,
     put_f32,
+    quotient,
     single,
     thread_index,
 )
-from pio.kernels.cuda.ptx_scalars import get_u8, quotient
 
 VALUES = 256  # numbers that a byte can be
 

@@ -9,13 +9,19 @@ from pio.kernels.cuda.ptx import (
     fma,
     get_f32,
     get_i32,
+    get_u8,
     grid_size,
+    plus_f64,
     put_f32,
     put_i32,
+    put_u8,
+    quotient,
     single,
     thread_index,
+    times,
+    times_f64,
+    truncated,
 )
-from pio.kernels.cuda.ptx_scalars import get_u8, plus_f64, put_u8, quotient, times, times_f64, truncated
 
 POINT = 22  # bits behind the point
 HALF = 1 << POINT - 1

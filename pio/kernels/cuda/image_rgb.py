@@ -6,9 +6,26 @@ import math
 
 from pio.kernels.cuda._jit import cuda_kernel, device_function
 from pio.kernels.cuda._quads import warp_max
-from pio.kernels.cuda.ptx import WARP, block_index, block_size, get_f32, grid_size, single, thread_index
-from pio.kernels.cuda.ptx_scalars import get_u8, maximum, plus, put_u8, quotient, truncated
-from pio.kernels.cuda.ptx_words import bits_of, lower_i32, lower_u32, raise_i32, raise_u32
+from pio.kernels.cuda.ptx import (
+    WARP,
+    bits_of,
+    block_index,
+    block_size,
+    get_f32,
+    get_u8,
+    grid_size,
+    lower_i32,
+    lower_u32,
+    maximum,
+    plus,
+    put_u8,
+    quotient,
+    raise_i32,
+    raise_u32,
+    single,
+    thread_index,
+    truncated,
+)
 
 NAN = 0x7FC00000
 

@@ -17,16 +17,20 @@ from pio.kernels.cuda._sums import add as add_sums
 from pio.kernels.cuda._sums import zeros as no_sums
 from pio.kernels.cuda.ptx import (
     WARP,
+    copy_async,
+    end_copies,
     get_f32,
     get_shared_f32,
+    get_u16,
     load,
     put_f32,
+    put_shared_u16,
     shared_memory,
     single,
     syncthreads,
     thread_index,
+    wait_copies,
 )
-from pio.kernels.cuda.ptx_lanes import copy_async, end_copies, get_u16, put_shared_u16, wait_copies
 from pio.kernels.cuda.tiles import (
     FEW_LINE,
     KINDS,

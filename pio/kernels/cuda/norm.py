@@ -5,8 +5,7 @@ from __future__ import annotations
 from pio.kernels.cuda._jit import cuda_kernel_per_dtype, device_function, device_function_per_dtype
 from pio.kernels.cuda._quads import load_four_of, load_four_weights, store_four_of, team_of, team_sum
 from pio.kernels.cuda.exponential import silu
-from pio.kernels.cuda.ptx import fma, get_f64, get_i64, reciprocal, single, square_root
-from pio.kernels.cuda.ptx_scalars import divide, quotient, single_of
+from pio.kernels.cuda.ptx import divide, fma, get_f64, get_i64, quotient, reciprocal, single, single_of, square_root
 
 # The record of a gated norm's sizes, as ``pio.kernels.norm`` has it.
 HEADS, DIM, TOKEN_OUT, TOKEN_X, TOKEN_GATE, HEAD_GATE, EPS = (8 * i for i in range(7))

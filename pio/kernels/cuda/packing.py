@@ -8,8 +8,18 @@ from pio.kernels.cuda._jit import cuda_kernel_per_dtype
 from pio.kernels.cuda._packing import pack as pack
 from pio.kernels.cuda._quads import store_four_of
 from pio.kernels.cuda.gather import index_at
-from pio.kernels.cuda.ptx import block_index, block_size, fma, grid_size, load, single, thread_index
-from pio.kernels.cuda.ptx_scalars import get_word, quotient, single_of
+from pio.kernels.cuda.ptx import (
+    block_index,
+    block_size,
+    fma,
+    get_word,
+    grid_size,
+    load,
+    quotient,
+    single,
+    single_of,
+    thread_index,
+)
 
 get_f16 = load["float16"]
 pair_bytes = PerDtype(lambda name: FORMATS[name].pair_bytes)

@@ -5,8 +5,23 @@ from __future__ import annotations
 from pio.kernels._formats import EXPONENT, FORMATS, GROUP, PAIR, RECORD, START
 from pio.kernels._jit import PerDtype
 from pio.kernels.cuda._jit import cuda_kernel_per_dtype, device_function, device_function_per_dtype
-from pio.kernels.cuda.ptx import WARP, block_index, get_f32, grid_size, put_f32, put_i32, single, thread_index
-from pio.kernels.cuda.ptx_lanes import any_thread, bits_float, float_bits, nearest, put_u8, shuffle_xor_i32, to_single
+from pio.kernels.cuda.ptx import (
+    WARP,
+    any_thread,
+    bits_of,
+    block_index,
+    get_f32,
+    grid_size,
+    of_bits,
+    put_f32,
+    put_i32,
+    put_u8,
+    round_to_int,
+    shuffle_xor_i32,
+    single,
+    single_of,
+    thread_index,
+)
 
 BLOCK = 256  # threads
 PAIRS = BLOCK // WARP  # of a block at once, one of each warp
@@ -22,7 +37,7 @@ minima = PerDtype(lambda name: int(FORMATS[name].minima))
 @device_function
 def magnitude(x: float) -> int:
     """The bits of a number without its sign: as integers they have the order of magnitudes, and NaN is the largest."""
-    return float_bits(x) & 0x7FFFFFFF
+    return bits_of(x) & 0x7FFFFFFF
 
 
 @device_function
@@ -54,13 +69,13 @@ def quantize_group(record: int, g: int, lane: int, x: float) -> None:
     if largest >= TOO_LARGE:
         power = BIAS << EXPONENT
     power = max(power, (BIAS + LOWEST) << EXPONENT)
-    whole = 0 if largest >= TOO_LARGE else nearest(x * bits_float((2 * BIAS << EXPONENT) - power))
+    whole = 0 if largest >= TOO_LARGE else round_to_int(x * of_bits((2 * BIAS << EXPONENT) - power))
     put_u8(record + GROUP * g + lane, whole)
     total = warp_total(whole)
     if lane == 0:
         put_i32(record + PAIR + 4 * g, power - (BIAS << EXPONENT))
         if int(minima) == 1:
-            put_f32(record + PAIR + 8 + 4 * g, bits_float(power) * to_single(total))
+            put_f32(record + PAIR + 8 + 4 * g, of_bits(power) * single_of(total))
         else:
             put_i32(record + PAIR + 8 + 4 * g, -int(offset) * total)
 

@@ -14,19 +14,6 @@ from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import GROUP, PAIR
 from pio.kernels._per_dtype import PerDtype
 from pio.kernels.cuda._float_attention import CHANCES, query_row
-from pio.kernels.cuda._fragments import QUERIES, load_rows, no_sums
-from pio.kernels.cuda._integer_fragments import (
-    add_group,
-    add_values,
-    get_shared_word,
-    largest_or_nan,
-    load_halves,
-    load_singles,
-    no_scales,
-    put_bytes,
-    put_shared_i8,
-    weigh,
-)
 from pio.kernels.cuda._jit import device_function, device_function_per_dtype
 from pio.kernels.cuda._stretches import (
     CHUNK,
@@ -51,13 +38,6 @@ from pio.kernels.cuda._stretches import (
     stage_tile,
     work,
 )
-from pio.kernels.cuda._words import (
-    magnitude,
-    maximum,
-    maximum_or_nan,
-    of_bits,
-    round_to_int,
-)
 from pio.kernels.cuda.ptx import (
     WARP,
     get_f32,
@@ -65,13 +45,32 @@ from pio.kernels.cuda.ptx import (
     get_i32,
     get_i64,
     get_shared_f32,
+    get_shared_word,
+    magnitude,
+    maximum,
+    maximum_or_nan,
+    of_bits,
     put_shared_f32,
+    put_shared_i8,
+    round_to_int,
     shared_memory,
     shuffle_xor,
     single,
     syncthreads,
     thread_index,
 )
+from pio.kernels.cuda.ptx.fragments import QUERIES, load_rows
+from pio.kernels.cuda.ptx.integer_fragments import (
+    add_group,
+    add_values,
+    largest_or_nan,
+    load_halves,
+    load_singles,
+    no_scales,
+    put_bytes,
+    weigh,
+)
+from pio.kernels.cuda.ptx.score_tiles import no_sums
 from pio.kernels.cuda.quantized_cache import (
     KEY_GROUP,
     KEY_HEADER,

@@ -5,8 +5,20 @@ from __future__ import annotations
 from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import EXPONENT, FORMATS, GROUP, PAIR
 from pio.kernels.cuda._jit import device_function
-from pio.kernels.cuda._words import bits_of, magnitude, maximum_or_nan, of_bits, put_i8, round_to_int
-from pio.kernels.cuda.ptx import WARP, get_f32, put_f32, shuffle_xor, single, store
+from pio.kernels.cuda.ptx import (
+    WARP,
+    bits_of,
+    get_f32,
+    magnitude,
+    maximum_or_nan,
+    of_bits,
+    put_f32,
+    put_u8,
+    round_to_int,
+    shuffle_xor,
+    single,
+    store,
+)
 from pio.kernels.sizes import BLOCK, KEY_PAIR
 
 KEY_HEADER = FORMATS["int8"].header_bytes
@@ -63,7 +75,7 @@ def store_key(block: int, slot: int, k: int, head_dim: int, lane: int) -> bool:
         if lane == 0:
             put_f16(pair + 2 * (OUTPUTS * g + o), of_bits(bits))
         place = pair + KEY_HEADER + g * KEY_GROUP + 64 * (lane // 4) + 4 * o + lane % 4
-        put_i8(place, round_to_int(x * inverse_of(bits)) + 128)
+        put_u8(place, round_to_int(x * inverse_of(bits)) + 128)
     return bad
 
 
@@ -84,7 +96,7 @@ def store_value(block: int, slot: int, v: int, head_dim: int, width: int, bad: b
         put_f32(block + BLOCK * width + 4 * slot, of_bits(0x7FC00000) if bad else single(largest * (1.0 / LARGEST)))
     i = lane
     while i < width:
-        put_i8(block + 4 * (slot // 4 * width + i) + slot % 4, round_to_int(number_or_zero(v, i, head_dim) * inverse))
+        put_u8(block + 4 * (slot // 4 * width + i) + slot % 4, round_to_int(number_or_zero(v, i, head_dim) * inverse))
         i += WARP
 
 

@@ -12,13 +12,6 @@ from pio.kernels._formats import BLOCK as OUTPUTS
 from pio.kernels._formats import GROUP, PAIR
 from pio.kernels._latent_record import RANK, ROPE_DIM, SCALE
 from pio.kernels.cuda._float_latent import latent_of, query_number, rope_of
-from pio.kernels.cuda._fragments import QUERIES, load_rows, no_sums
-from pio.kernels.cuda._integer_fragments import (
-    load_halves,
-    load_turned,
-    no_scales,
-    weigh,
-)
 from pio.kernels.cuda._jit import device_function
 from pio.kernels.cuda._stretches import (
     CHUNK,
@@ -36,19 +29,28 @@ from pio.kernels.cuda._stretches import (
     stage_tile,
     work,
 )
-from pio.kernels.cuda._words import as_f16, magnitude, maximum, maximum_or_nan, of_bits, put_i8, round_to_int
 from pio.kernels.cuda.ptx import (
     WARP,
+    as_f16,
     get_f32,
     get_f64,
     get_i32,
     get_i64,
+    magnitude,
+    maximum,
+    maximum_or_nan,
+    of_bits,
+    put_u8,
+    round_to_int,
     shared_memory,
     single,
     store,
     syncthreads,
     thread_index,
 )
+from pio.kernels.cuda.ptx.fragments import QUERIES, load_rows
+from pio.kernels.cuda.ptx.integer_fragments import load_halves, load_turned, no_scales, weigh
+from pio.kernels.cuda.ptx.score_tiles import no_sums
 from pio.kernels.cuda.quantized_attention import (
     CHANCE_TILE,
     GROUP_BYTES,
@@ -226,7 +228,7 @@ def store_numbers(pair: int, o: int, x: int, n: int, bad: bool, lane: int) -> bo
         v = maximum(v, single(-LARGEST))
         v = v if v < top else top
         at = pair + group // 2 * KEY_PAIR + KEY_HEADER + group % 2 * KEY_GROUP
-        put_i8(at + 4 * OUTPUTS * (lane // 4) + 4 * o + lane % 4, round_to_int(v) + 128)
+        put_u8(at + 4 * OUTPUTS * (lane // 4) + 4 * o + lane % 4, round_to_int(v) + 128)
     return not (scale - scale == single(0.0))
 
 

@@ -10,8 +10,18 @@ from pio.kernels.cuda._jit import device_function, device_function_per_dtype
 from pio.kernels.cuda._sums import add as add_sums
 from pio.kernels.cuda._sums import zeros as no_sums
 from pio.kernels.cuda.linear import BLOCK, DESK, FEW_DESK, SPLITS, finish
-from pio.kernels.cuda.ptx import WARP, get_f32, get_shared_f32, shared_memory, single, syncthreads, thread_index
-from pio.kernels.cuda.ptx_lanes import copy_async, end_copies, wait_copies
+from pio.kernels.cuda.ptx import (
+    WARP,
+    copy_async,
+    end_copies,
+    get_f32,
+    get_shared_f32,
+    shared_memory,
+    single,
+    syncthreads,
+    thread_index,
+    wait_copies,
+)
 from pio.kernels.cuda.quantized_tiles import (
     ACROSS,
     FEW_LINE,

@@ -20,8 +20,29 @@ from numba import types
 from pio.kernels._formats import BLOCK, FORMATS, GROUP, RECORD, Format
 from pio.kernels._per_dtype import PerDtype
 from pio.kernels.cuda._sums import put_sums
-from pio.kernels.cuda.ptx import F16, F32, GLOBAL, I32, I64, SHARED, float32, int32, int64, primitive
-from pio.kernels.cuda.ptx_lanes import Words, asm, floats, i32, i64, load, named, numbers, read_once, read_words
+from pio.kernels.cuda.ptx.emit import (
+    F16,
+    F32,
+    GLOBAL,
+    I32,
+    I64,
+    SHARED,
+    Words,
+    asm,
+    float32,
+    floats,
+    fused,
+    i32,
+    i64,
+    int32,
+    int64,
+    load_at,
+    named,
+    numbers,
+    primitive,
+    read_once,
+    read_words,
+)
 
 MAGIC: Final = (
     0x4B400000  # 12582912.0, whose last bit is worth 1: an integer below 2^22 added to its bits is added to it
@@ -84,10 +105,6 @@ def _mma(b: Any, sums: Words, left: Words, right: Words) -> Words:
     return [b.extract_value(found, i) for i in range(4)]
 
 
-def _fma(b: Any, x: Any, y: Any, z: Any) -> Any:
-    return asm(b, "fma.rn.f32 $0, $1, $2, $3;", "=f,f,f,f", F32, [x, y, z])
-
-
 class Rows(NamedTuple):
     """Where a lane finds activations of some tiles, by group and tile, so that few registers hold them.
 
@@ -108,7 +125,7 @@ def _rows(b: Any, inputs: list[Any], ends: list[Any], space: int) -> Rows:
 
     def of(g: int, j: int) -> list[Words]:
         return [
-            [load(b, b.add(row, i64(4 * g + at)), I32, 4, space) for at in (0, 8)] for row in ends[2 * j : 2 * j + 2]
+            [load_at(b, b.add(row, i64(4 * g + at)), I32, 4, space) for at in (0, 8)] for row in ends[2 * j : 2 * j + 2]
         ]
 
     if len(inputs) > 1:
@@ -136,9 +153,9 @@ def _add_pair(b: Any, form: Format, sums: Words, tiles: int, read: Callable[[int
                     at, output, (exponent, end) = ROW_SUMS * j + 4 * m + e, 2 * m + e // 2, ends[e % 2]
                     value = b.fsub(b.bitcast(whole, F32), ir.Constant(F32, 12582912.0))
                     factor = b.bitcast(b.add(bits[output], exponent), F32)
-                    total[at] = _fma(b, value, factor, total[at])
+                    total[at] = fused(b, value, factor, total[at])
                     if form.minima:
-                        total[at] = _fma(b, minima[output], b.bitcast(end, F32), total[at])
+                        total[at] = fused(b, minima[output], b.bitcast(end, F32), total[at])
     return total
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pio.kernels.cuda._jit import cuda_kernel_per_dtype
 from pio.kernels.cuda._quads import load_four_weights
-from pio.kernels.cuda.ptx import block_index, block_size, grid_size, single, thread_index
-from pio.kernels.cuda.ptx_words import lower_i64
+from pio.kernels.cuda.ptx import block_index, block_size, grid_size, lower_i64, single, thread_index
 
 
 @cuda_kernel_per_dtype

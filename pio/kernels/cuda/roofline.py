@@ -15,15 +15,18 @@ from pio.kernels.cuda.ptx import (
     block_size,
     fma,
     grid_size,
+    load_four,
     mma_bf16,
     mma_s8,
     pack_bf16,
     put_f32,
+    put_i64,
     single,
+    single_of,
     thread_index,
+    whole_of,
+    word_of,
 )
-from pio.kernels.cuda.ptx_scalars import load_four, put_i64, single_of
-from pio.kernels.cuda.ptx_words import whole_of, word_of
 
 CHAINS = 8  # of each thread, or of each warp where tensor cores are meant
 PRODUCTS_BF16 = 16 * 8 * 16  # that a warp adds in one instruction

@@ -18,23 +18,28 @@ from pio.kernels.cuda._jit import cuda_kernel, device_function
 from pio.kernels.cuda.exponential import exp, sigmoid
 from pio.kernels.cuda.ptx import (
     WARP,
+    ballot,
     block_index,
+    divide,
     get_f32,
     get_f64,
     get_i32,
     get_i64,
     get_shared_f32,
+    get_shared_i32,
     grid_size,
+    ones,
     put_f32,
     put_i32,
     put_shared_f32,
+    put_shared_i32,
     shared_memory,
     shuffle_xor,
+    shuffle_xor_i32,
     single,
     syncthreads,
     thread_index,
 )
-from pio.kernels.cuda.ptx_lanes import ballot, divide, get_shared_i32, ones, put_shared_i32, shuffle_xor_i32
 from pio.kernels.sizes import GPU_GROUPS as GROUPS_AT_MOST
 
 BLOCK = 128  # threads that choose for a row

@@ -41,11 +41,12 @@ from pio.kernels.cuda.ptx import (
     get_f64,
     get_i64,
     grid_size,
+    put_f64,
+    put_i64,
     single,
     syncthreads,
     thread_index,
 )
-from pio.kernels.cuda.ptx_scalars import put_f64, put_i64
 
 
 @device_function

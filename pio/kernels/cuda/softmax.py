@@ -7,8 +7,7 @@ import math
 from pio.kernels.cuda._jit import cuda_kernel
 from pio.kernels.cuda._quads import load_four_of, store_four_of, team_max, team_of, team_sum
 from pio.kernels.cuda.exponential import exp
-from pio.kernels.cuda.ptx import single
-from pio.kernels.cuda.ptx_scalars import divide, maximum
+from pio.kernels.cuda.ptx import divide, maximum, single
 
 
 @cuda_kernel(shared=4 * 32)

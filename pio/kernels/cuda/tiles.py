@@ -25,8 +25,27 @@ from numba import types
 
 from pio.kernels._per_dtype import PerDtype
 from pio.kernels.cuda._sums import put_sums
-from pio.kernels.cuda.ptx import F16, F32, GLOBAL, I16, I32, SHARED, float32, int64, primitive
-from pio.kernels.cuda.ptx_lanes import Words, asm, floats, i32, i64, load, named, numbers, read_once, read_words
+from pio.kernels.cuda.ptx.emit import (
+    F16,
+    F32,
+    GLOBAL,
+    I16,
+    I32,
+    SHARED,
+    Words,
+    asm,
+    float32,
+    floats,
+    i32,
+    i64,
+    int64,
+    load_at,
+    named,
+    numbers,
+    primitive,
+    read_once,
+    read_words,
+)
 from pio.kernels.sizes import ROUNDED
 
 STEP: Final = 32  # inputs that a warp takes at once
@@ -107,7 +126,7 @@ def _eight_of(b: Any, row: Any, at: Any, k: Any, itemsize: int) -> Eight:
         place = b.add(at, i64(i))
         inside = b.icmp_signed("<", place, k)
         safe = b.select(inside, place, i64(0))
-        value = load(b, b.add(row, b.mul(safe, i64(itemsize))), ty, itemsize, GLOBAL)
+        value = load_at(b, b.add(row, b.mul(safe, i64(itemsize))), ty, itemsize, GLOBAL)
         found.append(b.select(inside, b.zext(value, I32) if itemsize == 2 else value, i32(0)))
     if itemsize == 4:
         return Given(found, itemsize)

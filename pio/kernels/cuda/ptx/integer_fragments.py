@@ -1,13 +1,13 @@
-"""Fragments of products of int8, as ``_fragments`` has those of floats: 16 x 32 times 32 x 8, exact sums.
+"""Fragments of products of int8, as ``fragments`` has those of floats: 16 x 32 times 32 x 8, exact sums.
 
 Lane 4 g + c holds of the left factor four neighbours of rows g and g + 8, twice; of a cache these are words that lie
 side by side, one for each of eight rows: word 2 i goes to row g of instruction i, word 2 i + 1 to row g + 8.
 """
 
 # numba-cuda and llvmlite come without type stubs
-# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportPrivateUsage=false
-# pyright: reportReturnType=false
+# pyright: reportMissingImports=false, reportUnknownArgumentType=false, reportUnknownLambdaType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportAttributeAccessIssue=false
+# pyright: reportReturnType=false, reportUnknownParameterType=false, reportCallIssue=false
 from __future__ import annotations
 
 import math
@@ -16,14 +16,25 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from pio.kernels.cuda._fragments import SUMS, TILE, WORDS, parts
-from pio.kernels.cuda._words import store_at
-from pio.kernels.cuda.ptx import F16, F32, GLOBAL, I8, I32, I64, SHARED, primitive
-from pio.kernels.cuda.ptx import _asm as asm
-from pio.kernels.cuda.ptx import _four as four_words
-from pio.kernels.cuda.ptx import _load as load_at
+from pio.kernels.cuda.ptx.emit import (
+    F16,
+    F32,
+    GLOBAL,
+    I32,
+    I64,
+    SHARED,
+    asm,
+    float32,
+    fused,
+    int32,
+    int64,
+    primitive,
+    read_words,
+    store_at,
+    void,
+)
+from pio.kernels.cuda.ptx.fragments import SUMS, TILE, WORDS, parts
 
-float32, int32, int64, void = types.float32, types.int32, types.int64, types.void
 EIGHT = types.UniTuple(float32, 8)
 
 
@@ -39,17 +50,13 @@ def _dots(b: Any, words: list[Any], right: list[Any]) -> list[Any]:
     return made
 
 
-def _fma(b: Any, x: Any, y: Any, z: Any) -> Any:
-    return asm(b, "fma.rn.f32 $0, $1, $2, $3;", "=f,f,f,f", F32, [x, y, z])
-
-
 def _add_group(b: Any, sums: Any, words: Any, scales: Any, *right: Any) -> list[Any]:
     sign, rows = ir.Constant(I32, -0x7F7F7F80), parts(b, scales, 8)
     found = _dots(b, [b.xor(word, sign) for word in parts(b, words, 16)], list(right[:2]))
     made: list[Any] = []
     for e, (dot, total) in enumerate(zip(found, parts(b, sums, 16), strict=True)):
         scale = b.fmul(rows[2 * (e // 4) + e % 4 // 2], right[2 + e % 2])
-        made.append(_fma(b, dot, scale, total))
+        made.append(fused(b, dot, scale, total))
     return made
 
 
@@ -61,7 +68,7 @@ def add_group(sums, words, scales, b0, b1, scale0, scale1):  # type: ignore[no-u
 def _add_values(b: Any, sums: Any, words: Any, *right: Any) -> list[Any]:
     found = _dots(b, parts(b, words, 16), list(right[:2]))
     return [
-        _fma(b, dot, right[2 + e % 2], total)
+        fused(b, dot, right[2 + e % 2], total)
         for e, (dot, total) in enumerate(zip(found, parts(b, sums, 16), strict=True))
     ]
 
@@ -73,7 +80,7 @@ def add_values(sums, words, b0, b1, scale0, scale1):  # type: ignore[no-untyped-
 
 def _load_halves(b: Any, address: Any) -> list[Any]:
     made: list[Any] = []
-    for word in four_words(b, address, GLOBAL):
+    for word in read_words(b, address, 4, GLOBAL):
         two = b.bitcast(word, ir.VectorType(F16, 2))
         made += [b.fpext(b.extract_element(two, ir.Constant(I32, i)), F32) for i in (0, 1)]
     return made
@@ -85,7 +92,7 @@ def load_halves(address):  # type: ignore[no-untyped-def]
 
 
 def _load_singles(b: Any, address: Any) -> list[Any]:
-    words = [*four_words(b, address, GLOBAL), *four_words(b, b.add(address, ir.Constant(I64, 16)), GLOBAL)]
+    words = [*read_words(b, address, 4, GLOBAL), *read_words(b, b.add(address, ir.Constant(I64, 16)), 4, GLOBAL)]
     return [b.bitcast(word, F32) for word in words]
 
 
@@ -152,20 +159,6 @@ def put_bytes(address, chances, stride, factor0, factor1):  # type: ignore[no-un
     """Write a lane's eight rows of each query, times a factor, as bytes to shared memory, the second's behind."""
 
 
-def _shared_word(b: Any, address: Any) -> Any:
-    return load_at(b, address, I32, 4, SHARED)
-
-
-@primitive(int32, int64, emit=_shared_word)
-def get_shared_word(address: int) -> int:
-    """A word of shared memory."""
-
-
-@primitive(void, int64, int64, emit=lambda b, a, v: store_at(b, a, b.trunc(v, I8), 1, SHARED))
-def put_shared_i8(address: int, value: int) -> None:
-    """Write the lowest 8 bits to shared memory."""
-
-
 def _load_turned(b: Any, *places: Any) -> list[Any]:
     sign, made = ir.Constant(I32, -0x7F7F7F80), list[Any]()
 
@@ -173,7 +166,7 @@ def _load_turned(b: Any, *places: Any) -> list[Any]:
         return asm(b, f"prmt.b32 $0, $1, $2, {how};", "=r,r,r", I32, [x, y])
 
     for place in places:
-        p, q, r, s = four_words(b, place, GLOBAL)
+        p, q, r, s = read_words(b, place, 4, GLOBAL)
         # bytes 0 and 1, then 2 and 3, of two words alternate; then halves of these
         low, high = (pick(p, q, "0x5140"), pick(r, s, "0x5140")), (pick(p, q, "0x7362"), pick(r, s, "0x7362"))
         for two in (low, high):

@@ -10,26 +10,35 @@ A tile is 64 rows by 8 queries: of lane 4 g + c element 4 i + r is row 8 g + 2 i
 """
 
 # numba-cuda and llvmlite come without type stubs
-# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownParameterType=false, reportPrivateUsage=false
-# pyright: reportCallIssue=false, reportReturnType=false
+# pyright: reportMissingImports=false, reportUnknownArgumentType=false, reportUnknownLambdaType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportAttributeAccessIssue=false
+# pyright: reportReturnType=false, reportUnknownParameterType=false, reportCallIssue=false
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 
 from pio.kernels._per_dtype import by_dtype
-from pio.kernels.cuda._words import put_words
-from pio.kernels.cuda.ptx import F32, GLOBAL, I32, I64, ITEMSIZE, primitive
-from pio.kernels.cuda.ptx import _asm as asm
-from pio.kernels.cuda.ptx import _four as four_words
-from pio.kernels.cuda.ptx import _named as named
-from pio.kernels.cuda.ptx import _two_of as two_of
+from pio.kernels.cuda.ptx.emit import (
+    F32,
+    GLOBAL,
+    I32,
+    I64,
+    ITEMSIZE,
+    asm,
+    float32,
+    int32,
+    int64,
+    named,
+    primitive,
+    put_words,
+    read_words,
+    two_of,
+    void,
+)
 
-float32, int32, int64, void = types.float32, types.int32, types.int64, types.void
 TILE = (float32,) * 16
 SUMS, WORDS, WIDE_WORDS = (types.UniTuple(kind, n) for kind, n in ((float32, 16), (int32, 16), (int32, 32)))
 QUERIES = 8  # of a tile
@@ -75,9 +84,9 @@ def _load_rows(dtype: str) -> Any:
     def emit(b: Any, *places: Any) -> list[Any]:
         words: list[Any] = []
         for place in places:
-            words += four_words(b, place, GLOBAL)
+            words += read_words(b, place, 4, GLOBAL)
             if dtype == "float32":
-                words += four_words(b, b.add(place, ir.Constant(I64, 16)), GLOBAL)
+                words += read_words(b, b.add(place, ir.Constant(I64, 16)), 4, GLOBAL)
         return words
 
     return primitive((int32,) * (32 if dtype == "float32" else 16), *[int64] * 4, emit=emit)
@@ -151,9 +160,9 @@ def _row_words(dtype: str) -> Any:
         there = b.icmp_signed(">", left, ir.Constant(I64, 0))
         back = b.mul(b.sub(left, ir.Constant(I64, 8)), ir.Constant(I64, ITEMSIZE[dtype]))
         safe = b.select(there, place, b.add(place, back))  # the last eight of the row
-        words = four_words(b, safe, GLOBAL)
+        words = read_words(b, safe, 4, GLOBAL)
         if dtype == "float32":
-            words += four_words(b, b.add(safe, ir.Constant(I64, 16)), GLOBAL)
+            words += read_words(b, b.add(safe, ir.Constant(I64, 16)), 4, GLOBAL)
             numbers = [b.bitcast(word, F32) for word in words]
             made = [_split(b, *numbers[2 * i : 2 * i + 2], "bfloat16") for i in range(4)]
             words = [rounded for rounded, _ in made] + [rest for _, rest in made]
@@ -193,122 +202,30 @@ _CHANCES = (
     "rounding leaves, the tile's rows becoming what is summed."
 )
 _SPLIT = "Two numbers as two words: rounded, and what rounding leaves."
-
-DTYPES = ("float32", "float16", "bfloat16")
-load_rows = by_dtype({t: named(_load_rows(t), f"load_rows_{t}", _ROWS, "a", "b_", "c", "d") for t in DTYPES})
-left_words = by_dtype({t: named(_left(t), f"left_words_{t}", _LEFT, "rows") for t in DTYPES})
-add_product = by_dtype(
-    {t: named(_add_product(t), f"add_product_{t}", _ADD, "sums", "left", "h0", "h1", "l0", "l1") for t in DTYPES}
-)
-put_chances = by_dtype({t: named(_put_chances(t), f"put_chances_{t}", _CHANCES, "address", "chances") for t in DTYPES})
-split_words = by_dtype(
-    {
-        t: named(
-            primitive((int32, int32), float32, float32, emit=lambda b, x, y, t=t: list(_split(b, x, y, _half(t)))),
-            f"split_words_{t}",
-            _SPLIT,
-            "x",
-            "y",
-        )
-        for t in DTYPES
-    }
-)
-
-
-@primitive(TILE, emit=lambda b: [ir.Constant(F32, 0.0)] * 16)
-def no_sums() -> tuple[float, ...]:
-    """A tile of zeros."""
-
-
-def _seen_scores(b: Any, sums: Any, position: Any, *bounds: Any) -> list[Any]:
-    at, made = b.trunc(position, I32), list[Any]()
-    unit, (first0, last0, first1, last1) = bounds[:2], [b.trunc(n, I32) for n in bounds[2:]]
-    for e, x in enumerate(parts(b, sums, 16)):
-        j = b.add(at, ir.Constant(I32, e // 4 * 2 + e % 4 // 2))
-        first, last = (first1, last1) if e % 2 else (first0, last0)
-        there = b.and_(b.icmp_signed(">=", j, first), b.icmp_signed("<", j, last))
-        made.append(b.select(there, b.fmul(x, unit[e % 2]), ir.Constant(F32, -math.inf)))
-    return made
-
-
-@primitive(TILE, SUMS, int64, float32, float32, *[int64] * 4, emit=_seen_scores)
-def seen_scores(scores, position, unit0, unit1, first0, last0, first1, last1):  # type: ignore[no-untyped-def]
-    """Scores times a unit of each query; -inf where a query does not see: its positions are first <= j < last."""
-
-
-def _largest_two(b: Any, scores: Any) -> list[Any]:
-    p = parts(b, scores, 16)
-    made: list[Any] = []
-    for q in (0, 1):
-        most = p[q]
-        for x in p[q + 2 :: 2]:
-            most = asm(b, "max.f32 $0, $1, $2;", "=f,f,f", F32, [most, x])
-        made.append(most)
-    return made
-
-
-@primitive((float32, float32), SUMS, emit=_largest_two)
-def largest_two(scores):  # type: ignore[no-untyped-def]
-    """The largest of a lane's elements of each of its two queries."""
-
-
-def _total_two(b: Any, chances: Any) -> list[Any]:
-    p = parts(b, chances, 16)
-    made: list[Any] = []
-    for q in (0, 1):
-        total = p[q]
-        for x in p[q + 2 :: 2]:
-            total = b.fadd(total, x)
-        made.append(total)
-    return made
-
-
-@primitive((float32, float32), SUMS, emit=_total_two)
-def total_two(chances):  # type: ignore[no-untyped-def]
-    """The sum of a lane's elements of each of its two queries, in the order of rows."""
-
-
-def _powers(b: Any, scores: Any, base0: Any, base1: Any) -> list[Any]:
-    p = parts(b, scores, 16)
-    return [
-        asm(b, "ex2.approx.f32 $0, $1;", "=f,f", F32, [b.fsub(x, base1 if e % 2 else base0)]) for e, x in enumerate(p)
-    ]
-
-
-@primitive(TILE, SUMS, float32, float32, emit=_powers)
-def powers(scores, base0, base1):  # type: ignore[no-untyped-def]
-    """Two to the power of what scores are above a base of each query."""
-
-
-def _store_tile(b: Any, address: Any, sums: Any, stride: Any) -> None:
-    p = [b.bitcast(x, I32) for x in parts(b, sums, 16)]
-    for q in (0, 1):
-        for half in (0, 8):
-            put_words(
-                b,
-                b.add(address, ir.Constant(I64, 2 * half)),
-                p[half + q],
-                p[half + q + 2],
-                p[half + q + 4],
-                p[half + q + 6],
-            )
-        address = b.add(address, stride)
-
-
-@primitive(void, int64, SUMS, int64, emit=_store_tile)
-def store_tile(address, sums, stride):  # type: ignore[no-untyped-def]
-    """Write a lane's eight rows of its first query to shared memory, side by side, and those of the second behind."""
-
-
 _ROW_WORDS = (
     "The words of eight numbers in a row, two and two; zeros where none are left. Those of float32 as in left_words."
 )
 _ADD_ROWS = "Add to a tile the products of eight rows, words of eight numbers each, and right factors of two steps."
-row_words = by_dtype({t: named(_row_words(t), f"row_words_{t}", _ROW_WORDS, "place", "left") for t in DTYPES})
+DTYPES = ("float32", "float16", "bfloat16")
+load_rows = by_dtype({t: _load_rows(t)(named(f"load_rows_{t}", _ROWS, "a", "b_", "c", "d")) for t in DTYPES})
+left_words = by_dtype({t: _left(t)(named(f"left_words_{t}", _LEFT, "rows")) for t in DTYPES})
+add_product = by_dtype(
+    {t: _add_product(t)(named(f"add_product_{t}", _ADD, "sums", "left", "h0", "h1", "l0", "l1")) for t in DTYPES}
+)
+put_chances = by_dtype({t: _put_chances(t)(named(f"put_chances_{t}", _CHANCES, "address", "chances")) for t in DTYPES})
+split_words = by_dtype(
+    {
+        t: primitive((int32, int32), float32, float32, emit=lambda b, x, y, t=t: list(_split(b, x, y, _half(t))))(
+            named(f"split_words_{t}", _SPLIT, "x", "y")
+        )
+        for t in DTYPES
+    }
+)
+row_words = by_dtype({t: _row_words(t)(named(f"row_words_{t}", _ROW_WORDS, "place", "left")) for t in DTYPES})
 add_row_products = by_dtype(
     {
-        t: named(
-            _add_row_products(t), f"add_row_products_{t}", _ADD_ROWS, "sums", *[f"r{i}" for i in range(8)], "one", "two"
+        t: _add_row_products(t)(
+            named(f"add_row_products_{t}", _ADD_ROWS, "sums", *[f"r{i}" for i in range(8)], "one", "two")
         )
         for t in DTYPES
     }
