@@ -166,7 +166,7 @@ def test_errors_name_the_argument():
     fits = {
         "q_latent": Tensor.zeros((3, 2, 5)),
         "q_rope": Tensor.zeros((3, 2, 4)),
-        "cache": Tensor.zeros((1, 32, 36)),
+        "cache": Tensor.zeros((1, 32, 40)),
         "scratch": ops.latent_scratch(5, 4, Device("cpu", 1)),
         "out": Tensor.zeros((3, 2, 5)),
     }
@@ -179,14 +179,14 @@ def test_errors_name_the_argument():
         ("q_rope", Tensor.zeros((3, 2, 0)), "no heads, or heads of width 0"),
         (
             "q_rope",
-            Tensor.zeros((3, 2, 3)),
-            r"cache has shape \(1, 32, 36\), expected \(blocks, 32, 35\) for latents of 5",
+            Tensor.zeros((3, 2, 9)),
+            r"cache has shape \(1, 32, 40\), expected \(blocks, 32, 48\) for latents of 5",
         ),
         ("cache", [1.0], "cache is a list, expected a pio.Tensor"),
-        ("cache", Tensor.zeros((1, 32, 36), "int32"), r"cache is a cache of int32, expected one of float32"),
+        ("cache", Tensor.zeros((1, 32, 40), "int32"), r"cache is a cache of int32, expected one of float32"),
         ("cache", Tensor.zeros((1, 4352), "uint8"), r"cache is a cache of uint8, .* give what the cache's layer\(\)"),
-        ("cache", ops.Pages.of(Tensor.zeros((1, 32, 36)), "int8"), r"cache is float32, expected uint8 for a cache of"),
-        ("cache", Tensor.zeros((1, 36, 32)).transpose(0, 2, 1), "cache is a strided view"),
+        ("cache", ops.Pages.of(Tensor.zeros((1, 32, 40)), "int8"), r"cache is float32, expected uint8 for a cache of"),
+        ("cache", Tensor.zeros((1, 40, 32)).transpose(0, 2, 1), "cache is a strided view"),
         ("scratch", Tensor.zeros((3, 9999)), r"scratch has shape \(3, 9999\), .* latent_scratch\(5, 4\)"),
         ("scratch", Tensor.zeros((4, 9)), r"scratch has shape \(4, 9\)"),
         ("out", Tensor.zeros((3, 2, 4)), r"out has shape \(3, 2, 4\), expected \(3, 2, 5\)"),
@@ -201,8 +201,8 @@ def test_errors_name_the_argument():
         ((fits["cache"], latent, Tensor.zeros((3, 1, 4))), r"key \(3, 1, 4\), .* drop the axis of heads"),
         ((fits["cache"], latent, Tensor.zeros((2, 4))), r"latent has shape \(3, 5\) and key \(2, 4\)"),
         ((fits["cache"], latent.astype("float16"), key), "latent is float16, expected float32"),
-        ((Tensor.zeros((1, 16, 36)), latent, key), r"cache has shape \(1, 16, 36\)"),
-        ((fits["cache"], fits["cache"].reshape(32 * 36)[:15].reshape(3, 5), key), "cache shares memory with latent"),
+        ((Tensor.zeros((1, 16, 40)), latent, key), r"cache has shape \(1, 16, 40\)"),
+        ((fits["cache"], fits["cache"].reshape(32 * 40)[:15].reshape(3, 5), key), "cache shares memory with latent"),
     ):
         with pytest.raises(TensorError, match=f"^write_latent_cache: .*{match}"):
             ops.write_latent_cache(*wrongs, batch)
