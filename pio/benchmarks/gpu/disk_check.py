@@ -37,7 +37,7 @@ def disk(check: Check) -> Iterator[Finding]:
         stream.fill(there.address, 0, there.nbytes)
         back.wait()
         taken.append(time.perf_counter() - began)
-        right += back.view == expected
+        right += bytes(back.view) == expected
     yield Finding.equal("segments as they were before they were written over", right, TIMES)
     yield check.short("segment for disk, until Python goes on", 1e6 * min(asked), "µs", ASKED_US)
     yield Finding("segment for disk, until it is here", PIECE * COUNT / min(taken) / 1e9, "GB/s")
