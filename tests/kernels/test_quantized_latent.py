@@ -150,7 +150,8 @@ def test_scratch_is_enough(heads, rank, rope):
     for offset in (4, 20, 60):
         wide = Tensor.full((size + 256,), 99, "uint8")
         out = Tensor.full(q.shape, NAN)
-        shape = record(size, heads * rank, rank, heads * rope, rope, heads, rank, rope, 0.3, device=default_device())
+        as_heads, strides = (size, 1, heads, rank, 1, 0, 0.3), (heads * rank, rank, heads * rope, rope)
+        shape = record(*as_heads, *strides, rope, device=default_device())
         at = (batch.record.address, wide.address + offset, shape.address)
         walk.latent_attention["int8"](out.address, q.address, q_rope.address, paged.cache.address, *at, 1)
         assert bits(out) == bits(expected)
