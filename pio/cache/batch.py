@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from typing import Final
 
 from pio.device import Device
 from pio.dtypes import int32, int64
@@ -13,6 +14,10 @@ from pio.ops._check import check
 from pio.ops._overlap import check_same_device
 from pio.ops.slices import Slices, as_array
 from pio.tensor import Tensor
+
+# Bytes that can be carried to a GPU beside the batch: how each sequence's token is chosen, and a mask of many tokens.
+_CARRIED: Final = 512
+_MASK: Final = 1 << 15
 
 
 class Batch(Slices):
@@ -80,7 +85,8 @@ class Batch(Slices):
         numbers = 4 * (max_tokens * (1 + axes) + max_outputs) + 8 * max_tokens * (1 + levels)
         # rows for the tokens from there on, and what is added behind layers, kept until the next ``begin``
         self._placed: list[tuple[int, Tensor, tuple[Tensor, ...]]] = []
-        super().__init__(max_sequences, max_blocks_per_sequence, numbers + 5 * ALIGNMENT, device)
+        room = _MASK + _CARRIED * max_sequences
+        super().__init__(max_sequences, max_blocks_per_sequence, numbers + 5 * ALIGNMENT, device, room=room)
         self.max_tokens = max_tokens
         self.max_outputs = max_outputs
         self.tokens, tokens = self._take((max_tokens,), int32)

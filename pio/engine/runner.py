@@ -15,7 +15,7 @@ from pio.engine.sequence import NO_SLOT, Sequence
 from pio.errors import PioError
 from pio.memory.budget import MemoryBudget
 from pio.memory.refusal import memory_refused
-from pio.ops.sampling import Sampler
+from pio.ops.sampling import Choice, Sampler
 from pio.tensor import Tensor
 
 
@@ -134,6 +134,9 @@ class Runner:
             if past == sequence.reused:
                 sequence.consumer.begin()
         try:
+            for sequence in plan:
+                sequence.choice = sequence.consumer.choose(sequence, sequence.row) if sequence.rows else None
+            self._sampler.bring([s.choice for s in plan if s.choice is not None], batch)
             logits = self._model.forward(batch, self._cache)
         finally:
             batch.forget_embeddings()  # those of the last prompt must not live until the next one comes
@@ -156,7 +159,7 @@ class Runner:
         taking = [s for s in plan if s.rows and s not in finished]
         at = 0  # which of a sequence's rows: the next one counts where the token before it came as drafted
         while taking:
-            choices = [choice for s in taking if (choice := s.consumer.choose(s, s.row + at)) is not None]
+            choices = [choice for s in taking if (choice := _choice(s, at)) is not None]
             if choices:
                 self._sampler.sample(logits, choices)  # which waits for the step
                 self.computed = self.computed or perf_counter()
@@ -182,6 +185,12 @@ class Runner:
             request_log.failed(told := deliverable(error), [sequence])
             sequence.consumer.fail(told)
             return True
+
+
+def _choice(sequence: Sequence, at: int) -> Choice | None:
+    """How to choose the token of a sequence's row; None where the logits themselves are wanted."""
+    choice, sequence.choice = sequence.choice, None
+    return choice or sequence.consumer.choose(sequence, sequence.row + at)
 
 
 def _add_cut(batch: Batch, sequence: Sequence) -> None:

@@ -125,6 +125,7 @@ class Sequence:
         scheduled: Tokens of it in the current step.
         rows: Rows of logits of it in the current step.
         row: The first of them, among those of all sequences.
+        choice: How the token of that row is chosen, where that is known before the step; behind it None.
         draft: Tokens behind the last one that the current step computes too, for they are likely to come.
         confirmed: Whether the last token came as the draft has it.
         drafted: Tokens of drafts so far.
@@ -143,6 +144,7 @@ class Sequence:
         "blocks",
         "cached_tokens",
         "checks",
+        "choice",
         "confirmed",
         "consumer",
         "cuts",
@@ -207,6 +209,7 @@ class Sequence:
         self.salt = salt
         self.blocks = array("i")
         self.scheduled = self.rows = self.row = 0
+        self.choice: Choice | None = None
         self.draft = NO_DRAFT
         self.confirmed = False
         self.drafted = self.accepted = self.checks = 0

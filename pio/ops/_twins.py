@@ -211,8 +211,8 @@ def _parts(value: Any, name: str, limit: str) -> Iterator[_Part]:
             yield from (part._replace(row=row) for part in _parts(matrix, name, limit))
     elif isinstance(value, Slices):
         if value.record.device.stream is not None:  # its tables are found by their distance from the record
-            storage = value.record.storage
-            yield _Part(Tensor(storage, storage.address, uint8, (storage.nbytes,), (1,)))
+            storage, last = value.record.storage, value.block_tables  # behind which no operation reads
+            yield _Part(Tensor(storage, storage.address, uint8, (last.address + last.nbytes - storage.address,), (1,)))
     elif isinstance(value, list | tuple):
         for each in cast("list[Any]", value):
             yield from _parts(each, name, limit)

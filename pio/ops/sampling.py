@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from pio.device import Device, on_device
@@ -18,7 +19,7 @@ from pio.memory.allocation import ALIGNMENT
 from pio.memory.arena import Arena
 from pio.memory.budget import MemoryBudget
 from pio.ops._check import check
-from pio.ops._sent_choices import SentChoices
+from pio.ops._sent_choices import Carrier, SentChoices
 from pio.ops.penalties import Penalties
 from pio.tensor import Tensor
 
@@ -196,6 +197,21 @@ class Sampler:
         """Bytes of the scratch."""
         own = self._arena.capacity + (0 if self._sent is None else self._sent.nbytes)
         return own if self._elsewhere is None else own + self._elsewhere.nbytes
+
+    def bring(self, choices: Sequence[Choice], batch: Carrier) -> None:
+        """Have choices go to a GPU with the batch of the step that computes their logits, not in a copy of their own.
+
+        ``sample`` has them chosen then, of which these are the same in the same order; others it sends by itself.
+
+        Args:
+            choices: As they are when they are chosen. On the CPU nothing has to be brought.
+            batch: What is sent for the step, complete but for this.
+        """
+        if self._sent is None:
+            return
+        with suppress(MissingKernel):  # they are chosen on the CPU
+            _ = kernels.on(self.device).sample[""]
+            self._sent.carry(choices, batch)
 
     def sample(self, logits: Tensor, choices: Sequence[Choice]) -> None:
         """Choose the token of each of these, from the row that it aims at; what else is chosen changes nothing.

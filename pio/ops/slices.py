@@ -37,7 +37,8 @@ class Slices:
 
     It is made once and refilled, and its record says how many sequences it holds: a recorded step, which knows the
     record by its address, reads anew each time how many there are. That of a GPU is filled in memory of this process;
-    ``send`` copies all of it there, once a step, and the tensors are those there.
+    ``send`` copies all of it there, once a step, and the tensors are those there. What else the step reads there may go
+    along (``carry``).
 
     Attributes:
         record: int64 (8,), as ``pio/kernels/_batch_record.py`` lays it out.
@@ -57,6 +58,8 @@ class Slices:
 
     __slots__ = (
         "_block_tables",
+        "_capacity",
+        "_carried",
         "_front",
         "_memory",
         "_past",
@@ -80,7 +83,13 @@ class Slices:
     )
 
     def __init__(
-        self, max_sequences: int, max_blocks_per_sequence: int, more: int = 0, device: Device | None = None
+        self,
+        max_sequences: int,
+        max_blocks_per_sequence: int,
+        more: int = 0,
+        device: Device | None = None,
+        *,
+        room: int = 0,
     ) -> None:
         """Make the memory.
 
@@ -89,14 +98,18 @@ class Slices:
             max_blocks_per_sequence: Cache blocks of a sequence at most.
             more: Bytes behind the tables for what a subclass keeps, taken by ``_take``.
             device: Where operations on it run; the default one if None.
+            room: Bytes that can be carried to a GPU in any case.
         """
         self.max_sequences = max_sequences
         self.max_blocks_per_sequence = max_blocks_per_sequence
         there = on_device(device)
-        # Block tables lie behind all else: they are large, and no more of them is sent than holds.
+        # Block tables lie behind all else: they are large, and no more of them is sent than holds. What is carried lies
+        # behind those that hold.
         front = _whole_lines(8 * fields.FIELDS + 4 * (5 * max_sequences + 1) + more) + 6 * ALIGNMENT
         nbytes = front + _whole_lines(4 * max_sequences * max_blocks_per_sequence)
-        self._memory, self._front = Arena(nbytes), front
+        if there.stream is not None:
+            nbytes += _whole_lines(room)
+        self._memory, self._front, self._capacity, self._carried = Arena(nbytes), front, nbytes, 0
         self._there = None if there.stream is None else Storage.allocate(nbytes, what="a batch", device=there)
         self.record, record = self._take((fields.FIELDS,), int64)
         self.starts, starts = self._take((max_sequences + 1,), int32)
@@ -140,16 +153,34 @@ class Slices:
         at = self._there.address + here.address - self._memory.storage.address
         return Tensor(self._there, at, here.dtype, here.shape, here.strides)
 
+    @property
+    def _end(self) -> int:
+        """Where the block tables end that hold, counted from the beginning."""
+        return self._front + _whole_lines(4 * self.num_sequences * self.max_blocks_per_sequence)
+
+    def carry(self, nbytes: int) -> tuple[int, int] | None:
+        """Make room for bytes that the next ``send`` takes to the GPU, behind all sequences: none is added any more.
+
+        Returns:
+            Where they are to be written, and where they will lie there, until the next ``send``; None where there is no
+            room, or no GPU.
+        """
+        at = self._end
+        if self._there is None or at + nbytes > self._capacity:
+            return None
+        self._carried = nbytes
+        return self._memory.storage.address + at, self._there.address + at
+
     def send(self) -> None:
         """Let operations that are called from here on see what it holds now: on a GPU that is a copy."""
         if self._there is not None:
-            stream, tables = self._there.device.stream, 4 * self.num_sequences * self.max_blocks_per_sequence
+            stream = self._there.device.stream
             assert stream is not None and self._memory.used <= self._front
-            stream.copy_in(self._there.address, self._memory.storage.address, self._front + tables)
+            stream.copy_in(self._there.address, self._memory.storage.address, self._end + self._carried)
 
     def begin(self) -> None:
         """Leave no sequence."""
-        self.num_sequences = self._record[fields.SEQUENCES // 8] = 0
+        self.num_sequences = self._record[fields.SEQUENCES // 8] = self._carried = 0
         self.tentative.clear()
 
     @property

@@ -1,5 +1,7 @@
 """What requests can ask of a model on a GPU: they get what they get on the CPU."""
 
+from collections import Counter
+
 import pytest
 
 pytest.importorskip("numba_cuda", reason='kernels for GPUs take numba-cuda: pip install "numba-cuda[cu13]"')
@@ -33,6 +35,33 @@ def test_every_field_together(driver):
         for one, other in zip(there.logprobs, wanted.logprobs, strict=True):
             assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
             assert [p for _, p in one.top] == pytest.approx([p for _, p in other.top], abs=1e-3)
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_a_token_is_one_copy_there_a_graph_a_choice_and_one_copy_back(driver, request_):
+    """Penalties, masks and lists go with the batch: what changes from token to token is in one copy."""
+    made = []
+    with load(DENSE) as model:
+        fields = {"ignore_eos": True, **request_}
+        for tokens in (3, 3, 4):  # the first time loads kernels
+            driver.calls.clear()
+            model.generate(prompt(model, 3, 5), max_new_tokens=tokens, **fields)
+            made.append(Counter(driver.calls))
+    more = made[2] - made[1]
+    del more["enter"]
+    assert more == {"copy_in": 1, "run_graph": 1, "launch": 1, "copy_out": 1, "wait": 1}
+
+
+def test_answers_to_one_prompt_choose_from_its_row_together(driver):
+    """Of all but the first nobody knew before the step, so how they choose goes there in a copy of its own."""
+    found = []
+    for device in ("cpu", "cuda"):
+        with load(DENSE, device, max_batch_sequences=3, cache_tokens=400) as model:
+            fields = {"max_new_tokens": 3, "ignore_eos": True, "temperature": 1.1, "seed": 4, "n": 3}
+            fields = {"max_new_tokens": 3, "ignore_eos": True, "temperature": 1.1, "seed": 4, "n": 3}
+            answers = model.generate(prompt(model, 3, 6), **fields).samples
+            found.append([answer.token_ids for answer in answers])
+    assert found[0] == found[1] and len(set(map(tuple, found[0]))) == 3
 
 
 @pytest.mark.parametrize("case", [DENSE, RECURRENT])

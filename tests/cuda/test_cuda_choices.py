@@ -16,6 +16,7 @@ from pio.ops import _sent_choices
 from pio.ops.bans import Bans
 from pio.ops.penalties import Penalties
 from pio.ops.sampling import Choice, Sampler
+from pio.ops.slices import Slices
 from pio.ops.token_mask import TokenMask
 from pio.tensor import Tensor
 
@@ -110,6 +111,44 @@ def test_a_step_takes_one_copy_there_and_one_back(driver):
     sampler.sample(logits, choices)
     made = {name: driver.calls.count(name) for name in ("copy_in", "copy_out", "wait", "allocate", "free")}
     assert made == {"copy_in": 1, "copy_out": 1, "wait": 1, "allocate": 0, "free": 0}
+
+
+@pytest.mark.parametrize("room", [0, 1 << 16])
+def test_choices_travel_with_a_batch_where_it_has_room(driver, room):
+    """Behind the tables that hold, which they leave as they are; what was not brought, or not so, is sent."""
+    device, logits, here = Device("cuda"), rows_of(random.Random(6), 4, N), choices_of(9, 4)
+    Sampler(N).sample(logits, here)
+    wanted, there = [choice.token for choice in here], logits.to("cuda")
+    sampler, batch = Sampler(N, device=device), Slices(3, 5, device=device, room=room)
+    for hold, chosen in ((3, slice(None)), (2, slice(None)), (1, slice(3, 20)), (3, slice(None, None, -1))):
+        brought, taken = choices_of(9, 4), choices_of(9, 4)[chosen]
+        if hold != 1:
+            taken = brought[chosen]
+        batch.begin()
+        for i in range(hold):
+            batch.append(2, i, [7 + i, 8 + i, 9 + i])
+        sampler.bring(brought, batch)
+        driver.calls.clear()
+        batch.send()
+        sampler.sample(there, taken)
+        assert [choice.token for choice in taken] == wanted[chosen]
+        assert driver.calls.count("copy_in") == (1 if room and chosen == slice(None) else 2)
+        assert [row[:3] for row in batch.block_tables.tolist()[:hold]] == [[7 + i, 8 + i, 9 + i] for i in range(hold)]
+    driver.calls.clear()
+    sampler.sample(there, brought)  # what was brought holds for one time
+    assert driver.calls.count("copy_in") == 1 and [choice.token for choice in brought] == wanted
+
+
+def test_nothing_is_brought_where_tokens_are_chosen_on_the_cpu(driver):
+    logits, (here, there) = rows_of(random.Random(8), 4, N), (choices_of(2, 4), choices_of(2, 4))
+    Sampler(N).sample(logits, here)
+    for device in (Device("cpu"), Device("cuda").without("sampling")):
+        sampler, batch = Sampler(N, device=device), Slices(1, 1, device=device, room=1 << 16)
+        batch.append(1, 0, [0])
+        sampler.bring(there, batch)
+        batch.send()
+        sampler.sample(logits.to(device), there)
+        assert [choice.token for choice in there] == [choice.token for choice in here]
 
 
 def test_records_that_need_more_room_than_there_is(driver, monkeypatch):

@@ -68,7 +68,7 @@ def test_logits_and_tokens_behind_a_picture(driver):
         assert model.stats().encoded_media == 1, "what the tower has made is kept there"
 
 
-def test_a_token_behind_a_picture_costs_a_graph_a_launch_and_a_wait(driver):
+def test_a_token_behind_a_picture_costs_one_copy_a_graph_a_launch_and_a_wait(driver):
     with load(SEEING) as model:
         greedy(model, asked(SMALL), 3)
         driver.calls.clear()
@@ -76,7 +76,7 @@ def test_a_token_behind_a_picture_costs_a_graph_a_launch_and_a_wait(driver):
         first = len(driver.calls)
         greedy(model, asked(SMALL), 3)
         steps = [call for call in driver.calls[2 * first :] if call != "enter"]
-    assert steps == ["copy_in", "run_graph", "copy_in", "launch", "copy_out", "wait"] * 2
+    assert steps == ["copy_in", "run_graph", "launch", "copy_out", "wait"] * 2
 
 
 def test_embeddings_that_come_with_a_prompt_are_copied_once(driver):
