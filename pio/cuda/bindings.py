@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
-from pio.cuda.driver import NO_PINNED, Facts
+from pio.cuda.driver import NO_PINNED, Facts, Launch
 from pio.errors import DeviceError, OutOfMemoryError
 
 try:
@@ -69,7 +70,7 @@ def _ok(result: Any, what: str = "") -> None:
         return
     name = result.name.removeprefix("CUDA_ERROR_").lower().replace("_", " ")
     if result == cu.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
-        raise OutOfMemoryError(f"the GPU has no memory left{what and ' for ' + what}: free some, or ask for less")
+        raise OutOfMemoryError(f"the GPU has no memory left{what and ' to ' + what}: free some, or ask for less")
     remedy = "; the GPU is lost to this process, which can go on with device='cpu': start it anew for the GPU"
     raise DeviceError(
         f"CUDA's driver says {name!r}{what and ' where it is to ' + what} (error {int(result)})"
@@ -203,7 +204,7 @@ class Bindings:
         _ok(cu.cuCtxSynchronize()[0], "finish its work")
 
     def allocate(self, nbytes: int, stream: int) -> int:
-        return int(_value(cu.cuMemAllocAsync(nbytes, cu.CUstream(stream)), f"{nbytes} bytes"))
+        return int(_value(cu.cuMemAllocAsync(nbytes, cu.CUstream(stream)), f"allocate {nbytes} bytes"))
 
     def free(self, address: int, stream: int) -> None:
         _ok(cu.cuMemFreeAsync(cu.CUdeviceptr(address), cu.CUstream(stream))[0])
@@ -240,25 +241,38 @@ class Bindings:
         self._functions[int(function)] = function
         return int(function)
 
-    def launch(self, kernel: int, grid: int, block: int, shared: int, stream: int, letters: str, values: bytes) -> None:
+    def launch(self, launch: Launch, stream: int) -> None:
+        kernel, grid, block, shared, _, values = launch
         arguments, function = self._arguments, self._functions[kernel]
         ctypes.memmove(arguments.first, values, len(values))
         found = cu.cuLaunchKernel(function, grid, 1, 1, block, 1, 1, shared, self._streams[stream], arguments.places, 0)
         _ok(found[0], "run a kernel")
 
-    def begin_graph(self, stream: int) -> None:
-        mode = cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        _ok(cu.cuStreamBeginCapture(cu.CUstream(stream), mode)[0])
-
-    def end_graph(self, stream: int) -> int:
-        graph = _value(cu.cuStreamEndCapture(cu.CUstream(stream)))
+    def graph(self, launches: Sequence[Launch]) -> int:
+        # Node by node: a capture of a stream would be spoilt by another thread that waits for the whole GPU, or works
+        # in the default stream, as other libraries do.
+        graph = _value(cu.cuGraphCreate(0), "make a graph")
         try:
-            return int(_value(cu.cuGraphInstantiate(graph, 0)))
+            before = list[Any]()
+            for launch in launches:
+                node = self._node(launch)  # copied by the call
+                before = [_value(cu.cuGraphAddKernelNode(graph, before, len(before), node), "make a graph")]
+            return int(_value(cu.cuGraphInstantiate(graph, 0), "make a graph"))
         finally:
             cu.cuGraphDestroy(graph)
+
+    def _node(self, launch: Launch) -> Any:
+        """Return a launch as a node of a graph; it names memory that the next launch of this thread changes."""
+        kernel, grid, block, shared, _, values = launch
+        node, arguments = cu.CUDA_KERNEL_NODE_PARAMS(), self._arguments
+        ctypes.memmove(arguments.first, values, len(values))
+        node.func, node.sharedMemBytes, node.kernelParams = self._functions[kernel], shared, arguments.places
+        node.gridDimX, node.gridDimY, node.gridDimZ = grid, 1, 1
+        node.blockDimX, node.blockDimY, node.blockDimZ = block, 1, 1
+        return node
 
     def run_graph(self, graph: int, stream: int) -> None:
         _ok(cu.cuGraphLaunch(cu.CUgraphExec(graph), cu.CUstream(stream))[0])
 
-    def end_graph_run(self, graph: int) -> None:
+    def end_graph(self, graph: int) -> None:
         _ok(cu.cuGraphExecDestroy(cu.CUgraphExec(graph))[0])

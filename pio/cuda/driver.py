@@ -6,8 +6,9 @@ Python waits for the stream first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 NO_PINNED: Final = (
     "the system refused {} bytes of memory that a GPU reads by itself (pinned memory): free memory of this machine, or "
@@ -34,6 +35,26 @@ class Facts:
     nbytes: int
     shared: int
     identity: str
+
+
+class Launch(NamedTuple):
+    """A kernel's launch.
+
+    Attributes:
+        kernel: Its handle.
+        grid: Blocks.
+        block: Threads of each.
+        shared: Bytes of shared memory of each.
+        letters: One for each parameter, ``q`` for an int64 and ``d`` for a float64.
+        values: The arguments, eight bytes each.
+    """
+
+    kernel: int
+    grid: int
+    block: int
+    shared: int
+    letters: str
+    values: bytes
 
 
 class Driver(Protocol):
@@ -158,32 +179,21 @@ class Driver(Protocol):
         """
         ...
 
-    def launch(self, kernel: int, grid: int, block: int, shared: int, stream: int, letters: str, values: bytes) -> None:
-        """Run a kernel.
+    def launch(self, launch: Launch, stream: int) -> None:
+        """Run a kernel in a stream's order; its arguments are not looked at any more behind the call."""
+        ...
 
-        Args:
-            kernel: Its handle.
-            grid: Blocks.
-            block: Threads of each.
-            shared: Bytes of shared memory of each.
-            stream: In whose order.
-            letters: One for each parameter, ``q`` for an int64 and ``d`` for a float64.
-            values: The arguments, eight bytes each; not looked at any more behind the call.
+    def graph(self, launches: Sequence[Launch]) -> int:
+        """Return the handle of launches that are done in one call, each when the one before it is done.
+
+        It is made of these alone, whatever other threads ask of the GPU meanwhile.
         """
         ...
 
-    def begin_graph(self, stream: int) -> None:
-        """Record what is put into a stream from here on instead of doing it."""
-        ...
-
-    def end_graph(self, stream: int) -> int:
-        """Return the handle of what was recorded, ready to run."""
-        ...
-
     def run_graph(self, graph: int, stream: int) -> None:
-        """Do what was recorded."""
+        """Put these launches into a stream."""
         ...
 
-    def end_graph_run(self, graph: int) -> None:
-        """Give a recording back; runs that are under way are finished."""
+    def end_graph(self, graph: int) -> None:
+        """Give a graph back; runs that are under way are finished."""
         ...

@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import cache
 from time import perf_counter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from pio.cuda.driver import Driver
+from pio.cuda.driver import Driver, Launch
 from pio.cuda.gpu import Gpu, gpu
 from pio.cuda.pinned import Pinned
 from pio.cuda.stage import Stage
@@ -19,18 +18,6 @@ from pio.errors import DeviceError, OutOfMemoryError
 from pio.memory.sizes import format_bytes
 
 _lock: Final = threading.RLock()
-_recording: Final = threading.RLock()  # nobody may wait for all of a GPU while a graph is recorded there
-
-
-class Launch(NamedTuple):
-    """A kernel's launch, as ``Driver.launch`` takes it."""
-
-    kernel: int
-    grid: int
-    block: int
-    shared: int
-    letters: str
-    values: bytes
 
 
 class Stream:
@@ -76,8 +63,7 @@ class Stream:
 
     def launch(self, launch: Launch) -> None:
         """Run a kernel when all before it is done."""
-        kernel, grid, block, shared, letters, values = launch
-        self.begin().launch(kernel, grid, block, shared, self.handle, letters, values)
+        self.begin().launch(launch, self.handle)
 
     def graph(self, launches: Sequence[Launch]) -> Graph:
         """Return what does these launches in one call."""
@@ -150,8 +136,7 @@ class Stream:
     def _free(self, address: int, shared: bool) -> None:
         driver = self.gpu.enter()
         if shared:
-            with _recording:
-                driver.wait_all()
+            driver.wait_all()
         self.held.pop(address)
         driver.free(address, self.handle)
 
@@ -292,23 +277,9 @@ class Graph:
     """Launches that are done in one call of the driver."""
 
     def __init__(self, stream: Stream, launches: Sequence[Launch]) -> None:
-        """Record them, in a stream of its own, so that nothing that other threads do gets between them."""
+        """Make it; nothing runs yet."""
         self._stream = stream
-        driver = stream.gpu.enter()
-        own = driver.stream()
-        try:
-            with _recording:
-                driver.begin_graph(own)
-                try:
-                    for kernel, grid, block, shared, letters, values in launches:
-                        driver.launch(kernel, grid, block, shared, own, letters, values)
-                except BaseException:
-                    with suppress(DeviceError):  # it has the reason already
-                        driver.end_graph_run(driver.end_graph(own))
-                    raise
-                self._handle = driver.end_graph(own)
-        finally:
-            driver.end_stream(own)
+        self._handle = stream.begin().graph(launches)
 
     def run(self) -> None:
         """Do them when all before them is done."""
@@ -318,7 +289,7 @@ class Graph:
     def __del__(self) -> None:
         handle, stream = getattr(self, "_handle", 0), self._stream
         if handle:
-            stream.drop_later(lambda: stream.gpu.enter().end_graph_run(handle))
+            stream.drop_later(lambda: stream.gpu.enter().end_graph(handle))
 
 
 @cache

@@ -12,7 +12,7 @@ import ctypes
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from order import Order, Stamp
 from ptx import Memory, Module
 
-from pio.cuda.driver import NO_PINNED, Facts
+from pio.cuda.driver import NO_PINNED, Facts, Launch
 from pio.errors import DeviceError, OutOfMemoryError
 
 RUBBISH = 0xA5  # what fresh memory is full of
@@ -59,7 +59,6 @@ class Queue:
     gpu: int
     handle: int
     work: list[tuple[Stamp, Work]] = field(default_factory=list[tuple[Stamp, Work]])
-    recorded: list[tuple[str, Work]] | None = None
 
 
 @dataclass
@@ -174,22 +173,16 @@ class FakeDriver:
 
     def end_stream(self, stream: int) -> None:
         queue = self._queue("end_stream", stream)
-        if queue.recorded is not None:
-            raise Misuse("a stream is ended that is recorded")
         self._run(queue)
         del self._queues[stream]
 
     def wait(self, stream: int) -> None:
         queue = self._queue("wait", stream)
-        if queue.recorded is not None:
-            raise Misuse("somebody waits for a stream that is recorded")
         self._run(queue)
         self._order.waited(stream)
 
     def wait_all(self) -> None:
         gpu = self._begin("wait_all")
-        if any(queue.recorded is not None for queue in self._queues.values() if queue.gpu == gpu):
-            raise Misuse("somebody waits for all of a GPU while a stream there is recorded")
         for handle, queue in self._queues.items():
             if queue.gpu == gpu:
                 self._run(queue)
@@ -210,8 +203,6 @@ class FakeDriver:
 
     def _mark(self, call: str, stream: int, *, timed: bool) -> int:
         queue, handle = self._queue(call, stream), next(self._handles)
-        if timed and queue.recorded is not None:
-            raise Misuse("a mark that knows its time is recorded")
 
         def reach() -> Touched:
             event.done, event.reached = True, time.perf_counter()
@@ -257,10 +248,10 @@ class FakeDriver:
 
     def allocate(self, nbytes: int, stream: int) -> int:
         queue = self._queue("allocate", stream)
-        if queue.recorded is not None or nbytes <= 0:
-            raise Misuse(f"{nbytes} bytes are allocated{', and that is recorded' * (queue.recorded is not None)}")
+        if nbytes <= 0:
+            raise Misuse(f"{nbytes} bytes are allocated")
         if self._used(queue.gpu) + nbytes > self.gpus[queue.gpu].nbytes:
-            raise OutOfMemoryError(f"the GPU has no memory left for {nbytes} bytes: free some, or ask for less")
+            raise OutOfMemoryError(f"the GPU has no memory left to allocate {nbytes} bytes: free some, or ask for less")
         self.spare[queue.gpu] = max(0, self.spare[queue.gpu] - nbytes)
         buffer = ctypes.create_string_buffer(nbytes + ALIGNMENT)
         address = ctypes.addressof(buffer)
@@ -275,8 +266,6 @@ class FakeDriver:
 
     def free(self, address: int, stream: int) -> None:
         queue, block = self._queue("free", stream), self._blocks.get(address)
-        if queue.recorded is not None:
-            raise Misuse("memory is freed, and that is recorded")
         if block is None or not block.alive or block.gpu != queue.gpu:
             raise Misuse(f"no memory of this GPU begins at {address:#x}, or it was freed")
         block.alive = False
@@ -359,31 +348,28 @@ class FakeDriver:
         self._kernels[handle] = Kernel(module, entry, shared)
         return handle
 
-    def launch(self, kernel: int, grid: int, block: int, shared: int, stream: int, letters: str, values: bytes) -> None:
-        queue, loaded = self._queue("launch", stream), self._kernels.get(kernel)
+    def launch(self, launch: Launch, stream: int) -> None:
+        queue = self._queue("launch", stream)
+        self._put(queue, *self._launched(launch, queue.gpu))
+
+    def graph(self, launches: Sequence[Launch]) -> int:
+        gpu, handle = self._begin("graph"), next(self._handles)
+        self._graphs[handle] = [self._launched(launch, gpu) for launch in launches]
+        return handle
+
+    def _launched(self, launch: Launch, gpu: int) -> tuple[str, Work]:
+        """Return what a launch is called, and what it does."""
+        kernel, grid, block, shared, letters, values = launch
+        loaded, memory = self._kernels.get(kernel), self._memories[gpu]
         if loaded is None or shared > loaded.shared:
             raise Misuse(f"there is no kernel {kernel}, or it was loaded for less than {shared} bytes of shared memory")
         arguments = struct.unpack(f"={letters}", values)
-        memory = self._memories[queue.gpu]
 
         def run() -> Touched:
             loaded.module.launch(loaded.entry, grid, block, arguments, shared, memory=memory)
             return memory.read, memory.written
 
-        self._put(queue, f"the kernel {loaded.entry}", run)
-
-    def begin_graph(self, stream: int) -> None:
-        queue = self._queue("begin_graph", stream)
-        if queue.recorded is not None:
-            raise Misuse("a stream is recorded twice at once")
-        queue.recorded = []
-
-    def end_graph(self, stream: int) -> int:
-        queue, handle = self._queue("end_graph", stream), next(self._handles)
-        if queue.recorded is None:
-            raise Misuse("nothing is recorded")
-        self._graphs[handle], queue.recorded = queue.recorded, None
-        return handle
+        return f"the kernel {loaded.entry}", run
 
     def run_graph(self, graph: int, stream: int) -> None:
         queue = self._queue("run_graph", stream)
@@ -392,8 +378,8 @@ class FakeDriver:
         for what, work in self._graphs[graph]:
             self._put(queue, what, work)
 
-    def end_graph_run(self, graph: int) -> None:
-        self._begin("end_graph_run")
+    def end_graph(self, graph: int) -> None:
+        self._begin("end_graph")
         if self._graphs.pop(graph, None) is None:
             raise Misuse(f"there is no graph {graph}")
 
@@ -432,9 +418,6 @@ class FakeDriver:
         return queue
 
     def _put(self, queue: Queue, what: str, work: Work) -> Stamp:
-        if queue.recorded is not None:
-            queue.recorded.append((what, work))
-            return Stamp(what, queue.handle, 0, {})
         stamp = self._order.ask(queue.handle, what)
         queue.work.append((stamp, work))
         return stamp

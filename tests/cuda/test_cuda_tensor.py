@@ -282,17 +282,19 @@ def test_a_round_trip(driver):
 def test_the_driver_of_tests_sees_misuse(driver):
     stream = Device("cuda").stream
     gpu = stream.gpu.enter()
-    at, pinned = stream.allocate(512), gpu.allocate_host(64)
+    at, pinned, unloaded = stream.allocate(512), gpu.allocate_host(64), Launch(5, 1, 1, 0, "", b"")
     for act in (
         lambda: gpu.copy_in(at, ctypes.addressof(ctypes.create_string_buffer(64)), 64, stream.handle),
         lambda: gpu.copy_in(at + 480, pinned, 64, stream.handle),
         lambda: gpu.copy(at, at + 32, 64, stream.handle),
         lambda: gpu.free(at + 256, stream.handle),
         lambda: gpu.fill(pinned, 0, 8, stream.handle),
-        lambda: gpu.launch(5, 1, 1, 0, stream.handle, "", b""),
+        lambda: gpu.launch(unloaded, stream.handle),
+        lambda: gpu.graph([unloaded]),
+        lambda: gpu.run_graph(99, stream.handle),
         lambda: gpu.wait(99),
         lambda: gpu.end_event(99),
-        lambda: gpu.end_graph(stream.handle),
+        lambda: gpu.end_graph(99),
         lambda: gpu.free_host(pinned),  # a fill is under way
     ):
         with pytest.raises(Misuse):
@@ -302,16 +304,10 @@ def test_the_driver_of_tests_sees_misuse(driver):
     with pytest.raises(Misuse, match="changed before"):
         stream.wait()
     stream.wait()
-    gpu.begin_graph(stream.handle)
-    for act in (lambda: gpu.free(at, stream.handle), lambda: gpu.allocate(8, stream.handle), stream.wait):
-        with pytest.raises(Misuse):
-            act()
-    gpu.end_graph_run(gpu.end_graph(stream.handle))
     gpu.free_host(pinned)
     stream.drop(at)
     with pytest.raises(Misuse):
         threading_result(lambda: gpu.room())
-    unloaded = Launch(5, 1, 1, 0, "", b"")
     with pytest.raises(Misuse):
         Stream.launch(stream, unloaded)
 
