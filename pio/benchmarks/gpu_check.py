@@ -22,6 +22,7 @@ from pio.benchmarks.gpu.kernel_checks import agreement, independence, prefill, r
 from pio.benchmarks.gpu.kernel_compilation import compiled
 from pio.benchmarks.gpu.model_checks import checkpoints, logits, models
 from pio.benchmarks.gpu.other_processes import peers, start
+from pio.benchmarks.gpu.sight_checks import sight
 from pio.benchmarks.gpu.text_table import text_table
 from pio.device import Device
 from pio.errors import ConfigError, PioError
@@ -36,12 +37,13 @@ PARTS: Final[dict[str, tuple[Part, int]]] = {
     "repeats": (repeats, 6),
     "agreement": (agreement, 18),
     "logits": (logits, 10),
-    "reads": (reads, 12),
+    "sight": (sight, 4),
+    "reads": (reads, 11),
     "prefill": (prefill, 4),
-    "models": (models, 22),
+    "models": (models, 20),
     "start": (start, 4),
     "checkpoints": (checkpoints, 2),
-    "peers": (peers, 6),
+    "peers": (peers, 5),
 }
 
 

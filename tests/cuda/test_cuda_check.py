@@ -19,7 +19,14 @@ from gpus import having
 from pio import ops
 from pio.benchmarks import gpu_check
 from pio.benchmarks import machine as machines
-from pio.benchmarks.gpu import first_token, kernel_checks, kernel_compilation, model_checks, other_processes
+from pio.benchmarks.gpu import (
+    draft_subjects,
+    first_token,
+    kernel_checks,
+    kernel_compilation,
+    model_checks,
+    other_processes,
+)
 from pio.benchmarks.gpu.check import Check, Finding, run_part
 from pio.benchmarks.gpu.check_shapes import REAL, SMALL
 from pio.benchmarks.gpu.numbers import Numbers
@@ -96,6 +103,26 @@ def test_whole_models(roomy):
     found = findings("models") | findings("logits")
     assert found["tiny: the same answer beside others"].fine and found["tiny: answer of 3 behind 5"].value > 0
     assert found["tiny, 1 layers: logits against the CPU's"].value < 1e-3
+
+
+def test_a_tower(roomy):
+    found = findings("sight")
+    assert found["tower: embeddings of a picture against the CPU's"].value < 1e-3
+    assert found["tower: a picture alone and beside another"].fine
+    assert found["tower: picture of 300 x 280"].value > 0
+
+
+def test_drafts_penalties_and_towers_are_among_what_is_computed():
+    names = [subject.name for subject in kernel_checks.subjects(SMALL)]
+    for kind in ("commit to states", "commit to inputs", "penalties", "image_patches", "attention of a tower"):
+        assert any(name.startswith(kind) for name in names), kind
+    drafted, _ = (
+        subject.make(Numbers(Device("cpu"))) for subject in draft_subjects.drafts(SMALL) if "drafted" in subject.name
+    )
+    before = drafted.outs[1].clone()
+    out, state, learned, keys, decay = drafted.once()
+    assert state.tolist() == before.tolist()  # drafted tokens leave the states as they are
+    assert all(max(map(abs, kept.reshape(-1).tolist())) > 0 for kept in (out, learned, keys, decay))
 
 
 def test_models_are_cut_to_the_memory():

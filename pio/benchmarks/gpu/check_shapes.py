@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pio.benchmarks.gpu.published import PUBLISHED, USUAL
+from pio.benchmarks.gpu.published import PUBLISHED, SEEING, USUAL
 
 FORMS: Final = ("bfloat16", "int4", "int8", "float16", "float32", "rounded", "int4_zero_point")
 
@@ -32,13 +32,44 @@ class Experts:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A recurrent layer."""
+    """Recurrent layers.
+
+    Attributes:
+        key_heads: Of queries and keys.
+        heads: Of values, and so of states.
+        dim: Of keys.
+        value_dim: Of values.
+        width: Tokens that a convolution sees.
+        layers: How many there are.
+    """
 
     key_heads: int
     heads: int
     dim: int
     value_dim: int
     width: int
+    layers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tower:
+    """A tower that looks at pictures.
+
+    Attributes:
+        heads: Of attention, with their width.
+        hidden: Width of a patch's row.
+        side: Of the learned table of places.
+        patch: Pixels along a side of a patch.
+        grid: Patches of a picture, down and across.
+        rows: Patches that go through a layer together.
+    """
+
+    heads: tuple[int, int]
+    hidden: int
+    side: int
+    patch: int
+    grid: tuple[int, int]
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +87,8 @@ class Shapes:
         lengths: Positions that are attended to.
         chunk: Tokens of a piece of a prompt.
         experts: Mixtures.
-        delta: A recurrent layer.
+        delta: Recurrent layers.
+        tower: What looks at pictures.
         repeats: How often the same is computed, for its bits.
         buffer: Bytes that are read to measure the bandwidth.
         cold: Bytes of weights that are read in turns, so that none are found in a cache.
@@ -68,6 +100,8 @@ class Shapes:
         peers: Which models are also run by other libraries.
         timed: Whether sizes are so large that times say something.
         layers: Of a model whose logits are compared with the CPU's.
+        seeing: config.json of a model with a tower, whose embeddings are compared.
+        picture: Its height and width.
     """
 
     forms: tuple[str, ...]
@@ -81,6 +115,7 @@ class Shapes:
     chunk: int
     experts: tuple[Experts, ...]
     delta: Delta
+    tower: Tower
     repeats: int
     buffer: int
     cold: int
@@ -90,6 +125,8 @@ class Shapes:
     context: tuple[int, int]
     layers: int
     models: Mapping[str, tuple[dict[str, Any], str | None]] = field(hash=False)
+    seeing: dict[str, Any] = field(hash=False)
+    picture: tuple[int, int]
     peers: tuple[str, ...] = ()
     timed: bool = True
 
@@ -110,7 +147,8 @@ REAL: Final = Shapes(
     lengths=(1024, 32_768),
     chunk=256,
     experts=(Experts(128, 8, 2048, 768), Experts(512, 10, 2048, 512), Experts(64, 4, 2048, 1536, logistic=True)),
-    delta=Delta(16, 32, 128, 128, 4),
+    delta=Delta(16, 32, 128, 128, 4, 36),
+    tower=Tower((16, 64), 1024, 48, 16, (28, 38), 256),
     repeats=100,
     buffer=4 << 30,
     cold=512 << 20,
@@ -120,6 +158,8 @@ REAL: Final = Shapes(
     context=(1024, 128),
     layers=4,
     models={name: (raw, USUAL[name]) for name, raw in PUBLISHED.items()},
+    seeing=SEEING,
+    picture=(448, 608),
     peers=("Qwen3-0.6B", "Qwen3-4B"),
 )
 
@@ -139,6 +179,30 @@ _TINY: Final[dict[str, Any]] = {
     "tie_word_embeddings": True,
 }
 
+_SEEING: Final[dict[str, Any]] = {
+    "model_type": "qwen3_vl",
+    "image_token_id": 120,
+    "video_token_id": 121,
+    "vision_start_token_id": 122,
+    "vision_end_token_id": 123,
+    "tie_word_embeddings": True,
+    "text_config": {**_TINY, "model_type": "qwen3_vl_text", "rope_scaling": {"mrope_section": [4, 4, 4]}},
+    "vision_config": {
+        "deepstack_visual_indexes": [0],
+        "depth": 2,
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_size": 48,
+        "in_channels": 3,
+        "intermediate_size": 80,
+        "num_heads": 2,
+        "num_position_embeddings": 25,
+        "out_hidden_size": 72,
+        "patch_size": 64,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    },
+}
+
 SMALL: Final = Shapes(
     forms=("bfloat16", "int4"),
     widths=((37, 72),),
@@ -150,7 +214,8 @@ SMALL: Final = Shapes(
     lengths=(300,),
     chunk=3,
     experts=(Experts(5, 2, 72, 40), Experts(4, 2, 40, 24, logistic=True)),
-    delta=Delta(2, 4, 16, 24, 3),
+    delta=Delta(2, 4, 16, 24, 3, 2),
+    tower=Tower((2, 24), 48, 5, 3, (6, 4), 13),
     repeats=2,
     buffer=1 << 16,
     cold=1 << 12,
@@ -160,5 +225,7 @@ SMALL: Final = Shapes(
     context=(5, 3),
     layers=1,
     models={"tiny": (_TINY, None)},
+    seeing=_SEEING,
+    picture=(280, 300),
     timed=False,
 )

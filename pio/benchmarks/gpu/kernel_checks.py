@@ -9,11 +9,13 @@ from typing import Final
 from pio import ops
 from pio.benchmarks.gpu.check import Check, Finding
 from pio.benchmarks.gpu.check_shapes import Shapes
+from pio.benchmarks.gpu.draft_subjects import drafts
 from pio.benchmarks.gpu.linear_subjects import experts, head_linears, linear, linears
 from pio.benchmarks.gpu.mixer_subjects import attention, latent_attention, recurrences
 from pio.benchmarks.gpu.numbers import Numbers
 from pio.benchmarks.gpu.row_subjects import rows
 from pio.benchmarks.gpu.subject import Subject, Work, relative_error, same_bits
+from pio.benchmarks.gpu.tower_subjects import tower
 from pio.device import Device
 from pio.ops.attention import BLOCK_SIZE, cache_layout
 from pio.tensor import Tensor
@@ -26,7 +28,8 @@ PARTS: Final = {"bfloat16": 2}  # products of tensor cores for one: activations 
 
 def subjects(shapes: Shapes) -> Iterator[Subject]:
     """Return everything that is computed, of each kind one in turn: where time is short all kinds have been met."""
-    kinds = [make(shapes) for make in (linears, attention, experts, recurrences, latent_attention, head_linears, rows)]
+    makers = linears, attention, experts, recurrences, drafts, latent_attention, head_linears, rows, tower
+    kinds = [make(shapes) for make in makers]
     while kinds:
         for kind in list(kinds):
             found = next(kind, None)
@@ -137,6 +140,7 @@ def _decoding(shapes: Shapes) -> Iterator[Subject]:
         attention(shapes),
         latent_attention(shapes),
         recurrences(shapes),
+        drafts(shapes),
         head_linears(shapes),
         (linear(form, *width, 1) for form in shapes.forms[3:] for width in shapes.widths),
     )

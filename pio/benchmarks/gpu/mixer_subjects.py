@@ -53,7 +53,7 @@ def _attention(form: str, shape: tuple[int, int, int], tokens: int, length: int,
         ops.write_cache(keys, values, k, v, whole, scratch)
         return lambda: ops.paged_attention(q, keys, values, batch, scratch, out=out)
 
-    runs = [layer() for _ in range(_turns(numbers, nbytes))]
+    runs = [layer() for _ in range(turns(numbers, nbytes))]
     return Work(runs, [out], nbytes, 2 * heads * dim * tokens * (length - (tokens - 1) / 2))
 
 
@@ -83,10 +83,11 @@ def _latent(form: str, shape: tuple[int, int, int], tokens: int, length: int, nu
         ops.write_latent_cache(cache, latent, key, whole)
         return lambda: ops.latent_attention(asked, turned, cache, batch, scratch, out=out, scale=0.05)
 
-    return Work([layer() for _ in range(_turns(numbers, nbytes))], [out], nbytes)
+    return Work([layer() for _ in range(turns(numbers, nbytes))], [out], nbytes)
 
 
-def _turns(numbers: Numbers, nbytes: float) -> int:
+def turns(numbers: Numbers, nbytes: float) -> int:
+    """Return among how many caches or states of so many bytes a measurement takes turns."""
     return max(1, round(numbers.cold / nbytes)) if numbers.cold else 1
 
 
@@ -111,10 +112,10 @@ def _state(d: Delta, numbers: Numbers, tokens: int) -> tuple[Tensor, Tensor, Sli
 def _delta(d: Delta, tokens: int, numbers: Numbers) -> Work:
     q, k = (numbers.floats(tokens, d.key_heads, d.dim, seed=seed) for seed in (1, 2))
     v, out = numbers.floats(tokens, d.heads, d.value_dim, seed=3), numbers.empty(tokens, d.heads, d.value_dim)
-    beta, decay = ops.delta_gates(*_gate_inputs(d, tokens, numbers))
+    beta, decay = ops.delta_gates(*gate_inputs(d, tokens, numbers))
     scratch = numbers.empty(tokens, d.key_heads, 2)
     before, state, batch = _state(d, numbers, tokens)
-    states = [state, *(before.clone() for _ in range(_turns(numbers, 2 * state.nbytes) - 1))]
+    states = [state, *(before.clone() for _ in range(turns(numbers, 2 * state.nbytes) - 1))]
     runs = [partial(ops.gated_delta, q, k, v, decay, beta, own, batch, out=out, scratch=scratch) for own in states]
     return Work(runs, [out, state], 2 * state.nbytes, reset=lambda: state.copy_(before))
 
@@ -129,10 +130,11 @@ def _conv(d: Delta, channels: int, tokens: int, numbers: Numbers) -> Work:
 
 def _gates(d: Delta, tokens: int, numbers: Numbers) -> Work:
     beta, decay = numbers.empty(tokens, d.heads), numbers.empty(tokens, d.heads)
-    given = _gate_inputs(d, tokens, numbers)
+    given = gate_inputs(d, tokens, numbers)
     return Work([partial(ops.delta_gates, *given, out_beta=beta, out_decay=decay)], [beta, decay])
 
 
-def _gate_inputs(d: Delta, tokens: int, numbers: Numbers) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def gate_inputs(d: Delta, tokens: int, numbers: Numbers) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what ``ops.delta_gates`` takes for some tokens."""
     b, a = (numbers.floats(tokens, d.heads, seed=seed) for seed in (5, 6))
     return b, a, numbers.floats(d.heads, seed=7), numbers.floats(d.heads, seed=8)

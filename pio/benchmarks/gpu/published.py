@@ -1,4 +1,4 @@
-"""The shapes of published models, as far as their config.json decides what is computed: five decoders of text."""
+"""The shapes of published models, as far as their config.json decides what is computed: five of text, one that sees."""
 
 from __future__ import annotations
 
@@ -118,3 +118,41 @@ PUBLISHED: Final[dict[str, dict[str, Any]]] = {
     },
 }
 USUAL: Final = {"Qwen3-0.6B": None, "Qwen3-4B": None, **dict.fromkeys(list(PUBLISHED)[2:], "int4")}  # how they are held
+
+SEEING: Final[dict[str, Any]] = {
+    "model_type": "qwen3_vl",
+    "image_token_id": 151_655,
+    "video_token_id": 151_656,
+    "vision_start_token_id": 151_652,
+    "vision_end_token_id": 151_653,
+    "tie_word_embeddings": True,
+    "text_config": {
+        **_QWEN,
+        "model_type": "qwen3_vl_text",
+        "head_dim": 128,
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "max_position_embeddings": 262_144,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 8,
+        "rope_scaling": {"mrope_interleaved": True, "mrope_section": [24, 20, 20], "rope_type": "default"},
+        "rope_theta": 5_000_000,
+        "tie_word_embeddings": True,
+    },
+    "vision_config": {
+        "deepstack_visual_indexes": [5, 11, 17],
+        "depth": 24,
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_size": 1024,
+        "in_channels": 3,
+        "intermediate_size": 4096,
+        "model_type": "qwen3_vl",
+        "num_heads": 16,
+        "num_position_embeddings": 2304,
+        "out_hidden_size": 2048,
+        "patch_size": 16,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    },
+}  # Qwen3-VL-2B

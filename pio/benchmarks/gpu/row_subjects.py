@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeAlias
 
 from pio import ops
 from pio.benchmarks.gpu.check_shapes import Shapes
 from pio.benchmarks.gpu.numbers import Numbers
 from pio.benchmarks.gpu.subject import Subject, Work
+from pio.ops.bans import Bans
+from pio.ops.penalties import Penalties
 from pio.ops.sampling import Choice, Sampler
 from pio.tensor import Tensor
 
@@ -139,20 +142,39 @@ def _tables(rows: int, n: int, width: int) -> dict[str, tuple[Callable[[Numbers]
         out, chosen, values = numbers.floats(min(n, 4096), width), ids(numbers), numbers.floats(rows, width, seed=2)
         return lambda: ops.scatter_add(out.clone(), chosen, values)
 
-    def chosen(numbers: Numbers) -> Act:
-        logits, sampler = numbers.floats(rows, n), Sampler(n, device=numbers.device)
-        choices = [Choice(0.7 if i % 2 else 0.0, top_k=40, top_p=0.95) for i in range(rows)]
-        for i, choice in enumerate(choices):
-            choice.aim(i, (i * 0.37 + 0.11) % 1.0)
-
-        def act() -> Tensor:
-            sampler.sample(logits, choices)
-            return Tensor.from_list([choice.token for choice in choices], "int32")
-
-        return act
-
-    made = {"gather": gather, "unpack": unpack, "top_k": likeliest, "scatter_add": scatter, "sampling": chosen}
+    made = {"gather": gather, "unpack": unpack, "top_k": likeliest, "scatter_add": scatter}
+    made |= {"sampling": partial(_chosen, rows, n, None), "penalties": partial(_chosen, rows, n, _penalties)}
     return {name: (make, 0.0) for name, make in made.items()}
+
+
+def _chosen(rows: int, n: int, edit: Callable[[int, int], Penalties] | None, numbers: Numbers) -> Act:
+    """Choose the token of each row, from logits as they are or changed before."""
+    logits, sampler = numbers.floats(rows, n), Sampler(n, device=numbers.device)
+    choices = [
+        Choice(0.7 if i % 2 else 0.0, top_k=40, top_p=0.95, penalties=None if edit is None else edit(i, n))
+        for i in range(rows)
+    ]
+    for i, choice in enumerate(choices):
+        choice.aim(i, (i * 0.37 + 0.11) % 1.0)
+
+    def act() -> Tensor:
+        sampler.sample(logits, choices)
+        return Tensor.from_list([choice.token for choice in choices], "int32")
+
+    return act
+
+
+def _penalties(i: int, n: int) -> Penalties:
+    """Return what a long answer asks for: every kind of change, on tokens that would be likely without it."""
+    some = [(7919 * j + 31 * i) % n for j in range(min(n // 3, 3000))]
+    bans = Bans(
+        some[:40], n, always=some[40:50], sequences=[some[:3], some[5:6]], ngram=2, early=some[50:53], early_tokens=9
+    )
+    bias = {token: 3.0 - 0.01 * j for j, token in enumerate(some[60:300])}
+    made = Penalties(some, 8, n, repetition=1.3, presence=0.4, frequency=0.25, bias=bias, bans=bans)
+    for token in some[:8]:
+        made.count(token)
+    return made
 
 
 def _conv2d(numbers: Numbers) -> Act:
