@@ -167,13 +167,17 @@ class Runner:
             taking = [s for s in taking if s.draft and s.confirmed and s not in finished]
             at += 1
         if not self.computed:
-            assert self.device.stream is not None
-            self.device.stream.wait()
+            self.wait()
             self.computed = perf_counter()
         for sequence in plan:
             if sequence.draft:  # of its tokens those stand that came; one that is dead has none
                 sequence.scheduled = len(sequence.tokens) - sequence.num_computed - 1
             sequence.num_computed += sequence.scheduled
+
+    def wait(self) -> None:
+        """Wait until what was asked of the device is done; a CPU has done it by now."""
+        if self.device.stream is not None:
+            self.device.stream.wait()
 
     def _take(self, sequence: Sequence, logits: Tensor, row: int) -> bool:
         """Have a sequence take what a row gives; return whether it is finished, be it by an error."""

@@ -141,14 +141,15 @@ class Scheduler:
             self.speculation.schedule(self.plan, self.cache, tokens=tokens, rows=rows)
         return self.plan
 
-    def settle(self, seconds: float) -> None:
+    def settle(self, seconds: float, wait: Callable[[], object]) -> None:
         """Clear up behind a step's drafts: answers have their tokens, and none is removed yet.
 
         Args:
             seconds: The model took.
+            wait: Waits until what was asked of its device is done.
         """
         if self.speculation is not None:
-            self.speculation.settle(self.cache, seconds)
+            self.speculation.settle(self.cache, seconds, wait)
 
     def _schedule_decodes(self) -> None:
         i = 0

@@ -98,7 +98,7 @@ class Steps:
             seconds = self._runner.computed - begun
             self._deadlines.note(tokens, seconds)
             self._counters.give(plan)
-            self.scheduler.settle(seconds)
+            self.scheduler.settle(seconds, self._runner.wait)
             self.scheduler.cache.keep(plan)
             self._finish(finished)
         except BaseException as error:  # whatever it is, callers wait and the next request must run

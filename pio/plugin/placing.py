@@ -93,6 +93,7 @@ def place(
         whole: Whether there must be room for all of them.
 
     Raises:
+        ConfigError: It says what becomes of experts, and the model has none.
         OutOfMemoryError: There is not; or not even with all layers copied would it fit, or the machine has too little
             memory for them.
     """
@@ -100,9 +101,12 @@ def place(
     stream = device.stream
     if stream is None:
         return Placement()
+    if needs.census.first is None and "offloaded_experts" in runtime.model_fields_set:
+        raise ConfigError("offloaded_experts says nothing of a model without experts; leave it out")
     free = stream.room()
-    spare = min(SPARE, free // SHARE)
-    limit = free - spare if runtime.gpu_memory is None else min(runtime.gpu_memory, free)
+    limit = free - min(SPARE, free // SHARE)
+    if runtime.gpu_memory is not None:
+        limit = min(runtime.gpu_memory, limit)
     room = limit - needs.fixed
     if sum(unit.nbytes for unit in units) <= room:
         return Placement()

@@ -99,6 +99,21 @@ def test_the_gate_sees_what_steps_take_on_the_gpu(driver, monkeypatch):
     assert waited and all(seconds > 0 for *_, seconds in waited)
 
 
+def test_a_commit_is_done_before_the_gate_hears_of_its_step(driver, monkeypatch):
+    """Or its time would be that of the next step, which may have another size."""
+    left, committed = [], []
+    with load(RECURRENT, speculation="auto", max_draft_tokens=2) as model:
+        speculation, cache = model.loaded.manager.speculation, model.loaded.manager._worker._steps._runner._cache
+        speculation.gate = EveryDraft()
+        speculation.drafter = RandomDrafter(2, model.metadata.vocab_size)
+        speculation.drafter.always = True
+        commit, waiting = cache.commit, lambda: sum(len(queue.work) for queue in driver._queues.values())
+        monkeypatch.setattr(cache, "commit", lambda *given: (commit(*given), committed.append(waiting())))
+        monkeypatch.setattr(speculation.gate, "note", lambda *_: left.append(waiting()))
+        greedy(model, prompt(model, 3, 5), 4)
+    assert committed and all(committed) and left and not any(left)
+
+
 def test_an_answer_in_a_shape(driver):
     pytest.importorskip("llguidance")
     found = []

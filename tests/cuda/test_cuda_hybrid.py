@@ -13,7 +13,11 @@ from fake_driver import FakeDriver
 from gpus import having
 
 import pio
+from pio.device import Device
+from pio.layers.placement import Census, Placement
 from pio.layers.placement_plan import plan
+from pio.layers.workspace import Workspace
+from pio.memory.budget import MemoryBudget
 from pio.plugin import loaded_model, placing
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -87,7 +91,8 @@ def test_layers_that_are_copied_give_the_same_bits(case):
     room, units = half(case), whole(case).units
     wanted = plan(units, room, compute=False)
     assert len(wanted.copied) >= len(units) / 2
-    with split(case, room, offloaded_experts="copy") as (model, driver):
+    options = {} if case == DENSE else {"offloaded_experts": "copy"}
+    with split(case, room, **options) as (model, driver):
         assert model.metadata.offloaded == {"copied": tuple(unit.layer for unit in wanted.copied), "computed": ()}
         assert answer(model) == whole(case).answer
         assert answer(model) == whole(case).answer  # all of it by recorded steps
@@ -179,6 +184,29 @@ def test_what_cannot_be_is_refused():
         driver.pinned = 1 << 30
         with load(DENSE, gpu_memory=limit) as model:
             assert model.metadata.offloaded["copied"]
+
+
+def test_what_says_nothing_of_a_model_without_experts_is_refused(driver):
+    with pytest.raises(pio.ConfigError, match="offloaded_experts says nothing of a model without experts; leave"):
+        load(DENSE, offloaded_experts="copy")
+
+
+def test_a_bound_that_is_near_all_of_a_gpu_leaves_some_of_it_to_kernels(driver):
+    """As where there is no bound: recorded steps and kernels lie there too."""
+    workspace = Workspace(1, device=Device("cuda"))
+    free = workspace.device.stream.room()
+    spare = free // placing.SHARE
+    for bound in (None, free, free - 1000, free - spare - 1000):
+        options = {} if bound is None else {"gpu_memory": bound}
+        runtime = pio.RuntimeConfig.from_options(device="cuda", **options)
+        most = free - spare if bound is None else min(bound, free - spare)
+        for needed in (most, most + 1):
+            given = placing.Needs(Census(), needed), runtime, workspace, MemoryBudget(1 << 40), lambda: None
+            if needed == most:
+                assert type(placing.place(*given, whole=True)) is Placement
+            else:
+                with pytest.raises(pio.OutOfMemoryError, match="may be used"):
+                    placing.place(*given, whole=True)
 
 
 @pytest.mark.parametrize("option", [{"gpu_memory": "1GiB"}, {"offloaded_experts": "copy"}])

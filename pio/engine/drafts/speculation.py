@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -104,12 +105,13 @@ class Speculation:
                 sequence.speculation = "on"
                 self._drafted.append(sequence)
 
-    def settle(self, cache: CacheManager, seconds: float) -> None:
+    def settle(self, cache: CacheManager, seconds: float, wait: Callable[[], object]) -> None:
         """Note what became of the step's drafts, and give back the blocks that only they needed.
 
         Args:
             cache: As in ``schedule``; the step's sequences still hold their blocks.
             seconds: The model took.
+            wait: Waits until what was asked of its device is done.
         """
         began, tokens = perf_counter(), self._decoding
         given = tokens
@@ -123,6 +125,7 @@ class Speculation:
             sequence.drop_draft()
             cache.settle(sequence, sequence.scheduled)
         if self._drafted:
+            wait()  # what a GPU commits belongs to this step, and would count as the next one's
             seconds += perf_counter() - began
             self._drafted.clear()  # they must not live until the next step
         if self._decoding and not self._prompts:
