@@ -111,6 +111,26 @@ def test_what_is_dropped_on_the_way_is_given_back(driver, brought):
     assert left == {"blocks that a GPU reads": 2, "streams": 1}, "the stage and the stream are the process's"
 
 
+def test_another_thread_that_comes_while_the_copy_of_a_dropped_one_is_waited_for(driver):
+    pool = Pool()
+    back, wait = pool.stream.write_back(100), driver.wait
+    back.gather([(0, pool.address, 100)])
+    back.bring(100)
+    copies = back._copies
+
+    def wait_while_another_begins(stream):
+        if stream == copies:
+            pool.stream.begin()
+        wait(stream)
+
+    driver.wait = wait_while_another_begins
+    del back
+    gc.collect()
+    pool.free()
+    pool.stream.wait()
+    assert driver.left() == {"blocks that a GPU reads": 2, "streams": 1}
+
+
 @pytest.mark.parametrize("short", ["pinned memory", "memory of the GPU"])
 def test_memory_that_is_refused(driver, short):
     budget = MemoryBudget(1000)
