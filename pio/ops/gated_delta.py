@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pio.errors import TensorError
 from pio.kernels import launcher, sizes
 from pio.ops._check import check, check_float, check_gpu_limit, check_tensor, split
@@ -67,16 +69,29 @@ def delta_gates(
 
 
 def _check_gates(
-    op: str, beta: Tensor, decay: Tensor, b: Tensor, a: Tensor, a_log: Tensor, dt_bias: Tensor
+    op: str, beta: Tensor, decay: Tensor, gates: Sequence[Tensor], read: dict[str, Tensor], written: dict[str, Tensor]
 ) -> tuple[int, int]:
-    """Check gates and what they are made of; return how far tokens of b and a lie apart."""
+    """Check gates and what they are made of; return how far tokens of b and a lie apart.
+
+    Args:
+        op: In whose launch they are made.
+        beta: What is made, and decay.
+        decay: See above.
+        gates: b, a, a_log and dt_bias.
+        read: What else is read there.
+        written: What else is written, there or behind it.
+    """
+    b, a, a_log, dt_bias = gates
     apart = row_stride(op, "b", b, beta.shape), row_stride(op, "a", a, beta.shape)
     check_float(op, "a_log", a_log, beta.shape[1:])
     check(op, "dt_bias", dt_bias, beta.shape[1:], a_log.dtype)
     check_writable(op, "beta", beta)
     check_writable(op, "decay", decay)
-    check_apart(op, "beta", beta, b=b, a=a, a_log=a_log, dt_bias=dt_bias, decay=decay)
-    check_apart(op, "decay", decay, b=b, a=a, a_log=a_log, dt_bias=dt_bias)
+    check_apart(op, "beta", beta, decay=decay)
+    for name, made in (("beta", beta), ("decay", decay)):
+        check_apart(op, name, made, **read)
+    for name, made in (("beta", beta), ("decay", decay), *written.items()):
+        check_apart(op, name, made, b=b, a=a, a_log=a_log, dt_bias=dt_bias)
     return apart
 
 
@@ -154,7 +169,10 @@ def gated_delta(
     kept = _addresses(window, batch, state, key_heads, parts)
     if not v.size:
         return out
-    apart = (0, 0) if gates is None else _check_gates("gated_delta", beta, decay, *gates)
+    apart = 0, 0
+    if gates is not None:
+        written = {"scratch": scales, "out": out, "state": state}
+        apart = _check_gates("gated_delta", beta, decay, gates, {"q": q, "k": k, "v": v}, written)
     sizes_of = heads, key_heads, dim, value_dim, ldo, ldq, head_q, ldk, head_k, ldv, head_v
     shape = record(*sizes_of, beta.address - decay.address, *kept, *apart, float(eps), device=q.device)
     here, few = kernels.on(q.device), split(2 * q.size, q.device)

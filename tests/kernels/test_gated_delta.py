@@ -303,3 +303,26 @@ def test_results_do_not_lie_in_inputs():
         ops.gated_delta(**given_ | {"v": long[:4]}, out=long[1:], batch=batch_of((0, 0, 4)))
     with pytest.raises(TensorError, match="scratch shares memory with q"):
         ops.gated_delta(**given_ | {"q": memory[:, :, :1]}, scratch=memory[0, 0, :8].reshape(4, 1, 2), batch=batch_of())
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [
+        ("decay", "q", "decay shares memory with q"),
+        ("beta", "v", "beta shares memory with v"),
+        ("beta", "decay", "beta shares memory with decay"),
+        ("decay", "b", "decay shares memory with b"),
+        ("scratch", "a", "scratch shares memory with a"),
+        ("out", "b", "out shares memory with b"),
+    ],
+)
+def test_gates_that_are_made_lie_in_nothing_that_is_read_meanwhile(one, other, message):
+    shapes = {"q": (3, 1, 1), "k": (3, 1, 1), "v": (3, 1, 1), "decay": (3, 1), "beta": (3, 1), "b": (3, 1)}
+    shapes |= {"a": (3, 1), "a_log": (1,), "dt_bias": (1,), "out": (3, 1, 1), "scratch": (3, 1, 2)}
+    shapes |= {"state": state_shape(1, 1, 1, 1)}
+    memory, given_ = Tensor.zeros((6,)), {name: Tensor.zeros(shape) for name, shape in shapes.items()}
+    for name in (one, other):
+        given_[name] = memory[: math.prod(shapes[name])].reshape(shapes[name])
+    gates = tuple(given_.pop(name) for name in ("b", "a", "a_log", "dt_bias"))
+    with pytest.raises(TensorError, match=f"^gated_delta: {message};"):
+        ops.gated_delta(**given_, gates=gates, batch=batch_of((0, 0, 3)))
