@@ -101,7 +101,7 @@ def _bytes(b: Any, form: Format, words: Words) -> list[Words]:
 def _mma(b: Any, sums: Words, left: Words, right: Words) -> Words:
     text = "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};"
     kind = ir.LiteralStructType([I32] * 4)
-    found = asm(b, text, "=r,=r,=r,=r,r,r,r,r,r,r,r,r,r,r", kind, [*left, *right, *sums], together=True)
+    found = asm(b, text, "=r,=r,=r,=r,r,r,r,r,r,r,r,r,r,r", kind, [*left, *right, *sums])
     return [b.extract_value(found, i) for i in range(4)]
 
 

@@ -128,7 +128,7 @@ def _mma(b: Any, name: str, sums: Words, left: Words, right: Words) -> Words:
     shape = "m16n8k8.row.col.f32.tf32.tf32.f32" if name in TF32 else "m16n8k16.row.col.f32.bf16.bf16.f32"
     text = f"mma.sync.aligned.{shape} {{$0,$1,$2,$3}}, {{$4,$5,$6,$7}}, {{$8,$9}}, {{$10,$11,$12,$13}};"
     kind = ir.LiteralStructType([F32] * 4)
-    found = asm(b, text, "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", kind, [*left, *right, *sums], together=True)
+    found = asm(b, text, "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", kind, [*left, *right, *sums])
     return [b.extract_value(found, i) for i in range(4)]
 
 

@@ -67,16 +67,8 @@ def named(name: str, doc: str, *parameters: str) -> Callable[..., Any]:
     return scope[name]
 
 
-def asm(
-    b: Any,
-    text: str,
-    constraints: str,
-    result: Any,
-    values: Sequence[Any],
-    effects: bool = False,
-    together: bool = False,
-) -> Any:
-    """Emit an instruction.
+def asm(b: Any, text: str, constraints: str, result: Any, values: Sequence[Any], effects: bool = False) -> Any:
+    """Emit an instruction; one that lanes execute together is not moved to where only some of them come.
 
     Args:
         b: The builder.
@@ -85,11 +77,10 @@ def asm(
         result: Type of what it gives.
         values: What it takes.
         effects: Whether it does more than that.
-        together: Whether lanes execute it together: the compiler must not move it to where only some of them come.
     """
     kind = ir.FunctionType(result, [v.type for v in values])
     found = b.call(ir.InlineAsm(kind, text, constraints, side_effect=effects), list(values))
-    if together:
+    if ".sync" in text or ".aligned" in text:  # as PTX says of all of these
         found.attributes.add("convergent")
     return found
 

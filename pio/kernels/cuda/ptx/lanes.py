@@ -15,7 +15,7 @@ from pio.kernels.cuda.ptx.emit import F32, F64, I32, I64, asm, float32, float64,
 
 def _float_shuffle(b: Any, value: Any, mask: Any) -> Any:
     text = "shfl.sync.bfly.b32 $0, $1, $2, 31, 0xffffffff;"
-    return asm(b, text, "=f,f,r", F32, [value, b.trunc(mask, I32)], effects=True, together=True)
+    return asm(b, text, "=f,f,r", F32, [value, b.trunc(mask, I32)], effects=True)
 
 
 @primitive(float32, float32, int64, emit=_float_shuffle)
@@ -25,9 +25,7 @@ def shuffle_xor(value: float, mask: int) -> float:
 
 def _shuffle_int(b: Any, value: Any, mask: Any) -> Any:
     text = "shfl.sync.bfly.b32 $0, $1, $2, 31, 0xffffffff;"
-    return b.sext(
-        asm(b, text, "=r,r,r", I32, [b.trunc(value, I32), b.trunc(mask, I32)], effects=True, together=True), I64
-    )
+    return b.sext(asm(b, text, "=r,r,r", I32, [b.trunc(value, I32), b.trunc(mask, I32)], effects=True), I64)
 
 
 @primitive(int64, int64, int64, emit=_shuffle_int)
@@ -37,9 +35,7 @@ def shuffle_xor_i32(value: int, mask: int) -> int:
 
 def _shuffle_from(b: Any, value: Any, lane: Any) -> Any:
     text = "shfl.sync.idx.b32 $0, $1, $2, 31, 0xffffffff;"
-    return b.sext(
-        asm(b, text, "=r,r,r", I32, [b.trunc(value, I32), b.trunc(lane, I32)], effects=True, together=True), I64
-    )
+    return b.sext(asm(b, text, "=r,r,r", I32, [b.trunc(value, I32), b.trunc(lane, I32)], effects=True), I64)
 
 
 @primitive(int64, int64, int64, emit=_shuffle_from)
@@ -75,7 +71,7 @@ def shuffle_up_f64(value: float, n: int) -> float:
 
 def _ballot(b: Any, value: Any) -> Any:
     text = "{ .reg .pred p; setp.ne.s32 p, $1, 0; vote.sync.ballot.b32 $0, p, 0xffffffff; }"
-    return b.zext(asm(b, text, "=r,r", I32, [b.trunc(value, I32)], effects=True, together=True), I64)
+    return b.zext(asm(b, text, "=r,r", I32, [b.trunc(value, I32)], effects=True), I64)
 
 
 @primitive(int64, int64, emit=_ballot)

@@ -44,7 +44,7 @@ def grid_size() -> int:
 
 def _any_thread(b: Any, value: Any) -> Any:
     text = "{ .reg .pred p, q; setp.ne.s32 p, $1, 0; barrier.red.or.pred.aligned q, 0, p; selp.s32 $0, 1, 0, q; }"
-    return b.zext(asm(b, text, "=r,r,~{memory}", I32, [b.trunc(value, I32)], effects=True, together=True), I64)
+    return b.zext(asm(b, text, "=r,r,~{memory}", I32, [b.trunc(value, I32)], effects=True), I64)
 
 
 @primitive(int64, int64, emit=_any_thread)
