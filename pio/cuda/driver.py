@@ -174,7 +174,7 @@ class Driver(Protocol):
         """Copy pieces within the GPU, in any order among them.
 
         Args:
-            pieces: Of each the target, the source and its bytes; one at least, and none overlaps any other.
+            pieces: One at least. Of each the target, the source and its bytes, one or more; none overlaps any other.
             stream: In whose order all of them are copied.
         """
         ...

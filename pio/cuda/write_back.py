@@ -66,7 +66,9 @@ class WriteBack:
         if self._events:  # nobody has waited for what was here before: it is copied first
             driver.wait_event(self._stream.handle, self._events[-1])
         (to,) = self._memory
-        driver.copy_all([(to + at, address, nbytes) for at, address, nbytes in pieces], self._stream.handle)
+        wanted = [(to + at, address, nbytes) for at, address, nbytes in pieces if nbytes]
+        if wanted:
+            driver.copy_all(wanted, self._stream.handle)
 
     def bring(self, nbytes: int) -> None:
         """Let the first bytes come here; nothing more is gathered before ``wait``."""

@@ -346,8 +346,8 @@ class FakeDriver:
 
     def copy_all(self, pieces: Sequence[tuple[int, int, int]], stream: int) -> None:
         queue = self._queue("copy_all", stream)
-        if not pieces:
-            raise Misuse("no pieces are copied")
+        if not pieces or not all(nbytes for _, _, nbytes in pieces):
+            raise Misuse("no pieces are copied, or one of no bytes, of which NVIDIA says nothing")
         for target, source, nbytes in pieces:
             self._check(queue, target, nbytes)
             self._check(queue, source, nbytes)

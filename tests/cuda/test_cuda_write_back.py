@@ -58,6 +58,18 @@ def test_pieces_come_as_they_were_though_all_is_written_over(driver):
     pool.free()
 
 
+def test_pieces_of_no_bytes(driver):
+    """As what a convolution of one token keeps."""
+    pool = Pool()
+    back = pool.stream.write_back(10)
+    back.gather([(0, pool.address, 0)])
+    back.gather([(0, pool.address + 3, 4), (4, pool.address, 0), (4, pool.address + 20, 6)])
+    back.bring(10)
+    back.wait()
+    assert bytes(back.view) == pool.bytes[3:7] + pool.bytes[20:26]
+    pool.free()
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(1, 60)), min_size=1, max_size=12), st.integers(0, 5))
 def test_any_pieces_lie_where_they_are_to_begin(sizes, gap):
