@@ -163,3 +163,22 @@ def test_what_is_dropped_is_given_back(driver):
     assert set(driver.left()) == {"blocks of memory", "streams"}
     for address in (*held[0], held[1]):
         here.drop(address)
+
+
+def test_another_thread_that_comes_while_copies_of_closed_ones_are_waited_for(driver):
+    desk, wait = Desk(1), driver.wait
+    desk.turns.enter(0)
+    desk.turns.leave(0)
+    copies = desk.turns._copies
+
+    def wait_while_another_begins(stream):
+        if stream == copies:
+            desk.stream.begin()
+        wait(stream)
+
+    driver.wait = wait_while_another_begins
+    desk.turns.close()
+    desk.stream.wait()
+    desk.close()
+    desk.stream.wait()
+    assert driver.left() == {"streams": 1}
