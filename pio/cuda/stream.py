@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from time import perf_counter
 from typing import Any, Final
 
 from pio.cuda.driver import Driver, Launch
+from pio.cuda.dropped import Dropped
 from pio.cuda.gpu import Gpu, gpu
 from pio.cuda.pinned import Pinned
 from pio.cuda.stage import Stage
@@ -43,9 +43,7 @@ class Stream:
         self.kept: dict[Any, Any] = {}
         self.held: dict[int, int] = {}
         self._stage = Stage(gpu, self.handle) if stage is None else Stage(gpu, self.handle, stage)
-        # What is dropped waits here for the next call: finalisers drop, in any thread and at any moment, also while
-        # another call is under way, and may ask the driver for nothing.
-        self._dropped: deque[Callable[[], object]] = deque()
+        self._dropped = Dropped()
         self._closed = False
 
     @property
@@ -114,7 +112,7 @@ class Stream:
 
     def drop_later(self, release: Callable[[], object]) -> None:
         """Call this at the next call; from any thread at any moment."""
-        self._dropped.append(release)
+        self._dropped.add(release)
 
     def drop(self, address: int, *, shared: bool = False) -> None:
         """Give memory back, at the next call; from any thread at any moment.
@@ -123,7 +121,7 @@ class Stream:
             address: Where it begins.
             shared: Whether other libraries got it, who may have work on it in streams of their own.
         """
-        self._dropped.append(lambda: self._free(address, shared))
+        self._dropped.add(lambda: self._free(address, shared))
 
     def drop_foreign(self, release: Callable[[], object]) -> None:
         """Call what gives memory of another library back, once all work on it is done that was asked for by then."""
@@ -132,7 +130,7 @@ class Stream:
             self.gpu.enter().wait(self.handle)
             release()
 
-        self._dropped.append(wait_and_release)
+        self._dropped.add(wait_and_release)
 
     def _free(self, address: int, shared: bool) -> None:
         driver = self.gpu.enter()
@@ -255,12 +253,7 @@ class Stream:
                 f"the stream of cuda:{self.gpu.ordinal} was closed, and with it all that lay there; go on with "
                 "device='cpu', or in another process"
             )
-        while self._dropped:
-            try:
-                release = self._dropped.popleft()
-            except IndexError:  # another thread has just taken it
-                break
-            release()
+        self._dropped.give_back()
         return driver
 
     def close(self) -> None:

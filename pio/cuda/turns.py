@@ -35,7 +35,7 @@ class Turns:
         self._images: dict[int, Pinned] = {}
         self._there: list[int | None] = [None] * len(buffers)  # which item each buffer has, or is to get
         self._events = [0] * len(buffers)  # behind the last copy into each, where there was one
-        release = _releasing(stream, self._copies, self._events, self._images)
+        release = _releasing(stream, self._copies, self._events)
         self._finalizer = weakref.finalize(self, stream.drop_later, release)
         self._finalizer.atexit = False
 
@@ -106,14 +106,11 @@ class Turns:
     def close(self) -> None:
         """Give back all but the buffers, behind what was asked for; they may be freed from here on."""
         self._finalizer()
+        self._images.clear()  # behind the line above: copies from there are done when these are given back
 
 
-def _releasing(stream: Work, copies: int, events: list[int], images: dict[int, Pinned]) -> Callable[[], None]:
-    """Return what gives a stream of copies back with its events; no method, so that it holds no ``Turns``.
-
-    It keeps the images, which are not to go before copies from there have ended: by themselves they wait for the work
-    alone, and another thread may give them back while this one waits for the copies.
-    """
+def _releasing(stream: Work, copies: int, events: list[int]) -> Callable[[], None]:
+    """Return what gives a stream of copies back with its events; no method, so that it holds no ``Turns``."""
 
     def release() -> None:
         driver = stream.gpu.enter()
@@ -121,6 +118,5 @@ def _releasing(stream: Work, copies: int, events: list[int], images: dict[int, P
         for event in filter(None, events):
             driver.end_event(event)
         driver.end_stream(copies)
-        images.clear()
 
     return release

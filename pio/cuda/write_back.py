@@ -48,13 +48,12 @@ class WriteBack:
         """
         self._stream, self._copies = stream, stream.gpu.enter().stream()
         self._memory, self._events = list[int](), list[int]()  # there; behind the last copy, where nobody has waited
-        self._here = list[Pinned]()
-        release = _releasing(stream, self._copies, self._memory, self._events, self._here)
+        release = _releasing(stream, self._copies, self._memory, self._events)
         self._finalizer = weakref.finalize(self, stream.drop_later, release)
         self._finalizer.atexit = False
         self._memory.append(stream.allocate(nbytes, WHAT))
-        self._here.append(Pinned(stream, nbytes, WHAT))
-        self.view = memoryview((ctypes.c_ubyte * nbytes).from_address(self._here[0].address)).cast("B")
+        self._here = Pinned(stream, nbytes, WHAT)
+        self.view = memoryview((ctypes.c_ubyte * nbytes).from_address(self._here.address)).cast("B")
 
     def gather(self, pieces: Sequence[tuple[int, int, int]]) -> None:
         """Collect bytes of the GPU, as all that was asked for by now leaves them; they may change behind that.
@@ -72,13 +71,13 @@ class WriteBack:
 
     def bring(self, nbytes: int) -> None:
         """Let the first bytes come here; nothing more is gathered before ``wait``."""
-        driver, (there,), (here,) = self._stream.begin(), self._memory, self._here
+        driver, (there,) = self._stream.begin(), self._memory
         gathered = driver.event(self._stream.handle)
         try:
             driver.wait_event(self._copies, gathered)
         finally:
             driver.end_event(gathered)
-        driver.copy_out(here.address, there, nbytes, self._copies)
+        driver.copy_out(self._here.address, there, nbytes, self._copies)
         self._events.append(driver.event(self._copies, sleeps=True))
 
     def wait(self) -> None:
@@ -93,14 +92,8 @@ class WriteBack:
             driver.end_event(self._events.pop(0))
 
 
-def _releasing(
-    stream: Source, copies: int, memory: list[int], events: list[int], here: list[Pinned]
-) -> Callable[[], None]:
-    """Return what gives all back; no method, so that it holds no buffer.
-
-    It keeps the memory here, which is not to go before the copy to it has ended: by itself that memory waits for the
-    stream only, and another thread may give it back while this one waits for the copies.
-    """
+def _releasing(stream: Source, copies: int, memory: list[int], events: list[int]) -> Callable[[], None]:
+    """Return what gives all back but the memory here, which goes behind it; no method, so that it holds no buffer."""
 
     def release() -> None:
         driver = stream.gpu.enter()
@@ -110,6 +103,5 @@ def _releasing(
         driver.end_stream(copies)
         while memory:
             stream.drop(memory.pop())
-        here.clear()
 
     return release

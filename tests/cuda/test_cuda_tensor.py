@@ -13,6 +13,7 @@ pytest.importorskip("numba_cuda", reason='kernels for GPUs take numba-cuda: pip 
 from fake_driver import FakeDriver, Misuse, facts
 from gpus import having
 
+from pio.cuda.dropped import Dropped
 from pio.cuda.stage import STEP, Stage
 from pio.cuda.stream import Launch, Stream
 from pio.device import Device, default_device
@@ -158,6 +159,49 @@ def test_memory_may_be_dropped_by_any_thread_in_the_middle_of_anything(driver):
     thread.start()
     thread.join()
     assert found == [1, 2]
+
+
+def test_threads_wait_for_what_another_one_gives_back():
+    dropped, said, comes = Dropped(), [], threading.Event()
+
+    class Watched:
+        """The lock, which tells that the other thread wants it."""
+
+        def __enter__(self):
+            if threading.current_thread() is other:
+                comes.set()
+            lock.acquire()
+
+        def __exit__(self, *_):
+            lock.release()
+
+    def release():
+        other.start()
+        assert comes.wait(60), "it goes on"
+        dropped.give_back()  # as what is given back may
+        said.append("given back")
+
+    def go_on():
+        dropped.give_back()
+        said.append("goes on")
+
+    other, lock, dropped._lock = threading.Thread(target=go_on), dropped._lock, Watched()
+    dropped.add(release)
+    dropped.add(lambda: said.append("what is next"))
+    dropped.give_back()
+    other.join()
+    assert said == ["given back", "what is next", "goes on"] and not dropped
+
+
+def test_what_cannot_be_given_back_is_in_nobodys_way():
+    dropped, said = Dropped(), []
+    dropped.add(lambda: 1 // 0)
+    dropped.add(lambda: said.append("what is next"))
+    with pytest.raises(ZeroDivisionError):
+        dropped.give_back()
+    assert dropped and not said
+    dropped.give_back()
+    assert said and not dropped
 
 
 def test_memory_that_was_freed_is_not_used(driver):
