@@ -37,10 +37,17 @@ def test_commands_that_load_models(driver, command):
 
 
 @pytest.mark.parametrize("command", ["generate", "chat", "bench", "verify", "warmup"])
-def test_layers_that_do_not_fit(driver, command):
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "cuda:0: cache, activations and weights take .* give more --gpu-memory"),
+        (("--offloaded-experts", "copy"), "--offloaded-experts says nothing of a model without experts; leave it out"),
+    ],
+)
+def test_layers_that_do_not_fit(driver, command, options, words):
     given = ["demo", *(["def f(", "-n", 1] if command == "generate" else [])]
-    ran = pio(command, *given, *NOTHING_THERE, "--gpu-memory", "1KiB", "--offloaded-experts", "copy")
-    assert re.search("cuda:0: cache, activations and weights take .* give more --gpu-memory", ran.output)
+    ran = pio(command, *given, *NOTHING_THERE, "--gpu-memory", "1KiB", *options)
+    assert re.search(words, ran.output)
     assert ran.exit_code == 1
 
 
