@@ -6,6 +6,7 @@ import ctypes
 import json
 import math
 import random
+import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -210,7 +211,12 @@ def preprocessor_config(vision: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def random_model(
-    raw: dict[str, Any], *, plugin: str | None = None, dtype: str | None = None, **options: Any
+    raw: dict[str, Any],
+    *,
+    plugin: str | None = None,
+    dtype: str | None = None,
+    beside: Iterable[Path] = (),
+    **options: Any,
 ) -> Generator[TextModelPlugin]:
     """Load a model with random weights; everything but the weights' origin is as ``pio.load`` does it.
 
@@ -218,6 +224,7 @@ def random_model(
         raw: What config.json holds.
         plugin: Name of the plugin; the one that fits best by default.
         dtype: Element type of the weights; by default the one that the config names, else bfloat16.
+        beside: Other files of the model's folder, such as those of a tokenizer.
         **options: Fields of ``RuntimeConfig``.
 
     Raises:
@@ -238,6 +245,8 @@ def random_model(
     loaded: TextModelPlugin = type(f"Random{base.__name__}", (base,), own)()
     with tempfile.TemporaryDirectory(prefix="pio-") as folder:
         Path(folder, "config.json").write_text(json.dumps(raw), "utf-8")
+        for file in beside:
+            shutil.copy(file, folder)
         if isinstance(raw.get("vision_config"), dict):
             seen = preprocessor_config(raw["vision_config"])
             Path(folder, "preprocessor_config.json").write_text(json.dumps(seen), "utf-8")

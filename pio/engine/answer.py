@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pio.engine.sequence import Sequence
     from pio.engine.thinking_limit import ThinkingLimit
     from pio.ops.penalties import Penalties
+    from pio.ops.token_mask import TokenMask
     from pio.structured.guide import Guide
     from pio.tensor import Tensor
     from pio.text.calling.tool_call import ToolCall
@@ -77,6 +78,7 @@ class Answer:
         )
         self._chosen = self._choice  # how the last token was
         self._mixed_seed = None if params.greedy else mix(seed)
+        self._mixed_again = None if self._mixed_seed is None else mix(self._mixed_seed)
         self._begun = self._first_token = 0.0
         self._result: Generation | None = None
         self._deadline, first = (
@@ -136,12 +138,27 @@ class Answer:
 
     def choose(self, sequence: Sequence, row: int) -> Choice:
         """Return how to choose the next token from a row of logits."""
-        mixed, penalties = self._mixed_seed, self._choice.penalties
         self._chosen = (self._limit and self._limit.choice) or self._choice
-        if self._guide is not None and penalties is not None and penalties.bans is not None:
-            penalties.bans.mask = self._guide.mask
-        self._chosen.aim(row, 0.0 if mixed is None else uniform(mixed, len(sequence.tokens)))
-        return self._chosen
+        if self._guide is not None:
+            self._allow(None)
+        return self._aimed(sequence, row, self._mixed_seed)
+
+    def choose_again(self, sequence: Sequence, row: int) -> Choice | None:
+        """Return how to choose once more, where the answer's format does not allow the token that was chosen.
+
+        The first is drawn from all tokens, so that a format costs next to nothing, and changes nothing, while the model
+        keeps to it by itself; the second from those that it allows. Where no filter is set, a token t that it allows
+        comes with the chance p(t) + (1 - A) p(t) / A = p(t) / A, where A is the chance of all of them: as if only they
+        had been there.
+
+        Returns:
+            None where the token that was chosen is to be taken.
+        """
+        guide, token = self._guide, self._chosen.token
+        if guide is None or self._chosen is not self._choice or token < 0 or guide.allows(token):
+            return None
+        self._allow(guide.mask)
+        return self._aimed(sequence, row, self._mixed_again)
 
     def take(self, sequence: Sequence, logits: Tensor, row: int) -> bool:
         """Take the token that was chosen; return whether it ends the answer."""
@@ -172,6 +189,16 @@ class Answer:
         finish: FinishReason = "stop" if ends or complete or matched is not None else "length"
         self._result = self._generation(sequence, finish, reason)
         return True
+
+    def _allow(self, mask: TokenMask | None) -> None:
+        """Have the next token be one of a mask; of all where there is none."""
+        penalties = self._choice.penalties
+        assert penalties is not None and penalties.bans is not None  # there are, where there is a guide
+        penalties.bans.mask = mask
+
+    def _aimed(self, sequence: Sequence, row: int, mixed: int | None) -> Choice:
+        self._chosen.aim(row, 0.0 if mixed is None else uniform(mixed, len(sequence.tokens)))
+        return self._chosen
 
     def _follow(self, guide: Guide, token: int) -> bool:
         """Have the answer's format follow a token; return whether it is complete, so that nothing else can come."""

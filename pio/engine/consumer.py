@@ -59,6 +59,9 @@ class PromptLogits:
     def choose(self, sequence: Sequence, row: int) -> None:
         """Choose nothing: the logits are wanted."""
 
+    def choose_again(self, sequence: Sequence, row: int) -> None:
+        """Choose nothing."""
+
     def take(self, sequence: Sequence, logits: Tensor, row: int) -> bool:
         """Copy this step's rows out; finished with the prompt's last one."""
         first, count = sequence.num_computed, sequence.rows

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from collections.abc import Sequence as Collection
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pio.cache.batch import Batch
 from pio.cache.protocol import Cache
@@ -17,6 +18,8 @@ from pio.memory.budget import MemoryBudget
 from pio.memory.refusal import memory_refused
 from pio.ops.sampling import Choice, Sampler
 from pio.tensor import Tensor
+
+T = TypeVar("T")
 
 
 class Model(Protocol):
@@ -103,7 +106,7 @@ class Runner:
             slices += max_sequences + max_tokens // cache.block_size
         self._batch = model.new_batch(max_tokens, slices, blocks, model.max_batch_outputs)
         self.device = self._batch.record.device
-        self._sampler = Sampler(model.vocab_size, budget, device=self.device)
+        self._sampler = Sampler(model.vocab_size, budget, rows=max_sequences, device=self.device)
         self.computed = 0.0
 
     @property
@@ -163,7 +166,9 @@ class Runner:
             if choices:
                 self._sampler.sample(logits, choices)  # which waits for the step
                 self.computed = self.computed or perf_counter()
-            finished.extend(s for s in taking if self._take(s, logits, s.row + at))
+                self._sample_again(taking, logits, at)
+                finished += [s for s in taking if s.consumer.dead]
+            finished.extend(s for s in taking if s not in finished and _take(s, logits, s.row + at))
             taking = [s for s in taking if s.draft and s.confirmed and s not in finished]
             at += 1
         if not self.computed:
@@ -179,16 +184,33 @@ class Runner:
         if self.device.stream is not None:
             self.device.stream.wait()
 
-    def _take(self, sequence: Sequence, logits: Tensor, row: int) -> bool:
-        """Have a sequence take what a row gives; return whether it is finished, be it by an error."""
-        try:
-            return sequence.consumer.take(sequence, logits, row)
-        except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
-            raise
-        except BaseException as error:  # a tokenizer's Rust panic is no Exception
-            request_log.failed(told := deliverable(error), [sequence])
-            sequence.consumer.fail(told)
-            return True
+    def _sample_again(self, taking: Collection[Sequence], logits: Tensor, at: int) -> None:
+        """Have tokens chosen in place of those that are refused; who fails in that is dead."""
+        again = [choice for s in taking if (choice := _choice_again(s, s.row + at)) is not None]
+        if again:
+            self._sampler.sample(logits, again)
+
+
+def _take(sequence: Sequence, logits: Tensor, row: int) -> bool:
+    """Have a sequence take what a row gives; return whether it is finished, be it by an error."""
+    return _alone(sequence, lambda: sequence.consumer.take(sequence, logits, row), failed=True)
+
+
+def _choice_again(sequence: Sequence, row: int) -> Choice | None:
+    """How to choose a token in place of one that is refused; None where none is, or the sequence fails."""
+    return _alone(sequence, lambda: sequence.consumer.choose_again(sequence, row), failed=None)
+
+
+def _alone(sequence: Sequence, call: Callable[[], T], *, failed: T) -> T:
+    """Do something for a sequence, which ends with an error that comes of it, and no other does."""
+    try:
+        return call()
+    except (KeyboardInterrupt, SystemExit):  # no fault of this sequence
+        raise
+    except BaseException as error:  # a tokenizer's Rust panic is no Exception
+        request_log.failed(told := deliverable(error), [sequence])
+        sequence.consumer.fail(told)
+        return failed
 
 
 def _choice(sequence: Sequence, at: int) -> Choice | None:

@@ -75,6 +75,10 @@ class Consumer(Protocol):
         """Return how the token behind a row of logits is to be chosen; None where the logits themselves are wanted."""
         ...
 
+    def choose_again(self, sequence: Sequence, row: int) -> Choice | None:
+        """Return how another token is to be chosen in place of the one that was; None where that one is taken."""
+        ...
+
     def take(self, sequence: Sequence, logits: Tensor, row: int) -> bool:
         """Use what the step made, the token that was chosen or the logits; return whether the sequence is finished.
 

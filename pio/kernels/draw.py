@@ -24,17 +24,20 @@ from pio.kernels.top_k import BLOCK, top_k
 
 
 @kernel
-def exp_sums(sums: int, x: int, n: int, largest: float, scale: float) -> float:
+def exp_sums(sums: int, maxima: int, x: int, n: int, largest: float, scale: float) -> float:
     """Sum exponentials over each block of 64 elements; return the sum over all.
 
     sums[b] = sum(exp((x[i] - largest) * scale) for i in block b)
 
-    Shapes: x float32 (n,); sums float32 (ceil(n / 64),). A block's sum in float32, the sum of blocks in float64; the
-    exponential to 2e-7. sums must not overlap x.
+    Shapes: x float32 (n,); sums, maxima float32 (ceil(n / 64),), the last by ``block_maxima``. A block's sum in
+    float32, the sum of blocks in float64; the exponential to 2e-7. sums must not overlap x.
     """
     total = 0.0
     shift, factor, zero = splat(largest), splat(scale), splat(0.0)
     for first in range(0, n, BLOCK):
+        if get_f32(maxima + 4 * (first // BLOCK)) == -math.inf:  # as nearly all are behind most masks
+            put_f32(sums + 4 * (first // BLOCK), 0.0)
+            continue
         last = min(first + BLOCK, n)
         part = zero
         whole = first + (last - first) // LANES * LANES
@@ -166,7 +169,7 @@ def draw(
     if 0 < k < n:
         return draw_among(record, x, n, k, -1.0, maxima, values, ids)
     scale = 1.0 / get_f64(record + TEMPERATURE)
-    total = exp_sums(sums, x, n, largest, scale)
+    total = exp_sums(sums, maxima, x, n, largest, scale)
     if get_f64(record + TOP_P) >= 1.0 and get_f64(record + MIN_P) <= 0.0:
         return draw_any(x, sums, n, largest, scale, total, get_f64(record + U))
     token = -1

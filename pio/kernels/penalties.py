@@ -5,7 +5,48 @@ from __future__ import annotations
 import math
 
 from pio.kernels._jit import kernel
-from pio.kernels.simd import get_f32, get_i32, put_f32
+from pio.kernels.simd import (
+    LANES,
+    fma,
+    get_f32,
+    get_i32,
+    keep_set,
+    load_f32,
+    load_part_f32,
+    put_f32,
+    splat,
+    store_f32,
+    store_part_f32,
+    sum_lanes,
+)
+
+SMALL = 2.0**-20  # a finite row times this has a finite sum
+
+
+@kernel
+def copy_allowed(row: int, x: int, n: int, mask: int) -> float:
+    """Copy a row but for what a mask does not allow; NaN or +inf is returned where any element of the row is.
+
+    row[t] = x[t] if mask == 0 or mask[t // 32] >> t % 32 & 1 else -inf;  return sum(x * 2 ** -20)
+
+    Shapes: row, x float32 (n,), apart; mask int32 (ceil(n / 32),), or 0 where all is allowed. Sums in float32, sixteen
+    lanes.
+    """
+    whole, scale = n // LANES * LANES, splat(SMALL)
+    total, bits = splat(0.0), -1
+    for i in range(0, whole, LANES):
+        if mask != 0:
+            bits = get_i32(mask + i // 32 * 4) >> i % 32
+        v = load_f32(x + 4 * i)
+        total = fma(v, scale, total)
+        store_f32(row + 4 * i, keep_set(v, bits, -math.inf))
+    if whole < n:
+        if mask != 0:
+            bits = get_i32(mask + whole // 32 * 4) >> whole % 32
+        v = load_part_f32(x + 4 * whole, n - whole)
+        total = fma(v, scale, total)
+        store_part_f32(row + 4 * whole, keep_set(v, bits, -math.inf), n - whole)
+    return sum_lanes(total)
 
 
 @kernel
@@ -53,19 +94,3 @@ def forbid(logits: int, ids: int, n: int) -> None:
     """
     for i in range(n):
         put_f32(logits + 4 * get_i32(ids + 4 * i), -math.inf)
-
-
-@kernel
-def forbid_masked(logits: int, mask: int, n: int) -> None:
-    """Take tokens out of the choice that a mask does not allow.
-
-    logits[t] = -inf       for every t whose bit is 0: mask[t // 32] >> t % 32 & 1
-
-    Shapes: logits float32 (vocabulary,), changed in place; mask int32 (ceil(vocabulary / 32),).
-    """
-    for word in range((n + 31) // 32):
-        bits = get_i32(mask + 4 * word)
-        if bits != -1:
-            for i in range(32 * word, min(32 * word + 32, n)):
-                if bits >> (i & 31) & 1 == 0:
-                    put_f32(logits + 4 * i, -math.inf)

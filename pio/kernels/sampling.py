@@ -30,7 +30,8 @@ from pio.kernels._sampling_record import (
     TOP,
 )
 from pio.kernels.draw import draw, exp_sums
-from pio.kernels.penalties import forbid, forbid_masked, penalize
+from pio.kernels.parallel import parallel_kernel
+from pio.kernels.penalties import SMALL, copy_allowed, forbid, penalize
 from pio.kernels.simd import (
     LANES,
     fma,
@@ -38,33 +39,32 @@ from pio.kernels.simd import (
     get_f64,
     get_i32,
     get_i64,
+    keep,
     load_f32,
     load_part_f32,
+    max_lanes,
+    maximum,
     put_f32,
     put_f64,
     put_i64,
     splat,
-    store_f32,
     sum_lanes,
 )
 from pio.kernels.top_k import BLOCK, block_maxima, top_k
 
-SMALL = 2.0**-20  # a finite row times this has a finite sum
-
 
 @kernel
-def edit_row(row: int, x: int, record: int, n: int) -> None:
+def edit_row(row: int, x: int, record: int, n: int) -> float:
     """Copy a row and change the copy as its record asks: penalties, biases, and what must not come.
 
-    row = x; penalize(row); forbid_masked(row, mask); forbid(row, ids) for every list
+    row = copy_allowed(x, mask); penalize(row); forbid(row, ids) for every list
+
+    What a mask forbids is -inf from the start: so it stays. Returns a number that is NaN or +inf where any element of
+    x is, as ``copy_allowed`` does.
 
     Shapes: row, x float32 (n,), apart; record int64 (WORDS,); its lists are pairs of an address and a count.
     """
-    whole = n // LANES * LANES
-    for i in range(0, whole, LANES):
-        store_f32(row + 4 * i, load_f32(x + 4 * i))
-    for i in range(whole, n):
-        put_f32(row + 4 * i, get_f32(x + 4 * i))
+    total = copy_allowed(row, x, n, get_i64(record + MASK))
     penalize(
         row,
         get_i64(record + IDS),
@@ -77,29 +77,35 @@ def edit_row(row: int, x: int, record: int, n: int) -> None:
         get_i64(record + BIASES),
         get_i64(record + BIASED),
     )
-    mask, lists = get_i64(record + MASK), get_i64(record + LISTS)
-    if mask != 0:
-        forbid_masked(row, mask, n)
+    lists = get_i64(record + LISTS)
     for i in range(get_i64(record + NUM_LISTS)):
         forbid(row, get_i64(lists + 16 * i), get_i64(lists + 16 * i + 8))
+    return total
 
 
 @kernel
-def scaled_sum(x: int, n: int) -> float:
-    """Sum a row scaled so that finite elements cannot overflow: NaN or +inf tells of a bad element.
+def finite_maxima(maxima: int, x: int, n: int) -> float:
+    """Take the maxima of blocks as ``block_maxima`` does; +inf where any element is NaN or +inf.
 
-    sum(x[i] * 2 ** -20)
-
-    Shapes: x float32 (n,). Sums in float32, sixteen lanes.
+    Shapes: maxima float32 (ceil(n / 64),); x float32 (n,). Exact. maxima must not overlap x.
     """
-    total = splat(0.0)
-    scale = splat(SMALL)
-    whole = n // LANES * LANES
-    for i in range(0, whole, LANES):
-        total = fma(load_f32(x + 4 * i), scale, total)
-    if whole < n:
-        total = fma(load_part_f32(x + 4 * whole, n - whole), scale, total)
-    return sum_lanes(total)
+    lowest, scale = splat(-math.inf), splat(SMALL)
+    best, total = lowest, splat(0.0)
+    for first in range(0, n, BLOCK):
+        last = min(first + BLOCK, n)
+        top = lowest
+        whole = first + (last - first) // LANES * LANES
+        for i in range(first, whole, LANES):
+            v = load_f32(x + 4 * i)
+            total = fma(v, scale, total)
+            top = maximum(top, v)
+        if whole < last:
+            v = load_part_f32(x + 4 * whole, last - whole)
+            total = fma(v, scale, total)
+            top = maximum(top, keep(v, 0, last - whole, -math.inf))
+        put_f32(maxima + 4 * (first // BLOCK), max_lanes(top))
+        best = maximum(best, top)
+    return max_lanes(best) if sum_lanes(total) < math.inf else math.inf
 
 
 @kernel
@@ -128,7 +134,7 @@ def score(record: int, token: int, x: int, n: int, maxima: int, sums: int, value
     float32 (n,), ids int32 (n,), scratch. The sum over blocks and what follows in float64.
     """
     largest = float(block_maxima(maxima, x, n))
-    log_total = largest + math.log(exp_sums(sums, x, n, largest, 1.0))
+    log_total = largest + math.log(exp_sums(sums, maxima, x, n, largest, 1.0))
     put_f64(record + LOGPROB, get_f32(x + 4 * token) - log_total)
     k = min(get_i64(record + TOP), n)
     put_i64(record + NUM_LIKELIEST, k)
@@ -139,7 +145,7 @@ def score(record: int, token: int, x: int, n: int, maxima: int, sums: int, value
             put_f64(record + LIKELIEST + 16 * i + 8, get_f32(values + 4 * i) - log_total)
 
 
-@kernel
+@parallel_kernel
 def sample(
     records: int,
     count: int,
@@ -148,35 +154,39 @@ def sample(
     row: int,
     maxima: int,
     sums: int,
-    values: int,
-    ids: int,
+    ranked: int,
     few: int,
     many: int,
+    part: int,
+    parts: int,
 ) -> None:
     """Choose a token for each record, from the row that it names, which stays as it is.
 
     record.token = argmax(edited) if temperature == 0 else draw(edited)       edited = edit_row(logits[record.row])
 
-    Shapes: records int64 (count,), the address of each; logits float32 (rows, n); row, values float32 (n,), ids int32
-    (n,), maxima, sums float32 (ceil(n / 64),), scratch. Among equals the lowest token is the likeliest.
+    Shapes: records int64 (count,), the address of each; logits float32 (rows, n); row float32 (parts, n), maxima, sums
+    float32 (parts, ceil(n / 64)), ranked float32 and int32 (parts, 2, n), scratch. Among equals the lowest token is the
+    likeliest.
     """
-    for i in range(count):
+    blocks = (n + BLOCK - 1) // BLOCK
+    row, maxima, sums = row + 4 * n * part, maxima + 4 * blocks * part, sums + 4 * blocks * part
+    values = ranked + 8 * n * part
+    ids = values + 4 * n
+    for i in range(count * part // parts, count * (part + 1) // parts):
         record = get_i64(records + 8 * i)
         raw = logits + 4 * n * get_i64(record + ROW)
-        token = NOT_FINITE
-        if scaled_sum(raw, n) < math.inf:  # neither infinite nor NaN
-            x = raw
-            if get_i64(record + EDITED) != 0:
-                x = row
-                edit_row(x, raw, record, n)
-            largest = float(block_maxima(maxima, x, n))
-            if largest == -math.inf:
-                token = NOTHING_LEFT
-            elif largest < math.inf:
-                if get_f64(record + TEMPERATURE) > 0.0:
-                    token = draw(record, x, n, largest, maxima, sums, values, ids, few, many)
-                else:
-                    token = first_index(x, maxima, n, largest)
+        token, x, largest = NOT_FINITE, raw, math.inf
+        if get_i64(record + EDITED) == 0:
+            largest = float(finite_maxima(maxima, raw, n))
+        elif edit_row(row, raw, record, n) < math.inf:
+            x, largest = row, float(block_maxima(maxima, row, n))
+        if largest == -math.inf:
+            token = NOTHING_LEFT
+        elif largest < math.inf:
+            if get_f64(record + TEMPERATURE) > 0.0:
+                token = draw(record, x, n, largest, maxima, sums, values, ids, few, many)
+            else:
+                token = first_index(x, maxima, n, largest)
         put_i64(record + TOKEN, token)
         if token >= 0 and get_i64(record + TOP) >= 0:
             score(record, token, raw, n, maxima, sums, values, ids)

@@ -358,6 +358,17 @@ def keep(v: Vec, first: int, last: int, other: float) -> Vec:
     return Vec(x if first <= i < last else other for i, x in enumerate(v))
 
 
+def _emit_keep_set(b: Any, v: Any, bits: Any, other: Any) -> Any:
+    wanted = b.bitcast(b.trunc(bits, ll.I16), ir.VectorType(ir.IntType(1), LANES))
+    return b.select(wanted, v, ll.splat(b, other))
+
+
+@primitive(VEC, VEC, int64, float32, emit=_emit_keep_set)
+def keep_set(v: Vec, bits: int, other: float) -> Vec:
+    """Lanes of v whose bit is set, of the lowest sixteen, and ``other`` elsewhere."""
+    return Vec(x if bits >> i & 1 else other for i, x in enumerate(v))
+
+
 def _make_copy_element(dtype: str) -> Callable[[int, int], None]:
     ty = ll.I32 if ITEMSIZE[dtype] == 4 else ll.I16
 

@@ -37,13 +37,10 @@ def warm_up(model: Decoder, cache: Cache, check: Callable[[], object] = lambda: 
     compilation.compile_missing(jobs, check)
     check()
     _run(small, cache)
-    device = model.device
-    sampler, logits = Sampler(model.vocab_size, device=device), Tensor.zeros((1, model.vocab_size), device=device)
-    sampler.sample(logits, [Choice()])
 
 
 def _run(model: Decoder, cache: Cache) -> None:
-    """Compute one row of the output head behind two tokens; a block that cannot be recorded is refused here."""
+    """Compute a token behind two others; a block that cannot be recorded is refused here."""
     if model.encoder is not None:
         model.encoder.warm_up()
     batch = model.new_batch(_TOKENS, 1, 1, 1)
@@ -55,5 +52,7 @@ def _run(model: Decoder, cache: Cache) -> None:
         row = model.hidden_states(batch, cache)  # (1, hidden)
         model.norm(row, row)
     model.lm_head.first(row)
+    logits = Tensor.zeros((1, model.vocab_size), device=model.device)
+    Sampler(model.vocab_size, rows=1, device=model.device).sample(logits, [Choice()])
     if tentative:
         cast(TentativeCache, cache).commit(0, _TOKENS)

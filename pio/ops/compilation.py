@@ -16,12 +16,8 @@ from pio.kernels.jobs import listing as listing
 from pio.machine import available_memory, cpu_count
 from pio.system import HERE
 
-# What a request runs besides the parallel kernels: the pool that these run on, and choosing tokens.
-SERIAL = (
-    *jobs.POOL,
-    Serial.named("pio.kernels.gather", "first_outside"),
-    Serial.named("pio.kernels.sampling", "sample"),
-)
+# What a request runs besides the parallel kernels: the pool that these run on, and looking for ids that there are not.
+SERIAL = (*jobs.POOL, Serial.named("pio.kernels.gather", "first_outside"))
 # Kernels that take seconds to compile, those that take longest first: they begin before all others, so that no process
 # is left with one of them when there is nothing to do for the rest.
 LONGEST = (

@@ -14,6 +14,9 @@ class Penalties:
     """Penalties, biases and bans of one answer, with counts of its tokens that are kept as it grows.
 
     Memory for the longest answer is taken at once; counting a token costs the same however many there are.
+
+    Attributes:
+        editing: Whether penalties or biases, and not bans alone, change logits.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Penalties:
         self.repetition, self.presence, self.frequency = repetition, presence, frequency
         self.bans = bans
         self._counting = repetition != 1 or presence != 0 or frequency != 0
+        self.editing = self._counting or bool(bias)
         known = dict.fromkeys(prompt) if repetition != 1 else {}
         for token in (*known, *(bias or {})):
             check_token(token, vocab_size)

@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Final
 
 from pio.device import Device, on_device
-from pio.dtypes import int32
 from pio.errors import ConfigError, DeviceError, NumericalError, TensorError
 from pio.kernels import _sampling_record as fields
 from pio.kernels import launcher, sizes
@@ -18,7 +17,7 @@ from pio.memory import step
 from pio.memory.allocation import ALIGNMENT
 from pio.memory.arena import Arena
 from pio.memory.budget import MemoryBudget
-from pio.ops._check import check
+from pio.ops._check import check, split
 from pio.ops._sent_choices import Carrier, SentChoices
 from pio.ops.penalties import Penalties
 from pio.tensor import Tensor
@@ -27,7 +26,7 @@ kernels = launcher.module("sampling")
 # How many candidates are put in order to find a nucleus of unknown size, before all of them are.
 RUNGS: Final = (256, 4096)
 MAX_INT64: Final = 2**63 - 1
-TOGETHER: Final = 16  # tokens that a GPU chooses at once, each with scratch of its own
+TOGETHER: Final = 16  # tokens that are chosen at the same time at most, each with scratch of its own
 
 
 class Choice:
@@ -137,7 +136,6 @@ class Choice:
     def _put_penalties(self, penalties: Penalties) -> None:
         """Write what stays the same from token to token."""
         words = self.record
-        words[fields.EDITED // 8] = 1
         words[fields.IDS // 8], words[fields.COUNTS // 8] = penalties.ids.address, penalties.counts.address
         words[fields.BIAS_IDS // 8], words[fields.BIASES // 8] = penalties.bias_ids.address, penalties.biases.address
         words[fields.BIASED // 8] = penalties.biases.size
@@ -147,12 +145,14 @@ class Choice:
 
     def _put_next(self, penalties: Penalties) -> None:
         """Write what may differ for the next token; lists of tokens move as they grow."""
-        words, bans = self.record, penalties.bans
+        words, bans, edited = self.record, penalties.bans, penalties.editing
         words[fields.SEEN // 8] = penalties.seen
         if bans is not None:
             words[fields.MASK // 8] = 0 if bans.mask is None else bans.mask.address
             self._lists = array("q", [number for ids in bans.lists for number in ids.buffer_info()])
             words[fields.LISTS // 8], words[fields.NUM_LISTS // 8] = self._lists.buffer_info()[0], len(bans.lists)
+            edited = edited or bans.mask is not None or bool(bans.lists)
+        words[fields.EDITED // 8] = edited  # a row that nothing changes is not copied
 
 
 _ROW, _U, _TOKEN = fields.ROW // 8, fields.U // 8, fields.TOKEN // 8
@@ -166,12 +166,20 @@ class Sampler:
         device: Where the logits lie.
     """
 
-    def __init__(self, vocab_size: int, budget: MemoryBudget | None = None, *, device: Device | None = None) -> None:
+    def __init__(
+        self,
+        vocab_size: int,
+        budget: MemoryBudget | None = None,
+        *,
+        rows: int = TOGETHER,
+        device: Device | None = None,
+    ) -> None:
         """Make the scratch.
 
         Args:
             vocab_size: Length of a row of logits.
             budget: Counts the memory.
+            rows: How many tokens a call usually chooses at most; of more some wait for others.
             device: Where the logits lie; the default one if None.
 
         Raises:
@@ -180,17 +188,16 @@ class Sampler:
         self.vocab_size, self.device, self._budget = vocab_size, on_device(device), budget
         self._elsewhere: Sampler | None = None  # of the CPU, where the GPU has no kernel for it
         stream, blocks = self.device.stream, -(-vocab_size // sizes.MAXIMA)
-        # on a GPU each block of the grid chooses a token by itself, and keeps what it sorts in its shared memory
-        self._together = MAX_INT64 if stream is None else min(stream.multiprocessors, TOGETHER)
-        rows, sorted_rows = (1, 1) if stream is None else (self._together, 0)
+        # a thread chooses a token by itself; on a GPU a block of the grid, which sorts in its shared memory
+        together = self.device.threads if stream is None else stream.multiprocessors
+        self._together = rows = max(1, min(together, rows, TOGETHER))
+        ranked = 2 * vocab_size if stream is None else 0
         nbytes = _whole_lines(4 * rows * vocab_size) + 2 * _whole_lines(4 * rows * blocks)
-        nbytes += 2 * _whole_lines(4 * sorted_rows * vocab_size)
+        nbytes += _whole_lines(4 * rows * ranked)
         arena = Arena(nbytes, budget=budget, what="the sampler's scratch", device=self.device)
         self._sent = None if stream is None else SentChoices(self.device, budget)
-        row, maxima, sums = (arena.take((rows, n)) for n in (vocab_size, blocks, blocks))
-        values, ids = arena.take((sorted_rows, vocab_size)), arena.take((sorted_rows, vocab_size), int32)
         self._arena = arena
-        self._scratch = row.address, maxima.address, sums.address, values.address, ids.address
+        self._scratch = tuple(arena.take((rows, n)).address for n in (vocab_size, blocks, blocks, ranked))
 
     @property
     def nbytes(self) -> int:
@@ -239,16 +246,18 @@ class Sampler:
             sample = kernels.on(self.device).sample[""]
         except MissingKernel:
             if self._elsewhere is None:
-                self._elsewhere = Sampler(self.vocab_size, self._budget)
+                self._elsewhere = Sampler(self.vocab_size, self._budget, rows=self._together)
             self._elsewhere.sample(logits.to("cpu"), choices)
             return
         records = array("q", [choice.address for choice in choices])
         address, sent = records.buffer_info()[0], self._sent
         if sent is not None:
             address = sent.send(choices)
-        for first in range(0, len(choices), self._together):
-            count = min(self._together, len(choices) - first)
-            sample(address + 8 * first, count, logits.address, self.vocab_size, *self._scratch, *RUNGS)
+        at_once = max(1, len(choices)) if sent is None else self._together  # a grid has a row for each block
+        for first in range(0, len(choices), at_once):
+            count = min(at_once, len(choices) - first)
+            threads = min(count, self._together, split(count * self.vocab_size, self.device))
+            sample(address + 8 * first, count, logits.address, self.vocab_size, *self._scratch, *RUNGS, threads)
         if sent is not None:
             sent.receive(choices)
         for choice in choices:

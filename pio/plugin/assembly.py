@@ -115,7 +115,7 @@ def rehearse(
         speculation = speculation_of(runtime, cache, model.max_positions)
         if speculation is not None:
             budget.reserve(speculation.nbytes, DRAFTS)
-        sampler = Sampler(model.vocab_size, budget, device=device)
+        sampler = Sampler(model.vocab_size, budget, rows=model.max_batch_sequences, device=device)
         picture = 0 if model.encoder is None else model.encoder.least_bytes
         device_bytes += model.workspace.nbytes + picture + cache.nbytes + sampler.nbytes
     return held.total, what, Needs.of(census, held.total, device_bytes)

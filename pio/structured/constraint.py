@@ -40,6 +40,16 @@ class Constraint:
         """Whether the answer has the shape and nothing but its end can follow."""
         return self._matcher.is_stopped() and not self._matcher.is_error()
 
+    def allows(self, token: int) -> bool:
+        """Return whether a token may come next, as its bit of the mask says, for a small part of the work.
+
+        Raises:
+            PioError: The grammar is too complex at this place.
+        """
+        allowed = guarded(lambda: self._matcher.validate_tokens([token]), PioError, _FAILED)
+        self._check()
+        return allowed == 1
+
     def look(self) -> TokenMask:
         """Find out which tokens may come next, and return the mask.
 

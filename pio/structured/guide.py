@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from pio.ops.token_mask import TokenMask
     from pio.structured.constraint import Constraint
@@ -41,20 +41,15 @@ class Guide:
 
     Attributes:
         response_format: What the answer is held to.
-        mask: Which tokens may come next; it holds until the next ``follow``.
         ends: Tokens that end the answer.
-        complete: Whether it has the shape that was asked for and has ended, by its shape or by an end token. No mask
-            is found for what would come then.
+        complete: Whether it has the shape that was asked for and has ended, by its shape or by an end token. Nothing
+            is said of what would come then.
     """
 
     def __init__(
         self, response_format: ResponseFormat, constraint: Constraint, known: KnownTokens, reasoning: Reasoning | None
     ) -> None:
-        """Stand before the first token, and find out which ones it may be.
-
-        Raises:
-            PioError: The grammar is too complex to begin with.
-        """
+        """Stand before the first token."""
         self.response_format = response_format
         self.complete = False
         self.ends = known.ends
@@ -66,12 +61,33 @@ class Guide:
         elif reasoning is not None and reasoning.expected and known.opening is not None:
             self._phase = "start"
         self._line_end_taken = False
-        self.mask = self._look()
+        self._mask: TokenMask | None = None
 
     @property
     def answering(self) -> bool:
         """Whether the answer has begun."""
         return self._phase == "answer"
+
+    @property
+    def mask(self) -> TokenMask:
+        """Which tokens may come next; found where it is asked for, and good until the next ``follow``.
+
+        Raises:
+            PioError: The grammar is too complex at this place.
+        """
+        if self._mask is None:
+            self._mask = self._look()
+        return self._mask
+
+    def allows(self, token: int) -> bool:
+        """Return whether a token may come next, for a small part of the work of the mask.
+
+        Raises:
+            PioError: The grammar is too complex at this place.
+        """
+        if self._phase == "reasoning":
+            return token not in self.ends
+        return token in self._also() or self._constraint.allows(token)
 
     def take(self, token: int) -> None:
         """Go on behind a token.
@@ -89,32 +105,32 @@ class Guide:
             self.complete = self._constraint.complete
 
     def follow(self, state: State, text: str) -> None:
-        """Note what became of the last token's text, and find out what may come next.
+        """Note what became of the last token's text.
 
         Args:
             state: Where the text stands now.
             text: All of the answer so far; looked at only where the last token ended the reasoning, and brought it.
 
         Raises:
-            PioError: The grammar is too complex at this place, or the reasoning ended within a token that brings text
-                that it does not allow.
+            PioError: The reasoning ended within a token that brings text that the grammar does not allow.
         """
         if self._phase == "reasoning" and state in ("gap", "answer"):
             self._phase = "gap"
             if state == "answer":
                 self._phase = "answer"
                 self._constraint.take_text(text)
-        self.mask = self._look()
+        self._mask = None
 
     def _look(self) -> TokenMask:
         if self._phase == "reasoning":
             return self._known.thinking
         mask = self._constraint.look()
-        also: Iterable[int] = ()
-        if self._phase == "start" and self._known.opening is not None:
-            also = (self._known.opening,)
-        elif self._phase == "gap" and not self._line_end_taken:
-            also = self._known.line_ends
-        for token in also:
+        for token in self._also():
             mask.allow(token)
         return mask
+
+    def _also(self) -> Collection[int]:
+        """Tokens before the answer that may come in place of its first one."""
+        if self._phase == "start" and self._known.opening is not None:
+            return (self._known.opening,)
+        return self._known.line_ends if self._phase == "gap" and not self._line_end_taken else ()

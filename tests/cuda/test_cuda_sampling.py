@@ -59,7 +59,7 @@ def choose(logits, choices, multiprocessors=2, rungs=RUNGS):
     row, maxima, sums = (Tensor.full((count, m), math.nan) for m in (n, -(-n // 64), -(-n // 64)))
     run(
         sampling.sample,
-        *(records, count, logits, n, row, maxima, sums, 0, 0, *rungs),
+        *(records, count, logits, n, row, maxima, sums, 0, *rungs),
         touching=[t for choice in choices for t in touched(choice)],
         reading=(logits, records),
         multiprocessors=multiprocessors,

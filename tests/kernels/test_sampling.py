@@ -6,10 +6,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from logits_rows import choose, rows, tensor
 
+from pio.device import Device
+from pio.engine.random_numbers import mix, uniform
 from pio.errors import ConfigError, PioError, TensorError
+from pio.kernels.simd import JIT
+from pio.ops._check import split
 from pio.ops.bans import Bans
 from pio.ops.penalties import Penalties
 from pio.ops.sampling import Choice, Sampler
+from pio.ops.token_mask import TokenMask
 from pio.tensor import Tensor
 from pio.testing.reference import sampling as reference
 from pio.testing.reference.top_k import top_k
@@ -92,6 +97,40 @@ def test_rows_beside_a_row_change_nothing(data: st.DataObject) -> None:
         assert len(choice.likeliest) == (0 if row == 1 or choice.token < 0 else min(row, n))
 
 
+@pytest.mark.parametrize(("threads", "together"), [(1, 16), (2, 16), (3, 16), (5, 2)])
+def test_threads_choose_rows_side_by_side(threads: int, together: int) -> None:
+    """Seven rows, each with another way to choose, over threads that each have scratch of their own."""
+    n, count = (30_011, 7) if JIT else (9_001, 4)
+    x = Tensor.from_list([[uniform(mix(row), i) * 9 for i in range(n)] for row in range(count)])
+    device = Device("cpu", threads=threads)
+
+    def make(row: int) -> Choice:
+        bans = Bans([], n, guided=True, always=[row])
+        if row % 3 == 1:
+            bans.mask = TokenMask(n, range(row, n - 7, row + 1))
+        penalties = Penalties([row, 5], 3, n, repetition=1.0 + row, bans=bans)
+        ways = [(0.0,), (0.7,), (1.3, 3), (0.9, 0, 0.8), (1.0, 0, 1.0, 0.1), (2.5,), (0.1, 40, 0.9)]
+        choice = Choice(*ways[row], penalties=penalties if row % 2 else None, logprobs=3 if row != 1 else None)
+        choice.aim(row, uniform(mix(99), row))
+        return choice
+
+    assert split(count * n, device) > 1 or threads == 1
+    sampler, chosen = Sampler(n, rows=together, device=device), [make(row) for row in reversed(range(count))]
+    for _ in range(2):
+        sampler.sample(x, chosen)
+    for choice in chosen:
+        alone = make(choice.record[0])
+        Sampler(n, device=Device("cpu", threads=1)).sample(x, [alone])
+        assert (choice.token, choice.logprob, choice.likeliest) == (alone.token, alone.logprob, alone.likeliest)
+        assert choice.token >= 0
+
+
+def test_scratch_is_for_as_many_rows_as_are_chosen_at_once() -> None:
+    one, two, four = (Sampler(5_003, rows=rows, device=Device("cpu", threads=4)).nbytes for rows in (1, 2, 9))
+    assert 3 * 4 * 5_003 < one < two < four and four > 3 * one
+    assert Sampler(5_003, rows=9, device=Device("cpu", threads=1)).nbytes == one
+
+
 def test_a_choice_may_be_used_again_and_again() -> None:
     row = [0.0, 3.0, 2.0, 1.0]
     choice = Choice(penalties=Penalties([], 3, 4, bans=Bans([], 4, first=[1], ngram=1)))
@@ -103,6 +142,7 @@ def test_a_choice_may_be_used_again_and_again() -> None:
 
 
 def test_shapes_and_rows_are_checked() -> None:
+    Sampler(4).sample(Tensor.zeros((2, 4)), [])
     with pytest.raises(TensorError, match="shape"):
         choose(Sampler(5), Tensor.zeros((2, 4)), Choice(), 0)
     for row in (2, -1):

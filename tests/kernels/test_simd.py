@@ -21,6 +21,7 @@ from pio.kernels.simd import (
     get_i32,
     get_u8,
     keep,
+    keep_set,
     load_f16_lanes,
     load_f32,
     load_part_f32,
@@ -183,6 +184,18 @@ def test_keep(first, last, other):
     x, out = Tensor.from_list([float(i) for i in range(16)]), Tensor.zeros((16,))
     run_keep(out.address, x.address, first, last, other)
     assert out.tolist() == [float(i) if first <= i < last else other for i in range(16)]
+
+
+@njit(error_model="numpy")
+def run_keep_set(out, x, bits, other):
+    store_f32(out, keep_set(load_f32(x), bits, other))
+
+
+@given(bits=st.integers(-(2**63), 2**63 - 1), other=st.sampled_from((0.0, -math.inf, 5.5)))
+def test_keep_set(bits, other):
+    x, out = Tensor.from_list([float(i) for i in range(16)]), Tensor.zeros((16,))
+    run_keep_set(out.address, x.address, bits, other)
+    assert out.tolist() == [float(i) if (bits & 0xFFFF) // 2**i % 2 else other for i in range(16)]
 
 
 @njit(error_model="numpy")

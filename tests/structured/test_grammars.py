@@ -45,6 +45,10 @@ def allowed(guide: Guide) -> set[int]:
     return {token for token in range(PADDED) if guide.mask.words[token // 32] >> token % 32 & 1}
 
 
+def one_by_one(guide: Guide) -> set[int]:
+    return {token for token in range(PADDED) if guide.allows(token)}
+
+
 def take(guide: Guide, token: int, state: Any = "answer", text: str = "") -> None:
     guide.take(token)
     if not guide.complete:
@@ -69,6 +73,7 @@ def test_choices_allow_what_begins_one_of_them(tokenizer: Tokenizer, grammars: G
                 and any(r.startswith(data) for r in rest)
             }
             expected |= ENDS if b"" in rest else set()
+            assert one_by_one(guide) == expected
             if len(rest) == 1:  # letters that must come come in the tokenizer's own tokens
                 assert len(allowed(guide)) == 1 and allowed(guide) <= expected
             else:
@@ -100,14 +105,14 @@ def test_any_end_token_ends_what_could_go_on(tokenizer: Tokenizer, grammars: Gra
 def test_a_regular_expression_allows_what_python_allows(tokenizer: Tokenizer, grammars: Grammars) -> None:
     guide, python = begin(grammars, "regex:[a-f ]{1,4}"), re.compile(rb"[a-f ]{1,4}")
     expected = {t for t in range(tokenizer.size) if python.fullmatch(tokenizer.bytes_of[t])}
-    assert allowed(guide) == expected - tokenizer.control_ids and len(expected) > 20
+    assert allowed(guide) == one_by_one(guide) == expected - tokenizer.control_ids and len(expected) > 20
 
 
 def test_no_text_has_control_tokens_or_ids_without_tokens(tokenizer: Tokenizer, grammars: Grammars) -> None:
     guide = begin(grammars, "regex:(?s:.*)")
     found = allowed(guide)
     assert not found & (tokenizer.control_ids - ENDS) and max(found) < tokenizer.size and found >= ENDS
-    assert len(found) > 3500
+    assert len(found) > 3500 and one_by_one(guide) == found
     take(guide, tokenizer.encode("a")[0])
     with pytest.raises(PioError, match="cannot be followed"):
         take(guide, THINK)
@@ -139,13 +144,13 @@ def test_a_model_thinks_freely_and_cannot_end_there(tokenizer: Tokenizer, gramma
     guide = begin(grammars, ["yes", "no"], Reasoning(inside=True, expected=True))
     assert allowed(guide) == set(range(PADDED)) - ENDS and not guide.answering
     take(guide, line_end, "reasoning")
-    assert allowed(guide) == set(range(PADDED)) - ENDS
+    assert allowed(guide) == one_by_one(guide) == set(range(PADDED)) - ENDS
     take(guide, THOUGHT, "gap")
     words = allowed(begin(grammars, ["yes", "no"]))
     breaks = {t for t in range(tokenizer.size) if tokenizer.bytes_of[t] and not tokenizer.bytes_of[t].strip(b"\n")}
-    assert allowed(guide) == words | breaks and line_end in breaks
+    assert allowed(guide) == one_by_one(guide) == words | breaks and line_end in breaks
     take(guide, line_end, "gap")
-    assert allowed(guide) == words, "one token of line ends, not for ever"
+    assert allowed(guide) == one_by_one(guide) == words, "one token of line ends, not for ever"
     take(guide, tokenizer.encode("no")[0])
     assert guide.complete
 
@@ -153,7 +158,7 @@ def test_a_model_thinks_freely_and_cannot_end_there(tokenizer: Tokenizer, gramma
 def test_a_model_that_may_think_thinks_or_answers(grammars: Grammars, tokenizer: Tokenizer) -> None:
     words = allowed(begin(grammars, ["yes", "no"]))
     guide = begin(grammars, ["yes", "no"], Reasoning(expected=True))
-    assert allowed(guide) == words | {THINK}
+    assert allowed(guide) == one_by_one(guide) == words | {THINK}
     take(guide, THINK, "reasoning")
     assert allowed(guide) == set(range(PADDED)) - ENDS
     guide = begin(grammars, ["yes", "no"], Reasoning(expected=True))
@@ -165,7 +170,7 @@ def test_a_model_that_may_think_thinks_or_answers(grammars: Grammars, tokenizer:
 def test_text_behind_the_reasoning_in_one_token(tokenizer: Tokenizer, grammars: Grammars) -> None:
     guide = begin(grammars, ["yes", "no"], Reasoning(inside=True))
     take(guide, 100, "answer", "ye")  # a tokenizer without a token for the tag may have one that goes on behind it
-    assert guide.answering and allowed(guide) == {tokenizer.encode("s")[0]}
+    assert guide.answering and allowed(guide) == one_by_one(guide) == {tokenizer.encode("s")[0]}
     with pytest.raises(PioError, match="cannot be followed"):
         take(begin(grammars, ["yes", "no"], Reasoning(inside=True)), 100, "answer", "maybe")
 

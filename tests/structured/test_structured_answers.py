@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -13,6 +15,8 @@ import pytest
 from pydantic import BaseModel, Field, field_validator
 
 import pio
+from pio.ops.token_mask import TokenMask
+from pio.structured.constraint import Constraint
 from pio.text.chat_template import ChatTemplate
 
 PROMPT = "def area(shape):\n"
@@ -100,6 +104,33 @@ def test_any_json_object(model: Any) -> None:
     complete = [result for result in done if result.finish_reason == "stop"]
     assert complete and all(isinstance(result.parsed, dict) for result in complete)
     assert all(result.parsed is None for result in done if result not in complete)
+
+
+# What the model says by itself, and what it would not
+
+
+@pytest.mark.parametrize("fields", [{"temperature": 0}, {"temperature": 1.3}, {"top_k": 20, "repetition_penalty": 1.2}])
+def test_a_shape_changes_nothing_in_an_answer_that_has_it(model: Any, fields: dict[str, Any]) -> None:
+    for seed in range(4):
+        free = model.generate(PROMPT, seed=seed, max_new_tokens=20, ignore_eos=True, **fields)
+        shape = f"regex:{re.escape(free.text[:9])}(?s:.*)"
+        held = model.generate(PROMPT, seed=seed, max_new_tokens=20, response_format=shape, **fields)
+        ended = next((i for i, token in enumerate(free.token_ids) if token in (0, END)), 20)
+        assert held.token_ids[:ended] == free.token_ids[:ended] and len(held.token_ids) == min(ended + 1, 20)
+
+
+def test_what_is_drawn_again_comes_as_if_nothing_else_had_been_there(model: Any) -> None:
+    """Of three tokens with given chances the first, in the order of draws, has not the shape."""
+    row = model.logits(PROMPT)[-1].tolist()
+    wanted = {model.tokenize(text)[0]: chance for text, chance in (("(", 0.5), ("a", 0.1), ("b", 0.4))}
+    first, a, b = wanted
+    assert first < a < b
+    fields = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 1, "response_format": ["a", "b"]}
+    fields["logit_bias"] = {token: 40 + math.log(chance) - row[token] for token, chance in wanted.items()}
+    handles = [model.submit(PROMPT, n=200, seed=seed, **fields) for seed in range(10)]
+    counts = Counter(sample.token_ids[0] for handle in handles for sample in handle.result().samples)
+    assert counts.keys() == {a, b} and counts.total() == 2000
+    assert abs(counts[a] / 2000 - 0.2) < 5 * math.sqrt(0.2 * 0.8 / 2000)
 
 
 # Two hundred answers, full batches
@@ -266,6 +297,25 @@ def test_a_refused_format_harms_nobody(model: Any) -> None:
         model.generate(PROMPT, response_format=["no"], suppress_tokens=list(range(16, 4096)))
     assert running.result().token_ids == alone.token_ids
     check(shaped.result())
+
+
+def test_a_mask_that_cannot_be_found_ends_its_own_answer_alone(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Constraint.look
+
+    def failing(self: Constraint) -> TokenMask:
+        if self._matcher.validate_tokens(model.tokenize("7")):
+            raise pio.PioError("response_format: the grammar cannot be followed any further")
+        return look(self)
+
+    monkeypatch.setattr(Constraint, "look", failing)
+    letters = {"response_format": "regex:[a-f]{40}", "seed": 3, "max_new_tokens": 60}
+    running = [model.submit(PROMPT, seed=5, max_new_tokens=40), model.submit(PROMPT, **letters)]
+    with pytest.raises(pio.PioError, match="cannot be followed"):
+        model.generate(PROMPT, response_format="regex:[0-9]{30}", seed=1)
+    monkeypatch.undo()
+    assert re.fullmatch("[a-f]{40}", running[1].result().parsed)
+    assert running[1].result().token_ids == model.generate(PROMPT, **letters).token_ids
+    assert running[0].result().token_ids == model.generate(PROMPT, seed=5, max_new_tokens=40).token_ids
 
 
 def test_a_dropped_answer_is_dropped(model: Any) -> None:

@@ -53,7 +53,7 @@ from pio.kernels.cuda.ptx import (
 def edit_row(row: int, x: int, record: int, n: int) -> int:
     """Copy a row and change the copy as its record asks: penalties, biases, and what must not come.
 
-    row = x; penalize(row); forbid_masked(row, mask); forbid(row, ids) for every list
+    row = copy_allowed(x, mask); penalize(row); forbid(row, ids) for every list
 
     Returns how many threads met NaN or +inf in x. What a mask forbids is -inf from the start: so it stays.
 
@@ -142,8 +142,7 @@ def sample(
     row: int,
     maxima: int,
     sums: int,
-    values: int,
-    ids: int,
+    ranked: int,
     few: int,
     many: int,
 ) -> None:
@@ -153,7 +152,7 @@ def sample(
 
     Shapes: records int64 (count,), the address of each; logits float32 (rows, n), n < 2^31; row float32 (count, n) and
     maxima, sums float32 (count, ceil(n / 64)), scratch, of which each block of the grid uses one row, so never more
-    than there are; values and ids are not used. Among equals the lowest token is the likeliest.
+    than there are; ranked is not used. Among equals the lowest token is the likeliest.
     """
     blocks = (n + ELEMENTS - 1) // ELEMENTS
     row += 4 * block_index() * n
