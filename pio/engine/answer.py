@@ -78,7 +78,7 @@ class Answer:
         )
         self._chosen = self._choice  # how the last token was
         self._mixed_seed = None if params.greedy else mix(seed)
-        self._mixed_again = None if self._mixed_seed is None else mix(self._mixed_seed)
+        self._mixed_again = None if self._mixed_seed is None else mix(~self._mixed_seed)  # mix(0) is 0, as of seed 0
         self._begun = self._first_token = 0.0
         self._result: Generation | None = None
         self._deadline, first = (
@@ -147,9 +147,9 @@ class Answer:
         """Return how to choose once more, where the answer's format does not allow the token that was chosen.
 
         The first is drawn from all tokens, so that a format costs next to nothing, and changes nothing, while the model
-        keeps to it by itself; the second from those that it allows. Where no filter is set, a token t that it allows
-        comes with the chance p(t) + (1 - A) p(t) / A = p(t) / A, where A is the chance of all of them: as if only they
-        had been there.
+        keeps to it by itself; the second from those of its mask. Where no filter is set, a token t that it allows comes
+        with the chance p(t) + (1 - A) p(t) / A = p(t) / A, where A is the chance of all of them: as if only they had
+        been there. Only where a text must come the mask has one of them, which gets all of 1 - A.
 
         Returns:
             None where the token that was chosen is to be taken.

@@ -15,6 +15,8 @@ import pytest
 from pydantic import BaseModel, Field, field_validator
 
 import pio
+from pio.engine import answer
+from pio.engine.random_numbers import uniform
 from pio.ops.token_mask import TokenMask
 from pio.structured.constraint import Constraint
 from pio.text.chat_template import ChatTemplate
@@ -131,6 +133,20 @@ def test_what_is_drawn_again_comes_as_if_nothing_else_had_been_there(model: Any)
     counts = Counter(sample.token_ids[0] for handle in handles for sample in handle.result().samples)
     assert counts.keys() == {a, b} and counts.total() == 2000
     assert abs(counts[a] / 2000 - 0.2) < 5 * math.sqrt(0.2 * 0.8 / 2000)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**64 - 1])
+def test_what_is_drawn_again_is_drawn_by_another_number(model: Any, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """The first one fell where the shape allows nothing: it says something of where it would fall again."""
+    drawn: list[float] = []
+
+    def noted(mixed: int, index: int) -> float:
+        drawn.append(uniform(mixed, index))
+        return drawn[-1]
+
+    monkeypatch.setattr(answer, "uniform", noted)
+    model.generate(PROMPT, response_format="regex:[a-f]{40}", seed=seed, max_new_tokens=40)
+    assert len(set(drawn)) == len(drawn) > 40
 
 
 # Two hundred answers, full batches
