@@ -109,7 +109,9 @@ class Slices:
         nbytes = front + _whole_lines(4 * max_sequences * max_blocks_per_sequence)
         if there.stream is not None:
             nbytes += _whole_lines(room)
-        self._memory, self._front, self._capacity, self._carried = Arena(nbytes), front, nbytes, 0
+        # with the device's threads, which whoever asks the batch for its device splits work over
+        self._memory = Arena(nbytes, device=there if there.stream is None else None)
+        self._front, self._capacity, self._carried = front, nbytes, 0
         self._there = None if there.stream is None else Storage.allocate(nbytes, what="a batch", device=there)
         self.record, record = self._take((fields.FIELDS,), int64)
         self.starts, starts = self._take((max_sequences + 1,), int32)

@@ -153,8 +153,9 @@ def test_one_thread_is_one_thread():
     script = """
 import pio
 from pio.ops import compilation
-with pio.load("demo", threads=1, prefill_chunk=1024) as model:
+with pio.load("demo", threads=1, prefill_chunk=1024, max_batch_sequences=16) as model:
     model.generate(list(range(16, 1016)), max_new_tokens=2)
+    model.generate([16], n=16, temperature=1.0, max_new_tokens=2)
 raise SystemExit(compilation.helpers()[0])
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
