@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("options", nargs="*", metavar="OPTION=VALUE")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()  # options may stand behind others
     schema = SCHEMA if given.schema is None else json.loads(given.schema.read_text("utf-8"))
     named = dict(option.split("=", 1) for option in given.options)
     fields: dict[str, Any] = {name: named.pop(name) for name in list(named) if name in SamplingParams.model_fields}

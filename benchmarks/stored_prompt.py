@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("options", nargs="*", metavar="OPTION=VALUE")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()  # options may stand behind others
     raw = read_config(given.config)
     if given.layers is not None:
         raw = cut(raw, given.layers)

@@ -188,8 +188,9 @@ def test_earlier_answers_take_at_most_a_twentieth_of_the_cache(model: Any) -> No
         assert 0 < sum(map(sys.getsizeof, tables)) <= other.loaded.cache.nbytes / 20
         told, held = other.metadata.memory, other.loaded.cache.nbytes // 20
         assert held < speculation.nbytes <= 2 * held
+        sampler = other.loaded.manager.nbytes - speculation.nbytes  # made behind it, larger with more threads
     assert made is not speculation
     with pio.load("demo", context_length=256, progress=False, speculation="off") as without:
         assert without.metadata.memory == {**told, "buffers": told["buffers"] - speculation.nbytes}
     with pytest.raises(pio.OutOfMemoryError, match=r"texts that drafts are found in \(none with speculation='off'\)"):
-        pio.load("demo", context_length=256, progress=False, memory_limit=sum(told.values()) - speculation.nbytes)
+        pio.load("demo", context_length=256, progress=False, memory_limit=sum(told.values()) - sampler - 1)
