@@ -41,7 +41,9 @@ class Constraint:
         return self._matcher.is_stopped() and not self._matcher.is_error()
 
     def allows(self, token: int) -> bool:
-        """Return whether a token may come next, as its bit of the mask says, for a small part of the work.
+        """Return whether a token may come next, for a small part of the work of the mask.
+
+        Where a text must come, any token that begins it may; the mask has only the one that the tokenizer would take.
 
         Raises:
             PioError: The grammar is too complex at this place.
