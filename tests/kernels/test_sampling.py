@@ -1,3 +1,4 @@
+import ctypes
 import math
 from typing import Any
 
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from logits_rows import choose, rows, tensor
 
 from pio.device import Device
+from pio.dtypes import float32
 from pio.engine.random_numbers import mix, uniform
 from pio.errors import ConfigError, PioError, TensorError
 from pio.kernels.simd import JIT
@@ -114,8 +116,13 @@ def test_threads_choose_rows_side_by_side(threads: int, together: int) -> None:
         return choice
 
     sampler, chosen = Sampler(n, rows=together, device=device), [make(row) for row in reversed(range(count))]
+    scratch = sampler._arena.storage
+    Tensor(scratch, scratch.address, float32, (sampler.nbytes // 4,), (1,)).fill_(math.nan)
     for _ in range(2):
         sampler.sample(x, chosen)
+    for address, size in zip(sampler._scratch[1:], (-(-n // 64), -(-n // 64), 2 * n), strict=True):
+        for part in range(min(threads, together)):
+            assert not math.isnan(ctypes.c_float.from_address(address + 4 * size * part).value)
     for choice in chosen:
         alone = make(choice.record[0])
         Sampler(n, device=Device("cpu", threads=1)).sample(x, [alone])
