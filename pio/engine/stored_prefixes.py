@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import Final, NamedTuple
@@ -31,12 +32,14 @@ class DiskOptions(NamedTuple):
         limit: Bytes that all segments in it may take.
         identity: Of the model: a digest of all that decides what it computes.
         holds: Asked now and then whether that is still true; where it is not, nothing more is read or written.
+        watch: Makes what the thread that runs the model is in meanwhile, so that ``holds`` knows.
     """
 
     folder: Path
     limit: int
     identity: bytes
     holds: Callable[[], bool] = lambda: True
+    watch: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 class DiskNeeds(NamedTuple):
@@ -70,6 +73,7 @@ class StoredPrefixes:
 
     Attributes:
         store: Where it is.
+        watch: See ``DiskOptions``.
     """
 
     def __init__(
@@ -92,7 +96,7 @@ class StoredPrefixes:
                 f"prefix_cache_path cannot be used: this model's cache has states for {cache.state_slots} sequences, "
                 f"all of which may run ({manager.num_slots} at once), and none to keep; leave it out"
             )
-        folder, limit, _, self._holds = options
+        folder, limit, _, self._holds, self.watch = options
         self._items = items = StoredItems(cache)
         largest, ways = max(items.block_bytes, items.state_bytes), items.state_bytes > 0
         self.store = DiskStore(folder, manager.root, limit, largest, ways=ways, budget=budget, device=items.device)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Final
 
@@ -150,25 +151,29 @@ class Worker:
             return
         self._thread = me
         error: BaseException = _closed()
-        # coroutines run only while this one gives way
-        give_way = time.sleep if green_threads() else None
         try:
-            while self._receive():
-                self._remove_dropped()
-                self._steps.expire()
-                if self._steps.busy:
-                    self._steps.step()
-                    self._remove_dropped()  # now, for it may sleep next, and what is over must not live on
-                    if give_way is not None:
-                        give_way(0)
-                if self._stored is not None:
-                    self._stored.write(idle=not self._steps.busy)
+            with nullcontext() if self._stored is None else self._stored.watch():
+                self._loop()
         except BaseException as found:
             error = told(found)
             if not (isinstance(found, Exception) and self._steps.everything):  # else there is somebody to tell
                 raise
         finally:
             self._leave(error)
+
+    def _loop(self) -> None:
+        # coroutines run only while this one gives way
+        give_way = time.sleep if green_threads() else None
+        while self._receive():
+            self._remove_dropped()
+            self._steps.expire()
+            if self._steps.busy:
+                self._steps.step()
+                self._remove_dropped()  # now, for it may sleep next, and what is over must not live on
+                if give_way is not None:
+                    give_way(0)
+            if self._stored is not None:
+                self._stored.write(idle=not self._steps.busy)
 
     def _receive(self) -> bool:
         """Queue what has come in, waiting for it only where there is nothing else to do; False to stop."""

@@ -8,8 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pio.device import Device
-from pio.kernels import _compilers, _image, _processor, _settings, _watch, jobs
-from pio.kernels._missing import UNMADE
+from pio.kernels import _compilers, _image, _missing, _processor, _settings, _watch, jobs
 from pio.kernels.jobs import Serial
 from pio.kernels.jobs import is_listing as is_listing
 from pio.kernels.jobs import listing as listing
@@ -91,12 +90,12 @@ def code_of(device: Device) -> str:
     return f"{device.kind} {device.stream.architecture} {_kept.source_stamp()}"
 
 
-def unmade(device: Device) -> frozenset[str]:
-    """Return names of the kernels that could not be made for a GPU by now, in whose place the CPU's run.
+def noting_unmade(names: set[str]) -> AbstractContextManager[set[str]]:
+    """Add names of kernels that could not be made for a GPU, in whose place the CPU's run, which have other last bits.
 
-    These have last bits of their own. That a kernel cannot be made turns out when it is first wanted.
+    Those are added that this thread wants while the context is open, also where somebody else has wanted them before.
     """
-    return frozenset() if device.stream is None else frozenset(device.stream.kept.get(UNMADE, ()))
+    return _missing.noting(names)
 
 
 def helpers() -> tuple[int, bool]:

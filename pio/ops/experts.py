@@ -50,7 +50,9 @@ def expert_linears(
 
     Args:
         x: float32 (tokens, width), or where ``grouped`` (tokens * k, width), in the order of the choices.
-        choices: Of these tokens, by ``route``.
+        choices: Of these tokens, by ``route`` or as it makes them, each token's experts all different. Nothing looks
+            whether they are: on a GPU rows are left as they were of an expert that has more of them than there are
+            tokens.
         weights: One or two projections of one shape and form.
         outs: float32 (tokens * k, n), in the order of the choices. None shares memory with x or another.
         grouped: Whether x is in the order of the choices already.

@@ -23,7 +23,7 @@ class Choices:
     """Which experts tokens go to, and how experts find their tokens.
 
     Attributes:
-        ids: int32 (tokens, k), experts of each token, best first.
+        ids: int32 (tokens, k), experts of each token, best first, no two of them alike.
         weights: float32 (tokens, k), what each of them counts.
         order: int32 (tokens * k,), choices (token * k + rank) sorted by expert.
         places: int32 (tokens, k), where each choice is in that order.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def disk_options(
     check: Callable[[], object],
     device: Device,
     computed: tuple[int, ...] = (),
+    unmade: set[str] | None = None,
 ) -> DiskOptions | None:
     """Return where what of a model is kept; None where nothing is.
 
@@ -56,8 +58,10 @@ def disk_options(
         runtime: The options.
         model: Class of its plugin, what config.json holds, and its weights.
         check: Called between any two pieces of weights that are read; what it raises ends that.
-        device: Where the model runs, warmed up: by then most kernels are known that cannot be made for it.
+        device: Where the model runs.
         computed: Layers whose experts the CPU computes for a model on a GPU.
+        unmade: Kernels that this model wanted as it was loaded and warmed up, and that cannot be made for its GPU.
+            Those that its steps want later are added, and end what is kept.
 
     Raises:
         ConfigError: Nobody can tell the model apart.
@@ -65,6 +69,8 @@ def disk_options(
     """
     if folder is None:
         return None
-    unmade = compilation.unmade(device)
-    told = identity(*model, runtime, folder, check, device, computed, unmade)
-    return DiskOptions(folder, runtime.prefix_cache_disk, told, lambda: compilation.unmade(device) == unmade)
+    names = set[str]() if unmade is None else unmade
+    known = frozenset(names)
+    told = identity(*model, runtime, folder, check, device, computed, known)
+    watch = partial(compilation.noting_unmade, names)
+    return DiskOptions(folder, runtime.prefix_cache_disk, told, lambda: names <= known, watch)

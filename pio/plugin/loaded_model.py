@@ -20,6 +20,7 @@ from pio.loading.checkpoint import Checkpoint
 from pio.loading.weights import Weights
 from pio.memory import step
 from pio.memory.budget import MemoryBudget
+from pio.ops import compilation
 from pio.plugin.answer_defaults import end_tokens, generation_defaults
 from pio.plugin.assembly import (
     UNLIMITED,
@@ -124,14 +125,15 @@ class LoadedModel:
         placement = _placement(*what, workspace, budget, check, whole=whole)
         options = source_options(runtime, quantization)
         self._source = Source(weights, workspace, check=check, placement=placement, **options)
-        self.model, self._longest_context = assemble(build, config, weights, self._source, runtime, budget)
-        self.context_length = self.prompts.most_tokens = self.model.max_positions
-        check_stored(config, self._source.inventory)
-        self.cache = reserve_cache(self.model, runtime)
-        _ = self.model.workspace.storage  # refused here rather than in the first step
-        warm_up(self.model, self.cache, check)
+        with compilation.noting_unmade(set[str]()) as unmade:
+            self.model, self._longest_context = assemble(build, config, weights, self._source, runtime, budget)
+            self.context_length = self.prompts.most_tokens = self.model.max_positions
+            check_stored(config, self._source.inventory)
+            self.cache = reserve_cache(self.model, runtime)
+            _ = self.model.workspace.storage  # refused here rather than in the first step
+            warm_up(self.model, self.cache, check)
         named = plugin, checkpoint.config, weights
-        disk = disk_options(folder, runtime, named, check, self.model.device, placement.computed)
+        disk = disk_options(folder, runtime, named, check, self.model.device, placement.computed, unmade)
         text = self.prompts if tokenizer else None
         self.manager = BatchManager(
             self.model,

@@ -9,6 +9,8 @@ pytest.importorskip("numba_cuda", reason='kernels for GPUs take numba-cuda: pip 
 from drafters import EveryDraft, RandomDrafter
 from gpu_models import DENSE, RECURRENT, greedy, load, prompt, said
 
+from pio.ops.sampling import Sampler
+
 REQUESTS = (
     {"temperature": 0.0, "logprobs": 4},
     {"temperature": 0.8, "seed": 5, "top_k": 20, "top_p": 0.9, "min_p": 0.01, "logprobs": 0},
@@ -123,3 +125,32 @@ def test_an_answer_in_a_shape(driver):
             found.append(model.generate("Is it?", **fields).token_ids)
             assert model.detokenize(found[-1]) in ("yes", "no")
     assert found[0] == found[1]
+
+
+SHAPED = (
+    {"response_format": ["yes", "no", "perhaps"], "temperature": 0.0, "logprobs": 2},
+    {"response_format": "regex:[a-z]{2,9}", "temperature": 1.3, "seed": 5, "top_k": 40},
+    {"response_format": "regex:(?s:.*)", "temperature": 1.0, "seed": 6},
+    {"temperature": 0.0, "frequency_penalty": 0.5},
+    {"response_format": "regex:[0-9 ]{6}", "temperature": 0.8, "seed": 7, "repetition_penalty": 1.4, "logprobs": 1},
+    {"response_format": "regex:[ -~]{3,}", "temperature": 0.0, "presence_penalty": 0.7, "no_repeat_ngram_size": 1},
+)
+
+
+def test_answers_in_shapes_together(driver, monkeypatch):
+    """Of some answers tokens are refused, of others none: they are what they are on the CPU, where each runs alone."""
+    pytest.importorskip("llguidance")
+    options, sample, found = {"context_length": 64, "cache_tokens": 400}, Sampler.sample, []
+    for device, together in (("cpu", 1), ("cuda", len(SHAPED))):
+        chosen = []
+        with load("qwen3_vl/video", device, max_batch_sequences=together, **options) as model:
+            monkeypatch.setattr(Sampler, "sample", lambda *given, n=chosen: (n.append(len(given[2])), sample(*given)))
+            handles = [model.submit("Is it?", max_new_tokens=4, **request) for request in SHAPED]
+            found.append([handle.result() for handle in handles])
+        tokens = sum(len(answer.token_ids) for answer in found[-1])
+        assert tokens < sum(chosen) < 2 * tokens
+    for wanted, there in zip(*found, strict=True):
+        assert there.token_ids == wanted.token_ids
+        for one, other in zip(there.logprobs or (), wanted.logprobs or (), strict=True):
+            assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
+            assert [p for _, p in one.top] == pytest.approx([p for _, p in other.top], abs=1e-3)

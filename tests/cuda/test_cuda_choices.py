@@ -1,5 +1,6 @@
 """A sampler on a GPU beside the CPU's: many answers with everything that a request can ask for, in one call."""
 
+import ctypes
 import random
 from dataclasses import replace
 
@@ -111,6 +112,70 @@ def test_a_step_takes_one_copy_there_and_one_back(driver):
     sampler.sample(logits, choices)
     made = {name: driver.calls.count(name) for name in ("copy_in", "copy_out", "wait", "allocate", "free")}
     assert made == {"copy_in": 1, "copy_out": 1, "wait": 1, "allocate": 0, "free": 0}
+
+
+def shaped(choices):
+    """Take the masks off those that have one, and return these with the masks."""
+    found = [(choice, choice.penalties.bans) for choice in choices if choice.penalties is not None]
+    guided = [(choice, bans.mask) for choice, bans in found if bans is not None and bans.mask is not None]
+    for choice, _ in guided:
+        choice.penalties.bans.mask = None
+    return guided
+
+
+def refused(guided, step):
+    """Have some of them be one of their masks, from another row, and return them."""
+    found = []
+    for i, (choice, mask) in enumerate(guided):
+        if i % 3 != step:
+            choice.penalties.bans.mask = mask
+            choice.aim((i + 1) % 4, 0.9 - 0.05 * i)
+            found.append(choice)
+    return found
+
+
+def allowed(choice):
+    return choice.penalties.bans.mask.words[choice.token // 32] >> choice.token % 32 & 1
+
+
+def test_what_is_refused_goes_there_again_alone(driver, monkeypatch):
+    """With its masks, for which there is no room yet; what went with the batch is written over, and others stay."""
+    monkeypatch.setattr(_sent_choices, "_LEAST", 64)
+    device, here, there = Device("cuda"), choices_of(11, 4), choices_of(11, 4)
+    sampler, batch = Sampler(N, device=device), Slices(1, 1, device=device, room=1 << 16)
+    guided, least = (shaped(here), shaped(there)), sampler.nbytes
+    for step in range(2):
+        logits = rows_of(random.Random(step), 4, N)
+        moved = logits.to("cuda")
+        for i, choice in enumerate((*here, *there)):
+            choice.aim((i % len(here) + step) % 4, 0.04 * (i % len(here)))
+        batch.begin()
+        sampler.bring(there, batch)
+        batch.send()
+        Sampler(N).sample(logits, here)
+        sampler.sample(moved, there)
+        assert (sampler.nbytes == least) == (step == 0), "they went with the batch"
+        before = [bytes(choice.record) for choice in there]
+        place, gone = batch.carry(1 << 15)
+        ctypes.memset(place, 0xEE, 1 << 15)
+        batch.send()
+        again, others = (refused(some, step) for some in guided)
+        Sampler(N).sample(logits, again)
+        driver.calls.clear()
+        sent = driver.sent
+        sampler.sample(moved, others)
+        assert driver.sent - sent == len(_sent_choices._packed(others)[0]) < sampler.nbytes
+        assert (driver.calls.count("copy_in"), driver.calls.count("copy_out")) == (1, 1)
+        ctypes.memset(place, 0, 1 << 15)
+        device.stream.copy_out(place, gone, 1 << 15)
+        assert set(ctypes.string_at(place, 1 << 15)) == {0xEE}, "the batch's memory is none of theirs"
+        assert all(allowed(choice) for choice in others) and len(others) == len(again) >= 4
+        for one, other, was in zip(here, there, before, strict=True):
+            assert [outcome(other)[0], *outcome(other)[2]] == [outcome(one)[0], *outcome(one)[2]]
+            assert outcome(other)[1] == pytest.approx(outcome(one)[1], abs=1e-9)
+            assert (bytes(other.record) == was) == (other not in others)
+            count(one)
+            count(other)
 
 
 @pytest.mark.parametrize("room", [0, 1 << 16])

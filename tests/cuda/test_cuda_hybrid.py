@@ -24,6 +24,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 DENSE, EXPERTS = "qwen3/tied_gqa2", "qwen3_moe/top2_of_7"
 LATENT = "glm4_moe_lite/as_published"  # whose first layer has matrices that the model makes of others
 PROMPT = [5, 11, 3, 17, 8]
+BLOCK = 32  # tokens
 TOKENS = 3  # a prompt, a step that is recorded, and one that runs again
 
 
@@ -99,6 +100,28 @@ def test_layers_that_are_copied_give_the_same_bits(case):
         assert driver.most[0] <= whole(case).limit(room)
         saved = sum(unit.nbytes for unit in units) - wanted.needs(units)
         assert whole(case).most - driver.most[0] >= saved - 4096 * len(units)
+
+
+def test_a_prompt_that_is_on_disk_and_layers_that_are_copied(tmp_path, monkeypatch):
+    """It is found behind a restart, also by a model that is there whole: bits are the same."""
+    needed, found, place = [], [], placing.place
+    monkeypatch.setattr(loaded_model, "place", lambda needs, *rest: needed.append(needs) or place(needs, *rest))
+    prompt = [*range(3, 3 + BLOCK + 5)]
+    for folder, copied in (("other", False), ("kept", True), ("kept", True), ("kept", False)):
+        options = {"prefix_cache_path": tmp_path / folder, "prefill_chunk": len(prompt)}
+        if copied:
+            options["gpu_memory"] = needed[0].fixed + half(DENSE)
+        with having(FakeDriver()) as driver:
+            with load(DENSE, **options) as model:
+                assert bool(model.metadata.offloaded["copied"]) == copied
+                made = model.generate(prompt, max_new_tokens=TOKENS, temperature=0, logprobs=2, ignore_eos=True)
+                found.append((made.token_ids, [one.top for one in made.logprobs]))
+                read = 0 if len(found) < 3 else BLOCK
+                assert made.usage.cached_tokens == model.stats().disk_tokens == read
+            del model
+            gc.collect()
+            assert not copied or driver.most[0] <= options["gpu_memory"]
+    assert found == [found[0]] * 4
 
 
 def test_quantized_layers_are_copied_as_they_are_packed(tmp_path):

@@ -1,5 +1,6 @@
 """Beginnings of prompts that a model on a GPU finds again: in its memory, and on disk after a restart."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -80,20 +81,65 @@ def test_kernels_that_cannot_be_made_are_part_of_it_and_later_ones_end_it(driver
     def fails(name, architecture):
         raise RuntimeError("no such machine code today")
 
-    def told():
-        model = TextModelPlugin, {}, Weights()
-        return disk_options(tmp_path, RuntimeConfig.from_options(device="cuda"), model, lambda: None, gpu)
+    def told(*unmade):
+        model, runtime = (TextModelPlugin, {}, Weights()), RuntimeConfig.from_options(device="cuda")
+        return disk_options(tmp_path, runtime, model, lambda: None, gpu, (), set(unmade))
+
+    def want(kernels, dtype):
+        with pytest.raises(MissingKernel, match="no such machine code today"):
+            kernels[dtype]
 
     gpu = Device("cuda")
-    first = told()
-    assert first.holds() and first.identity == told().identity and not compilation.unmade(default_device())
     monkeypatch.setattr(_kept, "find", fails)
-    for name, dtype in (("rms_norm", "float32"), ("silu_mul", "")):
-        with pytest.raises(MissingKernel, match="no such machine code today"):
-            _launch.Kernels("pio.kernels.cuda.some", name, gpu.stream)[dtype]
-        assert not first.holds() and told().holds() and told().identity != first.identity
-        first = told()
-    assert compilation.unmade(gpu) == {"rms_norm_float32", "silu_mul"}
+    norm, silu = (_launch.Kernels("pio.kernels.cuda.some", name, gpu.stream) for name in ("rms_norm", "silu_mul"))
+    with compilation.noting_unmade(set()) as found:
+        want(norm, "float32")
+    want(silu, "")
+    assert found == {"rms_norm_float32"}, "what another model wants is none of this one's"
+    first = told(*found)
+    assert first.identity == told(*found).identity not in (told().identity, told("silu_mul").identity)
+    with first.watch():
+        want(norm, "float32")
+        assert first.holds()
+        thread = threading.Thread(target=want, args=(silu, ""))
+        thread.start()
+        thread.join()
+        assert first.holds(), "another thread runs another model"
+        want(silu, "")
+        assert not first.holds()
+    want(silu, "")
+    assert told(*found).holds()
+
+
+def test_a_kernel_that_another_model_lacks_ends_nothing(driver, tmp_path, monkeypatch, caplog):
+    """Nor does it tell this one apart. Its own do, whoever wanted them first, and one that turns up ends it."""
+
+    def fails(name, architecture):
+        if name.name in lacking:
+            raise RuntimeError("no such machine code today")
+        return find(name, architecture)
+
+    def tell(*given):
+        told.append(given[-1])
+        return identity(*given)
+
+    lacking, find, told = {"causal_conv"}, _kept.find, []
+    monkeypatch.setattr(_kept, "find", fails)
+    monkeypatch.setattr("pio.plugin.disk_options.identity", tell)
+    options = {"prefix_cache_path": tmp_path / "kept", "cache_tokens": 6 * BLOCK}
+    with load(DENSE, **options) as model:
+        for _ in range(2):
+            load(RECURRENT, **options).cleanup()
+        ids = prompt(model, 5, BLOCK + 7)
+        greedy(model, ids, 1)
+    with load(DENSE, **options) as model:
+        assert greedy(model, ids, 1).usage.cached_tokens == model.stats().disk_tokens == BLOCK
+        assert "turned out to be missing" not in caplog.text
+        lacking.add("rms_norm")
+        model.loaded.model.device.stream.kept["pio.kernels.norm"].rms_norm._made.clear()
+        greedy(model, prompt(model, 3, 5), 1)
+        assert "turned out to be missing" in caplog.text
+    assert told == [frozenset(), {"causal_conv_float16"}, {"causal_conv_float16"}, frozenset()]
 
 
 def test_several_answers_share_a_prompt_and_copy_the_block_that_they_write_to(driver, monkeypatch):

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from pio.errors import OutOfMemoryError
 from pio.kernels import jobs
 from pio.kernels._image import Name
-from pio.kernels._missing import UNMADE, MissingKernel, NoCompiler
+from pio.kernels._missing import MissingKernel, NoCompiler, note
 from pio.kernels.cuda import _kept
 from pio.kernels.cuda._variants import VARIANTS, ByRows
 
@@ -80,6 +80,7 @@ class Kernels:
         self._module, self._name, self._target = module, name, target
         self._made: dict[str, Kernel | Chosen] = {}
         self._failed: dict[str, str] = {}  # why there is none
+        self._unmade = set[str]()  # of these what there would be, and cannot be made for this GPU
         self._by = VARIANTS.get(f"{module}.{name}")
 
     def __getitem__(self, dtype: str) -> Kernel | Chosen | jobs.Absent:
@@ -94,6 +95,8 @@ class Kernels:
         if found is None:
             name = Name(self._module, self._name, dtype)
             if dtype in self._failed:
+                if dtype in self._unmade:
+                    note(name.full)  # also where somebody else has found that out
                 raise MissingKernel(self._failed[dtype])
             if jobs.is_listing():
                 wanted = _kept.Source(name, self._target.architecture)
@@ -113,7 +116,8 @@ class Kernels:
             if isinstance(error, MissingKernel):  # there is none anywhere
                 why = str(error)
             else:
-                self._target.kept.setdefault(UNMADE, set()).add(name.full)
+                self._unmade.add(name.dtype)
+                note(name.full)
             self._failed[name.dtype] = why
             _log.warning("%s; what needs it runs on the CPU, over copies, which is slow", why)
             raise MissingKernel(why) from error
