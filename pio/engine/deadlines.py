@@ -43,8 +43,8 @@ class Deadlines:
         if least > given:
             return DeadlineError(
                 f"{tokens} tokens of the prompt are not in the cache and take at least {least:.3g} s, for this model "
-                f"was never seen to read {self._chunk} in less than {self._least:.3g} s, and the deadline is "
-                f"{given:.3g} s; give a shorter prompt or more time"
+                f"was never seen to read {self._chunk} in less than {self._least:.3g} s, and the request has "
+                f"{given:.3g} s for it; give a shorter prompt, or more time in deadline and first_token_deadline"
             )
         self._watched.add(sequence)
         self._next = min(self._next, expires)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
@@ -11,8 +10,9 @@ from pio.engine.cache_manager import CacheManager
 from pio.engine.sequence import NO_SLOT, Sequence
 from pio.engine.stored_items import StoredItems, Wanted
 from pio.store.disk_store import DiskStore
+from pio.store.thread_log import ThreadLog
 
-_log = logging.getLogger("pio.engine")
+_log = ThreadLog("pio.engine")
 
 PIECE: Final = 8 << 20  # bytes that are read between two steps, one item at least
 TOGETHER: Final = 2 << 20  # bytes that are read side by side, two items at least

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from math import inf
 from time import monotonic
 from typing import Final
@@ -16,9 +15,10 @@ from pio.store.disk_store import DiskStore
 from pio.store.reader import Place
 from pio.store.segment import Item
 from pio.store.segment_buffer import SegmentBuffer
+from pio.store.thread_log import ThreadLog
 from pio.store.writer import UNREADABLE
 
-_log = logging.getLogger("pio.engine")
+_log = ThreadLog("pio.engine")
 
 TOKEN: Final = 1 << 17  # bytes of disk that a token is worth which need not be computed again
 DELAY: Final = 1.0  # seconds that less than a segment waits for more where nothing runs: short answers share one

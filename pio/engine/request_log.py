@@ -12,13 +12,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pio.errors import CancelledError, ConfigError, DeadlineError
+from pio.store.thread_log import ThreadLog
 
 if TYPE_CHECKING:
     from pio.engine.generation import Generation
     from pio.engine.sequence import Consumer
     from pio.engine.sequence import Sequence as TokenSequence
 
-_log = logging.getLogger("pio.engine")
+_log = ThreadLog("pio.engine")
 _EXPECTED = CancelledError, ConfigError, DeadlineError  # the caller's doing: he hears of it, and nobody else need
 
 

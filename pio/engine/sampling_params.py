@@ -70,7 +70,7 @@ class SamplingParams(DescribedFields, frozen=True):
     min_p: float = Field(default=0.0, ge=0, le=1)
     """Draw among tokens at least this fraction as likely as the likeliest. 0 turns it off."""
 
-    repetition_penalty: float = Field(default=1.0, gt=0, le=10)
+    repetition_penalty: float = Field(default=1.0, ge=0.01, le=10)  # below, logits overflow sooner or later
     """Divides positive and multiplies negative logits of tokens in the prompt or the answer. 1 turns it off."""
 
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -18,8 +17,9 @@ from pio.engine.stored_items import StoredItems
 from pio.errors import ConfigError
 from pio.memory.budget import MemoryBudget
 from pio.store.disk_store import DiskStore, buffer_bytes
+from pio.store.thread_log import ThreadLog
 
-_log = logging.getLogger("pio.engine")
+_log = ThreadLog("pio.engine")
 
 CLOSING: Final = 5.0  # seconds in which what is not written yet may be, when a model is closed
 

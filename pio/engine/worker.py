@@ -195,14 +195,16 @@ class Worker:
 
     def _leave(self, error: BaseException) -> None:
         """End: nobody may be left waiting, whatever state the loop was left in."""
-        self._steps.end(error, closed=self._closed)
-        self._refuse_inbox(error)
-        self._role.clear()
-        self._refuse_inbox(error)  # what came in between; who comes later finds no thread
-        self._dropped.clear()
-        if self._closed:
-            self._finish()
-        self._ended.wake()
+        try:
+            self._steps.end(error, closed=self._closed)
+        finally:  # also where that fails: who keeps the role has no successor, and no later request an answer
+            self._refuse_inbox(error)
+            self._role.clear()
+            self._refuse_inbox(error)  # what came in between; who comes later finds no thread
+            self._dropped.clear()
+            if self._closed:
+                self._finish()
+            self._ended.wake()
 
     def _refuse_inbox(self, error: BaseException) -> None:
         while not self._inbox.empty():

@@ -32,9 +32,13 @@ def resolve(path_or_name: str | os.PathLike[str], *, download: bool = False) -> 
     Raises:
         CheckpointError: There is no such model here; the message says how to get it.
     """
-    name = os.fspath(path_or_name)
+    try:
+        name = os.fsdecode(path_or_name)
+    except TypeError:  # such as None, for a variable that nobody has set
+        name = ""
     if not name or len(name) > 4096 or "\0" in name:
-        raise CheckpointError(f"{shown(name)} names no model; give a model folder, a repo id or {DEMO!r}")
+        named = shown(name or path_or_name)
+        raise CheckpointError(f"{named} names no model; give a model folder, a repo id or {DEMO!r}")
     if path_or_name == DEMO:  # never a folder that happens to be here; that one is "./demo"
         return Path(__file__).absolute().parent.parent / DEMO
     folder = Path(os.path.expanduser(name))

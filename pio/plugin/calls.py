@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 from pio.engine.generation import Generation
 from pio.engine.sampling_params import SamplingParams
-from pio.errors import ConfigError, UnfinishedAnswerError
+from pio.errors import ConfigError, PioError, UnfinishedAnswerError
 from pio.loading.model_file import shown
 from pio.plugin.prompts import Prompt
 from pio.text.encoded_prompt import EncodedPrompt
@@ -117,3 +118,13 @@ def check_prompts(prompts: object) -> Iterable[Prompt]:
             "list of its own, or to generate"
         )
     return cast("Iterable[Prompt]", prompts)
+
+
+@contextmanager
+def prompt_named(index: int) -> Generator[None]:
+    """Have an error say which of several prompts it is about."""
+    try:
+        yield
+    except PioError as error:
+        error.add_note(f"This is about prompt {index} of infer_batch.")
+        raise

@@ -253,7 +253,10 @@ class TextModelPlugin(Lifecycle):
         """Answer several inputs together; each answer is the one it gets alone."""
         owned = Owned()
         try:
-            handles = [self._submit(owned, x, params, **fields) for x in calls.check_prompts(xs)]
+            handles: list[Handle] = []
+            for x in calls.check_prompts(xs):
+                with calls.prompt_named(len(handles)):
+                    handles.append(self._submit(owned, x, params, **fields))
             return [handle.result() for handle in handles]
         except BaseException:
             owned.cancel()

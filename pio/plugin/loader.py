@@ -66,5 +66,5 @@ def find(path_or_name: str | os.PathLike[str], *, download: bool = False) -> Pat
     try:
         return resolve(path_or_name, download=download)
     except CheckpointError as error:
-        meant = registry.meant(os.fspath(path_or_name))
+        meant = registry.meant(str(path_or_name))
         raise CheckpointError(f"{error}; did you mean {meant!r}?") if meant else error from None

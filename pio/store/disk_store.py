@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import queue
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from pio.store.folder import SegmentFolder
 from pio.store.reader import Place, SegmentReader, Wanted
 from pio.store.segment import Segment, SegmentError
 from pio.store.segment_buffer import SegmentBuffer
+from pio.store.thread_log import ThreadLog
 from pio.store.writer import SegmentWriter
 
 SEGMENT: Final = 8 << 20  # bytes of data, or those of one item where that is larger
@@ -28,7 +28,7 @@ BUFFERS: Final = 2  # one is written while the other is filled; of larger ones, 
 LOOK: Final = 1.0  # seconds between two times that the folder is listed, which takes long where it is full
 PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})  # errors that say nothing of a file
 
-_log = logging.getLogger("pio.store")
+_log = ThreadLog("pio.store")
 
 
 def buffer_bytes(largest: int) -> int:

@@ -6,7 +6,6 @@ store. Files of other names are nobody's business here: they are neither read no
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import secrets
@@ -17,6 +16,7 @@ from typing import Final, NamedTuple
 
 from pio.errors import ConfigError
 from pio.store.segment import SegmentError, Stored, header_length, parse
+from pio.store.thread_log import ThreadLog
 from pio.system import HERE
 from pio.system.files import UNFINISHED
 
@@ -25,7 +25,7 @@ _SEGMENT: Final = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}\.safetensors")
 _UNFINISHED: Final = re.compile(_SEGMENT.pattern + UNFINISHED)
 _ABANDONED: Final = 600.0  # seconds after which nobody writes a file any more: its process has died
 
-_log = logging.getLogger("pio.store")
+_log = ThreadLog("pio.store")
 
 
 class Listed(NamedTuple):

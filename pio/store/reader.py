@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Sequence
@@ -10,9 +9,10 @@ from typing import NamedTuple, TypeAlias
 
 from pio.store.folder import SegmentFolder
 from pio.store.segment import Segment, SegmentError, Stored, checksum
+from pio.store.thread_log import ThreadLog
 from pio.threads import start
 
-_log = logging.getLogger("pio.store")
+_log = ThreadLog("pio.store")
 
 
 class Place(NamedTuple):

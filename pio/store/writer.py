@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
@@ -14,6 +13,7 @@ from pio.store.eviction import Eviction
 from pio.store.folder import SegmentFolder
 from pio.store.segment import Segment
 from pio.store.segment_buffer import SegmentBuffer
+from pio.store.thread_log import ThreadLog
 from pio.system import HERE
 from pio.threads import start
 
@@ -22,7 +22,7 @@ MAX_SEGMENTS: Final = 1 << 14  # whatever their size: a folder is listed wheneve
 
 UNREADABLE: Final = "what was computed of prompts is not kept on disk, for it cannot be read: %s"
 
-_log = logging.getLogger("pio.store")
+_log = ThreadLog("pio.store")
 
 
 class Report(NamedTuple):

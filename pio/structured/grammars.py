@@ -140,7 +140,11 @@ class _Vocabulary:
         self.special_token_ids = sorted(number for number in tokenizer.control_ids | ends if number < known)
 
     def __call__(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False)
+        """Return the tokens of a text that has to come, whose control tokens are letters as in all of an answer."""
+        found = self._tokenizer.encode(text, add_special_tokens=False)
+        if self._tokenizer.control_ids.isdisjoint(found):
+            return found
+        return self._tokenizer.encode(text, add_special_tokens=False, literal=True)
 
 
 def _grammar(library: Any, response_format: ResponseFormat) -> str:

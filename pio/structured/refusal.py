@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 _KEYS = re.compile(r"Unimplemented keys: \[(.*?)\]")
 _FORMAT = re.compile(r"Unknown format: (.*)", re.DOTALL)
-_LARGE = re.compile(r"too large|too big|too many|fuel|limit", re.IGNORECASE)
+# llguidance's own phrases to the word, for its messages also quote the schema: names such as "RateLimit" or "fuel".
+_LARGE = re.compile(
+    r"schema too large|\) too big \(limit|too many (?:expressions constructed|states:)|Too many items \(limit|"
+    r"fuel exhausted|(?:lex|total|check) fuel"
+)
 # Messages that name no keyword as a schema writes it, and the keywords that they are about.
 _ABOUT: Final = {
     "oneOf": ("oneOf",),

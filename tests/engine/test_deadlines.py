@@ -167,7 +167,8 @@ def test_what_can_never_be_in_time_is_refused_with_the_numbers(clock: Clock) -> 
         for module in (engine_steps, engine_runner):
             patch.setattr(module, "perf_counter", clock)
         manager.submit([1] * 40, params(max_new_tokens=3)).result(STEP)
-        words = r"50 tokens of the prompt are not in the cache and take at least 1.5 s, .* 16 in less than 0.5 s"
+        words = r"50 tokens of the prompt are not in the cache and take at least 1.5 s, .* 16 in less than 0.5 s, "
+        words += r"and the request has 1.4 s for it; .* more time in deadline and first_token_deadline"
         for name in ("deadline", "first_token_deadline"):
             with pytest.raises(pio.DeadlineError, match=words):
                 manager.submit([2] * 50, params(**{name: 1.4})).result(STEP)

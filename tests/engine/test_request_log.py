@@ -90,9 +90,12 @@ def test_who_is_cancelled_or_has_to_give_way(caplog: pytest.LogCaptureFixture) -
     model.step()
     for handle in handles:
         handle.result(STEP)
-    gone = manager.submit([1], params.model_copy(update={"max_new_tokens": 30}))
-    next(iter(gone))
+    model.slow = True
+    gone = manager.submit([1], params)
+    model.wait_for_step()
     gone.cancel()
+    model.slow = False
+    model.step()
     manager.submit([7], GREEDY).result(STEP)
     manager.close()
     texts = told(caplog)
@@ -153,3 +156,57 @@ def test_tokens_cost_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> Non
         asked.clear()
         model.generate(SECRET, max_new_tokens=tokens, ignore_eos=True)
         assert len(asked) == 3
+
+
+class Raising(logging.Handler):
+    """A program's own handler, which lets its errors out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((record.module, record.funcName))
+        raise OSError("zebra")
+
+
+@pytest.fixture
+def raising(monkeypatch: pytest.MonkeyPatch) -> Iterator[Raising]:
+    logger, handler = logging.getLogger(LOGGER), Raising()
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(logger, "propagate", False)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    yield handler
+    logger.setLevel(level)
+
+
+def test_a_handler_that_raises_ends_neither_a_request_nor_the_thread(
+    raising: Raising, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it raises is shown, and its record names the place in pio that logs."""
+    model = ToyModel()
+    manager = make(model)
+    manager.submit([1], GREEDY).result(STEP)
+    model.error, model.poison = RuntimeError("quagga"), 1
+    with pytest.raises(PioError, match="quagga"):
+        manager.submit([1], GREEDY).result(STEP)
+    assert manager.submit([2], GREEDY).result(STEP).token_ids
+    manager.close()
+    names = {name for _, name in raising.lines}
+    assert names >= {"arrived", "began", "finished", "failed", "dropped"}
+    assert {module for module, _ in raising.lines} == {"request_log"}
+    assert capsys.readouterr().err.count("OSError: zebra") == len(raising.lines)
+
+
+def test_nothing_is_shown_where_logging_shows_nothing(
+    raising: Raising, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make(ToyModel())
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    manager.submit([1], GREEDY).result(STEP)
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    monkeypatch.setattr("sys.stderr", None)
+    manager.submit([1], GREEDY).result(STEP)
+    manager.close()
+    assert raising.lines and capsys.readouterr().err == ""

@@ -19,7 +19,7 @@ from pio.errors import CheckpointError, ConfigError
         ("top_p", 0, "above 0 and at most 1"),
         ("top_p", 1.01, "above 0 and at most 1"),
         ("min_p", 1.5, "from 0 to 1"),
-        ("repetition_penalty", 0.0, "above 0 and at most 10"),
+        ("repetition_penalty", 1e-40, "from 0.01 to 10"),
         ("presence_penalty", 2.1, "from -2 to 2"),
         ("frequency_penalty", -3, "from -2 to 2"),
         ("logit_bias", {-1: 2.0}, "token id"),

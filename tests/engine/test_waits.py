@@ -222,6 +222,24 @@ def test_an_error_in_the_engine_itself_leaves_nobody_waiting(monkeypatch: pytest
     manager.close()
 
 
+def test_an_error_while_the_thread_ends_leaves_its_role_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda *_: None)
+    manager = make(ToyModel())
+
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError("a fault")
+
+    with monkeypatch.context() as patch:
+        for name in ("add", "reset"):
+            patch.setattr(Scheduler, name, broken)
+        with pytest.raises(PioError):
+            manager.submit([1], GREEDY).result(STEP)
+        for thread in worker_threads():
+            thread.join(STEP)
+    assert ids(manager.submit([2], GREEDY)) == toy_greedy([2], 9)
+    manager.close()
+
+
 def test_nobody_waits_in_the_thread_that_he_waits_for() -> None:
     heard: list[BaseException] = []
 

@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from needs import link, needs_symlinks
 
+import pio
 import pio.loading.checkpoint as checkpoint_module
 from pio.errors import CheckpointError
 from pio.loading.checkpoint import Checkpoint, resolve
@@ -95,6 +97,12 @@ def test_a_repo_in_the_cache(
     cached(tmp_path / cache, revision="v2")
     cached(tmp_path / cache, revision="refs/pr/3")
     assert resolve("Org/name-1.5@v2") == resolve("Org/name-1.5@refs/pr/3") == folder
+
+
+@pytest.mark.parametrize("given", [None, 5, ["demo"], b"", ""])
+def test_what_is_no_name_is_refused(given: Any) -> None:
+    with pytest.raises(CheckpointError, match="names no model; give a model folder, a repo id or 'demo'"):
+        pio.load(given)
 
 
 def test_a_folder_wins_over_a_repo_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,12 @@ def test_several_prompts_are_a_list(model, given):
         model.infer_batch(given, max_new_tokens=1)
 
 
+def test_an_error_says_which_of_several_prompts_it_is_about(model):
+    with pytest.raises(pio.ConfigError, match="found a int") as caught:
+        model.infer_batch(["a text", 3], max_new_tokens=1)
+    assert caught.value.__notes__ == ["This is about prompt 1 of infer_batch."]
+
+
 @pytest.mark.parametrize("given", ["hello", b"hello", CHAT[0], [], [1, 2], ["hello"], None])
 def test_only_messages_are_fitted(model, given):
     with pytest.raises(pio.ConfigError, match="messages"):

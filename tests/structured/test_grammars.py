@@ -118,6 +118,26 @@ def test_no_text_has_control_tokens_or_ids_without_tokens(tokenizer: Tokenizer, 
         take(guide, THINK)
 
 
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (["<think>"], "<think>"),
+        ({"const": "<|im_end|>"}, '"<|im_end|>"'),
+        ("regex:a<tool_call>b", "a<tool_call>b"),
+    ],
+)
+def test_control_tokens_that_have_to_come_are_letters(
+    tokenizer: Tokenizer, grammars: Grammars, given: Any, text: str
+) -> None:
+    """Where a text is forced, its tokens are those of its letters."""
+    guide, tokens = begin(grammars, given), list[int]()
+    while not guide.complete:
+        (token,) = allowed(guide)
+        tokens.append(token)
+        take(guide, token)
+    assert tokens == tokenizer.encode(text, add_special_tokens=False, literal=True)
+
+
 def test_whitespace_is_bounded(tokenizer: Tokenizer, grammars: Grammars) -> None:
     """Between two parts: a space, or a line end and an indentation, once."""
     schema = {"type": "array", "items": {"type": "integer"}, "minItems": 1}
@@ -194,6 +214,8 @@ def test_text_behind_the_reasoning_in_one_token(tokenizer: Tokenizer, grammars: 
         ({"type": "object", "properties": {"a": {}}, "minProperties": 2}, "minProperties at #/minProperties"),
         ({"type": "object", "dependentRequired": {"a": ["b"]}}, "dependentRequired at #/dependentRequired"),
         ({"$ref": "#"}, "allows no answer at all"),
+        ({"$ref": "#/$defs/RateLimit"}, "RateLimit' does not exist.*; leave it out"),  # no word of a limit of pio's
+        ("regex:too many (", "regular expression .*unclosed group"),
         ("regex:(?=a)b", "regular expression .*look-around"),
         ("regex:(ab", "regular expression .*unclosed group"),
         ("regex:" + "(" * 5000 + "a" + ")" * 5000, "regular expression"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
+
+from pio.store.thread_log import ThreadLog
 
 if TYPE_CHECKING:
     from pio.engine.cache_manager import CacheManager
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 SHARE: Final = 20  # of the cache's bytes: earlier answers take at most a twentieth, and so do running sequences
 DRAFTS: Final = "texts that drafts are found in (none with speculation='off')"
-_log = logging.getLogger("pio.engine")
+_log = ThreadLog("pio.engine")
 
 
 class Speculation:
