@@ -158,6 +158,9 @@ def test_what_a_folder_asks_for_is_done(folder, model):
         found = changed.generate(PROMPT, temperature=0, logit_bias={END: 100.0})
         assert len(found.token_ids) == 5 and found.token_ids[-1] == END and END not in found.token_ids[:-1]
         assert found.token_ids[:4] == ids[:4]
+        assert (
+            len(changed.generate(PROMPT, temperature=0, max_new_tokens=3).token_ids) == 3
+        )  # the call has the last word
     with pio.load(folder(generation_config={"max_length": len(model.tokenize(PROMPT)) + 7})) as changed:
         assert len(changed.generate(PROMPT, temperature=0, ignore_eos=True).token_ids) == 7
 

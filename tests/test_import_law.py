@@ -25,6 +25,7 @@ FOUNDATION = {
     "shelter",
     "system",
     "tensor",
+    "thread_log",
     "threads",
     "version",
 }

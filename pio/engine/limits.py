@@ -71,15 +71,22 @@ class Limits(NamedTuple):
 
         Raises:
             CapacityError: The prompt is as long as ``max_length`` alone.
+            ConfigError: The answer is to be longer at least than at most.
         """
-        room = self.max_length - prompt
-        if "max_new_tokens" in params.model_fields_set:
-            return min(params.max_new_tokens, room)
-        if params.max_length is not None:
-            if params.max_length <= prompt:
-                raise CapacityError(
-                    f"prompt: found {prompt} tokens, and max_length={params.max_length} leaves no room for an answer; "
-                    "shorten the prompt, or give max_new_tokens, which takes its place"
-                )
-            return min(params.max_length - prompt, room)
-        return room if thinks else min(params.max_new_tokens, room)
+        most, name = params.max_new_tokens, "max_new_tokens"
+        if name not in params.model_fields_set:
+            if params.max_length is not None:
+                most, name = params.max_length - prompt, "max_length"
+                if most <= 0:
+                    raise CapacityError(
+                        f"prompt: found {prompt} tokens, and max_length={params.max_length} leaves no room for an "
+                        "answer; shorten the prompt, or give max_new_tokens, which takes its place"
+                    )
+            elif thinks:
+                return self.max_length - prompt
+        if params.min_new_tokens > most:
+            raise ConfigError(
+                f"min_new_tokens={params.min_new_tokens} contradicts {name}={getattr(params, name)}: behind a prompt "
+                f"of {prompt} tokens the answer would have to be longer than it may be; change one of them"
+            )
+        return min(most, self.max_length - prompt)

@@ -10,7 +10,7 @@ from pio.engine.cache_manager import CacheManager
 from pio.engine.sequence import NO_SLOT, Sequence
 from pio.engine.stored_items import StoredItems, Wanted
 from pio.store.disk_store import DiskStore
-from pio.store.thread_log import ThreadLog
+from pio.thread_log import ThreadLog
 
 _log = ThreadLog("pio.engine")
 

@@ -15,8 +15,8 @@ from pio.store.disk_store import DiskStore
 from pio.store.reader import Place
 from pio.store.segment import Item
 from pio.store.segment_buffer import SegmentBuffer
-from pio.store.thread_log import ThreadLog
 from pio.store.writer import UNREADABLE
+from pio.thread_log import ThreadLog
 
 _log = ThreadLog("pio.engine")
 

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pio.errors import CancelledError, ConfigError, DeadlineError
-from pio.store.thread_log import ThreadLog
+from pio.thread_log import ThreadLog
 
 if TYPE_CHECKING:
     from pio.engine.generation import Generation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self, TypeAlias, cast
 
@@ -153,7 +154,7 @@ class SamplingParams(DescribedFields, frozen=True):
         """Put together what applies to a request; the later source wins, field by field, and None says nothing.
 
         How long an answer is at least by default does not hold for one with a ``response_format``, which ends where its
-        shape does.
+        shape does, nor for one that the caller wants shorter.
 
         Args:
             defaults: Sampling fields of the checkpoint, as ``pio.config.generation`` reads them.
@@ -172,6 +173,8 @@ class SamplingParams(DescribedFields, frozen=True):
         asked = _over(_given(params), _given(fields))
         if asked.get("response_format") is not None:
             found = {name: value for name, value in found.items() if name not in _LEAST}
+        if found.get("min_new_tokens", 0) > asked.get("max_new_tokens", math.inf):
+            found = {name: value for name, value in found.items() if name != "min_new_tokens"}
         return cls(**_over(found, asked))
 
     @model_validator(mode="wrap")

@@ -17,7 +17,7 @@ from pio.engine.stored_items import StoredItems
 from pio.errors import ConfigError
 from pio.memory.budget import MemoryBudget
 from pio.store.disk_store import DiskStore, buffer_bytes
-from pio.store.thread_log import ThreadLog
+from pio.thread_log import ThreadLog
 
 _log = ThreadLog("pio.engine")
 

@@ -20,8 +20,8 @@ from pio.store.folder import SegmentFolder
 from pio.store.reader import Place, SegmentReader, Wanted
 from pio.store.segment import Segment, SegmentError
 from pio.store.segment_buffer import SegmentBuffer
-from pio.store.thread_log import ThreadLog
 from pio.store.writer import SegmentWriter
+from pio.thread_log import ThreadLog
 
 SEGMENT: Final = 8 << 20  # bytes of data, or those of one item where that is larger
 BUFFERS: Final = 2  # one is written while the other is filled; of larger ones, which take long to write, one is enough

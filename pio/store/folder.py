@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 
 from pio.errors import ConfigError
 from pio.store.segment import SegmentError, Stored, header_length, parse
-from pio.store.thread_log import ThreadLog
 from pio.system import HERE
 from pio.system.files import UNFINISHED
+from pio.thread_log import ThreadLog
 
 OPTION: Final = "prefix_cache_path"
 _SEGMENT: Final = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}\.safetensors")

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 from pio.store.folder import SegmentFolder
 from pio.store.segment import Segment, SegmentError, Stored, checksum
-from pio.store.thread_log import ThreadLog
+from pio.thread_log import ThreadLog
 from pio.threads import start
 
 _log = ThreadLog("pio.store")

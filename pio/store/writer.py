@@ -13,8 +13,8 @@ from pio.store.eviction import Eviction
 from pio.store.folder import SegmentFolder
 from pio.store.segment import Segment
 from pio.store.segment_buffer import SegmentBuffer
-from pio.store.thread_log import ThreadLog
 from pio.system import HERE
+from pio.thread_log import ThreadLog
 from pio.threads import start
 
 AGED: Final = 365 * 24 * 3600 * 10**9  # nanoseconds by which what need not stay seems older

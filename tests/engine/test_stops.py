@@ -12,6 +12,7 @@ from toy_model import EOS, STEP, VOCAB, ToyCache, ToyManager, ToyModel, toy_logi
 
 from pio.cache.batch import Batch
 from pio.engine.generation import Generation
+from pio.engine.limits import Limits
 from pio.engine.sampling_params import SamplingParams
 from pio.errors import CapacityError, ConfigError
 from pio.loading.checkpoint import resolve
@@ -256,6 +257,12 @@ def test_no_end_token_comes_too_early() -> None:
     assert ids(say(script, **fields, min_length=5, min_new_tokens=1)[0]) == [0, X]
     assert Y not in ids(say([0, Y, 1], stop_token_ids=[Y], min_new_tokens=3)[0])
     assert ids(say(script, ends=[X], ignore_eos=True, min_new_tokens=4, max_new_tokens=4)[0]) == script[:4]
+    with pytest.raises(ConfigError, match="min_new_tokens=5 contradicts max_new_tokens=4"):
+        say(script, min_new_tokens=5, max_new_tokens=4)
+    limits = Limits(vocab_size=9, context=CONTEXT, max_length=CONTEXT, has_text=True)
+    assert limits.most_tokens(SamplingParams(min_new_tokens=4, max_length=5), 1, thinks=False) == 4
+    with pytest.raises(ConfigError, match="min_new_tokens=4 contradicts max_length=5: behind a prompt of 2 tokens"):
+        limits.most_tokens(SamplingParams(min_new_tokens=4, max_length=5), 2, thinks=False)
     stopped, _ = say(script, **fields, min_new_tokens=6, stop="ab")  # a stop text still ends it
     assert (ids(stopped), stopped.stop_reason) == ([0, 1], "ab")
 

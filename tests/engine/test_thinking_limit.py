@@ -100,7 +100,7 @@ def test_what_is_closed_is_answered() -> None:
 def test_other_fields_do_not_keep_reasoning_open() -> None:
     """Bans and biases hold for what the model chooses; log probabilities are those of its logits."""
     banned = {"suppress_tokens": [CLOSE], "no_repeat_ngram_size": 9, "bad_words_ids": [[0, CLOSE]]}
-    fields = {**banned, "logit_bias": {CLOSE: -100.0}, "presence_penalty": 0.5, "logprobs": 2, "min_new_tokens": 9}
+    fields = {**banned, "logit_bias": {CLOSE: -100.0}, "presence_penalty": 0.5, "logprobs": 2, "min_new_tokens": 8}
     found = say([0] * 8, (CLOSE, LINE), Reasoning(inside=True), max_thinking_tokens=3, **fields)
     assert found.token_ids == [0, 0, 0, CLOSE, LINE, 0, 0, 0]
     plain = say([0] * 8, (CLOSE, LINE), Reasoning(inside=True), logprobs=2)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from pio.store.thread_log import ThreadLog
+from pio.thread_log import ThreadLog
 
 if TYPE_CHECKING:
     from pio.engine.cache_manager import CacheManager
