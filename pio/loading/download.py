@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from pio.errors import CancelledError, CheckpointError
 from pio.loading.hub_cache import cache_folder, is_complete, is_repo_id
@@ -35,8 +35,10 @@ def download(
     Raises:
         CheckpointError: No such repo or revision, no permission, no connection, no disk space, or no safetensors in it.
     """
-    if not is_repo_id(repo) or "@" in repo:
-        raise CheckpointError(f"{repo[:200]!r} is no repo id; it has the form 'org/name', such as 'Qwen/Qwen3-0.6B'")
+    if not isinstance(cast("object", repo), str) or not is_repo_id(repo) or "@" in repo:
+        raise CheckpointError(
+            f"{repr(repo)[:200]} is no repo id; it has the form 'org/name', such as 'Qwen/Qwen3-0.6B'"
+        )
     hub: Any = import_whole("huggingface_hub")
     waiting = [True]
     options: dict[str, Any] = {

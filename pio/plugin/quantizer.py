@@ -93,7 +93,7 @@ def quantize(
             raise ConfigError(f"{name} is {value!r:.80}, expected {', '.join(known[:-1])} or {known[-1]}")
     RuntimeConfig.from_options(threads=threads, progress=progress)  # checks them
     stored = StoredQuantization(cast("Format", format), cast("Policy", policy))
-    folder, target = resolve(src), _free(os.path.expanduser(os.fspath(dst)))
+    folder, target = resolve(src), _free(dst)
     doing = f"quantizing {short_name(folder)}"
     with memory_errors(doing), Progress(progress, doing) as shown:
         model = _Model.open(folder, stored, plugin)
@@ -112,8 +112,12 @@ def quantize(
     return target
 
 
-def _free(given: str) -> Path:
+def _free(dst: str | os.PathLike[str]) -> Path:
     """Return where the new folder will be, without links in its path."""
+    try:
+        given = os.path.expanduser(os.fsdecode(dst))
+    except TypeError:  # such as None, for a variable that nobody has set
+        raise ConfigError(f"dst: found {type(dst).__name__}, expected the path of a new folder") from None
     if "\0" in given:
         raise ConfigError(f"{shown_path(given)} can be no folder: no path holds \\0; correct it")
     try:

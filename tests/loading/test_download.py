@@ -298,8 +298,8 @@ def test_trouble_on_this_side(hub: Hub, error: Exception, remedy: str, monkeypat
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize("name", ["tiny", "a/b/c", "../x", "a/b@main", "a/..", "", "a/b c", "https://hub/a/b"])
-def test_a_name_that_is_no_repo_asks_nobody(name: str, hub: Hub) -> None:
+@pytest.mark.parametrize("name", ["tiny", "a/b/c", "../x", "a/b@main", "a/..", "", "a/b c", "https://hub/a/b", None, 7])
+def test_a_name_that_is_no_repo_asks_nobody(name: Any, hub: Hub) -> None:
     with pytest.raises(CheckpointError, match="no repo id"):
         get(hub, name)
     assert hub.requests == []

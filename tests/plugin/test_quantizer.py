@@ -129,6 +129,8 @@ def test_an_empty_folder_is_filled_and_no_other(original, tmp_path):
     for used in ("empty", "file"):
         with pytest.raises(pio.ConfigError, match="is there already"):
             pio.quantize(original, tmp_path / used)
+    with pytest.raises(pio.ConfigError, match="dst: found NoneType, expected the path of a new folder"):
+        pio.quantize(original, None)
     with pytest.raises(pio.ConfigError, match="there is no folder"):
         pio.quantize(original, tmp_path / "no" / "where")
     with pytest.raises(pio.ConfigError, match="is there already"):
