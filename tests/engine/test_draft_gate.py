@@ -100,6 +100,18 @@ def test_drafts_that_never_come_cost_no_more_than_they_may() -> None:
     assert took <= answers * (1 + 2 * SHARE) + 2
 
 
+def test_what_holds_up_a_step_with_drafts_does_not_keep_others_from_being_tried() -> None:
+    """The first of its size among them, of which nothing is known: other programs run, a kernel is loaded."""
+    gate = informed({1: 1.0}, 1)
+    plain = 0
+    for held_up in (3000.0, 1.1, 1.1):
+        while not (count := gate.choose(1, 0, [[1.0] * 15], 15)[0]):
+            gate.note(1, 1, 1, 1.0)
+            plain += 1
+        gate.note(1, 1 + count, 1 + count, held_up)
+    assert plain < 200 and gate.choose(1, 0, [[1.0] * 15], 15)[0] > 1
+
+
 def test_what_drafts_have_gained_may_be_lost_again_only_for_a_while() -> None:
     gate = informed({1: 1.0, 8: 2.0, 16: 3.0}, 1)
     for _ in range(100):

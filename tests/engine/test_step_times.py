@@ -33,6 +33,15 @@ def test_the_first_step_of_a_size_may_be_slow_for_no_reason_of_its_own() -> None
     assert noted((1, 2.0), (1, 9.0)).expected(1) == 2.0
 
 
+def test_what_holds_up_the_first_step_of_a_size_counts_for_little() -> None:
+    times = noted((1, 1.0), (1, 1.0), (4, 500.0))
+    assert times.expected(4) == OUTLIER * 4.0
+    times.note(2, 500.0)
+    assert times.expected(2) == pytest.approx(OUTLIER * (1.0 + (8.0 - 1.0) / 3))
+    times.note(4, 2.0)
+    assert times.expected(4) == 2.0
+
+
 def test_a_single_slow_step_counts_for_little_and_lasting_ones_are_believed() -> None:
     times = noted(*[(1, 1.0)] * 10)
     times.note(1, 1000.0)

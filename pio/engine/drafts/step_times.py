@@ -30,6 +30,9 @@ class StepTimes:
     def note(self, tokens: int, seconds: float, *, plain: bool = True) -> None:
         """Take in a step; of the first two of a size the faster counts, for the first may be recorded as it runs.
 
+        The first counts for little more than sizes beside it let expect, whatever held it up: it may be the only one
+        for long, and what it seems to have lost keeps others from being tried.
+
         Args:
             tokens: It computed.
             seconds: It took.
@@ -39,6 +42,8 @@ class StepTimes:
         count = self._counts.get(tokens, 0)
         self._counts[tokens], self._last[tokens] = count + 1, self._steps
         if not count:
+            if self._sizes:
+                seconds = min(seconds, OUTLIER * self.expected(tokens))
             insort(self._sizes, tokens)
         elif count == 1:
             seconds = min(self.expected(tokens), seconds)
