@@ -177,8 +177,8 @@ class SegmentWriter:
         if not self._make_room(segment, nbytes, removed):
             return None
         self._folder.write(segment.name, header, data)
-        self.num_segments, self.nbytes = self.num_segments + 1, self.nbytes + nbytes
-        return segment
+        self._make_room(None, 0, removed)  # others have seen the same room, and maybe taken it meanwhile
+        return None if segment.name in removed else segment
 
     def _note_uses(self) -> None:
         while self._used:

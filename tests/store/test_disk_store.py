@@ -78,7 +78,7 @@ def test_nothing_is_readable_to_others(folder: Path) -> None:
         assert [path.stat().st_mode & 0o777 for path in (folder, *files(folder))] == [0o700, 0o600]
 
 
-def test_the_folder_is_walked_once_for_each_segment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_walked_before_and_behind_each_segment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, walks, before = make(folder), list[int](), os.scandir
 
     def walk(path: Any) -> Any:
@@ -88,7 +88,7 @@ def test_the_folder_is_walked_once_for_each_segment(folder: Path, monkeypatch: p
     monkeypatch.setattr(os, "scandir", walk)
     for number in range(3):
         put(store, number)
-    assert len(walks) == 3
+    assert len(walks) == 6
     store.close(WAIT)
 
 
@@ -281,6 +281,28 @@ def test_stores_of_two_processes_find_what_the_other_has_written(folder: Path) -
     other.look()
     assert holds(other, 0, 1)
     one.close(WAIT)
+    other.close(WAIT)
+
+
+def test_two_that_write_at_the_same_time_keep_the_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has seen the room for one more segment, and both have taken it."""
+    limit, write = 6 * (ITEM + 1000) + (1 << 16), SegmentFolder.write
+    store, other, most = make(folder, limit=limit), make(folder, limit=limit), 0
+    while sum(file.stat().st_size for file in files(folder)) + 2 * (ITEM + 1000) <= limit:
+        put(store, most, chain=False)
+        most += 1
+
+    def at_the_same_time(self: SegmentFolder, *segment: Any) -> None:
+        monkeypatch.setattr(SegmentFolder, "write", write)
+        put(other, most + 1, chain=False)
+        write(self, *segment)
+
+    monkeypatch.setattr(SegmentFolder, "write", at_the_same_time)
+    put(store, most, chain=False)
+    assert sum(file.stat().st_size for file in files(folder)) <= limit
+    assert (store.num_segments, store.disk_bytes) == (len(files(folder)), sum(f.stat().st_size for f in files(folder)))
+    assert get(store, 0) is None and holds(store, most) and holds(make(folder), most - 1, most, most + 1)
+    store.close(WAIT)
     other.close(WAIT)
 
 
