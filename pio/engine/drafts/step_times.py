@@ -30,8 +30,8 @@ class StepTimes:
     def note(self, tokens: int, seconds: float, *, plain: bool = True) -> None:
         """Take in a step; of the first two of a size the faster counts, for the first may be recorded as it runs.
 
-        The first counts for little more than sizes beside it let expect, whatever held it up: it may be the only one
-        for long, and what it seems to have lost keeps others from being tried.
+        The first counts for ``OUTLIER`` times what sizes beside it let expect at most, whatever held it up: it may be
+        the only one for long, and what it seems to have lost keeps others from being tried.
 
         Args:
             tokens: It computed.
