@@ -245,6 +245,14 @@ def test_the_model_is_gone_afterwards():
     assert not model.is_loaded and not folder.exists()
 
 
+def test_files_beside_the_config_are_the_models():
+    tokenizer = [Path(pio.__file__).parent / "demo" / name for name in ("tokenizer.json", "tokenizer_config.json")]
+    with random_model({**QWEN, "vocab_size": 4099}, beside=tokenizer, context_length=64) as model:
+        assert model.detokenize(model.tokenize("def grüß(x):")) == "def grüß(x):"
+        answer = model.generate("def ", response_format="regex:[a-z]{4,9}", max_new_tokens=16, seed=1)
+        assert 4 <= len(answer.parsed) <= 9
+
+
 @compiled
 def test_pictures(tmp_path):
     raw = {"model_type": "qwen3_vl", **SEEING, "dtype": "bfloat16"}
